@@ -1,0 +1,152 @@
+"""QMA-Net as a model of IMDL-BenCo: ``--model QMANet``.
+
+Importing this module registers it. No ``from __future__ import annotations`` here: BenCo makes
+command-line flags out of the constructor's annotations, and needs them as types.
+"""
+
+from dataclasses import asdict
+
+import fvcore.nn.flop_count as fvcore_flops
+from IMDLBenCo.registry import MODELS
+from torch import Tensor, nn
+
+from . import __version__
+from .build import QMANetConfig, assemble, build_qma_net
+from .losses import mask_and_edge_losses
+from .weights import (
+    CONFIG_KEY,
+    WeightsError,
+    config_from_extra_state,
+    load_into,
+    require_same_architecture,
+)
+
+
+@MODELS.register_module()
+class QMANet(nn.Module):
+    """The paper's network and loss behind BenCo's forward contract.
+
+    The flags are those of :func:`qma_net.build_qma_net`, and:
+
+    Args:
+        alpha: weight of the mask loss (equation 8).
+        beta: weight of the edge loss (equation 8).
+        init_from: a checkpoint of BenCo's trainer to start from: a fine-tuning, not a resume.
+            With it no other weights are needed.
+    """
+
+    def __init__(
+        self,
+        size: str = "b3",
+        views: str = "srm,bayar,noiseprint",
+        backbone_weights: str = "",
+        noiseprint_weights: str = "",
+        query_count: int = 16,
+        dfcm_stages: str = "1234",
+        decode_levels: str = "1234",
+        decoder: str = "query",
+        drop_path: float = 0.1,
+        alpha: float = 0.2,
+        beta: float = 0.8,
+        init_from: str = "",
+    ):
+        super().__init__()
+        self.alpha, self.beta = alpha, beta
+        self.config = QMANetConfig(
+            size, views, query_count, dfcm_stages, decode_levels, decoder, drop_path
+        )
+        if init_from:
+            self.network = assemble(self.config)
+            load_into(self.network, self.config, init_from)
+        else:
+            self.network = build_qma_net(
+                backbone_weights=backbone_weights,
+                noiseprint_weights=noiseprint_weights,
+                **asdict(self.config),
+            )
+
+    def forward(
+        self,
+        image: Tensor,
+        mask: Tensor | None = None,
+        label: Tensor | None = None,
+        edge_mask: Tensor | None = None,
+        shape_mask: Tensor | None = None,
+        *args,
+        **kwargs,
+    ) -> dict:
+        """One batch of BenCo's loaders.
+
+        BenCo's own ``edge_mask`` is not used: the edge target is made from the mask the loss
+        sees (:func:`qma_net.losses.edge_target`).
+
+        Args:
+            image: float32 ``(B, 3, H, W)``, ImageNet-normalised.
+            mask: float64 ``(B, 1, H, W)`` of 0 and 1; without it there are no losses.
+            label: int64 ``(B,)``; unused, the image score comes from the mask.
+            shape_mask: ``(B, 1, H, W)``, 1 on the photograph, when BenCo pads.
+
+        Returns:
+            BenCo's dictionary: ``pred_mask`` ``(B, 1, H, W)`` in 0..1, ``pred_label`` ``(B,)``,
+            ``backward_loss``, ``visual_loss`` and ``visual_image``.
+        """
+        output = self.network(image)
+        pred_mask = output.mask_logits.sigmoid()
+        result = {
+            "pred_mask": pred_mask,
+            "pred_label": image_score(pred_mask, shape_mask),
+            "visual_loss": {},
+            "visual_image": {"edge_level_1": output.edge_logits[0].float().sigmoid()},
+        }
+        if mask is not None:
+            seg_loss, edge_loss = mask_and_edge_losses(output, mask, shape_mask)
+            total = self.alpha * seg_loss + self.beta * edge_loss
+            result["backward_loss"] = total
+            result["visual_loss"] = {
+                "total_loss": total,
+                "seg_loss": seg_loss,
+                "edge_loss": edge_loss,
+            }
+        return result
+
+    def get_extra_state(self) -> dict:
+        """What a checkpoint keeps beside the tensors: enough to rebuild the model."""
+        return {"qma_net": __version__, "config": asdict(self.config)}
+
+    def set_extra_state(self, state: dict) -> None:
+        """Refuses a checkpoint of another architecture before a tensor is touched."""
+        got = config_from_extra_state(state, "state dict")
+        require_same_architecture(got, self.config, "state dict")
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        if prefix + CONFIG_KEY not in state_dict:
+            config_from_extra_state(None, "state dict")  # raises, naming the flags
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def image_score(pred_mask: Tensor, shape_mask: Tensor | None = None, share: float = 0.01) -> Tensor:
+    """Score of an image: the mean of its most suspicious pixels (SPEC 3.13, not in the paper).
+
+    Shapes: ``(B, 1, H, W)`` in 0..1 to ``(B,)``.
+    """
+    if shape_mask is not None:
+        pred_mask = pred_mask * shape_mask
+    pixels = pred_mask.flatten(1)
+    return pixels.topk(max(1, round(share * pixels.shape[1])), dim=1).values.mean(dim=1)
+
+
+def attention_flops(inputs, outputs) -> int:
+    """Multiply-adds of ``scaled_dot_product_attention``: both of its matrix products.
+
+    fvcore counts none; BenCo's complexity script would leave all fused attention out.
+    """
+    query, key = (value.type().sizes() for value in inputs[:2])
+    batch_and_heads = 1
+    for extent in query[:-2]:
+        batch_and_heads *= extent
+    return 2 * batch_and_heads * query[-2] * key[-2] * query[-1]
+
+
+fvcore_flops._DEFAULT_SUPPORTED_OPS["aten::scaled_dot_product_attention"] = attention_flops
+
+__all__ = ["QMANet", "WeightsError"]

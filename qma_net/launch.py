@@ -1,0 +1,239 @@
+"""BenCo's own scripts, unmodified, with QMA-Net registered.
+
+``python -m qma_net.launch train --model QMANet ...``, the same under ``torchrun -m``, and
+``qma-net train ...``. Every flag goes to the script but ``--cudnn`` (and ``--device``, for
+test_complexity, which has none). What happens around the script, and when:
+
+- always: ``qma_net.benco`` is imported; ``torch.load`` reads tensors and BenCo's Namespace only;
+  checkpoints are written beside and renamed; every epoch is seeded by (seed, rank, epoch); an
+  accumulation longer than the loader is refused; a relative ``--checkpoint_path`` is made
+  absolute, and a model's flags that are not given are read from the checkpoint it names;
+- without torchrun: the environment of a single process is set;
+- with ``--cudnn``: cuDNN is turned back on after BenCo's ``seed_torch`` turned it off;
+- without CUDA, or with ``--device cpu``: see :mod:`qma_net.cpu`.
+"""
+
+import argparse
+import functools
+import os
+import random
+import re
+import runpy
+import socket
+import sys
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+SCRIPTS = ("train", "test", "test_robust", "test_save_images", "test_complexity")
+BENCO_VERSION = "0.1.45"
+
+
+class LaunchError(SystemExit):
+    """Ends the process with one line that says got, expected, remedy."""
+
+    def __init__(self, message: str):
+        super().__init__(f"qma-net: {message}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs one of BenCo's scripts in this process; does not return where the script exits."""
+    script, *flags = (sys.argv[1:] if argv is None else argv) or [""]
+    if script not in SCRIPTS:
+        raise LaunchError(f"got {script!r}, expected one of {', '.join(SCRIPTS)}")
+    own, flags = _own_flags(script, flags)
+    if own.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    _require_benco()
+
+    import torch
+
+    from . import benco  # noqa: F401  (registers QMANet)
+    from .weights import WeightsError
+
+    if not torch.cuda.is_available():
+        from .cpu import redirect_cuda_to_cpu
+
+        redirect_cuda_to_cpu()
+        _say("no CUDA, or --device cpu: BenCo's CUDA calls go to the CPU (qma_net.cpu)")
+        if script != "test_complexity":
+            flags += ["--device", "cpu"]
+    elif own.device and script != "test_complexity":
+        flags += ["--device", own.device]
+    _set_single_process_environment(script)
+    _load_tensors_only()
+    _save_atomically()
+    _guard_training()
+    if own.cudnn:
+        _keep_cudnn_on()
+    try:
+        flags = _complete_from_checkpoint(flags)
+        sys.argv = [script, *flags]
+        runpy.run_module(f"IMDLBenCo.training_scripts.{script}", run_name="__main__")
+    except WeightsError as error:
+        raise LaunchError(str(error)) from error
+    finally:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def _own_flags(script: str, flags: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--device", default="")
+    parser.add_argument("--cudnn", action="store_true")
+    return parser.parse_known_args(flags)
+
+
+def _say(message: str) -> None:
+    if int(os.environ.get("RANK", 0)) == 0:
+        print(f"[qma-net] {message}", flush=True)
+
+
+def _require_benco() -> None:
+    try:
+        found = version("imdlbenco")
+    except PackageNotFoundError:
+        raise LaunchError(
+            "IMDL-BenCo is not installed, and its scripts are what this runs: "
+            "pip install 'qma-net[benco]'"
+        ) from None
+    if found != BENCO_VERSION:
+        _say(f"imdlbenco {found} is installed; this launcher was tested with {BENCO_VERSION}")
+
+
+def _set_single_process_environment(script: str) -> None:
+    """BenCo's scripts assume torchrun; without it they break on ``model.module``."""
+    world = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", 1)))
+    if script == "test_complexity" and world > 1:
+        raise LaunchError(
+            f"got {world} processes, expected one: test_complexity is not distributed, "
+            "start it without torchrun"
+        )
+    if "RANK" in os.environ or "SLURM_PROCID" in os.environ or "OMPI_COMM_WORLD_RANK" in os.environ:
+        return
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    single = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+    os.environ.update(single, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+
+
+def _load_tensors_only() -> None:
+    """``--resume`` meets a Namespace that torch >= 2.6 refuses; test.py asks for no check at all."""
+    import torch
+
+    torch.serialization.add_safe_globals([argparse.Namespace])
+    load = torch.load
+
+    @functools.wraps(load)
+    def load_weights_only(*args, **kwargs):
+        return load(*args, **{**kwargs, "weights_only": True})
+
+    torch.load = load_weights_only
+
+
+def _save_atomically() -> None:
+    """A run killed while saving must not leave half a checkpoint under a checkpoint's name."""
+    import IMDLBenCo.training_scripts.utils.misc as misc
+    import torch
+
+    def save_on_master(content, path):
+        if misc.is_main_process():
+            path = Path(path)
+            with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+                torch.save(content, file)
+            os.replace(file.name, path)
+
+    misc.save_on_master = save_on_master
+
+
+def _guard_training() -> None:
+    """Around BenCo's ``train_one_epoch``: a check it lacks, and seeds that a resume repeats."""
+    import IMDLBenCo.training_scripts.trainer as trainer
+    import numpy
+    import torch
+
+    train_one_epoch = trainer.train_one_epoch
+
+    @functools.wraps(train_one_epoch)
+    def seeded_epoch(model, data_loader, optimizer, device, epoch, *rest, args, **kwargs):
+        if len(data_loader) < args.accum_iter:
+            raise LaunchError(
+                f"got --accum_iter {args.accum_iter} with {len(data_loader)} batches per process "
+                "and epoch, expected no more than there are batches: BenCo would never take an "
+                "optimiser step; lower --accum_iter (or --batch_size)"
+            )
+        rank = int(os.environ.get("RANK", 0))
+        state = numpy.random.SeedSequence((args.seed, rank, epoch)).generate_state(1)[0]
+        random.seed(int(state))
+        numpy.random.seed(state)
+        torch.manual_seed(int(state))
+        return train_one_epoch(
+            model, data_loader, optimizer, device, epoch, *rest, args=args, **kwargs
+        )
+
+    trainer.train_one_epoch = seeded_epoch
+
+
+def _keep_cudnn_on() -> None:
+    import IMDLBenCo.training_scripts.utils.misc as misc
+    import torch
+
+    seed_torch = misc.seed_torch
+
+    @functools.wraps(seed_torch)
+    def seed_and_keep_cudnn(seed):
+        seed_torch(seed)
+        torch.backends.cudnn.enabled = True
+        _say("--cudnn: cuDNN is on (BenCo's seed_torch had turned it off)")
+
+    misc.seed_torch = seed_and_keep_cudnn
+
+
+def _complete_from_checkpoint(flags: list[str]) -> list[str]:
+    """Adds the model flags that a named checkpoint knows and the command line leaves out."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("model", "checkpoint_path", "resume", "init_from"):
+        parser.add_argument(f"--{name}", default="")
+    given, rest = parser.parse_known_args(flags)
+    if given.checkpoint_path:
+        rest += ["--checkpoint_path", os.path.abspath(given.checkpoint_path)]
+    for name in ("model", "resume", "init_from"):
+        if getattr(given, name):
+            rest += [f"--{name}", getattr(given, name)]
+    source = given.checkpoint_path or given.resume or given.init_from
+    if given.model != "QMANet" or not source:
+        return rest
+
+    from .weights import checkpoint_config
+
+    checkpoint = _newest_checkpoint(source)
+    known = checkpoint_config(checkpoint).as_flags()
+    named = {flag.split("=")[0] for flag in rest}
+    for flag, value in zip(known[::2], known[1::2], strict=True):
+        if flag not in named:
+            rest += [flag, value]
+    if not given.init_from and not {"--noiseprint_weights", "--backbone_weights"} & named:
+        rest += ["--init_from", str(checkpoint)]
+    _say(f"model flags from {checkpoint}: {' '.join(known)}")
+    return rest
+
+
+def _newest_checkpoint(path: str) -> Path:
+    """The checkpoint a path names: itself, or the newest ``checkpoint-<epoch>.pth`` in a folder."""
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    files = sorted(path.glob("*.pth"))
+    strange = [file.name for file in files if not re.fullmatch(r"checkpoint-\d+\.pth", file.name)]
+    if strange or not files:
+        found = f"{strange[0]} among the .pth files" if strange else "no .pth file"
+        raise LaunchError(
+            f"got {found} of {path}, expected only checkpoint-<epoch>.pth: BenCo's test.py "
+            "reads every .pth file there as one"
+        )
+    return max(files, key=lambda file: int(file.stem.split("-")[1]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Tamper-aware queries gather evidence level by level: MFAM (section 3.3, equations 5-6)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class TamperQueries(nn.Module):
+    """Q_tag: the learnable tamper-aware queries, one set carried through the levels.
+
+    Shapes: a batch size B to ``(B, N, C_1)``.
+    """
+
+    def __init__(self, query_count: int, channels: int):
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(query_count, channels))
+
+    def forward(self, batch_size: int) -> Tensor:
+        return self.queries.expand(batch_size, -1, -1)
+
+
+class Attention(nn.Module):
+    """Multi-head attention of tokens to a context; keys have no bias, a softmax cancels it.
+
+    Shapes: tokens ``(B, N, C)`` and context ``(B, L, C)`` to ``(B, N, C)``.
+    """
+
+    def __init__(self, channels: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(channels, channels)
+        self.key = nn.Linear(channels, channels, bias=False)
+        self.value = nn.Linear(channels, channels)
+        self.out = nn.Linear(channels, channels)
+
+    def forward(self, tokens: Tensor, context: Tensor) -> Tensor:
+        q = self._split(self.query(tokens))  # (B, heads, N, C / heads)
+        k = self._split(self.key(context))  # (B, heads, L, C / heads)
+        v = self._split(self.value(context))
+        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm block Trans of equation 6: queries attend to a context, then an MLP (ratio 4).
+
+    Shapes: queries ``(B, N, C)`` and context ``(B, L, C)`` to ``(B, N, C)``.
+    """
+
+    def __init__(self, channels: int, heads: int, mlp_ratio: int = 4):
+        super().__init__()
+        self.norm_queries = nn.LayerNorm(channels)
+        self.norm_context = nn.LayerNorm(channels)
+        self.attention = Attention(channels, heads)
+        self.norm_mlp = nn.LayerNorm(channels)
+        self.mlp = nn.Sequential(
+            nn.Linear(channels, mlp_ratio * channels),
+            nn.GELU(),
+            nn.Linear(mlp_ratio * channels, channels),
+        )
+
+    def forward(self, queries: Tensor, context: Tensor) -> Tensor:
+        found = self.attention(self.norm_queries(queries), self.norm_context(context))
+        queries = queries + found
+        return queries + self.mlp(self.norm_mlp(queries))
+
+
+class MFAM(nn.Module):
+    """Multi-domain Feature Aggregation Module (equations 5-6).
+
+    The queries attend to R_i, then to N_i, then to themselves.
+
+    Shapes: Q_init ``(B, N, C)`` and R, N ``(B, C, h, w)`` to Q ``(B, N, C)``.
+    """
+
+    def __init__(self, channels: int, heads: int):
+        super().__init__()
+        self.from_rgb = TransformerBlock(channels, heads)
+        self.from_noise = TransformerBlock(channels, heads)
+        self.among_queries = TransformerBlock(channels, heads)
+
+    def forward(self, queries: Tensor, rgb: Tensor, noise: Tensor) -> Tensor:
+        queries = self.from_rgb(queries, rgb.flatten(2).transpose(1, 2))
+        queries = self.from_noise(queries, noise.flatten(2).transpose(1, 2))
+        return self.among_queries(queries, queries)
+
+
+class QueryMLP(nn.Sequential):
+    """MLP_i: carries the queries to the next level, ``(B, N, C_i)`` to ``(B, N, C_{i+1})``."""
+
+    def __init__(self, channels: int, next_channels: int):
+        super().__init__(
+            nn.Linear(channels, next_channels),
+            nn.GELU(),
+            nn.Linear(next_channels, next_channels),
+        )
+
+
+class NoQueries(nn.Module):
+    """Stands in for the queries, MFAM and MLP where the decoder uses none (Table 2)."""
+
+    def forward(self, *_) -> None:
+        return None

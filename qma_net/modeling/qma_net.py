@@ -1,0 +1,104 @@
+"""QMA-Net, composed: ``forward`` is Figure 2 of the paper."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SMALLEST_SIDE = 32
+STRIDE = 32
+
+
+@dataclass
+class QMANetOutput:
+    """What the model says of a batch.
+
+    Attributes:
+        mask_logits: ``(B, 1, H, W)``, float32, at the size of the input.
+        edge_logits: four maps ``(B, 1, h_i, w_i)`` at strides 4, 8, 16, 32 of the input padded
+            to a multiple of 32; :func:`to_image_size` brings one to the input's size.
+    """
+
+    mask_logits: Tensor
+    edge_logits: list[Tensor]
+
+
+class QMANetModel(nn.Module):
+    """Query-driven Multi-stage Alternating feature extraction and interaction Network.
+
+    Built by :func:`qma_net.build_qma_net` from its parts: the noise view (MNFM), two encoders
+    with four stages each (GAE on RGB, LAE on noise), and per level an interaction (DFCM), an
+    aggregation (MFAM) with the MLP that carries the queries on, and an edge head (ESM); last
+    the decoder (QMFD).
+
+    Shapes: ImageNet-normalised ``(B, 3, H, W)``, any H and W from 32 up, to
+    :class:`QMANetOutput`.
+    """
+
+    def __init__(
+        self,
+        noise_view: nn.Module,
+        rgb_backbone: nn.Module,
+        noise_backbone: nn.Module,
+        interactions: list[nn.Module],
+        tamper_queries: nn.Module,
+        aggregations: list[nn.Module],
+        query_mlps: list[nn.Module],
+        edge_heads: list[nn.Module],
+        decoder: nn.Module,
+    ):
+        super().__init__()
+        self.noise_view = noise_view
+        self.rgb_backbone = rgb_backbone
+        self.noise_backbone = noise_backbone
+        self.interactions = nn.ModuleList(interactions)
+        self.tamper_queries = tamper_queries
+        self.aggregations = nn.ModuleList(aggregations)
+        self.query_mlps = nn.ModuleList(query_mlps)
+        self.edge_heads = nn.ModuleList(edge_heads)
+        self.decoder = decoder
+
+    def forward(self, image: Tensor) -> QMANetOutput:
+        size = image.shape[2:]
+        r, n = self._padded(image, self.noise_view(image))  # R_0, N_0: (B, 3, H', W')
+        q_init = self.tamper_queries(len(image))  # Q_tag: (B, query_count, C_1)
+        triplets, edges = [], []
+        for gae, lae, dfcm, mfam, mlp, esm in zip(
+            self.rgb_backbone.stages,
+            self.noise_backbone.stages,
+            self.interactions,
+            self.aggregations,
+            self.query_mlps,
+            self.edge_heads,
+            strict=True,
+        ):
+            r, n = gae(r), lae(n)  # (B, C_i, h_i, w_i)             eq 1
+            r, n = dfcm(r, n)  #                                    eq 2-4
+            q = mfam(q_init, r, n)  # (B, query_count, C_i)         eq 5-6
+            q_init = mlp(q)  # (B, query_count, C_{i+1})
+            triplets.append((q, r, n))
+            edges.append(esm(r))  # (B, 1, h_i, w_i)
+        mask = self.decoder(triplets)  # (B, 1, h_1, w_1)           eq 7
+        return QMANetOutput(to_image_size(mask, size), edges)
+
+    def _padded(self, *views: Tensor) -> list[Tensor]:
+        """Reflects at the bottom and right to a multiple of 32: zeros would be a noise edge."""
+        height, width = views[0].shape[2:]
+        if min(height, width) < SMALLEST_SIDE:
+            raise ValueError(
+                f"got an image of {height}x{width} pixels (height x width), expected at least "
+                f"{SMALLEST_SIDE}x{SMALLEST_SIDE}: enlarge it or leave it out"
+            )
+        bottom, right = -height % STRIDE, -width % STRIDE
+        if not (bottom or right):
+            return list(views)
+        return [F.pad(view, (0, right, 0, bottom), mode="reflect") for view in views]
+
+
+def to_image_size(logits: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
+    """Maps of any level, ``(B, C, h, w)``, to ``(B, C, H, W)``: upsampled, padding cropped."""
+    height, width = size
+    padded = (height + -height % STRIDE, width + -width % STRIDE)
+    full = F.interpolate(logits, padded, mode="bilinear", align_corners=False)
+    return full[..., :height, :width]
