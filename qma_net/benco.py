@@ -5,8 +5,8 @@ command-line flags out of the constructor's annotations, and needs them as types
 """
 
 from dataclasses import asdict
+from importlib import import_module
 
-import fvcore.nn.flop_count as fvcore_flops
 from IMDLBenCo.registry import MODELS
 from torch import Tensor, nn
 
@@ -15,8 +15,8 @@ from .build import QMANetConfig, assemble, build_qma_net
 from .losses import mask_and_edge_losses
 from .weights import (
     CONFIG_KEY,
-    WeightsError,
     config_from_extra_state,
+    config_to_extra_state,
     load_into,
     require_same_architecture,
 )
@@ -109,11 +109,11 @@ class QMANet(nn.Module):
             }
         return result
 
-    def get_extra_state(self) -> dict:
-        """What a checkpoint keeps beside the tensors: enough to rebuild the model."""
-        return {"qma_net": __version__, "config": asdict(self.config)}
+    def get_extra_state(self) -> Tensor:
+        """What a checkpoint keeps beside the weights: enough to rebuild the model."""
+        return config_to_extra_state(self.config)
 
-    def set_extra_state(self, state: dict) -> None:
+    def set_extra_state(self, state: Tensor) -> None:
         """Refuses a checkpoint of another architecture before a tensor is touched."""
         got = config_from_extra_state(state, "state dict")
         require_same_architecture(got, self.config, "state dict")
@@ -132,7 +132,7 @@ def image_score(pred_mask: Tensor, shape_mask: Tensor | None = None, share: floa
     if shape_mask is not None:
         pred_mask = pred_mask * shape_mask
     pixels = pred_mask.flatten(1)
-    return pixels.topk(max(1, round(share * pixels.shape[1])), dim=1).values.mean(dim=1)
+    return pixels.topk(max(1, int(share * pixels.shape[1])), dim=1).values.mean(dim=1)
 
 
 def attention_flops(inputs, outputs) -> int:
@@ -147,6 +147,6 @@ def attention_flops(inputs, outputs) -> int:
     return 2 * batch_and_heads * query[-2] * key[-2] * query[-1]
 
 
-fvcore_flops._DEFAULT_SUPPORTED_OPS["aten::scaled_dot_product_attention"] = attention_flops
-
-__all__ = ["QMANet", "WeightsError"]
+# By name: in fvcore.nn a function of the same name hides the module.
+_flop_count = import_module("fvcore.nn.flop_count")
+_flop_count._DEFAULT_SUPPORTED_OPS["aten::scaled_dot_product_attention"] = attention_flops

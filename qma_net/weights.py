@@ -1,17 +1,19 @@
 """Every file of weights enters here: read, remap, load strictly (and the table of who needs what)."""
 
 import hashlib
+import json
 import os
 import pickle
 import re
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from . import __version__
 from .build import SIZES, QMANetConfig, assemble
 from .modeling.backbone import FOREIGN_HEADS, remap_official
 from .modeling.noise import NoisePrint, fold_noiseprint
@@ -285,19 +287,32 @@ def require_same_architecture(got: QMANetConfig, built: QMANetConfig, what: str)
         )
 
 
+def config_to_extra_state(config: QMANetConfig) -> Tensor:
+    """A configuration as UTF-8 JSON in a uint8 tensor.
+
+    A tensor, because tracing (fvcore, ONNX), safetensors and every tool that walks over a state
+    dict expect nothing else in it.
+    """
+    text = json.dumps({"qma_net": __version__, "config": asdict(config)})
+    return torch.tensor(list(text.encode()), dtype=torch.uint8)
+
+
 def config_from_extra_state(extra: object, what: str) -> QMANetConfig:
     """The configuration in a state dict's extra state, checked.
 
     Raises:
         WeightsError: when it is not one; names the flags to give instead.
     """
-    config = extra.get("config") if isinstance(extra, Mapping) else None
-    if not isinstance(config, Mapping) or set(config) != set(QMANetConfig.names()):
+    try:
+        config = json.loads(bytes(extra.tolist()))["config"]
+    except (AttributeError, TypeError, ValueError, KeyError):
+        config = {}
+    if set(config) != set(QMANetConfig.names()):
         flags = " ".join(f"--{name}" for name in QMANetConfig.names())
         raise WeightsError(
-            f"got {what} without the configuration of a QMANet, expected a checkpoint of BenCo's "
-            f"trainer with --model QMANet: build the model with the flags it was trained with "
-            f"({flags}) and load the tensors into it"
+            f"got a {what} without the configuration of a QMANet, expected a checkpoint of "
+            f"BenCo's trainer with --model QMANet: build the model with the flags it was trained "
+            f"with ({flags}) and load the tensors into its network"
         )
     return QMANetConfig(**config)
 
