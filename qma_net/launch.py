@@ -1,14 +1,15 @@
 """BenCo's own scripts, unmodified, with QMA-Net registered.
 
 ``python -m qma_net.launch train --model QMANet ...``, the same under ``torchrun -m``, and
-``qma-net train ...``. Every flag goes to the script but ``--cudnn`` (and ``--device``, for
-test_complexity, which has none). What happens around the script, and when:
+``qma-net train ...``. Every flag goes to the script but ``--cudnn``, ``--save_period`` (and
+``--device``, for test_complexity, which has none). What happens around the script, and when:
 
 - always: ``qma_net.benco`` is imported; ``torch.load`` reads tensors and BenCo's Namespace only;
   checkpoints are written beside and renamed; every epoch is seeded by (seed, rank, epoch); an
   accumulation longer than the loader is refused; a relative ``--checkpoint_path`` is made
   absolute, and a model's flags that are not given are read from the checkpoint it names;
 - without torchrun: the environment of a single process is set;
+- with ``--save_period N``: train also saves every N epochs (BenCo alone: every 25);
 - with ``--cudnn``: cuDNN is turned back on after BenCo's ``seed_torch`` turned it off;
 - without CUDA, or with ``--device cpu``: see :mod:`qma_net.cpu`.
 """
@@ -63,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
     _set_single_process_environment(script)
     _load_tensors_only()
     _save_atomically()
-    _guard_training()
+    _guard_training(own.save_period)
     if own.cudnn:
         _keep_cudnn_on()
     try:
@@ -81,6 +82,7 @@ def _own_flags(script: str, flags: list[str]) -> tuple[argparse.Namespace, list[
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--device", default="")
     parser.add_argument("--cudnn", action="store_true")
+    parser.add_argument("--save_period", type=int, default=0)
     return parser.parse_known_args(flags)
 
 
@@ -111,11 +113,15 @@ def _set_single_process_environment(script: str) -> None:
         )
     if "RANK" in os.environ or "SLURM_PROCID" in os.environ or "OMPI_COMM_WORLD_RANK" in os.environ:
         return
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     single = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
-    os.environ.update(single, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    os.environ.update(single, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
+
+
+def free_port() -> int:
+    """A TCP port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def _load_tensors_only() -> None:
@@ -147,16 +153,17 @@ def _save_atomically() -> None:
     misc.save_on_master = save_on_master
 
 
-def _guard_training() -> None:
-    """Around BenCo's ``train_one_epoch``: a check it lacks, and seeds that a resume repeats."""
+def _guard_training(save_period: int) -> None:
+    """Around BenCo's ``train_one_epoch``: a check, seeds that a resume repeats, more saving."""
     import IMDLBenCo.training_scripts.trainer as trainer
+    import IMDLBenCo.training_scripts.utils.misc as misc
     import numpy
     import torch
 
     train_one_epoch = trainer.train_one_epoch
 
     @functools.wraps(train_one_epoch)
-    def seeded_epoch(model, data_loader, optimizer, device, epoch, *rest, args, **kwargs):
+    def guarded(model, data_loader, optimizer, device, epoch, loss_scaler, *, args, **kwargs):
         if len(data_loader) < args.accum_iter:
             raise LaunchError(
                 f"got --accum_iter {args.accum_iter} with {len(data_loader)} batches per process "
@@ -168,11 +175,14 @@ def _guard_training() -> None:
         random.seed(int(state))
         numpy.random.seed(state)
         torch.manual_seed(int(state))
-        return train_one_epoch(
-            model, data_loader, optimizer, device, epoch, *rest, args=args, **kwargs
+        stats = train_one_epoch(
+            model, data_loader, optimizer, device, epoch, loss_scaler, args=args, **kwargs
         )
+        if save_period and (epoch + 1) % save_period == 0:
+            misc.save_model(args, epoch, model, model.module, optimizer, loss_scaler)
+        return stats
 
-    trainer.train_one_epoch = seeded_epoch
+    trainer.train_one_epoch = guarded
 
 
 def _keep_cudnn_on() -> None:

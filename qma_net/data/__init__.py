@@ -1,0 +1,1 @@
+"""Datasets in BenCo's formats."""

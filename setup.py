@@ -1,0 +1,50 @@
+"""Packaging of QMA-Net: metadata here, tools' settings in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+# What stands beside the package in the repository and travels inside it: the configurations
+# for BenCo as qma_net/benco_configs, the scripts as qma_net/shell.
+TRAVELLERS = {"qma_net.benco_configs": "benco_configs", "qma_net.shell": "shell"}
+
+setup(
+    name="qma-net",
+    version=re.search(r'__version__ = "(.+)"', (HERE / "qma_net/__init__.py").read_text())[1],
+    description="QMA-Net: image manipulation localization, for IMDL-BenCo and on its own",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    author="The QMA-Net developers",
+    keywords="image forensics, image manipulation localization, IMDL-BenCo, PyTorch",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+    ],
+    python_requires=">=3.11",
+    packages=[*find_packages(include=["qma_net", "qma_net.*"]), *TRAVELLERS],
+    package_dir=TRAVELLERS,
+    package_data={"qma_net.benco_configs": ["*"], "qma_net.shell": ["*"]},
+    install_requires=[
+        "numpy",
+        "opencv-python-headless",
+        "torch>=2.9",
+        "tqdm",
+        "transformers>=5.10,<6",
+    ],
+    extras_require={
+        # imdlbenco forces numpy < 2 and does not declare requests, torch and torchvision.
+        "benco": ["imdlbenco==0.1.45", "requests", "torch", "torchvision"],
+        # Photographs to practise on, and pictures of the results.
+        "demo": ["matplotlib", "scikit-image", "scikit-learn"],
+        "dev": ["build", "pytest", "ruff"],
+    },
+    entry_points={"console_scripts": ["qma-net = qma_net.cli:main"]},
+)

@@ -1,0 +1,122 @@
+"""The encoders against BenCo's port of the official SegFormer, and their two sources of weights."""
+
+import pytest
+import torch
+
+from qma_net import weights
+from qma_net.build import SIZES, QMANetConfig, assemble
+from qma_net.modeling.backbone import MiT, remap_official
+
+
+def benco_transformer(depths, tmp_path):
+    """BenCo's MixVisionTransformer with random weights; its constructor insists on a file."""
+    from IMDLBenCo.modules.backbones.segformer import MixVisionTransformer
+
+    empty = tmp_path / "empty.pth"
+    torch.save({}, empty)
+    return MixVisionTransformer(pretrain_path=empty, depths=list(depths)).eval()
+
+
+def benco_features(model, image):
+    features = []
+    for stage in "1234":
+        image, height, width = getattr(model, f"patch_embed{stage}")(image)
+        for block in getattr(model, f"block{stage}"):
+            image = block(image, height, width)
+        image = getattr(model, f"norm{stage}")(image)
+        image = image.transpose(1, 2).unflatten(2, (height, width))
+        features.append(image)
+    return features
+
+
+def test_official_weights_load_strictly_and_agree_with_benco(tmp_path):
+    """Acceptance 3: a random B3 in official naming, into both backbones, within 1e-5."""
+    channels, depths = SIZES["b3"]
+    reference = benco_transformer(depths, tmp_path)
+    official = tmp_path / "mit_b3.pth"
+    torch.save(reference.state_dict(), official)  # with BenCo's deconv head in it
+    model = assemble(QMANetConfig(views="srm")).eval()
+    weights.load_backbones(model, "b3", official)
+    image = torch.randn(1, 3, 96, 64)
+    with torch.no_grad():
+        expected = benco_features(reference, image)
+        for backbone in (model.rgb_backbone, model.noise_backbone):
+            for got, want in zip(backbone(image), expected, strict=True):
+                assert got.shape == want.shape
+                assert (got - want).abs().max() / want.abs().max() < 1e-5
+
+
+def test_remapping_is_one_to_one():
+    state = MiT(*SIZES["b0"], drop_path=0.0).state_dict()
+    official = official_names(state)
+    remapped = remap_official(official)
+    assert remapped.keys() == state.keys()
+    assert all(torch.equal(remapped[name], state[name]) for name in state)
+
+
+def official_names(state):
+    """The official naming of a MiT's state, written the other way round."""
+    names = {
+        "layernorm_before": "norm1",
+        "layernorm_after": "norm2",
+        "attention.q_proj": "attn.q",
+        "attention.k_proj": "attn.k",
+        "attention.v_proj": "attn.v",
+        "attention.o_proj": "attn.proj",
+        "attention.sequence_reduction.sequence_reduction": "attn.sr",
+        "attention.sequence_reduction.layer_norm": "attn.norm",
+    }
+    official = {}
+    for name, tensor in state.items():
+        _, stage, rest = name.split(".", 2)
+        stage = int(stage) + 1
+        if rest.startswith("patch_embeddings."):
+            rest = rest.removeprefix("patch_embeddings.").replace("layer_norm", "norm")
+            official[f"patch_embed{stage}.{rest}"] = tensor
+        elif rest.startswith("layer_norm."):
+            official[f"norm{stage}.{rest.removeprefix('layer_norm.')}"] = tensor
+        else:
+            for ours, theirs in names.items():
+                rest = rest.replace(ours, theirs)
+            official[f"block{stage}.{rest.removeprefix('blocks.')}"] = tensor
+    for name in [n for n in official if ".attn.k." in n]:
+        value = official.pop(name.replace(".attn.k.", ".attn.v."))
+        official[name.replace(".attn.k.", ".attn.kv.")] = torch.cat([official.pop(name), value])
+    return official
+
+
+def test_imagenet_head_is_dropped_and_strangers_are_not():
+    state = MiT(*SIZES["b0"], drop_path=0.0).state_dict()
+    official = {**official_names(state), "head.weight": torch.zeros(1000, 256)}
+    assert remap_official(official).keys() == state.keys()
+    assert "aux.weight" in remap_official({**official, "aux.weight": torch.zeros(1)})
+
+
+@pytest.mark.parametrize("head", [True, False], ids=["classifier", "encoder"])
+def test_hugging_face_directory(tmp_path, head):
+    from transformers import SegformerConfig, SegformerForImageClassification, SegformerModel
+
+    channels, depths = SIZES["b0"]
+    config = SegformerConfig(hidden_sizes=list(channels), depths=list(depths))
+    saved = (SegformerForImageClassification if head else SegformerModel)(config)
+    saved.save_pretrained(tmp_path)
+    model = assemble(QMANetConfig(size="b0", views="srm"))
+    weights.load_backbones(model, "b0", tmp_path)
+    expected = (saved.segformer if head else saved).state_dict()
+    for backbone in (model.rgb_backbone, model.noise_backbone):
+        assert all(torch.equal(backbone.state_dict()[n], t) for n, t in expected.items())
+
+
+def test_stage_by_stage_is_the_whole(tmp_path):
+    mit = MiT(*SIZES["b0"], drop_path=0.0).eval()
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        r = image
+        for stage, whole in zip(mit.stages, mit(image), strict=True):
+            r = stage(r)
+            assert torch.equal(r, whole)
+
+
+def test_fresh_depthwise_convolutions_are_drawn_as_the_official_ones():
+    weight = MiT(*SIZES["b0"], drop_path=0.0).stages[3].blocks[0].mlp.dwconv.dwconv.weight
+    assert weight.std().item() == pytest.approx((2 / 9) ** 0.5, rel=0.05)

@@ -1,0 +1,191 @@
+"""The registered model: flags, BenCo's forward contract, data parallelism, overfitting."""
+
+import inspect
+import os
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from conftest import photograph
+
+pytestmark = pytest.mark.filterwarnings("ignore:QMA-Net starts with random backbones")
+
+
+@pytest.fixture
+def tiny_qmanet():
+    from qma_net.benco import QMANet
+
+    return QMANet(size="tiny", views="srm,bayar", drop_path=0.0)
+
+
+def benco_batch(count=2, side=64, seed=0):
+    """A batch with the names, shapes and types of BenCo's collated loaders."""
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.zeros(count, 1, side, side, dtype=torch.float64)
+    mask[..., side // 4 : side // 2, : side // 2] = 1
+    return {
+        "image": torch.randn(count, 3, side, side, generator=generator),
+        "mask": mask,
+        "label": torch.ones(count, dtype=torch.int64),
+        "origin_shape": torch.full((count, 2), side),
+        "shape": torch.full((count, 2), side),
+        "name": [f"{i}.jpg" for i in range(count)],
+    }
+
+
+def test_registered_under_its_name_and_without_a_post_function():
+    from IMDLBenCo.registry import MODELS, POSTFUNCS
+
+    from qma_net.benco import QMANet
+
+    assert MODELS.get("QMANet") is QMANet
+    assert not POSTFUNCS.has("qmanet_post_func")
+
+
+def test_every_flag_is_one_that_benco_can_parse():
+    from IMDLBenCo.training_scripts.utils.misc import create_argparser
+
+    from qma_net.benco import QMANet
+
+    flags = inspect.signature(QMANet).parameters
+    assert {p.annotation for p in flags.values()} <= {str, int, float}
+    assert all(p.default is not inspect.Parameter.empty for p in flags.values())
+    parsed = create_argparser(QMANet).parse_args(["--size", "b0", "--query_count", "8"])
+    assert (parsed.size, parsed.query_count, parsed.alpha, parsed.beta) == ("b0", 8, 0.2, 0.8)
+
+
+@pytest.mark.parametrize(
+    "script", ["train", "test", "test_robust", "test_save_images", "test_complexity"]
+)
+def test_no_flag_is_a_prefix_of_or_equal_to_one_of_benco(script):
+    from importlib.util import find_spec
+
+    from qma_net.benco import QMANet
+
+    source = open(find_spec(f"IMDLBenCo.training_scripts.{script}").origin).read()
+    theirs = {word.split("'")[0] for word in source.split("add_argument('--")[1:]}
+    assert "image_size" in theirs
+    for ours in inspect.signature(QMANet).parameters:
+        assert not [name for name in theirs if name.startswith(ours)]
+
+
+def test_outputs_are_what_the_trainer_reads(tiny_qmanet):
+    result = tiny_qmanet.train()(**benco_batch(), if_predcit_label=False)
+    assert result["pred_mask"].shape == (2, 1, 64, 64)
+    assert 0 <= result["pred_mask"].min() <= result["pred_mask"].max() <= 1
+    assert result["pred_label"].shape == (2,)
+    assert result["backward_loss"].shape == ()
+    losses = {name: loss.item() for name, loss in result["visual_loss"].items()}
+    expected = 0.2 * losses["seg_loss"] + 0.8 * losses["edge_loss"]
+    assert losses["total_loss"] == pytest.approx(expected)
+    assert result["backward_loss"].item() == pytest.approx(expected)
+    assert all(image.ndim == 4 for image in result["visual_image"].values())
+
+
+def test_without_a_mask_there_are_no_losses(tiny_qmanet):
+    result = tiny_qmanet.eval()(benco_batch()["image"])
+    assert "backward_loss" not in result
+    assert result["visual_loss"] == {}
+
+
+def test_loss_weights_are_arguments():
+    from qma_net.benco import QMANet
+
+    torch.manual_seed(0)
+    model = QMANet(size="tiny", views="srm", drop_path=0.0, alpha=1.0, beta=0.0)
+    result = model(**benco_batch())
+    assert torch.equal(result["backward_loss"], result["visual_loss"]["seg_loss"])
+
+
+def test_padding_does_not_enter_loss_or_score(tiny_qmanet):
+    batch = benco_batch()
+    shape_mask = torch.zeros(2, 1, 64, 64, dtype=torch.float64)
+    shape_mask[..., :48, :48] = 1
+    batch["mask"] *= shape_mask
+    inside = tiny_qmanet(**batch, shape_mask=shape_mask)
+    batch["mask"][..., 50:, 50:] = 1  # nonsense in the padding
+    again = tiny_qmanet(**batch, shape_mask=shape_mask)
+    assert inside["backward_loss"].item() == pytest.approx(again["backward_loss"].item(), abs=1e-6)
+
+
+def test_image_score_is_the_mean_of_the_top_percent():
+    from qma_net.benco import image_score
+
+    mask = torch.zeros(2, 1, 20, 20)  # 400 pixels: the top 4
+    mask[0, 0, 0, :6] = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
+    assert image_score(mask).tolist() == pytest.approx([0.75, 0])
+    left = torch.zeros(2, 1, 20, 20)
+    left[..., :2] = 1  # only 0.9 and 0.8 count
+    assert image_score(mask, left).tolist() == pytest.approx([1.7 / 4, 0])
+
+
+def _gradients(rank, world, port, path):
+    from qma_net import build
+    from qma_net.benco import QMANet
+
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=world)
+    torch.set_num_threads(1)
+    build.SIZES["tiny"] = ((16, 32, 80, 128), (1, 1, 1, 1))
+    torch.manual_seed(0)
+    model = QMANet(size="tiny", views="srm,bayar", drop_path=0.0).train()
+    model = torch.nn.parallel.DistributedDataParallel(model)
+    batch = benco_batch(4)
+    share = slice(rank * 4 // world, (rank + 1) * 4 // world)
+    batch = {name: value[share] for name, value in batch.items()}
+    model(**batch)["backward_loss"].backward()
+    if rank == 0:
+        torch.save({n: p.grad for n, p in model.module.named_parameters()}, path)
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_make_the_gradients_of_one(tmp_path):
+    """Half the batch each, averaged by DDP, equals the whole batch at once."""
+    from qma_net.launch import free_port
+
+    gradients = []
+    for world in (1, 2):
+        path = tmp_path / f"{world}.pth"
+        mp.spawn(_gradients, (world, free_port(), path), nprocs=world)
+        gradients.append(torch.load(path, weights_only=True))
+    one, two = gradients
+    largest = max(gradient.abs().max() for gradient in one.values())
+    for name, expected in one.items():
+        assert (two[name] - expected).abs().max() <= 1e-5 * largest, name
+
+
+def test_overfits_eight_images():
+    """Acceptance 9: the default b0 at 64x64 learns 8 images by heart."""
+    import cv2
+
+    from qma_net.benco import QMANet
+
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    images, masks = [], []
+    for i in range(8):
+        host, donor = photograph(64, 64, i), photograph(64, 64, 100 + i)
+        mask = np.zeros((64, 64), np.uint8)
+        centre = tuple(int(c) for c in rng.integers(18, 46, 2))
+        cv2.ellipse(mask, centre, (14, 9), float(rng.uniform(0, 180)), 0, 360, 1, -1)
+        images.append(np.where(mask[..., None] > 0, donor, host) / 255 * 4 - 2)
+        masks.append(mask)
+    image = torch.tensor(np.stack(images)).permute(0, 3, 1, 2).float()
+    mask = torch.tensor(np.stack(masks))[:, None].double()
+    model = QMANet(size="b0", views="srm,bayar", drop_path=0.0).train()
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    best = 0.0
+    for _ in range(250):
+        result = model(image=image, mask=mask)
+        optimizer.zero_grad()
+        result["backward_loss"].backward()
+        optimizer.step()
+        marked = result["pred_mask"] > 0.5
+        true = mask > 0.5
+        f1 = 2 * (marked & true).sum((1, 2, 3)) / (marked.sum((1, 2, 3)) + true.sum((1, 2, 3)))
+        best = max(best, f1.mean().item())
+        if best > 0.95:
+            break
+    assert best > 0.95

@@ -1,0 +1,247 @@
+"""BenCo's real scripts with our model, on the CPU: one process and two, as users start them."""
+
+import json
+import os
+import re
+import runpy
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from conftest import photograph
+
+MODEL = ["--model", "QMANet", "--size", "b0", "--views", "srm"]
+SIZE = ["--image_size", "64", "--if_resizing", "--num_workers", "0", "--no_pin_mem"]
+
+
+def start(command, folder, processes=1, launcher=("-m", "qma_net.launch"), check=True):
+    """Runs a command of ours in a subprocess, as a user would."""
+    python = [sys.executable]
+    if processes > 1:
+        python += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
+        python += [str(processes)]
+    done = subprocess.run(
+        [*python, *launcher, *map(str, command)],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        text=True,
+        capture_output=True,
+        timeout=300,
+    )
+    assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A folder with a small test set in BenCo's layout: seven tampered pictures."""
+    folder = tmp_path_factory.mktemp("benco")
+    for name in ("Tp", "Gt"):
+        (folder / "set" / name).mkdir(parents=True)
+    for i in range(7):
+        image, mask = photograph(72, 64, i), np.zeros((72, 64), np.uint8)
+        image[20:50, 10:40] = photograph(30, 30, 50 + i)
+        mask[20:50, 10:40] = 255
+        cv2.imwrite(str(folder / f"set/Tp/{i}.jpg"), image)
+        cv2.imwrite(str(folder / f"set/Gt/{i}.png"), mask)
+    (folder / "sets.json").write_text(json.dumps({"small": str(folder / "set")}))
+    return folder
+
+
+def train(work, out, processes, *extra, **options):
+    flags = [*MODEL, *SIZE, "--data_path", "set", "--test_data_path", "set", "--epochs", 2]
+    flags += ["--batch_size", 2, "--accum_iter", 1, "--warmup_epochs", 1, "--lr", 1e-4]
+    flags += ["--test_period", 1, "--output_dir", out, "--log_dir", out]
+    return start(["train", *flags, *extra], work, processes, **options)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(work):
+    """A checkpoint of BenCo's trainer, made with two processes under torchrun."""
+    done = train(work, "trained", 2, "--save_period", 1)
+    assert "BenCo's CUDA calls go to the CPU" in done.stdout
+    rows = [json.loads(line) for line in (work / "trained/log.txt").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [0, 1]
+    assert all(np.isfinite(row["train_total_loss"]) for row in rows)
+    return work / "trained/checkpoint-1.pth"
+
+
+def test_train_in_one_process_without_torchrun(work):
+    train(work, "alone", 1)
+    assert (work / "alone/checkpoint-1.pth").is_file()
+
+
+def test_resume_follows_the_uninterrupted_run(work, checkpoint):
+    """--resume works on today's torch, without model flags, and repeats the second epoch."""
+    flags = [*SIZE, "--data_path", "set", "--test_data_path", "set", "--epochs", 2]
+    flags += ["--batch_size", 2, "--accum_iter", 1, "--warmup_epochs", 1, "--lr", 1e-4]
+    flags += ["--test_period", 1, "--output_dir", "resumed", "--log_dir", "resumed"]
+    flags += ["--model", "QMANet", "--resume", work / "trained/checkpoint-0.pth"]
+    start(["train", *flags], work, 2)
+    rows = [(work / run / "log.txt").read_text().splitlines()[-1] for run in ("trained", "resumed")]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_test_without_model_flags(work, checkpoint, processes):
+    out = f"tested{processes}"
+    flags = ["--model", "QMANet", *SIZE, "--test_data_json", "sets.json", "--test_batch_size", 2]
+    flags += ["--checkpoint_path", "trained", "--output_dir", out, "--log_dir", out]
+    done = start(["test", *flags], work, processes)
+    assert "--size b0 --views srm --query_count 16" in done.stdout
+    rows = [json.loads(line) for line in (work / out / "small/log.txt").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [0, 1]
+    assert all(0 <= row["test_pixel-level F1"] <= 1 for row in rows)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_test_robust(work, checkpoint, processes):
+    out = f"attacked{processes}"
+    flags = ["--model", "QMANet", *SIZE, "--test_data_path", "set", "--test_batch_size", 2]
+    flags += ["--checkpoint_path", checkpoint, "--output_dir", out, "--log_dir", out]
+    start(["test_robust", *flags], work, processes)
+    logs = [path.parent.name for path in (work / out).glob("*/log.txt")]
+    assert len(logs) == 19
+    for attack, levels in (("GaussianBlur", 6), ("GaussNoise", 6), ("JpegCompression", 6)):
+        assert sum(name.startswith(attack) for name in logs) == levels
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_save_images_with_a_relative_checkpoint(work, checkpoint, processes):
+    out = f"images{processes}"
+    flags = ["--model", "QMANet", *SIZE, "--test_data_path", "set", "--test_batch_size", 1]
+    flags += ["--checkpoint_path", "trained/checkpoint-1.pth", "--output_dir", out]
+    start(["test_save_images", *flags], work, processes)
+    masks = list((work / out / "pred").glob("*.png"))
+    assert len(masks) >= 6  # BenCo drops the remainder of two processes
+    assert cv2.imread(str(masks[0]), cv2.IMREAD_UNCHANGED).shape == (72, 64)
+    assert len(json.loads((work / out / "pred_label_combined.json").read_text())) >= 6
+
+
+def test_complexity_counts_the_fused_attention(work, noiseprint_file):
+    """Acceptance 1, on the default model: parameters and multiply-adds at 512x512."""
+    flags = ["--model", "QMANet", "--noiseprint_weights", noiseprint_file, "--image_size", 512]
+    flags += ["--if_resizing", "--test_batch_size", 1, "--num_workers", 0]
+    done = start(["test_complexity", *flags, "--device", "cpu"], work)
+    total = int(re.search(r"^(?:\[[\d:.]+\] +)?(\d{9,})$", done.stdout, re.MULTILINE)[1])
+    assert total / 1e9 == pytest.approx(230.0, rel=0.02)
+    parameters, flops = re.search(r"\| network +\| ([\d.]+)G +\| ([\d.]+)T", done.stdout).groups()
+    assert float(parameters) == pytest.approx(0.114, rel=0.005)
+    assert "Unsupported operator aten::scaled_dot_product_attention" not in done.stderr
+
+
+def test_attention_is_counted_as_its_two_products():
+    from fvcore.nn import FlopCountAnalysis
+
+    import qma_net.benco  # noqa: F401  (teaches fvcore)
+
+    class Attend(torch.nn.Module):
+        def forward(self, q, k):
+            return torch.nn.functional.scaled_dot_product_attention(q, k, k)
+
+    q, k = torch.randn(2, 3, 10, 8), torch.randn(2, 3, 7, 8)
+    assert FlopCountAnalysis(Attend(), (q, k)).total() == 2 * (2 * 3 * 10 * 7 * 8)
+
+
+def test_benco_init_and_one_import_line(work, tmp_path):
+    """BenCo's own way in: its copied scripts with one line changed."""
+    from importlib.util import find_spec
+
+    source = "from IMDLBenCo.cli import main; import sys; sys.argv = ['benco', 'init', 'base']; main()"
+    start([source], tmp_path, launcher=("-c",))
+    script = (tmp_path / "test_complexity.py").read_text()
+    assert script.count("from mymodel import MyModel") == 1
+    changed = re.sub("from mymodel import MyModel.*", "from qma_net.benco import QMANet", script)
+    (tmp_path / "test_complexity.py").write_text(changed)
+    assert find_spec("qma_net")
+    flags = [*MODEL, "--image_size", "64", "--if_resizing", "--num_workers", "0"]
+    done = start(["test_complexity.py", *flags], tmp_path, launcher=())
+    assert "Finish testing FLOPS" in done.stdout
+
+
+def test_accumulation_longer_than_the_loader_is_refused(work):
+    done = train(work, "refused", 1, "--accum_iter", 16, check=False)
+    assert done.returncode == 1
+    assert "got --accum_iter 16 with 3 batches per process and epoch" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_foreign_files_among_the_checkpoints_are_named(work, tmp_path):
+    (tmp_path / "mit_b3.pth").write_bytes(b"")
+    flags = ["--model", "QMANet", *SIZE, "--checkpoint_path", tmp_path]
+    done = start(["test", *flags], work, check=False)
+    assert done.returncode == 1
+    assert "got mit_b3.pth among the .pth files" in done.stderr
+
+
+def test_an_unknown_script_is_one_clear_line():
+    from qma_net.launch import main
+
+    with pytest.raises(SystemExit, match="qma-net: got 'fly', expected one of train, test"):
+        main(["fly"])
+
+
+@pytest.fixture
+def misc():
+    """BenCo's misc module, restored afterwards: the launcher patches it for good."""
+    import IMDLBenCo.training_scripts.utils.misc as misc
+
+    kept = dict(vars(misc))
+    yield misc
+    vars(misc).update(kept)
+
+
+def test_cudnn_stays_on_only_by_flag_and_says_so(misc, capsys, monkeypatch):
+    from qma_net import launch
+
+    monkeypatch.setattr(torch.backends.cudnn, "enabled", True)
+    misc.seed_torch(1)
+    assert not torch.backends.cudnn.enabled
+    launch._keep_cudnn_on()
+    misc.seed_torch(1)
+    assert torch.backends.cudnn.enabled
+    assert "cuDNN is on" in capsys.readouterr().out
+
+
+def test_a_kill_while_saving_leaves_the_old_checkpoint(misc, tmp_path, monkeypatch):
+    from qma_net import launch
+
+    launch._save_atomically()
+    misc.save_on_master({"a": 1}, tmp_path / "checkpoint-0.pth")
+
+    def killed(content, file):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        misc.save_on_master({"a": 2}, tmp_path / "checkpoint-0.pth")
+    assert torch.load(tmp_path / "checkpoint-0.pth", weights_only=True) == {"a": 1}
+    assert len(list(tmp_path.glob("*.pth"))) == 1
+
+
+def test_nothing_is_redirected_until_asked():
+    """Importing our modules leaves torch alone: on a GPU no redirection is active."""
+    code = (
+        "import torch; before = torch.cuda.synchronize, torch.distributed.init_process_group, "
+        "torch.nn.parallel.DistributedDataParallel, torch.load\n"
+        "import qma_net.launch, qma_net.cpu, qma_net.benco\n"
+        "assert before == (torch.cuda.synchronize, torch.distributed.init_process_group, "
+        "torch.nn.parallel.DistributedDataParallel, torch.load)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_contract_that_all_of_this_rests_on():
+    """Fails loudly when another BenCo is installed than the one this was written against."""
+    from importlib.metadata import version
+
+    from qma_net.launch import BENCO_VERSION, SCRIPTS
+
+    assert version("imdlbenco") == BENCO_VERSION
+    for script in SCRIPTS:
+        assert runpy._get_module_details(f"IMDLBenCo.training_scripts.{script}")

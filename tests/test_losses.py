@@ -1,0 +1,108 @@
+"""Dice and edge targets against values worked out by hand, and BenCo's operator."""
+
+import pytest
+import torch
+
+from qma_net.losses import DICE_SMOOTHING, dice_loss, edge_target, mask_and_edge_losses
+from qma_net.modeling import QMANetOutput
+
+CERTAIN = 50.0  # a logit whose sigmoid is 0 or 1 in float32
+
+
+def logits_of(probability: float, shape=(1, 1, 10, 10)) -> torch.Tensor:
+    return torch.full(shape, probability).logit()
+
+
+def test_dice_of_perfect_and_inverted_predictions():
+    mask = torch.zeros(1, 1, 10, 10)
+    mask[..., :5, :] = 1
+    perfect = CERTAIN * (2 * mask - 1)
+    s = DICE_SMOOTHING * 100
+    assert dice_loss(perfect, mask).item() == pytest.approx(0, abs=1e-6)
+    # no overlap, 50 predicted, 50 true: 1 - s / (100 + s)
+    assert dice_loss(-perfect, mask).item() == pytest.approx(1 - s / (100 + s), abs=1e-6)
+
+
+def test_dice_of_a_half_certain_map():
+    mask = torch.zeros(1, 1, 10, 10)
+    mask[..., :2, :] = 1
+    s = DICE_SMOOTHING * 100
+    # p = 0.5 everywhere: overlap 0.5 * 20, squares 0.25 * 100 + 20
+    expected = 1 - (2 * 10 + s) / (25 + 20 + s)
+    assert dice_loss(logits_of(0.5), mask).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_dice_of_an_authentic_image_is_zero_when_nothing_is_marked():
+    nothing = torch.zeros(1, 1, 10, 10)
+    s = DICE_SMOOTHING * 100
+    assert dice_loss(torch.full((1, 1, 10, 10), -CERTAIN), nothing).item() == pytest.approx(0)
+    assert dice_loss(logits_of(0.5), nothing).item() == pytest.approx(1 - s / (25 + s), abs=1e-6)
+
+
+def test_authentic_images_have_a_gradient_that_does_not_fade_with_size():
+    gradients = []
+    for side in (32, 512):
+        logits = torch.zeros(1, 1, side, side, requires_grad=True)
+        dice_loss(logits, torch.zeros(1, 1, side, side)).backward()
+        gradients.append(logits.grad.sum().item())
+    # d/dz of -s / (p^2 A + s) at p = 0.5, summed over the pixels, with s = e A:
+    # e * 2 p * p (1 - p) / (p^2 + e)^2
+    expected = DICE_SMOOTHING * 0.25 / (0.25 + DICE_SMOOTHING) ** 2
+    assert gradients == pytest.approx([expected, expected], rel=1e-4)
+
+
+def test_dice_is_the_mean_over_images_not_over_the_pooled_batch():
+    logits = torch.cat([logits_of(0.5), logits_of(0.9)])
+    mask = torch.zeros(2, 1, 10, 10)
+    mask[1, :, :1] = 1
+    apart = [dice_loss(logits[i : i + 1], mask[i : i + 1]).item() for i in range(2)]
+    assert dice_loss(logits, mask).item() == pytest.approx(sum(apart) / 2, abs=1e-6)
+
+
+def test_padding_counts_for_nothing():
+    inner, mask = torch.randn(1, 1, 6, 8), (torch.rand(1, 1, 6, 8) > 0.5).double()
+    logits, padded = torch.full((1, 1, 10, 10), 3.0), torch.zeros(1, 1, 10, 10).double()
+    valid = torch.zeros(1, 1, 10, 10).double()
+    logits[..., :6, :8], padded[..., :6, :8], valid[..., :6, :8] = inner, mask, 1
+    assert dice_loss(logits, padded, valid).item() == pytest.approx(
+        dice_loss(inner, mask).item(), abs=1e-6
+    )
+
+
+def test_dice_accepts_half_precision_without_overflow():
+    logits = torch.full((1, 1, 512, 512), 9.0, dtype=torch.float16)
+    mask = torch.ones(1, 1, 512, 512)
+    assert dice_loss(logits, mask).item() == pytest.approx(0, abs=1e-3)
+
+
+def test_edge_ring_by_hand():
+    mask = torch.zeros(1, 1, 1, 9)
+    mask[..., 4:] = 1
+    ring = edge_target(mask, width=3)  # one pixel on each side of the boundary
+    assert ring.flatten().tolist() == [0, 0, 0, 1, 1, 0, 0, 0, 0]
+
+
+def test_edge_ring_equals_benco_operator():
+    from IMDLBenCo.transforms import EdgeMaskGenerator
+
+    mask = torch.zeros(1, 1, 40, 40)
+    mask[..., 8:20, 3:30] = 1
+    mask[..., 25:40, 20:28] = 1
+    theirs = EdgeMaskGenerator(7)(mask[0, 0].numpy())
+    assert torch.equal(edge_target(mask), torch.from_numpy(theirs))
+
+
+def test_no_edge_where_the_photograph_meets_its_padding():
+    mask, valid = torch.zeros(1, 1, 20, 20), torch.zeros(1, 1, 20, 20)
+    mask[..., :10, :10] = valid[..., :10, :10] = 1  # wholly tampered, then padded
+    assert edge_target(mask).sum() > 0
+    assert edge_target(mask, valid).sum() == 0
+
+
+def test_both_losses_of_a_perfect_output():
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[..., 16:48, 16:48] = 1
+    output = QMANetOutput(CERTAIN * (2 * mask - 1), [CERTAIN * (2 * edge_target(mask) - 1)] * 4)
+    seg_loss, edge_loss = mask_and_edge_losses(output, mask.double())
+    assert seg_loss.item() == pytest.approx(0, abs=1e-6)
+    assert edge_loss.item() == pytest.approx(0, abs=1e-6)

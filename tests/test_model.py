@@ -1,0 +1,187 @@
+"""The composed model: budget, shapes, gradients, precision, errors."""
+
+import re
+
+import pytest
+import torch
+
+from qma_net.build import SIZES, QMANetConfig, assemble, build_qma_net
+from qma_net.losses import mask_and_edge_losses
+
+ABLATIONS = {
+    "paper": {},
+    "without DFCM": {"dfcm_stages": "none"},
+    "DFCM at stage 4": {"dfcm_stages": "4"},
+    "decode level 4": {"decode_levels": "4"},
+    "conv decoder": {"decoder": "conv"},
+    "MLP decoder": {"decoder": "mlp"},
+    "4 queries": {"query_count": 4},
+    "8 queries": {"query_count": 8},
+    "32 queries": {"query_count": 32},
+    "SRM only": {"views": "srm"},
+    "Bayar only": {"views": "bayar"},
+}
+
+
+def parameters(module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def step(model, image, mask):
+    seg_loss, edge_loss = mask_and_edge_losses(model(image), mask)
+    loss = 0.2 * seg_loss + 0.8 * edge_loss
+    loss.backward()
+    return loss
+
+
+def test_parameter_budget_of_the_default():
+    with torch.device("meta"):
+        model = assemble(QMANetConfig())
+    assert parameters(model) / 1e6 == pytest.approx(114.0, rel=0.005)
+    assert parameters(model.rgb_backbone) == parameters(model.noise_backbone) == 44_072_128
+    assert parameters(model.noise_view.noiseprint) == 556_289
+
+
+@pytest.mark.parametrize("size", ["b0", "b1", "b2", "b3", "b4", "b5"])
+def test_every_size_assembles(size):
+    with torch.device("meta"):
+        model = assemble(QMANetConfig(size=size))
+    channels, depths = SIZES[size]
+    assert [len(stage.blocks) for stage in model.rgb_backbone.stages] == list(depths)
+    assert [dcm.norm.num_channels for dcm in model.decoder.fuse] == list(channels)
+
+
+def test_the_60_block_norms_of_b3_have_the_official_eps():
+    with torch.device("meta"):
+        stages = assemble(QMANetConfig()).rgb_backbone.stages
+    norms = [m for m in stages.modules() if isinstance(m, torch.nn.LayerNorm)]
+    assert sum(m.eps == 1e-6 for m in norms) == 60
+    assert {m.eps for m in norms} == {1e-6, 1e-5}
+
+
+@pytest.mark.parametrize("choices", ABLATIONS.values(), ids=ABLATIONS)
+def test_every_parameter_learns(choices, build_tiny):
+    """One step at 128x128: finite gradients everywhere, none missing and none dead."""
+    model = build_tiny(**choices).train()
+    mask = torch.zeros(2, 1, 128, 128)
+    mask[0, :, 30:70, 20:90] = mask[1, :, 64:] = 1
+    step(model, torch.randn(2, 3, 128, 128), mask)
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        if "backbone" not in name or "k_proj.bias" not in name:  # a softmax cancels key biases
+            assert parameter.grad.abs().max() > 0, name
+
+
+def test_noiseprint_is_the_only_frozen_part(build_tiny, noiseprint_file):
+    model = build_tiny(views="noiseprint,srm", noiseprint_weights=str(noiseprint_file)).train()
+    frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
+    assert all(name.startswith("noise_view.noiseprint.") for name in frozen)
+    assert len(frozen) == 34
+    step(model, torch.randn(1, 3, 128, 128), torch.ones(1, 1, 128, 128))
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_half_precision_steps_stay_finite(half, build_tiny):
+    """Fused features are scaled until a half-precision product with the queries overflows."""
+    model = build_tiny().train()
+    for stage in (*model.rgb_backbone.stages, *model.noise_backbone.stages):
+        stage.layer_norm.weight.data *= 300
+    for dcm in model.decoder.fuse:
+        dcm.norm.weight.data *= 4e3
+    seen = []
+    model.decoder.select[3].register_forward_pre_hook(lambda _, args: seen.append(args))
+    with torch.autocast("cpu", half):
+        loss = step(model, torch.randn(2, 3, 64, 64), (torch.rand(2, 1, 64, 64) > 0.7).double())
+    queries, features = seen[0]
+    unprotected = (model.decoder.select[3].norm(queries.float()) @ features.float().flatten(2)).abs()
+    assert unprotected.max() > torch.finfo(torch.float16).max
+    assert loss.isfinite()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (333, 517), (1024, 768)])
+def test_masks_have_the_size_of_the_image(size, build_tiny):
+    model = build_tiny().eval()
+    with torch.no_grad():
+        output = model(torch.randn(1, 3, *size))
+    assert output.mask_logits.shape == (1, 1, *size)
+    padded = [side + -side % 32 for side in size]
+    assert [edge.shape[2:] for edge in output.edge_logits] == [
+        (padded[0] // s, padded[1] // s) for s in (4, 8, 16, 32)
+    ]
+
+
+def test_too_small_an_image_is_one_clear_line(build_tiny):
+    with pytest.raises(ValueError, match=r"31x31 pixels.*at least 32x32: enlarge it"):
+        build_tiny()(torch.randn(1, 3, 31, 31))
+
+
+def test_padding_is_invisible_to_the_photograph(build_tiny):
+    """The noise views are computed at the true size, before the reflection."""
+    model, seen = build_tiny().eval(), []
+    model.noise_view.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[2:]))
+    model(torch.randn(1, 3, 40, 70))
+    assert seen == [(40, 70)]
+
+
+def test_the_batch_does_not_mix(build_tiny):
+    model, images = build_tiny().eval(), torch.randn(3, 3, 64, 64)
+    with torch.no_grad():
+        together = model(images).mask_logits
+        apart = torch.cat([model(image[None]).mask_logits for image in images])
+    assert (together - apart).abs().max() < 1e-4
+
+
+def test_interaction_feeds_the_next_stage(build_tiny):
+    """DFCM's output, not the stage's, goes into the next stage of each backbone."""
+    model, seen = build_tiny().eval(), {}
+    model.interactions[0].register_forward_hook(lambda _, args, out: seen.update(r=out[0], n=out[1]))
+    model.rgb_backbone.stages[1].register_forward_pre_hook(lambda _, a: seen.update(r_in=a[0]))
+    model.noise_backbone.stages[1].register_forward_pre_hook(lambda _, a: seen.update(n_in=a[0]))
+    model(torch.randn(1, 3, 64, 64))
+    assert seen["r_in"] is seen["r"]
+    assert seen["n_in"] is seen["n"]
+
+
+def test_interaction_starts_small(build_tiny):
+    dfcm = build_tiny().interactions[2]
+    r, n = torch.randn(2, 1, 80, 8, 8)
+    r_out, n_out = dfcm(r, n)
+    assert 0 < (r_out - r).std() < 0.2 * r.std()
+    assert 0 < (n_out - n).std() < 0.2 * n.std()
+
+
+def test_levels_start_at_the_same_scale(build_tiny):
+    model, seen = build_tiny("b0").eval(), []
+    for select in model.decoder.select:
+        select.register_forward_hook(lambda _, args, out: seen.append(out.std().item()))
+    model(torch.randn(1, 3, 128, 128))
+    assert max(seen) / min(seen) < 3
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"size": "b9"}, "got size='b9', expected one of b0, b1, b2, b3, b4, b5"),
+        ({"views": "srm,dct"}, "got views='srm,dct', expected a comma-separated choice"),
+        ({"views": ""}, "got views=''"),
+        ({"dfcm_stages": "12"}, "expected one of none, 4, 1234"),
+        ({"decode_levels": "1"}, "expected one of 4, 1234"),
+        ({"decoder": "unet"}, "expected one of query, conv, mlp"),
+        ({"query_count": 0}, "expected 1 or more"),
+        ({"drop_path": 1.5}, "expected 0 <= drop_path < 1"),
+        ({}, "without noiseprint_weights: give the path"),
+        ({"views": "srm", "noiseprint_weights": "x"}, "add it to views or leave the weights out"),
+    ],
+)
+def test_bad_choices_are_one_clear_line(choices, message):
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        build_qma_net(**{"size": "tiny", **choices})
+    assert "\n" not in str(error.value)
+
+
+def test_random_backbones_are_announced():
+    with pytest.warns(UserWarning, match="random backbones"):
+        build_qma_net("tiny", "srm")
