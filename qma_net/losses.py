@@ -8,7 +8,7 @@ from .modeling.qma_net import QMANetOutput, to_image_size
 
 # Smoothing of the Dice loss as a share of the image area; docs/reading-the-paper.md, section
 # "The smoothing of the Dice loss", has the measured trade-off.
-DICE_SMOOTHING = 1e-3
+DICE_SMOOTHING = 3e-3
 
 # Width in pixels of the ring that the edge heads learn, at the resolution of the loss.
 EDGE_WIDTH = 7
