@@ -22,8 +22,9 @@ def main() -> None:
     small[: round(SMALL * area)] = 1
     small = small.view_as(nothing)
     print(
-        "| smoothing | pull of an authentic image at p = 0.5 | at p = 0.1 | loss of missing a 0.5 % "
-        "mask | learnt: authentic pixels marked | learnt: F1 on 0.5 % masks |\n|---|---|---|---|---|---|"
+        "| smoothing | pull of an authentic image at p = 0.5 | at p = 0.1 "
+        "| loss of missing a 0.5 % mask | learnt: authentic pixels marked "
+        "| learnt: F1 on 0.5 % masks |\n|---|---|---|---|---|---|"
     )
     for smoothing in (1 / area, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2):
         losses.DICE_SMOOTHING = smoothing

@@ -10,7 +10,6 @@ from importlib import import_module
 from IMDLBenCo.registry import MODELS
 from torch import Tensor, nn
 
-from . import __version__
 from .build import QMANetConfig, assemble, build_qma_net
 from .losses import mask_and_edge_losses
 from .weights import (

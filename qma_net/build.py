@@ -26,6 +26,10 @@ DECODE_LEVELS = ("4", "1234")
 DECODERS = ("query", "conv", "mlp")
 
 
+class ConfigError(ValueError):
+    """A choice that does not exist; one line says what was got, expected, and what to do."""
+
+
 @dataclass(frozen=True)
 class QMANetConfig:
     """Everything that fixes the architecture; what a checkpoint carries to be rebuilt from.
@@ -33,7 +37,7 @@ class QMANetConfig:
     The defaults are the paper's model; Tables 2 and 9 are other values of these fields.
 
     Raises:
-        ValueError: for a value outside the choices, naming them.
+        ConfigError: for a value outside the choices, naming them.
     """
 
     size: str = "b3"
@@ -52,19 +56,19 @@ class QMANetConfig:
             ("decoder", DECODERS),
         ):
             if getattr(self, name) not in choices:
-                raise ValueError(
+                raise ConfigError(
                     f"got {name}={getattr(self, name)!r}, expected one of {', '.join(choices)}"
                 )
         named = self.views.replace(" ", "").split(",")
         if len(set(named)) < len(named) or not set(named) <= set(VIEWS):
-            raise ValueError(
+            raise ConfigError(
                 f"got views={self.views!r}, expected a comma-separated choice of {', '.join(VIEWS)}"
             )
         object.__setattr__(self, "views", ",".join(view for view in VIEWS if view in named))
         if self.query_count < 1:
-            raise ValueError(f"got query_count={self.query_count}, expected 1 or more (paper: 16)")
+            raise ConfigError(f"got query_count={self.query_count}, expected 1 or more (paper: 16)")
         if not 0 <= self.drop_path < 1:
-            raise ValueError(f"got drop_path={self.drop_path}, expected 0 <= drop_path < 1")
+            raise ConfigError(f"got drop_path={self.drop_path}, expected 0 <= drop_path < 1")
 
     def as_flags(self) -> list[str]:
         """The command line that names this architecture, e.g. ``["--size", "b3", ...]``."""
@@ -133,18 +137,16 @@ def build_qma_net(
         The model; called on ``(B, 3, H, W)`` it gives ``mask_logits`` and ``edge_logits``.
 
     Raises:
-        ValueError: for a value outside the choices, or the noiseprint view without its weights.
+        ConfigError: for a value outside the choices, or the noiseprint view without its weights.
         qma_net.weights.WeightsError: for weights that are missing or do not fit.
     """
     from . import weights
 
-    config = QMANetConfig(
-        size, views, query_count, dfcm_stages, decode_levels, decoder, drop_path
-    )
+    config = QMANetConfig(size, views, query_count, dfcm_stages, decode_levels, decoder, drop_path)
     if "noiseprint" in config.views and not noiseprint_weights:
-        raise ValueError(weights.NOISEPRINT_MISSING)
+        raise ConfigError(weights.NOISEPRINT_MISSING)
     if "noiseprint" not in config.views and noiseprint_weights:
-        raise ValueError(
+        raise ConfigError(
             f"got noiseprint_weights={noiseprint_weights!r} with views={config.views!r}, expected "
             "the noiseprint view with them: add it to views or leave the weights out"
         )

@@ -175,7 +175,7 @@ def run_benco(script, title, folder: Path, flags, args, units: int) -> None:
     print(f"{title}: BenCo's {script}.py, log in {log}", flush=True)
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with (
-        open(log, "a") as file,
+        open(log, "a", buffering=1) as file,
         tqdm(total=units, desc=title, bar_format=_BAR) as bar,
         subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment

@@ -50,6 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     import torch
 
     from . import benco  # noqa: F401  (registers QMANet)
+    from .build import ConfigError
     from .weights import WeightsError
 
     if not torch.cuda.is_available():
@@ -71,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
         flags = _complete_from_checkpoint(flags)
         sys.argv = [script, *flags]
         runpy.run_module(f"IMDLBenCo.training_scripts.{script}", run_name="__main__")
-    except WeightsError as error:
+    except (ConfigError, WeightsError) as error:
         raise LaunchError(str(error)) from error
     finally:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -125,7 +126,7 @@ def free_port() -> int:
 
 
 def _load_tensors_only() -> None:
-    """``--resume`` meets a Namespace that torch >= 2.6 refuses; test.py asks for no check at all."""
+    """``--resume`` meets a Namespace that torch refuses; test.py asks for no check at all."""
     import torch
 
     torch.serialization.add_safe_globals([argparse.Namespace])

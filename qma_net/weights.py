@@ -1,4 +1,4 @@
-"""Every file of weights enters here: read, remap, load strictly (and the table of who needs what)."""
+"""Every file of weights enters here: read, remap, load strictly. And who publishes which."""
 
 import hashlib
 import json
@@ -21,8 +21,7 @@ from .modeling.qma_net import QMANetModel
 
 NOISEPRINT_SHA256 = "51c153596efecdfc9bdff1b961d63855b943e6a8fd37083cc7499e60b36dd8bf"
 NOISEPRINT_SOURCE = (
-    "github.com/grip-unina/TruFor, "
-    "TruFor_train_test/pretrained_models/noiseprint++/noiseprint++.th"
+    "github.com/grip-unina/TruFor, TruFor_train_test/pretrained_models/noiseprint++/noiseprint++.th"
 )
 NOISEPRINT_MISSING = (
     "got the noiseprint view without noiseprint_weights: give the path of noiseprint++.th "

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: makes QMA-Net's environment, once.
 #
 #   VENV     where it is (default: .venv in the repository)
@@ -28,7 +29,7 @@ make_environment() {
         echo "installing QMA-Net and what it needs into $venv (about 6 GB, some minutes)"
         "$python" -m venv "$venv" || return 1
         "$venv/bin/python" -m pip install --quiet --upgrade pip || return 1
-        "$venv/bin/python" -m pip install --quiet --editable "$root[$extras]" || return 1
+        "$venv/bin/python" -m pip install --quiet --editable "${root}[$extras]" || return 1
         touch "$stamp"
     fi
     # shellcheck disable=SC1091

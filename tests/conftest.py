@@ -44,10 +44,10 @@ def shared():
 def build_tiny():
     """Builds a tiny model without weights, quietly."""
 
-    def build_one(size="tiny", views="srm,bayar", drop_path=0.0, **choices):
+    def build_one(size="tiny", **choices):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return build.build_qma_net(size, views, drop_path=drop_path, **choices)
+            return build.build_qma_net(size, **{"views": "srm,bayar", "drop_path": 0.0, **choices})
 
     return build_one
 

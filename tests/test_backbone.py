@@ -31,7 +31,7 @@ def benco_features(model, image):
 
 def test_official_weights_load_strictly_and_agree_with_benco(tmp_path):
     """Acceptance 3: a random B3 in official naming, into both backbones, within 1e-5."""
-    channels, depths = SIZES["b3"]
+    _, depths = SIZES["b3"]
     reference = benco_transformer(depths, tmp_path)
     official = tmp_path / "mit_b3.pth"
     torch.save(reference.state_dict(), official)  # with BenCo's deconv head in it

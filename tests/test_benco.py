@@ -2,6 +2,7 @@
 
 import inspect
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def test_no_flag_is_a_prefix_of_or_equal_to_one_of_benco(script):
 
     from qma_net.benco import QMANet
 
-    source = open(find_spec(f"IMDLBenCo.training_scripts.{script}").origin).read()
+    source = Path(find_spec(f"IMDLBenCo.training_scripts.{script}").origin).read_text()
     theirs = {word.split("'")[0] for word in source.split("add_argument('--")[1:]}
     assert "image_size" in theirs
     for ours in inspect.signature(QMANet).parameters:

@@ -59,10 +59,13 @@ def test_the_60_block_norms_of_b3_have_the_official_eps():
     assert {m.eps for m in norms} == {1e-6, 1e-5}
 
 
+@pytest.mark.parametrize(
+    "size", ["tiny", *(pytest.param(size, marks=pytest.mark.slow) for size in ("b0", "b3"))]
+)
 @pytest.mark.parametrize("choices", ABLATIONS.values(), ids=ABLATIONS)
-def test_every_parameter_learns(choices, build_tiny):
+def test_every_parameter_learns(size, choices, build_tiny):
     """One step at 128x128: finite gradients everywhere, none missing and none dead."""
-    model = build_tiny(**choices).train()
+    model = build_tiny(size, **choices).train()
     mask = torch.zeros(2, 1, 128, 128)
     mask[0, :, 30:70, 20:90] = mask[1, :, 64:] = 1
     step(model, torch.randn(2, 3, 128, 128), mask)
@@ -90,13 +93,13 @@ def test_half_precision_steps_stay_finite(half, build_tiny):
         stage.layer_norm.weight.data *= 300
     for dcm in model.decoder.fuse:
         dcm.norm.weight.data *= 4e3
-    seen = []
-    model.decoder.select[3].register_forward_pre_hook(lambda _, args: seen.append(args))
+    select, seen = model.decoder.select[3], []
+    select.register_forward_pre_hook(lambda _, args: seen.append(args))
     with torch.autocast("cpu", half):
         loss = step(model, torch.randn(2, 3, 64, 64), (torch.rand(2, 1, 64, 64) > 0.7).double())
     queries, features = seen[0]
-    unprotected = (model.decoder.select[3].norm(queries.float()) @ features.float().flatten(2)).abs()
-    assert unprotected.max() > torch.finfo(torch.float16).max
+    unprotected = select.norm(queries.float()) @ features.float().flatten(2)
+    assert unprotected.abs().max() > torch.finfo(torch.float16).max
     assert loss.isfinite()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
 
@@ -137,7 +140,9 @@ def test_the_batch_does_not_mix(build_tiny):
 def test_interaction_feeds_the_next_stage(build_tiny):
     """DFCM's output, not the stage's, goes into the next stage of each backbone."""
     model, seen = build_tiny().eval(), {}
-    model.interactions[0].register_forward_hook(lambda _, args, out: seen.update(r=out[0], n=out[1]))
+    model.interactions[0].register_forward_hook(
+        lambda _, args, out: seen.update(r=out[0], n=out[1])
+    )
     model.rgb_backbone.stages[1].register_forward_pre_hook(lambda _, a: seen.update(r_in=a[0]))
     model.noise_backbone.stages[1].register_forward_pre_hook(lambda _, a: seen.update(n_in=a[0]))
     model(torch.randn(1, 3, 64, 64))

@@ -94,7 +94,7 @@ def checkpoint(tmp_path, **choices):
 
     from qma_net.benco import QMANet
 
-    with pytest.warns(UserWarning):
+    with pytest.warns(UserWarning, match="random backbones"):
         model = QMANet(**{"size": "tiny", "views": "srm,bayar", **choices})
     content = {"model": model.state_dict(), "epoch": 3, "args": argparse.Namespace(lr=1e-4)}
     return model, saved(tmp_path / "checkpoint-3.pth", content)
@@ -118,14 +118,14 @@ def test_a_checkpoint_rebuilds_its_model_without_flags(tmp_path, noiseprint_file
 
 
 def test_a_state_dict_without_configuration_names_the_flags(tmp_path):
-    model, path = checkpoint(tmp_path)
+    model, _ = checkpoint(tmp_path)
     bare = {n: t for n, t in model.state_dict().items() if n != weights.CONFIG_KEY}
     refused("--size --views", weights.load_checkpoint, saved(tmp_path / "bare.pth", bare))
     refused("--size --views", model.load_state_dict, bare)
 
 
 def test_a_checkpoint_of_another_architecture_names_the_flags(tmp_path):
-    model, path = checkpoint(tmp_path)
+    model, _ = checkpoint(tmp_path)
     other, _ = checkpoint(tmp_path, query_count=8)
     message = "a model with --query_count 16, expected one with --query_count 8"
     refused(message, other.load_state_dict, model.state_dict())
@@ -136,7 +136,9 @@ def test_init_from_starts_a_fine_tuning(tmp_path):
 
     model, path = checkpoint(tmp_path)
     tuned = QMANet(size="tiny", views="srm,bayar", init_from=str(path), drop_path=0.2)
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), tuned.parameters()))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), tuned.parameters(), strict=True)
+    )
     with pytest.raises(weights.WeightsError, match="give --views srm,bayar"):
         QMANet(size="tiny", views="srm", init_from=str(path))
 
@@ -164,7 +166,7 @@ def test_weights_command_lists_and_checks(tmp_path, capsys, noiseprint_file):
     assert "complete MiT-B0 weights" in capsys.readouterr().out
     cli.main(["weights", str(checkpoint(tmp_path)[1])])
     assert "--size tiny --views srm,bayar" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="qma-net: got .*nowhere"):
+    with pytest.raises(SystemExit, match=r"qma-net: got .*nowhere"):
         cli.main(["weights", "nowhere.pth"])
 
 

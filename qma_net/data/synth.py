@@ -101,7 +101,9 @@ def synthesise(
             image, mask, history = manipulate(rng, kind, pool, recipe)
             stem = f"{kind}_{index:05d}"
             quality = int(rng.integers(*recipe.final_quality, endpoint=True))
-            (unfinished / side / "Tp" / f"{stem}.jpg").write_bytes(_jpeg(image, quality, full_colour=True))
+            (unfinished / side / "Tp" / f"{stem}.jpg").write_bytes(
+                _jpeg(image, quality, full_colour=True)
+            )
             (unfinished / side / "Gt" / f"{stem}.png").write_bytes(_png(mask))
             row = {"side": side, "name": f"{stem}.jpg", "kind": kind, "final_quality": quality}
             rows.append({**row, "area": float((mask > 0).mean()), **history})
@@ -226,7 +228,7 @@ def _crop(rng, photo: np.ndarray, recipe: Recipe) -> np.ndarray:
     """A random square, zoomed out a little and turned or mirrored, ``(S, S, 3)``."""
     size = recipe.image_size
     shortest = min(photo.shape[:2])
-    side = int(round(min(shortest, size / rng.uniform(*recipe.zoom))))
+    side = min(shortest, round(size / rng.uniform(*recipe.zoom)))
     y = rng.integers(photo.shape[0] - side, endpoint=True)
     x = rng.integers(photo.shape[1] - side, endpoint=True)
     crop = photo[y : y + side, x : x + side]

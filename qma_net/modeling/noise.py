@@ -1,5 +1,7 @@
 """The noise view: MNFM and its three extractors (paper section 3.2; SPEC 3.1-3.3)."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -97,8 +99,7 @@ class NoisePrint(nn.Module):
         super().__init__()
         sizes = [3] + [self.width] * (self.depth - 1) + [self.channels]
         self.convs = nn.ModuleList(
-            nn.Conv2d(c_in, c_out, 3, padding=1)
-            for c_in, c_out in zip(sizes[:-1], sizes[1:], strict=True)
+            nn.Conv2d(c_in, c_out, 3, padding=1) for c_in, c_out in pairwise(sizes)
         )
         self.requires_grad_(False)
 

@@ -1,0 +1,109 @@
+"""The main job, small: every step of the demo, an interruption, and a second run."""
+
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from qma_net import demo
+
+SMALL = ["--images", "12", "--test-images", "6", "--image-size", "64", "--epochs", "2"]
+SMALL += ["--batch-size", "2"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A demo interrupted after its first epoch, then started again."""
+    out = tmp_path_factory.mktemp("demo") / "run"
+    run_benco = demo.run_benco
+
+    def interrupted(script, title, folder, flags, args, units):
+        run_benco(script, title, folder, [*flags, "--epochs", 1], args, units)
+        raise KeyboardInterrupt
+
+    demo.run_benco = interrupted
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            demo.main([*SMALL, "--out", str(out)])
+    finally:
+        demo.run_benco = run_benco
+    assert [p.name for p in (out / "train").glob("*.pth")] == ["checkpoint-0.pth"]
+    demo.main([*SMALL, "--out", str(out)])
+    return out
+
+
+def test_everything_is_left_behind(finished):
+    log = (finished / "train.log").read_text()
+    assert "Resume checkpoint" in log
+    assert log.count("Start training for") == 2
+    with open(finished / "results.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6
+    assert {row["kind"] for row in rows} == {"splice", "copymove", "removal"}
+    table = (finished / "results.md").read_text()
+    assert "| splice | 2 |" in table
+    for picture in ("grid.png", "robustness.png"):
+        assert cv2.imread(str(finished / picture)).std() > 10
+    assert (finished / "checkpoint/checkpoint-1.pth").is_file()
+
+
+def test_our_means_are_benco_s(finished):
+    """Two images per kind divide evenly, so BenCo's means are right here."""
+    with open(finished / "results.csv") as file:
+        rows = list(csv.DictReader(file))
+    for kind, mean in demo.benco_means(finished / "test").items():
+        ours = np.mean([float(row["f1"]) for row in rows if row["kind"] == kind])
+        assert ours == pytest.approx(mean, abs=1e-4)
+
+
+def test_robustness_has_every_level(finished):
+    curves = demo.robustness(finished / "robust")
+    assert {attack: len(points) for attack, points in curves.items()} == {
+        "None": 1,
+        "GaussianBlur": 6,
+        "GaussNoise": 6,
+        "JpegCompression": 6,
+    }
+
+
+def test_a_second_run_reuses_what_is_there(finished, monkeypatch):
+    monkeypatch.setattr(demo, "run_benco", lambda *args: pytest.fail("ran a script again"))
+    before = (finished / "results.csv").read_bytes()
+    demo.main([*SMALL, "--out", str(finished)])
+    assert (finished / "results.csv").read_bytes() == before
+
+
+def test_another_seed_does_not_mix_with_a_run(finished):
+    with pytest.raises(SystemExit, match="holds another run; give another --out, or delete it"):
+        demo.main([*SMALL, "--seed", "3", "--out", str(finished)])
+
+
+def test_a_failing_script_shows_the_end_of_its_log(tmp_path):
+    args = demo._parser().parse_args(SMALL)
+    with pytest.raises(SystemExit, match=r"train.py ended with 1; the end of .*train.log"):
+        demo.run_benco("train", "training", tmp_path / "x", ["--nonsense"], args, 1)
+
+
+def test_pixel_f1_by_hand():
+    truth = np.zeros((10, 10), bool)
+    truth[:2] = True  # 20 of 100 pixels
+    assert demo.pixel_f1(np.ones_like(truth), truth) == pytest.approx(2 * 20 / 120)
+    assert demo.pixel_f1(truth, truth) == 1
+    assert demo.pixel_f1(~truth, truth) == 0
+
+
+def test_packaged_photographs_are_there_and_real(tmp_path):
+    folder = demo.packaged_photographs(tmp_path)
+    photos = sorted(folder.iterdir())
+    assert len(photos) == 17
+    assert all(min(cv2.imread(str(p)).shape[:2]) >= 256 for p in photos)
+
+
+def test_test_lists_name_every_image(finished):
+    sets = json.loads((finished / "data/test_sets.json").read_text())
+    pairs = [pair for path in sets.values() for pair in json.loads(Path(path).read_text())]
+    assert len(pairs) == 6
+    assert all(cv2.imread(p) is not None for pair in pairs for p in pair)

@@ -1,0 +1,115 @@
+"""What is installed and shipped: metadata, travelling files, light imports, scripts."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+import qma_net
+from conftest import ROOT
+from qma_net import cli
+
+
+def run(code, **options):
+    return subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, **options
+    ).stdout
+
+
+def test_import_is_light():
+    out = run("import qma_net, sys; print(qma_net.__version__, 'torch' in sys.modules)")
+    assert out.split() == [qma_net.__version__, "False"]
+
+
+def test_the_core_never_imports_benco():
+    code = (
+        "import sys; sys.modules['IMDLBenCo'] = None\n"
+        "from qma_net import build_qma_net, load_checkpoint\n"
+        "import torch; m = build_qma_net('b0', 'srm').eval()\n"
+        "print(m(torch.randn(1, 3, 64, 64)).mask_logits.shape)"
+    )
+    assert "torch.Size([1, 1, 64, 64])" in run(code)
+
+
+def test_without_benco_its_scripts_say_what_to_install():
+    code = (
+        "import importlib.metadata as m\n"
+        "def absent(name): raise m.PackageNotFoundError(name)\n"
+        "m.version = absent\n"
+        "from qma_net.cli import main; main(['train', '--model', 'QMANet'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith("pip install 'qma-net[benco]'")
+
+
+def test_wheel_carries_configurations_and_scripts(tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(
+        ROOT, source, ignore=shutil.ignore_patterns(".git", ".venv*", "runs", ".whl", "build")
+    )
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", tmp_path, source]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    (wheel,) = tmp_path.glob("qma_net-*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    metadata = zipfile.ZipFile(wheel).read(
+        next(name for name in names if name.endswith("METADATA"))
+    )
+    for name in ("benco_configs/protocol_cat.json", "shell/demo.sh", "modeling/qma_net.py"):
+        assert f"qma_net/{name}" in names
+    assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
+    required = re.findall(r"^Requires-Dist: ([\w.-]+)([^;\n]*)$", metadata.decode(), re.MULTILINE)
+    assert "imdlbenco" not in dict(required)
+    assert f"Version: {qma_net.__version__}" in metadata.decode()
+
+
+def test_protocol_has_the_seven_lists_and_six_test_sets():
+    protocol = json.loads((ROOT / "benco_configs/protocol_cat.json").read_text())
+    assert len(protocol) == 7
+    assert {kind for kind, _ in protocol} == {"ManiDataset", "JsonDataset"}
+    assert len(json.loads((ROOT / "benco_configs/test_sets.json").read_text())) == 6
+
+
+def test_command_line_help_and_version(capsys):
+    for argv in (["--help"], ["data", "synth", "--help"], ["--version"]):
+        with pytest.raises(SystemExit) as done:
+            cli.main(argv)
+        assert done.value.code == 0
+    assert qma_net.__version__ in capsys.readouterr().out
+
+
+def test_python_m_qma_net_is_the_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "qma_net", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"qma-net {qma_net.__version__}\n"
+
+
+def test_bad_input_to_a_command_is_one_line(tmp_path):
+    with pytest.raises(SystemExit, match=r"^qma-net: got .*nowhere, expected a folder"):
+        cli.main(["data", "synth", "--photos", str(tmp_path / "nowhere"), "--out", "x"])
+
+
+def test_shell_scripts_are_clean():
+    if not shutil.which("shellcheck"):
+        pytest.skip("shellcheck is not installed (Debian: apt-get install shellcheck)")
+    scripts = [*(ROOT / "shell").glob("*.sh"), ROOT / ".ci/run"]
+    done = subprocess.run(["shellcheck", "-x", *scripts], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_file_the_readme_links_to_exists():
+    links = re.findall(r"\]\(((?!http)[^)#]+)\)", (ROOT / "README.md").read_text())
+    assert len(links) > 5
+    assert not [link for link in links if not (ROOT / link).exists()]
+
+
+def test_nothing_of_the_shared_data_is_in_the_repository():
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not re.search(r"noiseprint\+\+|BSDS|COCO256|DST18|\.(th|pth|jpe?g|tiff?)$", done.stdout)
