@@ -98,7 +98,7 @@ def test_pixel_f1_by_hand():
 def test_packaged_photographs_are_there_and_real(tmp_path):
     folder = demo.packaged_photographs(tmp_path)
     photos = sorted(folder.iterdir())
-    assert len(photos) == 17
+    assert len(photos) == 14
     assert all(min(cv2.imread(str(p)).shape[:2]) >= 256 for p in photos)
 
 

@@ -13,12 +13,22 @@ import pytest
 import torch
 
 from conftest import photograph
+from qma_net.launch import free_port
 
 MODEL = ["--model", "QMANet", "--size", "b0", "--views", "srm"]
 SIZE = ["--image_size", "64", "--if_resizing", "--num_workers", "0", "--no_pin_mem"]
 
 
-def start(command, folder, processes=1, launcher=("-m", "qma_net.launch"), check=True):
+ALONE = {
+    "RANK": "0",
+    "WORLD_SIZE": "1",
+    "LOCAL_RANK": "0",
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": str(free_port()),
+}
+
+
+def start(command, folder, processes=1, launcher=("-m", "qma_net.launch"), check=True, env=None):
     """Runs a command of ours in a subprocess, as a user would."""
     python = [sys.executable]
     if processes > 1:
@@ -27,7 +37,7 @@ def start(command, folder, processes=1, launcher=("-m", "qma_net.launch"), check
     done = subprocess.run(
         [*python, *launcher, *map(str, command)],
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
         text=True,
         capture_output=True,
         timeout=300,
@@ -149,17 +159,28 @@ def test_attention_is_counted_as_its_two_products():
 
 def test_benco_init_and_one_import_line(work, tmp_path):
     """BenCo's own way in: its copied scripts with one line changed."""
-    init = (
-        "import sys; sys.argv = ['benco', 'init', 'base']; from IMDLBenCo.cli import main; main()"
-    )
+    init = "import sys; from IMDLBenCo.cli import main; sys.argv = ['benco', 'init']; main()"
     start([init], tmp_path, launcher=("-c",))
-    script = (tmp_path / "test_complexity.py").read_text()
-    assert script.count("from mymodel import MyModel") == 1
-    changed = re.sub("from mymodel import MyModel.*", "from qma_net.benco import QMANet", script)
-    (tmp_path / "test_complexity.py").write_text(changed)
+    for script in (tmp_path / "train.py", tmp_path / "test_complexity.py"):
+        changed, count = re.subn(
+            "from mymodel import MyModel.*",
+            "from qma_net.benco import QMANet",
+            script.read_text(),
+        )
+        assert count == 1
+        script.write_text(changed)
     flags = [*MODEL, "--image_size", "64", "--if_resizing", "--num_workers", "0"]
     done = start(["test_complexity.py", *flags], tmp_path, launcher=())
     assert "Finish testing FLOPS" in done.stdout
+    # train.py needs CUDA, or our redirection in front of it
+    on_cpu = (
+        "import runpy, sys; from qma_net.cpu import redirect_cuda_to_cpu as redirect; redirect()"
+    )
+    on_cpu += "; sys.argv.pop(0); runpy.run_path('train.py', run_name='__main__')"
+    flags += ["--data_path", work / "set", "--test_data_path", work / "set", "--epochs", 1]
+    flags += ["--batch_size", 2, "--accum_iter", 1, "--lr", 1e-4, "--no_pin_mem"]
+    start([on_cpu, "train.py", *flags, "--device", "cpu"], tmp_path, 1, launcher=("-c",), env=ALONE)
+    assert (tmp_path / "output_dir/checkpoint-0.pth").is_file()
 
 
 def test_accumulation_longer_than_the_loader_is_refused(work):
