@@ -33,7 +33,8 @@ def _on_cpu(value):
 def redirect_cuda_to_cpu() -> None:
     """Redirects, from here on and in this process, everything listed above."""
     _CudaToCpu().__enter__()
-    torch.cuda.synchronize = torch.cuda.set_device = lambda *args, **kwargs: None
+    torch.cuda.synchronize = lambda device=None: None
+    torch.cuda.set_device = lambda device: None
     torch.nn.SyncBatchNorm.convert_sync_batchnorm = staticmethod(lambda module, group=None: module)
 
     init_process_group = torch.distributed.init_process_group

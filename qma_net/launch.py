@@ -129,12 +129,12 @@ def _load_tensors_only() -> None:
     """``--resume`` meets a Namespace that torch refuses; test.py asks for no check at all."""
     import torch
 
-    torch.serialization.add_safe_globals([argparse.Namespace])
     load = torch.load
 
     @functools.wraps(load)
     def load_weights_only(*args, **kwargs):
-        return load(*args, **{**kwargs, "weights_only": True})
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return load(*args, **{**kwargs, "weights_only": True})
 
     torch.load = load_weights_only
 

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import runpy
 import subprocess
 import sys
 
@@ -259,9 +258,10 @@ def test_nothing_is_redirected_until_asked():
 def test_the_contract_that_all_of_this_rests_on():
     """Fails loudly when another BenCo is installed than the one this was written against."""
     from importlib.metadata import version
+    from importlib.util import find_spec
 
     from qma_net.launch import BENCO_VERSION, SCRIPTS
 
     assert version("imdlbenco") == BENCO_VERSION
     for script in SCRIPTS:
-        assert runpy._get_module_details(f"IMDLBenCo.training_scripts.{script}")
+        assert find_spec(f"IMDLBenCo.training_scripts.{script}")
