@@ -1,7 +1,8 @@
 """Manipulated photographs with exact masks, made out of untouched ones.
 
 Splicing, copy-move and removal by inpainting on JPEG photographs with a known history: the host
-has been saved as JPEG before, what is put into it mostly not, and the result is saved again.
+has been saved as JPEG before; what is spliced into it mostly not, and it has the noise of a more
+sensitive camera; the result is saved again.
 Photographs are divided before anything is made, so none lends pixels to both sides. Each image
 depends on nothing but the seed, its side and its number.
 """
@@ -24,16 +25,19 @@ KIND_SHARES = {"splice": 0.7, "copymove": 0.1, "removal": 0.2}
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the images are made; lengths in pixels, qualities on JPEG's scale, areas as shares.
+    """How the images are made.
 
-    The defaults make a compression history that a small model can learn to see in minutes.
+    Lengths are in pixels, qualities on JPEG's scale, areas are shares, noise is the standard
+    deviation in grey levels. The defaults make a history that a small model learns to see in
+    minutes.
     """
 
     image_size: int = 128
     area: tuple[float, float] = (0.05, 0.15)
-    host_quality: tuple[int, int] = (40, 70)
+    host_quality: tuple[int, int] = (50, 80)
     donor_quality: tuple[int, int] = (90, 100)
     donor_saved_before: float = 0.2
+    donor_noise: tuple[float, float] = (3.0, 8.0)
     final_quality: tuple[int, int] = (94, 99)
     zoom: tuple[float, float] = (0.25, 0.6)
     exposure: tuple[float, float] = (0.7, 1.4)
@@ -196,13 +200,15 @@ def _donor(rng, pool, host_name, recipe) -> tuple[np.ndarray, dict]:
     others = [name for name in sorted(pool) if name != host_name]
     name = others[rng.integers(len(others))]
     donor = _crop(rng, pool[name], recipe)
+    noise = rng.uniform(*recipe.donor_noise)
+    donor = np.clip(np.rint(donor + rng.normal(0, noise, donor.shape)), 0, 255).astype(np.uint8)
     if _is_grey(pool[host_name]):
         donor = cv2.cvtColor(cv2.cvtColor(donor, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
     quality = None
     if rng.random() < recipe.donor_saved_before:
         quality = int(rng.integers(*recipe.donor_quality, endpoint=True))
         donor = _resave(donor, quality)
-    return donor, {"donor": name, "donor_quality": quality}
+    return donor, {"donor": name, "donor_quality": quality, "donor_noise": float(noise)}
 
 
 def _shifted(rng, host, region) -> tuple[np.ndarray, np.ndarray, list[int]]:
