@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .build import QMANetConfig, assemble, build_qma_net
 from .losses import mask_and_edge_losses
+from .modeling.precision import widen
 from .weights import (
     CONFIG_KEY,
     config_from_extra_state,
@@ -95,7 +96,7 @@ class QMANet(nn.Module):
             "pred_mask": pred_mask,
             "pred_label": image_score(pred_mask, shape_mask),
             "visual_loss": {},
-            "visual_image": {"edge_level_1": output.edge_logits[0].float().sigmoid()},
+            "visual_image": {"edge_level_1": widen(output.edge_logits[0]).sigmoid()},
         }
         if mask is not None:
             seg_loss, edge_loss = mask_and_edge_losses(output, mask, shape_mask)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .modeling.precision import widen
 from .modeling.qma_net import QMANetOutput, to_image_size
 
 # Smoothing of the Dice loss as a share of the image area; docs/reading-the-paper.md, section
@@ -26,8 +27,9 @@ def dice_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Te
         target: ``(B, 1, H, W)`` of 0 and 1.
         valid: ``(B, 1, H, W)``, 1 where a pixel counts, or None for everywhere.
     """
-    probability, target = logits.float().sigmoid(), target.float()
-    valid = torch.ones_like(target) if valid is None else valid.float()
+    probability = widen(logits).sigmoid()
+    target = target.to(probability.dtype)
+    valid = torch.ones_like(target) if valid is None else valid.to(target.dtype)
     probability, target = probability * valid, target * valid
     smoothing = DICE_SMOOTHING * valid.sum(dim=(1, 2, 3))  # (B,)
     overlap = (probability * target).sum(dim=(1, 2, 3))

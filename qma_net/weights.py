@@ -87,9 +87,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise WeightsError(_unreadable(path, error)) from error
-    except pickle.UnpicklingError as error:
+    except _UNREADABLE as error:
         raise WeightsError(_unreadable(path, error)) from error
     if not isinstance(content, dict):
         raise WeightsError(
@@ -97,6 +95,17 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
             "is this the right file?"
         )
     return content
+
+
+_UNREADABLE = (
+    EOFError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+)
 
 
 def _unreadable(path: Path, error: Exception) -> str:

@@ -131,9 +131,10 @@ def _gradients(rank, world, port, path):
     torch.set_num_threads(1)
     build.SIZES["tiny"] = ((16, 32, 80, 128), (1, 1, 1, 1))
     torch.manual_seed(0)
-    model = QMANet(size="tiny", views="srm,bayar", drop_path=0.0).train()
+    model = QMANet(size="tiny", views="srm,bayar", drop_path=0.0).double().train()
     model = torch.nn.parallel.DistributedDataParallel(model)
     batch = benco_batch(4)
+    batch["image"] = batch["image"].double()  # to compare mathematics, not rounding
     share = slice(rank * 4 // world, (rank + 1) * 4 // world)
     batch = {name: value[share] for name, value in batch.items()}
     model(**batch)["backward_loss"].backward()
@@ -152,9 +153,9 @@ def test_two_processes_make_the_gradients_of_one(tmp_path):
         mp.spawn(_gradients, (world, free_port(), path), nprocs=world)
         gradients.append(torch.load(path, weights_only=True))
     one, two = gradients
-    largest = max(gradient.abs().max() for gradient in one.values())
     for name, expected in one.items():
-        assert (two[name] - expected).abs().max() <= 1e-5 * largest, name
+        if "k_proj.bias" not in name:  # nothing but rounding: a softmax cancels key biases
+            assert (two[name] - expected).abs().max() <= 1e-5 * expected.abs().max(), name
 
 
 def test_overfits_eight_images():

@@ -116,9 +116,11 @@ def test_masks_have_the_size_of_the_image(size, build_tiny):
     ]
 
 
-def test_too_small_an_image_is_one_clear_line(build_tiny):
+def test_an_image_that_is_too_small_or_grey_is_one_clear_line(build_tiny):
     with pytest.raises(ValueError, match=r"31x31 pixels.*at least 32x32: enlarge it"):
         build_tiny()(torch.randn(1, 3, 31, 31))
+    with pytest.raises(ValueError, match=r"shape \(1, 1, 64, 64\), expected \(B, 3, H, W\)"):
+        build_tiny()(torch.randn(1, 1, 64, 64))
 
 
 def test_padding_is_invisible_to_the_photograph(build_tiny):

@@ -79,9 +79,10 @@ def synthesise(
         SynthesisError: when there are fewer than four usable photographs.
     """
     recipe = Recipe(**{**asdict(recipe or Recipe()), "image_size": image_size})
-    out, sources = Path(out), find_photos(photos)
+    out, photos = Path(out), Path(photos)
+    names = [str(path.relative_to(photos)) for path in find_photos(photos)]
     settings = {
-        "photos": [path.name for path in sources],
+        "photos": names,
         "count": count,
         "test_count": test_count,
         "seed": seed,
@@ -90,7 +91,7 @@ def synthesise(
     settings = json.loads(json.dumps(settings))
     if _settings_of(out) == settings:
         return out
-    photographs = _read_all(sources, recipe.image_size)
+    photographs = _read_all(photos, names, recipe.image_size)
     sides = split_photos(sorted(photographs), recipe.test_share, seed)
     unfinished = out.with_name(out.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -248,12 +249,14 @@ def _exposed(photo: np.ndarray, gamma: float) -> np.ndarray:
     return cv2.LUT(photo, np.rint(255 * (np.arange(256) / 255) ** gamma).astype(np.uint8))
 
 
-def _read_all(paths: list[Path], image_size: int) -> dict[str, np.ndarray]:
+def _read_all(folder: Path, names: list[str], image_size: int) -> dict[str, np.ndarray]:
+    """The photographs that can be decoded and are large enough, by name."""
     photographs = {}
-    for path in paths:
-        photo = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    for name in names:
+        data = np.fromfile(folder / name, np.uint8)
+        photo = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
         if photo is not None and min(photo.shape[:2]) >= image_size:
-            photographs[path.name] = photo
+            photographs[name] = photo
     return photographs
 
 

@@ -4,8 +4,14 @@ from contextlib import contextmanager
 from functools import wraps
 
 import torch
+from torch import Tensor
 
 HALF_PRECISION = (torch.float16, torch.bfloat16)
+
+
+def widen(tensor: Tensor) -> Tensor:
+    """Half precision to float32; float32 and float64 as they are."""
+    return tensor.float() if tensor.dtype in HALF_PRECISION else tensor
 
 
 def float32(forward):
@@ -18,9 +24,8 @@ def float32(forward):
     @wraps(forward)
     def in_float32(self, *tensors):
         device = tensors[0].device.type
-        wide = [t.float() if t.dtype in HALF_PRECISION else t for t in tensors]
         with torch.autocast(device, enabled=False), _without_tf32(device):
-            return forward(self, *wide)
+            return forward(self, *map(widen, tensors))
 
     return in_float32
 

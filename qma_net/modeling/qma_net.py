@@ -60,8 +60,9 @@ class QMANetModel(nn.Module):
         self.decoder = decoder
 
     def forward(self, image: Tensor) -> QMANetOutput:
+        _require_usable(image)
         size = image.shape[2:]
-        r, n = self._padded(image, self.noise_view(image))  # R_0, N_0: (B, 3, H', W')
+        r, n = _padded(image, self.noise_view(image))  # R_0, N_0: (B, 3, H', W')
         q_init = self.tamper_queries(len(image))  # Q_tag: (B, query_count, C_1)
         triplets, edges = [], []
         for gae, lae, dfcm, mfam, mlp, esm in zip(
@@ -82,18 +83,27 @@ class QMANetModel(nn.Module):
         mask = self.decoder(triplets)  # (B, 1, h_1, w_1)           eq 7
         return QMANetOutput(to_image_size(mask, size), edges)
 
-    def _padded(self, *views: Tensor) -> list[Tensor]:
-        """Reflects at the bottom and right to a multiple of 32: zeros would be a noise edge."""
-        height, width = views[0].shape[2:]
-        if min(height, width) < SMALLEST_SIDE:
-            raise ValueError(
-                f"got an image of {height}x{width} pixels (height x width), expected at least "
-                f"{SMALLEST_SIDE}x{SMALLEST_SIDE}: enlarge it or leave it out"
-            )
-        bottom, right = -height % STRIDE, -width % STRIDE
-        if not (bottom or right):
-            return list(views)
-        return [F.pad(view, (0, right, 0, bottom), mode="reflect") for view in views]
+
+def _require_usable(image: Tensor) -> None:
+    if image.ndim != 4 or image.shape[1] != 3:
+        raise ValueError(
+            f"got an image tensor of shape {tuple(image.shape)}, expected (B, 3, H, W): give RGB"
+        )
+    height, width = image.shape[2:]
+    if min(height, width) < SMALLEST_SIDE:
+        raise ValueError(
+            f"got an image of {height}x{width} pixels (height x width), expected at least "
+            f"{SMALLEST_SIDE}x{SMALLEST_SIDE}: enlarge it or leave it out"
+        )
+
+
+def _padded(*views: Tensor) -> list[Tensor]:
+    """Reflects at the bottom and right to a multiple of 32: zeros would be a noise edge."""
+    height, width = views[0].shape[2:]
+    bottom, right = -height % STRIDE, -width % STRIDE
+    if not (bottom or right):
+        return list(views)
+    return [F.pad(view, (0, right, 0, bottom), mode="reflect") for view in views]
 
 
 def to_image_size(logits: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
