@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     script, *flags = (sys.argv[1:] if argv is None else argv) or [""]
     if script not in SCRIPTS:
         raise LaunchError(f"got {script!r}, expected one of {', '.join(SCRIPTS)}")
-    own, flags = _own_flags(script, flags)
+    own, flags = _own_flags(flags)
     if own.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     _require_benco()
@@ -65,9 +65,12 @@ def main(argv: list[str] | None = None) -> None:
     _set_single_process_environment(script)
     _load_tensors_only()
     _save_atomically()
-    _guard_training(own.save_period)
+    if script == "train":
+        _guard_training(own.save_period)
     if own.cudnn:
         _keep_cudnn_on()
+    if {"-h", "--help"} & set(flags):
+        _say(f"BenCo's flags follow; beside them: --cudnn, --save_period N, {_model_flags()}")
     try:
         flags = _complete_from_checkpoint(flags)
         sys.argv = [script, *flags]
@@ -79,12 +82,20 @@ def main(argv: list[str] | None = None) -> None:
             torch.distributed.destroy_process_group()
 
 
-def _own_flags(script: str, flags: list[str]) -> tuple[argparse.Namespace, list[str]]:
+def _own_flags(flags: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--device", default="")
     parser.add_argument("--cudnn", action="store_true")
     parser.add_argument("--save_period", type=int, default=0)
     return parser.parse_known_args(flags)
+
+
+def _model_flags() -> str:
+    from inspect import signature
+
+    from .benco import QMANet
+
+    return ", ".join(f"--{name}" for name in signature(QMANet).parameters)
 
 
 def _say(message: str) -> None:

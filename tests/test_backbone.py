@@ -1,5 +1,8 @@
 """The encoders against BenCo's port of the official SegFormer, and their two sources of weights."""
 
+import json
+import re
+
 import pytest
 import torch
 
@@ -105,6 +108,40 @@ def test_hugging_face_directory(tmp_path, head):
     expected = (saved.segformer if head else saved).state_dict()
     for backbone in (model.rgb_backbone, model.noise_backbone):
         assert all(torch.equal(backbone.state_dict()[n], t) for n, t in expected.items())
+
+
+def test_hugging_face_directory_as_published(tmp_path):
+    """nvidia/mit-b* were saved by an older transformers, under its names."""
+    from safetensors.torch import save_file
+
+    channels, depths = SIZES["b0"]
+    state = MiT(channels, depths, drop_path=0.0).state_dict()
+    renamed = {
+        r"^stages\.(\d)\.patch_embeddings": r"patch_embeddings.\1",
+        r"^stages\.(\d)\.layer_norm": r"layer_norm.\1",
+        r"^stages\.(\d)\.blocks": r"block.\1",
+        "layernorm_before": "layer_norm_1",
+        "layernorm_after": "layer_norm_2",
+        "attention.([qkv])_proj": lambda m: "attention.self." + NAMES[m[1]],
+        "attention.o_proj": "attention.output.dense",
+        "attention.sequence_reduction.sequence_reduction": "attention.self.sr",
+        "attention.sequence_reduction.layer_norm": "attention.self.layer_norm",
+        "mlp.fc": "mlp.dense",
+    }
+    published = {"classifier.weight": torch.zeros(1000, 256), "classifier.bias": torch.zeros(1000)}
+    for name, tensor in state.items():
+        for ours, theirs in renamed.items():
+            name = re.sub(ours, theirs, name)
+        published[f"segformer.encoder.{name}"] = tensor
+    save_file(published, tmp_path / "model.safetensors", {"format": "pt"})
+    config = {"model_type": "segformer", "hidden_sizes": channels, "depths": depths}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    loaded = weights.mit_state(tmp_path)
+    assert loaded.keys() == state.keys()
+    assert all(torch.equal(loaded[name], state[name]) for name in state)
+
+
+NAMES = {"q": "query", "k": "key", "v": "value"}
 
 
 def test_stage_by_stage_is_the_whole(tmp_path):

@@ -197,6 +197,12 @@ def test_foreign_files_among_the_checkpoints_are_named(work, tmp_path):
     assert "got mit_b3.pth among the .pth files" in done.stderr
 
 
+def test_help_names_all_flags(work):
+    done = start(["train", "--help"], work)
+    for flag in ("--data_path", "--cudnn", "--save_period", "--noiseprint_weights", "--init_from"):
+        assert flag in done.stdout
+
+
 def test_an_unknown_script_is_one_clear_line():
     from qma_net.launch import main
 
