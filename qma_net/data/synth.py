@@ -1,10 +1,10 @@
 """Manipulated photographs with exact masks, made out of untouched ones.
 
 Splicing, copy-move and removal by inpainting on JPEG photographs with a known history: the host
-has been saved as JPEG before; what is spliced into it mostly not, and it has the noise of a more
-sensitive camera; the result is saved again.
-Photographs are divided before anything is made, so none lends pixels to both sides. Each image
-depends on nothing but the seed, its side and its number.
+has been saved as JPEG before; what is spliced into it mostly not, and it has the noise of a more sensitive camera; the
+result is saved again. Half of the splices come from the host's own photograph: only their history
+gives them away, not their content. Photographs are divided before anything is made, so none lends
+pixels to both sides. Each image depends on nothing but the seed, its side and its number.
 """
 
 import json
@@ -34,10 +34,11 @@ class Recipe:
 
     image_size: int = 128
     area: tuple[float, float] = (0.05, 0.15)
-    host_quality: tuple[int, int] = (50, 80)
+    host_quality: tuple[int, int] = (40, 70)
     donor_quality: tuple[int, int] = (90, 100)
     donor_saved_before: float = 0.2
-    donor_noise: tuple[float, float] = (3.0, 8.0)
+    donor_noise: tuple[float, float] = (5.0, 12.0)
+    same_photograph: float = 0.5
     final_quality: tuple[int, int] = (94, 99)
     zoom: tuple[float, float] = (0.25, 0.6)
     exposure: tuple[float, float] = (0.7, 1.4)
@@ -199,7 +200,7 @@ def random_region(rng: np.random.Generator, size: int, area: float) -> np.ndarra
 
 def _donor(rng, pool, host_name, recipe) -> tuple[np.ndarray, dict]:
     others = [name for name in sorted(pool) if name != host_name]
-    name = others[rng.integers(len(others))]
+    name = host_name if rng.random() < recipe.same_photograph else others[rng.integers(len(others))]
     donor = _crop(rng, pool[name], recipe)
     noise = rng.uniform(*recipe.donor_noise)
     donor = np.clip(np.rint(donor + rng.normal(0, noise, donor.shape)), 0, 255).astype(np.uint8)
