@@ -1,10 +1,11 @@
 """Manipulated photographs with exact masks, made out of untouched ones.
 
 Splicing, copy-move and removal by inpainting on JPEG photographs with a known history: the host
-has been saved as JPEG before; what is spliced into it mostly not, and it has the noise of a more sensitive camera; the
-result is saved again. Half of the splices come from the host's own photograph: only their history
-gives them away, not their content. Photographs are divided before anything is made, so none lends
-pixels to both sides. Each image depends on nothing but the seed, its side and its number.
+has been saved as JPEG before; what is spliced into it mostly not, and it has the noise of a more
+sensitive camera; the result is saved again. Half of the splices come from the host's own
+photograph: only their history gives them away, not their content. Photographs are divided before
+anything is made, so none lends pixels to both sides. Each image depends on nothing but the seed,
+its side and its number.
 """
 
 import json
