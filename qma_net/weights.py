@@ -97,6 +97,19 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
     return content
 
 
+def read_state(path: str | os.PathLike) -> Mapping:
+    """The state dict in a file, out of the container that its publisher put it in.
+
+    Raises:
+        WeightsError: see :func:`read_checkpoint`.
+    """
+    content = read_checkpoint(path)
+    for container in ("network", "state_dict", "model"):
+        if isinstance(content.get(container), Mapping):
+            return content[container]
+    return content
+
+
 _UNREADABLE = (
     EOFError,
     KeyError,
@@ -162,11 +175,7 @@ def noiseprint_state(path: str | os.PathLike) -> dict[str, Tensor]:
     Raises:
         WeightsError: when the file holds no NoisePrint++.
     """
-    content = read_checkpoint(path)
-    for container in ("network", "state_dict", "model"):
-        if isinstance(content.get(container), Mapping):
-            content = content[container]
-            break
+    content = read_state(path)
     content = {name.removeprefix("module."): value for name, value in content.items()}
     for prefix in ("dncnn.", "layers."):  # inside TruFor; BenCo's DnCNN wraps the sequence
         if any(name.startswith(prefix) for name in content):
@@ -200,10 +209,7 @@ def mit_state(source: str | os.PathLike) -> dict[str, Tensor]:
     """
     source = str(source)
     if os.path.isfile(source):
-        content = read_checkpoint(source)
-        for container in ("state_dict", "model"):
-            content = content.get(container, content)
-        return remap_official(content)
+        return remap_official(read_state(source))
     is_id = re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not re.search(
         r"\.(pth|pt|th|bin|safetensors)$", source
     )
@@ -254,7 +260,7 @@ def checkpoint_config(path: str | os.PathLike) -> QMANetConfig:
     Raises:
         WeightsError: when it carries none; names the flags to give instead.
     """
-    return _config_of(_model_state(path), path)
+    return _config_of(read_state(path), path)
 
 
 def load_checkpoint(path: str | os.PathLike) -> QMANetModel:
@@ -263,7 +269,7 @@ def load_checkpoint(path: str | os.PathLike) -> QMANetModel:
     Raises:
         WeightsError: when the file cannot be read, carries no configuration, or does not fit.
     """
-    state = _model_state(path)
+    state = read_state(path)
     model = assemble(_config_of(state, path))
     load_strictly(model, _network_of(state), f"{path} (checkpoint)")
     return model
@@ -275,7 +281,7 @@ def load_into(model: QMANetModel, config: QMANetConfig, path: str | os.PathLike)
     Raises:
         WeightsError: when the checkpoint is of another architecture, naming the flags to give.
     """
-    state = _model_state(path)
+    state = read_state(path)
     require_same_architecture(_config_of(state, path), config, f"checkpoint {path}")
     load_strictly(model, _network_of(state), f"{path} (checkpoint)")
 
@@ -325,11 +331,6 @@ def config_from_extra_state(extra: object, what: str) -> QMANetConfig:
     return QMANetConfig(**config)
 
 
-def _model_state(path: str | os.PathLike) -> Mapping:
-    content = read_checkpoint(path)
-    return content["model"] if isinstance(content.get("model"), Mapping) else content
-
-
 def _config_of(state: Mapping, path: str | os.PathLike) -> QMANetConfig:
     return config_from_extra_state(state.get(CONFIG_KEY), f"checkpoint {path}")
 
@@ -351,13 +352,12 @@ def describe(path: str | os.PathLike) -> str:
     Raises:
         WeightsError: when it is nothing that QMA-Net can use.
     """
-    content = read_checkpoint(path)
-    state = content["model"] if isinstance(content.get("model"), Mapping) else content
+    state = read_state(path)
     if CONFIG_KEY in state:
         flags = " ".join(checkpoint_config(path).as_flags())
         load_checkpoint(path)
         return f"{path}: a complete QMA-Net checkpoint ({flags})"
-    if "patch_embed1.proj.weight" in content.get("state_dict", state):
+    if "patch_embed1.proj.weight" in state:
         return f"{path}: {_describe_mit(path)}"
     load_noiseprint(NoisePrint(), path)
     published = sha256(path) == NOISEPRINT_SHA256
