@@ -21,6 +21,7 @@ import torch
 from tqdm import tqdm
 
 from .data.synth import KIND_SHARES, synthesise
+from .files import written_beside
 from .modeling.noise import IMAGENET_MEAN, IMAGENET_STD
 from .weights import load_checkpoint, read_checkpoint
 
@@ -127,10 +128,8 @@ def train(out: Path, data: Path, args: argparse.Namespace) -> Path:
         flags += ["--test_period", args.epochs, "--save_period", 1]
         flags += ["--resume", earlier[-1]] if earlier else []
         run_benco("train", "training", folder, flags, args, units=args.epochs)
-    kept.parent.mkdir(exist_ok=True)
-    beside = kept.with_suffix(".unfinished")
-    torch.save({"model": read_checkpoint(finished)["model"]}, beside)
-    beside.rename(kept)
+    with written_beside(kept) as beside:
+        torch.save({"model": read_checkpoint(finished)["model"]}, beside)
     return kept
 
 

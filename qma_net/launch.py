@@ -22,9 +22,10 @@ import re
 import runpy
 import socket
 import sys
-import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from .files import written_beside
 
 SCRIPTS = ("train", "test", "test_robust", "test_save_images", "test_complexity")
 BENCO_VERSION = "0.1.45"
@@ -157,10 +158,8 @@ def _save_atomically() -> None:
 
     def save_on_master(content, path):
         if misc.is_main_process():
-            path = Path(path)
-            with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-                torch.save(content, file)
-            os.replace(file.name, path)
+            with written_beside(path) as beside:
+                torch.save(content, beside)
 
     misc.save_on_master = save_on_master
 

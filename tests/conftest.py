@@ -1,6 +1,9 @@
 """Shared fixtures: tiny sizes, the shared data, photographs to work with."""
 
 import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub: no test asks a network
+
 import warnings
 from pathlib import Path
 

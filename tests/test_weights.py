@@ -83,8 +83,7 @@ def test_backbones_of_another_size_or_nowhere(tmp_path):
     refused("2 missing (first: stages.1.blocks.1", weights.load_backbones, small, "b0", partial)
 
 
-def test_a_hub_id_without_a_network_is_one_clear_line(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def test_a_hub_id_without_a_network_is_one_clear_line():
     refused("expected a directory or hub id", weights.mit_state, "nvidia/no-such-mit")
 
 
