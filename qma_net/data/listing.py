@@ -42,6 +42,11 @@ class Listing:
     masks: tuple[Path, ...] = ()
     trained: bool = False
 
+    @property
+    def is_folder(self) -> bool:
+        """Whether BenCo pairs it by sort order (ManiDataset)."""
+        return self.path.is_dir()
+
 
 def read_listings(path: str | os.PathLike, name: str = "", trained: bool = False) -> list[Listing]:
     """The datasets that ``path`` stands for: one, or those a protocol or test-sets JSON names.
@@ -84,6 +89,9 @@ def _folder(path: Path, name: str, trained: bool) -> Listing:
                 f"got {path} without {part}/, expected a folder with Tp/ (images) and Gt/ (masks); "
                 "qma-net data prepare makes one from a published archive"
             )
-    images, masks = (tuple(sorted((path / part).iterdir())) for part in ("Tp", "Gt"))
+    images, masks = (
+        tuple(path / part / name for name in sorted(os.listdir(path / part)))
+        for part in ("Tp", "Gt")
+    )
     pairs = tuple(Pair(i, m) for i, m in zip(images, masks, strict=False))
     return Listing(name, path, pairs, images, masks, trained)

@@ -1,0 +1,96 @@
+"""How much ``qma-net data check`` adds to decoding the same files, and what ``--fast`` costs.
+
+    python -m benchmarks.check_speed --photos DIR [--files 2000] [--fast-files 100000]
+
+Makes Tp/Gt folders of real JPEG photographs and PNG masks in a temporary folder, and prints, for
+one process and for one per core, the check's time beside that of opening and decoding the same
+files in the same processes (medians of three, interleaved; files warm in the page cache).
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from qma_net.data.check import check
+from qma_net.data.synth import find_photos
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--photos", required=True)
+    parser.add_argument("--files", type=int, default=2000)
+    parser.add_argument("--fast-files", type=int, default=100_000)
+    args = parser.parse_args()
+    cores = len(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        make(folder, find_photos(args.photos), args.files // 2)
+        files = [path for part in ("Tp", "Gt") for path in (folder / part).iterdir()]
+        print("| processes | files | decoding alone (s) | check (s) | speed of the check |")
+        print("|---|---|---|---|---|")
+        for workers in (1, cores):
+            times = {"decode": [], "check": []}
+            for _ in range(3):
+                times["decode"].append(timed(decode_all, files, workers))
+                times["check"].append(timed(check, [folder], workers=workers, progress=False))
+            alone, whole = (statistics.median(times[name]) for name in ("decode", "check"))
+            row = f"| {workers} | {len(files)} | {alone:.2f} | {whole:.2f} | {alone / whole:.0%} |"
+            print(row, flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        make(folder, find_photos(args.photos), args.fast_files // 2, link=True)
+        seconds = timed(check, [folder], fast=True, progress=False)
+        print(f"\n--fast, {args.fast_files} files, {cores} processes: {seconds:.1f} s")
+
+
+def make(folder: Path, photos: list[Path], count: int, link: bool = False) -> None:
+    """Fills Tp/ and Gt/; ``link`` makes hard links to a hundred files of each."""
+    for part in ("Tp", "Gt"):
+        (folder / part).mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        image, mask = folder / f"Tp/{i:06d}.jpg", folder / f"Gt/{i:06d}.png"
+        if link and i >= 100:
+            os.link(folder / f"Tp/{i % 100:06d}.jpg", image)
+            os.link(folder / f"Gt/{i % 100:06d}.png", mask)
+            continue
+        photo = Image.open(photos[i % len(photos)]).convert("RGB")
+        pixels = np.asarray(photo).copy()
+        pixels[0, 0] = rng.integers(256, size=3)  # no two files alike
+        Image.fromarray(pixels).save(image, quality=92)
+        marked = np.zeros(pixels.shape[:2], np.uint8)
+        y, x = (rng.integers(side // 2) for side in marked.shape)
+        marked[y : y + 60, x : x + 80] = 255
+        Image.fromarray(marked).save(mask)
+
+
+def decode_all(files: list[Path], workers: int) -> None:
+    if workers == 1:
+        for file in files:
+            decode(file)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("forkserver")) as pool:
+        list(pool.map(decode, files, chunksize=32))
+
+
+def decode(file: Path) -> None:
+    with Image.open(file) as image:
+        image.load()
+
+
+def timed(call, *args, **kwargs) -> float:
+    start = time.perf_counter()
+    call(*args, **kwargs)
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""A copy of a dataset with the repairs that lose nothing; the source stays as it is."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..files import write_text, written_beside
+from .check import ERRORS, Facts, Finding, check_pairs
+from .listing import NEGATIVE, Listing, Pair
+
+# How to turn what was drawn on the displayed photograph back to how its pixels are stored.
+UNTURN = {
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+class RepairError(ValueError):
+    """A place that a copy must not be written to; one line says why."""
+
+
+def repair(
+    paths: Iterable[str | os.PathLike],
+    out: str | os.PathLike,
+    workers: int | None = None,
+    allow: Iterable[str] = (),
+    progress: bool = True,
+) -> list[str]:
+    """Writes repaired copies of datasets, and says what it changed and what it left out.
+
+    Repaired: masks coded 0/1 or as arrays (above 0 is tampered), palette and deep masks and grey
+    edges (cut where BenCo cuts), inverted masks (unless allowed), masks drawn on the turned
+    photograph, names that pair wrongly, relative and dead paths. Left out: pairs with an
+    unreadable, missing or lonely file, an empty mask, or a fault that needs a person.
+
+    Args:
+        paths: what :func:`qma_net.data.check.check` takes.
+        out: folder for one dataset, or of folders, one per dataset and named after it.
+        workers: processes, default one per core.
+        allow: problems that are known to be right here.
+        progress: show a progress bar.
+
+    Returns:
+        One line per file that is not copied as it was.
+
+    Raises:
+        RepairError: for an ``out`` inside a source, or around it.
+    """
+    out = Path(out).resolve()
+    report, work, facts = check_pairs(paths, workers=workers, allow=allow, progress=progress)
+    for listing, _ in work:
+        source = listing.path.resolve()
+        if out == source or out in source.parents or (listing.is_folder and source in out.parents):
+            raise RepairError(f"got --fix {out} with {source}, expected a folder apart from it")
+    findings = {(finding.file, finding.problem): finding for finding in report.errors}
+    changes = []
+    names = _unique([listing.name for listing, _ in work])
+    for (listing, pairs), name in zip(work, names, strict=True):
+        folder = out / name if len(work) > 1 else out
+        changes += _copy(listing, list(dict.fromkeys(pairs)), facts, findings, folder, name)
+    changes += [
+        f"{one.file}: left out ({one.problem}: {one.remedy})"
+        for one in report.errors
+        if one.problem in ("unpaired", "missing-file") and "--fix does" not in one.remedy
+    ]
+    return changes
+
+
+def _copy(
+    listing: Listing, pairs: list[Pair], facts: dict, findings: dict, folder: Path, name: str
+) -> list[str]:
+    changes, rows = [], []
+    stems = _unique([pair.image.stem for pair in pairs])
+    for pair, stem in zip(pairs, stems, strict=True):
+        mask = facts.get((pair.mask, True))
+        left_out = _left_out(pair, findings)
+        if left_out:
+            changes.append(f"{left_out.file}: left out ({left_out.problem}: {left_out.remedy})")
+            continue
+        image = folder / ("Tp" if mask else "Au") / f"{stem}{pair.image.suffix}"
+        _copy_file(pair.image, image)
+        if not mask:
+            rows.append([str(image), NEGATIVE])
+            continue
+        inverted = (str(pair.mask), "mask-inverted") in findings
+        target, change = _copy_mask(
+            pair, mask, facts[pair.image, False], inverted, folder / "Gt" / f"{stem}.png"
+        )
+        rows.append([str(image), str(target)])
+        if change:
+            changes.append(f"{pair.mask}: {change}")
+        if target.stem != pair.mask.stem:
+            changes.append(f"{pair.mask}: renamed to {target.name}")
+    if not listing.is_folder:
+        write_text(folder / f"{name}.json", json.dumps(rows, indent=1))
+        changes.append(f"{listing.path}: {len(rows)} rows, absolute paths, {folder / name}.json")
+    return changes
+
+
+def _left_out(pair: Pair, findings: dict) -> Finding | None:
+    """The finding about a pair that no lossless repair answers, if there is one."""
+    for file in (pair.image, pair.mask):
+        for problem in ERRORS:
+            finding = findings.get((str(file), problem))
+            if problem in ("duplicate", "unpaired") or not finding:
+                continue
+            if "--fix" not in finding.remedy:
+                return finding
+    return None
+
+
+def _copy_mask(pair: Pair, mask: Facts, image: Facts, inverted: bool, target: Path):
+    """Writes a mask; returns where, and what was changed in it ('' for nothing)."""
+    change = ""
+    if mask.mode == "array":
+        pixels, change = _first_array(pair.mask) > 0, "array to PNG, above 0 as tampered"
+    elif mask.white == 0:
+        pixels = np.asarray(Image.open(pair.mask)) > 0
+        change = f"largest value {mask.top}: above 0 as tampered"
+    elif mask.two_valued and mask.mode in ("L", "1", "RGB", "RGBA"):
+        pixels = None
+    else:
+        pixels, change = _as_benco(pair.mask), "cut at 127.5, as BenCo does, to 0 and 255"
+    turned = image.orientation in UNTURN and mask.size == image.size[::-1] != image.size
+    if pixels is None and not inverted and not turned:
+        target = target.with_suffix(pair.mask.suffix)
+        _copy_file(pair.mask, target)
+        return target, ""
+    if pixels is None:
+        pixels = _as_benco(pair.mask)
+    if inverted:
+        pixels, change = ~pixels, f"{change}, inverted".lstrip(", ")
+    written = Image.fromarray(np.where(pixels, 255, 0).astype(np.uint8))
+    if turned:
+        written = written.transpose(UNTURN[image.orientation])
+        change = f"{change}, turned back by its photograph's EXIF orientation".lstrip(", ")
+    with written_beside(target) as beside:
+        written.save(beside, format="PNG")
+    return target, change
+
+
+def _as_benco(path: Path) -> np.ndarray:
+    """The pixels that BenCo reads as tampered, bool ``(H, W)``."""
+    return np.asarray(Image.open(path).convert("RGB")).mean(axis=-1) > 127.5
+
+
+def _first_array(path: Path) -> np.ndarray:
+    """The mask in an .npy or the first of an .npz, ``(H, W)``, without single dimensions."""
+    content = np.load(path, allow_pickle=False)
+    return np.squeeze(content if isinstance(content, np.ndarray) else content[content.files[0]])
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    with written_beside(target) as beside:
+        shutil.copyfile(source, beside)
+
+
+def _unique(names: list[str]) -> list[str]:
+    """The names, with a number behind those that came before."""
+    taken, unique = set(), []
+    for name in names:
+        candidate, number = name, 1
+        while candidate in taken:
+            number += 1
+            candidate = f"{name}_{number}"
+        taken.add(candidate)
+        unique.append(candidate)
+    return unique

@@ -1,0 +1,287 @@
+"""qma-net data check: one of each fault, on files that real encoders wrote."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import photograph
+from qma_net.data import check as checks
+from qma_net.data import repair as repairs
+from qma_net.data.check import check
+from qma_net.data.listing import ListingError, read_listings
+
+TURNED = 6  # EXIF: to be shown turned by 90 degrees
+
+
+def write_pair(folder, stem, seed=0, size=(40, 60), mask_name=None, image_suffix=".jpg"):
+    """A good pair; returns both paths. ``size`` is (height, width)."""
+    for part in ("Tp", "Gt"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    image, mask = folder / f"Tp/{stem}{image_suffix}", folder / f"Gt/{mask_name or stem}.png"
+    Image.fromarray(photograph(*size, seed)).save(image)
+    Image.fromarray(blob(size)).save(mask)
+    return image, mask
+
+
+def blob(size, value=255):
+    mask = np.zeros(size, np.uint8)
+    mask[10:25, 10:30] = value
+    return mask
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def wide_exif(path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.open(path).save(path, exif=exif, quality=95)
+
+
+@pytest.fixture
+def faulty(tmp_path):
+    """A Tp/Gt folder with one of each fault, and what must be said: {(name, problem)}."""
+    folder = tmp_path / "faulty"
+    said = set()
+
+    def pair(stem, *problems, **options):
+        said.update(problems)
+        return write_pair(folder, stem, seed=len(list(folder.glob("Tp/*"))), **options)
+
+    pair("good")
+    pair("suffixed", mask_name="suffixed_gt")
+    image, _ = pair("cut", ("cut.jpg", "unreadable"))
+    truncated(image)
+    _, mask = pair("cutmask", ("cutmask.png", "unreadable"))
+    truncated(mask)
+    image, _ = pair("zero", ("zero.jpg", "unreadable"))
+    image.write_bytes(b"")
+    image, _ = pair("text", ("text.jpg", "unreadable"))
+    image.write_text("this is no photograph")
+    _, mask = pair("small", ("small.png", "size-mismatch"))
+    Image.fromarray(blob((30, 40))).save(mask)
+    _, mask = pair("turned", ("turned.png", "size-mismatch"))
+    Image.fromarray(blob((60, 40))).save(mask)
+    for name, value in (("ones", 1), ("classes", 7)):
+        _, mask = pair(name, (f"{name}.png", "mask-values"))
+        Image.fromarray(blob((40, 60), value)).save(mask)
+    _, mask = pair("greys", ("greys.png", "mask-values"))
+    Image.fromarray(photograph(40, 60, 3)[..., 0]).save(mask)
+    _, mask = pair("colours", ("colours.png", "mask-values"))
+    coloured = np.zeros((40, 60, 3), np.uint8)
+    coloured[..., 0], coloured[10:20, 10:20] = 200, (0, 200, 0)
+    Image.fromarray(coloured).save(mask)
+    _, mask = pair("palette", ("palette.png", "mask-values"))
+    Image.fromarray(coloured).quantize(4).save(mask)
+    _, mask = pair("deep", ("deep.png", "mask-values"))
+    Image.fromarray(blob((40, 60)).astype(np.uint16) * 257).save(mask)
+    _, mask = pair("array", ("array.npz", "mask-values"))
+    np.savez(mask.with_suffix(".npz"), blob((40, 60), 1)[None])
+    mask.unlink()
+    _, mask = pair("inverted", ("inverted.png", "mask-inverted"))
+    Image.fromarray(255 - blob((40, 60))).save(mask)
+    _, mask = pair("empty", ("empty.png", "empty-mask"))
+    Image.fromarray(blob((40, 60), 0)).save(mask)
+    image, mask = pair("exif", ("exif.jpg", "exif-orientation"))
+    wide_exif(image, TURNED)
+    image, mask = pair("exifmask", ("exifmask.jpg", "exif-orientation"))
+    wide_exif(image, TURNED)
+    Image.fromarray(np.rot90(blob((40, 60)), -1)).save(mask)
+    for name, mode in (("cmyk", "CMYK"), ("grey", "L"), ("alpha", "RGBA"), ("deepimage", "I;16")):
+        image, _ = pair(name, (f"{name}.tif", "colour-mode"), image_suffix=".tif")
+        opened = Image.open(image)
+        if mode == "I;16":
+            opened = Image.fromarray(np.asarray(opened.convert("L")).astype(np.uint16) * 257)
+        (opened if mode == "I;16" else opened.convert(mode)).save(image)
+    first, _ = pair("twin1")
+    second, _ = pair("twin2", ("twin2.jpg", "duplicate"))
+    second.write_bytes(first.read_bytes())
+    _, mask = pair("nomask", ("nomask.jpg", "unpaired"))
+    mask.unlink()
+    image, _ = pair("noimage", ("noimage.png", "unpaired"))
+    image.unlink()
+    (folder / "Tp/.DS_Store").write_bytes(b"\0")
+    said.add((".DS_Store", "unpaired"))
+    return folder, said
+
+
+WARNED = {"exif.jpg", "twin2.jpg", "cmyk.tif", "grey.tif", "alpha.tif", "deepimage.tif", "deep.png"}
+
+
+def named(findings):
+    return [(Path(one.file).name, one.problem) for one in findings]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_one_of_each_fault_is_named_once(faulty, workers):
+    folder, said = faulty
+    report = check([folder], workers=workers, progress=False)
+    found = named(report.errors + report.warnings)
+    assert set(found) == said
+    assert len(found) == len(said)
+    assert {name for name, _ in named(report.warnings)} == WARNED
+
+
+def test_fast_sees_what_headers_tell(faulty):
+    folder, said = faulty
+    found = set(named((fast := check([folder], fast=True, progress=False)).errors + fast.warnings))
+    assert found <= said | {("palette.png", "mask-values"), ("deep.png", "mask-values")}
+    assert {"size-mismatch", "unpaired", "exif-orientation", "colour-mode"} <= {p for _, p in found}
+    assert {("zero.jpg", "unreadable"), ("array.npz", "mask-values")} <= found
+
+
+def test_the_repaired_copy_has_no_error(faulty, tmp_path):
+    folder, _ = faulty
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    changes = repairs.repair([folder], tmp_path / "copy", progress=False)
+    assert {path: path.read_bytes() for path in before} == before
+    report = check([tmp_path / "copy"], progress=False)
+    assert report.errors == []
+    repaired = "ones classes deep array inverted exifmask suffixed good exif twin1".split()
+    for stem in repaired:
+        mask = np.asarray(Image.open(tmp_path / f"copy/Gt/{stem}.png"))
+        assert (mask == blob((40, 60))).all(), stem
+    left_out = "cut cutmask zero text small turned greys colours palette empty nomask noimage"
+    kept = {path.stem for path in (tmp_path / "copy/Tp").iterdir()}
+    assert kept.isdisjoint(left_out.split())
+    for stem in left_out.split():
+        assert any(f"{stem}." in line and "left out" in line for line in changes), stem
+    assert any("suffixed_gt.png: renamed to suffixed.png" in line for line in changes)
+
+
+def test_a_copy_never_lands_in_its_source(faulty):
+    folder, _ = faulty
+    with pytest.raises(repairs.RepairError, match="expected a folder apart from it"):
+        repairs.repair([folder], folder / "fixed", progress=False)
+
+
+def test_benco_reads_the_repaired_copy_as_meant(tmp_path):
+    """What check calls black, BenCo's loader reads as black; the copy it reads as drawn."""
+    from IMDLBenCo.datasets import ManiDataset
+
+    _, mask = write_pair(tmp_path / "set", "a")
+    Image.fromarray(blob((40, 60), 1)).save(mask)
+    repairs.repair([tmp_path / "set"], tmp_path / "copy", progress=False)
+    sums = [
+        int(
+            ManiDataset(str(tmp_path / name), is_resizing=True, output_size=(64, 64))[0][
+                "mask"
+            ].sum()
+        )
+        for name in ("set", "copy")
+    ]
+    assert sums[0] == 0 < sums[1]
+
+
+def test_sort_order_that_pairs_wrongly(tmp_path):
+    """a_gt.png sorts behind a_b_gt.png, a.jpg before a_b.jpg."""
+    for seed, stem in enumerate(("a", "a_b", "c")):
+        write_pair(tmp_path / "set", stem, seed, mask_name=f"{stem}_gt")
+    report = check([tmp_path / "set"], progress=False)
+    assert named(report.errors) == [("a.jpg", "unpaired"), ("a_b.jpg", "unpaired")]
+    repairs.repair([tmp_path / "set"], tmp_path / "copy", progress=False)
+    assert check([tmp_path / "copy"], progress=False).errors == []
+
+
+def test_lists(tmp_path, monkeypatch):
+    for seed in range(3):
+        write_pair(tmp_path / "data", str(seed), seed)
+    rows = [[f"data/Tp/{i}.jpg", f"data/Gt/{i}.png"] for i in range(4)]
+    rows.append(["data/Tp/1.jpg", "Negative"])
+    (tmp_path / "list.json").write_text(json.dumps(rows))
+    monkeypatch.chdir(tmp_path)
+    report = check(["list.json"], progress=False)
+    assert named(report.errors) == [("3.jpg", "missing-file"), ("3.png", "missing-file")]
+    assert named(report.warnings) == [("list.json", "relative-path"), ("1.jpg", "duplicate")]
+    assert report.sets[0]["tampered"], report.sets[0]["authentic"] == (3, 1)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    report = check(["../list.json"], progress=False)
+    assert {one.problem for one in report.errors} == {"missing-file"}
+    assert "is found from" in report.errors[0].remedy
+
+
+def test_protocols_test_sets_and_leaks(tmp_path):
+    for seed, name in enumerate(("one", "two", "three")):
+        write_pair(tmp_path / name, "a", seed)
+        write_pair(tmp_path / name, "b", 10 + seed)
+    protocol, tests = tmp_path / "protocol.json", tmp_path / "tests.json"
+    (tmp_path / "two.json").write_text(
+        json.dumps([[str(tmp_path / "two/Tp/a.jpg"), str(tmp_path / "two/Gt/a.png")]])
+    )
+    entries = [["ManiDataset", str(tmp_path / "one")], ["JsonDataset", str(tmp_path / "two.json")]]
+    protocol.write_text(json.dumps(entries))
+    tests.write_text(json.dumps({"Third": str(tmp_path / "three")}))
+    report = check([protocol, tests], progress=False)
+    assert [row["name"] for row in report.sets] == ["one", "two", "Third"]
+    assert report.errors == report.warnings == []
+    leaked = (tmp_path / "one/Tp/a.jpg").read_bytes()
+    (tmp_path / "three/Tp/b.jpg").write_bytes(leaked)
+    report = check([protocol, tests], progress=False)
+    assert named(report.errors) == [("b.jpg", "duplicate")]
+    assert "(one)" in report.errors[0].remedy
+    (tmp_path / "two/Tp/a.jpg").write_bytes(leaked)
+    assert ("a.jpg", "duplicate") in named(check([protocol], progress=False).warnings)
+
+
+def test_padding_crops_what_is_larger(tmp_path):
+    write_pair(tmp_path, "a")
+    assert check([tmp_path], crop_size=60, progress=False).errors == []
+    report = check([tmp_path], crop_size=59, progress=False)
+    assert named(report.errors) == [("a.jpg", "larger-than-training")]
+
+
+def test_a_header_bomb_is_not_decoded(tmp_path):
+    image, _ = write_pair(tmp_path, "a", image_suffix=".png")
+    data = bytearray(image.read_bytes())
+    data[16:24] = (40000).to_bytes(4) * 2
+    import zlib
+
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4)
+    image.write_bytes(data)
+    report = check([tmp_path], progress=False)
+    assert named(report.errors) == [("a.png", "unreadable")]
+    assert "claims more pixels" in report.errors[0].remedy
+
+
+@pytest.mark.parametrize("content", ["{", "[[1, 2]]", '[["a"]]', '{"a": 1}', "3"])
+def test_what_is_no_dataset_is_one_clear_line(tmp_path, content):
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(ListingError, match=r"got .*x\.json, expected"):
+        read_listings(tmp_path / "x.json")
+    with pytest.raises(ListingError, match="without Tp/"):
+        read_listings(tmp_path)
+    with pytest.raises(ListingError, match="there is none"):
+        read_listings(tmp_path / "absent")
+
+
+def test_real_images_give_no_error(shared):
+    report = check(sorted(shared("real").iterdir()), progress=False)
+    assert report.errors == []
+    assert sum(row["tampered"] for row in report.sets) == 36
+
+
+def test_command_line(faulty, tmp_path, capsys):
+    from qma_net.cli import main
+
+    folder, said = faulty
+    with pytest.raises(SystemExit) as ended:
+        main(["data", "check", str(folder), "--json"])
+    assert ended.value.code == 1
+    printed = json.loads(capsys.readouterr().out)
+    assert {(Path(row["file"]).name, row["problem"]) for row in printed["errors"]} == {
+        row for row in said if row[0] not in WARNED
+    }
+    assert set(printed["errors"][0]) == {"file", "problem", "remedy"}
+    main(["data", "check", str(folder), "--allow", ",".join(checks.ERRORS)])
+    assert "0 errors" in capsys.readouterr().out
+    write_pair(tmp_path / "good", "a")
+    main(["data", "check", str(tmp_path / "good"), "--fast"])
+    assert "0 errors, 0 warnings" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r"qma-net: got .*, expected"):
+        main(["data", "check", os.devnull])
