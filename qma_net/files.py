@@ -37,3 +37,13 @@ def _umask() -> int:
     umask = os.umask(0)
     os.umask(umask)
     return umask
+
+
+def config_path(name: str) -> Path:
+    """A file of ``benco_configs/``: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).parent
+    places = [folder / "benco_configs" / name for folder in (package, package.parent)]
+    for place in places:
+        if place.is_file():
+            return place
+    raise FileNotFoundError(f"got no {name}, expected it at {places[0]} or {places[1]}")

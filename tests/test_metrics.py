@@ -1,0 +1,141 @@
+"""Figures worked out by hand, and against scikit-learn and BenCo where those are right."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import jaccard_score, precision_recall_fscore_support, roc_auc_score
+
+from qma_net import metrics
+
+
+def square():
+    """20 of 100 pixels are manipulated."""
+    truth = np.zeros((10, 10), bool)
+    truth[:2] = True
+    return truth
+
+
+# f1, permute_f1, iou, auc, precision, recall, best_f1, marked
+BY_HAND = {
+    "perfect": (lambda t: t * 1.0, (1, 1, 1, 1, 1, 1, 1, 0.2)),
+    # nothing right; turned over it is perfect; the best threshold marks everything: 40 / 120
+    "inverted": (lambda t: 1.0 - t, (0, 1, 0, 0, 0, 0, 1 / 3, 0.8)),
+    # 0.7 everywhere marks all 100: 2*20 / (40+80); 20/100
+    "constant high": (lambda t: t * 0 + 0.7, (1 / 3, 1 / 3, 0.2, 0.5, 0.2, 1, 1 / 3, 1)),
+    # nothing marked, precision undefined; turned over it marks everything
+    "empty": (lambda t: t * 0.0, (0, 1 / 3, 0, 0.5, None, 0, 1 / 3, 0)),
+    # strictly above: 0.5 is not marked
+    "one half": (lambda t: t * 0 + 0.5, (0, 1 / 3, 0, 0.5, None, 0, 1 / 3, 0)),
+    # ranked rightly, all below the threshold
+    "shy": (lambda t: 0.1 + 0.3 * t, (0, 1 / 3, 0, 1, None, 0, 1, 0)),
+}
+
+
+@pytest.mark.parametrize("case", BY_HAND)
+def test_by_hand(case):
+    predict, values = BY_HAND[case]
+    got = metrics.pixel_metrics(predict(square()), square())
+    names = ("f1", "permute_f1", "iou", "auc", "precision", "recall", "best_f1", "marked")
+    for name, value in zip(names, values, strict=True):
+        assert got[name] == (value if value is None else pytest.approx(value, abs=1e-12)), name
+
+
+def test_undefined_where_the_truth_has_one_class():
+    empty = metrics.pixel_metrics(np.full((4, 4), 0.7), np.zeros((4, 4), bool))
+    assert empty == {"marked": 1.0, **dict.fromkeys(metrics.PIXEL)}
+    full = metrics.pixel_metrics(np.full((4, 4), 0.7), np.ones((4, 4), bool))
+    assert full["auc"] is None
+    assert full["f1"] == full["recall"] == 1
+
+
+@pytest.mark.parametrize("levels", [3, 50, 10**6])
+def test_scikit_learn_says_the_same(levels):
+    """Few levels: many ties."""
+    rng = np.random.default_rng(levels)
+    truth = rng.random((40, 30)) < 0.2
+    mask = np.round(np.clip(0.3 * truth + 0.8 * rng.random((40, 30)), 0, 1) * levels) / levels
+    got = metrics.pixel_metrics(mask.astype(np.float32), truth)
+    y, scores = truth.ravel(), mask.astype(np.float32).ravel()
+    precision, recall, f1, _ = precision_recall_fscore_support(y, scores > 0.5, average="binary")
+    best = max(
+        precision_recall_fscore_support(y, scores >= t, average="binary")[2]
+        for t in np.unique(scores)[:: max(1, len(np.unique(scores)) // 200)]
+    )
+    assert got["auc"] == pytest.approx(roc_auc_score(y, scores), abs=1e-12)
+    assert got["iou"] == pytest.approx(jaccard_score(y, scores > 0.5), abs=1e-12)
+    assert (got["precision"], got["recall"], got["f1"]) == pytest.approx((precision, recall, f1))
+    assert got["best_f1"] >= best - 1e-12
+    assert levels > 50 or got["best_f1"] == pytest.approx(best)
+
+
+def benco(evaluator, mask, truth, **options):
+    from IMDLBenCo import evaluation
+
+    tensors = [torch.from_numpy(a.astype(np.float64))[None, None] for a in (mask, truth)]
+    got = getattr(evaluation, evaluator)(threshold=0.5, **options).batch_update(*tensors)
+    return float(torch.as_tensor(got).sum())
+
+
+def test_benco_says_the_same_where_it_is_right():
+    rng = np.random.default_rng(0)
+    truth, mask = rng.random((30, 40)) < 0.2, rng.random((30, 40))
+    got = metrics.pixel_metrics(mask, truth)
+    assert got["f1"] == pytest.approx(benco("PixelF1", mask, truth), abs=1e-6)
+    assert got["permute_f1"] == pytest.approx(
+        benco("PixelF1", mask, truth, mode="double"), abs=1e-6
+    )
+    assert got["iou"] == pytest.approx(benco("PixelIOU", mask, truth), abs=1e-6)
+    assert got["auc"] == pytest.approx(benco("PixelAUC", mask, truth), abs=1e-6)
+
+
+def test_where_benco_is_wrong():
+    """Ties, authentic images, and modes that share one name."""
+    from IMDLBenCo.evaluation import PixelF1
+
+    truth = square()
+    constant = np.full((10, 10), 0.7)
+    assert abs(benco("PixelAUC", constant, truth) - 0.5) > 0.1  # by sort order
+    assert metrics.pixel_metrics(constant, truth)["auc"] == 0.5
+    nothing = np.zeros((10, 10))
+    assert benco("PixelF1", nothing, nothing) == 0  # a perfect answer to an authentic image
+    assert metrics.pixel_metrics(nothing, nothing > 0)["f1"] is None
+    assert PixelF1(mode="origin").name == PixelF1(mode="double").name
+
+
+def test_image_level_by_hand():
+    # called: yes, no, yes, no; TP 1, FN 1, FP 1, TN 1; pairs ranked rightly: .9>.8 .9>.1 .3>.1
+    got = metrics.image_metrics([0.9, 0.3, 0.8, 0.1], [1, 1, 0, 0])
+    assert got == {"image_f1": 0.5, "image_auc": 0.75, "image_accuracy": 0.5}
+    assert metrics.image_metrics([0.9, 0.5], [1, 1]) == {
+        "image_f1": pytest.approx(2 / 3),
+        "image_auc": None,
+        "image_accuracy": 0.5,
+    }
+    assert metrics.image_metrics([0.9], [0])["image_f1"] is None
+
+
+def test_means_and_intervals():
+    assert metrics.mean([1.0, None, 0.0]) == 0.5
+    assert metrics.mean([None]) is None
+    assert metrics.bootstrap_interval([None]) is None
+    assert metrics.bootstrap_interval([0.25] * 9) == [0.25, 0.25]
+    values = list(np.random.default_rng(1).normal(0.6, 0.1, 400))
+    low, high = metrics.bootstrap_interval(values)
+    # the standard error of a mean of 400; an interval of 95 % is 3.92 of them wide
+    assert high - low == pytest.approx(3.92 * np.std(values) / 20, rel=0.1)
+    assert low < np.mean(values) < high
+    assert metrics.bootstrap_interval(values) == [low, high]
+
+
+def test_paired_bootstrap():
+    rng = np.random.default_rng(2)
+    hard = list(rng.random(100))
+    better = [value + 0.02 + 0.01 * noise for value, noise in zip(hard, rng.normal(size=100))]  # noqa: B905
+    got = metrics.paired_bootstrap(hard, better)
+    assert got["difference"] == pytest.approx(0.02, abs=0.004)
+    assert got["interval"][0] > 0
+    assert got["p_value"] == 0
+    same = metrics.paired_bootstrap(hard, hard)
+    assert (same["difference"], same["p_value"]) == (0, 1)
+    assert metrics.paired_bootstrap([None, 1.0], [0.5, 0.5])["n"] == 1
+    assert metrics.paired_bootstrap([None], [1.0]) is None
