@@ -1,6 +1,9 @@
 """The dataset maker: exact masks, disjoint photographs, the same bytes for a seed."""
 
 import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -8,59 +11,117 @@ import pytest
 
 from conftest import photograph
 from qma_net.data import synth
+from qma_net.demo import DEMO_RECIPE
+
+SIZE = 64
+MANY = {"count": 40, "test_count": 10, "image_size": SIZE, "seed": 5}
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
+    """Eight photographs, upright and across; some of them have a label map of two squares."""
     folder = tmp_path_factory.mktemp("photos")
-    for i in range(6):
-        cv2.imwrite(str(folder / f"{i}.png"), photograph(150, 200, i))
-    cv2.imwrite(str(folder / "small.png"), photograph(40, 40))
+    for kind in ("scenes", "scenes_seg"):
+        (folder / kind).mkdir()
+    for i in range(8):
+        height, width = (80, 110) if i % 3 else (110, 70)
+        cv2.imwrite(str(folder / f"scenes/{i}.png"), photograph(height, width, i))
+        labels = np.zeros((height, width), np.uint8)
+        labels[15:40, 10:30] = labels[50:75, 35:60] = 3
+        if i != 4:
+            cv2.imwrite(str(folder / f"scenes_seg/{i}.png"), labels)
+    shutil.copy(folder / "scenes/2.png", folder / "scenes/copy_of_2.png")
+    cv2.imwrite(str(folder / "small.png"), photograph(20, 20))
     (folder / "notes.txt").write_text("not a photograph")
     (folder / "broken.jpg").write_bytes(b"\xff\xd8 not much of a picture")
+    whole = (folder / "scenes/5.png").read_bytes()  # of a readable header, but no picture
+    (folder / "truncated.png").write_bytes(whole[:40])
     return folder
 
 
 @pytest.fixture(scope="module")
 def made(photos, tmp_path_factory):
-    return synth.synthesise(photos, tmp_path_factory.mktemp("out") / "set", 20, 9, 64, seed=5)
+    out = tmp_path_factory.mktemp("out") / "set"
+    return synth.synthesise(photos, out, **MANY, labels=photos, workers=1)
 
 
 def rows_of(folder):
     return [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
 
 
+def contents(folder):
+    """Bytes of every file that does not name the folder itself."""
+    files = (p for p in folder.rglob("*") if p.is_file())
+    lists = ("train.json", "test.json")
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files if p.name not in lists}
+
+
 def test_layout_is_benco_s_and_complete(made):
-    for side, count in (("train", 20), ("test", 9)):
-        images = sorted((made / side / "Tp").iterdir())
-        masks = sorted((made / side / "Gt").iterdir())
-        assert len(images) == len(masks) == count
+    rows = rows_of(made)
+    for side, count in (("train", 40), ("test", 10)):
+        images, masks, untouched = (sorted((made / side / f).iterdir()) for f in ("Tp", "Gt", "Au"))
         assert [p.stem for p in images] == [p.stem for p in masks]
-    assert {row["kind"] for row in rows_of(made)} == set(synth.KIND_SHARES)
-    test_kinds = [row["kind"] for row in rows_of(made) if row["side"] == "test"]
-    assert all(test_kinds.count(kind) == 3 for kind in synth.KIND_SHARES)
+        assert len(images) + len(untouched) == count
+        assert len(untouched) == count // 10
+        listed = json.loads((made / f"{side}.json").read_text())
+        assert [Path(p[0]).name for p in listed] == [r["name"] for r in rows if r["side"] == side]
+        assert {p[0] for p in listed} == {str(p) for p in images + untouched}
+        assert {p[0] for p in listed if p[1] == "Negative"} == {str(p) for p in untouched}
+    assert {path.name for path in made.iterdir()} == {
+        *("train", "test", "train.json", "test.json", "manifest.jsonl", "settings.json")
+    }
+
+
+def test_kinds_are_mixed_as_the_recipe_says():
+    for recipe in (synth.Recipe(), DEMO_RECIPE):
+        kinds = [synth.kind_of("train", i, recipe) for i in range(1000)]
+        shares = {kind: kinds.count(kind) / 1000 for kind in (*synth.KINDS, synth.UNTOUCHED)}
+        assert shares[synth.UNTOUCHED] == pytest.approx(recipe.untouched, abs=0.001)
+        for kind, share in zip(synth.KINDS, recipe.kinds, strict=True):
+            assert shares[kind] == pytest.approx(share * (1 - recipe.untouched), abs=0.005)
+    tests = [synth.kind_of("test", i, DEMO_RECIPE) for i in range(9)]
+    assert [tests.count(kind) for kind in synth.KINDS] == [3, 3, 3]
 
 
 def test_benco_loads_it(made):
-    from IMDLBenCo.datasets import ManiDataset
+    from IMDLBenCo.datasets import JsonDataset, ManiDataset
 
-    dataset = ManiDataset(str(made / "train"), is_resizing=True, output_size=(64, 64))
+    options = {"is_resizing": True, "output_size": (SIZE, SIZE)}
+    dataset = ManiDataset(str(made / "train"), **options)
+    assert len(dataset) == 36
     item = dataset[3]
-    assert item["image"].shape == (3, 64, 64)
+    assert item["image"].shape == (3, SIZE, SIZE)
     assert item["label"] == 1
     assert set(item["mask"].unique().tolist()) == {0.0, 1.0}
+    dataset = JsonDataset(str(made / "train.json"), **options)
+    assert len(dataset) == 40
+    for item, row in zip((dataset[i] for i in range(40)), rows_of(made), strict=False):
+        assert bool(item["label"]) == bool(item["mask"].any()) == (row["kind"] != "untouched")
 
 
-def test_masks_are_two_valued_and_have_the_stated_area(made):
+def test_masks_are_two_valued_and_of_the_image_s_size(made):
     for row in rows_of(made):
-        mask = cv2.imread(
-            str(made / row["side"] / "Gt" / row["name"].replace(".jpg", ".png")),
-            cv2.IMREAD_UNCHANGED,
-        )
-        assert mask.shape == (64, 64)
+        if row["kind"] == "untouched":
+            assert row["area"] == 0
+            continue
+        image = cv2.imread(str(made / row["side"] / "Tp" / row["name"]))
+        mask = made / row["side"] / "Gt" / row["name"].replace(".jpg", ".png")
+        mask = cv2.imread(str(mask), cv2.IMREAD_UNCHANGED)
+        assert list(mask.shape) == list(image.shape[:2]) == row["size"]
+        assert max(row["size"]) == SIZE
         assert set(np.unique(mask)) == {0, 255}
         assert (mask > 0).mean() == pytest.approx(row["area"])
-        assert 0.03 < row["area"] < 0.18  # 5 to 15 %, drawn as pixels
+        assert 0.005 < row["area"] < 0.3  # 1 to 20 %, drawn as pixels, a removal's rim added
+
+
+def test_the_demo_s_images_are_square_and_their_areas_as_they_were(photos, tmp_path):
+    out = synth.synthesise(photos, tmp_path / "set", 12, 6, SIZE, 0, DEMO_RECIPE, workers=1)
+    rows = rows_of(out)
+    assert all(row["size"] == [SIZE, SIZE] for row in rows)
+    assert all(0.03 < row["area"] < 0.18 for row in rows)
+    assert all(40 <= row["host_quality"] <= 70 for row in rows)
+    assert not list(out.glob("*/Au/*"))
+    assert {row["kind"] for row in rows} == set(synth.KINDS)
 
 
 def test_no_photograph_is_on_both_sides(made):
@@ -70,64 +131,236 @@ def test_no_photograph_is_on_both_sides(made):
     assert sides["train"]
     assert sides["test"]
     assert not sides["train"] & sides["test"]
+    used = sides["train"] | sides["test"]
+    assert not used & {"truncated.png", "broken.jpg", "small.png"}
+    assert len({"scenes/2.png", "scenes/copy_of_2.png"} & used) < 2
+    assert not any("_seg" in name for name in used)
 
 
-def test_only_the_masked_pixels_differ_from_the_host(photos):
-    pool = {f"{i}.png": cv2.imread(str(photos / f"{i}.png")) for i in range(3)}
-    recipe = synth.Recipe(image_size=64)
-    for kind in synth.KIND_SHARES:
-        image, mask, _ = synth.manipulate(np.random.default_rng(7), kind, pool, recipe)
-        # the same history without its last step: a region of nothing leaves the host
-        host = replay_host(np.random.default_rng(7), pool, recipe)
+@pytest.mark.parametrize("recipe", [synth.Recipe(), DEMO_RECIPE], ids=["general", "demo"])
+@pytest.mark.parametrize("kind", synth.KINDS)
+def test_only_the_masked_pixels_differ_from_the_host(photos, kind, recipe):
+    recipe = replace(recipe, image_size=SIZE, edge_softness=(0.7, 0.7), resampled=1.0)
+    names = [f"scenes/{i}.png" for i in range(3)]
+    maps = {name: name.replace("scenes", "scenes_seg") for name in names}
+    photographs = synth.Photographs(photos, names, photos, maps)
+    for seed in range(6):
+        image, mask, history = synth.manipulate(
+            np.random.default_rng(seed), kind, photographs, recipe
+        )
+        host, nothing, _ = synth.manipulate(
+            np.random.default_rng(seed), "untouched", photographs, recipe
+        )
+        assert not nothing.any()
+        assert host.shape == image.shape
         far = cv2.dilate(mask, np.ones((9, 9), np.uint8)) == 0
         assert np.array_equal(image[far], host[far])
         changed = (image != host).any(axis=2)[mask > 0].mean()
         assert changed > (0.3 if kind == "removal" else 0.8)
+        if kind == "copymove":
+            centre = np.append(np.mean(np.nonzero(mask)[::-1], axis=1), 1)
+            assert np.abs(np.array(history["place"]) @ centre - centre[:2]).max() > 2
 
 
-def replay_host(rng, pool, recipe):
-    names = sorted(pool)
-    name = names[rng.integers(len(names))]
-    quality = int(rng.integers(*recipe.host_quality, endpoint=True))
-    return synth._resave(synth._crop(rng, pool[name], recipe), quality)
+def test_an_unscaled_copy_is_exact(photos):
+    recipe = replace(DEMO_RECIPE, image_size=SIZE)
+    photographs = synth.Photographs(photos, ["scenes/0.png", "scenes/1.png"])
+    rng, same = np.random.default_rng(2), np.random.default_rng(2)
+    image, mask, history = synth.manipulate(rng, "copymove", photographs, recipe)
+    host, _, _ = synth.manipulate(same, "untouched", photographs, recipe)
+    dx, dy = (int(row[2]) for row in history["place"])
+    assert history["place"] == [[1, 0, dx], [0, 1, dy]]
+    assert max(abs(dx), abs(dy)) >= 4
+    inner = cv2.erode(mask, np.ones((9, 9), np.uint8)) > 0
+    assert inner.any()
+    assert np.array_equal(image[inner], np.roll(host, (dy, dx), axis=(0, 1))[inner])
 
 
-def test_a_seed_gives_the_same_bytes_and_another_gives_others(photos, made, tmp_path):
-    again = synth.synthesise(photos, tmp_path / "again", 20, 9, 64, seed=5)
-    other = synth.synthesise(photos, tmp_path / "other", 20, 9, 64, seed=6)
-    files = sorted(p.relative_to(made) for p in made.rglob("*.[jp][pn]g"))
-    assert len(files) == 58
-    assert all((made / f).read_bytes() == (again / f).read_bytes() for f in files)
-    assert any((made / f).read_bytes() != (other / f).read_bytes() for f in files)
+def test_label_maps_give_the_regions(made, photos):
+    rows = [row for row in rows_of(made) if row["kind"] != "untouched"]
+    assert {"label 3", "random"} == {row["region"] for row in rows}
+    for row in rows:
+        if row["region"] != "random":
+            assert row.get("donor", row["host"]) != "scenes/4.png"
+    square = np.zeros((80, 110), np.int32)
+    square[10:30, 10:40] = 7
+    square[50:, 80:] = 2  # cut off by the frame
+    square[40:42, 10:90] = 5  # a splinter
+    square[15:20, 15:20] = 9  # a hole, smaller than asked for
+    (value, part), *more = synth.segments(square, (0.02, 0.2), whole=True)
+    assert (value, more) == (7, [])
+    assert part.sum() == 20 * 30
+    assert part[17, 17]
+    assert [value for value, _ in synth.segments(square, (0.02, 0.2), whole=False)] == [2, 7]
+
+
+def test_the_bytes_depend_on_the_seed_and_not_on_the_workers(photos, made, tmp_path):
+    again = synth.synthesise(photos, tmp_path / "again", **MANY, labels=photos, workers=2)
+    assert contents(again) == contents(made)
+    other = {**MANY, "seed": 6}
+    other = synth.synthesise(photos, tmp_path / "other", **other, labels=photos, workers=1)
+    assert contents(other) != contents(made)
 
 
 def test_an_image_depends_on_its_number_not_on_how_many_there_are(photos, made, tmp_path):
-    fewer = synth.synthesise(photos, tmp_path / "fewer", 20, 3, 64, seed=5)
-    files = sorted(p.relative_to(fewer) for p in (fewer / "train").rglob("*.jpg"))
-    assert all((made / f).read_bytes() == (fewer / f).read_bytes() for f in files)
+    fewer = {**MANY, "count": 10, "test_count": 3}
+    fewer = synth.synthesise(photos, tmp_path / "fewer", **fewer, labels=photos, workers=1)
+    whole = contents(made)
+    for name, data in contents(fewer).items():
+        assert name in ("settings.json", "manifest.jsonl") or whole[name] == data
 
 
-def test_a_finished_set_is_kept_and_an_unfinished_one_is_not_believed(photos, made, tmp_path):
+def test_an_image_is_made_again_from_its_row(photos, made):
+    for row in rows_of(made)[::7]:
+        image, mask = synth.remake(made, row, photos, photos)
+        folder = "Au" if row["kind"] == "untouched" else "Tp"
+        assert (made / row["side"] / folder / row["name"]).read_bytes() == image
+        if mask is None:
+            assert row["kind"] == "untouched"
+        else:
+            kept = made / row["side"] / "Gt" / row["name"].replace(".jpg", ".png")
+            assert kept.read_bytes() == mask
+
+
+def test_a_finished_set_is_left_alone(photos, made):
     before = {p: p.stat().st_mtime_ns for p in made.rglob("*")}
-    synth.synthesise(photos, made, 20, 9, 64, seed=5)
+    synth.synthesise(photos, made, **MANY, labels=photos, workers=1)
     assert before == {p: p.stat().st_mtime_ns for p in made.rglob("*")}
-    (tmp_path / "set.unfinished/train/Tp").mkdir(parents=True)
-    (tmp_path / "set.unfinished/train/Tp/splice_00000.jpg").write_bytes(b"half")
-    synth.synthesise(photos, tmp_path / "set", 4, 3, 64)
-    assert len(list((tmp_path / "set/train/Tp").iterdir())) == 4
-    assert not (tmp_path / "set.unfinished").exists()
+
+
+def test_a_killed_run_goes_on_where_it_was(photos, made, tmp_path, monkeypatch):
+    out, unfinished = tmp_path / "set", tmp_path / "set.unfinished"
+    write, written = synth.Maker.write, []
+
+    def killed(maker, folder, side, index):
+        if len(written) == 20:
+            raise KeyboardInterrupt
+        written.append((side, index))
+        return write(maker, folder, side, index)
+
+    monkeypatch.setattr(synth.Maker, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        synth.synthesise(photos, out, **MANY, labels=photos, workers=1)
+    assert not out.exists()
+    with open(unfinished / "journal.jsonl", "a") as file:
+        file.write('{"side": "train", "index": 16, "na')
+    kept = next((unfinished / "train/Tp").iterdir()).stat().st_mtime_ns
+    (unfinished / "train/Tp/splice_00037.jpg").write_bytes(b"half")
+
+    def counted(maker, folder, side, index):
+        written.append((side, index))
+        return write(maker, folder, side, index)
+
+    written.clear()
+    monkeypatch.setattr(synth.Maker, "write", counted)
+    synth.synthesise(photos, out, **MANY, labels=photos, workers=1)
+    assert len(written) == 50 - 16  # two chunks of eight were finished
+    assert kept in {p.stat().st_mtime_ns for p in (out / "train/Tp").iterdir()}
+    assert contents(out) == contents(made)
+    assert not unfinished.exists()
+
+
+def test_another_set_is_refused_and_kept(photos, made):
+    before = contents(made)
+    complaint = r"got count 41, seed 1, expected count 40, seed 5 as in .*settings\.json: this fold"
+    with pytest.raises(synth.SynthesisError, match=complaint):
+        synth.synthesise(photos, made, **{**MANY, "count": 41, "seed": 1}, labels=photos)
+    with pytest.raises(synth.SynthesisError, match="got other photographs or label maps, expected"):
+        synth.synthesise(photos, made, **MANY)
+    assert contents(made) == before
+
+
+def test_other_versions_keep_a_finished_set_and_do_not_go_on_with_another(
+    photos, made, tmp_path, monkeypatch
+):
+    unfinished = tmp_path / "set.unfinished"
+    shutil.copytree(made, unfinished)
+    monkeypatch.setattr(np, "__version__", "0.1")
+    synth.synthesise(photos, made, **MANY, labels=photos)
+    with pytest.raises(synth.SynthesisError, match=r"got numpy 0\.1, expected numpy .* as in"):
+        synth.synthesise(photos, tmp_path / "set", **MANY, labels=photos)
+    assert unfinished.is_dir()
+
+
+def test_a_folder_of_something_else_is_refused_and_kept(photos, tmp_path):
+    for name in ("mine", "later.unfinished"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.tex").write_text("years of work")
+        with pytest.raises(synth.SynthesisError, match="which holds other files, expected a fol"):
+            synth.synthesise(photos, tmp_path / name.split(".")[0], 4, 3, SIZE, workers=1)
+        assert (tmp_path / name / "thesis.tex").read_text() == "years of work"
+    (tmp_path / "empty").mkdir()
+    out = synth.synthesise(photos, tmp_path / "empty", 4, 3, SIZE, workers=1)
+    assert len(rows_of(out)) == 7
 
 
 @pytest.mark.parametrize("area", [0.05, 0.1, 0.15])
 def test_regions_have_the_area_asked_for(area):
     rng = np.random.default_rng(0)
-    areas = [synth.random_region(rng, 128, area).mean() for _ in range(40)]
+    areas = [synth.random_region(rng, (128, 96), area).mean() for _ in range(40)]
     assert np.mean(areas) == pytest.approx(area, rel=0.1)
 
 
-def test_too_few_photographs_is_one_clear_line(tmp_path):
-    with pytest.raises(synth.SynthesisError, match="got 0 usable photographs, expected at least 4"):
-        synth.synthesise(tmp_path, tmp_path / "out")
-    with pytest.raises(synth.SynthesisError, match=r"got .*nowhere, expected a folder"):
-        synth.synthesise(tmp_path / "nowhere", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+def test_a_place_holds_the_whole_region():
+    rng = np.random.default_rng(0)
+    region = synth.random_region(rng, (60, 80), 0.2)
+    for scale, angle in ((1, 0), (1.5, 30), (0.5, -70), (9, 10)):
+        place, used = synth._placed(rng, region, (50, 90), scale, angle)
+        assert used <= scale
+        moved = synth._warped_region(region, place, (50, 90))
+        assert moved.sum() == pytest.approx(region.sum() * used**2, rel=0.03)
+    moved = synth._warped_region(region, synth._placed(rng, region, (90, 90), 1, 0)[0], (90, 90))
+    assert moved.sum() == region.sum()
+
+
+def test_large_photographs_are_seen_in_part_and_small_ones_never_enlarged():
+    rng, recipe = np.random.default_rng(0), synth.Recipe()
+    for _ in range(20):
+        crop = synth.random_crop(rng, (3000, 4000), recipe)
+        assert 384 <= crop.width <= 768
+        assert (crop.out_height, crop.out_width) == (288, 384)
+        crop = synth.random_crop(rng, (200, 150), recipe)
+        assert (crop.height, crop.out_height, crop.out_width) == (200, 200, 150)
+
+
+def test_unusable_input_is_one_clear_line(photos, tmp_path):
+    out = tmp_path / "out"
+    for complaint, options in (
+        ("got 0 usable photographs, expected at least 4", {"photos": tmp_path}),
+        ("got .*nowhere, expected a folder", {"photos": tmp_path / "nowhere"}),
+        ("got .*nowhere, expected a folder of label maps", {"labels": tmp_path / "nowhere"}),
+        ("got no label map in .* for any of 8 usable", {"labels": tmp_path}),
+        ("got 0 as count, expected at least 1", {"count": 0}),
+        ("got 0 as image size, expected at least 32", {"image_size": 0}),
+        ("got 0 as number of workers, expected at least 1", {"workers": 0}),
+    ):
+        with pytest.raises(synth.SynthesisError, match=complaint) as error:
+            synth.synthesise(**{"photos": photos, "out": out, "image_size": SIZE, **options})
+        assert "\n" not in str(error.value)
+    (tmp_path / "maps/scenes").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "maps/scenes/0.png"), np.ones((9, 9), np.uint8))
+    complaint = r"got 9x9 pixels in the label map .*0\.png, expected the 70x110"
+    with pytest.raises(synth.SynthesisError, match=complaint):
+        synth.synthesise(photos, out, image_size=SIZE, labels=tmp_path / "maps")
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_photographs_that_cannot_be_decoded_are_passed_over(photos):
+    photographs = synth.Photographs(photos, ["truncated.png", "scenes/1.png"])
+    rng = np.random.default_rng(0)
+    assert {photographs.draw(rng)[0] for _ in range(9)} == {"scenes/1.png"}
+    with pytest.raises(synth.SynthesisError, match="no photograph that can be decoded among 1"):
+        photographs.draw(rng, but="scenes/1.png")
+
+
+def test_real_photographs_with_label_maps(shared, tmp_path):
+    photos, labels = shared("photos/BSDS500"), shared("photos/BSDS500_seg")
+    some = tmp_path / "photos"
+    some.mkdir()
+    for path in sorted(photos.iterdir())[:12]:
+        (some / path.name).symlink_to(path)
+    out = synth.synthesise(some, tmp_path / "set", 20, 3, labels=labels, workers=1)
+    rows = rows_of(out)
+    assert all(sorted(row["size"]) == [256, 384] for row in rows)
+    regions = [row["region"] for row in rows if row["kind"] != "untouched"]
+    assert sum(region != "random" for region in regions) > len(regions) / 2
