@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .build import QMANetConfig, assemble, build_qma_net
 from .losses import mask_and_edge_losses
 from .modeling.precision import widen
+from .modeling.qma_net import image_score
 from .weights import (
     CONFIG_KEY,
     config_from_extra_state,
@@ -122,17 +123,6 @@ class QMANet(nn.Module):
         if prefix + CONFIG_KEY not in state_dict:
             config_from_extra_state(None, "state dict")  # raises, naming the flags
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-def image_score(pred_mask: Tensor, shape_mask: Tensor | None = None, share: float = 0.01) -> Tensor:
-    """Score of an image: the mean of its most suspicious pixels (SPEC 3.13, not in the paper).
-
-    Shapes: ``(B, 1, H, W)`` in 0..1 to ``(B,)``.
-    """
-    if shape_mask is not None:
-        pred_mask = pred_mask * shape_mask
-    pixels = pred_mask.flatten(1)
-    return pixels.topk(max(1, int(share * pixels.shape[1])), dim=1).values.mean(dim=1)
 
 
 def attention_flops(inputs, outputs) -> int:

@@ -104,6 +104,7 @@ def assemble(config: QMANetConfig) -> QMANetModel:
         ],
         edge_heads=[ESM(channels[i]) for i in levels],
         decoder=QMFD(channels, decoded, config.decoder, config.query_count),
+        config=config,
     )
 
 

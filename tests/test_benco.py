@@ -112,7 +112,7 @@ def test_padding_does_not_enter_loss_or_score(tiny_qmanet):
 
 
 def test_image_score_is_the_mean_of_the_top_percent():
-    from qma_net.benco import image_score
+    from qma_net.modeling.qma_net import image_score
 
     mask = torch.zeros(2, 1, 20, 20)  # 400 pixels: the top 4
     mask[0, 0, 0, :6] = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..hub import HubMixin
+
 SMALLEST_SIDE = 32
 STRIDE = 32
 
@@ -24,7 +26,7 @@ class QMANetOutput:
     edge_logits: list[Tensor]
 
 
-class QMANetModel(nn.Module):
+class QMANetModel(nn.Module, HubMixin):
     """Query-driven Multi-stage Alternating feature extraction and interaction Network.
 
     Built by :func:`qma_net.build_qma_net` from its parts: the noise view (MNFM), two encoders
@@ -33,7 +35,7 @@ class QMANetModel(nn.Module):
     the decoder (QMFD).
 
     Shapes: ImageNet-normalised ``(B, 3, H, W)``, any H and W from 32 up, to
-    :class:`QMANetOutput`.
+    :class:`QMANetOutput`. ``config`` is what it was built from.
     """
 
     def __init__(
@@ -47,8 +49,10 @@ class QMANetModel(nn.Module):
         query_mlps: list[nn.Module],
         edge_heads: list[nn.Module],
         decoder: nn.Module,
+        config=None,
     ):
         super().__init__()
+        self.config = config
         self.noise_view = noise_view
         self.rgb_backbone = rgb_backbone
         self.noise_backbone = noise_backbone
@@ -63,7 +67,7 @@ class QMANetModel(nn.Module):
         _require_usable(image)
         size = image.shape[2:]
         r, n = _padded(image, self.noise_view(image))  # R_0, N_0: (B, 3, H', W')
-        q_init = self.tamper_queries(len(image))  # Q_tag: (B, query_count, C_1)
+        q_init = self.tamper_queries(image.shape[0])  # Q_tag: (B, query_count, C_1)
         triplets, edges = [], []
         for gae, lae, dfcm, mfam, mlp, esm in zip(
             self.rgb_backbone.stages,
@@ -112,3 +116,14 @@ def to_image_size(logits: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
     padded = (height + -height % STRIDE, width + -width % STRIDE)
     full = F.interpolate(logits, padded, mode="bilinear", align_corners=False)
     return full[..., :height, :width]
+
+
+def image_score(mask: Tensor, shape_mask: Tensor | None = None, share: float = 0.01) -> Tensor:
+    """Score of an image: the mean of its most suspicious pixels (SPEC 3.13, not in the paper).
+
+    Shapes: probabilities ``(B, 1, H, W)`` to ``(B,)``; ``shape_mask`` is 0 on padding.
+    """
+    if shape_mask is not None:
+        mask = mask * shape_mask
+    pixels = mask.flatten(1)
+    return pixels.topk(max(1, int(share * pixels.shape[1])), dim=1).values.mean(dim=1)

@@ -1,0 +1,262 @@
+"""From a photograph to a mask: sizes, tiles, directories, the command, the exported graph."""
+
+import csv
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from conftest import photograph
+from qma_net import QMANetPredictor
+from qma_net.modeling.qma_net import QMANetModel, QMANetOutput
+from qma_net.photograph import PhotographError
+from qma_net.predictor import tiled
+from qma_net.weights import WeightsError
+from test_photograph import broken_files
+
+
+@pytest.fixture
+def predictor(build_tiny):
+    torch.manual_seed(0)
+    return QMANetPredictor(build_tiny(), image_size=96)
+
+
+def test_a_photograph_at_its_own_size(predictor):
+    prediction = predictor.predict(photograph(70, 130))
+    assert prediction.mask.shape == prediction.binary.shape == (70, 130)
+    assert prediction.mask.dtype == np.float32
+    assert 0 <= prediction.mask.min() <= prediction.mask.max() <= 1
+    assert (prediction.binary == (prediction.mask > 0.5)).all()
+    assert prediction.overlay().shape == (70, 130, 3)
+    assert 0 <= prediction.score <= 1
+
+
+def test_it_is_what_benco_s_loader_and_our_model_say(predictor, tmp_path):
+    """Resized and normalised as in training: the same mask within rounding."""
+    from IMDLBenCo.datasets import JsonDataset
+
+    path = tmp_path / "a.png"
+    Image.fromarray(photograph(70, 130)).save(path)
+    (tmp_path / "l.json").write_text(json.dumps([[str(path), "Negative"]]))
+    item = JsonDataset(str(tmp_path / "l.json"), is_resizing=True, output_size=(96, 96))[0]
+    with torch.no_grad():
+        mask = predictor.model(item["image"][None]).mask_logits.sigmoid()[0, 0].numpy()
+    expected = cv2.resize(mask, (130, 70), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_allclose(predictor.predict(path).mask, expected, atol=1e-5)
+
+
+def test_native_does_not_resize(predictor):
+    image = photograph(70, 101)
+    with torch.no_grad():
+        from qma_net.predictor import normalised
+
+        logits = predictor.model(normalised(image)).mask_logits
+    np.testing.assert_allclose(
+        predictor.predict(image, native=True).mask, logits.sigmoid()[0, 0].numpy(), atol=1e-6
+    )
+    with pytest.raises(PhotographError, match="expected at least 32x32 at its own size"):
+        predictor.predict(photograph(20, 60), native=True)
+    assert predictor.predict(photograph(20, 60)).mask.shape == (20, 60)
+
+
+def test_tta_is_the_mean_over_the_mirror_images(predictor):
+    image = photograph(64, 64)
+    looks = []
+    for flip in ((), (1,), (0,), (0, 1)):
+        turned = np.ascontiguousarray(np.flip(image, flip))
+        looks.append(np.flip(predictor.predict(turned, native=True).mask, flip))
+    got = predictor.predict(image, native=True, tta=True).mask
+    np.testing.assert_allclose(got, np.mean(looks, axis=0), atol=1e-6)
+
+
+def test_a_batch_is_a_list(predictor):
+    photos = [photograph(40, 50, 1), photograph(60, 40, 2)]
+    got = predictor.predict(photos, threshold=0.3)
+    assert [one.mask.shape for one in got] == [(40, 50), (60, 40)]
+    assert (got[0].binary == (predictor.predict(photos[0]).mask > 0.3)).all()
+
+
+# --- tiles ---------------------------------------------------------------------------------
+
+
+def ramp_image(height, width):
+    """Smooth in both directions, and a function of the position alone."""
+    y, x = np.mgrid[:height, :width]
+    value = 0.5 + 0.25 * np.sin(x / 90) + 0.25 * np.cos(y / 70)
+    return (255 * value).astype(np.uint8)[..., None].repeat(3, axis=2)
+
+
+def test_what_fits_in_one_tile_is_looked_at_as_it_is(predictor):
+    image = photograph(80, 96)
+    small = QMANetPredictor(predictor.model, tile=96, overlap=32)
+    large = QMANetPredictor(predictor.model, tile=512, overlap=32)
+    assert (small.predict(image, native=True).mask == large.predict(image, native=True).mask).all()
+
+
+def test_tiles_cover_everything_and_agree_where_looks_agree():
+    """A look that depends on the pixel alone is reproduced wherever tiles lie."""
+    image = ramp_image(210, 333)
+
+    def look(pixels):
+        assert max(pixels.shape) <= 100
+        return pixels[..., 0] / np.float32(255)
+
+    np.testing.assert_allclose(tiled(image, look, 100, 40), image[..., 0] / 255, atol=1e-6)
+
+
+def test_no_border_shows_where_looks_differ():
+    """Every tile says something else; the blend steps by no more than the ramps' slope."""
+    levels = iter(np.random.default_rng(0).random(100))
+
+    def look(pixels):
+        return np.full(pixels.shape[:2], next(levels), np.float32)
+
+    mask = tiled(ramp_image(400, 400), look, 160, 80)
+    steps = max(np.abs(np.diff(mask, axis=0)).max(), np.abs(np.diff(mask, axis=1)).max())
+    assert 0 < steps < 2 / 80
+    assert mask.std() > 0.1
+
+
+# --- directories ---------------------------------------------------------------------------
+
+
+def test_round_trip_is_bitwise(predictor, tmp_path):
+    predictor.model.save_pretrained(tmp_path / "model")
+    names = sorted(path.name for path in (tmp_path / "model").iterdir())
+    assert names == ["README.md", "config.json", "model.safetensors"]
+    again = QMANetPredictor.from_pretrained(tmp_path / "model", device="cpu", image_size=96)
+    assert again.model.config == predictor.model.config
+    state = again.model.state_dict()
+    assert all((state[k] == v).all() for k, v in predictor.model.state_dict().items())
+    image = photograph(50, 60)
+    assert (again.predict(image).mask == predictor.predict(image).mask).all()
+    card = (tmp_path / "model/README.md").read_text()
+    assert "library_name: qma-net" in card
+    assert "image-manipulation-localization" in card
+
+
+def test_a_checkpoint_of_benco_s_trainer_converts(tmp_path, capsys):
+    from qma_net.benco import QMANet
+    from qma_net.cli import main
+
+    with pytest.warns(UserWarning, match="random backbones"):
+        model = QMANet(size="tiny", views="srm,bayar")
+    checkpoint = tmp_path / "checkpoint-3.pth"
+    optimizer = {"state": {0: torch.zeros(10**6)}}
+    torch.save({"model": model.state_dict(), "optimizer": optimizer, "epoch": 3}, checkpoint)
+    main(["convert", str(checkpoint), "--out", str(tmp_path / "out")])
+    assert (tmp_path / "out/model.safetensors").stat().st_size < checkpoint.stat().st_size - 3e6
+    image = photograph(50, 60)
+    masks = [
+        QMANetPredictor.from_pretrained(path, device="cpu").predict(image, native=True).mask
+        for path in (checkpoint, tmp_path / "out")
+    ]
+    assert (masks[0] == masks[1]).all()
+
+
+def test_what_is_no_model_is_one_clear_line(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign/config.json").write_text('{"hidden_size": 3}')
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half/config.json").write_text('{"size": "tiny", "views": "srm"}')
+    for path, match in (
+        (tmp_path / "empty", "without config.json"),
+        (tmp_path / "foreign", "expected the configuration of a QMA-Net"),
+        (tmp_path / "half", "expected the weights that belong to its config"),
+        (tmp_path / "absent.pth", "there is no such file"),
+        ("nobody/nothing", "expected a checkpoint, a directory of save_pretrained or a hub id"),
+    ):
+        with pytest.raises(WeightsError, match=match) as raised:
+            QMANetPredictor.from_pretrained(path)
+        assert "\n" not in str(raised.value)
+
+
+# --- the command ---------------------------------------------------------------------------
+
+
+def test_the_command_reports_bad_files_and_goes_on(predictor, tmp_path, capsys):
+    from qma_net.cli import main
+
+    predictor.model.save_pretrained(tmp_path / "model")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    reasons = broken_files(photos)
+    Image.fromarray(photograph(50, 60)).save(photos / "good.png")
+    Image.fromarray(photograph(30, 40)).save(photos / "good.tif")
+    out = tmp_path / "out"
+    files = [str(photos / name) for name in reasons if name != "folder.jpg"]
+    with pytest.raises(SystemExit) as ended:
+        main(
+            ["predict", str(photos / "good.*"), *files, "--checkpoint", str(tmp_path / "model")]
+            + ["--out", str(out)]
+        )
+    assert ended.value.code == 1
+    errors = capsys.readouterr().err
+    with open(out / "predictions.csv") as file:
+        rows = {row["file"]: row for row in csv.DictReader(file)}
+    assert len(rows) == 2 + len(files)
+    for name in reasons.keys() - {"folder.jpg"}:
+        assert rows[str(photos / name)]["error"] in errors
+        assert rows[str(photos / name)]["score"] == ""
+    row = rows[str(photos / "good.tif")]
+    assert (row["mask"], row["overlay"]) == ("good_2_mask.png", "good_2_overlay.png")
+    assert (row["width"], row["height"]) == ("40", "30")
+    mask = np.asarray(Image.open(out / "good_mask.png"))
+    assert mask.shape == (50, 60)
+    assert float(row["score"]) > 0
+    pngs = {f"good{number}_{kind}.png" for number in ("", "_2") for kind in ("mask", "overlay")}
+    assert {path.name for path in out.iterdir()} == {"predictions.csv", *pngs}
+
+
+def test_a_model_that_knows_nothing_must_be_asked_for_by_name(tmp_path, capsys):
+    from qma_net.cli import main
+
+    Image.fromarray(photograph(64, 64)).save(tmp_path / "a.png")
+    with pytest.raises(SystemExit):
+        main(["predict", str(tmp_path / "a.png"), "--out", str(tmp_path / "out")])
+    assert "--checkpoint" in capsys.readouterr().err
+    flags = ["--out", str(tmp_path / "out"), "--checkpoint", "random", "--device", "cpu"]
+    main(["predict", str(tmp_path / "a.png"), *flags])
+    assert "RANDOM WEIGHTS" in capsys.readouterr().err
+    assert "RANDOM WEIGHTS" in (tmp_path / "out/predictions.csv").read_text()
+
+
+# --- ONNX ----------------------------------------------------------------------------------
+
+
+def test_onnx_agrees_on_three_sizes_and_a_photograph(build_tiny, noiseprint_file, tmp_path):
+    pytest.importorskip("onnxruntime", reason="the export tools are not installed")
+    import onnxruntime
+
+    from qma_net.export import export_onnx
+
+    Image.fromarray(photograph(100, 150)).save(tmp_path / "a.jpg")
+    model = build_tiny(views="srm,bayar,noiseprint", noiseprint_weights=str(noiseprint_file))
+    line = export_onnx(model, tmp_path / "model.onnx", [tmp_path / "a.jpg"])
+    assert "1x3x64x64, 2x3x96x160, 1x3x256x192, 1x3x96x128" in line
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    (image,) = session.get_inputs()
+    assert image.shape[1] == 3
+    assert all(isinstance(image.shape[d], str) for d in (0, 2, 3))
+    assert {"tensor(float)"} == {io.type for io in (image, *session.get_outputs())}
+
+
+def test_a_graph_that_differs_is_not_left_behind(tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime", reason="the export tools are not installed")
+    from qma_net import export
+
+    class Constant(QMANetModel):
+        def __init__(self):
+            torch.nn.Module.__init__(self)
+
+        def forward(self, image):
+            return QMANetOutput(image[:, :1] * 0.5, [])
+
+    monkeypatch.setattr(export, "_difference", lambda *_: 0.5)
+    with pytest.raises(export.ExportError, match=r"expected at most 0\.001"):
+        export.export_onnx(Constant(), tmp_path / "x.onnx")
+    assert list(tmp_path.iterdir()) == []
