@@ -21,9 +21,9 @@ import torch
 from tqdm import tqdm
 
 from .data.synth import KINDS, Recipe, synthesise
+from .evaluate import Settings, evaluate, read_rows
 from .files import written_beside
-from .modeling.noise import IMAGENET_MEAN, IMAGENET_STD
-from .weights import load_checkpoint, read_checkpoint
+from .weights import read_checkpoint
 
 # The sharp photographs that ship inside the packages. Left out: one of a stereo pair, which would
 # lend pixels to both sides, and frames that are blurred or mostly black (clock, moon, retina).
@@ -64,6 +64,7 @@ DEMO_RECIPE = Recipe(
 )
 
 SIZE_FLAGS = ["--model", "QMANet", "--size", "b0", "--views", "srm,bayar"]
+RESULT_COLUMNS = ("name", "kind", "f1", "f1_everything", "iou", "auc", "score")
 ATTACKS = {
     "GaussianBlur": "kernel size (pixels)",
     "GaussNoise": "variance (BenCo's parameter)",
@@ -86,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
     checkpoint = train(out, data, args)
     test(out, lists, checkpoint, args)
     attack(out, lists["splice"], checkpoint, args)
-    report(out, data, checkpoint)
+    report(out, data / "test_sets.json", checkpoint, args)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -230,48 +231,41 @@ def run_benco(script, title, folder: Path, flags, args, units: int) -> None:
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} [{elapsed} gone, {remaining} left]"
 
 
-def report(out: Path, data: Path, checkpoint: Path) -> None:
+def report(out: Path, test_sets: Path, checkpoint: Path, args: argparse.Namespace) -> None:
     """Writes results.csv, results.md, grid.png and robustness.png, and prints the table."""
-    rows, pictures = predict(data, checkpoint)
+    exact = out / "evaluation"
+    settings = Settings("resize", args.image_size, batch_size=8)
+    evaluate([checkpoint], [test_sets], exact, settings, workers=0, save_masks="npy")
+    rows = results(exact)
     with open(out / "results.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer = csv.DictWriter(file, RESULT_COLUMNS, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
     table = results_table(rows, benco_means(out / "test"))
     (out / "results.md").write_text(table)
-    _draw_grid(pictures, out / "grid.png")
+    _draw_grid(rows, out / "grid.png")
     _draw_robustness(robustness(out / "robust"), out / "robustness.png")
     print(f"\n{table}\n{out}: results.md, results.csv, grid.png, robustness.png, checkpoint/")
 
 
-def predict(data: Path, checkpoint: Path) -> tuple[list[dict], list[tuple]]:
-    """Per-image F1 on the test set, every image of it, and all pictures."""
-    import cv2
-
-    model = load_checkpoint(checkpoint).eval()
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
-    rows, pictures = [], []
-    for path in tqdm(sorted((data / "test/Tp").iterdir()), desc="predictions", unit="image"):
-        image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
-        truth = cv2.imread(str(data / "test/Gt" / f"{path.stem}.png"), cv2.IMREAD_GRAYSCALE) > 127
-        pixels = torch.from_numpy(image).permute(2, 0, 1) / 255  # (3, H, W)
-        with torch.no_grad():
-            mask = model(((pixels - mean) / std)[None]).mask_logits.sigmoid()[0, 0].numpy()
-        rows.append(
-            {
-                "name": path.name,
-                "kind": path.stem.split("_")[0],
-                "f1": pixel_f1(mask > 0.5, truth),
-                "f1_everything": pixel_f1(np.ones_like(truth), truth),
-            }
-        )
-        pictures.append((rows[-1], image, truth, mask))
-    return rows, pictures
+def results(exact: Path) -> list[dict]:
+    """The rows of ``qma-net evaluate``, with the F1 of marking everything and the mask's path."""
+    rows = []
+    for kind in KINDS:
+        masks = sorted((exact / f"{kind}_masks").iterdir())
+        for row, mask in zip(read_rows(exact / f"{kind}.csv"), masks, strict=True):
+            area = float(read_truth(row).mean())
+            everything = {"kind": kind, "f1_everything": 2 * area / (1 + area), "mask": mask}
+            rows.append({**row, **everything})
+    return rows
 
 
-def pixel_f1(marked: np.ndarray, truth: np.ndarray) -> float:
-    """F1 of a binary mask, ``2 TP / (marked + true)``."""
-    return float(2 * (marked & truth).sum() / (marked.sum() + truth.sum()))
+def read_truth(row: dict) -> np.ndarray:
+    """Bool ``(H, W)``, True on manipulated pixels."""
+    from PIL import Image
+
+    image = Path(row["path"])
+    return np.asarray(Image.open(image.parents[1] / "Gt" / f"{image.stem}.png")) > 127
 
 
 def benco_means(folder: Path) -> dict[str, float]:
@@ -312,19 +306,20 @@ def robustness(folder: Path) -> dict[str, list[tuple[float, float]]]:
     return {attack: sorted(points) for attack, points in curves.items()}
 
 
-def _draw_grid(pictures: list[tuple], path: Path, per_kind: int = 5) -> None:
+def _draw_grid(rows: list[dict], path: Path, per_kind: int = 5) -> None:
     from matplotlib.figure import Figure
+    from PIL import Image
 
     chosen = []
     for kind in KINDS:
-        of_kind = [picture for picture in pictures if picture[0]["kind"] == kind]
+        of_kind = [row for row in rows if row["kind"] == kind]
         chosen += [of_kind[i] for i in np.linspace(0, len(of_kind) - 1, per_kind).astype(int)]
     figure = Figure(figsize=(1.5 * len(chosen), 4.6), layout="constrained")
     axes = figure.subplots(3, len(chosen))
-    for column, (row, image, truth, mask) in enumerate(chosen):
-        axes[0, column].imshow(image)
-        axes[1, column].imshow(truth, cmap="gray", vmin=0, vmax=1)
-        axes[2, column].imshow(mask, cmap="gray", vmin=0, vmax=1)
+    for column, row in enumerate(chosen):
+        axes[0, column].imshow(Image.open(row["path"]))
+        axes[1, column].imshow(read_truth(row), cmap="gray", vmin=0, vmax=1)
+        axes[2, column].imshow(np.load(row["mask"]), cmap="gray", vmin=0, vmax=1)
         axes[0, column].set_title(row["kind"], fontsize=9)
         axes[2, column].set_xlabel(f"F1 {row['f1']:.2f}", fontsize=9)
     for axis, name in zip(axes[:, 0], ("image", "truth", "prediction"), strict=True):

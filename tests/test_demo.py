@@ -87,14 +87,6 @@ def test_a_failing_script_shows_the_end_of_its_log(tmp_path):
         demo.run_benco("train", "training", tmp_path / "x", ["--nonsense"], args, 1)
 
 
-def test_pixel_f1_by_hand():
-    truth = np.zeros((10, 10), bool)
-    truth[:2] = True  # 20 of 100 pixels
-    assert demo.pixel_f1(np.ones_like(truth), truth) == pytest.approx(2 * 20 / 120)
-    assert demo.pixel_f1(truth, truth) == 1
-    assert demo.pixel_f1(~truth, truth) == 0
-
-
 def test_packaged_photographs_are_there_and_real(tmp_path):
     folder = demo.packaged_photographs(tmp_path)
     photos = sorted(folder.iterdir())

@@ -158,31 +158,6 @@ def test_a_finished_set_is_kept_and_another_is_refused(work, alone, capsys):
     assert (alone / "Mixed.json").read_bytes() == before
 
 
-def test_a_stopped_run_continues(work, alone, monkeypatch):
-    """Killed after three batches; the next run computes the other two only."""
-    seen = []
-
-    def judge(subject, images, batch, settings):
-        if stop and len(seen) == 3:
-            raise KeyboardInterrupt
-        seen.append(batch["index"].tolist())
-        return real(subject, images, batch, settings)
-
-    real, stop = ev.judge, True
-    monkeypatch.setattr(ev, "judge", judge)
-    where = [work / "checkpoint-0.pth"], [work / "sets.json"], work / "stopped"
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(*where, SMALL, workers=0)
-    assert not (work / "stopped/Mixed.json").exists()
-    rows = work / "stopped/.Mixed.unfinished/0.jsonl"
-    rows.write_text(rows.read_text() + '\n{"index": 9, "na')  # the line it was killed on
-    stop = False
-    evaluate(*where, SMALL, workers=0)
-    assert seen == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
-    assert (work / "stopped/Mixed.csv").read_bytes() == (alone / "Mixed.csv").read_bytes()
-    assert sorted(p.name for p in (work / "stopped").iterdir()) == ["Mixed.csv", "Mixed.json"]
-
-
 class Answer(torch.nn.Module):
     """A model of the registry that has no image-level head and answers as it is told."""
 
@@ -210,6 +185,33 @@ def registered(tmp_path, monkeypatch):
     monkeypatch.setitem(MODELS.module_dict, "Answer", Answer)
     torch.save({"model": Answer().state_dict()}, tmp_path / "answer.pth")
     return tmp_path / "answer.pth"
+
+
+def test_a_stopped_run_continues(work, registered, tmp_path, monkeypatch):
+    """Killed after three batches; the next run computes the other two only."""
+    seen = []
+
+    def judge(subject, images, batch, settings):
+        if stop and len(seen) == 3:
+            raise KeyboardInterrupt
+        seen.append(batch["index"].tolist())
+        return real(subject, images, batch, settings)
+
+    real, stop = ev.judge, True
+    monkeypatch.setattr(ev, "judge", judge)
+    where = [registered], [work / "sets.json"], tmp_path / "stopped", SMALL, "Answer"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(*where, workers=0)
+    assert not (tmp_path / "stopped/Mixed.json").exists()
+    rows = tmp_path / "stopped/.Mixed.unfinished/0.jsonl"
+    rows.write_text(rows.read_text() + '\n{"index": 9, "na')  # the line it was killed on
+    stop = False
+    evaluate(*where, workers=0)
+    assert seen == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
+    evaluate(where[0], where[1], tmp_path / "whole", *where[3:], workers=0)
+    files = [(tmp_path / f"{run}/Mixed.csv").read_bytes() for run in ("stopped", "whole")]
+    assert files[0] == files[1]
+    assert sorted(p.name for p in (tmp_path / "stopped").iterdir()) == ["Mixed.csv", "Mixed.json"]
 
 
 # pixel_f1, permute_f1, iou, auc, authentic_marked, image_accuracy (3 of 10 are authentic)

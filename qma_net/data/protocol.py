@@ -1,0 +1,132 @@
+"""BenCo's training and test JSONs of a protocol, from the templates and what is there.
+
+Protocol-CAT trains on seven lists of equal weight, as BenCo 0.1.45 ships them and as they make up
+the paper's four datasets: CASIAv2, FantasticReality, IMD2020 and TampCOCO's sp, cm, bcm and bcmc.
+An older list in BenCo's repository has an eighth, compRAISE, and its documents speak of nine lists
+of 1800: neither is ours, as the paper's Table 3 has no compRAISE and nothing names a ninth.
+Protocol-MVSS trains on CASIAv2 alone and tests on BenCo's five other sets.
+"""
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..files import config_path, write_text
+from .listing import ListingError, read_listings
+from .published import DATASETS
+
+SAMPLES = 1840  # of each list in an epoch, BenCo's BalancedDataset
+
+# Templates of training and testing, and what is to be said about the protocol.
+PROTOCOLS = {
+    "cat": (
+        "protocol_cat.json",
+        "test_sets.json",
+        "Protocol-CAT here: seven lists, as BenCo 0.1.45 ships them and as they make up the "
+        "paper's four training sets. BenCo's repository once listed an eighth (compRAISE) and its "
+        "documents say nine of 1800; the paper's Table 3 has neither.",
+    ),
+    "mvss": (
+        "protocol_mvss.json",
+        "test_sets_mvss.json",
+        "Protocol-MVSS here: train on CASIAv2, test on the five others, as BenCo's scripts and "
+        "its issue 123 have it; the paper trains on Protocol-CAT only. One list, so all of "
+        f"CASIAv2 in every epoch: BenCo's BalancedDataset would take {SAMPLES} of it.",
+    ),
+}
+
+
+class ProtocolError(ValueError):
+    """A folder that holds none of a protocol's datasets; one line says what was expected."""
+
+
+@dataclass
+class Written:
+    """The files written, what each holds, and what is missing and what that means."""
+
+    train: Path | None
+    test: Path | None
+    about: str
+    found: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+    def text(self) -> str:
+        """What a person reads."""
+        lines = [self.about, *self.found]
+        lines += [f"MISSING {line}" for line in self.missing]
+        tests = "--test_data_path (training), --test_data_json (testing)"
+        for flag, file in (("--data_path", self.train), (tests, self.test)):
+            lines.append(f"{flag} {file}" if file else f"{flag}: not written, nothing is there")
+        return "\n".join(lines)
+
+
+def write_protocol(
+    name: str, root: str | os.PathLike, out: str | os.PathLike | None = None
+) -> Written:
+    """Writes the JSONs of protocol ``cat`` or ``mvss``, with absolute paths, of what is there.
+
+    Args:
+        name: ``"cat"`` or ``"mvss"``.
+        root: folder with the prepared datasets, each under its own name.
+        out: where to write, default ``root``.
+
+    Raises:
+        ProtocolError: when none of the protocol's datasets is under ``root``.
+    """
+    train_name, test_name, about = PROTOCOLS[name]
+    root = Path(root).resolve()
+    out = Path(out).resolve() if out is not None else root
+    written = Written(None, None, about)
+    rows = json.loads(config_path(train_name).read_text())
+    train, pairs = [], []
+    for kind, path in rows:
+        path = path.replace("ROOT", str(root))
+        meaning = "the model does not learn from it"
+        if len(rows) > 1:
+            share = f"{SAMPLES} of the {SAMPLES * len(rows)} images of an epoch"
+            meaning = f"{share} are gone: numbers are not comparable with the paper's"
+        found = _found(path, f"training, {meaning}", written)
+        if found is not None:
+            train.append([kind, path])
+            pairs += found
+    tests = {}
+    for key, path in json.loads(config_path(test_name).read_text()).items():
+        path = path.replace("ROOT", str(root))
+        if _found(path, f"test, no {key} row and an average over fewer sets", written) is not None:
+            tests[key] = path
+    if not train and not tests:
+        raise ProtocolError(
+            f"got --root {root}, expected prepared datasets in it, such as {root / 'CASIAv2'}: "
+            "qma-net data prepare makes them"
+        )
+    if train:
+        written.train = out / train_name
+        alone = [[str(pair.image), str(pair.mask)] for pair in pairs]
+        write_text(written.train, json.dumps(alone if len(rows) == 1 else train, indent=1))
+    if tests:
+        written.test = out / test_name
+        write_text(written.test, json.dumps(tests, indent=1))
+    return written
+
+
+def _found(path: str, meaning: str, written: Written) -> list | None:
+    """The pairs of a dataset, noted with the paper's count; ``None`` where it is not there."""
+    role = meaning.split(",")[0]
+    try:
+        (listing,) = read_listings(path)
+    except ListingError:
+        written.missing.append(f"{path}: {meaning}")
+        return None
+    if not listing.pairs:
+        written.missing.append(f"{path} (it is there, and empty): {meaning}")
+        return None
+    paper = DATASETS.get(listing.name)
+    count = f"{len(listing.pairs)} images"
+    if paper and listing.path.is_dir():
+        count += f" of the paper's {paper.tampered}"
+    unfinished = listing.path.is_dir() and (listing.path / "prepare.jsonl").is_file()
+    if unfinished and not (listing.path / "prepare.json").is_file():
+        written.missing.append(f"{path}: its data prepare was not finished, run it again")
+    written.found.append(f"{role}: {path}, {count}")
+    return list(listing.pairs)

@@ -1,0 +1,114 @@
+"""BenCo's JSONs of a protocol: what is there, and what it means that something is not."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import ROOT, photograph
+from qma_net import cli
+from qma_net.data.protocol import ProtocolError, write_protocol
+from qma_net.files import config_path
+
+
+def folder(path, count=2):
+    for part in ("Tp", "Gt"):
+        (path / part).mkdir(parents=True)
+    for i in range(count):
+        Image.fromarray(photograph(32, 32, i)).save(path / f"Tp/{i}.jpg")
+        mask = np.zeros((32, 32), np.uint8)
+        mask[8:16, 8:16] = 255
+        Image.fromarray(mask).save(path / f"Gt/{i}.png")
+    return [[str(path / f"Tp/{i}.jpg"), str(path / f"Gt/{i}.png")] for i in range(count)]
+
+
+def whole(root):
+    """Every dataset of both protocols, two images each."""
+    for name in ("CASIAv2", "IMD2020", "CASIAv1", "Columbia", "Coverage", "NIST16"):
+        folder(root / name)
+    for name in ("CocoGlide", "AutoSplice"):
+        folder(root / name)
+    rows = folder(root / "FantasticReality")
+    (root / "FantasticReality/FantasticReality.json").write_text(json.dumps(rows))
+    for part in ("sp", "cm", "bcm", "bcmc"):
+        rows = folder(root / "TampCOCO" / part)
+        (root / f"TampCOCO/{part}_COCO_list.json").write_text(json.dumps(rows))
+
+
+def test_cat_writes_seven_lists_that_benco_trains_on(tmp_path, capsys):
+    from IMDLBenCo.datasets import BalancedDataset
+
+    whole(tmp_path)
+    cli.main(["data", "protocol", "cat", "--root", str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert "seven lists" in printed
+    assert "compRAISE" in printed
+    assert f"training: {tmp_path}/CASIAv2, 2 images of the paper's 5123" in printed
+    written = tmp_path / "protocol_cat.json"
+    assert len(json.loads(written.read_text())) == 7
+    data = BalancedDataset(str(written), sample_number=3, is_resizing=True, output_size=(32, 32))
+    assert len(data) == 21
+    assert all(data[i]["label"] == 1 for i in range(21))
+    tests = json.loads((tmp_path / "test_sets.json").read_text())
+    assert len(tests) == 6
+    assert tests["Coverage"] == str(tmp_path / "Coverage")
+
+
+def test_what_is_missing_is_left_out_and_told(tmp_path, capsys):
+    whole(tmp_path)
+    (tmp_path / "TampCOCO/bcmc_COCO_list.json").unlink()
+    (tmp_path / "NIST16").rename(tmp_path / "elsewhere")
+    with pytest.raises(SystemExit) as done:
+        cli.main(["data", "protocol", "cat", "--root", str(tmp_path), "--out", str(tmp_path / "o")])
+    assert done.value.code == 1
+    printed = capsys.readouterr().out
+    gone = f"MISSING {tmp_path}/TampCOCO/bcmc_COCO_list.json: training, 1840 of the 12880 images"
+    assert gone in printed
+    assert f"MISSING {tmp_path}/NIST16: test, no NIST16 row" in printed
+    assert len(json.loads((tmp_path / "o/protocol_cat.json").read_text())) == 6
+    assert "NIST16" not in json.loads((tmp_path / "o/test_sets.json").read_text())
+
+
+def test_mvss_trains_on_the_whole_of_one_set(tmp_path):
+    from IMDLBenCo.datasets import JsonDataset
+
+    whole(tmp_path)
+    written = write_protocol("mvss", tmp_path)
+    data = JsonDataset(str(written.train), is_resizing=True, output_size=(32, 32))
+    assert len(data) == 2
+    assert data[1]["label"] == 1
+    assert list(json.loads(written.test.read_text())) == [
+        "CASIAv1",
+        "Columbia",
+        "Coverage",
+        "NIST16",
+        "IMD2020",
+    ]
+    assert written.missing == []
+
+
+def test_an_empty_or_unfinished_set_is_told(tmp_path):
+    whole(tmp_path)
+    (tmp_path / "Columbia/prepare.jsonl").write_text("{}")
+    folder(tmp_path / "more/CASIAv2", 0)
+    assert "was not finished" in write_protocol("mvss", tmp_path).text()
+    (tmp_path / "CASIAv2").rename(tmp_path / "old")
+    (tmp_path / "more/CASIAv2").rename(tmp_path / "CASIAv2")
+    written = write_protocol("mvss", tmp_path)
+    assert "it is there, and empty" in written.text()
+    assert written.train is None
+
+
+def test_nothing_at_all_is_an_error(tmp_path):
+    with pytest.raises(ProtocolError, match="expected prepared datasets"):
+        write_protocol("cat", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_templates_are_the_repository_s_files():
+    for name in ("protocol_cat", "protocol_mvss", "test_sets", "test_sets_mvss"):
+        file = ROOT / f"benco_configs/{name}.json"
+        assert config_path(file.name) == file
+    with pytest.raises(FileNotFoundError, match="expected it at"):
+        config_path("nothing.json")
