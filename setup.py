@@ -33,8 +33,11 @@ setup(
     package_dir=TRAVELLERS,
     package_data={"qma_net.benco_configs": ["*"], "qma_net.shell": ["*"]},
     install_requires=[
+        "huggingface_hub>=1",
         "numpy",
         "opencv-python-headless",
+        "pillow",
+        "safetensors",
         "torch>=2.9",
         "tqdm",
         "transformers>=5.10,<6",
@@ -44,6 +47,7 @@ setup(
         "benco": ["imdlbenco==0.1.45", "requests", "torch", "torchvision"],
         # Photographs to practise on, and pictures of the results.
         "demo": ["matplotlib", "scikit-image", "scikit-learn"],
+        "export": ["onnx", "onnxruntime", "onnxscript"],
         "dev": ["build", "pytest", "ruff"],
     },
     entry_points={"console_scripts": ["qma-net = qma_net.cli:main"]},
