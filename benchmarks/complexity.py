@@ -9,20 +9,19 @@ fused attention included. Random weights: counts do not depend on them.
 import warnings
 
 import torch
+import yaml
 from fvcore.nn import FlopCountAnalysis
 
 import qma_net.benco  # noqa: F401  (teaches fvcore to count fused attention)
 from qma_net.build import QMANetConfig, assemble
+from qma_net.files import config_path
 
 ABLATIONS = {
-    "w/o DFCM (Table 2)": {"dfcm_stages": "none"},
-    "DFCM at stage 4 only (Table 2)": {"dfcm_stages": "4"},
-    "level 4 decoded only (Table 2)": {"decode_levels": "4"},
-    "conv decoder (Table 2)": {"decoder": "conv"},
-    "MLP decoder (Table 2)": {"decoder": "mlp"},
-    "4 queries (Table 9)": {"query_count": 4},
-    "8 queries (Table 9)": {"query_count": 8},
-    "32 queries (Table 9)": {"query_count": 32},
+    **{
+        f"{entry['row']} (Table {entry['table']})": entry["flags"]
+        for entry in yaml.safe_load(config_path("ablations.yaml").read_text())
+        if entry["flags"]  # without: the default, above
+    },
     "without SRM": {"views": "bayar,noiseprint"},
     "without Bayar": {"views": "srm,noiseprint"},
     "without NoisePrint++": {"views": "srm,bayar"},

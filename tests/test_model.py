@@ -4,20 +4,19 @@ import re
 
 import pytest
 import torch
+import yaml
 
 from qma_net.build import SIZES, QMANetConfig, assemble, build_qma_net
+from qma_net.files import config_path
 from qma_net.losses import mask_and_edge_losses
 
 ABLATIONS = {
     "paper": {},
-    "without DFCM": {"dfcm_stages": "none"},
-    "DFCM at stage 4": {"dfcm_stages": "4"},
-    "decode level 4": {"decode_levels": "4"},
-    "conv decoder": {"decoder": "conv"},
-    "MLP decoder": {"decoder": "mlp"},
-    "4 queries": {"query_count": 4},
-    "8 queries": {"query_count": 8},
-    "32 queries": {"query_count": 32},
+    **{
+        entry["name"]: entry["flags"]
+        for entry in yaml.safe_load(config_path("ablations.yaml").read_text())
+        if entry["flags"]
+    },
     "SRM only": {"views": "srm"},
     "Bayar only": {"views": "bayar"},
 }

@@ -103,7 +103,7 @@ class Report:
                     more = len(group) - SHOWN_PER_PROBLEM
                     lines.append(f"  ... and {more} more (--json lists all)")
         lines.append(_counts_table(self.sets))
-            counts = ((len(self.errors), "error"), (len(self.warnings), "warning"))
+        counts = ((len(self.errors), "error"), (len(self.warnings), "warning"))
         lines.append(", ".join(f"{n} {word}{'s' * (n != 1)}" for n, word in counts))
         return "\n".join(lines)
 
