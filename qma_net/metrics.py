@@ -107,7 +107,7 @@ def bootstrap_interval(
     defined = np.array([value for value in values if value is not None])
     if not len(defined):
         return None
-    edges = np.percentile(_means(defined, seed), [50 * (1 - share), 50 * (1 + share)])
+    edges = np.percentile(resampled_means(defined, seed), [50 * (1 - share), 50 * (1 + share)])
     return [float(edge) for edge in edges]
 
 
@@ -125,7 +125,7 @@ def paired_bootstrap(
     if not pairs:
         return None
     differences = np.array([b - a for a, b in pairs])
-    means = _means(differences, seed)
+    means = resampled_means(differences, seed)
     other_side = min((means <= 0).mean(), (means >= 0).mean())
     return {
         "difference": float(differences.mean()),
@@ -135,7 +135,7 @@ def paired_bootstrap(
     }
 
 
-def _means(values: np.ndarray, seed: int) -> np.ndarray:
+def resampled_means(values: np.ndarray, seed: int) -> np.ndarray:
     """Means of :data:`DRAWS` resamples, a few at a time: memory stays small."""
     rng = np.random.default_rng(seed)
     n, at_once = len(values), max(1, 10**6 // len(values))

@@ -1,0 +1,60 @@
+"""``qma-net report``: every table and figure of the paper from result files alone.
+
+``results.py`` finds what there is, ``paper.py`` knows what the paper printed
+(``benco_configs/paper_tables.yaml``), ``tables.py`` puts one beside the other, ``layout.py`` writes
+tables, ``curves.py`` and ``figures.py`` draw, ``page.py`` puts all of it on one page.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["report"]
+
+
+def report(dirs: Sequence[str | os.PathLike], out: str | os.PathLike) -> list[Path]:
+    """Writes the page, and beside it ``tables/*.md``, ``tables/*.tex`` and ``figures/*.png``.
+
+    Args:
+        dirs: folders with results, searched to the bottom.
+        out: the HTML file.
+
+    Returns:
+        Everything written, the page last.
+
+    Raises:
+        ReportError: in one line, for folders without any result, or an ``out`` that is a folder.
+    """
+    from ..files import write_text
+    from .curves import draw_curves
+    from .layout import WRITERS
+    from .page import page
+    from .results import ReportError, collect
+    from .tables import all_tables
+
+    out = Path(out)
+    if out.is_dir() or out.suffix.lower() not in (".html", ".htm"):
+        raise ReportError(f"got --out {out}, expected the name of an HTML file: add report.html")
+    results = collect(dirs)
+    tables = all_tables(results)
+    written = []
+    for table in tables:
+        for suffix, write in WRITERS.items():
+            path = out.parent / "tables" / f"{table.key}.{suffix}"
+            write_text(path, write(table))
+            written.append(path)
+    figures = _paper_figures(results, out.parent / "figures")
+    figures += draw_curves(results.curves, out.parent / "figures", results.notes)
+    write_text(out, page(results, tables, figures, dirs))
+    return [*written, *(Path(figure.path) for figure in figures), out]
+
+
+def _paper_figures(results, folder: Path) -> list:
+    """The paper's figures, where what draws them is installed."""
+    try:
+        from .figures import draw_all
+    except ModuleNotFoundError as error:
+        if error.name != f"{__name__}.figures":
+            results.notes.append(f"{error.name} is not installed: no figures")
+        return []
+    return list(draw_all(results, folder))

@@ -1,0 +1,155 @@
+"""What the paper printed, read from ``benco_configs/``, and what its columns and rows mean."""
+
+import re
+from dataclasses import dataclass
+from functools import cache
+
+from ..data.published import DATASETS
+from ..files import config_path
+from .layout import DASH, MINUS, TIMES, Table
+
+
+def normalised(name: str) -> str:
+    """Letters and digits alone, in lower case: how names of models and datasets are compared."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+METRICS = {
+    "pixellevelf1": "pixel_f1",
+    "pixellevelf1score": "pixel_f1",
+    "pixellevelauc": "auc",
+    "pixelleveliou": "iou",
+    "permutef1": "permute_f1",
+    "f1": "pixel_f1",
+    "auc": "auc",
+    "iou": "iou",
+}
+SHORT = {
+    "cas": "CASIAv1",
+    "col": "Columbia",
+    "coi": "Columbia",
+    "cov": "Coverage",
+    "nist": "NIST16",
+}
+SETS = {**SHORT, **{normalised(name): name for name, one in DATASETS.items() if one.role == "test"}}
+ATTACKS = {"JC": "jpeg", "GB": "gaussian-blur", "GN": "gaussian-noise"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the paper's, by its heading and name."""
+
+    group: str
+    name: str
+
+    @property
+    def set(self) -> str | None:
+        """The test set; None for averages and for what is not about one."""
+        return SETS.get(normalised(self.name)) or SETS.get(normalised(self.group))
+
+    @property
+    def metric(self) -> str:
+        """The key in a result file; Tables 7 and 8 name theirs, pixel F1, in the title only."""
+        names = (normalised(self.name), normalised(self.group))
+        return next((METRICS[name] for name in names if name in METRICS), "pixel_f1")
+
+    @property
+    def attack(self) -> str | None:
+        return ATTACKS.get(self.name)
+
+    @property
+    def is_average(self) -> bool:
+        return self.name.lower() == "avg"
+
+
+@dataclass(frozen=True)
+class Published:
+    """One of the paper's tables, as ``paper_tables.yaml`` holds it."""
+
+    number: int
+    title: str
+    labels: tuple[str, ...]
+    groups: tuple[tuple[str, tuple[str, ...]], ...]
+    decimals: int
+    ours: str | None
+    rows: tuple[tuple[tuple[str, ...], tuple], ...]
+    notes: tuple[str, ...]
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        return tuple(Column(group, name) for group, names in self.groups for name in names)
+
+    @property
+    def our_cells(self) -> tuple:
+        return next(cells for labels, cells in self.rows if labels[0] == self.ours)
+
+    def averaged(self, column: Column) -> list[Column]:
+        """The columns that an average is of."""
+        return [one for one in self.columns if one.group == column.group and not one.is_average]
+
+    def new(self) -> Table:
+        groups = [(group, list(names)) for group, names in self.groups]
+        title = f"Table {self.number}: {self.title}"
+        return Table(f"table-{self.number}", title, self.labels, groups, notes=list(self.notes))
+
+    def show(self, value, sign: bool = False) -> str:
+        """A figure as the paper prints it."""
+        if value is None:
+            return DASH
+        if isinstance(value, str):
+            return value.replace("x", TIMES) if re.fullmatch(r"\d+x\d+", value) else value
+        return f"{value:{'+' if sign else ''}.{self.decimals}f}".replace("-", MINUS)
+
+
+@cache
+def published_tables() -> dict[int, Published]:
+    """The paper's ten tables by number."""
+    import yaml
+
+    tables = {}
+    for entry in yaml.safe_load(config_path("paper_tables.yaml").read_text()):
+        count = len(entry["labels"])
+        tables[entry["number"]] = Published(
+            number=entry["number"],
+            title=entry["title"],
+            labels=tuple(entry["labels"]),
+            groups=tuple((group, tuple(names)) for group, names in entry["columns"].items()),
+            decimals=entry["decimals"],
+            ours=entry["ours"],
+            rows=tuple((tuple(row[:count]), tuple(row[count:])) for row in entry["rows"]),
+            notes=tuple(entry.get("notes", ())),
+        )
+    return tables
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A row of Table 2 or 9 as flags of the model (``benco_configs/ablations.yaml``)."""
+
+    name: str
+    table: int
+    row: str
+    flags: dict
+
+
+def read_ablations() -> list[Ablation]:
+    """The settings of Tables 2 and 9."""
+    import yaml
+
+    entries = yaml.safe_load(config_path("ablations.yaml").read_text())
+    keys = ("name", "table", "row", "flags")
+    return [Ablation(*(entry.get(key) for key in keys)) for entry in entries]
+
+
+def paper_set(name: str) -> str | None:
+    """The paper's test set that a name in a result file means."""
+    return SETS.get(normalised(name))
+
+
+@cache
+def paper_levels() -> dict[str, list[int]]:
+    """The levels of every attack in ``robustness.yaml``."""
+    import yaml
+
+    entries = yaml.safe_load(config_path("robustness.yaml").read_text())
+    return {entry["name"]: entry["levels"] for entry in entries}

@@ -1,0 +1,409 @@
+"""What a report is made of: result files found in folders, and which run each belongs to.
+
+A run is one checkpoint under one set of settings. Files are known by what they hold, not by where
+they lie: the results of ``evaluate`` and ``robust`` by their ``header``, the report of ``data
+prepare``, what ``data check --json`` printed, BenCo's complexity logs by name (``complexity*.txt``
+or ``.log``), and the curves of BenCo's logs.
+"""
+
+import ast
+import json
+import math
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from ..build import QMANetConfig
+from ..evaluate import SEED, read_rows
+from ..metrics import resampled_means as resampled_means
+from ..metrics import bootstrap_interval
+from .paper import normalised, paper_set
+
+# The settings that Tables 2 and 9 vary; whatever else differs is another model to compare with.
+ABLATED = ("dfcm_stages", "decode_levels", "decoder", "query_count")
+DEFAULTS = asdict(QMANetConfig()) | {"alpha": 0.2, "beta": 0.8}
+AS_PAPER = {"image_size": 512, "fit": "resize"}
+EVENTS = "events.out.tfevents."
+COMPLEXITY = re.compile(r"complexity.*\.(txt|log)$", re.IGNORECASE)
+
+
+class ReportError(ValueError):
+    """Folders that no report can be made of; one line says got, expected and remedy."""
+
+
+@dataclass
+class Result:
+    """One model on one test set: a JSON of ``evaluate`` or ``robust``, and the CSV beside it.
+
+    ``figures`` is the JSON; ``header`` its settings. The CSV is read when it is needed.
+    """
+
+    path: Path
+    figures: dict
+
+    @property
+    def header(self) -> dict:
+        return self.figures["header"]
+
+    @property
+    def set(self) -> str:
+        """The test set, by the paper's name where it is one of the paper's."""
+        return paper_set(self.header["set"]) or self.header["set"]
+
+    @property
+    def attack(self) -> tuple[str, int] | None:
+        """Its name and level; None for photographs as they are."""
+        attack = self.header.get("attack")
+        return (attack["name"], attack["level"]) if attack else None
+
+    @cached_property
+    def rows(self) -> list[dict]:
+        """The images' rows; none where the CSV is not there."""
+        table = self.path.with_suffix(".csv")
+        return read_rows(table) if table.is_file() else []
+
+    def values(self, metric: str) -> dict[str, float]:
+        """The figure of every image that has one, by the image's path."""
+        key = "f1" if metric == "pixel_f1" else metric
+        return {row["path"]: row[key] for row in self.rows if row[key] is not None}
+
+
+@dataclass
+class Run:
+    """All results of one checkpoint under one set of settings.
+
+    ``clean`` by test set, ``attacked`` by test set, then (attack, level). ``label`` tells runs
+    of a report apart: empty for the paper's model at the paper's size.
+    """
+
+    header: dict
+    clean: dict[str, Result] = field(default_factory=dict)
+    attacked: dict[str, dict[tuple[str, int], Result]] = field(default_factory=dict)
+    label: str = ""
+
+    @property
+    def model(self) -> str:
+        return self.header["model"]
+
+    @property
+    def is_ours(self) -> bool:
+        return self.model == "QMANet"
+
+    @property
+    def setting(self) -> dict[str, str]:
+        """The values of what Tables 2 and 9 vary."""
+        return setting_of(self.header["model_flags"]) if self.is_ours else {}
+
+    @property
+    def is_default(self) -> bool:
+        return self.is_ours and self.setting == setting_of({})
+
+    @property
+    def variant(self) -> tuple[str, ...]:
+        """What else differs from the paper's model, as words; drop path is a matter of training."""
+        flags = self.header["model_flags"]
+        words = []
+        if self.is_ours:
+            for name in ("size", "views", "alpha", "beta"):
+                value = flags.get(name, DEFAULTS[name])
+                if str(value) != str(DEFAULTS[name]):
+                    words.append(str(value) if name == "size" else f"{name} {value}")
+        return (*words, *shape_words(self.header))
+
+
+def shape_words(header: dict) -> list[str]:
+    """How images reach the model, where that is not the paper's way."""
+    words = []
+    if header.get("fit", "resize") != AS_PAPER["fit"]:
+        words.append(header["fit"])
+    if header.get("fit") != "native" and header.get("image_size", 512) != AS_PAPER["image_size"]:
+        words.append(f"{header['image_size']} px")
+    return words
+
+
+def setting_of(flags: dict) -> dict[str, str]:
+    """The ablated flags, filled with the defaults; as text, as YAML and JSON differ in types."""
+    return {name: str(flags.get(name, DEFAULTS[name])) for name in ABLATED}
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """What BenCo's ``test_complexity`` printed: parameters, and multiply-adds of one image."""
+
+    path: Path
+    model: str
+    flags: dict
+    image_size: int
+    parameters: float
+    multiply_adds: float
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The scalars of one training: points (epoch, value) by name, and which files gave them."""
+
+    folder: Path
+    source: str
+    series: dict[str, list[tuple[float, float]]]
+
+
+@dataclass
+class Results:
+    """Everything found: ``runs`` sorted (the paper's model first), and the rest.
+
+    ``comparisons`` are contents of ``comparison.json`` by path, ``prepared`` and ``checked`` rows
+    of datasets by normalised name, ``notes`` what a reader should know about the files.
+    """
+
+    runs: list[Run] = field(default_factory=list)
+    comparisons: dict[Path, dict] = field(default_factory=dict)
+    prepared: dict[str, dict] = field(default_factory=dict)
+    checked: dict[str, dict] = field(default_factory=dict)
+    complexities: list[Complexity] = field(default_factory=list)
+    curves: list[Curves] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        found = (self.runs, self.comparisons, self.prepared, self.checked)
+        return any((*found, self.complexities, self.curves))
+
+
+def collect(dirs: Iterable[str | os.PathLike]) -> Results:
+    """Reads every result file under the folders; hidden ones (unfinished results) are left out.
+
+    Raises:
+        ReportError: for a folder that is not there, or when none holds a result.
+    """
+    dirs = [Path(one) for one in dirs]
+    for folder in dirs:
+        if not folder.is_dir():
+            raise ReportError(f"got {folder}, expected a folder with result files: there is none")
+    results, runs, logs = Results(), {}, set()
+    for path in _files(dirs):
+        if path.suffix == ".json":
+            _take_json(path, results, runs)
+        elif COMPLEXITY.match(path.name):
+            found = read_complexity(path)
+            results.complexities += [found] if found else []
+        elif path.name == "log.txt" or path.name.startswith(EVENTS):
+            logs.add(path.parent)
+    results.runs = _labelled(list(runs.values()))
+    results.curves = read_curves(logs, results.notes)
+    if not results:
+        raise ReportError(
+            f"got no result files in {', '.join(map(str, dirs))}, expected the JSON files of "
+            "qma-net evaluate or robust, prepare.json, complexity*.txt or BenCo's logs: run "
+            "qma-net evaluate first, or name the folder given to its --out"
+        )
+    return results
+
+
+def _files(dirs: list[Path]) -> Iterable[Path]:
+    """Every file once, in one order, without hidden folders and files."""
+    seen = set()
+    for top in dirs:
+        for folder, inner, names in os.walk(top):
+            inner[:] = sorted(name for name in inner if not name.startswith("."))
+            for name in sorted(names):
+                path = Path(folder, name)
+                if not name.startswith(".") and path.resolve() not in seen:
+                    seen.add(path.resolve())
+                    yield path
+
+
+def _take_json(path: Path, results: Results, runs: dict) -> None:
+    """Puts a JSON object where it belongs; lists (of images) are not read."""
+    try:
+        with open(path) as file:
+            if file.read(1) != "{":
+                return
+            file.seek(0)
+            content = json.load(file)
+    except (ValueError, OSError) as error:
+        results.notes.append(f"{path} could not be read: {error}")
+        return
+    header = content.get("header")
+    if isinstance(header, dict) and "set" in header and "model_flags" in header:
+        _take_result(Result(path, content), results, runs)
+    elif path.name == "comparison.json":
+        results.comparisons[path] = content
+    elif {"dataset", "tampered", "paper"} <= set(content):
+        results.prepared[normalised(content["dataset"])] = content
+    elif isinstance(content.get("sets"), list) and "errors" in content:
+        for row in content["sets"]:
+            results.checked[normalised(row["name"])] = row
+
+
+def _take_result(result: Result, results: Results, runs: dict) -> None:
+    header = result.header
+    flags = tuple(sorted((key, str(value)) for key, value in header["model_flags"].items()))
+    identity = (header["model"], flags, header["checkpoint_sha256"], header["fit"])
+    run = runs.setdefault((*identity, header["image_size"]), Run(header))
+    where = run.clean if result.attack is None else run.attacked.setdefault(result.set, {})
+    key = result.set if result.attack is None else result.attack
+    known = where.setdefault(key, result)
+    if known.path.name == "clean.json":  # the sweep's; what evaluate wrote goes first
+        where[key], result, known = result, known, result
+    if known.header["files_sha256"] != result.header["files_sha256"]:
+        results.notes.append(
+            f"{result.path} is not shown: {known.path} has the same name ({result.set}) and model, "
+            "but other images"
+        )
+
+
+def _labelled(runs: list[Run]) -> list[Run]:
+    """The runs in the order of a report, told apart: by what differs, then by checkpoint."""
+    runs.sort(key=lambda run: (not run.is_default, len(run.variant), run.header["checkpoint"]))
+    for run in runs:
+        run.label = ", ".join(run.variant)
+    for run in runs:
+        alike = [
+            other
+            for other in runs
+            if (other.model, other.setting, other.variant) == (run.model, run.setting, run.variant)
+        ]
+        if len(alike) > 1:
+            run.label = ", ".join([*run.variant, _checkpoint_name(run, alike)])
+    return runs
+
+
+def _checkpoint_name(run: Run, alike: list[Run]) -> str:
+    """The end of the checkpoint's path that no other has; else the start of its checksum."""
+    parts = [Path(other.header["checkpoint"]).with_suffix("").parts for other in alike]
+    own = Path(run.header["checkpoint"]).with_suffix("").parts
+    for count in range(1, len(own) + 1):
+        if sum(other[-count:] == own[-count:] for other in parts) == 1:
+            return "/".join(own[-count:])
+    return run.header["checkpoint_sha256"][:8]
+
+
+def mean_and_interval(columns: list[list[float]]) -> tuple[float, list[float]]:
+    """The mean of the columns' means, and its 95 % interval: images drawn anew in each column.
+
+    Args:
+        columns: values of the images of one test set each; none empty.
+    """
+    if len(columns) == 1:
+        return float(np.mean(columns[0])), bootstrap_interval(columns[0], SEED)
+    draws = [resampled_means(np.array(values), SEED + i) for i, values in enumerate(columns)]
+    edges = np.percentile(np.mean(draws, axis=0), [2.5, 97.5])
+    return float(np.mean([np.mean(values) for values in columns])), [float(e) for e in edges]
+
+
+def read_complexity(path: Path) -> Complexity | None:
+    """Reads a log of BenCo's ``test_complexity``; None where it did not come to its table."""
+    text = path.read_text(errors="replace")
+    arguments = [_arguments(block) for block in re.findall(r"Namespace\((.*?)\)\n", text, re.S)]
+    total = re.search(r"^(?:\[[\d:.]+\] +)?(\d{6,})$", text, re.MULTILINE)
+    parameters = _parameters(text)
+    if not total or not parameters or not arguments:
+        return None
+    flags = arguments[1] if len(arguments) > 1 else {}
+    size = int(arguments[0].get("image_size", 512))
+    model = str(arguments[0].get("model", "?"))
+    return Complexity(path, model, flags, size, parameters, float(total[1]))
+
+
+def _arguments(block: str) -> dict:
+    """``name=value`` pairs as BenCo prints an argparse namespace."""
+    found = re.findall(r"(\w+)=('(?:[^'\\]|\\.)*'|[^,\n]+)", block)
+    values = {}
+    for name, value in found:
+        try:
+            values[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            values[name] = value
+    return values
+
+
+def _parameters(text: str) -> float | None:
+    """All parameters of fvcore's table: it rounds the top row, so its parts are added up."""
+    scale = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9}
+    rows = {}
+    for name, count, unit, shape in _MODULE.findall(text):
+        sides = [int(side) for side in shape.split(",") if side.strip()]
+        rows[name] = math.prod(sides) if shape else float(count) * scale[unit]
+    return _added_up(next(iter(rows)), rows, is_top=True) if rows else None
+
+
+_MODULE = re.compile(r"^\| +([\w.]+) +\| +(?:([\d.]+)([KMG]?)|\(([\d, ]+)\)) +\|", re.MULTILINE)
+
+
+def _added_up(name: str, rows: dict[str, float], is_top: bool = False) -> float:
+    """A module's figure from its parts where they make it up to rounding, else as printed."""
+    inner = [other for other in rows if other != name and (is_top or other.startswith(f"{name}."))]
+    nearest = [one for one in inner if not any(one.startswith(f"{other}.") for other in inner)]
+    total = sum(_added_up(one, rows) for one in nearest)
+    return total if nearest and abs(total - rows[name]) <= 0.006 * rows[name] else rows[name]
+
+
+def read_curves(folders: Iterable[Path], notes: list[str]) -> list[Curves]:
+    """The curves of BenCo's trainings and tests: TensorBoard's, or where it is not, ``log.txt``.
+
+    A figure that was written once is no curve. What BenCo splits by test set into folders of their
+    own belongs to the folder above.
+    """
+    found = []
+    for folder in sorted(folders):
+        if "_Metric_" in folder.name:
+            continue
+        series = _read_events(folder, notes)
+        for inner in sorted(folder.glob("*_Metric_*/")):
+            metric, _, name = inner.name.partition("_Metric_")
+            for points in _read_events(inner, notes).values():
+                series[f"{metric} ({name})"] = points
+        source = "TensorBoard"
+        if not any(len(points) > 1 for points in series.values()):
+            series, source = _read_log(folder / "log.txt"), "log.txt"
+        series = {name: points for name, points in series.items() if len(points) > 1}
+        if series:
+            found.append(Curves(folder, source, series))
+    return found
+
+
+def _read_events(folder: Path, notes: list[str]) -> dict[str, list[tuple[float, float]]]:
+    """All scalars of TensorBoard's files in one folder, by epoch; none without TensorBoard."""
+    if not any(folder.glob(f"{EVENTS}*")):
+        return {}
+    try:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    except ModuleNotFoundError:
+        note = "TensorBoard is not installed: curves come from log.txt where it is there"
+        notes += [] if note in notes else [note]
+        return {}
+    events = EventAccumulator(str(folder), {"scalars": 0, "images": 1, "tensors": 1})
+    events.Reload()
+    series = {}
+    for tag in events.Tags()["scalars"]:
+        # BenCo counts thousandths of an epoch while training
+        per_epoch = 1000 if tag == "lr" or tag.startswith("train_loss/") else 1
+        series[tag] = [(event.step / per_epoch, event.value) for event in events.Scalars(tag)]
+    return series
+
+
+def _read_log(path: Path) -> dict[str, list[tuple[float, float]]]:
+    """The figures of BenCo's ``log.txt`` by epoch, under TensorBoard's names; a resumed epoch
+    counts once."""
+    series = {}
+    lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+    for line in lines:
+        try:
+            row = json.loads(line)
+            epoch = float(row.pop("epoch"))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue
+        for name, value in row.items():
+            if isinstance(value, int | float):
+                series.setdefault(_tag(name), {})[epoch] = float(value)
+    return {name: sorted(points.items()) for name, points in series.items()}
+
+
+def _tag(name: str) -> str:
+    if name == "train_lr":
+        return "lr"
+    return re.sub(r"^train_", "train_loss/", re.sub(r"^test_", "", name))

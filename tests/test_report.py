@@ -1,0 +1,457 @@
+"""The report: every figure in its cell, what is missing shown as missing, nothing from outside."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from qma_net.evaluate import Process, Rows
+from qma_net.metrics import PIXEL, bootstrap_interval, paired_bootstrap
+from qma_net.report import report, results
+from qma_net.report.layout import DASH, latex, to_latex, to_markdown
+from qma_net.report.paper import (
+    ATTACKS,
+    Column,
+    normalised,
+    paper_set,
+    published_tables,
+    read_ablations,
+)
+from qma_net.report.results import ReportError, collect, read_complexity
+from qma_net.report.tables import DIFFERENCE, MEASURED, PAIRED, PUBLISHED, all_tables
+
+CAT_SETS = ("CASIAv1", "Columbia", "Coverage", "NIST16")
+FLAGS = {**results.DEFAULTS, "backbone_weights": "", "noiseprint_weights": "", "init_from": ""}
+
+
+def write_result(folder, name, f1, model="QMANet", flags=None, attack=None, stem="", **settings):
+    """A result as ``evaluate`` writes it; the images' F1 given, IoU, AUC and permute-F1 from it."""
+    flags = FLAGS | (flags or {}) if model == "QMANet" else flags or {}
+    identity = f"{model} {sorted(flags.items())} {settings.get('checkpoint', 'run/c.pth')}"
+    header = {
+        "set": name,
+        "path": f"data/{name}",
+        "files_sha256": f"{len(f1)} images",
+        "model": model,
+        "model_flags": flags,
+        "checkpoint": "run/c.pth",
+        "checkpoint_sha256": f"{abs(hash(identity)):x}",
+        "fit": "resize",
+        "image_size": 512,
+        "batch_size": 4,
+        "attack": {"name": attack[0], "level": attack[1]} if attack else None,
+        "versions": {"qma-net": "0.1.0"},
+    }
+    rows = Rows(folder, stem or name, header | settings, Process())
+    for i, value in enumerate(f1):
+        figures = dict.fromkeys(PIXEL, value)
+        figures |= {"iou": value / (2 - value), "auc": (1 + value) / 2, "marked": 0.1}
+        row = {"index": i, "name": f"{i}.png", "label": 1, **figures, "score": value}
+        rows.add(
+            row
+            | {"score_source": "pred_label", "path": f"data/{paper_set(name) or name}/Tp/{i}.png"}
+        )
+    rows.finish()
+    return folder / f"{stem or name}.json"
+
+
+def values(seed, count=12, high=0.9):
+    return [round(float(v), 4) for v in np.random.default_rng(seed).uniform(0.3, high, count)]
+
+
+@pytest.fixture
+def work(tmp_path):
+    """The default model on three of four sets, an ablation on two, an attack, and odds and ends."""
+    for i, name in enumerate(CAT_SETS[:3]):
+        write_result(tmp_path / "ours", ("CAS", "columbia", "Coverage")[i], values(i))
+        write_result(tmp_path / "mlp", name, values(10 + i), flags={"decoder": "mlp"})
+    write_result(tmp_path / "ours", "splice_set", values(3))
+    write_result(tmp_path / "mlp", "splice_set", values(4), flags={"decoder": "mlp"})
+    for level in (100, 90, 80, 70, 60, 50):
+        place = tmp_path / "robust/CASIAv1"
+        write_result(place, "CASIAv1", values(level), attack=("jpeg", level), stem=f"jpeg-{level}")
+        if level > 50:
+            blur = ("gaussian-blur", 150 - level)
+            write_result(place, "CASIAv1", values(level), attack=blur, stem=f"blur-{level}")
+    write_result(tmp_path / "robust/CASIAv1", "CASIAv1", [0.0] * 12, stem="clean")
+    return tmp_path
+
+
+def table(found, number):
+    return next(one for one in all_tables(found) if one.key == f"table-{number}")
+
+
+def cells(one, block, start):
+    """The cells of a block's only row that starts so."""
+    rows = [
+        row for row in one.rows if row.block == block and " | ".join(row.labels).startswith(start)
+    ]
+    assert len(rows) == 1, (block, start, [row.labels for row in one.rows])
+    return rows[0].cells
+
+
+def text(cell):
+    return float(cell.text.replace("\N{MINUS SIGN}", "-"))
+
+
+# The paper's data
+
+
+def test_the_averages_that_the_paper_prints_follow_from_its_rows():
+    for number in (1, 2, 5, 9):
+        published = published_tables()[number]
+        for labels, row in published.rows:
+            for i, column in enumerate(published.columns):
+                if column.is_average:
+                    printed, four = row[i], row[i - 4 : i]
+                    assert abs(sum(four) / 4 - printed) <= 0.0005 + 1e-9, (number, labels)
+
+
+def test_the_paper_s_totals_follow_and_its_tables_agree_with_each_other():
+    tables = published_tables()
+    for number in (3, 4):
+        *rows, total = [row for _, row in tables[number].rows]
+        for i, value in enumerate(total):
+            column = [row[i] for row in rows]
+            if all(isinstance(one, int) for one in column):
+                assert sum(column) == value
+    full = tables[1].our_cells[:5]
+    assert tables[2].our_cells == tables[9].our_cells == full
+    from qma_net.data.published import DATASETS
+
+    for number in (3, 4):
+        for labels, row in tables[number].rows[:-1]:
+            wanted = normalised(labels[0])
+            one = next(one for one in DATASETS.values() if one.name.lower() == wanted)
+            assert (one.tampered, one.smallest, one.largest) == row[-3:]
+
+
+def test_the_paper_s_known_contradictions_are_still_in_the_data_file():
+    """Nothing is corrected: what cannot be is printed as it is, with a note."""
+    tables = published_tables()
+    f1 = {labels[0].removesuffix("(Ours)"): row[:4] for labels, row in tables[1].rows}
+    for labels, row in tables[5].rows:
+        impossible = [a < b for a, b in zip(row[:4], f1[labels[0]], strict=True)]
+        assert any(impossible) == (labels[0] == "PSCC-Net")
+    assert any("permute-F1 is below" in note for note in tables[5].notes)
+    assert any("825,997" in note for note in tables[3].notes)
+    assert any("Eight cells" in note for note in tables[4].notes)
+    assert all(len(row) == len(one.columns) for one in tables.values() for _, row in one.rows)
+    assert all(one.ours is None or one.our_cells for one in tables.values())
+
+
+def test_every_column_has_a_meaning():
+    for number in (1, 2, 5, 6, 7, 8, 9):
+        for column in published_tables()[number].columns:
+            assert column.is_average or column.set
+            assert column.attack in (*ATTACKS.values(), None)
+            assert (column.attack is not None) == (number in (7, 8))
+    assert Column("COCOGLide", "IoU").metric == "iou"
+    assert Column("Permute-F1", "COI") == Column("Permute-F1", "COI")
+    assert (Column("Permute-F1", "COI").set, Column("Permute-F1", "COI").metric) == (
+        "Columbia",
+        "permute_f1",
+    )
+    assert paper_set("nist") == paper_set("NIST16") == "NIST16"
+    assert paper_set("splice") is None
+    labels = {label for n in (2, 9) for names, _ in published_tables()[n].rows for label in names}
+    assert {one.row for one in read_ablations() if one.table in (2, 9)} <= labels
+
+
+# Cells
+
+
+def test_ours_stands_beside_the_paper_s_with_differences_and_intervals(work):
+    one = table(collect([work]), 1)
+    assert [row.labels[0] for row in one.rows if row.block == PUBLISHED][-2:] == [
+        "Mesorch",
+        "QMA-Net (paper)",
+    ]
+    ours, gap = cells(one, MEASURED, "QMA-Net (ours)"), cells(one, DIFFERENCE, "QMA-Net (ours)")
+    for i, paper in enumerate((0.873, 0.939, 0.659)):
+        column = values(i)
+        low, high = bootstrap_interval(column)
+        assert ours[i].text == f"{np.mean(column):.3f}"
+        assert ours[i].small == f"[{low:.3f}, {high:.3f}]"
+        assert text(gap[i]) == pytest.approx(np.mean(column) - paper, abs=6e-4)
+        expected = f"[{low - paper:+.3f}, {high - paper:+.3f}]".replace("-", "\N{MINUS SIGN}")
+        assert gap[i].small == expected
+        assert text(ours[5 + i]) == pytest.approx((1 + np.mean(column)) / 2, abs=6e-4)
+    assert (ours[3].text, ours[3].why) == (DASH, "no result file")
+    assert (ours[4].text, ours[4].why) == (DASH, "3 of 4 test sets")
+    assert any("--test-sets ROOT/NIST16 --out" in command for command in one.commands)
+    assert "CASIAv1: 12 tampered images here, 920 in the paper." in one.notes
+
+
+def test_an_average_appears_when_all_its_sets_are_there(work):
+    write_result(work / "ours", "NIST16", values(7))
+    cell = cells(table(collect([work]), 1), MEASURED, "QMA-Net (ours)")[4]
+    means = [np.mean(values(i)) for i in (0, 1, 2, 7)]
+    assert cell.text == f"{np.mean(means):.3f}"
+    low, high = map(float, cell.small.strip("[]").split(", "))
+    single = bootstrap_interval(values(0))
+    assert low < np.mean(means) < high
+    assert high - low == pytest.approx((single[1] - single[0]) / 2, rel=0.3)  # four samples: half
+
+
+def test_an_ablation_stands_in_its_row_and_is_paired_by_path(work):
+    path = work / "mlp/CASIAv1.csv"
+    head, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([head, *reversed(rows)]) + "\n")
+    one = table(collect([work]), 2)
+    mlp = cells(one, MEASURED, "Ours w/ MLP (ours)")
+    assert text(mlp[0]) == pytest.approx(np.mean(values(10)), abs=6e-4)
+    assert cells(one, MEASURED, "QMA-Net (ours)")[0].text == f"{np.mean(values(0)):.3f}"
+    paired = cells(one, PAIRED, "Ours w/ MLP (ours)")[0]
+    # resampled in the default's order of images
+    expected = paired_bootstrap(values(0), values(10))
+    assert text(paired) == pytest.approx(expected["difference"], abs=6e-4)
+    edges = [float(e.replace("\N{MINUS SIGN}", "-")) for e in paired.small.strip("[]").split(", ")]
+    assert edges == pytest.approx(expected["interval"], abs=6e-4)
+    assert {cell.text for cell in cells(one, MEASURED, "Ours w/ CP (ours)")} == {DASH}
+    assert one.commands[0] == (
+        "bash shell/ablations.sh --only without-dfcm,level-4-only,stage-4-only,conv-decoder"
+    )
+    (work / "ours/CAS.csv").unlink()
+    paired = cells(table(collect([work]), 2), PAIRED, "Ours w/ MLP (ours)")[0]
+    assert (paired.text, paired.why) == (DASH, "no CSV files of both on the same images")
+
+
+def test_robustness_averages_the_levels_without_the_clean_image(work):
+    one = table(collect([work]), 7)
+    ours = cells(one, MEASURED, "QMA-Net (ours)")
+    levels = [values(level) for level in (100, 90, 80, 70, 60, 50)]
+    assert ours[0].text == f"{np.mean(levels):.3f}"
+    low, high = bootstrap_interval([float(v) for v in np.mean(levels, axis=0)])
+    assert ours[0].small == f"[{low:.3f}, {high:.3f}]"
+    assert ours[1].text == DASH  # blur: levels of other names
+    # evaluate's result of the clean images is not replaced by the sweep's
+    assert cells(table(collect([work]), 1), MEASURED, "QMA-Net (ours)")[0].text != "0.000"
+
+
+def test_an_incomplete_sweep_is_missing_and_says_how_far_it_is(work):
+    (work / "robust/CASIAv1/jpeg-70.json").unlink()
+    cell = cells(table(collect([work]), 7), MEASURED, "QMA-Net (ours)")[0]
+    assert (cell.text, cell.why) == (DASH, "5 of 6 levels")
+
+
+def test_other_models_and_other_sizes_have_rows_of_their_own(work):
+    write_result(work / "b0", "CASIAv1", values(20), flags={"size": "b0"}, image_size=96)
+    write_result(work / "truf", "CASIAv1", values(21), model="Trufor")
+    write_result(work / "odd", "CASIAv1", values(22), flags={"decoder": "mlp", "query_count": 4})
+    write_result(work / "again", "CASIAv1", values(23), checkpoint="seed1/c.pth")
+    found = collect([work])
+    one = table(found, 1)
+    assert cells(one, MEASURED, "QMA-Net (ours, b0, 96 px)")[0].text == f"{np.mean(values(20)):.3f}"
+    assert cells(one, MEASURED, "QMA-Net (ours, seed1/c)")[0].text == f"{np.mean(values(23)):.3f}"
+    assert text(cells(one, DIFFERENCE, "TruFor (measured here)")[0]) == pytest.approx(
+        np.mean(values(21)) - 0.700, abs=6e-4
+    )
+    other = next(one for one in all_tables(found) if one.key == "other-test-sets")
+    labels = [row.labels for row in other.rows]
+    assert ("CASIAv1", "QMA-Net (decoder mlp, query_count 4)") in labels
+    splice = next(
+        row for row in other.rows if row.labels == ("splice_set", "QMA-Net (mlp-decoder)")
+    )
+    expected = paired_bootstrap(values(3), values(4))
+    assert text(splice.cells[-1]) == pytest.approx(expected["difference"], abs=6e-4)
+    assert f"p = {expected['p_value']:.3f}" in splice.cells[-1].why
+
+
+def test_a_smaller_model_does_not_stand_for_the_paper_s(tmp_path):
+    write_result(tmp_path, "CASIAv1", values(20), flags={"size": "b0"}, image_size=96)
+    one = table(collect([tmp_path]), 1)
+    rows = [row.labels[0] for row in one.rows if row.block == MEASURED]
+    assert rows == ["QMA-Net (ours)", "QMA-Net (ours, b0, 96 px)"]
+    assert {cell.text for cell in cells(one, MEASURED, "QMA-Net (ours)")} == {DASH}
+    assert one.commands == [
+        "qma-net evaluate --checkpoint CHECKPOINT --test-sets ROOT/CASIAv1 ROOT/Columbia "
+        "ROOT/Coverage ROOT/NIST16 --out DIR"
+    ]
+
+
+def test_dataset_counts_come_from_prepare_and_check(work):
+    prepared = {"dataset": "CASIAv2", "tampered": 5106, "paper": 5123, "authentic": 0}
+    (work / "CASIAv2").mkdir()
+    (work / "CASIAv2/prepare.json").write_text(json.dumps(prepared))
+    row = {"name": "CocoGlide", "path": "x", "tampered": 512, "authentic": 0}
+    row |= {"smallest": "256x256", "largest": "256x256"}
+    (work / "check.json").write_text(json.dumps({"errors": [], "warnings": [], "sets": [row]}))
+    found = collect([work])
+    shown = [cell.text for cell in cells(table(found, 3), MEASURED, "CASIAv2")]
+    assert shown == [DASH, DASH, DASH, "5106", DASH, DASH]
+    assert text(cells(table(found, 3), DIFFERENCE, "CASIAv2")[3]) == -17
+    shown = [cell.text for cell in cells(table(found, 4), MEASURED, "COCOGLide")]
+    assert shown[4:] == ["512", "256\N{MULTIPLICATION SIGN}256", "256\N{MULTIPLICATION SIGN}256"]
+    assert cells(table(found, 4), MEASURED, "Total")[4].text == DASH
+    assert any("data check ROOT/CASIAv2 --json" in line for line in table(found, 3).commands)
+
+
+COMPLEXITY = """\
+=====args:=====
+Namespace(model='QMANet',
+if_predict_label=False,
+image_size=512,
+test_batch_size=1)
+=====Model args:=====
+Namespace(size='b3',
+views='srm,bayar,noiseprint',
+query_count=16,
+dfcm_stages='1234',
+decode_levels='1234',
+decoder='{decoder}',
+alpha=0.2)
+[10:11:12.5]  231312474112
+| module            | #parameters or shape | #flops  |
+|:------------------|:---------------------|:--------|
+| network           | 0.114G               | 0.231T  |
+| noise_view        | 0.557M               | 0.146T  |
+| noise_view.srm    |                      | 58.982M |
+| noise_view.bayar  | 0.216K               | 58.982M |
+| backbone.stages   | 113.796M             | 37.005G |
+| backbone.stages.0 | 3.796M               | 37.005G |
+| backbone.stages.1 | 110.0M               | 37.005G |
+"""
+
+
+def test_complexity_logs_fill_table_10(work):
+    (work / "complexity.txt").write_text(COMPLEXITY.format(decoder="query"))
+    (work / "complexity-mlp.log").write_text(COMPLEXITY.format(decoder="mlp"))
+    (work / "complexity-stopped.txt").write_text("=====args:=====\n")
+    one = read_complexity(work / "complexity.txt")
+    assert one.parameters == pytest.approx(114.353e6)
+    found = table(collect([work]), 10)
+    assert [cell.text for cell in cells(found, MEASURED, "QMA-Net (ours)")] == ["114.4", "231.3"]
+    assert [cell.text for cell in cells(found, DIFFERENCE, "QMA-Net (ours)")] == ["+0.4", "+1.3"]
+    assert cells(found, DIFFERENCE, "QMA-Net (ours)")[1].small == "(+0.6%)"
+    assert cells(found, MEASURED, "QMA-Net (ours, mlp-decoder)")[0].text == "114.4"
+    assert not found.commands
+
+
+# Files
+
+
+def test_markdown_and_latex_are_well_formed(work):
+    for one in all_tables(collect([work])):
+        markdown = [line for line in to_markdown(one).splitlines() if line.startswith("|")]
+        columns = len(one.labels) + one.width
+        assert {len(re.findall(r"(?<!\\)\|", line)) for line in markdown} == {columns + 1}, one.key
+        tex = to_latex(one)
+        for name in ("table", "tabular"):
+            assert tex.count(rf"\begin{{{name}}}") == tex.count(rf"\end{{{name}}}") == 1
+        live = re.sub(r"^ *%.*$", "", tex, flags=re.MULTILINE)
+        assert not re.search(r"(?<![\\])[%#]", live), one.key
+        assert not re.search(r"(?<!\\)_", live), one.key
+        braces = re.sub(r"\\[\\{}]", "", live)
+        assert braces.count("{") == braces.count("}")
+        body = [
+            line for line in live.splitlines() if line.endswith(r" \\") and "\\emph" not in line
+        ]
+        for line in body:
+            spans = [int(n) - 1 for n in re.findall(r"\\multicolumn\{(\d+)\}", line)]
+            bare = re.sub(r"\\&", "", line)
+            assert bare.count("&") + 1 + sum(spans) == columns, (one.key, line)
+    assert latex("50 % of a_b & c") == r"50 \% of a\_b \& c"
+    assert "QMA-Net (paper) & 0.873" in to_latex(table(collect([work]), 1))
+
+
+class Page:
+    """A page's tags, checked for balance."""
+
+    def __init__(self, text):
+        from html.parser import HTMLParser
+
+        class Parser(HTMLParser):
+            def __init__(self):
+                super().__init__()
+                self.open, self.titles = [], []
+
+            def handle_starttag(self, tag, attributes):
+                if tag not in ("meta", "link", "img", "br"):
+                    self.open.append(tag)
+                self.titles += [value for name, value in attributes if name == "title"]
+
+            def handle_endtag(self, tag):
+                assert self.open.pop() == tag
+
+        self.parser = Parser()
+        self.parser.feed(text)
+        assert not self.parser.open
+        self.titles = self.parser.titles
+
+
+def test_one_command_writes_a_page_that_needs_no_network(work, monkeypatch):
+    log = [{"train_lr": 1e-4 * i, "train_seg_loss": 1 - i / 9, "epoch": i} for i in range(3)]
+    (work / "train").mkdir()
+    (work / "train/log.txt").write_text("\n".join(map(json.dumps, log)) + "\n{torn")
+    comparison = {"splice_set": {"b - a": {}}}
+    found = paired_bootstrap(values(3), values(4))
+    comparison["splice_set"]["b - a"] = {"pixel_f1": found, "iou": found}
+    (work / "ours/comparison.json").write_text(json.dumps(comparison))
+    (work / "images.json").write_text('[["a.png", "b.png"]]')
+    (work / "torn.json").write_text('{"header": ')
+    hidden = work / ".b.unfinished"
+    hidden.mkdir()
+    (hidden / "b.json").write_text("{}")
+    out = work / "paper/report.html"
+    written = report([work], out)
+    assert written[-1] == out
+    names = {path.name for path in (out.parent / "tables").iterdir()}
+    assert names >= {f"table-{n}.{suffix}" for n in range(1, 11) for suffix in ("md", "tex")}
+    assert {"other-test-sets.md", "comparisons.tex"} <= names
+    (curves,) = (out.parent / "figures").glob("curves-*-train.png")
+    assert curves in written
+    page = out.read_text()
+    assert not re.search(r"""(src|href)=["']?(https?:|//|(?!data:|\#)\w)""", page)
+    assert "url(" not in page
+    assert "@import" not in page
+    assert page.count("data:image/png;base64,") >= 1
+    titles = Page(page).titles
+    assert "no result file" in titles
+    assert "torn.json could not be read" in page
+    assert "splice_set" in page
+    assert "qma-net evaluate --checkpoint run/c.pth --test-sets ROOT/NIST16" in page
+    first = page
+    report([work], out)
+    assert out.read_text() == first
+
+
+def test_curves_come_from_tensorboard_where_it_is(tmp_path):
+    writer = pytest.importorskip("torch.utils.tensorboard").SummaryWriter(str(tmp_path / "run"))
+    for epoch in range(3):
+        for step in (0, 500):
+            writer.add_scalar("train_loss/seg_loss", 1.0, 1000 * epoch + step)
+        writer.add_scalar("Average", 0.5, epoch)
+        writer.add_scalars("pixel-level F1_Metric", {"splice": 0.5}, epoch)
+    writer.add_scalar("once", 0.5, 0)
+    writer.close()
+    (one,) = collect([tmp_path]).curves
+    assert one.source == "TensorBoard"
+    assert [epoch for epoch, _ in one.series["train_loss/seg_loss"]] == [0, 0.5, 1, 1.5, 2, 2.5]
+    assert [epoch for epoch, _ in one.series["pixel-level F1 (splice)"]] == [0, 1, 2]
+    assert set(one.series) == {"train_loss/seg_loss", "Average", "pixel-level F1 (splice)"}
+
+
+def test_the_same_test_set_s_name_with_other_images_is_said(work):
+    write_result(work / "zweitens", "splice_set", values(5, count=5))
+    notes = collect([work]).notes
+    assert len(notes) == 1
+    assert "zweitens/splice_set.json is not shown" in notes[0]
+
+
+def test_nothing_found_is_one_clear_line(tmp_path):
+    with pytest.raises(ReportError, match=r"got no result files in .*, expected .* run qma-net"):
+        report([tmp_path], tmp_path / "report.html")
+    with pytest.raises(ReportError, match="there is none"):
+        report([tmp_path / "absent"], tmp_path / "report.html")
+    with pytest.raises(ReportError, match="expected the name of an HTML file"):
+        report([tmp_path], tmp_path)
+    assert not list(tmp_path.iterdir())
+    command = [sys.executable, "-m", "qma_net", "report", tmp_path, "--out", tmp_path / "r.html"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.startswith("qma-net: got no result files in ")
+    assert done.stderr.count("\n") == 1
