@@ -20,8 +20,7 @@ import numpy as np
 
 from ..build import QMANetConfig
 from ..evaluate import SEED, read_rows
-from ..metrics import resampled_means as resampled_means
-from ..metrics import bootstrap_interval
+from ..metrics import bootstrap_interval, resampled_means
 from .paper import normalised, paper_set
 
 # The settings that Tables 2 and 9 vary; whatever else differs is another model to compare with.

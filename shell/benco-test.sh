@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# BenCo's own test.py, unmodified: for the record, beside evaluate.sh's numbers (which differ where
+# BenCo counts an authentic image as 0).
+#
+#   GPUS=4 bash shell/benco-test.sh [--dry-run] [BenCo's flags]
+#
+# Writes OUT/benco-test/<the last set>/log.txt: a line per set, in their order, without names.
+#
+#   CHECKPOINT  [the last epoch's in OUT]
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=shell/common.sh
+. "$here/common.sh" "$@"
+
+take_checkpoint
+need_file TEST_SETS "qma-net data protocol cat --root $DATA makes it"
+# test.py tests every checkpoint of a folder: here is one with this one alone
+folder=$OUT/benco-test/$(basename "$CHECKPOINT" .pth)
+run mkdir -p "$folder"
+[ -e "$folder/$(basename "$CHECKPOINT")" ] || run ln -sf "$(realpath -m "$CHECKPOINT")" "$folder/"
+benco torchrun test --test_data_json "$TEST_SETS" --checkpoint_path "$folder" \
+    --test_batch_size 4 --output_dir "$OUT/benco-test" --log_dir "$OUT/benco-test"

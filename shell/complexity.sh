@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Parameters and multiply-adds (Table 10), by BenCo's own test_complexity.py; one process.
+#
+#   bash shell/complexity.sh [--dry-run] [BenCo's and the model's flags, e.g. --decoder mlp]
+#
+# Writes what BenCo prints to OUT/complexity.txt too.
+#
+#   SIZE        of both encoders, b0 to b5 [b3]
+#   NOISEPRINT  noiseprint++.th; empty, with --views srm,bayar: none [noiseprint++.th]
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=shell/common.sh
+. "$here/common.sh" "$@"
+
+take_weights
+count() {
+    benco one_process test_complexity --size "$SIZE" "${noiseprint[@]}" --test_batch_size 1
+}
+if [ -n "$dry_run" ]; then
+    printf '%s | tee %q\n' "$(count)" "$OUT/complexity.txt"
+else
+    mkdir -p "$OUT"
+    count | tee "$OUT/complexity.txt"
+fi

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# A checkpoint under attack (Figure 4, Tables 7 and 8): qma-net robust, or BenCo's test_robust.py.
+#
+#   GPUS=4 bash shell/robust.sh [--dry-run] [qma-net robust's flags]
+#   BENCO=1 GPUS=4 bash shell/robust.sh [--dry-run] [BenCo's flags]
+#
+# Writes OUT/robust/<set>/ with a JSON per attack and level; with BENCO=1 OUT/benco-robust/<set>/.
+#
+#   CHECKPOINT  [the last epoch's in OUT]
+#   SETS        datasets in DATA, by space [those of Tables 7 and 8: CASIAv1 Columbia NIST16 Coverage]
+#   BENCO       1: BenCo's own script, unmodified [0]
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=shell/common.sh
+. "$here/common.sh" "$@"
+
+take_checkpoint
+take_sets "CASIAv1 Columbia NIST16 Coverage"
+if [ "${BENCO:-0}" = 0 ]; then
+    exact robust --checkpoint "$CHECKPOINT" --test-sets "${sets[@]}" --out "$OUT/robust"
+    exit
+fi
+for set in "${sets[@]}"; do
+    out=$OUT/benco-robust/$(basename "$set" .json)
+    benco torchrun test_robust --test_data_path "$set" --checkpoint_path "$CHECKPOINT" \
+        --test_batch_size 4 --output_dir "$out" --log_dir "$out"
+done

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Masks of a checkpoint as pictures, by BenCo's own test_save_images.py.
+#
+#   bash shell/save-images.sh [--dry-run] [BenCo's flags]
+#
+# Writes OUT/images/<set>/. One process and one image at a time, whatever GPUS and NODES say: BenCo
+# never saves the images that do not fill a batch of all processes.
+#
+#   CHECKPOINT  [the last epoch's in OUT]
+#   SETS        datasets in DATA, by space [CASIAv1 Columbia Coverage NIST16]
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=shell/common.sh
+. "$here/common.sh" "$@"
+
+take_checkpoint
+take_sets "CASIAv1 Columbia Coverage NIST16"
+for set in "${sets[@]}"; do
+    out=$OUT/images/$(basename "$set" .json)
+    benco one_process test_save_images --test_data_path "$set" --checkpoint_path "$CHECKPOINT" \
+        --test_batch_size 1 --output_dir "$out" --log_dir "$out"
+done

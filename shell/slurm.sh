@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# A Slurm job: one of the other scripts on all its nodes, one torchrun on each.
+#
+#   sbatch --nodes=2 --gpus-per-node=4 shell/slurm.sh train [its flags]       in the repository
+#   NODES=2 GPUS=4 bash shell/slurm.sh train --dry-run                        off the cluster
+#
+# After train, evaluate, benco-test, robust, save-images, complexity or ablations come that
+# script's own flags; its variables are exported in front of sbatch. A job that Slurm requeues
+# continues where it was. NODES, GPUS, NODE_RANK and MASTER_ADDR are Slurm's:
+#
+#   MASTER_PORT [20000 + the job's number modulo 20000]
+#   SHELL_DIR   the folder of these scripts [shell, where sbatch was called]
+
+#SBATCH --job-name=qma-net
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=4
+#SBATCH --cpus-per-task=32
+#SBATCH --time=2-00:00:00
+#SBATCH --requeue
+#SBATCH --output=slurm-%j.log
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+if [ ! -e "$here/common.sh" ]; then # Slurm runs a copy of this file
+    here=${SHELL_DIR:-${SLURM_SUBMIT_DIR:-.}/shell}
+    if [ ! -e "$here/common.sh" ]; then
+        echo "slurm.sh: got no $here/common.sh, expected it: call sbatch in the repository," \
+            "or set SHELL_DIR to its folder shell" >&2
+        exit 1
+    fi
+fi
+if [ -n "${SLURM_JOB_ID:-}" ]; then
+    unset NODE_RANK # each task has its own
+    NODES=${SLURM_JOB_NUM_NODES:-1} GPUS=${SLURM_GPUS_ON_NODE:-${GPUS:-1}}
+    MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+    MASTER_PORT=${MASTER_PORT:-$((20000 + SLURM_JOB_ID % 20000))}
+else
+    MASTER_ADDR=${MASTER_ADDR:-first-node} NODE_RANK=${NODE_RANK:-0}
+fi
+export NODES GPUS MASTER_ADDR MASTER_PORT
+# shellcheck source=shell/common.sh
+. "$here/common.sh" "$@"
+
+task=${flags[0]:-}
+case $task in
+    train | evaluate | benco-test | robust | save-images | complexity | ablations) ;;
+    *) fail "got ${task:-no script}, expected train, evaluate, benco-test, robust, save-images," \
+        "complexity or ablations" ;;
+esac
+script=("$here/$task.sh" "${flags[@]:1}")
+case $task in save-images | complexity) NODES=1 ;; esac # one process
+start=(srun --nodes "$NODES" --ntasks "$NODES" --ntasks-per-node 1 --kill-on-bad-exit=1)
+start+=(--cpus-per-task "${SLURM_CPUS_PER_TASK:-32}")
+if [ -n "$dry_run" ]; then
+    run "${start[@]}" bash "${script[@]}"
+    NODE_RANK=0 bash "${script[@]}" --dry-run
+elif [ -z "${SLURM_JOB_ID:-}" ]; then
+    fail "got no Slurm job here, expected one: sbatch shell/slurm.sh $task (or add --dry-run)"
+else
+    run "${start[@]}" bash "${script[@]}"
+fi

@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Trains QMA-Net as the paper does (4.1), with BenCo's own train.py.
+#
+#   GPUS=4 bash shell/train.sh [--dry-run] [BenCo's flags, e.g. --seed 1]
+#   NODES=2 NODE_RANK=0 MASTER_ADDR=10.0.0.1 GPUS=4 bash shell/train.sh     on each node, 0 and 1
+#
+# Started again it continues from the newest checkpoint in OUT; a finished training is left alone.
+# One checkpoint is kept every 5 epochs, some 50 GB in all at the size b3 (--save_period 25: less).
+#
+#   TOTAL_BATCH images in a step; another number is another recipe than the paper's [32]
+#   BATCH       images per GPU at once [what TOTAL_BATCH leaves for a GPU, at most 8]
+#   ACCUM       batches to a step [TOTAL_BATCH / BATCH / all GPUs]
+#   SIZE        of both encoders, b0 to b5 [b3]
+#   BACKBONE    ImageNet weights, a name of Hugging Face or a path; empty: none [nvidia/mit-$SIZE]
+#   NOISEPRINT  noiseprint++.th; empty, with --views srm,bayar: none [noiseprint++.th]
+#   CHECK       0: no qma-net data check --fast before the start [1]
+#   ALLOW       problems of data check that are right here, by comma []
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=shell/common.sh
+. "$here/common.sh" "$@"
+
+gpus=$((NODES * processes))
+TOTAL_BATCH=${TOTAL_BATCH:-32}
+whole_number TOTAL_BATCH 1
+share=$((TOTAL_BATCH / gpus))
+share=$((share > 8 ? 8 : share < 1 ? 1 : share))
+BATCH=${BATCH:-$share}
+whole_number BATCH 1
+steps=$((TOTAL_BATCH / (BATCH * gpus)))
+ACCUM=${ACCUM:-$((steps > 0 ? steps : 1))}
+whole_number ACCUM 1
+product=$((BATCH * ACCUM * gpus))
+[ "$product" -eq "$TOTAL_BATCH" ] ||
+    fail "got batch $BATCH per GPU x accumulation $ACCUM x $gpus GPUs = $product, expected" \
+        "$TOTAL_BATCH: change BATCH, ACCUM, GPUS or NODES (TOTAL_BATCH=$product is another recipe)"
+
+last=$OUT/checkpoint-$((EPOCHS - 1)).pth
+if [ -e "$last" ]; then
+    say "$last is there already, this training is finished (for another, set OUT)"
+    exit 0
+fi
+resume=()
+newest=$({ find "$OUT" -maxdepth 1 -name 'checkpoint-*.pth' 2>/dev/null || true; } |
+    sort -V | tail -n 1)
+if [ -n "$newest" ]; then
+    say "continues from $newest"
+    resume=(--resume "$newest")
+fi
+take_weights
+BACKBONE=${BACKBONE-nvidia/mit-$SIZE}
+backbone=()
+[ -z "$BACKBONE" ] || backbone=(--backbone_weights "$BACKBONE")
+need_file TRAIN_DATA "qma-net data prepare and qma-net data protocol cat --root $DATA make it"
+need_file TEST_SETS "qma-net data prepare and qma-net data protocol cat --root $DATA make it"
+if [ "${CHECK:-1}" != 0 ] && [ -z "$dry_run" ]; then
+    run "$python" -m qma_net data check --fast --allow "${ALLOW:-}" "$TRAIN_DATA" "$TEST_SETS" >&2 ||
+        fail "got data that qma-net data check refuses (above), expected no error: mend it, name" \
+            "in ALLOW what is right here, or set CHECK=0"
+fi
+
+benco torchrun train --size "$SIZE" "${backbone[@]}" "${noiseprint[@]}" \
+    --data_path "$TRAIN_DATA" --test_data_path "$TEST_SETS" \
+    --batch_size "$BATCH" --accum_iter "$ACCUM" --epochs "$EPOCHS" \
+    --lr 1e-4 --min_lr 5e-7 --weight_decay 0.05 --warmup_epochs 2 \
+    --test_batch_size 4 --test_period 5 --save_period 5 \
+    --output_dir "$OUT" --log_dir "$OUT" "${resume[@]}"

@@ -1,0 +1,404 @@
+"""shell/: the commands are ones that torchrun, BenCo and qma-net accept, and they run."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from argparse import Namespace
+from importlib import import_module
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from conftest import ROOT, photograph
+from qma_net.files import config_path
+from qma_net.launch import _own_flags, free_port
+
+SHELL = ROOT / "shell"
+NAMES = sorted(file.stem for file in SHELL.glob("*.sh") if "/common.sh" in file.read_text())
+STARTERS = [name for name in NAMES if name != "slurm"]
+
+ONE = {"GPUS": "1"}
+FOUR = {"GPUS": "4"}
+NODES = {"GPUS": "4", "NODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "10.0.0.1"}
+MACHINES = pytest.mark.parametrize("machines", [ONE, FOUR, NODES], ids=["1 GPU", "4 GPUs", "nodes"])
+
+
+def bash(script, *flags, cwd, check=True, **variables):
+    """Runs a script of shell/ with this Python's environment."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("SLURM")}
+    done = subprocess.run(
+        ["bash", SHELL / f"{script}.sh", *map(str, flags)],
+        cwd=cwd,
+        env={**clean, "VENV": sys.prefix, "OMP_NUM_THREADS": "1", **variables},
+        text=True,
+        capture_output=True,
+        timeout=300,
+    )
+    assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done
+
+
+def refused(script, *flags, cwd, **variables) -> str:
+    """The one line a script ends with."""
+    done = bash(script, *flags, cwd=cwd, check=False, **variables)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"{script}.sh: got ")
+    assert "expected" in line
+    return line
+
+
+def dry_run(script, *flags, cwd, **variables) -> list[list[str]]:
+    """The commands of Python that a script would start, in words, without its pipe."""
+    done = bash(script, *flags, "--dry-run", cwd=cwd, **variables)
+    lines = [shlex.split(line) for line in done.stdout.splitlines()]
+    commands = [line for line in lines if line[0] == f"{sys.prefix}/bin/python"]
+    assert all(line in commands or line[0] in ("mkdir", "ln", "srun") for line in lines)
+    return [line[: line.index("|")] if "|" in line else line for line in commands]
+
+
+def parse(command, monkeypatch) -> Namespace:
+    """A command through the real parsers: torchrun's, then BenCo's or qma-net's.
+
+    ``torchrun`` holds what torchrun understood (None without it), ``script`` the script's name,
+    ``args`` and ``model_args`` what that made of its flags.
+    """
+    words = command[1:]
+    assert words.pop(0) == "-m"
+    torchrun = None
+    if words[0] == "torch.distributed.run":
+        from torch.distributed.run import parse_args
+
+        torchrun = parse_args(words[1:])
+        assert torchrun.module
+        words = [torchrun.training_script, *torchrun.training_script_args]
+    module, script, *flags = words
+    if module == "qma_net":
+        from qma_net.cli import _parser
+
+        args, unknown = _parser(()).parse_known_args([script, *flags])
+        assert not unknown
+        return Namespace(torchrun=torchrun, script=script, args=args, model_args=None)
+    assert module == "qma_net.launch"
+    import qma_net.benco  # noqa: F401  (registers QMANet)
+
+    own, flags = _own_flags(flags)
+    monkeypatch.setattr(sys, "argv", [script, *flags])
+    parser = import_module(f"IMDLBenCo.training_scripts.{script}").get_args_parser
+    args, model_args = parser()
+    assert args.model == "QMANet"
+    return Namespace(torchrun=torchrun, script=script, args=args, model_args=model_args, own=own)
+
+
+def test_the_task_has_its_scripts():
+    assert set(NAMES) == {
+        *("train", "evaluate", "benco-test", "robust", "save-images", "complexity"),
+        *("ablations", "slurm"),
+    }
+
+
+def test_shellcheck():
+    if not shutil.which("shellcheck"):
+        pytest.skip("shellcheck is absent (Debian: apt-get install shellcheck)")
+    scripts = sorted(SHELL.glob("*.sh"))
+    done = subprocess.run(["shellcheck", "-x", *scripts], cwd=ROOT, text=True, capture_output=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("script", NAMES)
+def test_help_mentions_every_variable(script, tmp_path):
+    said = bash(script, "--help", cwd=tmp_path).stdout
+    assert "--dry-run" in said
+    own, common = ((SHELL / f"{name}.sh").read_text() for name in (script, "common"))
+    functions = re.findall(r"^(\w+)\(\) \{.*?^\}$", common, flags=re.MULTILINE | re.DOTALL)
+    for name in functions:  # those of common.sh that this script never calls
+        if name.startswith("take_") and name not in own + common[common.rindex("}") :]:
+            common = re.sub(rf"^{name}\(\).*?^\}}$", "", common, flags=re.MULTILINE | re.DOTALL)
+    code = re.sub(r"^\s*#.*", "", own + common, flags=re.MULTILINE)
+    read = set(re.findall(r"\$\{?!?([A-Z][A-Z_]+)\b", code)) - {"BASH_SOURCE"}
+    assert len(read) > 12
+    for name in read:
+        assert name.startswith("SLURM_") or re.search(rf"^  {name} ", said, re.MULTILINE), name
+
+
+@MACHINES
+@pytest.mark.parametrize("script", STARTERS)
+def test_commands_are_accepted(script, machines, tmp_path, monkeypatch):
+    commands = dry_run(script, cwd=tmp_path, **machines)
+    assert commands
+    for command in commands:
+        got = parse(command, monkeypatch)
+        if script in ("save-images", "complexity"):
+            assert got.torchrun is None
+            continue
+        assert got.torchrun.nproc_per_node == machines["GPUS"]
+        if "NODES" in machines:
+            assert (got.torchrun.nnodes, got.torchrun.node_rank) == ("2", 1)
+            assert got.torchrun.master_addr == "10.0.0.1"
+        else:
+            assert got.torchrun.standalone
+    assert not list(tmp_path.iterdir())  # a dry run leaves nothing behind
+
+
+@MACHINES
+def test_training_is_the_paper_s_recipe(machines, tmp_path, monkeypatch):
+    (command,) = dry_run("train", cwd=tmp_path, **machines)
+    got = parse(command, monkeypatch)
+    args, model = got.args, got.model_args
+    gpus = int(machines["GPUS"]) * int(machines.get("NODES", 1))
+    assert args.batch_size * args.accum_iter * gpus == 32
+    assert (args.image_size, args.if_resizing, args.if_padding) == (512, True, False)
+    assert (args.epochs, args.lr, args.min_lr, args.weight_decay) == (150, 1e-4, 5e-7, 0.05)
+    assert (args.warmup_epochs, args.if_not_amp, args.pin_mem) == (2, False, True)
+    assert (args.data_path, args.test_data_path) == (
+        "data/protocol_cat.json",
+        "data/test_sets.json",
+    )
+    assert (model.size, model.views, model.drop_path) == ("b3", "srm,bayar,noiseprint", 0.1)
+    assert (model.backbone_weights, model.noiseprint_weights) == (
+        "nvidia/mit-b3",
+        "noiseprint++.th",
+    )
+    assert (model.alpha, model.beta) == (0.2, 0.8)
+    assert got.own.cudnn
+
+
+def test_variables_and_flags_arrive(tmp_path, monkeypatch):
+    variables = {"DATA": "/my data", "OUT": "o", "SIZE": "b0", "NOISEPRINT": "", "BACKBONE": ""}
+    variables |= {"GPUS": "0", "PROCESSES": "2", "TOTAL_BATCH": "12", "BATCH": "2", "EPOCHS": "3"}
+    flags = ["--views", "srm", "--seed", "7", "--lr", "2e-4"]
+    (command,) = dry_run("train", *flags, cwd=tmp_path, **variables)
+    got = parse(command, monkeypatch)
+    assert (got.args.batch_size, got.args.accum_iter, got.args.epochs) == (2, 3, 3)
+    assert (got.args.seed, got.args.lr, got.args.pin_mem) == (7, 2e-4, False)
+    assert got.args.data_path == "/my data/protocol_cat.json"
+    assert (got.model_args.size, got.model_args.views) == ("b0", "srm")
+    assert (got.model_args.backbone_weights, got.model_args.noiseprint_weights) == ("", "")
+    assert (got.own.device, got.torchrun.nproc_per_node) == ("cpu", "2")
+
+
+def test_tests_take_the_last_epoch_s_checkpoint(tmp_path, monkeypatch):
+    (command,) = dry_run("evaluate", cwd=tmp_path, OUT="o", EPOCHS="3")
+    assert parse(command, monkeypatch).args.checkpoint == ["o/checkpoint-2.pth"]
+    (command,) = dry_run("robust", cwd=tmp_path, CHECKPOINT="x.pth")
+    args = parse(command, monkeypatch).args
+    assert args.checkpoint == ["x.pth"]
+    assert args.test_sets == [f"data/{s}" for s in ("CASIAv1", "Columbia", "NIST16", "Coverage")]
+    commands = dry_run("robust", cwd=tmp_path, BENCO="1", SETS="a b.json")
+    got = [parse(command, monkeypatch).args for command in commands]
+    assert [args.test_data_path for args in got] == ["data/a", "data/b.json"]
+    assert [args.output_dir for args in got] == [
+        "runs/cat/benco-robust/a",
+        "runs/cat/benco-robust/b",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("script", "variables", "message"),
+    [
+        ("train", {"GPUS": "3"}, "batch 8 per GPU x accumulation 1 x 3 GPUs = 24, expected 32"),
+        ("train", {"BATCH": "5"}, "batch 5 per GPU x accumulation 6 x 1 GPUs = 30, expected 32"),
+        ("train", {"GPUS": "64"}, "batch 1 per GPU x accumulation 1 x 64 GPUs = 64, expected 32"),
+        ("train", {"GPUS": "four"}, "got GPUS=four, expected a whole number from 0 up"),
+        ("train", {"BATCH": "0"}, "got BATCH=0, expected a whole number from 1 up"),
+        ("evaluate", {"NODES": "2"}, "got NODES=2 without MASTER_ADDR"),
+        ("evaluate", {"NODES": "2", "MASTER_ADDR": "h"}, "got NODES=2 without NODE_RANK"),
+        ("robust", {**NODES, "NODE_RANK": "2"}, "got NODE_RANK=2, expected less than NODES=2"),
+    ],
+)
+def test_what_does_not_add_up_is_refused(script, variables, message, tmp_path):
+    assert message in refused(script, "--dry-run", cwd=tmp_path, **variables)
+
+
+def test_what_is_missing_is_named_before_the_start(tmp_path):
+    for script, name, remedy in (
+        ("train", "NOISEPRINT=noiseprint++.th", "qma-net weights"),
+        ("complexity", "NOISEPRINT=noiseprint++.th", "qma-net weights"),
+        ("evaluate", "CHECKPOINT=runs/cat/checkpoint-149.pth", "train.sh writes"),
+        ("slurm", "no Slurm job", "sbatch"),
+    ):
+        line = refused(script, *(["train"] if script == "slurm" else []), cwd=tmp_path)
+        assert name in line
+        assert remedy in line
+    assert "TRAIN_DATA=data/protocol_cat.json" in refused("train", cwd=tmp_path, NOISEPRINT="")
+    line = refused("train", "--batch_size", "4", cwd=tmp_path)
+    assert "got --batch_size, expected a variable" in line
+    assert "got fly, expected train" in refused("slurm", "fly", cwd=tmp_path)
+
+
+def test_training_continues_and_ends(tmp_path, monkeypatch):
+    (tmp_path / "o").mkdir()
+    for epoch in (4, 25, 9):
+        (tmp_path / f"o/checkpoint-{epoch}.pth").touch()
+    (command,) = dry_run("train", cwd=tmp_path, OUT="o")
+    assert parse(command, monkeypatch).args.resume == "o/checkpoint-25.pth"
+    done = bash("train", cwd=tmp_path, OUT="o", EPOCHS="26")
+    assert "o/checkpoint-25.pth is there already" in done.stderr
+    assert not done.stdout
+
+
+def test_the_ablations_are_the_paper_s():
+    entries = yaml.safe_load(config_path("ablations.yaml").read_text())
+    rows = {2: [], 9: []}
+    for entry in entries:
+        rows[entry["table"]].append(entry["row"])
+    assert rows == {
+        2: [
+            *("w/o DFCM", "Only (Q_4, R_4, N_4)", "Only Stage#4", "Conv Decoder", "MLP Decoder"),
+            "Ours",
+        ],
+        9: ["4 queries", "8 queries", "32 queries", "16 queries(Ours)"],
+    }
+    names = [entry["name"] for entry in entries]
+    assert len(set(names)) == len(names)
+    assert [entry["name"] for entry in entries if not entry["flags"]] == ["qma-net", "16-queries"]
+
+
+def test_every_setting_is_trained_once(tmp_path, monkeypatch):
+    entries = yaml.safe_load(config_path("ablations.yaml").read_text())
+    commands = dry_run("ablations", "--seed", "1", cwd=tmp_path, **NODES)
+    trainings, evaluations = commands[::2], commands[1::2]
+    got = [parse(command, monkeypatch) for command in trainings]
+    settings = [entry["flags"] for entry in entries[:-1]]  # the last is Table 2's own again
+    for one, flags in zip(got, settings, strict=True):
+        assert {name: getattr(one.model_args, name) for name in flags} == flags
+        assert (one.args.seed, one.args.epochs) == (1, 150)
+    folders = [one.args.output_dir for one in got]
+    assert folders[:2] == ["runs/ablations/without-dfcm", "runs/ablations/level-4-only"]
+    assert folders[5] == "runs/cat"
+    assert len(set(folders)) == 9
+    got += [parse(command, monkeypatch) for command in evaluations]
+    assert len({one.torchrun.master_port for one in got}) == 18
+
+
+def test_ablations_that_are_done_are_skipped(tmp_path):
+    data, out = tmp_path / "data", tmp_path / "runs/ablations"
+    data.mkdir()
+    (data / "test_sets.json").write_text(json.dumps({"a": "A", "b": "B"}))
+    for name, sets in (("without-dfcm", "ab"), ("conv-decoder", "a")):
+        (out / name / "evaluate").mkdir(parents=True)
+        (out / name / "checkpoint-149.pth").touch()
+        for one in sets:
+            (out / name / f"evaluate/{one}.json").touch()
+    only = ["--only", "without-dfcm,conv-decoder,8-queries"]
+    done = bash("ablations", *only, "--dry-run", cwd=tmp_path)
+    started = re.findall(r"qma_net(?:\.launch)? (\w+) .*--out(?:put_dir)? (\S+)", done.stdout)
+    assert started == [
+        ("evaluate", "runs/ablations/conv-decoder/evaluate"),
+        ("train", "runs/ablations/8-queries"),
+        ("evaluate", "runs/ablations/8-queries/evaluate"),
+    ]
+    assert "without-dfcm/checkpoint-149.pth is there already" in done.stderr
+    assert "without-dfcm/evaluate has all test sets already" in done.stderr
+    line = refused("ablations", "--only", "5-queries", cwd=tmp_path)
+    assert "got --only 5-queries, expected one of without-dfcm" in line
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A Slurm of two nodes: its variables, and commands that do what Slurm's do, one by one."""
+    tools, spool = tmp_path / "tools", tmp_path / "spool"
+    tools.mkdir()
+    spool.mkdir()
+    (tools / "scontrol").write_text("#!/bin/sh\nprintf 'node7\\nnode8\\n'\n")
+    (tools / "srun").write_text(
+        '#!/bin/bash\nwhile [ "$1" != bash ]; do shift; done\n'
+        'for SLURM_NODEID in 0 1; do SLURM_NODEID=$SLURM_NODEID "$@" --dry-run; done\n'
+    )
+    for tool in tools.iterdir():
+        tool.chmod(0o755)
+    shutil.copy(SHELL / "slurm.sh", spool / "slurm_script")  # Slurm runs a copy
+    variables = {"SLURM_JOB_ID": "123", "SLURM_JOB_NODELIST": "node[7-8]", "PATH": "/usr/bin:/bin"}
+    variables |= {"SLURM_JOB_NUM_NODES": "2", "SLURM_GPUS_ON_NODE": "4", "SLURM_NODEID": "0"}
+    variables |= {"SLURM_SUBMIT_DIR": str(ROOT), "VENV": sys.prefix}
+    variables["PATH"] = f"{tools}:{variables['PATH']}"
+    return spool / "slurm_script", variables
+
+
+def test_a_slurm_job_starts_every_node(cluster, tmp_path, monkeypatch):
+    script, variables = cluster
+    command = ["bash", script, "train", "--seed", "2"]
+    done = subprocess.run(
+        command, env=variables, cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    got = [parse(shlex.split(line), monkeypatch) for line in done.stdout.splitlines()]
+    assert [one.torchrun.node_rank for one in got] == [0, 1]
+    for one in got:
+        assert (one.torchrun.master_addr, one.torchrun.master_port) == ("node7", 20123)
+        assert (one.torchrun.nnodes, one.torchrun.nproc_per_node) == ("2", "4")
+        assert (one.args.batch_size, one.args.accum_iter, one.args.seed) == (4, 1, 2)
+
+
+def test_a_slurm_job_off_the_cluster(tmp_path, monkeypatch):
+    flags = ["train", "--dry-run", "--seed", "2"]
+    done = bash("slurm", *flags, cwd=tmp_path, NODES="2", GPUS="4")
+    srun, command = map(shlex.split, done.stdout.splitlines())
+    assert srun[:3] == ["srun", "--nodes", "2"]
+    assert srun[-4:] == ["bash", str(SHELL / "train.sh"), "--seed", "2"]
+    assert parse(command, monkeypatch).torchrun.node_rank == 0
+
+
+@pytest.fixture
+def small_data(tmp_path):
+    """A protocol of one list with eight tampered pictures, also its test set."""
+    folder = tmp_path / "data/set"
+    for name in ("Tp", "Gt"):
+        (folder / name).mkdir(parents=True)
+    for i in range(8):
+        image, mask = photograph(64, 64, i), np.zeros((64, 64), np.uint8)
+        image[20:50, 10:40] = photograph(30, 30, 50 + i)
+        mask[20:50, 10:40] = 255
+        cv2.imwrite(str(folder / f"Tp/{i}.png"), image)
+        cv2.imwrite(str(folder / f"Gt/{i}.png"), mask)
+    pairs = [[str(folder / f"Tp/{i}.png"), str(folder / f"Gt/{i}.png")] for i in range(8)]
+    (tmp_path / "data/protocol_cat.json").write_text(json.dumps(pairs))
+    (tmp_path / "data/test_sets.json").write_text(json.dumps({"set": str(folder)}))
+    return tmp_path
+
+
+SMALL = {"GPUS": "0", "BACKBONE": "", "NOISEPRINT": "", "SIZE": "b0", "IMAGE_SIZE": "64"}
+SMALL |= {"EPOCHS": "1", "WORKERS": "0", "TOTAL_BATCH": "4", "OUT": "o"}
+
+
+def test_two_nodes_train_together(small_data):
+    """Two torchruns on this machine, one process each: the gradients are those of four images."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("SLURM")}
+    nodes = {"NODES": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    nodes |= {**clean, **SMALL, "VENV": sys.prefix, "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(
+            ["bash", SHELL / "train.sh", "--views", "srm", "--lr", "1e-3"],
+            cwd=small_data,
+            env={**nodes, "NODE_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    outputs = [process.communicate(timeout=240)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0], outputs
+    assert "effective batch size: 4" in outputs[0]
+    assert "distributed init (rank 0)" in outputs[0]
+    assert "distributed init (rank 1)" in outputs[1]
+    assert all("0 errors" in output for output in outputs)  # of data check
+    (row,) = map(json.loads, (small_data / "o/log.txt").read_text().splitlines())
+    assert np.isfinite(row["train_total_loss"])
+    checkpoint = torch.load(small_data / "o/checkpoint-0.pth", weights_only=False)
+    assert checkpoint["args"].world_size == 2
+
+
+def test_faulty_data_stops_the_training(small_data):
+    cv2.imwrite(str(small_data / "data/set/Gt/3.png"), np.zeros((32, 64), np.uint8))
+    done = bash("train", "--views", "srm", cwd=small_data, check=False, **SMALL)
+    assert done.returncode == 1
+    assert "size-mismatch" in done.stderr
+    assert "train.sh: got data that qma-net data check refuses" in done.stderr.splitlines()[-1]
+    assert not (small_data / "o").exists()
