@@ -5,6 +5,9 @@ import sys
 
 from . import __version__
 
+# Which extra brings a module that only some commands need.
+EXTRAS = {"IMDLBenCo": "benco", "albumentations": "benco", "matplotlib": "report"}
+
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of ``qma-net`` and ``python -m qma_net``."""
@@ -23,6 +26,13 @@ def main(argv: list[str] | None = None) -> None:
         args.run(args)
     except (ValueError, OSError) as error:
         sys.exit(f"qma-net: {error}")
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").split(".")[0])
+        if not extra:
+            raise
+        sys.exit(
+            f"qma-net: got no {error.name}, expected it installed: pip install 'qma-net[{extra}]'"
+        )
 
 
 def _parser(scripts) -> argparse.ArgumentParser:

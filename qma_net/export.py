@@ -23,7 +23,7 @@ SIZES = ((1, 64, 64), (2, 96, 160), (1, 256, 192))  # (B, H, W) that the written
 OPSET = 18
 
 
-class ExportError(RuntimeError):
+class ExportError(ValueError):
     """A graph that does not compute what the model computes, or tools that are missing."""
 
 

@@ -154,7 +154,7 @@ class QMANetPredictor:
 
 def normalised(pixels: np.ndarray, device: torch.device | None = None) -> Tensor:
     """uint8 ``(H, W, 3)`` RGB to the model's float32 ``(1, 3, H, W)``."""
-    image = torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(2, 0, 1)[None]
+    image = torch.tensor(pixels, device=device).permute(2, 0, 1)[None]
     mean, std = (torch.tensor(v, device=device) for v in (IMAGENET_MEAN, IMAGENET_STD))
     return (image.float() - 255 * mean.view(3, 1, 1)) / (255 * std.view(3, 1, 1))
 
@@ -214,7 +214,7 @@ def tiled(
                 _ramp(top, bottom, height, overlap), _ramp(left, right, width, overlap)
             )
             place = np.s_[top:bottom, left:right]
-            total[place] += weight * look(np.ascontiguousarray(pixels[place]))
+            total[place] += weight * look(pixels[place])
             weights[place] += weight
     total /= weights
     return total

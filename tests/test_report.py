@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -455,3 +456,31 @@ def test_nothing_found_is_one_clear_line(tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("qma-net: got no result files in ")
     assert done.stderr.count("\n") == 1
+
+
+def test_the_page_opens_in_a_browser_without_a_network(work):
+    """Chromium's own tree of the page: every table is there, every picture was decoded."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if not browser:
+        pytest.skip("no chromium on this machine (apt-get install chromium)")
+    log = [{"train_lr": 1e-4 * i, "train_seg_loss": 1 - i / 9, "epoch": i} for i in range(3)]
+    (work / "train").mkdir()
+    (work / "train/log.txt").write_text("\n".join(map(json.dumps, log)))
+    out = work / "page/report.html"
+    report([work], out)
+    probe = (
+        "<script>onload = () => { document.title = [document.querySelectorAll('table').length, "
+        "document.images.length, [...document.images].every(i => i.complete && i.naturalWidth)] }"
+        "</script>"
+    )
+    probed = out.with_name("probed.html")
+    probed.write_text(out.read_text().replace("</body>", probe + "</body>"))
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND"]
+    flags += ["--virtual-time-budget=5000", f"--user-data-dir={work / 'profile'}", "--dump-dom"]
+    done = subprocess.run(
+        [browser, *flags, probed.as_uri()], capture_output=True, text=True, timeout=120
+    )
+    tables, images, decoded = re.search(r"<title>(\d+),(\d+),(\w+)</title>", done.stdout).groups()
+    assert int(tables) >= 11
+    assert int(images) >= 1
+    assert decoded == "true"
