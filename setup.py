@@ -48,6 +48,9 @@ setup(
         # Photographs to practise on, and pictures of the results.
         "demo": ["matplotlib", "scikit-image", "scikit-learn"],
         "export": ["onnx", "onnxruntime", "onnxscript"],
+        # The figures of `qma-net report`. Before 1.5.7 grad-cam asks for opencv-python, which
+        # overwrites the files of opencv-python-headless.
+        "report": ["grad-cam>=1.5.7", "matplotlib"],
         "dev": ["build", "pytest", "ruff"],
     },
     entry_points={"console_scripts": ["qma-net = qma_net.cli:main"]},

@@ -9,7 +9,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=shell/env.sh
 . "$here/env.sh"
-make_environment benco,demo,dev
+make_environment benco,demo,export,report,dev
 cd "$here/.."
 ruff check .
 ruff format --check .

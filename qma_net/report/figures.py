@@ -42,8 +42,8 @@ OUTLINE = (255, 255, 255)
 EVALUATE = "qma-net evaluate --checkpoint FILE --test-sets SETS --out DIR --save-masks"
 TARGET = (
     "Grad-CAM's target is the mean logit over the predicted mask, the pixels above 0.5 (outlined); "
-    "where none is, over the highest 1 %. Every map is stretched from its own smallest value to its "
-    "largest, so maps do not compare in strength; one without a positive part stays dark."
+    "where none is, over the highest 1 %. Every map is stretched from its own smallest value to "
+    "its largest, so maps do not compare in strength; one without a positive part stays dark."
 )
 BY_RANK = (
     "The photographs are not picked: each test set's tampered ones are ranked by the F1 of {}, and "
@@ -119,21 +119,26 @@ def draw_all(results: Results, folder: Path) -> list[Drawn]:
 # Which photographs
 
 
-def examples(run: Run, total: int) -> list[Example]:
+def examples(run: Run, total: int, notes: list[str]) -> list[Example]:
     """Photographs of a run's test sets, at even steps of their rank by F1; about ``total``.
+
+    ``notes`` gets a line for every test set that is left out.
 
     Raises:
         NotDrawn: where no test set has its photographs and truths where they were.
     """
-    found, missing = [], ["no result on a test set"]
-    names = in_paper_order(run.clean)[:total]
+    found, missing = [], []
+    names = in_paper_order(run.clean)
     for name in names:
         try:
+            if len(found) == total:
+                raise NotDrawn(f"{total} photographs of other test sets fill them")
             found += _of_set(run.clean[name], max(1, total // len(names)))
         except (NotDrawn, ListingError) as error:
-            missing.append(str(error))
+            missing.append(f"{name} is not in every figure with photographs: {error}")
     if not found:
-        raise NotDrawn(missing[-1])
+        raise NotDrawn(missing[0])
+    notes += [note for note in missing if note not in notes]
     return found
 
 
@@ -292,8 +297,6 @@ def grad_cams(
     targets = [mean_logit]
     with GradCAM(MaskLogits(model), list(layers)) as cam:
         cam(image, targets)
-        if len(cam.activations_and_grads.gradients) != len(layers):
-            raise ValueError(f"got layers of which not all reach the mask: {layers}")
         maps = cam.compute_cam_per_layer(image, targets, eigen_smooth=False)
         model.zero_grad()
         return np.concatenate(maps)[:, 0], cam.outputs[0, 0].detach().cpu().numpy()
@@ -360,21 +363,25 @@ def grid(
     ]
     below = 0.17 if any(one and one.below for _, panels in rows for one in panels) else 0
     inches = [PANEL * height + below for height in heights]
-    width = PANEL * len(columns) + 0.3 + (0.7 if heat else 0)
-    canvas = Canvas(figsize=(width, sum(inches) + 0.55), layout="constrained")
+    headings = [
+        [line for part in heading.split("\n") for line in wrap(part, 19)] for heading in columns
+    ]
+    top = 0.16 * max(map(len, headings)) + 0.09
+    width = (PANEL + 0.04) * len(columns) + 0.25 + (0.6 if heat else 0)
+    canvas = Canvas(figsize=(width, sum(inches) + top), layout="constrained")
     canvas.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
     places = canvas.subplots(
         len(rows), len(columns), squeeze=False, gridspec_kw={"height_ratios": inches}
     )
-    for axes, heading in zip(places[0], columns, strict=True):
-        axes.set_title("\n".join(wrap(heading, 19)), fontsize=8)
+    for axes, heading in zip(places[0], headings, strict=True):
+        axes.set_title("\n".join(heading), fontsize=8)
     last = None
     for line, (name, panels) in zip(places, rows, strict=True):
         for axes, panel in zip(line, panels, strict=True):
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
             if panel is None:
-                axes.text(0.5, 0.5, "no mask", ha="center", va="center", fontsize=7, color="grey")
+                axes.text(0.5, 0.5, "no result", ha="center", va="center", fontsize=7, color="grey")
                 continue
             axes.imshow(panel.pixels)
             axes.set_xlabel(panel.below, fontsize=7, labelpad=2)
@@ -404,7 +411,7 @@ def backbone_cams(results: Results) -> Picture:
             "no results of the model without DFCM: bash shell/ablations.sh --only without-dfcm, "
             f"then {EVALUATE}"
         )
-    chosen = examples(ours, CAM_ROWS)
+    chosen = examples(ours, CAM_ROWS, results.notes)
     panels = {example.image: [Panel(example.thumbnail), example.truth_panel] for example in chosen}
     for run in (classical, ours):
         model = load(run)
@@ -414,7 +421,7 @@ def backbone_cams(results: Results) -> Picture:
             panels[example.image] += [predicted, *cams]
     columns = ["image", "truth"]
     for name in ("without DFCM:", "QMA-Net:"):
-        columns += [f"{name} {what}" for what in ("prediction", "RGB backbone", "noise backbone")]
+        columns += [f"{name}\n{what}" for what in ("prediction", "RGB backbone", "noise backbone")]
     caption = (
         "Grad-CAM of the last stage of both backbones, before that level's interaction. Without "
         f"DFCM the backbones never meet: {name_of(classical)}. {TARGET} "
@@ -429,7 +436,7 @@ def qualitative(results: Results) -> Picture:
     runs = [run for run in results.runs if run.clean]
     if not runs:
         raise NotDrawn(f"no results on a test set: {EVALUATE}")
-    chosen, ranking = examples(runs[0], GRID_ROWS), name_of(runs[0])
+    chosen, ranking = examples(runs[0], GRID_ROWS, results.notes), name_of(runs[0])
     # ours, then other models, then ablations
     runs.sort(key=lambda run: (not run.is_default, run.is_ours))
     columns, cells, without = [], [], []
@@ -497,10 +504,9 @@ def robustness(results: Results) -> Picture:
         levels += sorted(at - set(levels))
         for axes, name in zip(line, names, strict=True):
             _draw_attack(axes, runs, name, attack, levels)
-        line[0].set_ylabel(attack.replace("-", " "), fontsize=9)
+        line[0].set_ylabel(f"{attack.replace('-', ' ')}: pixel F1", fontsize=8)
     for axes, name in zip(places[0], names, strict=True):
         axes.set_title(name, fontsize=9)
-    canvas.supylabel("pixel F1", fontsize=9)
     places[0, 0].set_ylim(bottom=0)
     lines = {line.get_label(): line for axes in places.flat for line in axes.get_lines()}
     shown = {label: line for label, line in lines.items() if not label.startswith("_")}
@@ -550,7 +556,7 @@ def _draw_attack(axes, runs: list[Run], name: str, attack: str, levels: list[int
 def level_cams(results: Results) -> Picture:
     """Figure 6: what each fused level F_i of the decoder (after its DCM) contributes."""
     run = _default(results)
-    chosen = examples(run, CAM_ROWS)
+    chosen = examples(run, CAM_ROWS, results.notes)
     model = load(run)
     rows = []
     for example in chosen:
