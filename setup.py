@@ -51,7 +51,7 @@ setup(
         # The figures of `qma-net report`. Before 1.5.7 grad-cam asks for opencv-python, which
         # overwrites the files of opencv-python-headless.
         "report": ["grad-cam>=1.5.7", "matplotlib"],
-        "dev": ["build", "pytest", "ruff"],
+        "dev": ["build", "pytest", "pytest-xdist", "ruff"],
     },
     entry_points={"console_scripts": ["qma-net = qma_net.cli:main"]},
 )

@@ -3,7 +3,7 @@
 #
 #   bash shell/test.sh [pytest's arguments]      e.g. -m gpu, -m slow, tests/test_losses.py
 #
-# VENV and PYTHON: see shell/env.sh. Needs Python 3.11 or 3.12; about 8 minutes on two cores once
+# VENV and PYTHON: see shell/env.sh. Needs Python 3.11 or 3.12; about 7 minutes on two cores once
 # everything is installed. Tests that use the shared data look for it in QMA_NET_SHARED.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -13,4 +13,4 @@ make_environment benco,demo,export,report,dev
 cd "$here/.."
 ruff check .
 ruff format --check .
-exec python -m pytest "$@"
+exec python -m pytest -n 2 --dist loadfile "$@"

@@ -1,10 +1,12 @@
 """BenCo's real scripts with our model, on the CPU: one process and two, as users start them."""
 
 import json
+import multiprocessing
 import os
 import re
 import subprocess
 import sys
+import tempfile
 
 import cv2
 import numpy as np
@@ -28,21 +30,50 @@ ALONE = {
 
 
 def start(command, folder, processes=1, launcher=("-m", "qma_net.launch"), check=True, env=None):
-    """Runs a command of ours in a subprocess, as a user would."""
-    python = [sys.executable]
-    if processes > 1:
-        python += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
-        python += [str(processes)]
-    done = subprocess.run(
-        [*python, *launcher, *map(str, command)],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
-        text=True,
-        capture_output=True,
-        timeout=300,
-    )
+    """Runs a command of ours as a user would: in a process of its own, or under torchrun."""
+    command = list(map(str, command))
+    if processes == 1 and launcher == ("-m", "qma_net.launch"):
+        done = _forked(command, folder)
+    else:
+        python = [sys.executable]
+        if processes > 1:
+            python += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
+            python += [str(processes)]
+        done = subprocess.run(
+            [*python, *launcher, *command],
+            cwd=folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
+            text=True,
+            capture_output=True,
+            timeout=300,
+        )
     assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done
+
+
+def _forked(command, folder):
+    """The same in a child of a process that has imported BenCo once: 8 seconds less each time."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["IMDLBenCo.training_scripts.train", "qma_net.benco"])
+    with tempfile.TemporaryDirectory() as outputs:
+        files = [os.path.join(outputs, name) for name in ("out", "err")]
+        child = context.Process(target=_launch, args=(command, str(folder), *files))
+        child.start()
+        child.join(timeout=300)
+        written = [open(file).read() for file in files]  # noqa: SIM115
+    return subprocess.CompletedProcess(command, child.exitcode, *written)
+
+
+def _launch(command, folder, out, err):
+    """In the child: ``python -m qma_net.launch COMMAND``, its output to files."""
+    os.chdir(folder)
+    for number, file in ((1, out), (2, err)):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    sys.stdout, sys.stderr = open(1, "w"), open(2, "w")  # noqa: SIM115
+    torch.set_num_threads(1)
+    from qma_net.launch import main
+
+    main(command)
 
 
 @pytest.fixture(scope="module")
