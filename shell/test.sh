@@ -13,4 +13,5 @@ make_environment benco,demo,export,report,dev
 cd "$here/.."
 ruff check .
 ruff format --check .
-exec python -m pytest -n 2 --dist loadfile "$@"
+# Two workers of one thread each: more threads than cores wait for each other.
+OMP_NUM_THREADS=1 exec python -m pytest -n 2 --dist loadfile "$@"
