@@ -511,7 +511,12 @@ def robustness(results: Results) -> Picture:
     lines = {line.get_label(): line for axes in places.flat for line in axes.get_lines()}
     shown = {label: line for label, line in lines.items() if not label.startswith("_")}
     canvas.legend(
-        shown.values(), shown, loc="outside lower center", ncols=2, frameon=False, fontsize=8
+        shown.values(),
+        shown,
+        loc="outside lower center",
+        ncols=2 if places.shape[1] > 1 else 1,  # one column of panels is as wide as one label
+        frameon=False,
+        fontsize=8,
     )
     caption = (
         "Mean pixel F1 of the tampered photographs at every strength of an attack, weak to strong "

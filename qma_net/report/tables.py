@@ -492,7 +492,7 @@ def comparisons(results: Results) -> Table:
                     value = Figure(one.get("difference"), one.get("interval"), "undefined")
                     cells.append(_cell_signed(value, printed))
                 f1 = found.get("pixel_f1")
-                cells.append(Cell(f"{f1['p_value']:.3f}") if f1 else MISSING)
+                cells.append(Cell(_p_value(f1)) if f1 else MISSING)
                 cells.append(Cell(str(f1["n"])) if f1 else MISSING)
                 cells[0] = Cell(cells[0].text, cells[0].small, str(path))
                 table.rows.append(Row(MEASURED, (name, title), tuple(cells)))
@@ -501,3 +501,8 @@ def comparisons(results: Results) -> Table:
 
 def _cell_signed(found: Figure, printed: Published) -> Cell:
     return _cell(found, printed) if found.value is None else _cell(found, printed, 0.0)
+
+
+def _p_value(found: dict) -> str:
+    """A bootstrap of 2000 draws cannot tell less than 0.001."""
+    return f"{found['p_value']:.3f}" if found["p_value"] >= 0.001 else "< 0.001"
