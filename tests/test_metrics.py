@@ -68,10 +68,11 @@ def test_scikit_learn_says_the_same(levels):
     assert levels > 50 or got["best_f1"] == pytest.approx(best)
 
 
-def benco(evaluator, mask, truth, **options):
+def benco(evaluator, mask, truth, padding=None, **options):
     from IMDLBenCo import evaluation
 
-    tensors = [torch.from_numpy(a.astype(np.float64))[None, None] for a in (mask, truth)]
+    arrays = (mask, truth) if padding is None else (mask, truth, padding)
+    tensors = [torch.from_numpy(a.astype(np.float64))[None, None] for a in arrays]
     got = getattr(evaluation, evaluator)(threshold=0.5, **options).batch_update(*tensors)
     return float(torch.as_tensor(got).sum())
 
@@ -139,3 +140,25 @@ def test_paired_bootstrap():
     assert (same["difference"], same["p_value"]) == (0, 1)
     assert metrics.paired_bootstrap([None, 1.0], [0.5, 0.5])["n"] == 1
     assert metrics.paired_bootstrap([None], [1.0]) is None
+
+
+def test_padding_where_benco_is_right_and_where_it_is_wrong():
+    """8x8 of 12x12 pixels are the photograph; the rest is marked, which must not count."""
+    from IMDLBenCo.evaluation import PixelAccuracy
+
+    rng = np.random.default_rng(3)
+    truth, mask = np.zeros((12, 12), bool), np.ones((12, 12))
+    truth[2:5, 1:7], mask[:8, :8] = True, rng.random((8, 8))
+    shape_mask = np.zeros((12, 12))
+    shape_mask[:8, :8] = 1
+    tensors = [torch.from_numpy(a.astype(float))[None, None] for a in (mask, truth, shape_mask)]
+    ours = metrics.pixel_metrics(mask[:8, :8], truth[:8, :8])
+    for name, evaluator in (("f1", "PixelF1"), ("iou", "PixelIOU"), ("auc", "PixelAUC")):
+        assert ours[name] == pytest.approx(
+            benco(evaluator, mask, truth, padding=shape_mask), abs=1e-6
+        )
+    accuracy = PixelAccuracy(threshold=0.5)
+    whole_batch, tail = accuracy.batch_update(*tensors), accuracy.remain_update(*tensors)
+    right = ((mask > 0.5) == truth)[:8, :8].mean()
+    assert float(whole_batch) == pytest.approx(right)
+    assert abs(float(tail) - right) > 0.1  # the tail of a set is counted with its padding
