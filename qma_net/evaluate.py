@@ -26,7 +26,7 @@ from tqdm import tqdm
 from . import __version__
 from .data.check import check
 from .data.listing import NEGATIVE, Listing, read_listings
-from .files import write_text, written_beside
+from .files import write_png, write_text, written_beside
 from .metrics import (
     PIXEL,
     THRESHOLD,
@@ -441,8 +441,7 @@ class Rows:
     def finish(self) -> None:
         """Writes the CSV, then the JSON, and forgets the rest."""
         rows = [row for _, row in sorted(self._read().items())]
-        with written_beside(self.table) as beside:
-            beside.write_text(as_csv(rows))
+        write_text(self.table, as_csv(rows))
         result = {**summary(rows), "header": self.header}
         write_text(self.result, json.dumps(result, indent=1) + "\n")
         shutil.rmtree(self.partial)
@@ -504,13 +503,11 @@ def read_rows(path: str | os.PathLike) -> list[dict]:
 def save_mask(folder: Path, row: dict, mask: np.ndarray, kind: str) -> None:
     """``<index>_<stem>.npy`` (float32) or ``.png`` (8 bits) of one mask."""
     path = folder / f"{row['index']:06d}_{Path(row['name']).stem}.{kind}"
+    if kind == "png":
+        write_png(path, np.rint(mask * 255).astype(np.uint8))
+        return
     with written_beside(path) as beside, open(beside, "wb") as file:
-        if kind == "npy":
-            np.save(file, mask.astype(np.float32))
-        else:
-            from PIL import Image
-
-            Image.fromarray(np.rint(mask * 255).astype(np.uint8)).save(file, format="PNG")
+        np.save(file, mask.astype(np.float32))
 
 
 def compare(folders: list[Path], sets: list[str], out: Path) -> None:

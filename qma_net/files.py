@@ -1,6 +1,7 @@
 """Files that appear complete or not at all: written beside, then renamed."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,35 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes a whole text file, or leaves what was there."""
     with written_beside(path) as beside:
         beside.write_text(text)
+
+
+def write_png(path: str | os.PathLike, pixels) -> None:
+    """Writes uint8 ``(H, W)`` or ``(H, W, 3)`` as a whole PNG, or leaves what was there."""
+    from PIL import Image
+
+    with written_beside(path) as beside:
+        Image.fromarray(pixels).save(beside, format="PNG")
+
+
+def copy_file(source: str | os.PathLike, target: str | os.PathLike) -> None:
+    """Copies a whole file's bytes, or leaves what was there."""
+    with written_beside(target) as beside:
+        shutil.copyfile(source, beside)
+
+
+def unused(name: str, taken: set[str]) -> str:
+    """The name, with a number behind it where it is taken; it is taken from then on."""
+    candidate, number = name, 1
+    while candidate in taken:
+        number += 1
+        candidate = f"{name}_{number}"
+    taken.add(candidate)
+    return candidate
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _umask() -> int:

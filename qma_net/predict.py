@@ -9,10 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
-from .files import write_text, written_beside
+from .files import unused, write_png, write_text
 from .photograph import PhotographError, find_images
 from .predictor import Prediction, QMANetPredictor
 
@@ -53,7 +52,7 @@ def predict_files(
             row["error"] = str(error)
             errors.append(str(error))
             continue
-        stem = _unused(path.stem, taken)
+        stem = unused(path.stem, taken)
         row |= _written(prediction, out, stem)
         row["notes"] = "; ".join([*prediction.photograph.notes, *([note] if note else [])])
     table = io.StringIO()
@@ -101,8 +100,8 @@ def load_predictor(checkpoint: str, device: str = "") -> tuple[QMANetPredictor, 
 def _written(prediction: Prediction, out: Path, stem: str) -> dict:
     height, width = prediction.mask.shape
     mask, overlay = out / f"{stem}_mask.png", out / f"{stem}_overlay.png"
-    _write_png(mask, np.rint(prediction.mask * 255).astype(np.uint8))
-    _write_png(overlay, prediction.overlay())
+    write_png(mask, np.rint(prediction.mask * 255).astype(np.uint8))
+    write_png(overlay, prediction.overlay())
     return {
         "score": f"{prediction.score:.6f}",
         "marked": f"{prediction.binary.mean():.6f}",
@@ -111,17 +110,3 @@ def _written(prediction: Prediction, out: Path, stem: str) -> dict:
         "mask": mask.name,
         "overlay": overlay.name,
     }
-
-
-def _write_png(path: Path, pixels: np.ndarray) -> None:
-    with written_beside(path) as beside:
-        Image.fromarray(pixels).save(beside, format="PNG")
-
-
-def _unused(stem: str, taken: set[str]) -> str:
-    candidate, number = stem, 1
-    while candidate in taken:
-        number += 1
-        candidate = f"{stem}_{number}"
-    taken.add(candidate)
-    return candidate

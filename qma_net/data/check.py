@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from ..files import cores
 from .listing import Listing, Pair, read_listings
 
 # A mask's stem may be its image's stem and one of these.
@@ -158,7 +159,7 @@ def observe_all(
     jobs: list[tuple[Path, bool]], fast: bool, workers: int | None, progress: bool
 ) -> dict[tuple[Path, bool], Facts]:
     """The facts of every (file, whether it is a mask), in parallel."""
-    workers = min(workers or len(os.sched_getaffinity(0)), max(1, len(jobs) // 16))
+    workers = min(workers or cores(), max(1, len(jobs) // 16))
     bar = tqdm(total=len(jobs), desc="check", unit="file", disable=not progress)
     with bar:
         if workers == 1:
@@ -264,6 +265,11 @@ class _Judge(Report):
         if (str(file), problem) not in self._seen:
             self._seen.add((str(file), problem))
             findings.append(Finding(str(file), problem, remedy))
+
+
+def mask_as_benco(path: Path) -> np.ndarray:
+    """The pixels that BenCo reads as tampered, bool ``(H, W)``."""
+    return np.asarray(Image.open(path).convert("RGB")).mean(axis=-1) > 127.5
 
 
 def stem_of(path: Path) -> str:

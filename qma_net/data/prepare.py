@@ -11,7 +11,6 @@ import io
 import json
 import os
 import re
-import shutil
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -28,7 +27,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from .. import __version__
-from ..files import write_text, written_beside
+from ..files import copy_file, cores, write_png, write_text, written_beside
 from .listing import NEGATIVE
 from .published import DATASETS, Published, as_benco, black, total
 from .repair import UNTURN
@@ -562,7 +561,7 @@ def _clear(out: Path, plan: Plan, obsolete: list[dict], kept: dict[str, dict]) -
 
 
 def _convert_all(settings: Settings, todo: list[Job], workers, progress) -> Iterator[dict]:
-    workers = min(workers or len(os.sched_getaffinity(0)), max(1, len(todo) // 8))
+    workers = min(workers or cores(), max(1, len(todo) // 8))
     one = partial(_convert, settings)
     with tqdm(total=len(todo), desc=settings.dataset, unit="image", disable=not progress) as bar:
         if workers <= 1:
@@ -632,8 +631,7 @@ def _written(settings: Settings, job: Job) -> dict:
     record["target"] = f"{job.target}{suffix}"
     if job.mask is not None:
         pixels = pixels if shrunk == size else _reduced(pixels, shrunk)
-        with written_beside(settings.out / job.mask_target) as beside:
-            Image.fromarray(np.where(pixels, 255, 0).astype(np.uint8)).save(beside, "PNG")
+        write_png(settings.out / job.mask_target, np.where(pixels, 255, 0).astype(np.uint8))
         record["mask_target"] = job.mask_target
     return record
 
@@ -745,8 +743,7 @@ def _copy(source: Path, target: Path, link: bool) -> None:
             return
         except OSError:  # another file system
             pass
-    with written_beside(target) as beside:
-        shutil.copyfile(source, beside)
+    copy_file(source, target)
 
 
 def _lists(dataset: Published, plan: Plan, records: dict, out: Path) -> dict[Path, str]:

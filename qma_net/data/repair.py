@@ -2,15 +2,14 @@
 
 import json
 import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from ..files import write_text, written_beside
-from .check import ERRORS, Facts, Finding, check_pairs
+from ..files import copy_file, unused, write_png, write_text
+from .check import ERRORS, Facts, Finding, check_pairs, mask_as_benco
 from .listing import NEGATIVE, Listing, Pair
 
 # How to turn what was drawn on the displayed photograph back to how its pixels are stored.
@@ -61,8 +60,9 @@ def repair(
             raise RepairError(f"got --fix {out} with {source}, expected a folder apart from it")
     findings = {(finding.file, finding.problem): finding for finding in report.errors}
     changes = []
-    names = _unique([listing.name for listing, _ in work])
-    for (listing, pairs), name in zip(work, names, strict=True):
+    taken = set()
+    for listing, pairs in work:
+        name = unused(listing.name, taken)
         folder = out / name if len(work) > 1 else out
         changes += _copy(listing, list(dict.fromkeys(pairs)), facts, findings, folder, name)
     changes += [
@@ -76,16 +76,16 @@ def repair(
 def _copy(
     listing: Listing, pairs: list[Pair], facts: dict, findings: dict, folder: Path, name: str
 ) -> list[str]:
-    changes, rows = [], []
-    stems = _unique([pair.image.stem for pair in pairs])
-    for pair, stem in zip(pairs, stems, strict=True):
+    changes, rows, taken = [], [], set()
+    for pair in pairs:
+        stem = unused(pair.image.stem, taken)
         mask = facts.get((pair.mask, True))
         left_out = _left_out(pair, findings)
         if left_out:
             changes.append(f"{left_out.file}: left out ({left_out.problem}: {left_out.remedy})")
             continue
         image = folder / ("Tp" if mask else "Au") / f"{stem}{pair.image.suffix}"
-        _copy_file(pair.image, image)
+        copy_file(pair.image, image)
         if not mask:
             rows.append([str(image), NEGATIVE])
             continue
@@ -127,49 +127,25 @@ def _copy_mask(pair: Pair, mask: Facts, image: Facts, inverted: bool, target: Pa
     elif mask.two_valued and mask.mode in ("L", "1", "RGB", "RGBA"):
         pixels = None
     else:
-        pixels, change = _as_benco(pair.mask), "cut at 127.5, as BenCo does, to 0 and 255"
+        pixels, change = mask_as_benco(pair.mask), "cut at 127.5, as BenCo does, to 0 and 255"
     turned = image.orientation in UNTURN and mask.size == image.size[::-1] != image.size
     if pixels is None and not inverted and not turned:
         target = target.with_suffix(pair.mask.suffix)
-        _copy_file(pair.mask, target)
+        copy_file(pair.mask, target)
         return target, ""
     if pixels is None:
-        pixels = _as_benco(pair.mask)
+        pixels = mask_as_benco(pair.mask)
     if inverted:
         pixels, change = ~pixels, f"{change}, inverted".lstrip(", ")
     written = Image.fromarray(np.where(pixels, 255, 0).astype(np.uint8))
     if turned:
         written = written.transpose(UNTURN[image.orientation])
         change = f"{change}, turned back by its photograph's EXIF orientation".lstrip(", ")
-    with written_beside(target) as beside:
-        written.save(beside, format="PNG")
+    write_png(target, np.asarray(written))
     return target, change
-
-
-def _as_benco(path: Path) -> np.ndarray:
-    """The pixels that BenCo reads as tampered, bool ``(H, W)``."""
-    return np.asarray(Image.open(path).convert("RGB")).mean(axis=-1) > 127.5
 
 
 def _first_array(path: Path) -> np.ndarray:
     """The mask in an .npy or the first of an .npz, ``(H, W)``, without single dimensions."""
     content = np.load(path, allow_pickle=False)
     return np.squeeze(content if isinstance(content, np.ndarray) else content[content.files[0]])
-
-
-def _copy_file(source: Path, target: Path) -> None:
-    with written_beside(target) as beside:
-        shutil.copyfile(source, beside)
-
-
-def _unique(names: list[str]) -> list[str]:
-    """The names, with a number behind those that came before."""
-    taken, unique = set(), []
-    for name in names:
-        candidate, number = name, 1
-        while candidate in taken:
-            number += 1
-            candidate = f"{name}_{number}"
-        taken.add(candidate)
-        unique.append(candidate)
-    return unique

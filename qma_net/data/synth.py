@@ -31,7 +31,7 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from .. import __version__
-from ..files import write_text
+from ..files import cores, write_text
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 LABEL_FOLDER = "_seg"
@@ -167,7 +167,7 @@ def synthesise(
     recipe = recipe or Recipe()
     recipe = recipe if image_size is None else replace(recipe, image_size=image_size)
     test_count = max(3, round(count / 10)) if test_count is None else test_count
-    workers = _cores() if workers is None else workers
+    workers = cores() if workers is None else workers
     for name, number, least in (
         ("count", count, 1),
         ("test count", test_count, 1),
@@ -932,7 +932,3 @@ def _journal(folder: Path) -> dict[tuple[str, int], dict]:
         if all((folder / path).is_file() for path in _paths(row)):
             rows[row["side"], row["index"]] = row
     return rows
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure as Canvas
 from PIL import Image
 from torch import Tensor, nn
 
+from ..data.check import mask_as_benco
 from ..data.listing import ListingError, read_listings
 from ..files import written_beside
 from ..metrics import THRESHOLD
@@ -96,7 +97,7 @@ class Example:
     @property
     def truth_panel(self) -> Panel:
         """White where it was manipulated."""
-        truth = np.asarray(Image.open(self.truth).convert("RGB")).mean(axis=2) > 127.5
+        truth = mask_as_benco(self.truth)
         return Panel(black_and_white(truth, self.thumbnail.shape))
 
 
