@@ -34,6 +34,8 @@ class QMANet(nn.Module):
         beta: weight of the edge loss (equation 8).
         init_from: a checkpoint of BenCo's trainer to start from: a fine-tuning, not a resume.
             With it no other weights are needed.
+        gradient_checkpointing: 1 trades time for memory in training, for larger batches (BenCo
+            would read any word as True, so this is a number).
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class QMANet(nn.Module):
         alpha: float = 0.2,
         beta: float = 0.8,
         init_from: str = "",
+        gradient_checkpointing: int = 0,
     ):
         super().__init__()
         self.alpha, self.beta = alpha, beta
@@ -65,6 +68,7 @@ class QMANet(nn.Module):
                 noiseprint_weights=noiseprint_weights,
                 **asdict(self.config),
             )
+        self.network.checkpoint_gradients(bool(gradient_checkpointing))
 
     def forward(
         self,

@@ -3,6 +3,8 @@
 import warnings
 from dataclasses import asdict, dataclass, fields
 
+import torch
+
 from .modeling.aggregation import MFAM, NoQueries, QueryMLP, TamperQueries
 from .modeling.backbone import HEADS, REDUCTIONS, MiT
 from .modeling.decoder import ESM, QMFD
@@ -86,7 +88,7 @@ def assemble(config: QMANetConfig) -> QMANetModel:
     interacting = "" if config.dfcm_stages == "none" else config.dfcm_stages
     queried = config.decoder == "query"
     decoded = tuple(int(level) - 1 for level in config.decode_levels)
-    return QMANetModel(
+    model = QMANetModel(
         noise_view=MNFM(tuple(config.views.split(","))),
         rgb_backbone=MiT(channels, depths, config.drop_path),
         noise_backbone=MiT(channels, depths, config.drop_path),
@@ -106,6 +108,7 @@ def assemble(config: QMANetConfig) -> QMANetModel:
         decoder=QMFD(channels, decoded, config.decoder, config.query_count),
         config=config,
     )
+    return model.to(memory_format=torch.channels_last)  # as the tokens of the encoders are
 
 
 def build_qma_net(

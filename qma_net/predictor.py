@@ -145,7 +145,7 @@ class QMANetPredictor:
 
     def _look(self, image: Tensor) -> Tensor:
         """``(1, 3, H, W)`` to probabilities ``(H, W)``."""
-        return self.model(image).mask_logits[0, 0].float().sigmoid()
+        return self.model(image, edges=False).mask_logits[0, 0].float().sigmoid()
 
     @property
     def _device(self) -> torch.device:

@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers import SegformerConfig, SegformerModel
 
 HEADS = (1, 2, 5, 8)
@@ -14,6 +17,11 @@ BLOCK_NORM_EPS = 1e-6
 
 # What an official or BenCo checkpoint may hold beside the encoder.
 FOREIGN_HEADS = ("head.", "decode_head.", "deconv_model.")
+
+
+# A Mix-FFN without gradients on a CPU keeps its hidden map, four times as wide as the tokens,
+# in the cache: it is computed in strips of about so many values where it has four times as many.
+STRIP_VALUES = 2**18
 
 
 class MiT(nn.Module):
@@ -36,12 +44,13 @@ class MiT(nn.Module):
             sr_ratios=list(REDUCTIONS),
             drop_path_rate=drop_path,
         )
-        self.stages = SegformerModel(config).stages
-        self.stages.apply(_initialise)
-        for stage in self.stages:
+        stages = SegformerModel(config).stages
+        stages.apply(_initialise)
+        for stage in stages:
             stage.layer_norm.eps = BLOCK_NORM_EPS
             for block in stage.blocks:
                 block.layernorm_before.eps = block.layernorm_after.eps = BLOCK_NORM_EPS
+        self.stages = nn.ModuleList(map(Stage, stages))
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """The plain pyramid: four maps at strides 4, 8, 16, 32 (QMA-Net calls the stages)."""
@@ -50,6 +59,81 @@ class MiT(nn.Module):
             image = stage(image)
             features.append(image)
         return features
+
+
+class Stage(nn.Module):
+    """A stage of transformers' SegFormer whose maps stay channels-last, as its tokens are.
+
+    ``checkpointing``: while training, keep only the tokens between the blocks and compute the
+    rest again in the backward pass.
+    """
+
+    def __init__(self, stage: nn.Module):
+        super().__init__()
+        self.patch_embeddings = stage.patch_embeddings
+        self.blocks = stage.blocks
+        self.layer_norm = stage.layer_norm
+        self.checkpointing = False
+        for block in self.blocks:
+            block.mlp = MixFFN(block.mlp)
+
+    def forward(self, image: Tensor) -> Tensor:
+        tokens, height, width = self.patch_embeddings(image)  # (B, h w, C)
+        for block in self.blocks:
+            if self.checkpointing and torch.is_grad_enabled():
+                tokens = checkpoint(block, tokens, height, width, use_reentrant=False)
+            else:
+                tokens = block(tokens, height, width)
+        return _as_map(self.layer_norm(tokens), width)
+
+
+class MixFFN(nn.Module):
+    """The feed-forward part of a block: linear, depth-wise 3x3, GELU, linear.
+
+    Shapes: tokens ``(B, h w, C)`` to the same.
+    """
+
+    def __init__(self, mlp: nn.Module):
+        super().__init__()
+        self.fc1, self.dwconv, self.fc2 = mlp.fc1, mlp.dwconv, mlp.fc2
+
+    def forward(self, tokens: Tensor, height: int, width: int) -> Tensor:
+        if _plainly(tokens) or tokens.shape[1] * self.fc1.out_features < 4 * STRIP_VALUES:
+            return self._rows(tokens, width, above=0, below=0)
+        rows = max(1, STRIP_VALUES // (width * self.fc1.out_features))
+        out = torch.empty_like(tokens)
+        for top in range(0, height, rows):
+            bottom = min(top + rows, height)
+            above, below = min(top, 1), min(height - bottom, 1)  # rows that the 3x3 looks into
+            strip = tokens[:, (top - above) * width : (bottom + below) * width]
+            out[:, top * width : bottom * width] = self._rows(strip, width, above, below)
+        return out
+
+    def _rows(self, tokens: Tensor, width: int, above: int, below: int) -> Tensor:
+        """Some rows of tokens; of them, ``above`` and ``below`` belong to the neighbours."""
+        hidden = _as_map(self.fc1(tokens), width)
+        conv = self.dwconv.dwconv
+        if above or below:
+            hidden = F.pad(hidden, (0, 0, 1 - above, 1 - below))
+            hidden = F.conv2d(hidden, conv.weight, conv.bias, padding=(0, 1), groups=conv.groups)
+        else:
+            hidden = conv(hidden)
+        return self.fc2(F.gelu(hidden.flatten(2).transpose(1, 2)))
+
+
+def _plainly(tokens: Tensor) -> bool:
+    """Whether strips would not pay, or would be unrolled into a graph."""
+    return (
+        tokens.device.type != "cpu"
+        or torch.is_grad_enabled()
+        or torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+    )
+
+
+def _as_map(tokens: Tensor, width: int) -> Tensor:
+    """``(B, h w, C)`` to ``(B, C, h, w)``, in channels-last memory: nothing is moved."""
+    return tokens.transpose(1, 2).unflatten(2, (-1, width))
 
 
 def _initialise(module: nn.Module) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .precision import HALF_PRECISION, float32
+from .winograd import streamed
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -86,7 +87,8 @@ class NoisePrint(nn.Module):
 
     17 convolutions 3x3, 64 channels, ReLU between them. The published batch norms are folded
     into the convolutions when loaded (:func:`fold_noiseprint`), so nothing in it can drift.
-    It amplifies rounding and therefore runs in float32 (or float64), whatever surrounds it.
+    It amplifies rounding and therefore runs in float32 (or float64), whatever surrounds it. On a
+    CPU it runs row by row (:mod:`.winograd`).
 
     Shapes: RGB/256 ``(B, 3, H, W)`` to ``(B, 1, H, W)``.
     """
@@ -106,6 +108,10 @@ class NoisePrint(nn.Module):
     @torch.no_grad()
     @float32
     def forward(self, rgb: Tensor) -> Tensor:
+        if rgb.device.type == "cpu" and not (
+            torch.compiler.is_exporting() or torch.jit.is_tracing()
+        ):
+            return streamed(self.convs, rgb)
         x = rgb
         for conv in self.convs[:-1]:
             x = F.relu(conv(x), inplace=True)

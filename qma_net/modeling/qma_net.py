@@ -19,7 +19,8 @@ class QMANetOutput:
     Attributes:
         mask_logits: ``(B, 1, H, W)``, float32, at the size of the input.
         edge_logits: four maps ``(B, 1, h_i, w_i)`` at strides 4, 8, 16, 32 of the input padded
-            to a multiple of 32; :func:`to_image_size` brings one to the input's size.
+            to a multiple of 32; :func:`to_image_size` brings one to the input's size. None
+            when asked for ``edges=False``.
     """
 
     mask_logits: Tensor
@@ -63,12 +64,13 @@ class QMANetModel(nn.Module, HubMixin):
         self.edge_heads = nn.ModuleList(edge_heads)
         self.decoder = decoder
 
-    def forward(self, image: Tensor) -> QMANetOutput:
+    def forward(self, image: Tensor, edges: bool = True) -> QMANetOutput:
+        """``edges=False`` leaves out the edge heads, which only the loss needs."""
         _require_usable(image)
         size = image.shape[2:]
         r, n = _padded(image, self.noise_view(image))  # R_0, N_0: (B, 3, H', W')
         q_init = self.tamper_queries(image.shape[0])  # Q_tag: (B, query_count, C_1)
-        triplets, edges = [], []
+        triplets, edge_logits = [], []
         for gae, lae, dfcm, mfam, mlp, esm in zip(
             self.rgb_backbone.stages,
             self.noise_backbone.stages,
@@ -83,9 +85,16 @@ class QMANetModel(nn.Module, HubMixin):
             q = mfam(q_init, r, n)  # (B, query_count, C_i)         eq 5-6
             q_init = mlp(q)  # (B, query_count, C_{i+1})
             triplets.append((q, r, n))
-            edges.append(esm(r))  # (B, 1, h_i, w_i)
+            if edges:
+                edge_logits.append(esm(r))  # (B, 1, h_i, w_i)
         mask = self.decoder(triplets)  # (B, 1, h_1, w_1)           eq 7
-        return QMANetOutput(to_image_size(mask, size), edges)
+        return QMANetOutput(to_image_size(mask, size), edge_logits)
+
+    def checkpoint_gradients(self, enabled: bool = True) -> None:
+        """Trades time for memory in training: the backbones' blocks run again in backward."""
+        for backbone in (self.rgb_backbone, self.noise_backbone):
+            for stage in backbone.stages:
+                stage.checkpointing = enabled
 
 
 def _require_usable(image: Tensor) -> None:
