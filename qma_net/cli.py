@@ -62,6 +62,12 @@ def _parser(scripts) -> argparse.ArgumentParser:
     predict.add_argument("--native", action="store_true", help="at the photograph's own size")
     predict.add_argument("--tta", action="store_true", help="average over mirror images")
     predict.add_argument("--device", default="", help="cpu or cuda (default: CUDA if any)")
+    predict.add_argument(
+        "--mixed", action="store_true", help="bfloat16, for processors that have its arithmetic"
+    )
+    predict.add_argument(
+        "--compile", action="store_true", help="for many photographs: half a minute, then faster"
+    )
     predict.set_defaults(run=_predict)
 
     convert = commands.add_parser("convert", help="a checkpoint as a directory for the hub")
@@ -167,7 +173,9 @@ def _weights(args) -> None:
 def _predict(args) -> None:
     from .predict import load_predictor, predict_files
 
-    predictor, note = load_predictor(args.checkpoint, args.device)
+    predictor, note = load_predictor(
+        args.checkpoint, args.device, mixed=args.mixed, compile=args.compile
+    )
     errors = predict_files(
         args.files, args.out, predictor, args.threshold, args.native, args.tta, note
     )

@@ -80,8 +80,10 @@ def photographs(names: Iterable[str]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def load_predictor(checkpoint: str, device: str = "") -> tuple[QMANetPredictor, str]:
+def load_predictor(checkpoint: str, device: str = "", **options) -> tuple[QMANetPredictor, str]:
     """The predictor of a checkpoint, and a note for its results ("" for a trained one).
+
+    ``options``: see :class:`QMANetPredictor`.
 
     Raises:
         WeightsError: for what is no checkpoint. No weights are published yet, so there is no
@@ -93,8 +95,8 @@ def load_predictor(checkpoint: str, device: str = "") -> tuple[QMANetPredictor, 
         note = "RANDOM WEIGHTS: this mask means nothing"
         print(f"qma-net: {note}; it shows the mechanics only", file=sys.stderr)
         model = assemble(QMANetConfig(size="b0", views="srm,bayar"))
-        return QMANetPredictor(model, device or None), note
-    return QMANetPredictor.from_pretrained(checkpoint, device or None), ""
+        return QMANetPredictor(model, device or None, **options), note
+    return QMANetPredictor.from_pretrained(checkpoint, device or None, **options), ""
 
 
 def _written(prediction: Prediction, out: Path, stem: str) -> dict:

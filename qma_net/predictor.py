@@ -60,6 +60,10 @@ class QMANetPredictor:
         image_size: side in pixels that photographs are resized to, as in training.
         tile: ``native`` photographs with a longer side are cut into tiles of at most this side.
         overlap: pixels that neighbouring tiles share, where they are blended.
+        mixed: compute in bfloat16 around the float32 noise view: faster where the processor has
+            bfloat16 arithmetic, many times slower where it has not.
+        compile: compile the backbones, half a minute for each size of image, to save a tenth of
+            the time of every later one; needs a C++ compiler on a CPU.
     """
 
     def __init__(
@@ -69,6 +73,8 @@ class QMANetPredictor:
         image_size: int = 512,
         tile: int = 1024,
         overlap: int = 256,
+        mixed: bool = False,
+        compile: bool = False,
     ):
         if not SMALLEST_SIDE <= overlap < tile or image_size < SMALLEST_SIDE:
             raise ValueError(
@@ -77,6 +83,9 @@ class QMANetPredictor:
             )
         self.model = model.eval() if device is None else model.to(device).eval()
         self.image_size, self.tile, self.overlap = image_size, tile, overlap
+        self.mixed = mixed
+        if compile:
+            self.model.compile_for_inference()
 
     @classmethod
     def from_pretrained(
@@ -145,7 +154,8 @@ class QMANetPredictor:
 
     def _look(self, image: Tensor) -> Tensor:
         """``(1, 3, H, W)`` to probabilities ``(H, W)``."""
-        return self.model(image, edges=False).mask_logits[0, 0].float().sigmoid()
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.mixed):
+            return self.model(image, edges=False).mask_logits[0, 0].float().sigmoid()
 
     @property
     def _device(self) -> torch.device:

@@ -1,16 +1,22 @@
 """What is done for speed changes nothing that is computed, or by a stated bound."""
 
+from functools import partialmethod
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from conftest import photograph
+from conftest import TINY, photograph
 from qma_net import build, weights
 from qma_net.losses import mask_and_edge_losses
 from qma_net.modeling import backbone, noise, winograd
 from qma_net.modeling.noise import NoisePrint
-from qma_net.predictor import normalised
+from qma_net.predictor import QMANetPredictor, normalised
+
+
+def torch_compile(module, backend, **options):
+    module._compiled_call_impl = torch.compile(module._call_impl, backend=backend, **options)
 
 
 def plain_chain(convs, image):
@@ -169,11 +175,30 @@ def test_checkpointed_gradients_are_the_same(build_tiny):
         assert torch.allclose(one, other, atol=1e-6)
 
 
-def test_compiled_is_as_written(build_tiny, noiseprint_file):
-    """What torch.compile captures gives the same masks (its own backend is the benchmark's)."""
-    model = build_tiny(views="srm,bayar,noiseprint", noiseprint_weights=str(noiseprint_file)).eval()
-    image = torch.randn(1, 3, 64, 64)
-    with torch.no_grad():
+def test_compiled_blocks_share_a_graph_per_stage(build_tiny, monkeypatch):
+    """Within 1e-4, one graph for each of the four stages of both backbones, whatever the depth."""
+    monkeypatch.setitem(build.SIZES, "tiny", (TINY[0], (2, 1, 3, 1)))
+    model, image = build_tiny(drop_path=0.1).eval(), torch.randn(1, 3, 64, 64)
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch_compile, backend))
+    with torch.inference_mode():
         expected = model(image, edges=False).mask_logits
-        got = torch.compile(model, backend="aot_eager")(image, edges=False).mask_logits
+        model.compile_for_inference()
+        got = model(image, edges=False).mask_logits
+    assert len(graphs) == 4
     assert (got - expected).abs().max() < 1e-4
+
+
+def test_the_predictor_can_be_mixed_and_compiled(build_tiny, monkeypatch):
+    model, compiled = build_tiny().eval(), []
+    monkeypatch.setattr(type(model), "compile_for_inference", lambda self: compiled.append(self))
+    pixels = photograph(64, 64)
+    expected = QMANetPredictor(model, image_size=64).predict(pixels).mask
+    mixed = QMANetPredictor(model, image_size=64, mixed=True, compile=True).predict(pixels).mask
+    assert compiled == [model]
+    assert 0 < np.abs(mixed - expected).max() < 0.02

@@ -96,6 +96,18 @@ class QMANetModel(nn.Module, HubMixin):
             for stage in backbone.stages:
                 stage.checkpointing = enabled
 
+    def compile_for_inference(self) -> None:
+        """Has torch.compile fuse the backbones' blocks: some seconds for each size, then faster.
+
+        Block by block, so that all blocks of a stage share one graph. Stochastic depth is taken
+        out, which would give every block a graph of its own: for inference only.
+        """
+        for backbone in (self.rgb_backbone, self.noise_backbone):
+            for stage in backbone.stages:
+                for block in stage.blocks:
+                    block.drop_path = nn.Identity()
+                    block.compile(dynamic=False)
+
 
 def _require_usable(image: Tensor) -> None:
     if image.ndim != 4 or image.shape[1] != 3:
