@@ -13,6 +13,7 @@ In float32 the result is nearer to float64's than the plain convolution's, which
 as many terms one after the other (``python -m benchmarks.noise_precision``).
 """
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -60,9 +61,11 @@ def streamed(convs: Sequence[nn.Conv2d], image: Tensor) -> Tensor:
     batch, _, height, width = image.shape
     strip = GROUP * max(1, round(STRIP_PIXELS / width / GROUP))
     capacity = min(strip, height) + GROUP * (len(convs) + 2)
+    widest = max(max(conv.in_channels, conv.out_channels) for conv in convs)
+    workspace = image.new_empty(2, TAPS, (capacity // GROUP + 1), width, widest)
     layers = [
         (_Winograd if min(conv.in_channels, conv.out_channels) >= NARROWEST else _Plain)(
-            conv, capacity, width
+            conv, capacity, workspace
         )
         for conv in convs
     ]
@@ -88,9 +91,9 @@ class _Layer:
     ``rows[:held]`` are the rows ``(held, W, C_in)`` that were taken and are still needed.
     """
 
-    def __init__(self, conv: nn.Conv2d, capacity: int, width: int):
-        self.conv = conv
-        self.rows = conv.weight.new_empty(capacity, width, conv.in_channels)
+    def __init__(self, conv: nn.Conv2d, capacity: int, workspace: Tensor):
+        self.conv, self.workspace = conv, workspace
+        self.rows = conv.weight.new_empty(capacity, workspace.shape[3], conv.in_channels)
 
     def start(self) -> None:
         self.rows[:1] = 0  # above the image
@@ -127,8 +130,8 @@ class _Plain(_Layer):
 class _Winograd(_Layer):
     """By whole groups of four rows; the image's last group may hold fewer."""
 
-    def __init__(self, conv: nn.Conv2d, capacity: int, width: int):
-        super().__init__(conv, capacity, width)
+    def __init__(self, conv: nn.Conv2d, capacity: int, workspace: Tensor):
+        super().__init__(conv, capacity, workspace)
         weight = conv.weight
         kernels = torch.einsum("ti,ocij->tocj", weight.new_tensor(KERNEL).double(), weight.double())
         self.kernels = [  # each (C_out, C_in, 1, 3)
@@ -136,9 +139,6 @@ class _Winograd(_Layer):
             for kernel in kernels
         ]
         self.into, self.out_of = weight.new_tensor(IN), weight.new_tensor(OUT)
-        groups = capacity // GROUP + 1
-        self.spread = weight.new_empty(TAPS, groups, width, conv.in_channels)
-        self.products = weight.new_empty(TAPS, groups, width, conv.out_channels)
 
     def compute(self, out: Tensor, ready: int, last: bool) -> int:
         groups = -(-ready // GROUP) if last else ready // GROUP
@@ -146,7 +146,8 @@ class _Winograd(_Layer):
             return 0
         line = self.rows[0].numel()
         taken = self.rows.as_strided((groups, TAPS, line), (GROUP * line, line, 1))
-        spread, products = self.spread[:, :groups], self.products[:, :groups]
+        spread = self._space(0, groups, self.conv.in_channels)
+        products = self._space(1, groups, self.conv.out_channels)
         torch.bmm(self.into.expand(groups, -1, -1), taken, out=spread.flatten(2).transpose(0, 1))
         for i in range(TAPS):
             bias = self.conv.bias if i == 1 else None  # at the point 1, all of OUT is 1
@@ -157,6 +158,11 @@ class _Winograd(_Layer):
             out=out[: GROUP * groups].view(groups, GROUP, -1),
         )
         return ready if last else GROUP * groups
+
+    def _space(self, which: int, groups: int, channels: int) -> Tensor:
+        """``(TAPS, groups, W, channels)`` of what all layers write to in turn: it stays cached."""
+        shape = (TAPS, groups, self.rows.shape[1], channels)
+        return self.workspace[which].flatten()[: math.prod(shape)].view(shape)
 
 
 def _convolved(rows: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
