@@ -3,17 +3,22 @@
     python -m benchmarks.noise_precision noiseprint++.th reference.npz
 
 The inputs and weights of every convolution are rounded to the format, products are summed in
-float64; the result is compared with float64 throughout. ``reference.npz`` holds an ``image``,
-uint8 ``(H, W, 3)``.
+float64; the result is compared with float64 throughout. A split format carries every number as
+the sum of two and takes three of the four products: what matrix units would do. The last two rows
+are no emulation: the float32 convolutions of this machine, one after the other and as the model
+streams them. ``reference.npz`` holds an ``image``, uint8 ``(H, W, 3)``.
 """
 
 import argparse
+from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from qma_net.modeling.noise import NoisePrint
+from qma_net.modeling.winograd import streamed
 from qma_net.weights import noiseprint_state
 
 
@@ -25,29 +30,55 @@ def main() -> None:
     noiseprint = NoisePrint().double()
     noiseprint.load_state_dict(noiseprint_state(args.noiseprint))
     image = torch.from_numpy(np.load(args.reference)["image"]).permute(2, 0, 1)[None].double() / 256
-    exact = rounded_forward(noiseprint, image, lambda x: x)
+    exact = forward(noiseprint, image, rounded(lambda x: x))
     print("| format | error, rms / signal, std | correlation with float64 |\n|---|---|---|")
-    for name, rounding in (
-        ("float32", lambda x: x.float().double()),
-        ("TF32", to_tf32),
-        ("float16", lambda x: x.half().double()),
-        ("bfloat16", lambda x: x.bfloat16().double()),
+    for name, products in (
+        ("float32", rounded(lambda x: x.float().double())),
+        ("TF32", rounded(to_tf32)),
+        ("float16", rounded(lambda x: x.half().double())),
+        ("bfloat16", rounded(lambda x: x.bfloat16().double())),
+        ("TF32, split in two", split(to_tf32)),
+        ("bfloat16, split in two", split(lambda x: x.bfloat16().double())),
     ):
-        got = rounded_forward(noiseprint, image, rounding)
-        error = (got - exact).square().mean().sqrt() / exact.std()
-        correlation = torch.corrcoef(torch.stack([got.flatten(), exact.flatten()]))[0, 1]
-        print(f"| {name} | {error:.2%} | {correlation:.6f} |")
+        report(name, forward(noiseprint, image, products), exact)
+    noiseprint, image = noiseprint.float(), image.float()
+    plain = forward(noiseprint, image, rounded(lambda x: x))
+    report("float32 here, layer by layer", plain, exact)
+    report("float32 here, streamed", streamed(noiseprint.convs, image), exact)
+
+
+def report(name: str, got: Tensor, exact: Tensor) -> None:
+    error = (got - exact).square().mean().sqrt() / exact.std()
+    correlation = torch.corrcoef(torch.stack([got.double().flatten(), exact.flatten()]))[0, 1]
+    print(f"| {name} | {error:.3%} | {correlation:.8f} |", flush=True)
 
 
 @torch.no_grad()
-def rounded_forward(noiseprint: NoisePrint, x: torch.Tensor, rounding) -> torch.Tensor:
+def forward(noiseprint: NoisePrint, x: Tensor, products: Callable) -> Tensor:
     for i, conv in enumerate(noiseprint.convs):
-        x = F.conv2d(rounding(x), rounding(conv.weight), conv.bias, padding=1)
+        x = products(x, conv.weight) + conv.bias[:, None, None]
         x = F.relu(x) if i < noiseprint.depth - 1 else x
     return x
 
 
-def to_tf32(x: torch.Tensor) -> torch.Tensor:
+def rounded(rounding: Callable) -> Callable:
+    """A 3x3 convolution of rounded numbers."""
+    return lambda x, weight: F.conv2d(rounding(x), rounding(weight), padding=1)
+
+
+def split(rounding: Callable) -> Callable:
+    """One of numbers in two rounded parts, without the product of the small parts."""
+
+    def products(x: Tensor, weight: Tensor) -> Tensor:
+        large, kernel = rounding(x), rounding(weight)
+        small, rest = rounding(x - large), rounding(weight - kernel)
+        together = F.conv2d(torch.cat([large, small], 1), torch.cat([kernel, kernel], 1), padding=1)
+        return together + F.conv2d(large, rest, padding=1)
+
+    return products
+
+
+def to_tf32(x: Tensor) -> Tensor:
     """Round to 10 bits of mantissa, ties away from zero, as the matrix units do."""
     bits = x.float().view(torch.int32)
     return ((bits + 0x1000) & ~0x1FFF).view(torch.float32).double()

@@ -120,6 +120,11 @@ class MixFFN(nn.Module):
             hidden = F.conv2d(hidden, conv.weight, conv.bias, padding=(0, 1), groups=conv.groups)
         else:
             hidden = conv(hidden)
+        if torch.is_grad_enabled():  # GELU again in backward: its map is a third of what is kept
+            return checkpoint(self._last, hidden, use_reentrant=False, preserve_rng_state=False)
+        return self._last(hidden)
+
+    def _last(self, hidden: Tensor) -> Tensor:
         return self.fc2(F.gelu(hidden.flatten(2).transpose(1, 2)))
 
 

@@ -1,7 +1,7 @@
-"""How NoisePrint++ runs on a CPU: row by row, with a third-order Winograd transform.
+"""How NoisePrint++ runs on a CPU: row by row, and with Winograd's transform.
 
 A frozen chain of 3x3 convolutions at full resolution is 63 % of the model's arithmetic. Two
-things make it several times faster on a processor without changing what it computes:
+things make it faster on a processor without changing what it computes:
 
 - **Rows stream through all layers.** Every convolution is fed a few rows at a time and keeps
   the two that its next rows need, so a strip stays in the cache from the first layer to the
@@ -110,7 +110,7 @@ class _Layer:
     def give(self, out: Tensor, last: bool) -> int:
         """Writes what the rows complete to ``out``, ``(r, W, C_out)``; returns how many rows."""
         if last:
-            self.room().zero_()  # below the image
+            self.room()[: GROUP + 1] = 0  # below the image, and what the last group lacks
             self.held += 1
         done = self.compute(out, max(0, self.held - 2), last)
         waiting = self.rows[done : self.held].clone()

@@ -1,0 +1,117 @@
+"""Where QMA-Net's time goes: by part of the model, and by operator.
+
+    python -m benchmarks.parts [--size 512] [--batch 1] [--training] [--device cpu]
+
+Parts: the medians of rounds of one forward without gradients, each part between hooks of its own.
+Operators: torch's profiler over one forward, or one training step, after a warm-up. Random
+weights.
+"""
+
+import argparse
+import time
+from collections import defaultdict
+
+import numpy as np
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from qma_net.build import QMANetConfig, assemble
+from qma_net.losses import mask_and_edge_losses
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="b3", help="b0 to b5")
+    parser.add_argument("--size", type=int, default=512, help="of the image")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--training", action="store_true")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    model = assemble(QMANetConfig(size=args.model)).to(args.device).eval()
+    image = torch.randn(args.batch, 3, args.size, args.size, device=args.device)
+    print(f"{args.batch} of {args.size}x{args.size}, {args.device}, torch {torch.__version__}\n")
+    show_parts(model, image, args.rounds)
+    action = training_step(model, image) if args.training else lambda: forward(model, image)
+    action()
+    kinds = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (args.device == "cuda")
+    with profile(activities=kinds) as profiled:
+        action()
+    print(f"\nOperators of a {'training step' if args.training else 'forward'}\n")
+    show_operators(profiled, "self_device_time_total" if args.device == "cuda" else "")
+
+
+@torch.no_grad()
+def forward(model, image) -> None:
+    model(image, edges=False)
+
+
+def training_step(model, image):
+    model.train()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-4)
+    mask = (torch.rand_like(image[:, :1]) > 0.7).double()
+
+    def step() -> None:
+        mask_loss, edge_loss = mask_and_edge_losses(model(image), mask)
+        (0.2 * mask_loss + 0.8 * edge_loss).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def show_parts(model, image, rounds: int) -> None:
+    parts = {
+        "noise view: NoisePrint++": [model.noise_view.noiseprint],
+        "noise view: all": [model.noise_view],
+        "encoder GAE": model.rgb_backbone.stages,
+        "encoder LAE": model.noise_backbone.stages,
+        "DFCM": model.interactions,
+        "MFAM and query MLP": [*model.aggregations, *model.query_mlps],
+        "QMFD": [model.decoder],
+        "all": [model],
+    }
+    spent, hooks = defaultdict(float), []
+    started = {}
+
+    def now() -> float:
+        if image.is_cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    for name, modules in parts.items():
+        for module in modules:
+            hooks += [
+                module.register_forward_pre_hook(lambda m, _, n=name: started.update({n: now()})),
+                module.register_forward_hook(
+                    lambda m, i, o, n=name: spent.update({n: spent[n] + now() - started[n]})
+                ),
+            ]
+    forward(model, image)
+    seconds = []
+    for _ in range(rounds):
+        spent.clear()
+        forward(model, image)
+        seconds.append(dict(spent))
+    for hook in hooks:
+        hook.remove()
+    print("| part of a forward | ms | share |\n|---|---|---|")
+    for name in parts:
+        median = np.median([run[name] for run in seconds])
+        share = np.median([run[name] / run["all"] for run in seconds])
+        print(f"| {name} | {median * 1e3:.0f} | {share:.0%} |", flush=True)
+
+
+def show_operators(profiled, key: str, count: int = 14) -> None:
+    field = key or "self_cpu_time_total"
+    averages = sorted(profiled.key_averages(), key=lambda a: -getattr(a, field))
+    total = sum(getattr(a, field) for a in averages)
+    print("| operator | calls | ms | share |\n|---|---|---|---|")
+    for average in averages[:count]:
+        spent = getattr(average, field)
+        print(f"| {average.key} | {average.count} | {spent / 1e3:.0f} | {spent / total:.1%} |")
+
+
+if __name__ == "__main__":
+    main()
