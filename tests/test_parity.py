@@ -83,7 +83,7 @@ def test_the_stream_is_as_exact_as_the_chain(shared):
     noiseprint = NoisePrint()
     weights.load_noiseprint(noiseprint, shared("noiseprintpp/noiseprint++.th"))
     image = np.load(shared("noiseprintpp/reference.npz"))["image"]
-    image = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 256
+    image = torch.from_numpy(image).permute(2, 0, 1)[None, :, :128, :128].float() / 256
     with torch.no_grad():
         plain = plain_chain(noiseprint.convs, image).double()
         streamed = winograd.streamed(noiseprint.convs, image).double()
