@@ -35,7 +35,7 @@ class MaskOnly(nn.Module):
         self.model = model
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.model(image, edges=False).mask_logits.sigmoid()
+        return self.model(image).mask_logits.sigmoid()
 
 
 def export_onnx(

@@ -79,6 +79,7 @@ def test_losses_are_counted_one_by_one(tmp_path):
     assert training.count_losses(tmp_path) == {"losses": 4, "nonfinite_losses": 2}
 
 
+@pytest.mark.slow
 def test_benco_trains(tmp_path, capsys, monkeypatch):
     if find_spec("IMDLBenCo") is None:  # importing it takes six seconds
         pytest.skip("imdlbenco is absent")

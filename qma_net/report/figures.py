@@ -230,7 +230,7 @@ def prediction(run: Run, example: Example, model: Callable[[], nn.Module]) -> np
     model, pixels = model(), example.pixels
     image = model_input(pixels, run.header, next(model.parameters()).device)
     with torch.inference_mode():
-        seen = model(image, edges=False).mask_logits[0, 0].float().sigmoid().cpu().numpy()
+        seen = model(image).mask_logits[0, 0].float().sigmoid().cpu().numpy()
     return without_padding(seen, pixels, run.header)
 
 
@@ -257,7 +257,7 @@ class MaskLogits(nn.Module):
         self.model = model
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.model(image, edges=False).mask_logits
+        return self.model(image).mask_logits
 
 
 def predicted_region(logits: Tensor) -> Tensor:
