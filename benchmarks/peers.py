@@ -49,6 +49,8 @@ from qma_net.build import QMANetConfig, assemble
 from qma_net.files import write_text, written_beside
 from qma_net.losses import edge_target, mask_and_edge_losses
 
+from .training import random_noiseprint
+
 ROOT = Path(__file__).resolve().parents[1]
 OURS = "QMA-Net b3"
 REFERENCE = 512  # side of the image, in pixels, at which models are compared
@@ -107,20 +109,7 @@ def base(name: str) -> str:
 
 
 def trufor(size: int, folder: Path, device: str) -> nn.Module:
-    from IMDLBenCo.model_zoo.trufor.DnCNN import make_net
-
-    depth = 17
-    noiseprint = make_net(
-        3,
-        kernels=[3] * depth,
-        features=[64] * (depth - 1) + [1],
-        bns=[False] + [True] * (depth - 2) + [False],
-        acts=["relu"] * (depth - 1) + ["linear"],
-        dilats=[1] * depth,
-        bn_momentum=0.1,
-        padding=1,
-    )
-    torch.save(noiseprint.state_dict(), folder / "noiseprint.pth")
+    torch.save(random_noiseprint(), folder / "noiseprint.pth")
     config = Path(IMDLBenCo.__file__).parent / "statics/model_zoo/configs/trufor.yaml"
     return MODELS.get("Trufor")(2, str(folder / "noiseprint.pth"), empty(folder), str(config))
 

@@ -19,10 +19,10 @@ BLOCK_NORM_EPS = 1e-6
 FOREIGN_HEADS = ("head.", "decode_head.", "deconv_model.")
 
 
-# A Mix-FFN without gradients on a CPU whose hidden map, four times as wide as the tokens, has more
-# than the first number of values (16 MiB) is computed in strips of about the second, which stay in
+# A Mix-FFN without gradients on a CPU whose hidden map, four times as wide as the tokens, has the
+# first number of values (16 MiB) or more is computed in strips of about the second, which stay in
 # the cache.
-WHOLE_VALUES = 2**22 - 1
+WHOLE_VALUES = 2**22
 STRIP_VALUES = 2**18
 
 
@@ -100,7 +100,7 @@ class MixFFN(nn.Module):
         self.fc1, self.dwconv, self.fc2 = mlp.fc1, mlp.dwconv, mlp.fc2
 
     def forward(self, tokens: Tensor, height: int, width: int) -> Tensor:
-        if _plainly(tokens) or tokens.shape[1] * self.fc1.out_features <= WHOLE_VALUES:
+        if _plainly(tokens) or tokens.shape[1] * self.fc1.out_features < WHOLE_VALUES:
             return self._rows(tokens, width, above=0, below=0)
         rows = max(1, STRIP_VALUES // (width * self.fc1.out_features))
         out = torch.empty_like(tokens)

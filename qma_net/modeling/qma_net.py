@@ -19,8 +19,8 @@ class QMANetOutput:
     Attributes:
         mask_logits: ``(B, 1, H, W)``, float32, at the size of the input.
         edge_logits: four maps ``(B, 1, h_i, w_i)`` at strides 4, 8, 16, 32 of the input padded
-            to a multiple of 32; :func:`to_image_size` brings one to the input's size. None
-            when asked for ``edges=False``.
+            to a multiple of 32; :func:`to_image_size` brings one to the input's size. An
+            empty list with ``edges=False``.
     """
 
     mask_logits: Tensor
