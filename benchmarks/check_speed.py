@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from qma_net.data.check import check
-from qma_net.data.synth import find_photos
+from qma_net.synth.photographs import find_photos
 
 
 def main() -> None:

@@ -13,8 +13,9 @@ import yaml
 from fvcore.nn import FlopCountAnalysis
 
 import qma_net.benco  # noqa: F401  (teaches fvcore to count fused attention)
-from qma_net.build import QMANetConfig, assemble
 from qma_net.files import config_path
+from qma_net.modeling.config import QMANetConfig
+from qma_net.modeling.qma_net import QMANetModel
 
 ABLATIONS = {
     **{
@@ -43,7 +44,7 @@ def main() -> None:
 
 def analyse(choices: dict) -> dict[str, tuple[float, float]]:
     """(parameters in M, GFLOPs) of the model ("") and of each of its parts."""
-    model = assemble(QMANetConfig(**choices)).eval()
+    model = QMANetModel.from_config(QMANetConfig(**choices)).eval()
     flops = FlopCountAnalysis(Masks(model), torch.randn(1, 3, 512, 512))
     flops.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     by_module = flops.by_module()

@@ -10,7 +10,7 @@ authentic and half with such a mask: its logit is ``a * evidence + b``.
 
 import torch
 
-from qma_net import losses
+from qma_net.modeling import losses
 
 SIDE, SMALL, STEPS = 128, 0.005, 500
 

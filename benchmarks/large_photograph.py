@@ -13,8 +13,9 @@ import time
 import numpy as np
 import torch
 
-from qma_net.build import QMANetConfig, assemble
-from qma_net.predictor import QMANetPredictor
+from qma_net.inference.predictor import QMANetPredictor
+from qma_net.modeling.config import QMANetConfig
+from qma_net.modeling.qma_net import QMANetModel
 
 
 def main() -> None:
@@ -25,7 +26,9 @@ def main() -> None:
     parser.add_argument("--tile", type=int, default=1024)
     args = parser.parse_args()
     torch.manual_seed(0)
-    predictor = QMANetPredictor(assemble(QMANetConfig(size=args.size)), tile=args.tile)
+    predictor = QMANetPredictor(
+        QMANetModel.from_config(QMANetConfig(size=args.size)), tile=args.tile
+    )
     shape = (args.height, args.width, 3)
     photograph = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     before = peak()

@@ -20,7 +20,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from qma_net.data.prepare import prepare
-from qma_net.data.synth import find_photos
+from qma_net.synth.photographs import find_photos
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from qma_net.modeling.noise import NoisePrint
 from qma_net.modeling.winograd import streamed
-from qma_net.weights import noiseprint_state
+from qma_net.weights.sources import noiseprint_state
 
 
 def main() -> None:

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from qma_net.build import QMANetConfig, assemble
-from qma_net.losses import mask_and_edge_losses
+from qma_net.modeling.config import QMANetConfig
+from qma_net.modeling.losses import mask_and_edge_losses
+from qma_net.modeling.qma_net import QMANetModel
 
 
 def main() -> None:
@@ -29,7 +30,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     torch.manual_seed(0)
-    model = assemble(QMANetConfig(size=args.model)).to(args.device).eval()
+    model = QMANetModel.from_config(QMANetConfig(size=args.model)).to(args.device).eval()
     image = torch.randn(args.batch, 3, args.size, args.size, device=args.device)
     print(f"{args.batch} of {args.size}x{args.size}, {args.device}, torch {torch.__version__}\n")
     show_parts(model, image, args.rounds)

@@ -45,9 +45,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import qma_net.benco  # noqa: F401  (teaches fvcore to count fused attention)
-from qma_net.build import QMANetConfig, assemble
 from qma_net.files import write_text, written_beside
-from qma_net.losses import edge_target, mask_and_edge_losses
+from qma_net.modeling.config import QMANetConfig
+from qma_net.modeling.losses import edge_target, mask_and_edge_losses
+from qma_net.modeling.qma_net import QMANetModel
 
 from .training import random_noiseprint
 
@@ -155,7 +156,7 @@ PEERS = {
 def build(name: str, size: int, device: str) -> nn.Module:
     torch.manual_seed(0)
     if name == OURS:
-        return assemble(QMANetConfig(size="b3")).to(device)
+        return QMANetModel.from_config(QMANetConfig(size="b3")).to(device)
     with TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
         return PEERS[name](size, Path(folder), device).to(device)
 

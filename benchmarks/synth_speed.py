@@ -11,7 +11,8 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from qma_net.data.synth import SynthesisError, synthesise
+from qma_net.synth.recipe import SynthesisError
+from qma_net.synth.synthesise import synthesise
 
 
 def main() -> None:

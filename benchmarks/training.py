@@ -39,8 +39,10 @@ import torch
 from torch import nn
 
 from qma_net.data.listing import NEGATIVE, ListingError, read_listings
-from qma_net.data.synth import SynthesisError, synthesise
-from qma_net.weights import WeightsError, read_state
+from qma_net.modeling.state import WeightsError
+from qma_net.synth.recipe import SynthesisError
+from qma_net.synth.synthesise import synthesise
+from qma_net.weights.reading import read_state
 
 ROOT = Path(__file__).resolve().parents[1]
 WINDOW = 20  # BenCo logs every 20th iteration, and the mean of the last 20

@@ -13,10 +13,10 @@ from pathlib import Path
 import cv2
 import torch
 
-from qma_net.data.synth import find_photos
 from qma_net.demo import packaged_photographs
 from qma_net.modeling.noise import SRM, VIEW_STD, Bayar, NoisePrint
-from qma_net.weights import load_noiseprint
+from qma_net.synth.photographs import find_photos
+from qma_net.weights.sources import load_noiseprint
 
 
 def main() -> None:

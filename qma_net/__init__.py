@@ -2,11 +2,13 @@
 
 __version__ = "0.1.0"
 
+
 _HOMES = {
     "build_qma_net": "build",
     "load_checkpoint": "weights",
     "QMANetPredictor": "predictor",
 }
+
 
 __all__ = ["__version__", *_HOMES]
 

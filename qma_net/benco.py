@@ -10,15 +10,16 @@ from importlib import import_module
 from IMDLBenCo.registry import MODELS
 from torch import Tensor, nn
 
-from .build import QMANetConfig, assemble, build_qma_net
-from .losses import mask_and_edge_losses
+from .build import build_qma_net
+from .modeling.config import QMANetConfig
+from .modeling.losses import EDGE_WEIGHT, MASK_WEIGHT, mask_and_edge_losses
 from .modeling.precision import widen
-from .modeling.qma_net import image_score
-from .weights import (
+from .modeling.qma_net import QMANetModel, image_score
+from .weights.checkpoint import (
     CONFIG_KEY,
+    Checkpoint,
     config_from_extra_state,
     config_to_extra_state,
-    load_into,
     require_same_architecture,
 )
 
@@ -33,24 +34,25 @@ class QMANet(nn.Module):
         alpha: weight of the mask loss (equation 8).
         beta: weight of the edge loss (equation 8).
         init_from: a checkpoint of BenCo's trainer to start from: a fine-tuning, not a resume.
-            With it no other weights are needed.
+            With it no other weights are needed. In Python also a
+            :class:`~qma_net.weights.checkpoint.Checkpoint` that was read already.
         gradient_checkpointing: 1 trades time for memory in training, for larger batches (BenCo
             would read any word as True, so this is a number).
     """
 
     def __init__(
         self,
-        size: str = "b3",
-        views: str = "srm,bayar,noiseprint",
+        size: str = QMANetConfig.size,
+        views: str = QMANetConfig.views,
         backbone_weights: str = "",
         noiseprint_weights: str = "",
-        query_count: int = 16,
-        dfcm_stages: str = "1234",
-        decode_levels: str = "1234",
-        decoder: str = "query",
-        drop_path: float = 0.1,
-        alpha: float = 0.2,
-        beta: float = 0.8,
+        query_count: int = QMANetConfig.query_count,
+        dfcm_stages: str = QMANetConfig.dfcm_stages,
+        decode_levels: str = QMANetConfig.decode_levels,
+        decoder: str = QMANetConfig.decoder,
+        drop_path: float = QMANetConfig.drop_path,
+        alpha: float = MASK_WEIGHT,
+        beta: float = EDGE_WEIGHT,
         init_from: str = "",
         gradient_checkpointing: int = 0,
     ):
@@ -60,8 +62,9 @@ class QMANet(nn.Module):
             size, views, query_count, dfcm_stages, decode_levels, decoder, drop_path
         )
         if init_from:
-            self.network = assemble(self.config)
-            load_into(self.network, self.config, init_from)
+            self.network = QMANetModel.from_config(self.config)
+            read = init_from if isinstance(init_from, Checkpoint) else Checkpoint.read(init_from)
+            read.load_into(self.network)
         else:
             self.network = build_qma_net(
                 backbone_weights=backbone_weights,
@@ -83,7 +86,7 @@ class QMANet(nn.Module):
         """One batch of BenCo's loaders.
 
         BenCo's own ``edge_mask`` is not used: the edge target is made from the mask the loss
-        sees (:func:`qma_net.losses.edge_target`).
+        sees (:func:`qma_net.modeling.losses.edge_target`).
 
         Args:
             image: float32 ``(B, 3, H, W)``, ImageNet-normalised.
@@ -143,4 +146,6 @@ def attention_flops(inputs, outputs) -> int:
 
 # By name: in fvcore.nn a function of the same name hides the module.
 _flop_count = import_module("fvcore.nn.flop_count")
+
+
 _flop_count._DEFAULT_SUPPORTED_OPS["aten::scaled_dot_product_attention"] = attention_flops

@@ -20,10 +20,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from .data.synth import KINDS, Recipe, synthesise
-from .evaluate import Settings, evaluate, read_rows
+from .evaluation.evaluate import evaluate
+from .evaluation.rows import read_rows
+from .evaluation.settings import Settings
 from .files import written_beside
-from .weights import read_checkpoint
+from .synth.recipe import KINDS, Recipe
+from .synth.synthesise import synthesise
+from .weights.reading import read_checkpoint
 
 # The sharp photographs that ship inside the packages. Left out: one of a stereo pair, which would
 # lend pixels to both sides, and frames that are blurred or mostly black (clock, moon, retina).
@@ -70,6 +73,7 @@ ATTACKS = {
     "GaussNoise": "variance (BenCo's parameter)",
     "JpegCompression": "quality",
 }
+
 PROGRESS = re.compile(r"(?:Epoch|Test[^:]*): \[(\d*)[^\]]*\]\s+\[\s*(\d+)/(\d+)\]")
 
 
@@ -81,8 +85,16 @@ def main(argv: list[str] | None = None) -> None:
     print(f"The demo writes to {out}; start it again whenever it was interrupted.")
     photos = Path(args.photos).resolve() if args.photos else packaged_photographs(out / "photos")
     data = out / "data"
-    numbers = (args.images, args.test_images, args.image_size, args.seed)
-    synthesise(photos, data, *numbers, DEMO_RECIPE, workers=args.processes)
+    synthesise(
+        photos,
+        data,
+        count=args.images,
+        test_count=args.test_images,
+        image_size=args.image_size,
+        seed=args.seed,
+        recipe=DEMO_RECIPE,
+        workers=args.processes,
+    )
     lists = write_lists(data)
     checkpoint = train(out, data, args)
     test(out, lists, checkpoint, args)
@@ -235,7 +247,7 @@ def report(out: Path, test_sets: Path, checkpoint: Path, args: argparse.Namespac
     """Writes results.csv, results.md, grid.png and robustness.png, and prints the table."""
     exact = out / "evaluation"
     settings = Settings("resize", args.image_size, batch_size=8)
-    evaluate([checkpoint], [test_sets], exact, settings, workers=0, save_masks="npy")
+    evaluate([checkpoint], [test_sets], exact, settings=settings, workers=0, save_masks="npy")
     rows = results(exact)
     with open(out / "results.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, RESULT_COLUMNS, extrasaction="ignore")

@@ -1,9 +1,10 @@
-"""Files that appear complete or not at all: written beside, then renamed."""
+"""Files that appear complete or not at all; journals, whose rows are kept one by one."""
 
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,6 +49,36 @@ def copy_file(source: str | os.PathLike, target: str | os.PathLike) -> None:
         shutil.copyfile(source, beside)
 
 
+def read_journal(path: str | os.PathLike) -> list:
+    """The rows of a journal, none where there is no file; a line torn by a kill is passed over."""
+    path, rows = Path(path), []
+    for line in path.read_text().split("\n") if path.is_file() else ():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+@contextmanager
+def open_journal(path: str | os.PathLike) -> Iterator[Callable[[object], None]]:
+    """Yields how to add a row of JSON, a line each, on disk as soon as it is added.
+
+    A line that a killed run left torn is ended first, so that it takes no other with it.
+    """
+    with open(path, "a+b") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+
+        def add(row: object) -> None:
+            file.write((json.dumps(row) + "\n").encode())
+            file.flush()
+
+        yield add
+
+
 def unused(name: str, taken: set[str]) -> str:
     """The name, with a number behind it where it is taken; it is taken from then on."""
     candidate, number = name, 1
@@ -56,11 +87,6 @@ def unused(name: str, taken: set[str]) -> str:
         candidate = f"{name}_{number}"
     taken.add(candidate)
     return candidate
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _umask() -> int:

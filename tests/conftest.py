@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from qma_net import build
+from qma_net.modeling import config
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("QMA_NET_SHARED", ROOT.parent / "shared"))
@@ -22,7 +23,7 @@ TINY = ((16, 32, 80, 128), (1, 1, 1, 1))
 @pytest.fixture(autouse=True)
 def tiny_size(monkeypatch):
     """Adds a size small enough for tests."""
-    monkeypatch.setitem(build.SIZES, "tiny", TINY)
+    monkeypatch.setitem(config.SIZES, "tiny", TINY)
 
 
 @pytest.fixture(autouse=True)

@@ -6,9 +6,10 @@ import re
 import pytest
 import torch
 
-from qma_net import weights
-from qma_net.build import SIZES, QMANetConfig, assemble
 from qma_net.modeling.backbone import MiT, remap_official
+from qma_net.modeling.config import SIZES, QMANetConfig
+from qma_net.modeling.qma_net import QMANetModel
+from qma_net.weights import checkpoint as weights
 
 
 def benco_transformer(depths, tmp_path):
@@ -38,7 +39,7 @@ def test_official_weights_load_strictly_and_agree_with_benco(tmp_path):
     reference = benco_transformer(depths, tmp_path)
     official = tmp_path / "mit_b3.pth"
     torch.save(reference.state_dict(), official)  # with BenCo's deconv head in it
-    model = assemble(QMANetConfig(views="srm")).eval()
+    model = QMANetModel.from_config(QMANetConfig(views="srm")).eval()
     weights.load_backbones(model, "b3", official)
     image = torch.randn(1, 3, 96, 64)
     with torch.no_grad():
@@ -103,7 +104,7 @@ def test_hugging_face_directory(tmp_path, head):
     config = SegformerConfig(hidden_sizes=list(channels), depths=list(depths))
     saved = (SegformerForImageClassification if head else SegformerModel)(config)
     saved.save_pretrained(tmp_path)
-    model = assemble(QMANetConfig(size="b0", views="srm"))
+    model = QMANetModel.from_config(QMANetConfig(size="b0", views="srm"))
     weights.load_backbones(model, "b0", tmp_path)
     expected = (saved.segformer if head else saved).state_dict()
     for backbone in (model.rgb_backbone, model.noise_backbone):

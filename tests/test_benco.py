@@ -145,7 +145,7 @@ def _gradients(rank, world, port, path):
 
 def test_two_processes_make_the_gradients_of_one(tmp_path):
     """Half the batch each, averaged by DDP, equals the whole batch at once."""
-    from qma_net.launch import free_port
+    from qma_net.launch.process import free_port
 
     gradients = []
     for world in (1, 2):

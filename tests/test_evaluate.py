@@ -12,9 +12,11 @@ import torch
 from sklearn.metrics import f1_score, jaccard_score, roc_auc_score
 
 from conftest import photograph
-from qma_net import evaluate as ev
-from qma_net import robust as rb
-from qma_net.evaluate import EvaluationError, Settings, evaluate, read_rows
+from qma_net.evaluation import evaluate as ev
+from qma_net.evaluation import robust as rb
+from qma_net.evaluation.evaluate import evaluate
+from qma_net.evaluation.rows import read_rows
+from qma_net.evaluation.settings import EvaluationError, Settings
 
 SMALL = Settings("resize", 64, 2)
 

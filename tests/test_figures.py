@@ -12,22 +12,21 @@ from torch import nn
 
 from conftest import TINY, photograph
 from qma_net import build
-from qma_net.evaluate import Settings, evaluate, read_rows
+from qma_net.evaluation.evaluate import evaluate
+from qma_net.evaluation.rows import read_rows
+from qma_net.evaluation.settings import Settings
 from qma_net.modeling.qma_net import QMANetOutput
-from qma_net.report import figures
-from qma_net.report.figures import (
-    Example,
-    NotDrawn,
-    Panel,
-    draw_all,
-    examples,
+from qma_net.report.figures import draw as figures
+from qma_net.report.figures.cams import (
     grad_cams,
-    grid,
     mean_logit,
     model_input,
     predicted_region,
     prediction,
 )
+from qma_net.report.figures.draw import draw_all
+from qma_net.report.figures.examples import Example, NotDrawn, examples
+from qma_net.report.figures.panels import Panel, grid
 from qma_net.report.results import collect
 from test_evaluate import write_set
 from test_report import write_result
@@ -179,7 +178,7 @@ def test_photographs_are_taken_at_even_steps_of_their_rank(work, found):
 @pytest.mark.parametrize("fit", ["resize", "pad", "native"])
 def test_the_model_sees_what_evaluation_showed_it(work, fit):
     from qma_net.data.listing import read_listings
-    from qma_net.evaluate import TestImages
+    from qma_net.evaluation.images import TestImages
 
     (listing,) = read_listings(work / "own.json")
     images = TestImages(listing, Settings(fit, 96, 1))

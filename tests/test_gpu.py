@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from qma_net import weights
-from qma_net.losses import mask_and_edge_losses
+from qma_net.modeling.losses import mask_and_edge_losses
 from qma_net.modeling.noise import NoisePrint
+from qma_net.weights import checkpoint as weights
 
 pytestmark = pytest.mark.gpu
 

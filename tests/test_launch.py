@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from conftest import photograph
-from qma_net.launch import free_port
+from qma_net.launch.process import free_port
 
 MODEL = ["--model", "QMANet", "--size", "b0", "--views", "srm"]
 SIZE = ["--image_size", "64", "--if_resizing", "--num_workers", "0", "--no_pin_mem"]
@@ -71,7 +71,7 @@ def _launch(command, folder, out, err):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     sys.stdout, sys.stderr = open(1, "w"), open(2, "w")  # noqa: SIM115
     torch.set_num_threads(1)
-    from qma_net.launch import main
+    from qma_net.launch.scripts import main
 
     main(command)
 
@@ -229,7 +229,7 @@ def test_help_names_all_flags(work):
 
 
 def test_an_unknown_script_is_one_clear_line():
-    from qma_net.launch import main
+    from qma_net.launch.scripts import main
 
     with pytest.raises(SystemExit, match="qma-net: got 'fly', expected one of train, test"):
         main(["fly"])
@@ -246,7 +246,7 @@ def misc():
 
 
 def test_cudnn_stays_on_only_by_flag_and_says_so(misc, capsys, monkeypatch):
-    from qma_net import launch
+    from qma_net.launch import scripts as launch
 
     monkeypatch.setattr(torch.backends.cudnn, "enabled", True)
     misc.seed_torch(1)
@@ -258,7 +258,7 @@ def test_cudnn_stays_on_only_by_flag_and_says_so(misc, capsys, monkeypatch):
 
 
 def test_a_kill_while_saving_leaves_the_old_checkpoint(misc, tmp_path, monkeypatch):
-    from qma_net import launch
+    from qma_net.launch import scripts as launch
 
     launch._save_atomically()
     misc.save_on_master({"a": 1}, tmp_path / "checkpoint-0.pth")
@@ -291,7 +291,7 @@ def test_the_contract_that_all_of_this_rests_on():
     from importlib.metadata import version
     from importlib.util import find_spec
 
-    from qma_net.launch import BENCO_VERSION, SCRIPTS
+    from qma_net.launch.scripts import BENCO_VERSION, SCRIPTS
 
     assert version("imdlbenco") == BENCO_VERSION
     for script in SCRIPTS:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from qma_net.losses import DICE_SMOOTHING, dice_loss, edge_target, mask_and_edge_losses
-from qma_net.modeling import QMANetOutput
+from qma_net.modeling.losses import DICE_SMOOTHING, dice_loss, edge_target, mask_and_edge_losses
+from qma_net.modeling.qma_net import QMANetOutput
 
 CERTAIN = 50.0  # a logit whose sigmoid is 0 or 1 in float32
 

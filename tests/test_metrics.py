@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import jaccard_score, precision_recall_fscore_support, roc_auc_score
 
-from qma_net import metrics
+from qma_net.evaluation import metrics
 
 
 def square():

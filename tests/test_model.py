@@ -6,9 +6,11 @@ import pytest
 import torch
 import yaml
 
-from qma_net.build import SIZES, QMANetConfig, assemble, build_qma_net
+from qma_net.build import build_qma_net
 from qma_net.files import config_path
-from qma_net.losses import mask_and_edge_losses
+from qma_net.modeling.config import SIZES, QMANetConfig
+from qma_net.modeling.losses import mask_and_edge_losses
+from qma_net.modeling.qma_net import QMANetModel
 
 ABLATIONS = {
     "paper": {},
@@ -35,7 +37,7 @@ def step(model, image, mask):
 
 def test_parameter_budget_of_the_default():
     with torch.device("meta"):
-        model = assemble(QMANetConfig())
+        model = QMANetModel.from_config(QMANetConfig())
     assert parameters(model) / 1e6 == pytest.approx(114.0, rel=0.005)
     assert parameters(model.rgb_backbone) == parameters(model.noise_backbone) == 44_072_128
     assert parameters(model.noise_view.noiseprint) == 556_289
@@ -44,7 +46,7 @@ def test_parameter_budget_of_the_default():
 @pytest.mark.parametrize("size", ["b0", "b1", "b2", "b3", "b4", "b5"])
 def test_every_size_assembles(size):
     with torch.device("meta"):
-        model = assemble(QMANetConfig(size=size))
+        model = QMANetModel.from_config(QMANetConfig(size=size))
     channels, depths = SIZES[size]
     assert [len(stage.blocks) for stage in model.rgb_backbone.stages] == list(depths)
     assert [dcm.norm.num_channels for dcm in model.decoder.fuse] == list(channels)
@@ -52,7 +54,7 @@ def test_every_size_assembles(size):
 
 def test_the_60_block_norms_of_b3_have_the_official_eps():
     with torch.device("meta"):
-        stages = assemble(QMANetConfig()).rgb_backbone.stages
+        stages = QMANetModel.from_config(QMANetConfig()).rgb_backbone.stages
     norms = [m for m in stages.modules() if isinstance(m, torch.nn.LayerNorm)]
     assert sum(m.eps == 1e-6 for m in norms) == 60
     assert {m.eps for m in norms} == {1e-6, 1e-5}

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from conftest import published_noiseprint
-from qma_net import weights
 from qma_net.modeling.noise import MNFM, SRM, Bayar, NoisePrint, fold_noiseprint
+from qma_net.weights import checkpoint as weights
 
 HALF = (torch.float16, torch.bfloat16)
 

@@ -8,11 +8,12 @@ import torch
 from torch.nn import functional as F
 
 from conftest import TINY, photograph
-from qma_net import build, weights
-from qma_net.losses import mask_and_edge_losses
+from qma_net import build
+from qma_net.inference.predictor import QMANetPredictor, normalised
 from qma_net.modeling import backbone, noise, winograd
+from qma_net.modeling.losses import mask_and_edge_losses
 from qma_net.modeling.noise import NoisePrint
-from qma_net.predictor import QMANetPredictor, normalised
+from qma_net.weights import checkpoint as weights
 
 
 def torch_compile(module, backend, **options):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from conftest import photograph
-from qma_net.photograph import Photograph, PhotographError, read_photograph
+from qma_net.inference.photograph import Photograph, PhotographError, read_photograph
 
 
 def encoded(image, suffix, **options):

@@ -11,10 +11,10 @@ from PIL import Image
 
 from conftest import photograph
 from qma_net import QMANetPredictor
+from qma_net.inference.photograph import PhotographError
+from qma_net.inference.tiles import tiled
 from qma_net.modeling.qma_net import QMANetModel, QMANetOutput
-from qma_net.photograph import PhotographError
-from qma_net.predictor import tiled
-from qma_net.weights import WeightsError
+from qma_net.modeling.state import WeightsError
 from test_photograph import broken_files
 
 
@@ -51,7 +51,7 @@ def test_it_is_what_benco_s_loader_and_our_model_say(predictor, tmp_path):
 def test_native_does_not_resize(predictor):
     image = photograph(70, 101)
     with torch.no_grad():
-        from qma_net.predictor import normalised
+        from qma_net.inference.predictor import normalised
 
         logits = predictor.model(normalised(image)).mask_logits
     np.testing.assert_allclose(
@@ -232,7 +232,7 @@ def test_onnx_agrees_on_three_sizes_and_a_photograph(build_tiny, noiseprint_file
     pytest.importorskip("onnxruntime", reason="the export tools are not installed")
     import onnxruntime
 
-    from qma_net.export import export_onnx
+    from qma_net.inference.export import export_onnx
 
     Image.fromarray(photograph(100, 150)).save(tmp_path / "a.jpg")
     model = build_tiny(views="srm,bayar,noiseprint", noiseprint_weights=str(noiseprint_file))
@@ -247,7 +247,7 @@ def test_onnx_agrees_on_three_sizes_and_a_photograph(build_tiny, noiseprint_file
 
 def test_a_graph_that_differs_is_not_left_behind(tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime", reason="the export tools are not installed")
-    from qma_net import export
+    from qma_net.inference import export
 
     class Constant(QMANetModel):
         def __init__(self):

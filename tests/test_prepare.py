@@ -15,7 +15,8 @@ from PIL import Image
 from conftest import photograph
 from qma_net import cli
 from qma_net.data import prepare as module
-from qma_net.data.prepare import PrepareError, prepare
+from qma_net.data.plan import PrepareError
+from qma_net.data.prepare import prepare
 from qma_net.data.published import DATASETS
 
 H, W = 48, 64

@@ -9,10 +9,13 @@ import sys
 import numpy as np
 import pytest
 
-from qma_net.evaluate import Process, Rows
-from qma_net.metrics import PIXEL, bootstrap_interval, paired_bootstrap
+from qma_net.evaluation.metrics import PIXEL, bootstrap_interval, paired_bootstrap
+from qma_net.evaluation.process import Process
+from qma_net.evaluation.rows import Rows
 from qma_net.report import report, results
+from qma_net.report.complexity import read_complexity
 from qma_net.report.layout import DASH, latex, to_latex, to_markdown
+from qma_net.report.measured import DIFFERENCE, MEASURED, PAIRED, PUBLISHED
 from qma_net.report.paper import (
     ATTACKS,
     Column,
@@ -21,8 +24,8 @@ from qma_net.report.paper import (
     published_tables,
     read_ablations,
 )
-from qma_net.report.results import ReportError, collect, read_complexity
-from qma_net.report.tables import DIFFERENCE, MEASURED, PAIRED, PUBLISHED, all_tables
+from qma_net.report.results import ReportError, collect
+from qma_net.report.tables import all_tables
 
 CAT_SETS = ("CASIAv1", "Columbia", "Coverage", "NIST16")
 FLAGS = {**results.DEFAULTS, "backbone_weights": "", "noiseprint_weights": "", "init_from": ""}

@@ -18,7 +18,8 @@ import yaml
 
 from conftest import ROOT, photograph
 from qma_net.files import config_path
-from qma_net.launch import _own_flags, free_port
+from qma_net.launch.flags import _own_flags
+from qma_net.launch.process import free_port
 
 SHELL = ROOT / "shell"
 NAMES = sorted(file.stem for file in SHELL.glob("*.sh") if "/common.sh" in file.read_text())

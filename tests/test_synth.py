@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from conftest import photograph
-from qma_net.data import synth
 from qma_net.demo import DEMO_RECIPE
+from qma_net.synth import synthesise as synth
 
 SIZE = 64
 MANY = {"count": 40, "test_count": 10, "image_size": SIZE, "seed": 5}

@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from conftest import published_noiseprint
-from qma_net import cli, weights
-from qma_net.build import SIZES, QMANetConfig, assemble
+from qma_net import cli
 from qma_net.modeling.backbone import MiT
+from qma_net.modeling.config import SIZES, QMANetConfig
 from qma_net.modeling.noise import NoisePrint
+from qma_net.modeling.qma_net import QMANetModel
+from qma_net.weights import checkpoint as weights
 from test_backbone import official_names
 
 
@@ -73,13 +75,13 @@ def test_a_file_with_code_in_it_is_not_executed(tmp_path):
 def test_backbones_of_another_size_or_nowhere(tmp_path):
     official = official_names(MiT(*SIZES["b0"], drop_path=0.0).state_dict())
     path = saved(tmp_path / "mit_b0.pth", official)
-    model = assemble(QMANetConfig(size="b1", views="srm"))
+    model = QMANetModel.from_config(QMANetConfig(size="b1", views="srm"))
     refused("backbone weights for --size b1", weights.load_backbones, model, "b1", path)
     refused("of another shape", weights.load_backbones, model, "b1", path)
     refused("there is no such file", weights.load_backbones, model, "b1", "weights/mit_b1.pth")
     del official["block2.1.attn.kv.bias"]
     partial = saved(tmp_path / "partial.pth", official)
-    small = assemble(QMANetConfig(size="b0", views="srm"))
+    small = QMANetModel.from_config(QMANetConfig(size="b0", views="srm"))
     refused("2 missing (first: stages.1.blocks.1", weights.load_backbones, small, "b0", partial)
 
 
@@ -145,7 +147,7 @@ def test_init_from_starts_a_fine_tuning(tmp_path):
 def test_every_learnt_tensor_changes_when_a_checkpoint_is_loaded(tmp_path):
     """Strict loading by effect: nothing keeps its random start."""
     model, path = checkpoint(tmp_path)
-    fresh = assemble(model.config)
+    fresh = QMANetModel.from_config(model.config)
     before = {n: t.clone() for n, t in fresh.state_dict().items()}
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, mean=3)

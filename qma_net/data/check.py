@@ -6,107 +6,21 @@ with Pillow, ignores EXIF orientation, and calls a mask's pixel tampered where t
 three channels is above 127.5.
 """
 
-import hashlib
-import io
 import os
 import re
-import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
-from multiprocessing import get_context
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-from tqdm import tqdm
-
-from ..files import cores
+from .facts import Facts, observe_all
+from .findings import Report, _Judge
 from .listing import Listing, Pair, read_listings
 
 # A mask's stem may be its image's stem and one of these.
 MASK_SUFFIX = re.compile(r"[-_ ](gt\d?|mask|forged|edgemask|groundtruth)$", re.IGNORECASE)
-ARRAY_SUFFIXES = (".npz", ".npy")
 INVERTED_ABOVE = 0.75  # share of white
-GREY = (32, 223)  # between these a mask's pixel is neither black nor white, JPEG noise apart
 GREY_SHARE = 0.01  # of the mask: less is an edge, more is something else than a mask
-ORIENTATION = 0x0112  # EXIF tag
 TRANSPOSING = (5, 6, 7, 8)  # orientations that exchange height and width
-SHOWN_PER_PROBLEM = 20
-
-# The names of problems are stable. Warnings alone: colour-mode, relative-path.
-ERRORS = (
-    "unreadable size-mismatch unpaired mask-values mask-inverted empty-mask missing-file "
-    "exif-orientation duplicate larger-than-training"
-).split()
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A fault: the file, the problem's stable name, what was found and what to do."""
-
-    file: str
-    problem: str
-    remedy: str
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What one file is. ``size`` is (width, height) as stored; mask figures are None unread.
-
-    ``white`` is the share that BenCo reads as tampered, ``grey`` the share between :data:`GREY`,
-    ``coloured`` the share whose channels differ, ``top`` the largest value.
-    """
-
-    fault: str = ""
-    size: tuple[int, int] = (0, 0)
-    mode: str = ""
-    orientation: int = 1
-    digest: str = ""
-    two_valued: bool | None = None
-    white: float | None = None
-    grey: float | None = None
-    coloured: float | None = None
-    top: int | None = None
-
-
-EMPTY = Facts(fault="is empty (0 bytes)")
-
-
-@dataclass
-class Report:
-    """Findings by severity, and a row of figures per dataset."""
-
-    errors: list[Finding] = field(default_factory=list)
-    warnings: list[Finding] = field(default_factory=list)
-    sets: list[dict] = field(default_factory=list)
-
-    def as_dict(self) -> dict:
-        """What ``--json`` prints."""
-        return {
-            "errors": [asdict(finding) for finding in self.errors],
-            "warnings": [asdict(finding) for finding in self.warnings],
-            "sets": self.sets,
-        }
-
-    def text(self) -> str:
-        """What a person reads: findings by problem, then the counts beside the paper's."""
-        lines = []
-        for title, findings in (("error", self.errors), ("warning", self.warnings)):
-            by_problem = defaultdict(list)
-            for finding in findings:
-                by_problem[finding.problem].append(finding)
-            for problem, group in by_problem.items():
-                lines.append(f"{title}: {problem}, {len(group)} file{'s' * (len(group) > 1)}")
-                lines += [f"  {one.file}: {one.remedy}" for one in group[:SHOWN_PER_PROBLEM]]
-                if len(group) > SHOWN_PER_PROBLEM:
-                    more = len(group) - SHOWN_PER_PROBLEM
-                    lines.append(f"  ... and {more} more (--json lists all)")
-        lines.append(_counts_table(self.sets))
-        counts = ((len(self.errors), "error"), (len(self.warnings), "warning"))
-        lines.append(", ".join(f"{n} {word}{'s' * (n != 1)}" for n, word in counts))
-        return "\n".join(lines)
 
 
 def check(
@@ -153,123 +67,6 @@ def check_pairs(
         report.sets.append(_figures(listing, pairs, facts))
     _judge_duplicates(work, facts, report)
     return report, work, facts
-
-
-def observe_all(
-    jobs: list[tuple[Path, bool]], fast: bool, workers: int | None, progress: bool
-) -> dict[tuple[Path, bool], Facts]:
-    """The facts of every (file, whether it is a mask), in parallel."""
-    workers = min(workers or cores(), max(1, len(jobs) // 16))
-    bar = tqdm(total=len(jobs), desc="check", unit="file", disable=not progress)
-    with bar:
-        if workers == 1:
-            with warnings.catch_warnings():
-                _silence()
-                found = map(observe, *_args(jobs, fast))
-                return dict(zip(jobs, _counted(found, bar), strict=True))
-        forkserver = get_context("forkserver")
-        with ProcessPoolExecutor(workers, forkserver, initializer=_silence) as pool:
-            found = pool.map(observe, *_args(jobs, fast), chunksize=32)
-            return dict(zip(jobs, _counted(found, bar), strict=True))
-
-
-def observe(path: Path, is_mask: bool = False, fast: bool = False) -> Facts:
-    """Reads one file: whole, or (``fast``) only its header. Raises nothing."""
-    try:
-        if path.suffix.lower() in ARRAY_SUFFIXES:
-            return Facts(mode="array")
-        if fast:
-            if os.path.getsize(path) == 0:
-                return EMPTY
-            with Image.open(path) as image:
-                return _header(image)
-        data = path.read_bytes()
-        if not data:
-            return EMPTY
-        with Image.open(io.BytesIO(data)) as image:
-            seen = _header(image)
-            image.load()
-            if is_mask:
-                return replace(seen, **_mask_figures(image))
-            return replace(seen, digest=hashlib.blake2b(data, digest_size=16).hexdigest())
-    except Image.DecompressionBombError as error:
-        return Facts(fault=f"claims more pixels than any photograph has ({error})")
-    except (OSError, SyntaxError, ValueError, EOFError, TypeError) as error:
-        return Facts(fault=f"cannot be decoded ({str(error).split(chr(10))[0]})")
-
-
-def _args(jobs, fast) -> tuple:
-    return [path for path, _ in jobs], [is_mask for _, is_mask in jobs], [fast] * len(jobs)
-
-
-def _silence() -> None:
-    """Pillow warns of large images and odd EXIF; what matters of it is a finding here."""
-    warnings.filterwarnings("ignore", module="PIL")
-
-
-def _counted(found: Iterable, bar: tqdm) -> Iterator:
-    for one in found:
-        bar.update()
-        yield one
-
-
-def _header(image: Image.Image) -> Facts:
-    has_exif = "exif" in image.info or image.format == "TIFF"
-    orientation = image.getexif().get(ORIENTATION, 1) if has_exif else 1
-    return Facts(size=image.size, mode=image.mode, orientation=orientation)
-
-
-def _mask_figures(image: Image.Image) -> dict:
-    """How BenCo will read a mask's values."""
-    if image.mode in ("L", "1"):
-        counts = np.array((image if image.mode == "L" else image.convert("L")).histogram())
-        coloured = 0.0
-    else:
-        pixels = np.asarray(image.convert("RGB"))
-        spread = pixels.max(axis=-1).astype(int) - pixels.min(axis=-1)
-        coloured = float((spread > GREY[0]).mean())
-        mean = pixels.mean(axis=-1).round().astype(int)
-        counts = np.bincount(mean.ravel(), minlength=256)
-    total = counts.sum()
-    return {
-        "two_valued": bool(counts[1:255].sum() == 0) and coloured == 0,
-        "white": float(counts[128:].sum() / total),
-        "grey": float(counts[GREY[0] + 1 : GREY[1]].sum() / total),
-        "coloured": coloured,
-        "top": int(counts.nonzero()[0].max()),
-    }
-
-
-class _Judge(Report):
-    """A report under way: one finding per file and problem, and the allowed ones as warnings."""
-
-    def __init__(self, allow: set[str]):
-        super().__init__()
-        unknown = allow - set(ERRORS)
-        if unknown:
-            raise ValueError(
-                f"got --allow {', '.join(sorted(unknown))}, expected some of {', '.join(ERRORS)}"
-            )
-        self._allow, self._seen = allow, set()
-
-    def error(self, file, problem: str, remedy: str) -> None:
-        if problem in self._allow:
-            self.warning(file, problem, remedy)
-        else:
-            self._add(self.errors, file, problem, remedy)
-
-    def warning(self, file, problem: str, remedy: str) -> None:
-        self._add(self.warnings, file, problem, remedy)
-
-    def _add(self, findings, file, problem, remedy) -> None:
-        if (str(file), problem) not in self._seen:
-            self._seen.add((str(file), problem))
-            findings.append(Finding(str(file), problem, remedy))
-
-
-def mask_as_benco(path: Path) -> np.ndarray:
-    """The pixels that BenCo reads as tampered, bool ``(H, W)``."""
-    return np.asarray(Image.open(path).convert("RGB")).mean(axis=-1) > 127.5
 
 
 def stem_of(path: Path) -> str:
@@ -447,19 +244,3 @@ def _figures(listing: Listing, pairs: list[Pair], facts: dict) -> dict:
         "smallest": _by(sizes[0]) if sizes else "",
         "largest": _by(sizes[-1]) if sizes else "",
     }
-
-
-def _counts_table(sets: list[dict]) -> str:
-    """Counts and resolutions, beside Tables 3 and 4 where the name is one of theirs."""
-    from .published import DATASETS
-
-    known = {name.lower(): dataset for name, dataset in DATASETS.items()}
-    lines = ["| set | tampered | authentic | resolutions | in the paper |", "|---|---|---|---|---|"]
-    for row in sets:
-        paper = known.get(row["name"].lower())
-        beside = f"{paper.tampered}, {paper.smallest} to {paper.largest}" if paper else ""
-        sizes = f"{row['smallest']} to {row['largest']}"
-        lines.append(
-            f"| {row['name']} | {row['tampered']} | {row['authentic']} | {sizes} | {beside} |"
-        )
-    return "\n".join(lines)

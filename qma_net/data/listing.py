@@ -10,11 +10,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import QMANetError
+
 NEGATIVE = "Negative"
 KINDS = ("ManiDataset", "JsonDataset")
 
 
-class ListingError(ValueError):
+class ListingError(QMANetError):
     """A path that is none of BenCo's four forms; one line says what was got and expected."""
 
 

@@ -12,6 +12,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..errors import QMANetError
 from ..files import config_path, write_text
 from .listing import ListingError, read_listings
 from .published import DATASETS
@@ -37,7 +38,7 @@ PROTOCOLS = {
 }
 
 
-class ProtocolError(ValueError):
+class ProtocolError(QMANetError):
     """A folder that holds none of a protocol's datasets; one line says what was expected."""
 
 

@@ -77,7 +77,6 @@ class Published:
 
 
 CORRECTIONS = "github.com/SunnyHaze/IML-Dataset-Corrections"
-
 TABLE = (
     Published(
         name="CASIAv2",

@@ -8,20 +8,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..errors import QMANetError
 from ..files import copy_file, unused, write_png, write_text
-from .check import ERRORS, Facts, Finding, check_pairs, mask_as_benco
+from .check import check_pairs
+from .facts import UNTURN, Facts, mask_as_benco
+from .findings import ERRORS, Finding
 from .listing import NEGATIVE, Listing, Pair
 
-# How to turn what was drawn on the displayed photograph back to how its pixels are stored.
-UNTURN = {
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
 
-
-class RepairError(ValueError):
+class RepairError(QMANetError):
     """A place that a copy must not be written to; one line says why."""
 
 

@@ -18,7 +18,6 @@ BLOCK_NORM_EPS = 1e-6
 # What an official or BenCo checkpoint may hold beside the encoder.
 FOREIGN_HEADS = ("head.", "decode_head.", "deconv_model.")
 
-
 # A Mix-FFN without gradients on a CPU whose hidden map, four times as wide as the tokens, has the
 # first number of values (16 MiB) or more is computed in strips of about the second, which stay in
 # the cache.

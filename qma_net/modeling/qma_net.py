@@ -6,7 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..hub import HubMixin
+from .aggregation import MFAM, NoQueries, QueryMLP, TamperQueries
+from .backbone import HEADS, REDUCTIONS, MiT
+from .config import SIZES, QMANetConfig
+from .decoder import ESM, QMFD
+from .hub import HubMixin
+from .interaction import DFCM, NoInteraction
+from .noise import MNFM
 
 SMALLEST_SIDE = 32
 STRIDE = 32
@@ -63,6 +69,38 @@ class QMANetModel(nn.Module, HubMixin):
         self.query_mlps = nn.ModuleList(query_mlps)
         self.edge_heads = nn.ModuleList(edge_heads)
         self.decoder = decoder
+
+    @classmethod
+    def from_config(cls, config: QMANetConfig) -> "QMANetModel":
+        """The model that a configuration names, freshly initialised."""
+        channels, depths = SIZES[config.size]
+        levels = range(4)
+        interacting = "" if config.dfcm_stages == "none" else config.dfcm_stages
+        queried = config.decoder == "query"
+        decoded = tuple(int(level) - 1 for level in config.decode_levels)
+        model = cls(
+            noise_view=MNFM(tuple(config.views.split(","))),
+            rgb_backbone=MiT(channels, depths, config.drop_path),
+            noise_backbone=MiT(channels, depths, config.drop_path),
+            interactions=[
+                DFCM(channels[i], HEADS[i], REDUCTIONS[i])
+                if str(i + 1) in interacting
+                else NoInteraction()
+                for i in levels
+            ],
+            tamper_queries=(
+                TamperQueries(config.query_count, channels[0]) if queried else NoQueries()
+            ),
+            aggregations=[MFAM(channels[i], HEADS[i]) if queried else NoQueries() for i in levels],
+            query_mlps=[
+                QueryMLP(channels[i], channels[i + 1]) if queried and i < 3 else NoQueries()
+                for i in levels
+            ],
+            edge_heads=[ESM(channels[i]) for i in levels],
+            decoder=QMFD(channels, decoded, config.decoder, config.query_count),
+            config=config,
+        )
+        return model.to(memory_format=torch.channels_last)  # as the tokens of the encoders are
 
     def forward(self, image: Tensor, edges: bool = True) -> QMANetOutput:
         """``edges=False`` leaves out the edge heads, which only the loss needs."""

@@ -30,6 +30,7 @@ IN = (
     (0, 2, -1, -2, 1, 0),
     (0, 4, 0, -5, 0, 1),
 )
+
 KERNEL = (
     (1 / 4, 0, 0),
     (-1 / 6, -1 / 6, -1 / 6),
@@ -38,15 +39,16 @@ KERNEL = (
     (1 / 24, -1 / 12, 1 / 6),
     (0, 0, 1),
 )
+
 OUT = (
     (1, 1, 1, 1, 1, 0),
     (0, 1, -1, 2, -2, 0),
     (0, 1, 1, 4, 4, 0),
     (0, 1, -1, 8, -8, 1),
 )
+
 GROUP = len(OUT)  # rows that one transform gives
 TAPS = len(IN)  # rows that it takes
-
 NARROWEST = 16  # channels from which the transform pays
 STRIP_PIXELS = 16384  # fed at a time: 4 MiB of 64 channels in float32, for the cache
 

@@ -52,7 +52,7 @@ def report(dirs: Sequence[str | os.PathLike], out: str | os.PathLike) -> list[Pa
 def _paper_figures(results, folder: Path) -> list:
     """The paper's figures, where what draws them is installed."""
     try:
-        from .figures import draw_all
+        from .figures.draw import draw_all
     except ModuleNotFoundError as error:
         if error.name != f"{__name__}.figures":
             results.notes.append(f"{error.name} is not installed: no figures")

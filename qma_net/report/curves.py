@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..files import written_beside
-from .results import Curves
+from .logs import Curves
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from .. import __version__
 from .layout import DASH, Cell, Table
+from .measured import name_of
 from .results import DEFAULTS, Results, Run
-from .tables import name_of
 
 INTERVALS = (
     "Our figures stand with their 95 % intervals: the photographs of a test set drawn anew 2000 "

@@ -24,6 +24,7 @@ METRICS = {
     "auc": "auc",
     "iou": "iou",
 }
+
 SHORT = {
     "cas": "CASIAv1",
     "col": "Columbia",
@@ -31,6 +32,7 @@ SHORT = {
     "cov": "Coverage",
     "nist": "NIST16",
 }
+
 SETS = {**SHORT, **{normalised(name): name for name, one in DATASETS.items() if one.role == "test"}}
 ATTACKS = {"JC": "jpeg", "GB": "gaussian-blur", "GN": "gaussian-noise"}
 

@@ -6,32 +6,27 @@ prepare``, what ``data check --json`` printed, BenCo's complexity logs by name (
 or ``.log``), and the curves of BenCo's logs.
 """
 
-import ast
 import json
-import math
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
-from ..build import QMANetConfig
-from ..evaluate import SEED, read_rows
-from ..metrics import bootstrap_interval, resampled_means
+from ..errors import QMANetError
+from ..evaluation.rows import read_rows
+from ..modeling.config import QMANetConfig
+from .complexity import COMPLEXITY, Complexity, read_complexity
+from .logs import EVENTS, Curves, read_curves
 from .paper import normalised, paper_set
 
 # The settings that Tables 2 and 9 vary; whatever else differs is another model to compare with.
 ABLATED = ("dfcm_stages", "decode_levels", "decoder", "query_count")
 DEFAULTS = asdict(QMANetConfig()) | {"alpha": 0.2, "beta": 0.8}
 AS_PAPER = {"image_size": 512, "fit": "resize"}
-EVENTS = "events.out.tfevents."
-COMPLEXITY = re.compile(r"complexity.*\.(txt|log)$", re.IGNORECASE)
 
 
-class ReportError(ValueError):
+class ReportError(QMANetError):
     """Folders that no report can be made of; one line says got, expected and remedy."""
 
 
@@ -128,27 +123,6 @@ def shape_words(header: dict) -> list[str]:
 def setting_of(flags: dict) -> dict[str, str]:
     """The ablated flags, filled with the defaults; as text, as YAML and JSON differ in types."""
     return {name: str(flags.get(name, DEFAULTS[name])) for name in ABLATED}
-
-
-@dataclass(frozen=True)
-class Complexity:
-    """What BenCo's ``test_complexity`` printed: parameters, and multiply-adds of one image."""
-
-    path: Path
-    model: str
-    flags: dict
-    image_size: int
-    parameters: float
-    multiply_adds: float
-
-
-@dataclass(frozen=True)
-class Curves:
-    """The scalars of one training: points (epoch, value) by name, and which files gave them."""
-
-    folder: Path
-    source: str
-    series: dict[str, list[tuple[float, float]]]
 
 
 @dataclass
@@ -279,130 +253,3 @@ def _checkpoint_name(run: Run, alike: list[Run]) -> str:
         if sum(other[-count:] == own[-count:] for other in parts) == 1:
             return "/".join(own[-count:])
     return run.header["checkpoint_sha256"][:8]
-
-
-def mean_and_interval(columns: list[list[float]]) -> tuple[float, list[float]]:
-    """The mean of the columns' means, and its 95 % interval: images drawn anew in each column.
-
-    Args:
-        columns: values of the images of one test set each; none empty.
-    """
-    if len(columns) == 1:
-        return float(np.mean(columns[0])), bootstrap_interval(columns[0], SEED)
-    draws = [resampled_means(np.array(values), SEED + i) for i, values in enumerate(columns)]
-    edges = np.percentile(np.mean(draws, axis=0), [2.5, 97.5])
-    return float(np.mean([np.mean(values) for values in columns])), [float(e) for e in edges]
-
-
-def read_complexity(path: Path) -> Complexity | None:
-    """Reads a log of BenCo's ``test_complexity``; None where it did not come to its table."""
-    text = path.read_text(errors="replace")
-    arguments = [_arguments(block) for block in re.findall(r"Namespace\((.*?)\)\n", text, re.S)]
-    total = re.search(r"^(?:\[[\d:.]+\] +)?(\d{6,})$", text, re.MULTILINE)
-    parameters = _parameters(text)
-    if not total or not parameters or not arguments:
-        return None
-    flags = arguments[1] if len(arguments) > 1 else {}
-    size = int(arguments[0].get("image_size", 512))
-    model = str(arguments[0].get("model", "?"))
-    return Complexity(path, model, flags, size, parameters, float(total[1]))
-
-
-def _arguments(block: str) -> dict:
-    """``name=value`` pairs as BenCo prints an argparse namespace."""
-    found = re.findall(r"(\w+)=('(?:[^'\\]|\\.)*'|[^,\n]+)", block)
-    values = {}
-    for name, value in found:
-        try:
-            values[name] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            values[name] = value
-    return values
-
-
-def _parameters(text: str) -> float | None:
-    """All parameters of fvcore's table: it rounds the top row, so its parts are added up."""
-    scale = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9}
-    rows = {}
-    for name, count, unit, shape in _MODULE.findall(text):
-        sides = [int(side) for side in shape.split(",") if side.strip()]
-        rows[name] = math.prod(sides) if shape else float(count) * scale[unit]
-    return _added_up(next(iter(rows)), rows, is_top=True) if rows else None
-
-
-_MODULE = re.compile(r"^\| +([\w.]+) +\| +(?:([\d.]+)([KMG]?)|\(([\d, ]+)\)) +\|", re.MULTILINE)
-
-
-def _added_up(name: str, rows: dict[str, float], is_top: bool = False) -> float:
-    """A module's figure from its parts where they make it up to rounding, else as printed."""
-    inner = [other for other in rows if other != name and (is_top or other.startswith(f"{name}."))]
-    nearest = [one for one in inner if not any(one.startswith(f"{other}.") for other in inner)]
-    total = sum(_added_up(one, rows) for one in nearest)
-    return total if nearest and abs(total - rows[name]) <= 0.006 * rows[name] else rows[name]
-
-
-def read_curves(folders: Iterable[Path], notes: list[str]) -> list[Curves]:
-    """The curves of BenCo's trainings and tests: TensorBoard's, or where it is not, ``log.txt``.
-
-    A figure that was written once is no curve. What BenCo splits by test set into folders of their
-    own belongs to the folder above.
-    """
-    found = []
-    for folder in sorted(folders):
-        if "_Metric_" in folder.name:
-            continue
-        series = _read_events(folder, notes)
-        for inner in sorted(folder.glob("*_Metric_*/")):
-            metric, _, name = inner.name.partition("_Metric_")
-            for points in _read_events(inner, notes).values():
-                series[f"{metric} ({name})"] = points
-        source = "TensorBoard"
-        if not any(len(points) > 1 for points in series.values()):
-            series, source = _read_log(folder / "log.txt"), "log.txt"
-        series = {name: points for name, points in series.items() if len(points) > 1}
-        if series:
-            found.append(Curves(folder, source, series))
-    return found
-
-
-def _read_events(folder: Path, notes: list[str]) -> dict[str, list[tuple[float, float]]]:
-    """All scalars of TensorBoard's files in one folder, by epoch; none without TensorBoard."""
-    if not any(folder.glob(f"{EVENTS}*")):
-        return {}
-    try:
-        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    except ModuleNotFoundError:
-        note = "TensorBoard is not installed: curves come from log.txt where it is there"
-        notes += [] if note in notes else [note]
-        return {}
-    events = EventAccumulator(str(folder), {"scalars": 0, "images": 1, "tensors": 1})
-    events.Reload()
-    series = {}
-    for tag in events.Tags()["scalars"]:
-        # BenCo counts thousandths of an epoch while training
-        per_epoch = 1000 if tag == "lr" or tag.startswith("train_loss/") else 1
-        series[tag] = [(event.step / per_epoch, event.value) for event in events.Scalars(tag)]
-    return series
-
-
-def _read_log(path: Path) -> dict[str, list[tuple[float, float]]]:
-    """The figures of BenCo's ``log.txt`` by epoch, under TensorBoard's names; a resumed epoch
-    counts once."""
-    series = {}
-    lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
-    for line in lines:
-        try:
-            row = json.loads(line)
-            epoch = float(row.pop("epoch"))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            continue
-        for name, value in row.items():
-            if isinstance(value, int | float):
-                series.setdefault(_tag(name), {})[epoch] = float(value)
-    return {name: sorted(points.items()) for name, points in series.items()}
-
-
-def _tag(name: str) -> str:
-    if name == "train_lr":
-        return "lr"
-    return re.sub(r"^train_", "train_loss/", re.sub(r"^test_", "", name))

@@ -3,80 +3,32 @@
 Here is said which run belongs to which row and which of its figures to which cell.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 from ..data.published import DATASETS
-from ..evaluate import SEED
-from ..metrics import paired_bootstrap
-from .layout import ABSENT, DASH, MINUS, MISSING, Cell, Row, Table
-from .paper import (
-    ATTACKS,
-    SETS,
-    Column,
-    Published,
-    normalised,
-    paper_levels,
-    published_tables,
-    read_ablations,
+from ..evaluation.metrics import mean_and_interval
+from .beyond import comparisons, other_attacks, other_sets
+from .layout import DASH, MINUS, MISSING, Cell, Row, Table
+from .measured import (
+    DIFFERENCE,
+    MEASURED,
+    OURS,
+    PAIRED,
+    PAPER,
+    PUBLISHED,
+    Figure,
+    _cell,
+    _runs_of,
+    _setting_words,
+    _touches,
+    _under_attack,
+    _with,
+    figure,
+    our_name,
+    paired_values,
 )
-from .results import Results, Run, mean_and_interval, setting_of
-
-OURS, PAPER = "QMA-Net (ours)", "QMA-Net (paper)"
-PUBLISHED, MEASURED, DIFFERENCE = "As published", "Measured here", "Measured here minus published"
-PAIRED = "Measured here: setting minus QMA-Net (ours), on the same images"
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A measured mean and its interval; without a value, why there is none."""
-
-    value: float | None
-    interval: list[float] | None = None
-    why: str = ABSENT
-
-
-def figure(run: Run, column: Column, published: Published) -> Figure:
-    """What a run measured for a column: a mean, or an average where all its cells are there."""
-    if column.is_average:
-        return _average(run, published.averaged(column))
-    if column.attack:
-        return _under_attack(run, column.set, column.attack, column.metric)
-    result = run.clean.get(column.set)
-    if result is None:
-        return Figure(None)
-    value = result.figures.get(column.metric)
-    interval = result.figures.get("intervals", {}).get(column.metric)
-    return Figure(value, interval, "" if value is not None else "undefined on these images")
-
-
-def _average(run: Run, columns: Sequence[Column]) -> Figure:
-    found = [run.clean.get(column.set) for column in columns]
-    metric = columns[0].metric
-    values = [result.figures.get(metric) if result else None for result in found]
-    if None in values:
-        there = sum(value is not None for value in values)
-        return Figure(None, why=f"{there} of {len(values)} test sets" if there else ABSENT)
-    lists = [list(result.values(metric).values()) for result in found]
-    interval = mean_and_interval(lists)[1] if all(lists) else None
-    return Figure(sum(values) / len(values), interval, "")
-
-
-def _under_attack(run: Run, name: str, attack: str, metric: str) -> Figure:
-    """The mean over all levels of an attack, photographs as they are not among them."""
-    place = run.attacked.get(name, {})
-    levels = paper_levels().get(attack) or [level for one, level in place if one == attack]
-    found = [place[attack, level] for level in levels if (attack, level) in place]
-    if not found or len(found) < len(levels):
-        return Figure(None, why=f"{len(found)} of {len(levels)} levels" if found else ABSENT)
-    values = [result.figures.get(metric) for result in found]
-    if None in values:
-        return Figure(None, why="undefined on these images")
-    images = [result.values(metric) for result in found]
-    common = [path for path in images[0] if all(path in one for one in images)]
-    per_image = [sum(one[path] for one in images) / len(images) for path in common]
-    interval = mean_and_interval([per_image])[1] if per_image else None
-    return Figure(sum(values) / len(values), interval, "")
+from .paper import ATTACKS, SETS, Column, Published, normalised, published_tables, read_ablations
+from .results import Results, Run
 
 
 def all_tables(results: Results) -> list[Table]:
@@ -112,22 +64,6 @@ def comparison(published: Published, results: Results) -> Table:
     return table
 
 
-def _touches(run: Run, published: Published) -> bool:
-    """Whether a run has anything for a table of the paper's, be it unfinished."""
-    return any(figure(run, column, published).why != ABSENT for column in published.columns)
-
-
-def our_name(run: Run | None) -> str:
-    return _with(OURS, run.label if run else "")
-
-
-def _with(name: str, label: str) -> str:
-    """``name (x)`` and a label: ``name (x, label)``."""
-    if not label:
-        return name
-    return f"{name[:-1]}, {label})" if name.endswith(")") else f"{name} ({label})"
-
-
 def _peer(published: Published, run: Run) -> tuple[str, tuple]:
     """The paper's name and cells of another model; its own name and none without."""
     for labels, cells in published.rows:
@@ -157,18 +93,6 @@ def _measured_rows(table: Table, published: Published, measured) -> None:
                 shown.append(MISSING if absent else _cell(found, published, minus))
             is_ours = run is not None and run.is_default
             table.rows.append(Row(block, labels, tuple(shown), is_ours))
-
-
-def _cell(found: Figure, published: Published, minus: float | None = None) -> Cell:
-    """A figure with its interval, less a published one where it is given."""
-    if found.value is None:
-        return Cell(DASH, why=found.why)
-    is_difference, minus = minus is not None, minus or 0.0
-    text = published.show(found.value - minus, is_difference)
-    if not found.interval:
-        return Cell(text, why="no CSV beside the result, hence no interval")
-    edges = (published.show(edge - minus, is_difference) for edge in found.interval)
-    return Cell(text, f"[{', '.join(edges)}]")
 
 
 def _noise_as_benco(table: Table, published: Published, ours: list[Run]) -> None:
@@ -254,12 +178,6 @@ def _bare(label: str) -> str:
     return label.removesuffix("(Ours)").rstrip()
 
 
-def _runs_of(runs: Iterable[Run], family: tuple[str, ...], flags: dict) -> list[Run]:
-    """Runs of one setting of Tables 2 and 9 among models that are otherwise alike."""
-    wanted = setting_of(flags)
-    return [run for run in runs if run.is_ours and run.variant == family and run.setting == wanted]
-
-
 def _paired_cell(base: Run | None, run: Run | None, column: Column, published: Published) -> Cell:
     """A setting minus the default on the images that both have; an average resamples each set."""
     if base is None or run is None:
@@ -272,15 +190,6 @@ def _paired_cell(base: Run | None, run: Run | None, column: Column, published: P
     low, high = (published.show(edge, True) for edge in interval)
     why = f"{sum(map(len, differences))} images"
     return Cell(published.show(value, True), f"[{low}, {high}]", why)
-
-
-def paired_values(base: Run, run: Run, name: str, metric: str) -> list[float]:
-    """Differences run - base on the images that both saw, matched by path."""
-    found = [one.clean.get(name) for one in (base, run)]
-    if None in found:
-        return []
-    first, second = (result.values(metric) for result in found)
-    return [second[path] - first[path] for path in first if path in second]
 
 
 def counts(published: Published, results: Results) -> Table:
@@ -376,133 +285,3 @@ def costs(published: Published, results: Results) -> Table:
 def _share(value: float, paper: float, published: Published) -> Cell:
     share = f"{(value - paper) / paper:+.1%}".replace("-", MINUS)
     return Cell(published.show(value - paper, True), f"({share})")
-
-
-def _setting_words(run: Run) -> list[str]:
-    """A setting's name in ``ablations.yaml``, else its flags; nothing for the default."""
-    if not run.is_ours or run.is_default:
-        return []
-    named = [one for one in read_ablations() if setting_of(one.flags) == run.setting]
-    default = setting_of({})
-    flags = [f"{key} {value}" for key, value in run.setting.items() if value != default[key]]
-    return [named[0].name] if named else flags
-
-
-def name_of(run: Run) -> str:
-    """A run in one cell: model, setting, and what tells it apart."""
-    name = "QMA-Net" if run.is_ours else run.model
-    words = [*_setting_words(run), *([run.label] if run.label else [])]
-    return f"{name} ({', '.join(words)})" if words else name
-
-
-def _is_in_the_paper(run: Run) -> bool:
-    """Whether some row of Tables 1, 2 or 9 is this run's."""
-    settings = [setting_of(one.flags) for one in read_ablations() if one.table in (2, 9)]
-    return not run.is_ours or run.is_default or run.setting in settings
-
-
-def other_sets(results: Results) -> Table:
-    """What was measured on test sets that the paper does not have, or with settings of no row."""
-    metrics = {"F1": "pixel_f1", "permute-F1": "permute_f1", "IoU": "iou", "AUC": "auc"}
-    table = Table(
-        "other-test-sets",
-        "Other test sets",
-        ("Test set", "Model"),
-        [("", ["Images"]), ("Pixel level", list(metrics)), ("Paired", ["F1 minus QMA-Net"])],
-        notes=["Test sets that are not in the paper, and models that are in none of its rows."],
-    )
-    printed = published_tables()[1]
-    for name in sorted({name for run in results.runs for name in run.clean}):
-        for run in results.runs:
-            result = run.clean.get(name)
-            if result is None or (name in SETS.values() and _is_in_the_paper(run)):
-                continue
-            cells = [Cell(str(result.figures["n_tampered"]))]
-            for metric in metrics.values():
-                value, interval = (
-                    one.get(metric) for one in (result.figures, result.figures["intervals"])
-                )
-                cells.append(_cell(Figure(value, interval, "undefined"), printed))
-            cells.append(_paired_with_default(results, run, name, printed))
-            labels = (name, name_of(run))
-            table.rows.append(Row(MEASURED, labels, tuple(cells), run.is_default))
-    return table
-
-
-def _paired_with_default(results: Results, run: Run, name: str, printed: Published) -> Cell:
-    """F1 against the default model of the same family; empty for that model itself."""
-    base = [one for one in _runs_of(results.runs, run.variant, {}) if name in one.clean]
-    if not run.is_ours or run.is_default or not base:
-        return Cell("")
-    differences = paired_values(base[0], run, name, "pixel_f1")
-    if not differences:
-        return Cell(DASH, why="no CSV files of both on the same images")
-    found = paired_bootstrap([0.0] * len(differences), differences, SEED)
-    edges = ", ".join(printed.show(edge, True) for edge in found["interval"])
-    why = f"p = {found['p_value']:.3f}, {found['n']} images"
-    return Cell(printed.show(found["difference"], True), f"[{edges}]", why)
-
-
-def other_attacks(results: Results) -> Table:
-    """Averages under attacks that Tables 7 and 8 do not hold."""
-    table = Table(
-        "other-attacks",
-        "Robustness beyond Tables 7 and 8",
-        ("Test set", "Model", "Attack"),
-        [("", ["Levels"]), ("Average over the levels", ["F1", "IoU", "AUC"])],
-        notes=["Photographs as they are are in no average."],
-    )
-    printed = published_tables()[7]
-    in_paper = {column.set for number in (7, 8) for column in published_tables()[number].columns}
-    for name in sorted({name for run in results.runs for name in run.attacked}):
-        for run in results.runs:
-            place = run.attacked.get(name, {})
-            for attack in dict.fromkeys(attack for attack, _ in place):
-                shown = name in in_paper and (run.is_default or not run.is_ours)
-                if shown and attack in (*ATTACKS.values(), f"{ATTACKS['GN']}-variance"):
-                    continue
-                levels = [level for one, level in place if one == attack]
-                figures = [
-                    _under_attack(run, name, attack, metric)
-                    for metric in ("pixel_f1", "iou", "auc")
-                ]
-                cells = [Cell(", ".join(map(str, sorted(levels))))]
-                cells += [_cell(found, printed) for found in figures]
-                labels = (name, name_of(run), attack)
-                table.rows.append(Row(MEASURED, labels, tuple(cells), run.is_default))
-    return table
-
-
-def comparisons(results: Results) -> Table:
-    """What ``comparison.json`` holds: checkpoints evaluated together, image by image."""
-    table = Table(
-        "comparisons",
-        "Checkpoints compared on the same images",
-        ("Test set", "Difference"),
-        [("", ["F1", "IoU", "p (F1)", "Images"])],
-        notes=["As written by qma-net evaluate with several checkpoints; paired bootstrap."],
-    )
-    printed = published_tables()[1]
-    for path, content in results.comparisons.items():
-        for name, pairs in content.items():
-            for title, found in pairs.items():
-                cells = []
-                for metric in ("pixel_f1", "iou"):
-                    one = found.get(metric) or {}
-                    value = Figure(one.get("difference"), one.get("interval"), "undefined")
-                    cells.append(_cell_signed(value, printed))
-                f1 = found.get("pixel_f1")
-                cells.append(Cell(_p_value(f1)) if f1 else MISSING)
-                cells.append(Cell(str(f1["n"])) if f1 else MISSING)
-                cells[0] = Cell(cells[0].text, cells[0].small, str(path))
-                table.rows.append(Row(MEASURED, (name, title), tuple(cells)))
-    return table
-
-
-def _cell_signed(found: Figure, printed: Published) -> Cell:
-    return _cell(found, printed) if found.value is None else _cell(found, printed, 0.0)
-
-
-def _p_value(found: dict) -> str:
-    """A bootstrap of 2000 draws cannot tell less than 0.001."""
-    return f"{found['p_value']:.3f}" if found["p_value"] >= 0.001 else "< 0.001"

@@ -1,0 +1,268 @@
+"""Which image of a published archive goes with which mask: the dataset's own way of saying so."""
+
+import csv
+import io
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from ..errors import QMANetError
+from .published import Published
+
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z", ".bz2")
+
+
+class PrepareError(QMANetError):
+    """A source or a folder that cannot be used; one line says what was got and expected."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to write: its source and its mask's (None: authentic), and both targets.
+
+    ``target`` has no suffix yet; paths are relative to the source, or to the folder written.
+    """
+
+    image: str
+    mask: str | None
+    target: str
+    mask_target: str = ""
+    note: str = ""
+
+
+@dataclass
+class Plan:
+    """What is to be written, what is not and why, and what is worth saying.
+
+    ``authentic`` are authentic images that a table names, ``None`` where names tell them.
+    """
+
+    jobs: list[Job] = field(default_factory=list)
+    left_out: list[dict] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    authentic: list[str] | None = None
+
+    def leave_out(self, file: str, why: str) -> None:
+        self.left_out.append({"file": file, "why": why})
+
+
+def plan_jobs(
+    dataset: Published, source: Path, authentic: bool = False, jpeg_quality: int | None = None
+) -> Plan:
+    """Which image goes with which mask, by the dataset's own way of saying so.
+
+    Raises:
+        PrepareError: when ``source`` does not hold the dataset, or holds it twice.
+    """
+    files = sorted(_files(source))
+    plan = Plan()
+    if dataset.parts:
+        pairs = _by_lists(dataset, source, files, plan)
+    elif dataset.table:
+        pairs = _by_table(dataset, source, files, plan)
+    else:
+        pairs = _by_names(dataset, source, files, plan, jpeg_quality)
+    plan.jobs = _unique_targets(list(pairs))
+    if not plan.jobs:
+        raise PrepareError(f"got {source}, expected {dataset.name}: no image has a mask there")
+    if authentic:
+        rows = plan.authentic
+        if rows is None:
+            rows = [file for file, _ in _matches(dataset.authentic or "(?!)", files)]
+        plan.jobs += _unique_targets([Job(file, None, f"Au/{_stem(file)}") for file in rows])
+        if not rows:
+            plan.notes.append(f"no authentic images: {dataset.name} has none, or none is there")
+    return plan
+
+
+def _by_names(dataset, source, files, plan, jpeg_quality) -> Iterator[Job]:
+    images = _matches(dataset.image, files, jpeg_quality)
+    found = _matches(dataset.mask, files)
+    _refuse_twice(found, source)
+    masks = {key: file for file, key in found}
+    if not images or not masks:
+        raise PrepareError(_not_found(dataset, source, files, "masks" if images else "images"))
+    _refuse_twice([(file, (key, _stem(file).lower())) for file, key in images], source)
+    lonely = [(file, key) for file, key in images if key not in masks]
+    others = _by_rest(dataset, lonely, masks.keys() - {key for _, key in images})
+    for file, key in images:
+        mask, note = masks.get(key), ""
+        if mask is None and key in others:
+            mask = masks[others[key]]
+            note = f"paired with {_name(mask)} by what the names end in"
+        if mask is None:
+            plan.leave_out(file, "has no mask")
+        else:
+            yield _job(file, mask, note=note)
+    unused = len(masks.keys() - {key for _, key in images} - set(others.values()))
+    if unused:
+        plan.notes.append(f"{unused} masks have no image")
+
+
+def _by_rest(dataset, lonely, masks) -> dict:
+    """Keys of images to keys of masks where a part of both names is unique on either side."""
+    if not dataset.or_match:
+        return {}
+    found = []
+    for keys in ([key for _, key in lonely], masks):
+        by_rest = defaultdict(list)
+        for key in keys:
+            if match := re.search(dataset.or_match, key[-1]):
+                by_rest[match[1]].append(key)
+        found.append({rest: keys[0] for rest, keys in by_rest.items() if len(keys) == 1})
+    images, masks = found
+    return {images[rest]: masks[rest] for rest in images.keys() & masks.keys()}
+
+
+def _by_table(dataset, source, files, plan) -> Iterator[Job]:
+    tables = [file for file in files if file.lower().endswith(dataset.table)]
+    if len(tables) != 1:
+        raise PrepareError(
+            f"got {source} with {len(tables)} tables named {dataset.table}, expected one: "
+            f"{dataset.layout}"
+        )
+    root = PurePosixPath(tables[0]).parents[2]
+    there = {file.lower(): file for file in files}
+    text = (source / tables[0]).read_text(encoding="utf-8-sig")
+    header = text.partition("\n")[0]
+    delimiter = max("|,;\t", key=header.count)
+    plan.notes.append(f"{_name(tables[0])}: delimiter {delimiter!r}")
+    plan.authentic, seen = [], set()
+    for row in csv.DictReader(io.StringIO(text), delimiter=delimiter):
+        row = {key.strip().lower(): (value or "").strip() for key, value in row.items() if key}
+        if not {"probefilename", "probemaskfilename", "istarget"} <= row.keys():
+            raise PrepareError(
+                f"got {source / tables[0]} with columns {header.strip()!r}, expected "
+                "ProbeFileName, ProbeMaskFileName and IsTarget"
+            )
+        image, mask = (str(root / row[column]) for column in ("probefilename", "probemaskfilename"))
+        if image in seen:
+            continue
+        seen.add(image)
+        if image.lower() not in there:
+            plan.leave_out(image, "is named by the table but not there")
+        elif row["istarget"].upper() != "Y":
+            plan.authentic.append(there[image.lower()])
+        elif mask.lower() not in there:
+            plan.leave_out(image, f"its mask {row['probemaskfilename']} is not there")
+        else:
+            yield _job(there[image.lower()], there[mask.lower()])
+
+
+def _by_lists(dataset, source, files, plan) -> Iterator[Job]:
+    tail = {"/".join(PurePosixPath(file).parts[-2:]).lower(): file for file in files}
+    folders = defaultdict(list)
+    for file, key in _matches(dataset.image, files):
+        folders[key[0]].append(file)
+    lists = {_name(file).lower(): file for file in files if file.lower().endswith(".txt")}
+    for part in dataset.parts:
+        file = lists.get(f"{part}_coco_list.txt")
+        if file is not None:
+            lines = (source / file).read_text().split("\n")
+            rows = [line.strip().split(",") for line in lines if line.strip()]
+        elif part in folders:
+            rows = [[image] for image in folders[part]]
+            plan.notes.append(f"{part}: no {part}_COCO_list.txt, so all of {part}_images/ is taken")
+        else:
+            plan.notes.append(f"{part}: neither {part}_COCO_list.txt nor {part}_images/ is there")
+            continue
+        unique = {row[0]: row[1] if len(row) > 1 else _mask_of(row[0], part) for row in rows}
+        absent = 0
+        for image, mask in unique.items():
+            found = [
+                tail.get("/".join(PurePosixPath(path).parts[-2:]).lower()) for path in (image, mask)
+            ]
+            if None in found:
+                absent += 1
+                what = "is listed but not there" if found[0] is None else f"lacks its mask {mask}"
+                plan.leave_out(image, what)
+                continue
+            masks = PurePosixPath(mask).parts[-2].split("_")[0]
+            shared = PurePosixPath(mask).name.replace(".png", ".jpg")
+            yield Job(
+                found[0], found[1], f"{part}/Tp/{_stem(image)}", f"{masks}/Gt/{_stem(shared)}.png"
+            )
+        plan.notes.append(
+            f"{part}: {len(rows)} lines, {len(unique)} different, {absent} name absent files"
+        )
+    if not folders:
+        raise PrepareError(_not_found(dataset, source, files, "images"))
+
+
+def _mask_of(image: str, part: str) -> str:
+    """The mask's path by the published lists' rule: no quality in the name, .png everywhere."""
+    name = re.sub(r"_aligned_Q\d+", "", PurePosixPath(image).name).replace(".jpg", ".png")
+    return f"{'bcm' if part == 'bcmc' else part}_masks/{name}"
+
+
+def _matches(pattern: str, files, jpeg_quality=None) -> list[tuple[str, tuple]]:
+    """Files that a pattern finds, with the key that joins images and masks."""
+    pattern = re.compile(pattern.replace("{quality}", str(jpeg_quality)), re.IGNORECASE)
+    found = []
+    for file in files:
+        if match := pattern.search(file):
+            groups = match.groupdict()
+            part = (groups.get("part") or "").lower()
+            found.append((file, (part, (groups.get("key") or "").lower())))
+    return found
+
+
+def _job(image: str, mask: str, note: str = "") -> Job:
+    return Job(image, mask, f"Tp/{_stem(image)}", f"Gt/{_stem(image)}.png", note)
+
+
+def _unique_targets(jobs: list[Job]) -> list[Job]:
+    """Images of one name get their folder's before it."""
+    count = Counter(job.target for job in jobs)
+    if len(count) == len(jobs):
+        return jobs
+    longer = []
+    for job in jobs:
+        if count[job.target] > 1:
+            stem = f"{PurePosixPath(job.image).parent.name}_{_stem(job.image)}"
+            masks = f"Gt/{stem}.png" if job.mask else ""
+            folder = PurePosixPath(job.target).parent
+            job = Job(job.image, job.mask, f"{folder}/{stem}", masks, job.note)
+        longer.append(job)
+    _refuse_twice([(job.image, job.target) for job in longer], "the source")
+    return longer
+
+
+def _refuse_twice(found: list[tuple], source: Path | str) -> None:
+    """Raises where two files have one key."""
+    first = {}
+    for file, key in found:
+        if key in first:
+            raise PrepareError(
+                f"got {first[key]} and {file} in {source}, expected one of the two: point --source "
+                "at one copy of the dataset"
+            )
+        first[key] = file
+
+
+def _not_found(dataset: Published, source: Path, files: list[str], what: str) -> str:
+    packed = [file for file in files if file.lower().endswith(ARCHIVES)]
+    remedy = f"; unpack {', '.join(packed[:3])} first" if packed else ""
+    return (
+        f"got {source} with {len(files)} files and no {what} of {dataset.name} among them, "
+        f"expected {dataset.layout}{remedy}"
+    )
+
+
+def _files(source: Path) -> Iterator[str]:
+    """All files under the source, relative, without hidden ones and what macOS adds to archives."""
+    for folder, folders, names in os.walk(source, followlinks=True):
+        folders[:] = [name for name in folders if name[0] != "." and name != "__MACOSX"]
+        place = Path(folder).relative_to(source)
+        yield from ((place / name).as_posix() for name in names if name[0] != ".")
+
+
+def _stem(file: str) -> str:
+    return PurePosixPath(file).stem
+
+
+def _name(file: str) -> str:
+    return PurePosixPath(file).name

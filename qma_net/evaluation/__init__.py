@@ -1,0 +1,1 @@
+"""Exact numbers for any model of BenCo's registry, clean and under attack."""

@@ -1,0 +1,63 @@
+"""A test set as BenCo's own datasets read it."""
+
+import hashlib
+import os
+
+import torch
+
+from ..data.listing import NEGATIVE, Listing
+from .settings import Settings
+
+
+class TestImages(torch.utils.data.Dataset):
+    """A test set as BenCo's own dataset reads it, with the index of every image.
+
+    Args:
+        attack: albumentations transform done before resizing, or None.
+        seed: with the attack's name and the image's index, of everything random in it.
+    """
+
+    __test__ = False  # not a test, for pytest
+
+    def __init__(self, listing: Listing, settings: Settings, post_function=None, attack=None):
+        import albumentations
+        from albumentations.pytorch import ToTensorV2
+        from IMDLBenCo.datasets import JsonDataset, ManiDataset
+
+        self.attack = attack
+        side = (settings.image_size, settings.image_size)
+        self.images = (ManiDataset if listing.is_folder else JsonDataset)(
+            str(listing.path),
+            is_padding=settings.fit != "resize",
+            is_resizing=settings.fit == "resize",
+            output_size=side,
+            common_transforms=attack.transform if attack else None,
+            post_funcs=post_function,
+        )
+        if settings.fit == "native":  # BenCo knows only squares: its own steps without the square
+            self.images.post_transform = albumentations.Compose(
+                [albumentations.Normalize(), ToTensorV2(transpose_mask=True)]
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict:
+        if self.attack:
+            self.attack.seed(index)
+        return {**self.images[index], "index": index}
+
+    def path(self, index: int) -> str:
+        return str(self.images.tp_path[index])
+
+    def label(self, index: int) -> int:
+        """1 for an image listed as tampered; BenCo's own follows the mask when attacked."""
+        return int(self.images.gt_path[index] != NEGATIVE)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all paths and file sizes: another set under the same name has another."""
+        digest = hashlib.sha256()
+        for path in (*self.images.tp_path, *self.images.gt_path):
+            size = "" if path == NEGATIVE else os.path.getsize(path)
+            digest.update(f"{path} {size}\n".encode())
+        return digest.hexdigest()

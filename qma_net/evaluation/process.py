@@ -1,0 +1,42 @@
+"""This process among those that torchrun started."""
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Process:
+    """This process among those that torchrun started; alone without it."""
+
+    rank: int = 0
+    world: int = 1
+    device: str = "cpu"
+
+    @classmethod
+    def join(cls, device: str = "") -> "Process":
+        """Joins the others; on CUDA each takes the device of its local rank."""
+        rank, world = (int(os.environ.get(name, alone)) for name, alone in _TORCHRUN.items())
+        if world > 1 and not torch.distributed.is_initialized():
+            torch.distributed.init_process_group("gloo")
+        if not device:
+            local = os.environ.get("LOCAL_RANK", 0)
+            device = f"cuda:{local}" if torch.cuda.is_available() else "cpu"
+        return cls(rank, world, device)
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.world > 1:
+            torch.distributed.barrier()
+
+    def say(self, message: str) -> None:
+        if self.is_first:
+            print(message, flush=True)
+
+
+_TORCHRUN = {"RANK": 0, "WORLD_SIZE": 1}

@@ -1,0 +1,125 @@
+"""The rows of one test set: kept one by one, read again, summed up."""
+
+import csv
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..files import write_text
+from .metrics import PIXEL, SEED, bootstrap_interval, image_metrics, mean
+from .process import Process
+from .settings import EvaluationError
+
+COLUMNS = ("name", "label", *PIXEL, "score", "marked", "path")
+
+
+class Rows:
+    """The rows of one set: kept one by one while it runs, written whole when it is complete."""
+
+    def __init__(self, folder: Path, stem: str, header: dict, process: Process):
+        self.result = folder / f"{stem}.json"
+        self.table = folder / f"{stem}.csv"
+        self.header = json.loads(json.dumps(header))
+        self.process = process
+        self.partial = folder / f".{stem}.unfinished"
+        self._known: dict[int, dict] = {}
+        if self.finished():
+            return
+        if process.is_first:
+            self.partial.mkdir(parents=True, exist_ok=True)
+            note = self.partial / "header.json"
+            if note.is_file() and json.loads(note.read_text()) != self.header:
+                shutil.rmtree(self.partial)
+                self.partial.mkdir()
+            write_text(note, json.dumps(self.header))
+        process.wait()
+        self._known = self._read()
+
+    def finished(self) -> bool:
+        """Whether the result is there, of the same settings.
+
+        Raises:
+            EvaluationError: for a result of other settings.
+        """
+        if not self.result.is_file():
+            return False
+        found = json.loads(self.result.read_text()).get("header", {})
+        differing = [key for key in self.header if found.get(key) != self.header[key]]
+        if differing:
+            key = differing[0]
+            raise EvaluationError(
+                f"got {self.result} of another evaluation ({key} {found.get(key)}), expected one "
+                f"with {key} {self.header[key]}: give another --out, or delete it"
+            )
+        return True
+
+    def has(self, indices: Iterable[int]) -> bool:
+        return all(index in self._known for index in indices)
+
+    def add(self, row: dict) -> None:
+        with open(self.partial / f"{self.process.rank}.jsonl", "a") as file:
+            file.write("\n" + json.dumps(row))
+
+    def finish(self) -> None:
+        """Writes the CSV, then the JSON, and forgets the rest."""
+        rows = [row for _, row in sorted(self._read().items())]
+        write_text(self.table, as_csv(rows))
+        result = {**summary(rows), "header": self.header}
+        write_text(self.result, json.dumps(result, indent=1) + "\n")
+        shutil.rmtree(self.partial)
+
+    def _read(self) -> dict[int, dict]:
+        rows = {}
+        for file in sorted(self.partial.glob("*.jsonl")):
+            for line in file.read_text().splitlines():
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError:  # the line on which a run was killed
+                    continue
+                rows[row["index"]] = row
+        return rows
+
+
+def summary(rows: list[dict]) -> dict:
+    """The means over one set's rows, with bootstrap intervals; authentic images apart."""
+    tampered = [row for row in rows if row["label"]]
+    authentic = [row for row in rows if not row["label"]]
+    values = {_mean_name(key): [row[key] for row in tampered] for key in PIXEL}
+    values["authentic_marked"] = [row["marked"] for row in authentic]
+    return {
+        **{name: mean(column) for name, column in values.items()},
+        **image_metrics([row["score"] for row in rows], [row["label"] for row in rows]),
+        "n_tampered": len(tampered),
+        "n_authentic": len(authentic),
+        "n_undefined": {
+            name: sum(value is None for value in column) for name, column in values.items()
+        },
+        "intervals": {name: bootstrap_interval(column, SEED) for name, column in values.items()},
+        "score_source": rows[0]["score_source"],
+    }
+
+
+def _mean_name(key: str) -> str:
+    return "pixel_f1" if key == "f1" else key
+
+
+def as_csv(rows: list[dict]) -> str:
+    """The rows as CSV text; undefined figures are empty cells."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def read_rows(path: str | os.PathLike) -> list[dict]:
+    """The rows of a set's CSV: numbers as floats, empty cells as None."""
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        for key in (*PIXEL, "score", "marked", "label"):
+            row[key] = float(row[key]) if row[key] else None
+    return rows

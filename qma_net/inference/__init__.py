@@ -1,0 +1,1 @@
+"""From a photograph to a mask, and the model for other runtimes."""

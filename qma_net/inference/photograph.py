@@ -1,0 +1,185 @@
+"""Any photograph as RGB pixels, the way a viewer shows it, and a note of what had to be done."""
+
+import io
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ..errors import QMANetError
+
+CUT = "16 bits per channel cut to 8"
+LARGEST = 500_000_000  # pixels; the largest phone cameras make 200 million
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif")
+
+
+class PhotographError(QMANetError):
+    """Something that is not a photograph; one line names it and says why."""
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """Pixels as displayed, uint8 ``(H, W, 3)`` RGB; a name; notes on what was changed."""
+
+    pixels: np.ndarray
+    name: str
+    notes: tuple[str, ...] = ()
+
+
+def read_photograph(source, name: str = "") -> Photograph:
+    """Reads a path, bytes, a file object, a PIL image or a NumPy array.
+
+    The EXIF orientation is followed. Alpha is left away, palette and CMYK become RGB, grey is
+    repeated, 16 bits are cut to 8, of an animation the first frame is taken: each is noted.
+
+    Args:
+        source: a path; the bytes of an image file; an open file; a ``PIL.Image.Image``; an array,
+            uint8 or uint16, ``(H, W)``, ``(H, W, 3)`` RGB or ``(H, W, 4)`` RGBA.
+        name: for messages, where the source has none.
+
+    Raises:
+        PhotographError: naming the source, for what is no photograph.
+    """
+    if isinstance(source, Photograph):
+        return source
+    if isinstance(source, np.ndarray):
+        return _from_array(source, name or "array")
+    if isinstance(source, Image.Image):
+        return _from_pil(source, name or getattr(source, "filename", "") or "PIL image")
+    if isinstance(source, bytes | bytearray):
+        return _decode(bytes(source), name or "bytes")
+    if hasattr(source, "read"):
+        return _decode(source.read(), name or str(getattr(source, "name", "file")))
+    if not isinstance(source, str | os.PathLike):
+        raise PhotographError(
+            f"got a {type(source).__name__}, expected a path, bytes, a PIL image or a NumPy array"
+        )
+    path = Path(source)
+    if path.is_dir():
+        raise PhotographError(f"got {path}, expected a photograph: it is a folder")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise PhotographError(f"got {path}, expected a photograph: {error.strerror}") from None
+    return _decode(data, name or str(path))
+
+
+def _decode(data: bytes, name: str) -> Photograph:
+    if not data:
+        raise PhotographError(f"got {name}, expected a photograph: it is empty (0 bytes)")
+    largest, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on odd EXIF
+            with Image.open(io.BytesIO(data)) as image:
+                _require_plausible(image, name)
+                photograph = _from_pil(image, name)
+                if not _was_cut(image, data):
+                    return photograph
+                return Photograph(photograph.pixels, name, (*photograph.notes, CUT))
+    except UnidentifiedImageError:
+        return _decode_deep(data, name)
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        if isinstance(error, PhotographError):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise PhotographError(
+            f"got {name}, expected a complete photograph: it cannot be decoded ({reason})"
+        ) from None
+    finally:
+        Image.MAX_IMAGE_PIXELS = largest
+
+
+def _require_plausible(image: Image.Image, name: str) -> None:
+    width, height = image.size
+    if width * height > LARGEST:
+        raise PhotographError(
+            f"got {name}, expected a photograph: its header claims {width}x{height} pixels, more "
+            f"than {LARGEST // 10**6} million"
+        )
+
+
+def _decode_deep(data: bytes, name: str) -> Photograph:
+    """16-bit colour TIFF, which Pillow does not read, through OpenCV."""
+    import cv2
+
+    header = data[:4]
+    if header not in (b"II*\0", b"MM\0*"):
+        raise PhotographError(
+            f"got {name}, expected a photograph: it is no image that Pillow knows"
+        )
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
+        raise PhotographError(
+            f"got {name}, expected a photograph: neither Pillow nor OpenCV can decode this TIFF"
+        )
+    if pixels.ndim == 3:
+        pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
+    return _from_array(pixels, name)
+
+
+def _from_pil(image: Image.Image, name: str) -> Photograph:
+    notes = []
+    if getattr(image, "n_frames", 1) > 1:
+        image.seek(0)
+        notes.append(f"first of {image.n_frames} frames taken")
+    orientation = image.getexif().get(0x0112, 1)
+    if orientation != 1:
+        image = ImageOps.exif_transpose(image)
+        notes.append(f"turned by its EXIF orientation ({orientation})")
+    if image.mode.startswith("I"):  # 16-bit grey, and 32-bit containers of it
+        deep = np.asarray(image)
+        if deep.min() < 0 or deep.max() > 65535:
+            raise PhotographError(f"got {name} with values beyond 16 bits, expected 8 or 16 bits")
+        array = _from_array(deep.astype(np.uint16), name)
+        return Photograph(array.pixels, name, (*notes, *array.notes))
+    if image.mode == "F":
+        raise PhotographError(f"got {name} with floating-point pixels, expected 8 or 16 bits")
+    named = {"L": "grey repeated in all channels", "1": "black and white as grey"}
+    named |= {"P": "palette to RGB", "CMYK": "CMYK to RGB", "YCbCr": "YCbCr to RGB"}
+    named |= {mode: "alpha left away" for mode in ("RGBA", "LA", "PA", "RGBX", "RGBa", "La")}
+    if image.mode != "RGB":
+        notes.append(named.get(image.mode, f"{image.mode} to RGB"))
+    elif "transparency" in image.info:
+        notes.append("alpha left away")
+    return Photograph(np.asarray(image.convert("RGB")), name, tuple(notes))
+
+
+def _from_array(array: np.ndarray, name: str) -> Photograph:
+    channels = array.shape[2] if array.ndim == 3 else 1
+    if array.dtype not in (np.uint8, np.uint16) or array.ndim not in (2, 3) or not array.size:
+        raise PhotographError(
+            f"got {name} of shape {array.shape} and type {array.dtype}, expected uint8 or uint16 "
+            "(H, W), (H, W, 3) RGB or (H, W, 4)"
+        )
+    if channels not in (1, 3, 4):
+        raise PhotographError(f"got {name} with {channels} channels, expected 1, 3 or 4")
+    notes = []
+    if array.dtype == np.uint16:
+        array = (array >> 8).astype(np.uint8)
+        notes.append(CUT)
+    if channels == 1:
+        array = np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
+        notes.append("grey repeated in all channels")
+    elif channels == 4:
+        array = array[..., :3]
+        notes.append("alpha left away")
+    return Photograph(np.ascontiguousarray(array), name, tuple(notes))
+
+
+def _was_cut(image: Image.Image, data: bytes) -> bool:
+    """Pillow reads 16-bit colour as 8 bits without a word; the header says what it was."""
+    if image.mode not in ("RGB", "RGBA", "LA", "CMYK"):
+        return False
+    if image.format == "PNG":
+        return data[24] == 16
+    return image.format == "TIFF" and max(image.tag_v2.get(258, (8,))) > 8
+
+
+def find_images(folder: str | os.PathLike) -> list[Path]:
+    """Image files under a folder, sorted by path."""
+    found = (path for path in Path(folder).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(path for path in found if path.is_file())

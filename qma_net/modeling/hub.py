@@ -1,0 +1,94 @@
+"""``save_pretrained``, ``from_pretrained``, ``push_to_hub``: a directory that rebuilds the model.
+
+``config.json`` holds the :class:`~qma_net.modeling.config.QMANetConfig`, ``model.safetensors``
+the weights (NoisePrint++ included), ``README.md`` a model card.
+"""
+
+from pathlib import Path
+
+from huggingface_hub import ModelHubMixin, hf_hub_download
+
+from ..files import written_beside
+from .config import ConfigError, QMANetConfig
+from .state import WeightsError, load_strictly
+
+WEIGHTS_FILE = "model.safetensors"
+MODEL_CARD = """\
+---
+{{ card_data }}
+---
+
+# QMA-Net
+
+Finds the manipulated pixels of a photograph: two SegFormer encoders, on RGB and on a noise view,
+and learnable queries (*A Novel Query-Driven Multi-Stage Alternating Feature Extraction and
+Interaction Network for Image Manipulation Localization*). `config.json` says which variant.
+
+```python
+from qma_net import QMANetPredictor
+
+predictor = QMANetPredictor.from_pretrained("this directory or hub id")
+prediction = predictor.predict("photo.jpg")
+prediction.mask  # float32 (H, W), the probability that a pixel was manipulated
+```
+
+- **Trained on**: [say which datasets, how long, and the numbers of `qma-net evaluate`]
+- **Not for**: proof. A mask is a hint where to look; untouched photographs can be marked.
+- **Terms**: the code is Apache-2.0. The weights contain what they were started from: MiT (NVIDIA
+  Source Code License for SegFormer, non-commercial) and, with the noiseprint view, NoisePrint++
+  (GRIP-UNINA, nonprofit research, credit the authors).
+"""
+
+
+class HubMixin(
+    ModelHubMixin,
+    library_name="qma-net",
+    license="other",
+    pipeline_tag="image-segmentation",
+    tags=["image-forensics", "image-manipulation-localization"],
+    model_card_template=MODEL_CARD,
+):
+    """huggingface_hub's mixin for a model that has a ``QMANetConfig`` as ``config``."""
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        from safetensors.torch import save_file
+
+        state = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        with written_beside(save_directory / WEIGHTS_FILE) as beside:
+            save_file(state, beside, metadata={"format": "pt"})
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id, config=None, map_location="cpu", **download):
+        """Called by ``from_pretrained`` with the content of ``config.json``.
+
+        Raises:
+            WeightsError: without ``config.json``, with another model's, or with weights that are
+                missing or do not fit.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        if config is None:
+            raise WeightsError(
+                f"got {model_id} without config.json, expected what save_pretrained writes: "
+                "qma-net convert makes it from a checkpoint of BenCo's trainer"
+            )
+        try:
+            model = cls.from_config(QMANetConfig(**config))
+        except (TypeError, ConfigError) as error:
+            raise WeightsError(
+                f"got {model_id}/config.json, expected the configuration of a QMA-Net: {error}"
+            ) from None
+        file = Path(model_id) / WEIGHTS_FILE
+        if not Path(model_id).is_dir():
+            kept = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+            options = {name: download[name] for name in kept if name in download}
+            file = hf_hub_download(model_id, WEIGHTS_FILE, **options)
+        try:
+            state = load_file(file, device=map_location)
+        except (OSError, SafetensorError) as error:
+            raise WeightsError(
+                f"got {file}, expected the weights that belong to its config.json: {error}"
+            ) from None
+        load_strictly(model, state, str(file))
+        return model

@@ -1,0 +1,67 @@
+"""The part of a photograph that an image is made of."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from .recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A part of a photograph and what is done to it: lengths in pixels, ``turns`` by 90 degrees."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    out_height: int
+    out_width: int
+    gamma: float
+    turns: int
+    mirrored: bool
+
+    def of(self, photo: np.ndarray) -> np.ndarray:
+        """The crop of a photograph, uint8 ``(H, W, 3)``."""
+        levels = 255 * (np.arange(256) / 255) ** self.gamma
+        crop = self._resized(photo, cv2.INTER_AREA)
+        return self._turned(cv2.LUT(crop, np.rint(levels).astype(np.uint8)))
+
+    def of_labels(self, labels: np.ndarray) -> np.ndarray:
+        """The same part of its label map, int32 ``(H, W)``."""
+        return self._turned(self._resized(labels, cv2.INTER_NEAREST_EXACT))
+
+    def _resized(self, photo, interpolation):
+        crop = photo[self.top : self.top + self.height, self.left : self.left + self.width]
+        if (self.height, self.width) == (self.out_height, self.out_width):
+            return crop
+        return cv2.resize(crop, (self.out_width, self.out_height), interpolation=interpolation)
+
+    def _turned(self, photo):
+        photo = np.rot90(photo, self.turns)
+        return np.ascontiguousarray(photo[:, ::-1] if self.mirrored else photo)
+
+
+def random_crop(rng: np.random.Generator, size: tuple[int, int], recipe: Recipe) -> Crop:
+    """A crop of a photograph of ``size`` (height, width) as the recipe wants it."""
+    seen = recipe.image_size / rng.uniform(*recipe.zoom)
+    if recipe.square:
+        height = width = min(*size, round(seen))
+        out_height = out_width = recipe.image_size
+    else:
+        part = min(1, seen / max(size))
+        height, width = (max(1, round(part * side)) for side in size)
+        longest = min(recipe.image_size, max(height, width))
+        out_height, out_width = (max(1, round(longest / max(size) * side)) for side in size)
+    return Crop(
+        top=int(rng.integers(size[0] - height, endpoint=True)),
+        left=int(rng.integers(size[1] - width, endpoint=True)),
+        height=height,
+        width=width,
+        out_height=out_height,
+        out_width=out_width,
+        gamma=rng.uniform(*recipe.exposure),
+        turns=int(rng.integers(4)) if recipe.square else 0,
+        mirrored=bool(rng.random() < 0.5),
+    )

@@ -1,0 +1,155 @@
+"""Splicing, copy-move and removal."""
+
+from dataclasses import asdict
+
+import cv2
+import numpy as np
+
+from .camera import _is_grey, _noisy, _saved_before
+from .crops import random_crop
+from .photographs import Photographs
+from .recipe import UNTOUCHED, Recipe
+from .regions import _elsewhere, _placed, _region, _resampling, _warped_region
+
+
+def manipulate(
+    rng: np.random.Generator, kind: str, photographs: Photographs, recipe: Recipe
+) -> tuple[np.ndarray, np.ndarray, dict]:
+    """One image before it is blurred, made noisy and saved.
+
+    The host is the same for every kind when the generator's state is.
+
+    Args:
+        rng: source of everything random.
+        kind: one of ``KINDS``, or ``"untouched"``: the host itself.
+        photographs: to make it from.
+        recipe: how it is made.
+
+    Returns:
+        The image, uint8 ``(H, W, 3)``; its mask, uint8 ``(H, W)`` of 0 and 255; its history.
+    """
+    name, photo = photographs.draw(rng)
+    crop = random_crop(rng, photo.shape[:2], recipe)
+    host, quality = _saved_before(
+        rng, crop.of(photo), recipe.host_saved_before, recipe.host_quality
+    )
+    history = {"host": name, "host_crop": asdict(crop), "host_quality": quality}
+    if kind == UNTOUCHED:
+        return host, np.zeros(host.shape[:2], np.uint8), history
+    if kind == "splice":
+        region, filling, more = _spliced(rng, photographs, name, photo, host, recipe)
+    else:
+        labels = photographs.label_map(name)
+        labels = None if labels is None else crop.of_labels(labels)
+        region, source = _region(rng, labels, host.shape[:2], recipe, kind == "copymove")
+        if kind == "removal" and source != "random":  # with its rim
+            region = cv2.dilate(region, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7)))
+        change = _copied if kind == "copymove" else _removed
+        region, filling, more = change(rng, host, region, recipe)
+        more = {"region": source, **more}
+    softness = rng.uniform(*recipe.edge_softness)
+    alpha = cv2.GaussianBlur(region.astype(np.float32), (0, 0), softness)
+    if not (alpha > 0.5).any():  # too thin to be softened
+        alpha = region.astype(np.float32)
+    alpha = alpha[..., None]
+    image = np.rint(alpha * filling + (1 - alpha) * host).astype(np.uint8)
+    mask = np.where(alpha[..., 0] > 0.5, 255, 0).astype(np.uint8)
+    return image, mask, {**history, **more, "edge_softness": softness}
+
+
+def _spliced(rng, photographs, host_name, host_photo, host, recipe):
+    """The region, the donor moved there, and the history of both."""
+    name, photo = host_name, host_photo
+    if rng.random() >= recipe.same_photograph:
+        name, photo = photographs.draw(rng, but=host_name)
+    crop = random_crop(rng, photo.shape[:2], recipe)
+    donor = crop.of(photo)
+    noise = rng.uniform(*recipe.donor_noise)
+    donor = _noisy(rng, donor, noise)
+    if _is_grey(host_photo):
+        donor = cv2.cvtColor(cv2.cvtColor(donor, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    donor, quality = _saved_before(rng, donor, recipe.donor_saved_before, recipe.donor_quality)
+    match = rng.uniform(*recipe.colour_match)
+    donor = _colour_matched(donor, host, match)
+    scale, angle = _resampling(rng, recipe)
+    labels = photographs.label_map(name)
+    labels = None if labels is None else crop.of_labels(labels)
+    region, source = _region(rng, labels, host.shape[:2], recipe, whole=True)
+    height, width = host.shape[:2]
+    if source == "random":  # in the host's frame: find it a place in the donor
+        place, scale = _placed(rng, region, donor.shape[:2], 1 / scale, -angle)
+        scale, flags = 1 / scale, cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    else:  # in the donor's frame: find it a place in the host
+        least, most = (np.sqrt(a * height * width / region.sum()) for a in recipe.area)
+        place, scale = _placed(rng, region, (height, width), np.clip(scale, least, most), angle)
+        flags = cv2.INTER_LINEAR
+        region = _warped_region(region, place, (height, width))
+    filling = cv2.warpAffine(
+        donor, place, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT_101
+    )
+    return (
+        region,
+        filling,
+        {
+            "region": source,
+            "donor": name,
+            "donor_crop": asdict(crop),
+            "donor_noise": noise,
+            "donor_quality": quality,
+            "colour_match": match,
+            "scale": float(scale),
+            "angle": angle,
+            "place": place.tolist(),
+        },
+    )
+
+
+def _copied(rng, host, region, recipe):
+    """The region's new place and the host moved there: copy-move, never onto itself."""
+    scale, angle = _resampling(rng, recipe)
+    least, most = (np.sqrt(share / region.mean()) for share in recipe.area)
+    scale = float(np.clip(scale, min(1, least), max(1, most)))
+    place, scale = _elsewhere(rng, region, scale, angle, recipe.copy_distance)
+    filling = cv2.warpAffine(host, place, host.shape[1::-1], borderMode=cv2.BORDER_REFLECT_101)
+    history = {"scale": scale, "angle": angle, "place": place.tolist()}
+    return _warped_region(region, place, host.shape[:2]), filling, history
+
+
+def _removed(rng, host, region, recipe):
+    """The region, and the host without what was in it."""
+    method = recipe.inpainting[rng.integers(len(recipe.inpainting))]
+    grown = cv2.dilate(region, np.ones((5, 5), np.uint8))
+    if method == "clone":
+        place, _ = _elsewhere(rng, region, 1.0, 0.0, recipe.copy_distance)
+        cover = cv2.warpAffine(
+            host,
+            place,
+            host.shape[1::-1],
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REFLECT_101,
+        )
+        return region, _blended(cover, host, grown), {"inpainting": method, "place": place.tolist()}
+    algorithm = {"telea": cv2.INPAINT_TELEA, "ns": cv2.INPAINT_NS}[method]
+    return region, cv2.inpaint(host, grown, 3, algorithm), {"inpainting": method}
+
+
+def _blended(cover, host, region) -> np.ndarray:
+    """The host with its region covered, the cover's colours led to the host's at the edge."""
+    region = region.copy()
+    region[[0, -1]] = region[:, [0, -1]] = 0  # Poisson's equation needs a rim
+    x, y, width, height = cv2.boundingRect(region)
+    centre = (x + width // 2, y + height // 2)
+    return cv2.seamlessClone(cover, host, 255 * region, centre, cv2.NORMAL_CLONE)
+
+
+def _colour_matched(donor, host, strength) -> np.ndarray:
+    """The donor with each channel's mean and contrast brought towards the host's."""
+    if strength == 0:
+        return donor
+    (mean, std), (goal, goal_std) = (
+        [values.ravel() for values in cv2.meanStdDev(image)] for image in (donor, host)
+    )
+    gain = np.clip(goal_std / np.maximum(std, 1), 0.6, 1.6) ** strength
+    levels = np.arange(256)[:, None]
+    curve = gain * (levels - mean) + mean + strength * (goal - mean)  # (256, 3)
+    return cv2.LUT(donor, np.rint(curve).clip(0, 255).astype(np.uint8)[None])

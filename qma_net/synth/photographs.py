@@ -1,0 +1,161 @@
+"""Untouched photographs and their label maps, found, divided and read."""
+
+import hashlib
+import os
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
+
+from .recipe import Recipe, SynthesisError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
+LABEL_FOLDER = "_seg"
+CACHE_BYTES = 256 * 2**20  # of decoded photographs, per worker
+
+
+class Photographs:
+    """Photographs of one side, read when they are asked for; the latest are kept in memory.
+
+    Args:
+        folder: where they are.
+        names: of these, relative to it.
+        labels: folder of label maps, or ``None``.
+        maps: names of label maps by photograph, relative to that.
+    """
+
+    def __init__(self, folder, names: list[str], labels=None, maps: dict[str, str] | None = None):
+        self.folder, self.names = Path(folder), names
+        self.labels, self.maps = labels, maps or {}
+        self._kept = {}
+
+    def draw(self, rng: np.random.Generator, but: str = "") -> tuple[str, np.ndarray]:
+        """A random photograph other than one, with its name; what cannot be decoded is not one."""
+        names = [name for name in self.names if name != but]
+        for _ in range(1000):
+            name = names[rng.integers(len(names))]
+            photo = self.read(name)
+            if photo is not None:
+                return name, photo
+        raise SynthesisError(
+            f"got no photograph that can be decoded among {len(names)} in {self.folder}, expected "
+            "at least two on each side: repair or replace the files"
+        )
+
+    def read(self, name: str) -> np.ndarray | None:
+        """A photograph, uint8 ``(H, W, 3)`` in BGR, or ``None`` if it cannot be decoded."""
+        if name in self._kept:
+            self._kept[name] = self._kept.pop(name)
+            return self._kept[name]
+        data = np.fromfile(self.folder / name, np.uint8)
+        photo = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        self._kept[name] = photo
+        while sum(p.nbytes for p in self._kept.values() if p is not None) > CACHE_BYTES:
+            self._kept.pop(next(iter(self._kept)))
+        return photo
+
+    def label_map(self, name: str) -> np.ndarray | None:
+        """A photograph's label map, int32 ``(H, W)``, or ``None`` if it has none."""
+        if name not in self.maps:
+            return None
+        with Image.open(Path(self.labels) / self.maps[name]) as file:
+            labels = np.asarray(file)
+        if labels.ndim == 3:  # a colour per segment
+            labels = labels[..., :3].astype(np.int32) @ np.array([1, 256, 65536], np.int32)
+        return labels.astype(np.int32)
+
+
+def find_photos(folder: str | os.PathLike) -> list[Path]:
+    """Image files under a folder, sorted by path; none of a folder of label maps."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise SynthesisError(f"got {folder}, expected a folder of photographs: there is none")
+    files = (p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    inside = ((p, p.relative_to(folder).parent.parts) for p in files)
+    return sorted(p for p, parts in inside if not any(n.endswith(LABEL_FOLDER) for n in parts))
+
+
+def split_photos(names: list[str], test_share: float, seed: int) -> dict[str, list[str]]:
+    """Training and test photographs, disjoint; at least two on each side."""
+    if len(names) < 4:
+        raise SynthesisError(
+            f"got {len(names)} usable photographs, expected at least 4: two to learn from and two "
+            "to test on, all different and large enough for the image size"
+        )
+    order = [names[i] for i in np.random.default_rng([seed, 2]).permutation(len(names))]
+    held_out = min(max(2, round(test_share * len(names))), len(names) - 2)
+    return {"train": sorted(order[held_out:]), "test": sorted(order[:held_out])}
+
+
+def _inputs(photos: Path, labels, recipe: Recipe) -> tuple[list[str], dict[str, str]]:
+    """Names of the usable photographs, and of the label maps by photograph.
+
+    Usable are those whose header can be read and whose sides are long enough; of files with the
+    same bytes only the first is.
+    """
+    files = find_photos(photos)
+    maps = {} if labels is None else _label_maps(photos, files, Path(labels))
+    taken = {(Path(labels) / name).resolve() for name in maps.values()}
+    longest, shortest = recipe.image_size / 2, recipe.image_size / 4
+    if recipe.square:
+        longest = shortest = recipe.image_size
+    sizes = {}
+    for path in tqdm(files, desc="photographs", unit="file", delay=2):
+        size = _image_size(path)
+        if size and max(size) >= longest and min(size) >= shortest and path.resolve() not in taken:
+            sizes[path] = size
+    alike = Counter(path.stat().st_size for path in sizes)
+    seen, names = set(), []
+    for path in sizes:
+        length = path.stat().st_size
+        content = hashlib.sha256(path.read_bytes()).digest() if alike[length] > 1 else length
+        if content not in seen:
+            seen.add(content)
+            names.append(str(path.relative_to(photos)))
+    maps = {name: maps[name] for name in names if name in maps}
+    for name, label in maps.items():
+        size, expected = _image_size(Path(labels) / label), sizes[photos / name]
+        if size != expected:
+            got = "a file that is no image" if size is None else f"{size[1]}x{size[0]} pixels"
+            raise SynthesisError(
+                f"got {got} in the label map {Path(labels) / label}, expected the "
+                f"{expected[1]}x{expected[0]} of its photograph: give a label map of the "
+                "photograph's size, or remove it"
+            )
+    if labels is not None and not maps:
+        raise SynthesisError(
+            f"got no label map in {labels} for any of {len(names)} usable photographs in {photos}, "
+            f"expected PNG files named like them: x.png or, beside a folder, folder{LABEL_FOLDER}"
+            "/x.png"
+        )
+    return names, maps
+
+
+def _label_maps(photos: Path, files: list[Path], labels: Path) -> dict[str, str]:
+    if not labels.is_dir():
+        raise SynthesisError(f"got {labels}, expected a folder of label maps: there is none")
+    maps = {}
+    for path in files:
+        name = path.relative_to(photos).with_suffix(".png")
+        folder = name.parent
+        places = [name]
+        if folder.name:
+            places.append(folder.with_name(folder.name + LABEL_FOLDER) / name.name)
+        for place in places:
+            if (labels / place).is_file() and (labels / place).resolve() != path.resolve():
+                maps[str(path.relative_to(photos))] = str(place)
+                break
+    return maps
+
+
+def _image_size(path: Path) -> tuple[int, int] | None:
+    """Height and width from a file's header, as it is to be shown, or ``None`` if there is none."""
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(0x0112, 1) >= 5
+            return image.size if turned else image.size[::-1]
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None

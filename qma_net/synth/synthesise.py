@@ -1,0 +1,213 @@
+"""Manipulated photographs with exact masks, made out of untouched ones.
+
+Splicing, copy-move, removal and untouched images. Every host has a history of its own, what is
+put into it another one, and the result is saved again. Regions come from label maps where there
+are some, else they are random shapes; their edges are soft. Photographs are divided before
+anything is made, so none lends pixels to both sides. Each image depends on the photographs, the
+recipe, the seed, its side and its number, and on nothing else: not on how many images there are
+nor on how many processes make them.
+
+A label map is a PNG of its photograph's size with one value (or colour) per segment; zero means
+no segment. For the photograph ``a/x.jpg`` it is ``a/x.png`` or ``a_seg/x.png`` in the folder of
+label maps. Folders that end in ``_seg`` are never searched for photographs.
+"""
+
+import json
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from .. import __version__
+from ..files import write_text
+from ..workers import cores
+from .maker import Maker, _paths, make_files
+from .photographs import _inputs, split_photos
+from .recipe import SIDES, Recipe, SynthesisError
+
+
+def synthesise(
+    photos: str | os.PathLike,
+    out: str | os.PathLike,
+    count: int = 1000,
+    test_count: int | None = None,
+    image_size: int | None = None,
+    seed: int = 0,
+    recipe: Recipe | None = None,
+    labels: str | os.PathLike | None = None,
+    workers: int | None = None,
+) -> Path:
+    """Writes a training and a test set in BenCo's formats.
+
+    ``train/Tp`` and ``train/Gt`` hold the manipulated images and their masks, ``train/Au`` the
+    untouched images, and ``train.json`` lists all of them with absolute paths; likewise for
+    ``test``. ``manifest.jsonl`` has a row per image, ``settings.json`` what ``remake`` needs
+    besides. All but the two lists are the same to the byte for the same photographs, settings
+    and library versions, wherever they are written and by however many workers.
+
+    The folder appears complete or not at all. A killed run goes on where it was when it is
+    started again; a finished one of the same settings is left as it is. Nothing is deleted.
+
+    Args:
+        photos: folder of untouched photographs, searched recursively.
+        out: folder to write.
+        count: training images.
+        test_count: test images; a tenth of ``count`` unless given, at least three.
+        image_size: their longest side in pixels; overrides the recipe's.
+        seed: of everything random.
+        recipe: how they are made.
+        labels: folder of label maps.
+        workers: processes; as many as there are cores unless given.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        SynthesisError: when the photographs, the label maps or a number cannot be used, or when
+            ``out`` holds something else.
+    """
+    out, photos = Path(out).resolve(), Path(photos)
+    recipe = recipe or Recipe()
+    recipe = recipe if image_size is None else replace(recipe, image_size=image_size)
+    test_count = max(3, round(count / 10)) if test_count is None else test_count
+    workers = cores() if workers is None else workers
+    for name, number, least in (
+        ("count", count, 1),
+        ("test count", test_count, 1),
+        ("image size", recipe.image_size, 32),
+        ("number of workers", workers, 1),
+        ("seed", seed, 0),
+    ):
+        if number < least:
+            raise SynthesisError(f"got {number} as {name}, expected at least {least}")
+    names, maps = _inputs(photos, labels, recipe)
+    settings = {
+        "photos": split_photos(names, recipe.test_share, seed),
+        "labels": maps,
+        "count": count,
+        "test_count": test_count,
+        "seed": seed,
+        "recipe": asdict(recipe),
+        "made_with": {
+            "qma_net": __version__,
+            "opencv": cv2.__version__,
+            "numpy": np.__version__,
+        },
+    }
+    settings = json.loads(json.dumps(settings))
+    unfinished = out.with_name(out.name + ".unfinished")
+    if _is_there(out, settings, finished=True):
+        return out
+    if not _is_there(unfinished, settings, finished=False):
+        unfinished.mkdir(parents=True, exist_ok=True)
+        write_text(unfinished / "settings.json", json.dumps(settings, indent=1) + "\n")
+    for side in SIDES:
+        for folder in ("Tp", "Gt", "Au"):
+            (unfinished / side / folder).mkdir(parents=True, exist_ok=True)
+    rows = _journal(unfinished)
+    numbers = {"train": count, "test": test_count}
+    images = [(side, index) for side in SIDES for index in range(numbers[side])]
+    missing = [image for image in images if image not in rows]
+    maker = Maker(photos, labels, settings)
+    bar = tqdm(total=len(images), initial=len(rows), desc="images", unit="image")
+    with bar, open(unfinished / "journal.jsonl", "a", buffering=1) as journal:
+        for made in make_files(maker, missing, unfinished, workers):
+            journal.write("".join(json.dumps(row) + "\n" for row in made))
+            rows.update({(row["side"], row["index"]): row for row in made})
+            bar.update(len(made))
+    ordered = [rows[image] for image in images]
+    lines = "".join(json.dumps(row) + "\n" for row in ordered)
+    write_text(unfinished / "manifest.jsonl", lines)
+    for side in SIDES:
+        pairs = [_pair(out, row) for row in ordered if row["side"] == side]
+        write_text(unfinished / f"{side}.json", json.dumps(pairs, indent=1) + "\n")
+    (unfinished / "journal.jsonl").unlink()
+    unfinished.rename(out)
+    return out
+
+
+def remake(
+    out: str | os.PathLike,
+    row: dict,
+    photos: str | os.PathLike,
+    labels: str | os.PathLike | None = None,
+) -> tuple[bytes, bytes | None]:
+    """Makes one image again, from its row of the manifest and the set's ``settings.json``.
+
+    Args:
+        out: folder of the set; of it, only ``settings.json`` is read.
+        row: a row of ``manifest.jsonl``; of it, only side and index are used.
+        photos: the folder of photographs it was made from.
+        labels: the folder of label maps it was made with.
+
+    Returns:
+        The bytes of its JPEG file, and those of its mask's PNG file unless it is untouched.
+    """
+    settings = json.loads((Path(out) / "settings.json").read_text())
+    image, mask, _ = Maker(photos, labels, settings).make(row["side"], row["index"])
+    return image, mask
+
+
+def _pair(out: Path, row: dict) -> list[str]:
+    paths = [str(out / path) for path in _paths(row)]
+    return paths if len(paths) == 2 else [*paths, "Negative"]
+
+
+def _is_there(folder: Path, settings: dict, finished: bool) -> bool:
+    """Whether a folder holds a set of these settings, whole or in part; an error if another.
+
+    A finished set may be of other library versions, an unfinished one may not go on with them.
+    """
+    file = folder / "settings.json"
+    if not file.is_file():
+        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+            raise SynthesisError(
+                f"got {folder}, which holds other files, expected a folder that is absent, empty "
+                "or a synthesised set: give another --out"
+            )
+        return False
+    kept = json.loads(file.read_text())
+    if finished:
+        kept["made_with"] = settings["made_with"]
+    if kept == settings:
+        return True
+    got, expected = _different(settings, kept)
+    raise SynthesisError(
+        f"got {got}, expected {expected} as in {file}: this folder holds another set; give another "
+        "--out, or delete it"
+    )
+
+
+def _different(settings: dict, kept: dict) -> tuple[str, str]:
+    """What differs between two settings, in words for each."""
+    numbers, others = (
+        {
+            **{name: one.get(name) for name in ("count", "test_count", "seed")},
+            **one.get("recipe", {}),
+            **one.get("made_with", {}),
+        }
+        for one in (settings, kept)
+    )
+    names = [name for name in numbers if numbers[name] != others.get(name)]
+    if not names:
+        return "other photographs or label maps", "those"
+    return tuple(
+        ", ".join(f"{name} {one.get(name)}" for name in names) for one in (numbers, others)
+    )
+
+
+def _journal(folder: Path) -> dict[tuple[str, int], dict]:
+    """Rows of the images that an earlier run finished, by side and number."""
+    files = [folder / name for name in ("manifest.jsonl", "journal.jsonl")]
+    rows = {}
+    for line in "".join(file.read_text() for file in files if file.is_file()).splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:  # cut off by the end of the run
+            continue
+        if all((folder / path).is_file() for path in _paths(row)):
+            rows[row["side"], row["index"]] = row
+    return rows

@@ -1,0 +1,1 @@
+"""Every file of weights enters here."""
