@@ -5,8 +5,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "build_qma_net": "build",
-    "load_checkpoint": "weights",
-    "QMANetPredictor": "predictor",
+    "load_checkpoint": "weights.checkpoint",
+    "QMANetPredictor": "inference.predictor",
 }
 
 

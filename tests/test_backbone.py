@@ -9,7 +9,7 @@ import torch
 from qma_net.modeling.backbone import MiT, remap_official
 from qma_net.modeling.config import SIZES, QMANetConfig
 from qma_net.modeling.qma_net import QMANetModel
-from qma_net.weights import checkpoint as weights
+from qma_net.weights.sources import load_backbones, mit_state
 
 
 def benco_transformer(depths, tmp_path):
@@ -34,13 +34,13 @@ def benco_features(model, image):
 
 
 def test_official_weights_load_strictly_and_agree_with_benco(tmp_path):
-    """Acceptance 3: a random B3 in official naming, into both backbones, within 1e-5."""
+    """A random B3 in official naming, into both backbones, within 1e-5."""
     _, depths = SIZES["b3"]
     reference = benco_transformer(depths, tmp_path)
     official = tmp_path / "mit_b3.pth"
     torch.save(reference.state_dict(), official)  # with BenCo's deconv head in it
     model = QMANetModel.from_config(QMANetConfig(views="srm")).eval()
-    weights.load_backbones(model, "b3", official)
+    load_backbones(model, "b3", official)
     image = torch.randn(1, 3, 96, 64)
     with torch.no_grad():
         expected = benco_features(reference, image)
@@ -105,7 +105,7 @@ def test_hugging_face_directory(tmp_path, head):
     saved = (SegformerForImageClassification if head else SegformerModel)(config)
     saved.save_pretrained(tmp_path)
     model = QMANetModel.from_config(QMANetConfig(size="b0", views="srm"))
-    weights.load_backbones(model, "b0", tmp_path)
+    load_backbones(model, "b0", tmp_path)
     expected = (saved.segformer if head else saved).state_dict()
     for backbone in (model.rgb_backbone, model.noise_backbone):
         assert all(torch.equal(backbone.state_dict()[n], t) for n, t in expected.items())
@@ -137,7 +137,7 @@ def test_hugging_face_directory_as_published(tmp_path):
     save_file(published, tmp_path / "model.safetensors", {"format": "pt"})
     config = {"model_type": "segformer", "hidden_sizes": channels, "depths": depths}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    loaded = weights.mit_state(tmp_path)
+    loaded = mit_state(tmp_path)
     assert loaded.keys() == state.keys()
     assert all(torch.equal(loaded[name], state[name]) for name in state)
 

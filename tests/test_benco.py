@@ -2,6 +2,7 @@
 
 import inspect
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 import torch.multiprocessing as mp
 
 from conftest import photograph
+from qma_net.modeling.qma_net import QMANetOutput
 
 pytestmark = pytest.mark.filterwarnings("ignore:QMA-Net starts with random backbones")
 
@@ -85,6 +87,21 @@ def test_outputs_are_what_the_trainer_reads(tiny_qmanet):
     assert all(image.ndim == 4 for image in result["visual_image"].values())
 
 
+def test_the_defaults_stand_once():
+    """What BenCo needs spelt out in a signature is QMANetConfig's, and the losses' own weights."""
+    from qma_net import build_qma_net
+    from qma_net.benco import QMANet
+    from qma_net.modeling.config import QMANetConfig
+    from qma_net.modeling.losses import EDGE_WEIGHT, MASK_WEIGHT
+
+    default = asdict(QMANetConfig())
+    for build in (QMANet, build_qma_net):
+        flags = {name: flag.default for name, flag in inspect.signature(build).parameters.items()}
+        assert default.items() <= flags.items()
+    flags = inspect.signature(QMANet).parameters
+    assert (flags["alpha"].default, flags["beta"].default) == (MASK_WEIGHT, EDGE_WEIGHT)
+
+
 def test_without_a_mask_there_are_no_losses(tiny_qmanet):
     result = tiny_qmanet.eval()(benco_batch()["image"])
     assert "backward_loss" not in result
@@ -100,7 +117,7 @@ def test_loss_weights_are_arguments():
     assert torch.equal(result["backward_loss"], result["visual_loss"]["seg_loss"])
 
 
-def test_padding_does_not_enter_loss_or_score(tiny_qmanet):
+def test_padding_does_not_enter_the_loss(tiny_qmanet):
     batch = benco_batch()
     shape_mask = torch.zeros(2, 1, 64, 64, dtype=torch.float64)
     shape_mask[..., :48, :48] = 1
@@ -109,6 +126,19 @@ def test_padding_does_not_enter_loss_or_score(tiny_qmanet):
     batch["mask"][..., 50:, 50:] = 1  # nonsense in the padding
     again = tiny_qmanet(**batch, shape_mask=shape_mask)
     assert inside["backward_loss"].item() == pytest.approx(again["backward_loss"].item(), abs=1e-6)
+
+
+def test_padding_does_not_enter_the_score(tiny_qmanet):
+    """A network that is sure of the padding and doubts the photograph."""
+    shape_mask = torch.zeros(2, 1, 64, 64, dtype=torch.float64)
+    shape_mask[..., :48, :48] = 1
+    logits = torch.where(shape_mask > 0, -1.0, 9.0)
+    tiny_qmanet.network.forward = lambda image: QMANetOutput(logits, [logits])
+    batch = benco_batch()
+    everywhere = tiny_qmanet(**batch)["pred_label"]
+    inside = tiny_qmanet(**batch, shape_mask=shape_mask)["pred_label"]
+    assert everywhere.tolist() == pytest.approx([torch.tensor(9.0).sigmoid().item()] * 2)
+    assert inside.tolist() == pytest.approx([torch.tensor(-1.0).sigmoid().item()] * 2)
 
 
 def test_image_score_is_the_mean_of_the_top_percent():
@@ -123,13 +153,13 @@ def test_image_score_is_the_mean_of_the_top_percent():
 
 
 def _gradients(rank, world, port, path):
-    from qma_net import build
     from qma_net.benco import QMANet
+    from qma_net.modeling import config
 
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.distributed.init_process_group("gloo", rank=rank, world_size=world)
     torch.set_num_threads(1)
-    build.SIZES["tiny"] = ((16, 32, 80, 128), (1, 1, 1, 1))
+    config.SIZES["tiny"] = ((16, 32, 80, 128), (1, 1, 1, 1))
     torch.manual_seed(0)
     model = QMANet(size="tiny", views="srm,bayar", drop_path=0.0).double().train()
     model = torch.nn.parallel.DistributedDataParallel(model)
@@ -159,7 +189,7 @@ def test_two_processes_make_the_gradients_of_one(tmp_path):
 
 
 def test_overfits_eight_images():
-    """Acceptance 9: the default b0 at 64x64 learns 8 images by heart."""
+    """The default b0 at 64x64 learns 8 images by heart."""
     import cv2
 
     from qma_net.benco import QMANet

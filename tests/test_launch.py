@@ -163,7 +163,7 @@ def test_save_images_with_a_relative_checkpoint(work, checkpoint, processes):
 
 
 def test_complexity_counts_the_fused_attention(work, noiseprint_file):
-    """Acceptance 1, on the default model: parameters and multiply-adds at 512x512."""
+    """The default model: parameters and multiply-adds at 512x512."""
     flags = ["--model", "QMANet", "--noiseprint_weights", noiseprint_file, "--image_size", 512]
     flags += ["--if_resizing", "--test_batch_size", 1, "--num_workers", 0]
     done = start(["test_complexity", *flags, "--device", "cpu"], work)
@@ -246,21 +246,21 @@ def misc():
 
 
 def test_cudnn_stays_on_only_by_flag_and_says_so(misc, capsys, monkeypatch):
-    from qma_net.launch import scripts as launch
+    from qma_net.launch.patches import keep_cudnn_on
 
     monkeypatch.setattr(torch.backends.cudnn, "enabled", True)
     misc.seed_torch(1)
     assert not torch.backends.cudnn.enabled
-    launch._keep_cudnn_on()
+    keep_cudnn_on()
     misc.seed_torch(1)
     assert torch.backends.cudnn.enabled
     assert "cuDNN is on" in capsys.readouterr().out
 
 
 def test_a_kill_while_saving_leaves_the_old_checkpoint(misc, tmp_path, monkeypatch):
-    from qma_net.launch import scripts as launch
+    from qma_net.launch.patches import save_atomically
 
-    launch._save_atomically()
+    save_atomically()
     misc.save_on_master({"a": 1}, tmp_path / "checkpoint-0.pth")
 
     def killed(content, file):
@@ -279,7 +279,7 @@ def test_nothing_is_redirected_until_asked():
     code = (
         "import torch; before = torch.cuda.synchronize, torch.distributed.init_process_group, "
         "torch.nn.parallel.DistributedDataParallel, torch.load\n"
-        "import qma_net.launch, qma_net.cpu, qma_net.benco\n"
+        "import qma_net.launch.scripts, qma_net.launch.cuda_to_cpu, qma_net.benco\n"
         "assert before == (torch.cuda.synchronize, torch.distributed.init_process_group, "
         "torch.nn.parallel.DistributedDataParallel, torch.load)"
     )

@@ -6,7 +6,8 @@ import torch
 
 from conftest import published_noiseprint
 from qma_net.modeling.noise import MNFM, SRM, Bayar, NoisePrint, fold_noiseprint
-from qma_net.weights import checkpoint as weights
+from qma_net.weights.reading import read_checkpoint, sha256
+from qma_net.weights.sources import NOISEPRINT_SHA256, load_noiseprint, noiseprint_state
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -73,17 +74,17 @@ def test_folded_equals_unfolded_in_float64():
 
 def test_published_weights_fold_exactly_and_match_the_authors_output(shared):
     path = shared("noiseprintpp/noiseprint++.th")
-    assert weights.sha256(path) == weights.NOISEPRINT_SHA256
+    assert sha256(path) == NOISEPRINT_SHA256
     published = published_noiseprint().double()
-    published.load_state_dict(weights.read_checkpoint(path)["network"])
+    published.load_state_dict(read_checkpoint(path)["network"])
     folded = NoisePrint().double()
-    folded.load_state_dict(weights.noiseprint_state(path))
+    folded.load_state_dict(noiseprint_state(path))
     reference = np.load(shared("noiseprintpp/reference.npz"))
     image = torch.from_numpy(reference["image"]).permute(2, 0, 1)[None] / 256
     with torch.no_grad():
         assert (folded(image.double()) - published(image.double())).abs().max() < 1e-9
     noiseprint = NoisePrint()
-    weights.load_noiseprint(noiseprint, path)
+    load_noiseprint(noiseprint, path)
     for half in (None, *HALF):
         with torch.autocast("cpu", half, enabled=half is not None):
             error = noiseprint(image)[0, 0].numpy() - reference["noiseprint"]
@@ -93,7 +94,7 @@ def test_published_weights_fold_exactly_and_match_the_authors_output(shared):
 
 def loaded_mnfm(noiseprint_file) -> MNFM:
     mnfm = MNFM(("srm", "bayar", "noiseprint"))
-    weights.load_noiseprint(mnfm.noiseprint, noiseprint_file)
+    load_noiseprint(mnfm.noiseprint, noiseprint_file)
     return mnfm
 
 

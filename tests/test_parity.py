@@ -8,12 +8,12 @@ import torch
 from torch.nn import functional as F
 
 from conftest import TINY, photograph
-from qma_net import build
 from qma_net.inference.predictor import QMANetPredictor, normalised
-from qma_net.modeling import backbone, noise, winograd
+from qma_net.modeling import backbone, config, noise, winograd
+from qma_net.modeling.interaction import DFCM
 from qma_net.modeling.losses import mask_and_edge_losses
 from qma_net.modeling.noise import NoisePrint
-from qma_net.weights import checkpoint as weights
+from qma_net.weights.sources import load_noiseprint
 
 
 def torch_compile(module, backend, **options):
@@ -82,7 +82,7 @@ def test_the_stream_may_end_wide():
 def test_the_stream_is_as_exact_as_the_chain(shared):
     """The published weights amplify rounding: the stream must not be further from float64."""
     noiseprint = NoisePrint()
-    weights.load_noiseprint(noiseprint, shared("noiseprintpp/noiseprint++.th"))
+    load_noiseprint(noiseprint, shared("noiseprintpp/noiseprint++.th"))
     image = np.load(shared("noiseprintpp/reference.npz"))["image"]
     image = torch.from_numpy(image).permute(2, 0, 1)[None, :, :128, :128].float() / 256
     with torch.no_grad():
@@ -147,7 +147,7 @@ def test_maps_stay_channels_last(build_tiny):
         return hook
 
     for name, module in model.named_modules():
-        if isinstance(module, backbone.Stage | build.DFCM | torch.nn.Conv2d):
+        if isinstance(module, backbone.Stage | DFCM | torch.nn.Conv2d):
             module.register_forward_hook(look(name))
     model(torch.randn(2, 3, 64, 96))
     # one channel and 2x3 pixels are every layout at once; the decoder's maps are (B, N, h, w)
@@ -179,7 +179,7 @@ def test_checkpointed_gradients_are_the_same(build_tiny):
 
 def test_compiled_blocks_share_a_graph_per_stage(build_tiny, monkeypatch):
     """Within 1e-4, one graph for each of the four stages of both backbones, whatever the depth."""
-    monkeypatch.setitem(build.SIZES, "tiny", (TINY[0], (2, 1, 3, 1)))
+    monkeypatch.setitem(config.SIZES, "tiny", (TINY[0], (2, 1, 3, 1)))
     model, image = build_tiny(drop_path=0.1).eval(), torch.randn(1, 3, 64, 64)
     graphs = []
 

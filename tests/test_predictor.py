@@ -249,14 +249,25 @@ def test_a_graph_that_differs_is_not_left_behind(tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime", reason="the export tools are not installed")
     from qma_net.inference import export
 
-    class Constant(QMANetModel):
+    class Linear(QMANetModel):
         def __init__(self):
             torch.nn.Module.__init__(self)
+            self.weight = torch.nn.Parameter(torch.tensor(0.5))
 
         def forward(self, image):
-            return QMANetOutput(image[:, :1] * 0.5, [])
+            return QMANetOutput(image[:, :1] * self.weight, [])
 
-    monkeypatch.setattr(export, "_difference", lambda *_: 0.5)
-    with pytest.raises(export.ExportError, match=r"expected at most 0\.001"):
-        export.export_onnx(Constant(), tmp_path / "x.onnx")
+    model, write = Linear(), export._write
+
+    def written_then_changed(network, path):
+        write(network, path)
+        model.weight.data += shift
+
+    monkeypatch.setattr(export, "_write", written_then_changed)
+    shift = 0.0
+    export.export_onnx(model, tmp_path / "same.onnx")
+    shift = 0.1
+    with pytest.raises(export.ExportError, match=r"got differences .* expected at most 0\.001"):
+        export.export_onnx(model, tmp_path / "x.onnx")
+    (tmp_path / "same.onnx").unlink()
     assert list(tmp_path.iterdir()) == []

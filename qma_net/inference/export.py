@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from ..errors import QMANetError
 from ..files import written_beside
 from ..modeling.qma_net import STRIDE, QMANetModel
+from .photograph import read_photograph
+from .predictor import normalised
 
 TOLERANCE = 1e-3  # of a probability
 SIZES = ((1, 64, 64), (2, 96, 160), (1, 256, 192))  # (B, H, W) that the written file is run at
@@ -107,9 +109,6 @@ def _random_inputs() -> list[Tensor]:
 
 def _real_input(path: str | os.PathLike) -> Tensor:
     """A photograph at its own size, cut to multiples of 32 and to 512, normalised."""
-    from .photograph import read_photograph
-    from .predictor import normalised
-
     pixels = read_photograph(path).pixels
     height, width = (min(512, side - side % STRIDE) for side in pixels.shape[:2])
     return normalised(pixels[:height, :width])

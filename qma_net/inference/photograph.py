@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import QMANetError
+from ..pictures import orientation
 
 CUT = "16 bits per channel cut to 8"
 LARGEST = 500_000_000  # pixels; the largest phone cameras make 200 million
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif")
 
 
 class PhotographError(QMANetError):
@@ -126,10 +126,10 @@ def _from_pil(image: Image.Image, name: str) -> Photograph:
     if getattr(image, "n_frames", 1) > 1:
         image.seek(0)
         notes.append(f"first of {image.n_frames} frames taken")
-    orientation = image.getexif().get(0x0112, 1)
-    if orientation != 1:
+    turned = orientation(image)
+    if turned != 1:
         image = ImageOps.exif_transpose(image)
-        notes.append(f"turned by its EXIF orientation ({orientation})")
+        notes.append(f"turned by its EXIF orientation ({turned})")
     if image.mode.startswith("I"):  # 16-bit grey, and 32-bit containers of it
         deep = np.asarray(image)
         if deep.min() < 0 or deep.max() > 65535:
@@ -177,9 +177,3 @@ def _was_cut(image: Image.Image, data: bytes) -> bool:
     if image.format == "PNG":
         return data[24] == 16
     return image.format == "TIFF" and max(image.tag_v2.get(258, (8,))) > 8
-
-
-def find_images(folder: str | os.PathLike) -> list[Path]:
-    """Image files under a folder, sorted by path."""
-    found = (path for path in Path(folder).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    return sorted(path for path in found if path.is_file())

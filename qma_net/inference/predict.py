@@ -12,7 +12,10 @@ import numpy as np
 from tqdm import tqdm
 
 from ..files import unused, write_png, write_text
-from .photograph import PhotographError, find_images
+from ..modeling.config import QMANetConfig
+from ..modeling.qma_net import QMANetModel
+from ..pictures import find_images
+from .photograph import PhotographError
 from .predictor import Prediction, QMANetPredictor
 
 RANDOM = "random"  # the name by which a model that knows nothing must be asked for
@@ -23,6 +26,7 @@ def predict_files(
     names: Iterable[str],
     out: str | os.PathLike,
     predictor: QMANetPredictor,
+    *,
     threshold: float = 0.5,
     native: bool = False,
     tta: bool = False,
@@ -47,7 +51,7 @@ def predict_files(
         row = dict.fromkeys(COLUMNS, "") | {"file": str(path)}
         rows.append(row)
         try:
-            prediction = predictor.predict(path, threshold, native, tta)
+            prediction = predictor.predict(path, threshold=threshold, native=native, tta=tta)
         except PhotographError as error:
             row["error"] = str(error)
             errors.append(str(error))
@@ -90,9 +94,6 @@ def load_predictor(checkpoint: str, device: str = "", **options) -> tuple[QMANet
             default either.
     """
     if checkpoint == RANDOM:
-        from ..modeling.config import QMANetConfig
-        from ..modeling.qma_net import QMANetModel
-
         note = "RANDOM WEIGHTS: this mask means nothing"
         print(f"qma-net: {note}; it shows the mechanics only", file=sys.stderr)
         model = QMANetModel.from_config(QMANetConfig(size="b0", views="srm,bayar"))

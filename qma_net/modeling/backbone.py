@@ -18,11 +18,10 @@ BLOCK_NORM_EPS = 1e-6
 # What an official or BenCo checkpoint may hold beside the encoder.
 FOREIGN_HEADS = ("head.", "decode_head.", "deconv_model.")
 
-# A Mix-FFN without gradients on a CPU whose hidden map, four times as wide as the tokens, has the
-# first number of values (16 MiB) or more is computed in strips of about the second, which stay in
-# the cache.
-WHOLE_VALUES = 2**22
-STRIP_VALUES = 2**18
+# On a CPU without gradients, a Mix-FFN is computed in strips of rows that stay in the cache, where
+# its hidden map, four times as wide as the tokens, would not.
+WHOLE_VALUES = 2**22  # values of a hidden map (16 MiB) from which it is cut into strips
+STRIP_VALUES = 2**18  # values of a strip's hidden map, about
 
 
 class MiT(nn.Module):

@@ -120,9 +120,11 @@ class QMFD(nn.Module):
         elif kind == "conv":
             self.select = nn.ModuleList(ConvSelection(channels[i], width) for i in levels)
             self.predict = FusedPredictHead(width * count, width, kernel=3)
-        else:
+        elif kind == "mlp":
             self.select = nn.ModuleList(MLPSelection(channels[i], width) for i in levels)
             self.predict = FusedPredictHead(width * count, width, kernel=1)
+        else:
+            raise ValueError(f"got decoder kind {kind!r}, expected query, conv or mlp")
 
     def forward(self, triplets: list[Triplet]) -> Tensor:
         size = triplets[0][1].shape[2:]  # stride 4

@@ -7,12 +7,15 @@ the weights (NoisePrint++ included), ``README.md`` a model card.
 from pathlib import Path
 
 from huggingface_hub import ModelHubMixin, hf_hub_download
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from ..files import written_beside
 from .config import ConfigError, QMANetConfig
 from .state import WeightsError, load_strictly
 
 WEIGHTS_FILE = "model.safetensors"
+
 MODEL_CARD = """\
 ---
 {{ card_data }}
@@ -51,8 +54,6 @@ class HubMixin(
     """huggingface_hub's mixin for a model that has a ``QMANetConfig`` as ``config``."""
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        from safetensors.torch import save_file
-
         state = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
         with written_beside(save_directory / WEIGHTS_FILE) as beside:
             save_file(state, beside, metadata={"format": "pt"})
@@ -65,9 +66,6 @@ class HubMixin(
             WeightsError: without ``config.json``, with another model's, or with weights that are
                 missing or do not fit.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
         if config is None:
             raise WeightsError(
                 f"got {model_id} without config.json, expected what save_pretrained writes: "

@@ -1,4 +1,4 @@
-"""The noise view: MNFM and its three extractors (paper section 3.2; SPEC 3.1-3.3)."""
+"""The noise view: MNFM and its three extractors (paper section 3.2)."""
 
 from itertools import pairwise
 

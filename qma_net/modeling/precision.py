@@ -1,4 +1,7 @@
-"""float32 islands: the few places that half precision would ruin (SPEC 3.1, 3.10)."""
+"""float32 islands: the few places that half precision would ruin.
+
+Which, and by how much: docs/reading-the-paper.md, "The noise view's precision".
+"""
 
 from contextlib import contextmanager
 from functools import wraps
@@ -19,19 +22,23 @@ def float32(forward):
 
     Autocast and TF32 are off inside, and half-precision tensor arguments are widened;
     float64 passes through untouched. The result keeps the precision it was computed in.
+
+    PyTorch has no TF32 switch of a thread or a block: on CUDA the whole process is without TF32
+    until ``forward`` returns. Kernels that other threads start meanwhile are slower, not wrong.
     """
 
     @wraps(forward)
     def in_float32(self, *tensors):
         device = tensors[0].device.type
-        with torch.autocast(device, enabled=False), _without_tf32(device):
+        with torch.autocast(device, enabled=False), _process_without_tf32(device):
             return forward(self, *map(widen, tensors))
 
     return in_float32
 
 
 @contextmanager
-def _without_tf32(device: str):
+def _process_without_tf32(device: str):
+    """Turns TF32 off in all of the process, and afterwards back to what it was."""
     if device != "cuda":
         yield
         return

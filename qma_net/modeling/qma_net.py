@@ -178,7 +178,7 @@ def to_image_size(logits: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
 
 
 def image_score(mask: Tensor, shape_mask: Tensor | None = None, share: float = 0.01) -> Tensor:
-    """Score of an image: the mean of its most suspicious pixels (SPEC 3.13, not in the paper).
+    """Score of an image: the mean of its most suspicious pixels (ours, not in the paper).
 
     Shapes: probabilities ``(B, 1, H, W)`` to ``(B,)``; ``shape_mask`` is 0 on padding.
     """
