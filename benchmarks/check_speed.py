@@ -12,8 +12,6 @@ import os
 import statistics
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +19,7 @@ from PIL import Image
 
 from qma_net.data.check import check
 from qma_net.synth.photographs import find_photos
+from qma_net.workers import cores, in_processes
 
 
 def main() -> None:
@@ -29,14 +28,13 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=2000)
     parser.add_argument("--fast-files", type=int, default=100_000)
     args = parser.parse_args()
-    cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         make(folder, find_photos(args.photos), args.files // 2)
         files = [path for part in ("Tp", "Gt") for path in (folder / part).iterdir()]
         print("| processes | files | decoding alone (s) | check (s) | speed of the check |")
         print("|---|---|---|---|---|")
-        for workers in (1, cores):
+        for workers in (1, cores()):
             times = {"decode": [], "check": []}
             for _ in range(3):
                 times["decode"].append(timed(decode_all, files, workers))
@@ -48,7 +46,7 @@ def main() -> None:
         folder = Path(folder)
         make(folder, find_photos(args.photos), args.fast_files // 2, link=True)
         seconds = timed(check, [folder], fast=True, progress=False)
-        print(f"\n--fast, {args.fast_files} files, {cores} processes: {seconds:.1f} s")
+        print(f"\n--fast, {args.fast_files} files, {cores()} processes: {seconds:.1f} s")
 
 
 def make(folder: Path, photos: list[Path], count: int, link: bool = False) -> None:
@@ -73,15 +71,12 @@ def make(folder: Path, photos: list[Path], count: int, link: bool = False) -> No
 
 
 def decode_all(files: list[Path], workers: int) -> None:
-    if workers == 1:
-        for file in files:
-            decode(file)
-        return
-    with ProcessPoolExecutor(workers, mp_context=get_context("forkserver")) as pool:
-        list(pool.map(decode, files, chunksize=32))
+    """Decodes every file in processes like the check's."""
+    for _ in in_processes(decode, None, files, workers, at_once=32):
+        pass
 
 
-def decode(file: Path) -> None:
+def decode(_: None, file: Path) -> None:
     with Image.open(file) as image:
         image.load()
 

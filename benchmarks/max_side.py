@@ -9,7 +9,6 @@ core: images per second, medians of three passes, interleaved, files warm in the
 """
 
 import argparse
-import os
 import statistics
 import tempfile
 import time
@@ -21,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from qma_net.data.prepare import prepare
 from qma_net.synth.photographs import find_photos
+from qma_net.workers import cores
 
 
 def main() -> None:
@@ -31,19 +31,20 @@ def main() -> None:
     parser.add_argument("--max-side", type=int, default=1024)
     args = parser.parse_args()
     size = tuple(int(side) for side in args.size.split("x"))
-    cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         make_imd2020(folder / "source", find_photos(args.photos)[: args.images], size)
         start = time.perf_counter()
         for name, max_side in (("as published", 0), ("reduced", args.max_side)):
-            prepare("IMD2020", folder / "source", folder / name, max_side, progress=False)
+            prepare("IMD2020", folder / "source", folder / name, max_side=max_side, progress=False)
             print(f"prepared {name}: {time.perf_counter() - start:.1f} s, check included")
             start = time.perf_counter()
-        print(f"\n{args.images} JPEGs of {args.size}, --max-side {args.max_side}, {cores} cores\n")
+        print(
+            f"\n{args.images} JPEGs of {args.size}, --max-side {args.max_side}, {cores()} cores\n"
+        )
         print("| loader processes | as published (images/s) | reduced (images/s) | gain |")
         print("|---|---|---|---|")
-        for workers in (0, cores):
+        for workers in (0, cores()):
             speeds = {"as published": [], "reduced": []}
             for _ in range(3):
                 for name, found in speeds.items():
@@ -69,6 +70,7 @@ def make_imd2020(folder: Path, photos: list[Path], size: tuple[int, int]) -> Non
 
 
 def images_per_second(folder: Path, workers: int) -> float:
+    """One pass of BenCo's training set through a DataLoader of so many processes."""
     from IMDLBenCo.datasets import ManiDataset
     from IMDLBenCo.transforms import get_albu_transforms
 

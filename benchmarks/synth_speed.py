@@ -38,7 +38,7 @@ def speed(args: argparse.Namespace, workers: int) -> tuple[int, float]:
         out = synthesise(
             args.photos,
             Path(folder) / "set",
-            args.count,
+            count=args.count,
             image_size=args.image_size,
             labels=args.labels,
             workers=workers,

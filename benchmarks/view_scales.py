@@ -3,7 +3,7 @@
     python -m benchmarks.view_scales [--noiseprint noiseprint++.th] [--photos DIR]
 
 Every photograph is cropped to 256x256 in its middle and saved as JPEG 90. Bayar's kernels are
-learnt, so its figure is the mean over 20 random starts.
+learnt, so its value is the mean over 20 random starts.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import cv2
+import numpy as np
 import torch
 
 from qma_net.demo import packaged_photographs
@@ -26,7 +27,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
-        photos = [cv2.imread(str(p)) for p in find_photos(args.photos or packaged(folder))]
+        photos = args.photos or packaged_photographs(Path(folder))
+        photos = [cv2.imread(str(path)) for path in find_photos(photos)]
     crops = torch.stack([crop(photo) for photo in photos if min(photo.shape[:2]) >= 256])
     print(f"{len(crops)} photographs")
     with torch.no_grad():
@@ -39,11 +41,8 @@ def main() -> None:
             report("noiseprint", prints.std())
 
 
-def packaged(folder: str) -> Path:
-    return packaged_photographs(Path(folder))
-
-
-def crop(photo) -> torch.Tensor:
+def crop(photo: np.ndarray) -> torch.Tensor:
+    """The middle of a BGR photograph, saved as JPEG: RGB, ``(3, 256, 256)``, 0 to 1."""
     y, x = ((side - 256) // 2 for side in photo.shape[:2])
     data = cv2.imencode(".jpg", photo[y : y + 256, x : x + 256], [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
     rgb = cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)

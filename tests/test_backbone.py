@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 
+from miniatures import official_names
 from qma_net.modeling.backbone import MiT, remap_official
 from qma_net.modeling.config import SIZES, QMANetConfig
 from qma_net.modeling.qma_net import QMANetModel
@@ -56,37 +57,6 @@ def test_remapping_is_one_to_one():
     remapped = remap_official(official)
     assert remapped.keys() == state.keys()
     assert all(torch.equal(remapped[name], state[name]) for name in state)
-
-
-def official_names(state):
-    """The official naming of a MiT's state, written the other way round."""
-    names = {
-        "layernorm_before": "norm1",
-        "layernorm_after": "norm2",
-        "attention.q_proj": "attn.q",
-        "attention.k_proj": "attn.k",
-        "attention.v_proj": "attn.v",
-        "attention.o_proj": "attn.proj",
-        "attention.sequence_reduction.sequence_reduction": "attn.sr",
-        "attention.sequence_reduction.layer_norm": "attn.norm",
-    }
-    official = {}
-    for name, tensor in state.items():
-        _, stage, rest = name.split(".", 2)
-        stage = int(stage) + 1
-        if rest.startswith("patch_embeddings."):
-            rest = rest.removeprefix("patch_embeddings.").replace("layer_norm", "norm")
-            official[f"patch_embed{stage}.{rest}"] = tensor
-        elif rest.startswith("layer_norm."):
-            official[f"norm{stage}.{rest.removeprefix('layer_norm.')}"] = tensor
-        else:
-            for ours, theirs in names.items():
-                rest = rest.replace(ours, theirs)
-            official[f"block{stage}.{rest.removeprefix('blocks.')}"] = tensor
-    for name in [n for n in official if ".attn.k." in n]:
-        value = official.pop(name.replace(".attn.k.", ".attn.v."))
-        official[name.replace(".attn.k.", ".attn.kv.")] = torch.cat([official.pop(name), value])
-    return official
 
 
 def test_imagenet_head_is_dropped_and_strangers_are_not():

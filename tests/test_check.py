@@ -8,106 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import photograph
-from qma_net.data import check as checks
-from qma_net.data import repair as repairs
+from miniatures import bomb, one_of_each_fault, rectangle, write_pair
 from qma_net.data.check import check
+from qma_net.data.findings import ERRORS, FindingsError
 from qma_net.data.listing import ListingError, read_listings
-
-TURNED = 6  # EXIF: to be shown turned by 90 degrees
-
-
-def write_pair(folder, stem, seed=0, size=(40, 60), mask_name=None, image_suffix=".jpg"):
-    """A good pair; returns both paths. ``size`` is (height, width)."""
-    for part in ("Tp", "Gt"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    image, mask = folder / f"Tp/{stem}{image_suffix}", folder / f"Gt/{mask_name or stem}.png"
-    Image.fromarray(photograph(*size, seed)).save(image)
-    Image.fromarray(blob(size)).save(mask)
-    return image, mask
-
-
-def blob(size, value=255):
-    mask = np.zeros(size, np.uint8)
-    mask[10:25, 10:30] = value
-    return mask
-
-
-def truncated(path):
-    path.write_bytes(path.read_bytes()[:-200])
-
-
-def wide_exif(path, orientation):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    Image.open(path).save(path, exif=exif, quality=95)
+from qma_net.data.repair import RepairError, repair
 
 
 @pytest.fixture
 def faulty(tmp_path):
     """A Tp/Gt folder with one of each fault, and what must be said: {(name, problem)}."""
-    folder = tmp_path / "faulty"
-    said = set()
-
-    def pair(stem, *problems, **options):
-        said.update(problems)
-        return write_pair(folder, stem, seed=len(list(folder.glob("Tp/*"))), **options)
-
-    pair("good")
-    pair("suffixed", mask_name="suffixed_gt")
-    image, _ = pair("cut", ("cut.jpg", "unreadable"))
-    truncated(image)
-    _, mask = pair("cutmask", ("cutmask.png", "unreadable"))
-    truncated(mask)
-    image, _ = pair("zero", ("zero.jpg", "unreadable"))
-    image.write_bytes(b"")
-    image, _ = pair("text", ("text.jpg", "unreadable"))
-    image.write_text("this is no photograph")
-    _, mask = pair("small", ("small.png", "size-mismatch"))
-    Image.fromarray(blob((30, 40))).save(mask)
-    _, mask = pair("turned", ("turned.png", "size-mismatch"))
-    Image.fromarray(blob((60, 40))).save(mask)
-    for name, value in (("ones", 1), ("classes", 7)):
-        _, mask = pair(name, (f"{name}.png", "mask-values"))
-        Image.fromarray(blob((40, 60), value)).save(mask)
-    _, mask = pair("greys", ("greys.png", "mask-values"))
-    Image.fromarray(photograph(40, 60, 3)[..., 0]).save(mask)
-    _, mask = pair("colours", ("colours.png", "mask-values"))
-    coloured = np.zeros((40, 60, 3), np.uint8)
-    coloured[..., 0], coloured[10:20, 10:20] = 200, (0, 200, 0)
-    Image.fromarray(coloured).save(mask)
-    _, mask = pair("palette", ("palette.png", "mask-values"))
-    Image.fromarray(coloured).quantize(4).save(mask)
-    _, mask = pair("deep", ("deep.png", "mask-values"))
-    Image.fromarray(blob((40, 60)).astype(np.uint16) * 257).save(mask)
-    _, mask = pair("array", ("array.npz", "mask-values"))
-    np.savez(mask.with_suffix(".npz"), blob((40, 60), 1)[None])
-    mask.unlink()
-    _, mask = pair("inverted", ("inverted.png", "mask-inverted"))
-    Image.fromarray(255 - blob((40, 60))).save(mask)
-    _, mask = pair("empty", ("empty.png", "empty-mask"))
-    Image.fromarray(blob((40, 60), 0)).save(mask)
-    image, mask = pair("exif", ("exif.jpg", "exif-orientation"))
-    wide_exif(image, TURNED)
-    image, mask = pair("exifmask", ("exifmask.jpg", "exif-orientation"))
-    wide_exif(image, TURNED)
-    Image.fromarray(np.rot90(blob((40, 60)), -1)).save(mask)
-    for name, mode in (("cmyk", "CMYK"), ("grey", "L"), ("alpha", "RGBA"), ("deepimage", "I;16")):
-        image, _ = pair(name, (f"{name}.tif", "colour-mode"), image_suffix=".tif")
-        opened = Image.open(image)
-        if mode == "I;16":
-            opened = Image.fromarray(np.asarray(opened.convert("L")).astype(np.uint16) * 257)
-        (opened if mode == "I;16" else opened.convert(mode)).save(image)
-    first, _ = pair("twin1")
-    second, _ = pair("twin2", ("twin2.jpg", "duplicate"))
-    second.write_bytes(first.read_bytes())
-    _, mask = pair("nomask", ("nomask.jpg", "unpaired"))
-    mask.unlink()
-    image, _ = pair("noimage", ("noimage.png", "unpaired"))
-    image.unlink()
-    (folder / "Tp/.DS_Store").write_bytes(b"\0")
-    said.add((".DS_Store", "unpaired"))
-    return folder, said
+    return tmp_path / "faulty", one_of_each_fault(tmp_path / "faulty")
 
 
 WARNED = {"exif.jpg", "twin2.jpg", "cmyk.tif", "grey.tif", "alpha.tif", "deepimage.tif", "deep.png"}
@@ -138,14 +49,14 @@ def test_fast_sees_what_headers_tell(faulty):
 def test_the_repaired_copy_has_no_error(faulty, tmp_path):
     folder, _ = faulty
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    changes = repairs.repair([folder], tmp_path / "copy", progress=False)
+    changes = repair([folder], tmp_path / "copy", progress=False)
     assert {path: path.read_bytes() for path in before} == before
     report = check([tmp_path / "copy"], progress=False)
     assert report.errors == []
     repaired = "ones classes deep array inverted exifmask suffixed good exif twin1".split()
     for stem in repaired:
         mask = np.asarray(Image.open(tmp_path / f"copy/Gt/{stem}.png"))
-        assert (mask == blob((40, 60))).all(), stem
+        assert (mask == rectangle((40, 60))).all(), stem
     left_out = "cut cutmask zero text small turned greys colours palette empty nomask noimage"
     kept = {path.stem for path in (tmp_path / "copy/Tp").iterdir()}
     assert kept.isdisjoint(left_out.split())
@@ -156,8 +67,19 @@ def test_the_repaired_copy_has_no_error(faulty, tmp_path):
 
 def test_a_copy_never_lands_in_its_source(faulty):
     folder, _ = faulty
-    with pytest.raises(repairs.RepairError, match="expected a folder apart from it"):
-        repairs.repair([folder], folder / "fixed", progress=False)
+    with pytest.raises(RepairError, match="expected a folder apart from it"):
+        repair([folder], folder / "fixed", progress=False)
+
+
+def test_what_the_fix_does_is_said_and_done_by_a_field(faulty, tmp_path):
+    folder, _ = faulty
+    report = check([folder], progress=False)
+    for finding in report.errors + report.warnings:
+        assert ("--fix" in finding.remedy) == finding.fixable, finding
+    named_like_a_fix, mask = write_pair(tmp_path / "set", "a (--fix does)")
+    mask.unlink()
+    changes = repair([tmp_path / "set"], tmp_path / "copy", progress=False)
+    assert [line.split(":")[0] for line in changes] == [str(named_like_a_fix)]
 
 
 def test_benco_reads_the_repaired_copy_as_meant(tmp_path):
@@ -165,8 +87,8 @@ def test_benco_reads_the_repaired_copy_as_meant(tmp_path):
     from IMDLBenCo.datasets import ManiDataset
 
     _, mask = write_pair(tmp_path / "set", "a")
-    Image.fromarray(blob((40, 60), 1)).save(mask)
-    repairs.repair([tmp_path / "set"], tmp_path / "copy", progress=False)
+    Image.fromarray(rectangle((40, 60), 1)).save(mask)
+    repair([tmp_path / "set"], tmp_path / "copy", progress=False)
     sums = [
         int(
             ManiDataset(str(tmp_path / name), is_resizing=True, output_size=(64, 64))[0][
@@ -184,7 +106,7 @@ def test_sort_order_that_pairs_wrongly(tmp_path):
         write_pair(tmp_path / "set", stem, seed, mask_name=f"{stem}_gt")
     report = check([tmp_path / "set"], progress=False)
     assert named(report.errors) == [("a.jpg", "unpaired"), ("a_b.jpg", "unpaired")]
-    repairs.repair([tmp_path / "set"], tmp_path / "copy", progress=False)
+    repair([tmp_path / "set"], tmp_path / "copy", progress=False)
     assert check([tmp_path / "copy"], progress=False).errors == []
 
 
@@ -198,7 +120,8 @@ def test_lists(tmp_path, monkeypatch):
     report = check(["list.json"], progress=False)
     assert named(report.errors) == [("3.jpg", "missing-file"), ("3.png", "missing-file")]
     assert named(report.warnings) == [("list.json", "relative-path"), ("1.jpg", "duplicate")]
-    assert report.sets[0]["tampered"], report.sets[0]["authentic"] == (3, 1)
+    (counts,) = report.sets
+    assert (counts["tampered"], counts["authentic"]) == (3, 1)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     report = check(["../list.json"], progress=False)
@@ -229,6 +152,12 @@ def test_protocols_test_sets_and_leaks(tmp_path):
     assert ("a.jpg", "duplicate") in named(check([protocol], progress=False).warnings)
 
 
+def test_an_unknown_problem_to_allow_is_one_line(tmp_path):
+    write_pair(tmp_path, "a")
+    with pytest.raises(FindingsError, match="got --allow blurry, expected some of unreadable, "):
+        check([tmp_path], allow=["blurry", "duplicate"], progress=False)
+
+
 def test_padding_crops_what_is_larger(tmp_path):
     write_pair(tmp_path, "a")
     assert check([tmp_path], crop_size=60, progress=False).errors == []
@@ -238,12 +167,7 @@ def test_padding_crops_what_is_larger(tmp_path):
 
 def test_a_header_bomb_is_not_decoded(tmp_path):
     image, _ = write_pair(tmp_path, "a", image_suffix=".png")
-    data = bytearray(image.read_bytes())
-    data[16:24] = (40000).to_bytes(4) * 2
-    import zlib
-
-    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4)
-    image.write_bytes(data)
+    image.write_bytes(bomb())
     report = check([tmp_path], progress=False)
     assert named(report.errors) == [("a.png", "unreadable")]
     assert "claims more pixels" in report.errors[0].remedy
@@ -278,7 +202,7 @@ def test_command_line(faulty, tmp_path, capsys):
         row for row in said if row[0] not in WARNED
     }
     assert set(printed["errors"][0]) == {"file", "problem", "remedy"}
-    main(["data", "check", str(folder), "--allow", ",".join(checks.ERRORS)])
+    main(["data", "check", str(folder), "--allow", ",".join(ERRORS)])
     assert "0 errors" in capsys.readouterr().out
     write_pair(tmp_path / "good", "a")
     main(["data", "check", str(tmp_path / "good"), "--fast"])

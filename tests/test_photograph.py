@@ -1,8 +1,6 @@
 """Real encoded files of every kind, and everything that is no photograph."""
 
 import io
-import struct
-import zlib
 
 import cv2
 import numpy as np
@@ -10,6 +8,7 @@ import pytest
 from PIL import Image
 
 from conftest import photograph
+from miniatures import bomb, broken_photographs
 from qma_net.inference.photograph import Photograph, PhotographError, read_photograph
 
 
@@ -112,38 +111,8 @@ def test_the_first_frame_of_an_animation(pixels):
     assert read_photograph(data).notes[0] == "first of 3 frames taken"
 
 
-def bomb():
-    """A PNG of a few bytes whose header claims 40,000 x 40,000 pixels."""
-
-    def chunk(kind, body):
-        return (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        )
-
-    header = struct.pack(">IIBBBBB", 40000, 40000, 8, 2, 0, 0, 0)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + body
-
-
-def broken_files(tmp_path):
-    """One of each that is no photograph, by the words its error must hold."""
-    jpeg = encoded(Image.fromarray(photograph(200, 200)), "jpeg")
-    (tmp_path / "folder.jpg").mkdir()
-    files = {
-        "text.jpg": (b"this is a text", "no image that Pillow knows"),
-        "zero.jpg": (b"", "it is empty (0 bytes)"),
-        "cut.jpg": (jpeg[: len(jpeg) // 2], "cannot be decoded (image file is truncated"),
-        "bomb.png": (bomb(), "claims 40000x40000 pixels"),
-        "fake.tif": (b"II*\0" + b"\0" * 40, "TIFF"),
-    }
-    for name, (data, _) in files.items():
-        (tmp_path / name).write_bytes(data)
-    reasons = {name: reason for name, (_, reason) in files.items()}
-    return reasons | {"folder.jpg": "it is a folder", "absent.jpg": "No such file"}
-
-
 def test_what_is_no_photograph_is_one_line_that_names_it(tmp_path):
-    for name, reason in broken_files(tmp_path).items():
+    for name, reason in broken_photographs(tmp_path).items():
         with pytest.raises(PhotographError) as raised:
             read_photograph(tmp_path / name)
         message = str(raised.value)

@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 
 from conftest import photograph
+from miniatures import broken_photographs
 from qma_net import QMANetPredictor
 from qma_net.inference.photograph import PhotographError
 from qma_net.inference.tiles import tiled
 from qma_net.modeling.qma_net import QMANetModel, QMANetOutput
 from qma_net.modeling.state import WeightsError
-from test_photograph import broken_files
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ def test_the_command_reports_bad_files_and_goes_on(predictor, tmp_path, capsys):
     predictor.model.save_pretrained(tmp_path / "model")
     photos = tmp_path / "photos"
     photos.mkdir()
-    reasons = broken_files(photos)
+    reasons = broken_photographs(photos)
     Image.fromarray(photograph(50, 60)).save(photos / "good.png")
     Image.fromarray(photograph(30, 40)).save(photos / "good.tif")
     out = tmp_path / "out"

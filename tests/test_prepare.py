@@ -12,261 +12,32 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import photograph
+from miniatures import (
+    ARCHIVES,
+    H,
+    W,
+    autosplice,
+    casiav2,
+    cocoglide,
+    coverage,
+    fantastic,
+    imd2020,
+    nist16,
+    region,
+    save_image,
+    save_photograph,
+    tampcoco,
+    white,
+)
 from qma_net import cli
-from qma_net.data import prepare as module
+from qma_net.data.convert import reduce_mask
 from qma_net.data.plan import PrepareError
-from qma_net.data.prepare import prepare
+from qma_net.data.prepare import alone, prepare
 from qma_net.data.published import DATASETS
-
-H, W = 48, 64
 
 
 def run(name, source, out, **choices):
     return prepare(name, source, out, **{"workers": 1, "progress": False, **choices})
-
-
-def region(seed: int, height: int = H, width: int = W) -> np.ndarray:
-    """A random rectangle on a grid of 16 pixels, so that JPEG keeps its edges; bool."""
-    rng = np.random.default_rng(seed)
-    mask = np.zeros((height, width), bool)
-    y, x = 16 * rng.integers(0, (height // 16 - 1, width // 16 - 1))
-    mask[y : y + 32, x : x + 16] = True
-    return mask
-
-
-def save(path: Path, pixels: np.ndarray, **options) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, **options)
-
-
-def image(path: Path, seed: int, height: int = H, width: int = W, **options) -> None:
-    save(path, photograph(height, width, seed), **options)
-
-
-def white(mask: np.ndarray, channels: int = 1) -> np.ndarray:
-    """A mask as 0 and 255, as grey, RGB or opaque RGBA."""
-    grey = np.where(mask, 255, 0).astype(np.uint8)
-    if channels == 1:
-        return grey
-    coloured = np.repeat(grey[..., None], channels, axis=-1)
-    coloured[..., 3:] = 255
-    return coloured
-
-
-def casiav2(root):
-    top = root / "download" / "CASIA2.0_revised"
-    masks = root / "download" / "CASIA2.0_Groundtruth"
-    truth = {}
-    for seed, (stem, suffix, mask_name, channels) in enumerate(
-        [
-            ("Tp_D_CRN_S_N_cha00063_art00014_11818", "jpg", "", 1),
-            ("Tp_S_NNN_S_N_ani20009_ani20009_02052", "tif", "", 4),
-            ("Tp_S_CNN_M_N_ind00091_ind00091_10647", "jpg", "Tp_D_CNN_M_N_ind0091_10647_gt", 3),
-            (
-                "Tp_D_NRD_S_N_cha10002_cha10001_20094",
-                "tif",
-                "Tp_D_NRD_S_N_cha10002_cha10001_20094_gt3",
-                1,
-            ),
-        ]
-    ):
-        image(top / "Tp" / f"{stem}.{suffix}", seed)
-        save(masks / f"{mask_name or stem + '_gt'}.png", white(region(seed), channels))
-        truth[f"Tp/{stem}.{suffix}"] = region(seed)
-    image(top / "Tp/Tp_D_CNN_M_N_sec00011_cha00085_11227.jpg", 7)
-    save(masks / "Tp_D_CNN_M_N_sec00011_cha00085_11227_gt.png", white(region(7, W, H)))
-    image(top / "Tp/Tp_S_NNN_S_N_sec00074_sec00074_00751.tif", 8)
-    save(masks / "Tp_S_NNN_S_N_sec00074_sec00074_00751_gt.png", white(region(8)[:, :-1]))
-    image(top / "Au/Au_ani_00001.jpg", 9)
-    (top / "Tp/Thumbs.db").write_bytes(b"junk")
-    (top / "tp_list.txt").write_text("Tp_D_CRN_S_N_cha00063_art00014_11818.jpg")
-    (root / "__MACOSX").mkdir()
-    (root / "__MACOSX/Tp_D_CRN_S_N_cha00063_art00014_11818.jpg").write_bytes(b"junk")
-    return truth, {"11227.jpg": "known fault", "00751.tif": "known fault"}
-
-
-def casiav1(root):
-    truth = {}
-    names = {
-        "CM": ["Sp_S_NNN_A_ani0001_ani0001_0001"],
-        "Sp": ["Sp_D_NNN_A_ani0099_ani0100.0288", "Sp_D_NNN_R_cha0084_sec0061_0369"],
-    }
-    for kind, stems in names.items():
-        for stem in stems:
-            seed = len(truth)
-            image(root / f"CASIA 1.0 dataset/Modified Tp/Tp/{kind}/{stem}.jpg", seed)
-            mask = white(region(seed), 3)
-            if "0369" in stem:
-                mask[0, :3] = [[52] * 3, [64] * 3, [76] * 3]
-            save(root / f"CASIA 1.0 groundtruth/{kind}/{stem}_gt.png", mask)
-            truth[f"Tp/{stem}.jpg"] = region(seed)
-    lonely = "Sp_D_NRN_A_cha0011_sec0011_0542.jpg"
-    image(root / f"CASIA 1.0 dataset/Modified Tp/Tp/Sp/{lonely}", 5)
-    image(root / "CASIA 1.0 dataset/Au/Au/Au_ani_0001.jpg", 6)
-    return truth, {lonely: "has no mask"}
-
-
-def imd2020(root):
-    truth = {}
-    for folder, name in (("1a1ogs", "c8tf5mj_0.png"), ("z3", "00003_fake.jpg")):
-        seed = len(truth)
-        image(root / f"IMD2020/{folder}/{name}", seed)
-        stem = name.split(".")[0]
-        save(root / f"IMD2020/{folder}/{stem}_mask.png", white(region(seed), 4))
-        image(root / f"IMD2020/{folder}/{stem.split('_')[0]}_orig.jpg", seed)
-        truth[f"Tp/{name}"] = region(seed)
-    image(root / "IMD2020/z14/00030_fake.jpg", 5)
-    save(root / "IMD2020/z14/00030_fake_mask.png", white(region(5, 64, 80)))
-    return truth, {"00030_fake.jpg": "known fault"}
-
-
-def fantastic(root):
-    top = root / "FantasticReality_v1/dataset"
-    (top / "SegmentationFake").mkdir(parents=True)
-    truth = {}
-    for seed, kind in enumerate((np.uint8, np.int64)):
-        stem = f"IMG_000000{seed}_IMG_0000009"
-        image(top / f"ColorFakeImages/{stem}.jpg", seed)
-        classes = region(seed).astype(kind)[..., None] * 7
-        np.savez_compressed(top / f"SegmentationFake/{stem}.npz", classes)
-        truth[f"Tp/{stem}.jpg"] = region(seed)
-    image(top / "ColorFakeImages/IMG_0000005_IMG_0000009.jpg", 5)
-    (top / "SegmentationFake/IMG_0000005_IMG_0000009.npz").write_bytes(b"PK torn")
-    image(top / "ColorRealImages/IMG_0000001.jpg", 6)
-    return truth, {"IMG_0000005_IMG_0000009.jpg": "cannot be read"}
-
-
-def tampcoco(root):
-    top = root / "tampCOCO"
-    pair = "9{}_000000000001.{e}_000000000002.{e}{}.{e}"
-    names = {
-        "sp": [(0, "_RT-32.0_RS0.95"), (1, "")],
-        "cm": [(2, "")],
-        "bcm": [(3, "_RT12.2")],
-    }
-    truth, lists = {}, {part: [] for part in ("sp", "cm", "bcm", "bcmc")}
-    for part, rows in names.items():
-        for seed, change in rows:
-            jpg, png = pair.format(seed, change, e="jpg"), pair.format(seed, change, e="png")
-            image(top / f"{part}_images/{jpg}", seed)
-            ones = region(seed).astype(np.uint8) * (1 if part == "cm" else 255)
-            save(top / f"{part}_masks/{png}", ones)
-            lists[part].append(f"{part}_images/{jpg},{part}_masks/{png}")
-            truth[f"{part}/Tp/{jpg}"] = region(seed)
-    quality = "93_000000000001_aligned_Q76.jpg_000000000002_aligned_Q76.jpg_RT12.2_aligned_Q76.jpg"
-    image(top / f"bcmc_images/{quality}", 13)
-    lists["bcmc"].append(f"bcmc_images/{quality},bcm_masks/{pair.format(3, '_RT12.2', e='png')}")
-    truth[f"bcmc/Tp/{quality}"] = region(3)
-    lists["sp"].append(lists["sp"][0])
-    absent = pair.format(8, "", e="jpg")
-    lists["cm"].append(f"cm_images/{absent},cm_masks/{pair.format(8, '', e='png')}")
-    empty = pair.format(7, "", e="jpg")
-    (top / f"cm_images/{empty}").write_bytes(b"")
-    save(top / f"cm_masks/{pair.format(7, '', e='png')}", white(region(7)))
-    lists["cm"].append(f"cm_images/{empty},cm_masks/{pair.format(7, '', e='png')}")
-    for part, lines in lists.items():
-        (top / f"{part}_COCO_list.txt").write_text("\n".join(lines) + "\n")
-    return truth, {absent: "listed but not there", empty: "empty (0 bytes)"}
-
-
-def columbia(root):
-    top = root / "Columbia Uncompressed Image Splicing Detection"
-    truth = {}
-    for seed, stem in enumerate(("canong3_canonxt_sub_01", "nikond70_kodakdcs330_sub_30")):
-        image(top / f"4cam_splc/4cam_splc/{stem}.tif", seed)
-        colours = np.zeros((H, W, 3), np.uint8)
-        colours[..., 0] = np.where(region(seed), 0, 200)
-        colours[..., 1] = np.where(region(seed), 200, 0)
-        colours[16:32] = np.where(colours[16:32] > 0, 255, 0)
-        edges = top / "4cam_splc/4cam_splc/edgemask"
-        save(edges / f"{stem}_edgemask.jpg", colours, quality=90)
-        save(edges / f"{stem}_edgemask_3.jpg", 255 - colours)
-        truth[f"Tp/{stem}.tif"] = region(seed)
-    image(top / "4cam_auth/canong3_02_sub_01.tif", 5)
-    save(top / "4cam_auth/edgemask/canong3_02_sub_01_edgemask.jpg", colours)
-    return truth, {}
-
-
-def coverage(root):
-    truth = {}
-    for number in (1, 2, 10):
-        image(root / f"COVERAGE/image/{number}.tif", 100 + number)
-        image(root / f"COVERAGE/image/{number}t.tif", number)
-        for kind, mask in (("forged", region(number)), ("copy", ~region(number))):
-            save(root / f"COVERAGE/mask/{number}{kind}.tif", np.where(mask, 240, 9).astype("u1"))
-        truth[f"Tp/{number}t.tif"] = region(number)
-    image(root / "COVERAGE/image/41t.tif", 41)
-    save(root / "COVERAGE/mask/41forged.tif", white(region(41, 64, 80)))
-    (root / "COVERAGE/label").mkdir()
-    (root / "COVERAGE/label/1.mat").write_bytes(b"")
-    return truth, {"41t.tif": "known fault"}
-
-
-def nist16(root):
-    top = root / "NC2016_Test0613"
-    rows = [["TaskID", "ProbeFileName", "ProbeMaskFileName", "IsTarget"]]
-    truth = {}
-    for seed, stem in enumerate(("NC2016_5310", "NC2016_1504")):
-        mask = f"reference/manipulation/mask/{9 - seed}_mask.png"
-        inverted = np.where(region(seed), 0, 255).astype(np.uint8)
-        inverted[-1, :2] = 127, 128
-        expected = region(seed)
-        expected[-1, :2] = True, False
-        save(top / mask, inverted)
-        for post in ("", "b"):
-            image(top / f"probe/{stem}{post}.jpg", seed + 3 * len(post))
-            rows.append(["manipulation", f'"probe/{stem}{post}.jpg"', mask, "Y"])
-            truth[f"Tp/{stem}{post}.jpg"] = expected
-    image(top / "probe/NC2016_0001.jpg", 7)
-    rows.append(rows[-1])
-    rows.append(["manipulation", "probe/NC2016_0001.jpg", "", "N"])
-    rows.append(["manipulation", "probe/NC2016_0002.jpg", mask, "Y", "one field too many"])
-    table = top / "reference/manipulation/NC2016-manipulation-ref.csv"
-    table.write_text("\n".join("|".join(row) for row in rows))
-    (top / "reference/splice").mkdir()
-    (top / "reference/splice/NC2016-splice-ref.csv").write_text("not|this|one")
-    return truth, {"NC2016_0002.jpg": "named by the table but not there"}
-
-
-def cocoglide(root):
-    top = root / "CocoGlide"
-    truth = {}
-    for seed, (kind, number) in enumerate((("dining table", "100510"), ("airplane", "87038"))):
-        name = f"glide_inpainting_val2017_{number}_up.png"
-        image(top / f"fake/{name}", seed)
-        image(top / f"real/{kind}_{number}.png", seed + 5)
-        save(top / f"mask/{kind}_{number}_mask.png", white(region(seed)))
-        truth[f"Tp/{name}"] = region(seed)
-    (top / "licenses.json").write_text("{}")
-    return truth, {}
-
-
-def autosplice(root):
-    top = root / "AutoSplice"
-    truth = {}
-    for seed, number in enumerate(("40574", "9")):
-        for quality in (100, 90, 75):
-            for k in (0, 2):
-                image(top / f"Forged_JPEG{quality}/{number}_{k}.jpg", seed + k + quality)
-                truth[f"Tp/{number}_{k}.jpg"] = region(seed)
-        save(top / f"Mask/{number}_mask.png", white(region(seed)))
-        image(top / f"Authentic/{number}.jpg", seed)
-    return truth, {}
-
-
-ARCHIVES = {
-    "CASIAv2": casiav2,
-    "IMD2020": imd2020,
-    "FantasticReality": fantastic,
-    "TampCOCO": tampcoco,
-    "CASIAv1": casiav1,
-    "Columbia": columbia,
-    "Coverage": coverage,
-    "NIST16": nist16,
-    "CocoGlide": cocoglide,
-    "AutoSplice": autosplice,
-}
 
 
 def masks_of(name: str, out: Path) -> dict[str, Path]:
@@ -376,7 +147,7 @@ def test_a_corrected_mask_is_taken_up_and_a_vanished_image_taken_out(tmp_path):
     source, out = tmp_path / "source", tmp_path / "out"
     imd2020(source)
     run("IMD2020", source, out)
-    save(source / "IMD2020/z14/00030_fake_mask.png", white(region(5)))
+    save_image(source / "IMD2020/z14/00030_fake_mask.png", white(region(5)))
     assert run("IMD2020", source, out).done_now == 1
     np.testing.assert_array_equal(read_mask(out / "Gt/00030_fake.png"), region(5))
     (source / "IMD2020/z3/00003_fake.jpg").unlink()
@@ -391,9 +162,9 @@ def test_exif_says_how_to_turn_a_transposed_mask(tmp_path):
     truth, _ = imd2020(tmp_path / "source")
     exif = Image.Exif()
     exif[0x0112] = 6
-    image(tmp_path / "source/IMD2020/z3/00003_fake.jpg", 1, exif=exif)
+    save_photograph(tmp_path / "source/IMD2020/z3/00003_fake.jpg", 1, exif=exif)
     shown = np.rot90(region(1), -1)
-    save(tmp_path / "source/IMD2020/z3/00003_fake_mask.png", white(shown))
+    save_image(tmp_path / "source/IMD2020/z3/00003_fake_mask.png", white(shown))
     report = run("IMD2020", tmp_path / "source", tmp_path / "out").report
     np.testing.assert_array_equal(
         read_mask(tmp_path / "out/Gt/00003_fake.png"), truth["Tp/00003_fake.jpg"]
@@ -480,8 +251,8 @@ def test_autosplice_s_versions(tmp_path):
 def test_max_side_reduces_both_and_keeps_masks_two_valued(tmp_path):
     source, out = tmp_path / "source", tmp_path / "out"
     casiav2(source)
-    image(source / "Tp_D_NRN_S_N_arc00013_sec00045_11700.jpg", 30, 20, 30)
-    save(source / "Tp_D_NRN_S_N_arc00013_sec00045_11700_gt.png", white(region(3)[:20, :30]))
+    save_photograph(source / "Tp_D_NRN_S_N_arc00013_sec00045_11700.jpg", 30, 20, 30)
+    save_image(source / "Tp_D_NRN_S_N_arc00013_sec00045_11700_gt.png", white(region(3)[:20, :30]))
     run("CASIAv2", source, out, max_side=32)
     sizes = {path.name[-9:]: Image.open(path).size for path in (out / "Tp").iterdir()}
     assert sizes["11700.jpg"] == (30, 20)
@@ -496,7 +267,7 @@ def test_max_side_reduces_both_and_keeps_masks_two_valued(tmp_path):
 def test_a_mask_that_reduction_would_empty_keeps_what_it_touches():
     mask = np.zeros((64, 64), bool)
     mask[3, 3] = True
-    assert module._reduced(mask, (16, 16)).sum() == 1
+    assert reduce_mask(mask, (16, 16)).sum() == 1
 
 
 def test_links_share_their_file_and_leave_the_source_alone(tmp_path):
@@ -512,8 +283,11 @@ def test_links_share_their_file_and_leave_the_source_alone(tmp_path):
 def test_masks_that_mark_nothing_and_deep_masks(tmp_path):
     cocoglide(tmp_path / "source")
     masks = tmp_path / "source/CocoGlide/mask"
-    save(masks / "airplane_87038_mask.png", np.zeros((H, W), np.uint8))
-    save(masks / "dining table_100510_mask.png", np.where(region(0), 65535, 30080).astype("u2"))
+    save_image(masks / "airplane_87038_mask.png", np.zeros((H, W), np.uint8))
+    save_image(
+        masks / "dining table_100510_mask.png",
+        np.where(region(0), 65535, 30080).astype("u2"),
+    )
     report = run("CocoGlide", tmp_path / "source", tmp_path / "out").report
     assert "marks nothing" in report["left_out"][0]["why"]
     made = read_mask(tmp_path / "out/Gt/glide_inpainting_val2017_100510_up.png")
@@ -522,14 +296,15 @@ def test_masks_that_mark_nothing_and_deep_masks(tmp_path):
 
 SLOWLY = """
 import sys, time
-from qma_net.data import prepare as module
+from qma_net.data import convert
+from qma_net.data.prepare import prepare
 
-first = module._convert
+first = convert.convert
 def slow(*args):
     time.sleep(0.05)
     return first(*args)
-module._convert = slow
-module.prepare("AutoSplice", sys.argv[1], sys.argv[2], workers=1, progress=False)
+convert.convert = slow
+prepare("AutoSplice", sys.argv[1], sys.argv[2], workers=1, progress=False)
 """
 
 
@@ -537,8 +312,8 @@ def test_a_killed_run_is_completed_by_the_next(tmp_path):
     source, out = tmp_path / "source", tmp_path / "killed"
     top = source / "AutoSplice"
     for number in range(24):
-        image(top / f"Forged_JPEG100/{number}_0.jpg", number)
-        save(top / f"Mask/{number}_mask.png", white(region(number)))
+        save_photograph(top / f"Forged_JPEG100/{number}_0.jpg", number)
+        save_image(top / f"Mask/{number}_mask.png", white(region(number)))
     process = subprocess.Popen([sys.executable, "-c", SLOWLY, source, out])
     journal = out / "prepare.jsonl"
     while not (journal.is_file() and len(journal.read_text().splitlines()) > 4):
@@ -564,10 +339,50 @@ def test_a_killed_run_is_completed_by_the_next(tmp_path):
     assert run("AutoSplice", source, out).done_now == 0
 
 
+def processes_of(session: int) -> list[int]:
+    """Living processes that a command started in a session of its own, itself among them."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, its_session = stat.read_text().rpartition(")")[2].split()[:4]
+        except FileNotFoundError:  # ended meanwhile
+            continue
+        if int(its_session) == session and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="looks for processes in /proc")
+def test_workers_end_when_their_parent_is_killed(tmp_path):
+    source, out = tmp_path / "source", tmp_path / "out"
+    top = source / "AutoSplice"
+    save_photograph(top / "Forged_JPEG100/0_0.jpg", 0, 480, 640)
+    save_image(top / "Mask/0_mask.png", white(region(0, 480, 640)))
+    for number in range(1, 300):
+        os.link(top / "Forged_JPEG100/0_0.jpg", top / f"Forged_JPEG100/{number}_0.jpg")
+        os.link(top / "Mask/0_mask.png", top / f"Mask/{number}_mask.png")
+    argv = ["data", "prepare", "AutoSplice", "--source", source, "--out", out]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "qma_net", *argv, "--workers", "2"],
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while len(processes_of(process.pid)) < 5:  # it, two helpers of multiprocessing, two workers
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    until = time.monotonic() + 20
+    while processes_of(process.pid) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert processes_of(process.pid) == []
+
+
 def test_two_runs_at_once_are_refused(tmp_path):
     cocoglide(tmp_path / "source")
     with (
-        module._alone(tmp_path / "out"),
+        alone(tmp_path / "out"),
         pytest.raises(PrepareError, match="another run is writing"),
     ):
         run("CocoGlide", tmp_path / "source", tmp_path / "out")

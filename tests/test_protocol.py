@@ -2,44 +2,19 @@
 
 import json
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from conftest import ROOT, photograph
+from conftest import ROOT
+from miniatures import write_dataset, write_protocols_datasets
 from qma_net import cli
 from qma_net.data.protocol import ProtocolError, write_protocol
 from qma_net.files import config_path
 
 
-def folder(path, count=2):
-    for part in ("Tp", "Gt"):
-        (path / part).mkdir(parents=True)
-    for i in range(count):
-        Image.fromarray(photograph(32, 32, i)).save(path / f"Tp/{i}.jpg")
-        mask = np.zeros((32, 32), np.uint8)
-        mask[8:16, 8:16] = 255
-        Image.fromarray(mask).save(path / f"Gt/{i}.png")
-    return [[str(path / f"Tp/{i}.jpg"), str(path / f"Gt/{i}.png")] for i in range(count)]
-
-
-def whole(root):
-    """Every dataset of both protocols, two images each."""
-    for name in ("CASIAv2", "IMD2020", "CASIAv1", "Columbia", "Coverage", "NIST16"):
-        folder(root / name)
-    for name in ("CocoGlide", "AutoSplice"):
-        folder(root / name)
-    rows = folder(root / "FantasticReality")
-    (root / "FantasticReality/FantasticReality.json").write_text(json.dumps(rows))
-    for part in ("sp", "cm", "bcm", "bcmc"):
-        rows = folder(root / "TampCOCO" / part)
-        (root / f"TampCOCO/{part}_COCO_list.json").write_text(json.dumps(rows))
-
-
 def test_cat_writes_seven_lists_that_benco_trains_on(tmp_path, capsys):
     from IMDLBenCo.datasets import BalancedDataset
 
-    whole(tmp_path)
+    write_protocols_datasets(tmp_path)
     cli.main(["data", "protocol", "cat", "--root", str(tmp_path)])
     printed = capsys.readouterr().out
     assert "seven lists" in printed
@@ -56,7 +31,7 @@ def test_cat_writes_seven_lists_that_benco_trains_on(tmp_path, capsys):
 
 
 def test_what_is_missing_is_left_out_and_told(tmp_path, capsys):
-    whole(tmp_path)
+    write_protocols_datasets(tmp_path)
     (tmp_path / "TampCOCO/bcmc_COCO_list.json").unlink()
     (tmp_path / "NIST16").rename(tmp_path / "elsewhere")
     with pytest.raises(SystemExit) as done:
@@ -73,7 +48,7 @@ def test_what_is_missing_is_left_out_and_told(tmp_path, capsys):
 def test_mvss_trains_on_the_whole_of_one_set(tmp_path):
     from IMDLBenCo.datasets import JsonDataset
 
-    whole(tmp_path)
+    write_protocols_datasets(tmp_path)
     written = write_protocol("mvss", tmp_path)
     data = JsonDataset(str(written.train), is_resizing=True, output_size=(32, 32))
     assert len(data) == 2
@@ -89,9 +64,9 @@ def test_mvss_trains_on_the_whole_of_one_set(tmp_path):
 
 
 def test_an_empty_or_unfinished_set_is_told(tmp_path):
-    whole(tmp_path)
+    write_protocols_datasets(tmp_path)
     (tmp_path / "Columbia/prepare.jsonl").write_text("{}")
-    folder(tmp_path / "more/CASIAv2", 0)
+    write_dataset(tmp_path / "more/CASIAv2", 0)
     assert "was not finished" in write_protocol("mvss", tmp_path).text()
     (tmp_path / "CASIAv2").rename(tmp_path / "old")
     (tmp_path / "more/CASIAv2").rename(tmp_path / "CASIAv2")

@@ -18,7 +18,7 @@ import yaml
 
 from conftest import ROOT, photograph
 from qma_net.files import config_path
-from qma_net.launch.flags import _own_flags
+from qma_net.launch.flags import own_flags
 from qma_net.launch.process import free_port
 
 SHELL = ROOT / "shell"
@@ -84,13 +84,13 @@ def parse(command, monkeypatch) -> Namespace:
     if module == "qma_net":
         from qma_net.cli import _parser
 
-        args, unknown = _parser(()).parse_known_args([script, *flags])
+        args, unknown = _parser().parse_known_args([script, *flags])
         assert not unknown
         return Namespace(torchrun=torchrun, script=script, args=args, model_args=None)
     assert module == "qma_net.launch"
     import qma_net.benco  # noqa: F401  (registers QMANet)
 
-    own, flags = _own_flags(flags)
+    own, flags = own_flags(flags)
     monkeypatch.setattr(sys, "argv", [script, *flags])
     parser = import_module(f"IMDLBenCo.training_scripts.{script}").get_args_parser
     args, model_args = parser()

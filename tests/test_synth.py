@@ -9,9 +9,15 @@ import cv2
 import numpy as np
 import pytest
 
-from conftest import photograph
+from miniatures import write_photographs
 from qma_net.demo import DEMO_RECIPE
-from qma_net.synth import synthesise as synth
+from qma_net.synth.crops import random_crop
+from qma_net.synth.maker import Maker, kind_of
+from qma_net.synth.manipulate import manipulate
+from qma_net.synth.photographs import Photographs
+from qma_net.synth.recipe import KINDS, UNTOUCHED, Recipe, SynthesisError
+from qma_net.synth.regions import moved_region, random_place, random_region, segments
+from qma_net.synth.synthesise import remake, synthesise
 
 SIZE = 64
 MANY = {"count": 40, "test_count": 10, "image_size": SIZE, "seed": 5}
@@ -19,30 +25,16 @@ MANY = {"count": 40, "test_count": 10, "image_size": SIZE, "seed": 5}
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Eight photographs, upright and across; some of them have a label map of two squares."""
+    """Eight photographs that can be used; all but number 4 have a label map of two squares."""
     folder = tmp_path_factory.mktemp("photos")
-    for kind in ("scenes", "scenes_seg"):
-        (folder / kind).mkdir()
-    for i in range(8):
-        height, width = (80, 110) if i % 3 else (110, 70)
-        cv2.imwrite(str(folder / f"scenes/{i}.png"), photograph(height, width, i))
-        labels = np.zeros((height, width), np.uint8)
-        labels[15:40, 10:30] = labels[50:75, 35:60] = 3
-        if i != 4:
-            cv2.imwrite(str(folder / f"scenes_seg/{i}.png"), labels)
-    shutil.copy(folder / "scenes/2.png", folder / "scenes/copy_of_2.png")
-    cv2.imwrite(str(folder / "small.png"), photograph(20, 20))
-    (folder / "notes.txt").write_text("not a photograph")
-    (folder / "broken.jpg").write_bytes(b"\xff\xd8 not much of a picture")
-    whole = (folder / "scenes/5.png").read_bytes()  # of a readable header, but no picture
-    (folder / "truncated.png").write_bytes(whole[:40])
+    write_photographs(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def made(photos, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "set"
-    return synth.synthesise(photos, out, **MANY, labels=photos, workers=1)
+    return synthesise(photos, out, **MANY, labels=photos, workers=1)
 
 
 def rows_of(folder):
@@ -73,14 +65,14 @@ def test_layout_is_benco_s_and_complete(made):
 
 
 def test_kinds_are_mixed_as_the_recipe_says():
-    for recipe in (synth.Recipe(), DEMO_RECIPE):
-        kinds = [synth.kind_of("train", i, recipe) for i in range(1000)]
-        shares = {kind: kinds.count(kind) / 1000 for kind in (*synth.KINDS, synth.UNTOUCHED)}
-        assert shares[synth.UNTOUCHED] == pytest.approx(recipe.untouched, abs=0.001)
-        for kind, share in zip(synth.KINDS, recipe.kinds, strict=True):
+    for recipe in (Recipe(), DEMO_RECIPE):
+        kinds = [kind_of("train", i, recipe) for i in range(1000)]
+        shares = {kind: kinds.count(kind) / 1000 for kind in (*KINDS, UNTOUCHED)}
+        assert shares[UNTOUCHED] == pytest.approx(recipe.untouched, abs=0.001)
+        for kind, share in zip(KINDS, recipe.kinds, strict=True):
             assert shares[kind] == pytest.approx(share * (1 - recipe.untouched), abs=0.005)
-    tests = [synth.kind_of("test", i, DEMO_RECIPE) for i in range(9)]
-    assert [tests.count(kind) for kind in synth.KINDS] == [3, 3, 3]
+    tests = [kind_of("test", i, DEMO_RECIPE) for i in range(9)]
+    assert [tests.count(kind) for kind in KINDS] == [3, 3, 3]
 
 
 def test_benco_loads_it(made):
@@ -115,13 +107,21 @@ def test_masks_are_two_valued_and_of_the_image_s_size(made):
 
 
 def test_the_demo_s_images_are_square_and_their_areas_as_they_were(photos, tmp_path):
-    out = synth.synthesise(photos, tmp_path / "set", 12, 6, SIZE, 0, DEMO_RECIPE, workers=1)
+    out = synthesise(
+        photos,
+        tmp_path / "set",
+        count=12,
+        test_count=6,
+        image_size=SIZE,
+        recipe=DEMO_RECIPE,
+        workers=1,
+    )
     rows = rows_of(out)
     assert all(row["size"] == [SIZE, SIZE] for row in rows)
     assert all(0.03 < row["area"] < 0.18 for row in rows)
     assert all(40 <= row["host_quality"] <= 70 for row in rows)
     assert not list(out.glob("*/Au/*"))
-    assert {row["kind"] for row in rows} == set(synth.KINDS)
+    assert {row["kind"] for row in rows} == set(KINDS)
 
 
 def test_no_photograph_is_on_both_sides(made):
@@ -137,20 +137,16 @@ def test_no_photograph_is_on_both_sides(made):
     assert not any("_seg" in name for name in used)
 
 
-@pytest.mark.parametrize("recipe", [synth.Recipe(), DEMO_RECIPE], ids=["general", "demo"])
-@pytest.mark.parametrize("kind", synth.KINDS)
+@pytest.mark.parametrize("recipe", [Recipe(), DEMO_RECIPE], ids=["general", "demo"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_only_the_masked_pixels_differ_from_the_host(photos, kind, recipe):
     recipe = replace(recipe, image_size=SIZE, edge_softness=(0.7, 0.7), resampled=1.0)
     names = [f"scenes/{i}.png" for i in range(3)]
     maps = {name: name.replace("scenes", "scenes_seg") for name in names}
-    photographs = synth.Photographs(photos, names, photos, maps)
+    photographs = Photographs(photos, names, photos, maps)
     for seed in range(6):
-        image, mask, history = synth.manipulate(
-            np.random.default_rng(seed), kind, photographs, recipe
-        )
-        host, nothing, _ = synth.manipulate(
-            np.random.default_rng(seed), "untouched", photographs, recipe
-        )
+        image, mask, history = manipulate(np.random.default_rng(seed), kind, photographs, recipe)
+        host, nothing, _ = manipulate(np.random.default_rng(seed), "untouched", photographs, recipe)
         assert not nothing.any()
         assert host.shape == image.shape
         far = cv2.dilate(mask, np.ones((9, 9), np.uint8)) == 0
@@ -164,10 +160,10 @@ def test_only_the_masked_pixels_differ_from_the_host(photos, kind, recipe):
 
 def test_an_unscaled_copy_is_exact(photos):
     recipe = replace(DEMO_RECIPE, image_size=SIZE)
-    photographs = synth.Photographs(photos, ["scenes/0.png", "scenes/1.png"])
+    photographs = Photographs(photos, ["scenes/0.png", "scenes/1.png"])
     rng, same = np.random.default_rng(2), np.random.default_rng(2)
-    image, mask, history = synth.manipulate(rng, "copymove", photographs, recipe)
-    host, _, _ = synth.manipulate(same, "untouched", photographs, recipe)
+    image, mask, history = manipulate(rng, "copymove", photographs, recipe)
+    host, _, _ = manipulate(same, "untouched", photographs, recipe)
     dx, dy = (int(row[2]) for row in history["place"])
     assert history["place"] == [[1, 0, dx], [0, 1, dy]]
     assert max(abs(dx), abs(dy)) >= 4
@@ -187,24 +183,24 @@ def test_label_maps_give_the_regions(made, photos):
     square[50:, 80:] = 2  # cut off by the frame
     square[40:42, 10:90] = 5  # a splinter
     square[15:20, 15:20] = 9  # a hole, smaller than asked for
-    (value, part), *more = synth.segments(square, (0.02, 0.2), whole=True)
+    (value, part), *more = segments(square, (0.02, 0.2), whole=True)
     assert (value, more) == (7, [])
     assert part.sum() == 20 * 30
     assert part[17, 17]
-    assert [value for value, _ in synth.segments(square, (0.02, 0.2), whole=False)] == [2, 7]
+    assert [value for value, _ in segments(square, (0.02, 0.2), whole=False)] == [2, 7]
 
 
 def test_the_bytes_depend_on_the_seed_and_not_on_the_workers(photos, made, tmp_path):
-    again = synth.synthesise(photos, tmp_path / "again", **MANY, labels=photos, workers=2)
+    again = synthesise(photos, tmp_path / "again", **MANY, labels=photos, workers=2)
     assert contents(again) == contents(made)
     other = {**MANY, "seed": 6}
-    other = synth.synthesise(photos, tmp_path / "other", **other, labels=photos, workers=1)
+    other = synthesise(photos, tmp_path / "other", **other, labels=photos, workers=1)
     assert contents(other) != contents(made)
 
 
 def test_an_image_depends_on_its_number_not_on_how_many_there_are(photos, made, tmp_path):
     fewer = {**MANY, "count": 10, "test_count": 3}
-    fewer = synth.synthesise(photos, tmp_path / "fewer", **fewer, labels=photos, workers=1)
+    fewer = synthesise(photos, tmp_path / "fewer", **fewer, labels=photos, workers=1)
     whole = contents(made)
     for name, data in contents(fewer).items():
         assert name in ("settings.json", "manifest.jsonl") or whole[name] == data
@@ -212,7 +208,7 @@ def test_an_image_depends_on_its_number_not_on_how_many_there_are(photos, made, 
 
 def test_an_image_is_made_again_from_its_row(photos, made):
     for row in rows_of(made)[::7]:
-        image, mask = synth.remake(made, row, photos, photos)
+        image, mask = remake(made, row, photos, photos)
         folder = "Au" if row["kind"] == "untouched" else "Tp"
         assert (made / row["side"] / folder / row["name"]).read_bytes() == image
         if mask is None:
@@ -224,13 +220,13 @@ def test_an_image_is_made_again_from_its_row(photos, made):
 
 def test_a_finished_set_is_left_alone(photos, made):
     before = {p: p.stat().st_mtime_ns for p in made.rglob("*")}
-    synth.synthesise(photos, made, **MANY, labels=photos, workers=1)
+    synthesise(photos, made, **MANY, labels=photos, workers=1)
     assert before == {p: p.stat().st_mtime_ns for p in made.rglob("*")}
 
 
 def test_a_killed_run_goes_on_where_it_was(photos, made, tmp_path, monkeypatch):
     out, unfinished = tmp_path / "set", tmp_path / "set.unfinished"
-    write, written = synth.Maker.write, []
+    write, written = Maker.write, []
 
     def killed(maker, folder, side, index):
         if len(written) == 20:
@@ -238,12 +234,12 @@ def test_a_killed_run_goes_on_where_it_was(photos, made, tmp_path, monkeypatch):
         written.append((side, index))
         return write(maker, folder, side, index)
 
-    monkeypatch.setattr(synth.Maker, "write", killed)
+    monkeypatch.setattr(Maker, "write", killed)
     with pytest.raises(KeyboardInterrupt):
-        synth.synthesise(photos, out, **MANY, labels=photos, workers=1)
+        synthesise(photos, out, **MANY, labels=photos, workers=1)
     assert not out.exists()
     with open(unfinished / "journal.jsonl", "a") as file:
-        file.write('{"side": "train", "index": 16, "na')
+        file.write('{"side": "train", "index": 20, "na')
     kept = next((unfinished / "train/Tp").iterdir()).stat().st_mtime_ns
     (unfinished / "train/Tp/splice_00037.jpg").write_bytes(b"half")
 
@@ -252,9 +248,9 @@ def test_a_killed_run_goes_on_where_it_was(photos, made, tmp_path, monkeypatch):
         return write(maker, folder, side, index)
 
     written.clear()
-    monkeypatch.setattr(synth.Maker, "write", counted)
-    synth.synthesise(photos, out, **MANY, labels=photos, workers=1)
-    assert len(written) == 50 - 16  # two chunks of eight were finished
+    monkeypatch.setattr(Maker, "write", counted)
+    synthesise(photos, out, **MANY, labels=photos, workers=1)
+    assert len(written) == 50 - 20
     assert kept in {p.stat().st_mtime_ns for p in (out / "train/Tp").iterdir()}
     assert contents(out) == contents(made)
     assert not unfinished.exists()
@@ -263,10 +259,10 @@ def test_a_killed_run_goes_on_where_it_was(photos, made, tmp_path, monkeypatch):
 def test_another_set_is_refused_and_kept(photos, made):
     before = contents(made)
     complaint = r"got count 41, seed 1, expected count 40, seed 5 as in .*settings\.json: this fold"
-    with pytest.raises(synth.SynthesisError, match=complaint):
-        synth.synthesise(photos, made, **{**MANY, "count": 41, "seed": 1}, labels=photos)
-    with pytest.raises(synth.SynthesisError, match="got other photographs or label maps, expected"):
-        synth.synthesise(photos, made, **MANY)
+    with pytest.raises(SynthesisError, match=complaint):
+        synthesise(photos, made, **{**MANY, "count": 41, "seed": 1}, labels=photos)
+    with pytest.raises(SynthesisError, match="got other photographs or label maps, expected"):
+        synthesise(photos, made, **MANY)
     assert contents(made) == before
 
 
@@ -276,50 +272,52 @@ def test_other_versions_keep_a_finished_set_and_do_not_go_on_with_another(
     unfinished = tmp_path / "set.unfinished"
     shutil.copytree(made, unfinished)
     monkeypatch.setattr(np, "__version__", "0.1")
-    synth.synthesise(photos, made, **MANY, labels=photos)
-    with pytest.raises(synth.SynthesisError, match=r"got numpy 0\.1, expected numpy .* as in"):
-        synth.synthesise(photos, tmp_path / "set", **MANY, labels=photos)
+    synthesise(photos, made, **MANY, labels=photos)
+    with pytest.raises(SynthesisError, match=r"got numpy 0\.1, expected numpy .* as in"):
+        synthesise(photos, tmp_path / "set", **MANY, labels=photos)
     assert unfinished.is_dir()
 
 
 def test_a_folder_of_something_else_is_refused_and_kept(photos, tmp_path):
+    few = {"count": 4, "test_count": 3, "image_size": SIZE, "workers": 1}
     for name in ("mine", "later.unfinished"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "thesis.tex").write_text("years of work")
-        with pytest.raises(synth.SynthesisError, match="which holds other files, expected a fol"):
-            synth.synthesise(photos, tmp_path / name.split(".")[0], 4, 3, SIZE, workers=1)
+        with pytest.raises(SynthesisError, match="which holds other files, expected a fol"):
+            synthesise(photos, tmp_path / name.split(".")[0], **few)
         assert (tmp_path / name / "thesis.tex").read_text() == "years of work"
     (tmp_path / "empty").mkdir()
-    out = synth.synthesise(photos, tmp_path / "empty", 4, 3, SIZE, workers=1)
+    out = synthesise(photos, tmp_path / "empty", **few)
     assert len(rows_of(out)) == 7
 
 
 @pytest.mark.parametrize("area", [0.05, 0.1, 0.15])
 def test_regions_have_the_area_asked_for(area):
     rng = np.random.default_rng(0)
-    areas = [synth.random_region(rng, (128, 96), area).mean() for _ in range(40)]
+    areas = [random_region(rng, (128, 96), area).mean() for _ in range(40)]
     assert np.mean(areas) == pytest.approx(area, rel=0.1)
 
 
 def test_a_place_holds_the_whole_region():
     rng = np.random.default_rng(0)
-    region = synth.random_region(rng, (60, 80), 0.2)
+    region = random_region(rng, (60, 80), 0.2)
     for scale, angle in ((1, 0), (1.5, 30), (0.5, -70), (9, 10)):
-        place, used = synth._placed(rng, region, (50, 90), scale, angle)
+        place, used = random_place(rng, region, (50, 90), scale=scale, angle=angle)
         assert used <= scale
-        moved = synth._warped_region(region, place, (50, 90))
+        moved = moved_region(region, place, (50, 90))
         assert moved.sum() == pytest.approx(region.sum() * used**2, rel=0.03)
-    moved = synth._warped_region(region, synth._placed(rng, region, (90, 90), 1, 0)[0], (90, 90))
+    place, _ = random_place(rng, region, (90, 90), scale=1, angle=0)
+    moved = moved_region(region, place, (90, 90))
     assert moved.sum() == region.sum()
 
 
 def test_large_photographs_are_seen_in_part_and_small_ones_never_enlarged():
-    rng, recipe = np.random.default_rng(0), synth.Recipe()
+    rng, recipe = np.random.default_rng(0), Recipe()
     for _ in range(20):
-        crop = synth.random_crop(rng, (3000, 4000), recipe)
+        crop = random_crop(rng, (3000, 4000), recipe)
         assert 384 <= crop.width <= 768
         assert (crop.out_height, crop.out_width) == (288, 384)
-        crop = synth.random_crop(rng, (200, 150), recipe)
+        crop = random_crop(rng, (200, 150), recipe)
         assert (crop.height, crop.out_height, crop.out_width) == (200, 200, 150)
 
 
@@ -334,22 +332,22 @@ def test_unusable_input_is_one_clear_line(photos, tmp_path):
         ("got 0 as image size, expected at least 32", {"image_size": 0}),
         ("got 0 as number of workers, expected at least 1", {"workers": 0}),
     ):
-        with pytest.raises(synth.SynthesisError, match=complaint) as error:
-            synth.synthesise(**{"photos": photos, "out": out, "image_size": SIZE, **options})
+        with pytest.raises(SynthesisError, match=complaint) as error:
+            synthesise(**{"photos": photos, "out": out, "image_size": SIZE, **options})
         assert "\n" not in str(error.value)
     (tmp_path / "maps/scenes").mkdir(parents=True)
     cv2.imwrite(str(tmp_path / "maps/scenes/0.png"), np.ones((9, 9), np.uint8))
     complaint = r"got 9x9 pixels in the label map .*0\.png, expected the 70x110"
-    with pytest.raises(synth.SynthesisError, match=complaint):
-        synth.synthesise(photos, out, image_size=SIZE, labels=tmp_path / "maps")
+    with pytest.raises(SynthesisError, match=complaint):
+        synthesise(photos, out, image_size=SIZE, labels=tmp_path / "maps")
     assert not list(tmp_path.glob("out*"))
 
 
 def test_photographs_that_cannot_be_decoded_are_passed_over(photos):
-    photographs = synth.Photographs(photos, ["truncated.png", "scenes/1.png"])
+    photographs = Photographs(photos, ["truncated.png", "scenes/1.png"])
     rng = np.random.default_rng(0)
     assert {photographs.draw(rng)[0] for _ in range(9)} == {"scenes/1.png"}
-    with pytest.raises(synth.SynthesisError, match="no photograph that can be decoded among 1"):
+    with pytest.raises(SynthesisError, match="no photograph that can be decoded among 1"):
         photographs.draw(rng, but="scenes/1.png")
 
 
@@ -359,7 +357,7 @@ def test_real_photographs_with_label_maps(shared, tmp_path):
     some.mkdir()
     for path in sorted(photos.iterdir())[:12]:
         (some / path.name).symlink_to(path)
-    out = synth.synthesise(some, tmp_path / "set", 20, 3, labels=labels, workers=1)
+    out = synthesise(some, tmp_path / "set", count=20, test_count=3, labels=labels, workers=1)
     rows = rows_of(out)
     assert all(sorted(row["size"]) == [256, 384] for row in rows)
     regions = [row["region"] for row in rows if row["kind"] != "untouched"]

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from conftest import published_noiseprint
+from miniatures import official_names
 from qma_net import cli
 from qma_net.modeling.backbone import MiT
 from qma_net.modeling.config import SIZES, QMANetConfig
@@ -22,7 +23,6 @@ from qma_net.weights.checkpoint import (
 from qma_net.weights.describe import describe
 from qma_net.weights.reading import read_checkpoint
 from qma_net.weights.sources import NOISEPRINT_SHA256, load_backbones, mit_state, noiseprint_state
-from test_backbone import official_names
 
 
 def saved(path, content):

@@ -71,10 +71,11 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _prepare(args: argparse.Namespace) -> None:
-    from ..data.prepare import facts, prepare
+    from ..data.prepare import prepare
+    from ..data.published import published_facts
 
     if args.list or not args.name:
-        print(facts())
+        print(published_facts())
         return
     if not args.source or not args.out:
         raise QMANetError(f"got data prepare {args.name}, expected also --source DIR and --out DIR")

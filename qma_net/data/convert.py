@@ -1,13 +1,9 @@
 """One image and its mask of a published archive, written as BenCo reads them."""
 
 import os
-import threading
-from collections.abc import Iterator
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from multiprocessing import get_context, parent_process
 from pathlib import Path, PurePosixPath
 
 import cv2
@@ -16,18 +12,17 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..files import copy_file, write_png, written_beside
-from ..workers import cores
-from .facts import UNTURN
-from .plan import Job, PrepareError, _name, _stem
-from .published import DATASETS, Published, as_benco, black, total
+from ..pictures import UNTURN, orientation
+from ..workers import in_processes
+from .plan import Job
+from .published import DATASETS, PublishedDataset, as_benco, black, total
 
-ORIENTATION = 0x0112  # EXIF tag
 JPEG_QUALITY = 95  # of images that are resized; colour at full resolution
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What a worker needs to know."""
+class Conversion:
+    """From where to where a dataset is converted, and how; as in :func:`.prepare.prepare`."""
 
     dataset: str
     source: Path
@@ -37,78 +32,80 @@ class Settings:
     link: bool
 
 
-def _convert_all(settings: Settings, todo: list[Job], workers, progress) -> Iterator[dict]:
-    workers = min(workers or cores(), max(1, len(todo) // 8))
-    one = partial(_convert, settings)
-    with tqdm(total=len(todo), desc=settings.dataset, unit="image", disable=not progress) as bar:
-        if workers <= 1:
-            for job in todo:
-                yield one(job)
-                bar.update()
-            return
-        context = get_context("forkserver")
-        context.set_forkserver_preload([__name__])
-        with ProcessPoolExecutor(workers, context, _leave_with_parent) as pool:
-            try:
-                for record in pool.map(one, todo, chunksize=8):
-                    yield record
-                    bar.update()
-            except BrokenExecutor:
-                raise PrepareError(
-                    f"got {workers} processes, of which one was killed (memory?): run it again "
-                    "with fewer --workers; what is finished stays"
-                ) from None
-
-
-def _leave_with_parent() -> None:
-    """Ends this worker when the command is killed, which would leave it waiting for ever."""
-    cv2.setNumThreads(1)
-
-    def wait() -> None:
-        parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def _convert(settings: Settings, job: Job) -> dict:
-    """Writes one image and its mask; returns what was written, or why not."""
-    try:
-        return {"image": job.image} | _written(settings, job)
-    except _LeftOut as reason:
-        started = settings.out / f"{job.target}{PurePosixPath(job.image).suffix}"
-        started.unlink(missing_ok=True)  # by a killed run, from other sources
-        return {"image": job.image, "left_out": str(reason)}
-
-
 class _LeftOut(Exception):
     """Why an image cannot be used."""
 
 
-def _written(settings: Settings, job: Job) -> dict:
-    dataset = DATASETS[settings.dataset]
-    with _opened(settings.source / job.image, "it") as image:
+def convert_all(
+    conversion: Conversion, jobs: Sequence[Job], *, workers: int | None, progress: bool
+) -> Iterator[dict]:
+    """What :func:`convert` returns of every job, in order, in one process or several.
+
+    Raises:
+        WorkersError: when a process was killed; what was yielded before is done.
+    """
+    with tqdm(total=len(jobs), desc=conversion.dataset, unit="image", disable=not progress) as bar:
+        for record in in_processes(convert, conversion, jobs, workers):
+            yield record
+            bar.update()
+
+
+def convert(conversion: Conversion, job: Job) -> dict:
+    """Writes one image and its mask.
+
+    Returns:
+        ``image``; and ``target`` and ``mask_target``, with ``repaired`` (how) where the mask was
+        made to fit and ``grey`` (share of its pixels) where it is not black and white; or
+        ``left_out`` (why) where nothing is written.
+    """
+    try:
+        return {"image": job.image} | _write(conversion, job)
+    except _LeftOut as reason:
+        started = conversion.out / f"{job.target}{PurePosixPath(job.image).suffix}"
+        started.unlink(missing_ok=True)  # by a killed run, from other sources
+        return {"image": job.image, "left_out": str(reason)}
+
+
+def reduce_mask(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A mask at a smaller size, reduced by area and cut at one half.
+
+    Args:
+        pixels: bool ``(H, W)``.
+        size: width and height.
+
+    Returns:
+        Bool; a mask that would vanish keeps every pixel that it touches.
+    """
+    shares = cv2.resize(pixels.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    half = shares > 0.5
+    return half if half.any() else shares > 0
+
+
+def _write(conversion: Conversion, job: Job) -> dict:
+    dataset = DATASETS[conversion.dataset]
+    source, out = conversion.source / job.image, conversion.out
+    with _opened(source, "it") as image:
         size = image.size
-        shrunk = _shrunk(size, settings.max_side)
+        reduced = _reduced_size(size, conversion.max_side)
         record = {}
         if job.mask is not None:
-            pixels, grey = _read_mask(dataset, settings.source / job.mask)
+            mask, grey = _read_mask(dataset, conversion.source / job.mask)
             record = {"grey": grey} if grey else {}
-            if pixels.shape[::-1] != size:
-                pixels, record["repaired"] = _fitted(pixels, image, settings, job)
-            if not pixels.any():
-                raise _LeftOut(f"its mask {_name(job.mask)} marks nothing ({dataset.rule})")
-        suffix = PurePosixPath(job.image).suffix
-        if shrunk == size:
-            _copy(
-                settings.source / job.image, settings.out / f"{job.target}{suffix}", settings.link
-            )
+            if mask.shape[::-1] != size:
+                mask, record["repaired"] = _fit_mask(mask, image, conversion, job)
+            if not mask.any():
+                name = PurePosixPath(job.mask).name
+                raise _LeftOut(f"its mask {name} marks nothing ({dataset.rule})")
+        suffix = source.suffix
+        if reduced == size:
+            _copy_or_link(source, out / f"{job.target}{suffix}", link=conversion.link)
         else:
-            suffix = _save_reduced(image, shrunk, settings.out, job.target, suffix)
+            pixels = _reduced_pixels(image, reduced)
+            suffix = _save_reduced(pixels, out / job.target, suffix, image.format)
     record["target"] = f"{job.target}{suffix}"
     if job.mask is not None:
-        pixels = pixels if shrunk == size else _reduced(pixels, shrunk)
-        write_png(settings.out / job.mask_target, np.where(pixels, 255, 0).astype(np.uint8))
+        mask = mask if reduced == size else reduce_mask(mask, reduced)
+        write_png(out / job.mask_target, np.where(mask, 255, 0).astype(np.uint8))
         record["mask_target"] = job.mask_target
     return record
 
@@ -127,7 +124,7 @@ def _opened(path: Path, what: str) -> Iterator[Image.Image]:
         raise _LeftOut(f"{what} cannot be decoded ({str(error).splitlines()[0]})") from None
 
 
-def _read_mask(dataset: Published, path: Path) -> tuple[np.ndarray, float]:
+def _read_mask(dataset: PublishedDataset, path: Path) -> tuple[np.ndarray, float]:
     """The tampered pixels, bool ``(H, W)``, and the share that is neither black nor white."""
     if path.suffix.lower() == ".npz":
         return dataset.read(_read_array(path)), 0.0
@@ -146,6 +143,7 @@ def _read_mask(dataset: Published, path: Path) -> tuple[np.ndarray, float]:
 
 
 def _read_array(path: Path) -> np.ndarray:
+    """The class numbers in the archive's ``arr_0``, ``(H, W)``."""
     try:
         with np.load(path, allow_pickle=False) as content:
             array = content["arr_0"].squeeze()
@@ -156,63 +154,61 @@ def _read_array(path: Path) -> np.ndarray:
     return array
 
 
-def _fitted(pixels, image: Image.Image, settings: Settings, job: Job) -> tuple[np.ndarray, str]:
+def _fit_mask(
+    mask: np.ndarray, image: Image.Image, conversion: Conversion, job: Job
+) -> tuple[np.ndarray, str]:
     """A mask of another size than its image made to fit, and how; or a reason not to."""
-    (height, width), size = pixels.shape, image.size
+    (height, width), size = mask.shape, image.size
     transposed = (height, width) == size
-    orientation = image.getexif().get(ORIENTATION, 1)  # decodes a PNG
-    if transposed and orientation in UNTURN:
-        turned = Image.fromarray(pixels).transpose(UNTURN[orientation])
-        return np.asarray(turned), "mask turned back as its photograph's EXIF orientation says"
-    dataset = DATASETS[settings.dataset]
-    known = "known fault: " if _stem(job.image) in dataset.known_faults else ""
+    turned = orientation(image)  # decodes a PNG
+    if transposed and turned in UNTURN:
+        stored = Image.fromarray(mask).transpose(UNTURN[turned])
+        return np.asarray(stored), "mask turned back as its photograph's EXIF orientation says"
+    dataset = DATASETS[conversion.dataset]
+    known = "known fault: " if PurePosixPath(job.image).stem in dataset.known_faults else ""
     fault = f"{known}mask {width}x{height}, image {size[0]}x{size[1]}"
     subsets = [PurePosixPath(path).parent.parent for path in (job.target, job.mask_target)]
     if subsets[0] != subsets[1]:
         raise _LeftOut(f"{fault}, and the mask is another subset's")
-    if not settings.repair:
+    if not conversion.repair:
         raise _LeftOut(f"{fault}; {dataset.remedy}, or --repair it")
     if transposed:
         how = "turned by 90 degrees counter-clockwise, which may be the wrong way: look at it"
-        return np.ascontiguousarray(np.rot90(pixels)), f"{fault}; {how}"
-    resized = cv2.resize(pixels.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+        return np.ascontiguousarray(np.rot90(mask)), f"{fault}; {how}"
+    resized = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
     return resized > 0, f"{fault}; mask resized to the nearest pixel"
 
 
-def _shrunk(size: tuple[int, int], max_side: int) -> tuple[int, int]:
-    """The size with its long side at most ``max_side``, if that is given."""
+def _reduced_size(size: tuple[int, int], max_side: int) -> tuple[int, int]:
+    """The size with its long side at most ``max_side``, if that is not 0."""
     scale = max_side / max(size)
     if not max_side or scale >= 1:
         return size
     return tuple(max(1, round(side * scale)) for side in size)
 
 
-def _reduced(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A mask reduced by area and cut at one half; one that would vanish keeps what it touches."""
-    shares = cv2.resize(pixels.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-    half = shares > 0.5
-    return half if half.any() else shares > 0
-
-
-def _save_reduced(image, size, out: Path, target: str, suffix: str) -> str:
-    """Writes the image at another size; returns its suffix."""
-    with_mode = image if image.mode in ("L", "RGB") else image.convert("RGB")
+def _reduced_pixels(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """The image at a smaller size, reduced by area, uint8 ``(H, W)`` or ``(H, W, 3)``."""
     try:
-        pixels = np.asarray(with_mode)
+        pixels = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
     except OSError as error:
         raise _LeftOut(f"it cannot be decoded ({error})") from None
-    reduced = Image.fromarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA))
-    if image.format in ("JPEG", "MPO"):
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+
+
+def _save_reduced(pixels: np.ndarray, target: Path, suffix: str, image_format: str) -> str:
+    """Writes a reduced image, a JPEG as JPEG and others as PNG; returns its suffix."""
+    if image_format in ("JPEG", "MPO"):
         suffix = suffix if suffix.lower() in (".jpg", ".jpeg") else ".jpg"
         options = {"format": "JPEG", "quality": JPEG_QUALITY, "subsampling": 0}
     else:
         suffix, options = ".png", {"format": "PNG"}
-    with written_beside(out / f"{target}{suffix}") as beside:
-        reduced.save(beside, **options)
+    with written_beside(target.with_name(f"{target.name}{suffix}")) as beside:
+        Image.fromarray(pixels).save(beside, **options)
     return suffix
 
 
-def _copy(source: Path, target: Path, link: bool) -> None:
+def _copy_or_link(source: Path, target: Path, *, link: bool) -> None:
     if link:
         target.unlink(missing_ok=True)
         try:

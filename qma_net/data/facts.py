@@ -4,29 +4,29 @@ import hashlib
 import io
 import os
 import warnings
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ..workers import cores
+from ..pictures import orientation
+from ..workers import in_processes
+from .published import as_benco
 
 ARRAY_SUFFIXES = (".npz", ".npy")
 GREY = (32, 223)  # between these a mask's pixel is neither black nor white, JPEG noise apart
-ORIENTATION = 0x0112  # EXIF tag
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What one file is. ``size`` is (width, height) as stored; mask figures are None unread.
+    """What one file is. ``size`` is (width, height) in pixels as stored.
 
     ``white`` is the share that BenCo reads as tampered, ``grey`` the share between :data:`GREY`,
-    ``coloured`` the share whose channels differ, ``top`` the largest value.
+    ``coloured`` the share whose channels differ, ``top`` the largest value; with ``two_valued``
+    they are known of masks whose pixels were read, and else ``None``.
     """
 
     fault: str = ""
@@ -44,26 +44,35 @@ class Facts:
 EMPTY = Facts(fault="is empty (0 bytes)")
 
 
+@dataclass(frozen=True)
+class AllFacts:
+    """Facts by file, of images and of masks: one file may be listed as both."""
+
+    images: dict[Path, Facts]
+    masks: dict[Path, Facts]
+
+
 def observe_all(
-    jobs: list[tuple[Path, bool]], fast: bool, workers: int | None, progress: bool
-) -> dict[tuple[Path, bool], Facts]:
-    """The facts of every (file, whether it is a mask), in parallel."""
-    workers = min(workers or cores(), max(1, len(jobs) // 16))
-    bar = tqdm(total=len(jobs), desc="check", unit="file", disable=not progress)
-    with bar:
-        if workers == 1:
-            with warnings.catch_warnings():
-                _silence()
-                found = map(observe, *_args(jobs, fast))
-                return dict(zip(jobs, _counted(found, bar), strict=True))
-        forkserver = get_context("forkserver")
-        with ProcessPoolExecutor(workers, forkserver, initializer=_silence) as pool:
-            found = pool.map(observe, *_args(jobs, fast), chunksize=32)
-            return dict(zip(jobs, _counted(found, bar), strict=True))
+    images: Iterable[Path],
+    masks: Iterable[Path],
+    *,
+    fast: bool,
+    workers: int | None,
+    progress: bool,
+) -> AllFacts:
+    """The facts of every file, read in parallel; ``fast`` reads headers only."""
+    files = dict.fromkeys([*((path, False) for path in images), *((path, True) for path in masks)])
+    seen = AllFacts({}, {})
+    with tqdm(total=len(files), desc="check", unit="file", disable=not progress) as bar:
+        found = in_processes(_observe, fast, list(files), workers, at_once=32)
+        for (path, is_mask), facts in zip(files, found, strict=True):
+            (seen.masks if is_mask else seen.images)[path] = facts
+            bar.update()
+    return seen
 
 
-def observe(path: Path, is_mask: bool = False, fast: bool = False) -> Facts:
-    """Reads one file: whole, or (``fast``) only its header. Raises nothing."""
+def observe(path: Path, *, is_mask: bool = False, fast: bool = False) -> Facts:
+    """Reads one file: whole, or (``fast``) only its header. What cannot be read is a fact too."""
     try:
         if path.suffix.lower() in ARRAY_SUFFIXES:
             return Facts(mode="array")
@@ -79,7 +88,7 @@ def observe(path: Path, is_mask: bool = False, fast: bool = False) -> Facts:
             seen = _header(image)
             image.load()
             if is_mask:
-                return replace(seen, **_mask_figures(image))
+                return replace(seen, **_mask_statistics(image))
             return replace(seen, digest=hashlib.blake2b(data, digest_size=16).hexdigest())
     except Image.DecompressionBombError as error:
         return Facts(fault=f"claims more pixels than any photograph has ({error})")
@@ -87,29 +96,30 @@ def observe(path: Path, is_mask: bool = False, fast: bool = False) -> Facts:
         return Facts(fault=f"cannot be decoded ({str(error).split(chr(10))[0]})")
 
 
-def _args(jobs, fast) -> tuple:
-    return [path for path, _ in jobs], [is_mask for _, is_mask in jobs], [fast] * len(jobs)
+def mask_as_benco(path: Path) -> np.ndarray:
+    """The pixels that BenCo reads as tampered, bool ``(H, W)``."""
+    with Image.open(path) as mask:
+        return as_benco(np.asarray(mask.convert("RGB")))
 
 
-def _silence() -> None:
-    """Pillow warns of large images and odd EXIF; what matters of it is a finding here."""
-    warnings.filterwarnings("ignore", module="PIL")
-
-
-def _counted(found: Iterable, bar: tqdm) -> Iterator:
-    for one in found:
-        bar.update()
-        yield one
+def _observe(fast: bool, file: tuple[Path, bool]) -> Facts:
+    """The facts of a file and whether it is a mask, in a process of :func:`observe_all`."""
+    path, is_mask = file
+    with warnings.catch_warnings():
+        # Pillow warns of large images and odd EXIF; what matters of it is a finding here.
+        warnings.filterwarnings("ignore", module="PIL")
+        return observe(path, is_mask=is_mask, fast=fast)
 
 
 def _header(image: Image.Image) -> Facts:
+    # Asked for the EXIF of a PNG that has none, Pillow decodes the whole image.
     has_exif = "exif" in image.info or image.format == "TIFF"
-    orientation = image.getexif().get(ORIENTATION, 1) if has_exif else 1
-    return Facts(size=image.size, mode=image.mode, orientation=orientation)
+    turned = orientation(image) if has_exif else 1
+    return Facts(size=image.size, mode=image.mode, orientation=turned)
 
 
-def _mask_figures(image: Image.Image) -> dict:
-    """How BenCo will read a mask's values."""
+def _mask_statistics(image: Image.Image) -> dict:
+    """How BenCo will read a mask's values: the fields of :class:`Facts` from ``two_valued`` on."""
     if image.mode in ("L", "1"):
         counts = np.array((image if image.mode == "L" else image.convert("L")).histogram())
         coloured = 0.0
@@ -119,25 +129,11 @@ def _mask_figures(image: Image.Image) -> dict:
         coloured = float((spread > GREY[0]).mean())
         mean = pixels.mean(axis=-1).round().astype(int)
         counts = np.bincount(mean.ravel(), minlength=256)
-    total = counts.sum()
+    pixel_count = counts.sum()
     return {
         "two_valued": bool(counts[1:255].sum() == 0) and coloured == 0,
-        "white": float(counts[128:].sum() / total),
-        "grey": float(counts[GREY[0] + 1 : GREY[1]].sum() / total),
+        "white": float(counts[128:].sum() / pixel_count),
+        "grey": float(counts[GREY[0] + 1 : GREY[1]].sum() / pixel_count),
         "coloured": coloured,
         "top": int(counts.nonzero()[0].max()),
     }
-
-
-def mask_as_benco(path: Path) -> np.ndarray:
-    """The pixels that BenCo reads as tampered, bool ``(H, W)``."""
-    return np.asarray(Image.open(path).convert("RGB")).mean(axis=-1) > 127.5
-
-
-# How to turn what was drawn on the displayed photograph back to how its pixels are stored.
-UNTURN = {
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}

@@ -1,7 +1,12 @@
 """A dataset's faults by name, and how a person and a program read them."""
 
+import os
 from collections import defaultdict
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from ..errors import QMANetError
+from .published import DATASETS
 
 SHOWN_PER_PROBLEM = 20
 
@@ -12,18 +17,38 @@ ERRORS = (
 ).split()
 
 
+class FindingsError(QMANetError):
+    """A problem to be allowed that no dataset can have; one line names those there are."""
+
+
 @dataclass(frozen=True)
 class Finding:
-    """A fault: the file, the problem's stable name, what was found and what to do."""
+    """A fault: the file, the problem's stable name, what was found and what to do.
+
+    ``advice`` is written for a person. ``fixable`` says that a copy made by ``--fix`` has not the
+    fault, ``fixed_how`` in which words, ``otherwise`` what a person may do in place of that.
+    """
 
     file: str
     problem: str
-    remedy: str
+    advice: str
+    fixable: bool = False
+    fixed_how: str = "(--fix does)"
+    otherwise: str = ""
+
+    @property
+    def remedy(self) -> str:
+        """What was found and what to do, and whether ``--fix`` does it."""
+        return self.advice + (f" {self.fixed_how}" if self.fixable else "") + self.otherwise
+
+    def as_dict(self) -> dict:
+        """What ``--json`` prints of it."""
+        return {"file": self.file, "problem": self.problem, "remedy": self.remedy}
 
 
 @dataclass
 class Report:
-    """Findings by severity, and a row of figures per dataset."""
+    """Findings by severity, and a row of counts and resolutions per dataset."""
 
     errors: list[Finding] = field(default_factory=list)
     warnings: list[Finding] = field(default_factory=list)
@@ -32,8 +57,8 @@ class Report:
     def as_dict(self) -> dict:
         """What ``--json`` prints."""
         return {
-            "errors": [asdict(finding) for finding in self.errors],
-            "warnings": [asdict(finding) for finding in self.warnings],
+            "errors": [finding.as_dict() for finding in self.errors],
+            "warnings": [finding.as_dict() for finding in self.warnings],
             "sets": self.sets,
         }
 
@@ -56,37 +81,42 @@ class Report:
         return "\n".join(lines)
 
 
-class _Judge(Report):
-    """A report under way: one finding per file and problem, and the allowed ones as warnings."""
+class DraftReport(Report):
+    """A report that is being written: one finding per file and problem.
 
-    def __init__(self, allow: set[str]):
+    Args:
+        allow: problems that become warnings.
+
+    Raises:
+        FindingsError: for a problem to allow that is not one of :data:`ERRORS`.
+    """
+
+    def __init__(self, allow: Iterable[str]):
         super().__init__()
-        unknown = allow - set(ERRORS)
+        self._allow, self._seen = set(allow), set()
+        unknown = self._allow - set(ERRORS)
         if unknown:
-            raise ValueError(
+            raise FindingsError(
                 f"got --allow {', '.join(sorted(unknown))}, expected some of {', '.join(ERRORS)}"
             )
-        self._allow, self._seen = allow, set()
 
-    def error(self, file, problem: str, remedy: str) -> None:
-        if problem in self._allow:
-            self.warning(file, problem, remedy)
-        else:
-            self._add(self.errors, file, problem, remedy)
+    def error(self, file: str | os.PathLike, problem: str, advice: str, **fix) -> None:
+        """Adds an error, or a warning where it is allowed; ``fix`` is as in :class:`Finding`."""
+        findings = self.warnings if problem in self._allow else self.errors
+        self._add(findings, Finding(str(file), problem, advice, **fix))
 
-    def warning(self, file, problem: str, remedy: str) -> None:
-        self._add(self.warnings, file, problem, remedy)
+    def warning(self, file: str | os.PathLike, problem: str, advice: str, **fix) -> None:
+        """Adds a warning; ``fix`` is as in :class:`Finding`."""
+        self._add(self.warnings, Finding(str(file), problem, advice, **fix))
 
-    def _add(self, findings, file, problem, remedy) -> None:
-        if (str(file), problem) not in self._seen:
-            self._seen.add((str(file), problem))
-            findings.append(Finding(str(file), problem, remedy))
+    def _add(self, findings: list[Finding], finding: Finding) -> None:
+        if (finding.file, finding.problem) not in self._seen:
+            self._seen.add((finding.file, finding.problem))
+            findings.append(finding)
 
 
 def _counts_table(sets: list[dict]) -> str:
     """Counts and resolutions, beside Tables 3 and 4 where the name is one of theirs."""
-    from .published import DATASETS
-
     known = {name.lower(): dataset for name, dataset in DATASETS.items()}
     lines = ["| set | tampered | authentic | resolutions | in the paper |", "|---|---|---|---|---|"]
     for row in sets:

@@ -1,24 +1,30 @@
-"""What an interrupted ``data prepare`` has finished, and what must go before it continues."""
+"""What an interrupted ``data prepare`` has finished, and what must go before it continues.
+
+The journal's first line is the identity of the run (the dataset and the flags that a finished
+file depends on), every other one the record of an image: its name in the source, what was
+written of it or why it was left out, and the stamp of what it was made from.
+"""
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from ..files import written_beside
-from .plan import Job, Plan, PrepareError
+from ..files import open_journal, read_journal, write_text
+from .plan import Job, PrepareError
 
 REPORT, JOURNAL = "prepare.json", "prepare.jsonl"
 
 
-class _Present:
-    """Whether files are in the folder written, asked one folder at a time."""
+class PresentFiles:
+    """Which files are in the folder written, asked of the disk one folder at a time."""
 
     def __init__(self, out: Path):
         self._out, self._names = out, {}
 
     def __contains__(self, path: str) -> bool:
+        """Whether there is a file of this path, relative to the folder written."""
         folder, _, name = path.rpartition("/")
         if folder not in self._names:
             place = self._out / folder
@@ -26,28 +32,33 @@ class _Present:
         return name in self._names[folder]
 
 
-def _stamp(source: Path, job: Job) -> list:
+def is_unfinished(out: Path) -> bool:
+    """Whether a folder is one that a ``data prepare`` has begun and not ended."""
+    return (out / JOURNAL).is_file() and not (out / REPORT).is_file()
+
+
+def stamp_of(source: Path, job: Job) -> list:
     """Targets, and sizes and times of the sources: with another stamp a job is done again."""
     stats = [os.stat(source / file) for file in (job.image, job.mask) if file]
     return [job.target, job.mask_target, *([one.st_size, one.st_mtime_ns] for one in stats)]
 
 
-def _is_done(record: dict, stamp: list, repair: bool, present: _Present) -> bool:
+def is_done(record: dict, *, stamp: list, repair: bool, present: PresentFiles) -> bool:
+    """Whether a record is of these sources, would come out the same now, and has its files."""
     if record["stamp"] != stamp:
         return False
     if record["repair"] != repair and ("left_out" in record or "repaired" in record):
         return False
-    return all(record[part] in present for part in _parts_of(record))
+    return all(target in present for target in _targets(record))
 
 
-def _parts_of(record: dict) -> list[str]:
-    return [part for part in ("target", "mask_target") if record.get(part)]
+def read_records(out: Path, identity: dict) -> dict[str, dict]:
+    """What earlier runs finished, by image.
 
-
-def _read_journal(out: Path, identity: dict) -> dict[str, dict]:
-    """What earlier runs finished, by image; a torn last line of a killed run is passed over."""
-    file = out / JOURNAL
-    if not file.is_file():
+    Raises:
+        PrepareError: for a folder that holds something else.
+    """
+    if not (out / JOURNAL).is_file():
         others = [name for name in ("Tp", "Gt", "Au") if (out / name).exists()]
         if others:
             raise PrepareError(
@@ -55,48 +66,58 @@ def _read_journal(out: Path, identity: dict) -> dict[str, dict]:
                 "or one that data prepare made: choose another"
             )
         return {}
-    lines = []
-    for line in file.read_text().split("\n"):
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    if not lines or lines[0] != identity:
+    kept, *records = read_journal(out / JOURNAL) or [None]
+    if kept != identity:
         raise PrepareError(
-            f"got {_flags(identity)} for {out}, which was made with "
-            f"{_flags(lines[0]) if lines else 'an unreadable ' + JOURNAL}: choose another --out, "
+            f"got {_as_flags(identity)} for {out}, which was made with "
+            f"{_as_flags(kept) if kept else 'an unreadable ' + JOURNAL}: choose another --out, "
             "or delete it"
         )
-    return {record["image"]: record for record in lines[1:]}
-
-
-def _flags(identity: dict) -> str:
-    flags = [str(identity["dataset"])]
-    flags += [f"--max-side {identity['max_side']}"] if identity["max_side"] else []
-    quality = identity["jpeg_quality"]
-    return " ".join(flags + ([f"--jpeg-quality {quality}"] if quality else []))
+    return {record["image"]: record for record in records}
 
 
 @contextmanager
-def _journal(out: Path, identity: dict, records: dict[str, dict]) -> Iterator:
-    """Writes the journal anew without what is obsolete, and yields how to add to it."""
-    with written_beside(out / JOURNAL) as beside, open(beside, "w") as file:
-        for line in [identity, *records.values()]:
-            file.write(json.dumps(line) + "\n")
-    with open(out / JOURNAL, "a", buffering=1) as file:
-        yield lambda record: file.write(json.dumps(record) + "\n")
+def open_records(
+    out: Path, identity: dict, records: Iterable[dict]
+) -> Iterator[Callable[[dict], None]]:
+    """Writes the journal anew, of these records only, and yields how to add one."""
+    write_text(out / JOURNAL, "".join(json.dumps(row) + "\n" for row in (identity, *records)))
+    with open_journal(out / JOURNAL) as add:
+        yield add
 
 
-def _clear(out: Path, plan: Plan, obsolete: list[dict], kept: dict[str, dict]) -> None:
-    """Makes the folders; takes out what a killed run left unfinished and what is obsolete."""
-    folders = {str(PurePosixPath(job.target).parent) for job in plan.jobs}
-    folders |= {str(PurePosixPath(job.mask_target).parent) for job in plan.jobs if job.mask}
+def make_room(
+    out: Path, jobs: Iterable[Job], *, obsolete: Iterable[dict], kept: Iterable[dict]
+) -> None:
+    """Makes the folders; takes out what a killed run left unfinished and what is obsolete.
+
+    Args:
+        out: the folder written.
+        jobs: of the whole dataset.
+        obsolete: records whose files are to go.
+        kept: records whose files stay; subsets share masks.
+    """
+    targets = [target for job in jobs for target in (job.target, job.mask_target) if target]
+    folders = {str(PurePosixPath(target).parent) for target in targets}
     for folder in [out, *(out / folder for folder in folders)]:
         folder.mkdir(parents=True, exist_ok=True)
         for file in folder.glob(".*.tmp"):
             file.unlink()
-    needed = {record.get("mask_target") for record in kept.values()}  # subsets share masks
+    needed = {record.get("mask_target") for record in kept}
     for record in obsolete:
-        for part in _parts_of(record):
-            if record[part] not in needed:
-                (out / record[part]).unlink(missing_ok=True)
+        for target in _targets(record):
+            if target not in needed:
+                (out / target).unlink(missing_ok=True)
+
+
+def _targets(record: dict) -> list[str]:
+    """The files that a record is of, relative to the folder written."""
+    return [record[part] for part in ("target", "mask_target") if record.get(part)]
+
+
+def _as_flags(identity: dict) -> str:
+    """An identity as it is said on the command line."""
+    flags = [str(identity["dataset"])]
+    flags += [f"--max-side {identity['max_side']}"] if identity["max_side"] else []
+    quality = identity["jpeg_quality"]
+    return " ".join(flags + ([f"--jpeg-quality {quality}"] if quality else []))

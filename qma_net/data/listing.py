@@ -13,7 +13,7 @@ from pathlib import Path
 from ..errors import QMANetError
 
 NEGATIVE = "Negative"
-KINDS = ("ManiDataset", "JsonDataset")
+BENCO_DATASETS = ("ManiDataset", "JsonDataset")  # what a protocol may name
 
 
 class ListingError(QMANetError):
@@ -53,6 +53,11 @@ class Listing:
 def read_listings(path: str | os.PathLike, name: str = "", trained: bool = False) -> list[Listing]:
     """The datasets that ``path`` stands for: one, or those a protocol or test-sets JSON names.
 
+    Args:
+        path: one of the four forms.
+        name: of the dataset; from the path unless given.
+        trained: whether a protocol named it.
+
     Raises:
         ListingError: for a path that is none of the four forms.
     """
@@ -76,11 +81,11 @@ def read_listings(path: str | os.PathLike, name: str = "", trained: bool = False
     ):
         raise ListingError(
             f"got {path}, expected [[image, mask or {NEGATIVE!r}], ...], "
-            f"[[{' or '.join(KINDS)}, path], ...] or {{name: path}}"
+            f"[[{' or '.join(BENCO_DATASETS)}, path], ...] or {{name: path}}"
         )
-    if content and all(row[0] in KINDS for row in content):
-        return [one for _, item in content for one in read_listings(item, "", trained=True)]
-    pairs = (Pair(Path(i), None if m == NEGATIVE else Path(m)) for i, m in content)
+    if content and all(row[0] in BENCO_DATASETS for row in content):
+        return [one for _, item in content for one in read_listings(item, trained=True)]
+    pairs = (Pair(Path(image), None if mask == NEGATIVE else Path(mask)) for image, mask in content)
     return [Listing(name or path.stem, path, tuple(pairs), trained=trained)]
 
 

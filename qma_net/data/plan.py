@@ -5,12 +5,12 @@ import io
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from ..errors import QMANetError
-from .published import Published
+from .published import PublishedDataset
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z", ".bz2")
 
@@ -46,26 +46,37 @@ class Plan:
     authentic: list[str] | None = None
 
     def leave_out(self, file: str, why: str) -> None:
+        """Adds an image that is not written, and the reason."""
         self.left_out.append({"file": file, "why": why})
 
 
 def plan_jobs(
-    dataset: Published, source: Path, authentic: bool = False, jpeg_quality: int | None = None
+    dataset: PublishedDataset,
+    source: Path,
+    *,
+    authentic: bool = False,
+    jpeg_quality: int | None = None,
 ) -> Plan:
     """Which image goes with which mask, by the dataset's own way of saying so.
+
+    Args:
+        dataset: as it is published.
+        source: the unpacked archive, or any folder around it.
+        authentic: also plan the authentic images.
+        jpeg_quality: which version, of a dataset with several.
 
     Raises:
         PrepareError: when ``source`` does not hold the dataset, or holds it twice.
     """
-    files = sorted(_files(source))
+    files = sorted(_files_under(source))
     plan = Plan()
     if dataset.parts:
-        pairs = _by_lists(dataset, source, files, plan)
+        jobs = _jobs_by_lists(dataset, source, files, plan)
     elif dataset.table:
-        pairs = _by_table(dataset, source, files, plan)
+        jobs = _jobs_by_table(dataset, source, files, plan)
     else:
-        pairs = _by_names(dataset, source, files, plan, jpeg_quality)
-    plan.jobs = _unique_targets(list(pairs))
+        jobs = _jobs_by_names(dataset, source, files, plan, jpeg_quality)
+    plan.jobs = _unique_targets(list(jobs))
     if not plan.jobs:
         raise PrepareError(f"got {source}, expected {dataset.name}: no image has a mask there")
     if authentic:
@@ -78,16 +89,24 @@ def plan_jobs(
     return plan
 
 
-def _by_names(dataset, source, files, plan, jpeg_quality) -> Iterator[Job]:
+def _jobs_by_names(
+    dataset: PublishedDataset,
+    source: Path,
+    files: list[str],
+    plan: Plan,
+    jpeg_quality: int | None,
+) -> Iterator[Job]:
+    """Pairs by the groups ``part`` and ``key`` of the dataset's two patterns."""
     images = _matches(dataset.image, files, jpeg_quality)
     found = _matches(dataset.mask, files)
     _refuse_twice(found, source)
     masks = {key: file for file, key in found}
     if not images or not masks:
-        raise PrepareError(_not_found(dataset, source, files, "masks" if images else "images"))
+        raise _nothing_found(dataset, source, files, "masks" if images else "images")
     _refuse_twice([(file, (key, _stem(file).lower())) for file, key in images], source)
-    lonely = [(file, key) for file, key in images if key not in masks]
-    others = _by_rest(dataset, lonely, masks.keys() - {key for _, key in images})
+    lonely_images = [key for _, key in images if key not in masks]
+    lonely_masks = masks.keys() - {key for _, key in images}
+    others = _matched_by_common_text(dataset.or_match, lonely_images, lonely_masks)
     for file, key in images:
         mask, note = masks.get(key), ""
         if mask is None and key in others:
@@ -96,28 +115,33 @@ def _by_names(dataset, source, files, plan, jpeg_quality) -> Iterator[Job]:
         if mask is None:
             plan.leave_out(file, "has no mask")
         else:
-            yield _job(file, mask, note=note)
-    unused = len(masks.keys() - {key for _, key in images} - set(others.values()))
+            yield _tampered(file, mask, note=note)
+    unused = len(lonely_masks - set(others.values()))
     if unused:
         plan.notes.append(f"{unused} masks have no image")
 
 
-def _by_rest(dataset, lonely, masks) -> dict:
-    """Keys of images to keys of masks where a part of both names is unique on either side."""
-    if not dataset.or_match:
+def _matched_by_common_text(
+    pattern: str, images: Iterable[tuple], masks: Iterable[tuple]
+) -> dict[tuple, tuple]:
+    """Keys of images to keys of masks where what a pattern finds is unique on either side."""
+    if not pattern:
         return {}
     found = []
-    for keys in ([key for _, key in lonely], masks):
-        by_rest = defaultdict(list)
+    for keys in (images, masks):
+        by_text = defaultdict(list)
         for key in keys:
-            if match := re.search(dataset.or_match, key[-1]):
-                by_rest[match[1]].append(key)
-        found.append({rest: keys[0] for rest, keys in by_rest.items() if len(keys) == 1})
+            if match := re.search(pattern, key[-1]):
+                by_text[match[1]].append(key)
+        found.append({text: keys[0] for text, keys in by_text.items() if len(keys) == 1})
     images, masks = found
-    return {images[rest]: masks[rest] for rest in images.keys() & masks.keys()}
+    return {images[text]: masks[text] for text in images.keys() & masks.keys()}
 
 
-def _by_table(dataset, source, files, plan) -> Iterator[Job]:
+def _jobs_by_table(
+    dataset: PublishedDataset, source: Path, files: list[str], plan: Plan
+) -> Iterator[Job]:
+    """Pairs by the rows of the dataset's own CSV."""
     tables = [file for file in files if file.lower().endswith(dataset.table)]
     if len(tables) != 1:
         raise PrepareError(
@@ -149,10 +173,13 @@ def _by_table(dataset, source, files, plan) -> Iterator[Job]:
         elif mask.lower() not in there:
             plan.leave_out(image, f"its mask {row['probemaskfilename']} is not there")
         else:
-            yield _job(there[image.lower()], there[mask.lower()])
+            yield _tampered(there[image.lower()], there[mask.lower()])
 
 
-def _by_lists(dataset, source, files, plan) -> Iterator[Job]:
+def _jobs_by_lists(
+    dataset: PublishedDataset, source: Path, files: list[str], plan: Plan
+) -> Iterator[Job]:
+    """Pairs by the dataset's own lists, one per subset; all of a subset that has no list."""
     tail = {"/".join(PurePosixPath(file).parts[-2:]).lower(): file for file in files}
     folders = defaultdict(list)
     for file, key in _matches(dataset.image, files):
@@ -180,16 +207,20 @@ def _by_lists(dataset, source, files, plan) -> Iterator[Job]:
                 what = "is listed but not there" if found[0] is None else f"lacks its mask {mask}"
                 plan.leave_out(image, what)
                 continue
-            masks = PurePosixPath(mask).parts[-2].split("_")[0]
-            shared = PurePosixPath(mask).name.replace(".png", ".jpg")
+            # Subsets share masks, whose names differ from the first image's in .png throughout.
+            owner = PurePosixPath(mask).parts[-2].split("_")[0]
+            shared = _stem(PurePosixPath(mask).name.replace(".png", ".jpg"))
             yield Job(
-                found[0], found[1], f"{part}/Tp/{_stem(image)}", f"{masks}/Gt/{_stem(shared)}.png"
+                image=found[0],
+                mask=found[1],
+                target=f"{part}/Tp/{_stem(image)}",
+                mask_target=f"{owner}/Gt/{shared}.png",
             )
         plan.notes.append(
             f"{part}: {len(rows)} lines, {len(unique)} different, {absent} name absent files"
         )
     if not folders:
-        raise PrepareError(_not_found(dataset, source, files, "images"))
+        raise _nothing_found(dataset, source, files, "images")
 
 
 def _mask_of(image: str, part: str) -> str:
@@ -198,8 +229,10 @@ def _mask_of(image: str, part: str) -> str:
     return f"{'bcm' if part == 'bcmc' else part}_masks/{name}"
 
 
-def _matches(pattern: str, files, jpeg_quality=None) -> list[tuple[str, tuple]]:
-    """Files that a pattern finds, with the key that joins images and masks."""
+def _matches(
+    pattern: str, files: list[str], jpeg_quality: int | None = None
+) -> list[tuple[str, tuple[str, str]]]:
+    """Files that a pattern finds, with the (part, key) that joins images and masks."""
     pattern = re.compile(pattern.replace("{quality}", str(jpeg_quality)), re.IGNORECASE)
     found = []
     for file in files:
@@ -210,8 +243,10 @@ def _matches(pattern: str, files, jpeg_quality=None) -> list[tuple[str, tuple]]:
     return found
 
 
-def _job(image: str, mask: str, note: str = "") -> Job:
-    return Job(image, mask, f"Tp/{_stem(image)}", f"Gt/{_stem(image)}.png", note)
+def _tampered(image: str, mask: str, *, note: str = "") -> Job:
+    """A job whose targets have the image's stem."""
+    stem = _stem(image)
+    return Job(image, mask, target=f"Tp/{stem}", mask_target=f"Gt/{stem}.png", note=note)
 
 
 def _unique_targets(jobs: list[Job]) -> list[Job]:
@@ -223,9 +258,9 @@ def _unique_targets(jobs: list[Job]) -> list[Job]:
     for job in jobs:
         if count[job.target] > 1:
             stem = f"{PurePosixPath(job.image).parent.name}_{_stem(job.image)}"
-            masks = f"Gt/{stem}.png" if job.mask else ""
             folder = PurePosixPath(job.target).parent
-            job = Job(job.image, job.mask, f"{folder}/{stem}", masks, job.note)
+            mask_target = f"Gt/{stem}.png" if job.mask else ""
+            job = replace(job, target=f"{folder}/{stem}", mask_target=mask_target)
         longer.append(job)
     _refuse_twice([(job.image, job.target) for job in longer], "the source")
     return longer
@@ -243,16 +278,18 @@ def _refuse_twice(found: list[tuple], source: Path | str) -> None:
         first[key] = file
 
 
-def _not_found(dataset: Published, source: Path, files: list[str], what: str) -> str:
+def _nothing_found(
+    dataset: PublishedDataset, source: Path, files: list[str], what: str
+) -> PrepareError:
     packed = [file for file in files if file.lower().endswith(ARCHIVES)]
     remedy = f"; unpack {', '.join(packed[:3])} first" if packed else ""
-    return (
+    return PrepareError(
         f"got {source} with {len(files)} files and no {what} of {dataset.name} among them, "
         f"expected {dataset.layout}{remedy}"
     )
 
 
-def _files(source: Path) -> Iterator[str]:
+def _files_under(source: Path) -> Iterator[str]:
     """All files under the source, relative, without hidden ones and what macOS adds to archives."""
     for folder, folders, names in os.walk(source, followlinks=True):
         folders[:] = [name for name in folders if name[0] != "." and name != "__MACOSX"]

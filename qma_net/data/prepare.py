@@ -16,23 +16,37 @@ from pathlib import Path
 
 from .. import __version__
 from ..files import write_text
-from .convert import Settings, _convert_all
-from .journal import REPORT, _clear, _is_done, _journal, _Present, _read_journal, _stamp
+from .check import check
+from .convert import Conversion, convert_all
+from .findings import Report
+from .journal import (
+    REPORT,
+    PresentFiles,
+    is_done,
+    make_room,
+    open_records,
+    read_records,
+    stamp_of,
+)
 from .listing import NEGATIVE
 from .plan import Plan, PrepareError, plan_jobs
-from .published import DATASETS, Published
+from .published import DATASETS, PublishedDataset
 
-SHOWN = 20
+SHOWN_PER_REASON = 20  # files
 
 
 @dataclass
 class Prepared:
-    """The report, as ``prepare.json`` holds it; the checker's, ``None`` where nothing was done."""
+    """What a run did.
+
+    ``report`` is as ``prepare.json`` holds it, ``done_now`` the number of images that this run
+    looked at, ``checked`` the checker's report, ``None`` where there was nothing to do.
+    """
 
     report: dict
     out: Path
     done_now: int
-    checked: object = None
+    checked: Report | None = None
 
     def text(self) -> str:
         """What a person reads."""
@@ -50,9 +64,10 @@ class Prepared:
         ):
             if rows:
                 lines.append(f"{len(rows)} {title}:")
-                lines += [f"  {row['file']}: {row['why']}" for row in rows[:SHOWN]]
-            if len(rows) > SHOWN:
-                lines.append(f"  ... and {len(rows) - SHOWN} more, in {self.out / REPORT}")
+                lines += [f"  {row['file']}: {row['why']}" for row in rows[:SHOWN_PER_REASON]]
+            if len(rows) > SHOWN_PER_REASON:
+                more = len(rows) - SHOWN_PER_REASON
+                lines.append(f"  ... and {more} more, in {self.out / REPORT}")
         lines += report["notes"]
         lines.append(f"masks: {report['mask_rule']}")
         lines.append(f"layout: {report['layout']}; verified on {report['verified_on']}")
@@ -66,6 +81,7 @@ def prepare(
     name: str,
     source: str | os.PathLike,
     out: str | os.PathLike,
+    *,
     max_side: int = 0,
     authentic: bool = False,
     repair: bool = False,
@@ -94,8 +110,9 @@ def prepare(
 
     Raises:
         PrepareError: for a source that is not this dataset, or an ``out`` that is something else.
+        WorkersError: when a process was killed; the next run goes on where it was.
     """
-    dataset = find(name)
+    dataset = find_dataset(name)
     source, out = Path(source), Path(out).resolve()
     _refuse_places(source, out)
     if max_side < 0:
@@ -104,17 +121,20 @@ def prepare(
         jpeg_quality = 100 if "{quality}" in dataset.image else None
     elif "{quality}" not in dataset.image:
         raise PrepareError(f"got --jpeg-quality with {dataset.name}, only AutoSplice has versions")
-    plan = plan_jobs(dataset, source, authentic, jpeg_quality)
+    plan = plan_jobs(dataset, source, authentic=authentic, jpeg_quality=jpeg_quality)
     identity = {"dataset": dataset.name, "max_side": max_side, "jpeg_quality": jpeg_quality}
-    settings = Settings(dataset.name, source, out, max_side, repair, link)
-    with _alone(out):
-        records = _read_journal(out, identity)
-        stamps = {job.image: _stamp(source, job) for job in plan.jobs}
-        present = _Present(out)
+    conversion = Conversion(
+        dataset=dataset.name, source=source, out=out, max_side=max_side, repair=repair, link=link
+    )
+    with alone(out):
+        records = read_records(out, identity)
+        stamps = {job.image: stamp_of(source, job) for job in plan.jobs}
+        present = PresentFiles(out)
         kept = {
             image: record
             for image, record in records.items()
-            if image in stamps and _is_done(record, stamps[image], repair, present)
+            if image in stamps
+            and is_done(record, stamp=stamps[image], repair=repair, present=present)
         }
         todo = [job for job in plan.jobs if job.image not in kept]
         flags = identity | {"authentic": authentic, "repair": repair}
@@ -127,45 +147,38 @@ def prepare(
             ):
                 return Prepared(finished, out, 0)
         (out / REPORT).unlink(missing_ok=True)
-        _clear(out, plan, [records[image] for image in records.keys() - kept.keys()], kept)
-        with _journal(out, identity, kept) as note:
-            for record in _convert_all(settings, todo, workers, progress):
+        obsolete = [records[image] for image in records.keys() - kept.keys()]
+        make_room(out, plan.jobs, obsolete=obsolete, kept=kept.values())
+        with open_records(out, identity, kept.values()) as add:
+            for record in convert_all(conversion, todo, workers=workers, progress=progress):
                 record |= {"stamp": stamps[record["image"]], "repair": repair}
-                note(record)
+                add(record)
                 kept[record["image"]] = record
         lists = _lists(dataset, plan, kept, out)
         for file, text in lists.items():
             write_text(file, text)
-        checked = _check(dataset, lists, out, workers, progress)
+        checked = check(
+            _to_check(dataset, lists, out),
+            workers=workers,
+            allow=["mask-inverted"],  # a mostly white mask may be right here
+            progress=progress,
+        )
         report = _report(dataset, source, plan, kept) | {"settings": flags}
         report["check"] = {"errors": len(checked.errors), "warnings": len(checked.warnings)}
         write_text(out / REPORT, json.dumps(report, indent=1))
         return Prepared(report, out, len(todo), checked)
 
 
-def find(name: str) -> Published:
-    """A dataset by name, without regard to case."""
+def find_dataset(name: str) -> PublishedDataset:
+    """A published dataset by name, without regard to case.
+
+    Raises:
+        PrepareError: where there is none of this name.
+    """
     for known, dataset in DATASETS.items():
         if known.lower() == name.lower():
             return dataset
     raise PrepareError(f"got {name!r}, expected one of {', '.join(DATASETS)}")
-
-
-def facts() -> str:
-    """The table of facts, for a person."""
-    lines = []
-    for item in DATASETS.values():
-        lines += [
-            f"{item.name} ({item.role}, {item.tampered} tampered images in the paper)",
-            f"  published: {item.where}",
-            f"  terms: {item.terms}",
-            f"  layout: {item.layout}",
-            f"  masks: {item.rule}",
-            f"  verified on: {item.verified_on}",
-            *(f"  not verified: {line}" for line in item.unverified),
-            *(f"  note: {line}" for line in item.notes),
-        ]
-    return "\n".join(lines)
 
 
 def _refuse_places(source: Path, out: Path) -> None:
@@ -178,7 +191,7 @@ def _refuse_places(source: Path, out: Path) -> None:
 
 
 @contextmanager
-def _alone(out: Path) -> Iterator[None]:
+def alone(out: Path) -> Iterator[None]:
     """Makes the folder and holds it against a second run."""
     out.mkdir(parents=True, exist_ok=True)
     handle = os.open(out, os.O_RDONLY)
@@ -191,7 +204,7 @@ def _alone(out: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _lists(dataset: Published, plan: Plan, records: dict, out: Path) -> dict[Path, str]:
+def _lists(dataset: PublishedDataset, plan: Plan, records: dict, out: Path) -> dict[Path, str]:
     """The JSON lists that go beside the folders, by file."""
     rows = defaultdict(list)
     for job in plan.jobs:
@@ -211,20 +224,15 @@ def _lists(dataset: Published, plan: Plan, records: dict, out: Path) -> dict[Pat
     return {out / f"{name}.json": f"[\n{text}\n]\n" for name, text in texts.items()}
 
 
-def _check(dataset: Published, lists: Iterable[Path], out: Path, workers, progress: bool):
-    """The checker's report on what was written; a mostly white mask may be right here."""
-    from .check import check
-
-    paths = [file for file in lists if not file.stem.endswith("_with_authentic")]
-    return check(
-        paths if dataset.parts else [out],
-        workers=workers,
-        allow=("mask-inverted",),
-        progress=progress,
-    )
+def _to_check(dataset: PublishedDataset, lists: Iterable[Path], out: Path) -> list[Path]:
+    """What was written, in the forms that BenCo takes: the subsets' lists, or the folder."""
+    if not dataset.parts:
+        return [out]
+    return [file for file in lists if not file.stem.endswith("_with_authentic")]
 
 
-def _report(dataset: Published, source: Path, plan: Plan, records: dict) -> dict:
+def _report(dataset: PublishedDataset, source: Path, plan: Plan, records: dict) -> dict:
+    """What ``prepare.json`` holds, but for the flags and the check."""
     left_out, repaired, renamed, grey = list(plan.left_out), [], [], []
     counts = Counter()
     for job in plan.jobs:

@@ -14,25 +14,35 @@ from pathlib import Path
 
 from ..errors import QMANetError
 from ..files import config_path, write_text
-from .listing import ListingError, read_listings
+from .journal import is_unfinished
+from .listing import ListingError, Pair, read_listings
 from .published import DATASETS
 
-SAMPLES = 1840  # of each list in an epoch, BenCo's BalancedDataset
+SAMPLES = 1840  # images of each list in an epoch, by default of BenCo's BalancedDataset
 
-# Templates of training and testing, and what is to be said about the protocol.
+
+@dataclass(frozen=True)
+class Protocol:
+    """Templates of a protocol's JSONs in ``benco_configs/``, and what a user must know of it."""
+
+    train: str
+    test: str
+    about: str
+
+
 PROTOCOLS = {
-    "cat": (
-        "protocol_cat.json",
-        "test_sets.json",
-        "Protocol-CAT here: seven lists, as BenCo 0.1.45 ships them and as they make up the "
+    "cat": Protocol(
+        train="protocol_cat.json",
+        test="test_sets.json",
+        about="Protocol-CAT here: seven lists, as BenCo 0.1.45 ships them and as they make up the "
         "paper's four training sets. BenCo's repository once listed an eighth (compRAISE) and its "
         "documents say nine of 1800; the paper's Table 3 has neither.",
     ),
-    "mvss": (
-        "protocol_mvss.json",
-        "test_sets_mvss.json",
-        "Protocol-MVSS here: train on CASIAv2, test on the five others, as BenCo's scripts and "
-        "its issue 123 have it; the paper trains on Protocol-CAT only. One list, so all of "
+    "mvss": Protocol(
+        train="protocol_mvss.json",
+        test="test_sets_mvss.json",
+        about="Protocol-MVSS here: train on CASIAv2, test on the five others, as BenCo's scripts "
+        "and its issue 123 have it; the paper trains on Protocol-CAT only. One list, so all of "
         f"CASIAv2 in every epoch: BenCo's BalancedDataset would take {SAMPLES} of it.",
     ),
 }
@@ -43,7 +53,7 @@ class ProtocolError(QMANetError):
 
 
 @dataclass
-class Written:
+class WrittenProtocol:
     """The files written, what each holds, and what is missing and what that means."""
 
     train: Path | None
@@ -64,7 +74,7 @@ class Written:
 
 def write_protocol(
     name: str, root: str | os.PathLike, out: str | os.PathLike | None = None
-) -> Written:
+) -> WrittenProtocol:
     """Writes the JSONs of protocol ``cat`` or ``mvss``, with absolute paths, of what is there.
 
     Args:
@@ -75,11 +85,11 @@ def write_protocol(
     Raises:
         ProtocolError: when none of the protocol's datasets is under ``root``.
     """
-    train_name, test_name, about = PROTOCOLS[name]
+    protocol = PROTOCOLS[name]
     root = Path(root).resolve()
     out = Path(out).resolve() if out is not None else root
-    written = Written(None, None, about)
-    rows = json.loads(config_path(train_name).read_text())
+    written = WrittenProtocol(None, None, protocol.about)
+    rows = json.loads(config_path(protocol.train).read_text())
     train, pairs = [], []
     for kind, path in rows:
         path = path.replace("ROOT", str(root))
@@ -92,7 +102,7 @@ def write_protocol(
             train.append([kind, path])
             pairs += found
     tests = {}
-    for key, path in json.loads(config_path(test_name).read_text()).items():
+    for key, path in json.loads(config_path(protocol.test).read_text()).items():
         path = path.replace("ROOT", str(root))
         if _found(path, f"test, no {key} row and an average over fewer sets", written) is not None:
             tests[key] = path
@@ -102,16 +112,16 @@ def write_protocol(
             "qma-net data prepare makes them"
         )
     if train:
-        written.train = out / train_name
+        written.train = out / protocol.train
         alone = [[str(pair.image), str(pair.mask)] for pair in pairs]
         write_text(written.train, json.dumps(alone if len(rows) == 1 else train, indent=1))
     if tests:
-        written.test = out / test_name
+        written.test = out / protocol.test
         write_text(written.test, json.dumps(tests, indent=1))
     return written
 
 
-def _found(path: str, meaning: str, written: Written) -> list | None:
+def _found(path: str, meaning: str, written: WrittenProtocol) -> list[Pair] | None:
     """The pairs of a dataset, noted with the paper's count; ``None`` where it is not there."""
     role = meaning.split(",")[0]
     try:
@@ -124,10 +134,9 @@ def _found(path: str, meaning: str, written: Written) -> list | None:
         return None
     paper = DATASETS.get(listing.name)
     count = f"{len(listing.pairs)} images"
-    if paper and listing.path.is_dir():
+    if paper and listing.is_folder:
         count += f" of the paper's {paper.tampered}"
-    unfinished = listing.path.is_dir() and (listing.path / "prepare.jsonl").is_file()
-    if unfinished and not (listing.path / "prepare.json").is_file():
+    if listing.is_folder and is_unfinished(listing.path):
         written.missing.append(f"{path}: its data prepare was not finished, run it again")
     written.found.append(f"{role}: {path}, {count}")
     return list(listing.pairs)

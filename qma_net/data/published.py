@@ -40,7 +40,7 @@ def green(mask: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedDataset:
     """One dataset as published, and as the paper counts it.
 
     ``tampered``, ``smallest`` and ``largest`` are the paper's (Tables 3 and 4; width x height).
@@ -78,7 +78,7 @@ class Published:
 
 CORRECTIONS = "github.com/SunnyHaze/IML-Dataset-Corrections"
 TABLE = (
-    Published(
+    PublishedDataset(
         name="CASIAv2",
         role="training",
         tampered=5123,
@@ -123,7 +123,7 @@ TABLE = (
         ),
         remedy="take the masks of github.com/SunnyHaze/CASIA2.0-Corrected-Groundtruth",
     ),
-    Published(
+    PublishedDataset(
         name="IMD2020",
         role="training",
         tampered=2010,
@@ -143,7 +143,7 @@ TABLE = (
         known_faults=frozenset(["00030_fake"]),
         remedy=f"take images/00030_fake_mask.png of {CORRECTIONS} if its size fits",
     ),
-    Published(
+    PublishedDataset(
         name="FantasticReality",
         role="training",
         tampered=19423,
@@ -162,7 +162,7 @@ TABLE = (
         unverified=("the arrays' type and extra dimension", "the terms"),
         notes=("CAT-Net's lists hold 18098 of the 19423",),
     ),
-    Published(
+    PublishedDataset(
         name="TampCOCO",
         role="training",
         tampered=800_000,
@@ -186,7 +186,7 @@ TABLE = (
             "bcmc has no masks of its own: its list names those of bcm",
         ),
     ),
-    Published(
+    PublishedDataset(
         name="CASIAv1",
         role="test",
         tampered=920,
@@ -205,7 +205,7 @@ TABLE = (
         unverified=("the images' sizes", "the folder names inside 'Modified Tp'"),
         notes=("Sp_D_NRN_A_cha0011_sec0011_0542 has no mask and is left out: 920, not 921",),
     ),
-    Published(
+    PublishedDataset(
         name="Columbia",
         role="test",
         tampered=180,
@@ -226,7 +226,7 @@ TABLE = (
             "that *_edgemask_3.jpg may be ignored",
         ),
     ),
-    Published(
+    PublishedDataset(
         name="Coverage",
         role="test",
         tampered=100,
@@ -246,7 +246,7 @@ TABLE = (
         known_faults=frozenset(f"{n}t" for n in (41, 48, 55, 56, 57, 58, 59, 61, 95)),
         remedy=f"take the corrected masks linked in {CORRECTIONS}",
     ),
-    Published(
+    PublishedDataset(
         name="NIST16",
         role="test",
         tampered=564,
@@ -270,7 +270,7 @@ TABLE = (
         ),
         notes=("each mask serves two probes and is written for both",),
     ),
-    Published(
+    PublishedDataset(
         name="CocoGlide",
         role="test",
         tampered=512,
@@ -288,7 +288,7 @@ TABLE = (
         unverified=("the masks' values: 0 and 255 by a third party's account",),
         notes=("sorted by name, 511 of the 512 published names pair wrongly: joined by COCO id",),
     ),
-    Published(
+    PublishedDataset(
         name="AutoSplice",
         role="test",
         tampered=3621,
@@ -313,3 +313,20 @@ TABLE = (
 )
 
 DATASETS = {dataset.name: dataset for dataset in TABLE}
+
+
+def published_facts() -> str:
+    """The table, for a person."""
+    lines = []
+    for item in DATASETS.values():
+        lines += [
+            f"{item.name} ({item.role}, {item.tampered} tampered images in the paper)",
+            f"  published: {item.where}",
+            f"  terms: {item.terms}",
+            f"  layout: {item.layout}",
+            f"  masks: {item.rule}",
+            f"  verified on: {item.verified_on}",
+            *(f"  not verified: {line}" for line in item.unverified),
+            *(f"  note: {line}" for line in item.notes),
+        ]
+    return "\n".join(lines)

@@ -10,8 +10,9 @@ from PIL import Image
 
 from ..errors import QMANetError
 from ..files import copy_file, unused, write_png, write_text
+from ..pictures import UNTURN
 from .check import check_pairs
-from .facts import UNTURN, Facts, mask_as_benco
+from .facts import AllFacts, Facts, mask_as_benco
 from .findings import ERRORS, Finding
 from .listing import NEGATIVE, Listing, Pair
 
@@ -23,6 +24,7 @@ class RepairError(QMANetError):
 def repair(
     paths: Iterable[str | os.PathLike],
     out: str | os.PathLike,
+    *,
     workers: int | None = None,
     allow: Iterable[str] = (),
     progress: bool = True,
@@ -46,35 +48,41 @@ def repair(
 
     Raises:
         RepairError: for an ``out`` inside a source, or around it.
+        ListingError, FindingsError, WorkersError: as :func:`qma_net.data.check.check`.
     """
     out = Path(out).resolve()
-    report, work, facts = check_pairs(paths, workers=workers, allow=allow, progress=progress)
-    for listing, _ in work:
+    report, sets, facts = check_pairs(paths, workers=workers, allow=allow, progress=progress)
+    for listing, _ in sets:
         source = listing.path.resolve()
         if out == source or out in source.parents or (listing.is_folder and source in out.parents):
             raise RepairError(f"got --fix {out} with {source}, expected a folder apart from it")
     findings = {(finding.file, finding.problem): finding for finding in report.errors}
-    changes = []
-    taken = set()
-    for listing, pairs in work:
+    changes, taken = [], set()
+    for listing, pairs in sets:
         name = unused(listing.name, taken)
-        folder = out / name if len(work) > 1 else out
+        folder = out / name if len(sets) > 1 else out
         changes += _copy(listing, list(dict.fromkeys(pairs)), facts, findings, folder, name)
     changes += [
         f"{one.file}: left out ({one.problem}: {one.remedy})"
         for one in report.errors
-        if one.problem in ("unpaired", "missing-file") and "--fix does" not in one.remedy
+        if one.problem in ("unpaired", "missing-file") and not one.fixable
     ]
     return changes
 
 
 def _copy(
-    listing: Listing, pairs: list[Pair], facts: dict, findings: dict, folder: Path, name: str
+    listing: Listing,
+    pairs: list[Pair],
+    facts: AllFacts,
+    findings: dict[tuple[str, str], Finding],
+    folder: Path,
+    name: str,
 ) -> list[str]:
+    """Writes the repaired copy of one dataset; returns what was changed and left out, in lines."""
     changes, rows, taken = [], [], set()
     for pair in pairs:
         stem = unused(pair.image.stem, taken)
-        mask = facts.get((pair.mask, True))
+        mask = facts.masks.get(pair.mask)
         left_out = _left_out(pair, findings)
         if left_out:
             changes.append(f"{left_out.file}: left out ({left_out.problem}: {left_out.remedy})")
@@ -86,7 +94,11 @@ def _copy(
             continue
         inverted = (str(pair.mask), "mask-inverted") in findings
         target, change = _copy_mask(
-            pair, mask, facts[pair.image, False], inverted, folder / "Gt" / f"{stem}.png"
+            pair,
+            mask,
+            facts.images[pair.image],
+            inverted=inverted,
+            target=folder / "Gt" / f"{stem}.png",
         )
         rows.append([str(image), str(target)])
         if change:
@@ -99,19 +111,21 @@ def _copy(
     return changes
 
 
-def _left_out(pair: Pair, findings: dict) -> Finding | None:
+def _left_out(pair: Pair, findings: dict[tuple[str, str], Finding]) -> Finding | None:
     """The finding about a pair that no lossless repair answers, if there is one."""
     for file in (pair.image, pair.mask):
         for problem in ERRORS:
             finding = findings.get((str(file), problem))
             if problem in ("duplicate", "unpaired") or not finding:
                 continue
-            if "--fix" not in finding.remedy:
+            if not finding.fixable:
                 return finding
     return None
 
 
-def _copy_mask(pair: Pair, mask: Facts, image: Facts, inverted: bool, target: Path):
+def _copy_mask(
+    pair: Pair, mask: Facts, image: Facts, *, inverted: bool, target: Path
+) -> tuple[Path, str]:
     """Writes a mask; returns where, and what was changed in it ('' for nothing)."""
     change = ""
     if mask.mode == "array":

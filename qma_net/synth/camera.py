@@ -3,51 +3,62 @@
 import cv2
 import numpy as np
 
+from .recipe import Recipe
 
-def _saved_before(rng, image, chance, quality) -> tuple[np.ndarray, int | None]:
-    """The image, saved as JPEG by chance, and the quality if it was."""
+
+def perhaps_saved_before(
+    rng: np.random.Generator, image: np.ndarray, *, chance: float, quality: tuple[int, int]
+) -> tuple[np.ndarray, int | None]:
+    """The image, uint8 ``(H, W, 3)``, saved as JPEG by chance, and the quality if it was."""
     if rng.random() >= chance:
         return image, None
     quality = int(rng.integers(*quality, endpoint=True))
-    data = np.frombuffer(_jpeg(image, quality), np.uint8)
+    data = np.frombuffer(_jpeg_bytes(image, quality), np.uint8)
     return cv2.imdecode(data, cv2.IMREAD_COLOR), quality
 
 
-def _finished(rng, image, recipe) -> tuple[bytes, dict]:
-    """JPEG bytes of the image after blur and noise, and what was drawn for them."""
+def final_jpeg(rng: np.random.Generator, image: np.ndarray, recipe: Recipe) -> tuple[bytes, dict]:
+    """The JPEG file that an image, uint8 ``(H, W, 3)``, ends as: blurred and noisy by chance.
+
+    Returns:
+        The file's bytes, and what was drawn for them, as the manifest has it.
+    """
     blur = rng.uniform(*recipe.blur_sigma) if rng.random() < recipe.blur else None
     if blur:
         image = cv2.GaussianBlur(image, (0, 0), blur)
     noise = rng.uniform(*recipe.noise_sigma) if rng.random() < recipe.noise else None
     if noise:
-        image = _noisy(rng, image, noise)
+        image = with_noise(rng, image, noise)
     quality = int(rng.integers(*recipe.final_quality, endpoint=True))
     full_colour = bool(rng.random() < recipe.final_full_colour)
-    ending = {
+    drawn = {
         "blur": blur,
         "noise": noise,
         "final_quality": quality,
         "final_full_colour": full_colour,
     }
-    return _jpeg(image, quality, full_colour), ending
+    return _jpeg_bytes(image, quality, full_colour), drawn
 
 
-def _noisy(rng, image, sigma) -> np.ndarray:
+def with_noise(rng: np.random.Generator, image: np.ndarray, sigma: float) -> np.ndarray:
+    """The image, uint8 ``(H, W, 3)``, with white noise of ``sigma`` grey levels."""
     noise = rng.standard_normal(image.shape, np.float32) * np.float32(sigma)
     return np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
 
 
-def _is_grey(photo: np.ndarray) -> bool:
+def is_grey(photo: np.ndarray) -> bool:
+    """Whether a photograph, uint8 ``(H, W, 3)``, has three equal channels."""
     return bool((photo == photo[..., :1]).all())
 
 
-def _jpeg(image: np.ndarray, quality: int, full_colour: bool = False) -> bytes:
-    """JPEG bytes; colour at half resolution as cameras save it, or in full as editors do."""
+def png_bytes(mask: np.ndarray) -> bytes:
+    """The PNG file of a mask, uint8 ``(H, W)``."""
+    return cv2.imencode(".png", mask)[1].tobytes()
+
+
+def _jpeg_bytes(image: np.ndarray, quality: int, full_colour: bool = False) -> bytes:
+    """The JPEG file; colour at half resolution as cameras save it, or in full as editors do."""
     options = [cv2.IMWRITE_JPEG_QUALITY, quality]
     if full_colour:
         options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     return cv2.imencode(".jpg", image, options)[1].tobytes()
-
-
-def _png(mask: np.ndarray) -> bytes:
-    return cv2.imencode(".png", mask)[1].tobytes()

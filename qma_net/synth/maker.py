@@ -1,35 +1,28 @@
-"""Any image of a set from its number, written by one process or several."""
+"""Any image of a set from its number alone."""
 
 import math
-import multiprocessing
-import signal
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import os
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from .camera import _finished, _png
+from .camera import final_jpeg, png_bytes
 from .manipulate import manipulate
 from .photographs import Photographs
-from .recipe import KINDS, SIDES, UNTOUCHED, Recipe, SynthesisError
-
-CHUNK = 8  # images handed to a worker at once
+from .recipe import KINDS, SIDES, UNTOUCHED, Recipe
 
 
 class Maker:
     """Makes any image of a set.
 
     Args:
-        photos: folder of photographs.
-        labels: folder of label maps, or ``None``.
+        photos: folder of the photographs.
+        labels: folder of the label maps, or ``None``.
         settings: as in ``settings.json``: the photographs of each side, their label maps, the
             seed and the recipe.
     """
 
-    def __init__(self, photos, labels, settings: dict):
+    def __init__(self, photos: str | os.PathLike, labels: str | os.PathLike | None, settings: dict):
         self.recipe = Recipe(**settings["recipe"])
         self.seed = settings["seed"]
         self.sides = {
@@ -38,11 +31,14 @@ class Maker:
         }
 
     def make(self, side: str, index: int) -> tuple[bytes, bytes | None, dict]:
-        """Bytes of the JPEG image, of the PNG mask (``None``: untouched), row of the manifest."""
+        """Bytes of an image's JPEG file and of its mask's PNG file, and its row of the manifest.
+
+        The mask of an untouched image is ``None``.
+        """
         rng = np.random.default_rng([self.seed, SIDES.index(side), index])
         kind = kind_of(side, index, self.recipe)
         image, mask, history = manipulate(rng, kind, self.sides[side], self.recipe)
-        data, ending = _finished(rng, image, self.recipe)
+        data, drawn = final_jpeg(rng, image, self.recipe)
         row = {
             "side": side,
             "index": index,
@@ -52,20 +48,24 @@ class Maker:
             "size": list(mask.shape),
             "area": float((mask > 0).mean()),
             **history,
-            **ending,
+            **drawn,
         }
-        return data, None if kind == UNTOUCHED else _png(mask), row
+        return data, None if kind == UNTOUCHED else png_bytes(mask), row
 
     def write(self, folder: Path, side: str, index: int) -> dict:
         """Writes one image and its mask into a set's folder; returns its row."""
         image, mask, row = self.make(side, index)
-        for path, data in zip(_paths(row), (image, mask), strict=False):
+        for path, data in zip(paths_of(row), (image, mask), strict=False):
             (folder / path).write_bytes(data)
         return row
 
 
 def kind_of(side: str, index: int, recipe: Recipe) -> str:
-    """What is done to an image, from its number alone: any first part of a set is well mixed."""
+    """One of ``KINDS`` or ``UNTOUCHED``, from the number alone: any first part of a set is mixed.
+
+    Training images follow the recipe's shares by the golden ratio's multiples, which spread
+    evenly; test images take turns.
+    """
     untouched_before, untouched = (
         math.floor(recipe.untouched * number + 0.5) for number in (index, index + 1)
     )
@@ -79,60 +79,23 @@ def kind_of(side: str, index: int, recipe: Recipe) -> str:
     return KINDS[int(np.searchsorted(shares[:-1], manipulated * golden % 1, side="right"))]
 
 
-def make_files(
-    maker: Maker, images: list[tuple[str, int]], folder: Path, workers: int
-) -> Iterator[list[dict]]:
-    """Writes images into a set's folder, in this process or in several.
+def write_image(shared: tuple[Maker, Path], image: tuple[str, int]) -> dict:
+    """Writes one image of a set, for :func:`qma_net.workers.in_processes`.
 
     Args:
-        maker: of the set.
-        images: side and number of each.
-        folder: with its sub-folders.
-        workers: processes; fewer where there is too little to do.
+        shared: the set's maker, and its folder with its sub-folders.
+        image: side and number.
 
-    Yields:
-        Rows of the manifest, in order, some at a time, once their files are written.
+    Returns:
+        Its row of the manifest, once its files are written.
     """
-    chunks = [images[i : i + CHUNK] for i in range(0, len(images), CHUNK)]
-    workers = min(workers, len(chunks))
-    if workers <= 1:
-        threads = cv2.getNumThreads()
-        cv2.setNumThreads(1)
-        try:
-            for chunk in chunks:
-                yield [maker.write(folder, *image) for image in chunk]
-        finally:
-            cv2.setNumThreads(threads)
-        return
-    pool = ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), _start_worker, (maker, folder)
-    )
-    try:
-        yield from pool.map(_write_chunk, chunks)
-    except BrokenProcessPool as error:
-        raise SynthesisError(
-            "got a worker that ended early, expected it to stay: out of memory, or a script "
-            "without `if __name__ == '__main__':`; start again to go on, with fewer workers"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+    maker, folder = shared
+    side, index = image
+    return maker.write(folder, side, index)
 
 
-def _start_worker(maker: Maker, folder: Path) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the others
-    cv2.setNumThreads(1)
-    _WORKER.update(maker=maker, folder=folder)
-
-
-def _write_chunk(images: list[tuple[str, int]]) -> list[dict]:
-    return [_WORKER["maker"].write(_WORKER["folder"], *image) for image in images]
-
-
-_WORKER = {}
-
-
-def _paths(row: dict) -> list[str]:
-    """Image and, if it is manipulated, mask, relative to the set's folder."""
+def paths_of(row: dict) -> list[str]:
+    """Image and, if it is manipulated, mask of a row, relative to the set's folder."""
     side, name = row["side"], row["name"]
     if row["kind"] == UNTOUCHED:
         return [f"{side}/Au/{name}"]

@@ -5,11 +5,17 @@ from dataclasses import asdict
 import cv2
 import numpy as np
 
-from .camera import _is_grey, _noisy, _saved_before
+from .camera import is_grey, perhaps_saved_before, with_noise
 from .crops import random_crop
 from .photographs import Photographs
 from .recipe import UNTOUCHED, Recipe
-from .regions import _elsewhere, _placed, _region, _resampling, _warped_region
+from .regions import (
+    draw_region,
+    draw_resampling,
+    moved_region,
+    random_place,
+    random_place_elsewhere,
+)
 
 
 def manipulate(
@@ -30,23 +36,24 @@ def manipulate(
     """
     name, photo = photographs.draw(rng)
     crop = random_crop(rng, photo.shape[:2], recipe)
-    host, quality = _saved_before(
-        rng, crop.of(photo), recipe.host_saved_before, recipe.host_quality
+    host, quality = perhaps_saved_before(
+        rng, crop.of(photo), chance=recipe.host_saved_before, quality=recipe.host_quality
     )
     history = {"host": name, "host_crop": asdict(crop), "host_quality": quality}
     if kind == UNTOUCHED:
         return host, np.zeros(host.shape[:2], np.uint8), history
     if kind == "splice":
-        region, filling, more = _spliced(rng, photographs, name, photo, host, recipe)
+        region, filling, drawn = _splice(rng, photographs, name, photo, host, recipe)
     else:
         labels = photographs.label_map(name)
         labels = None if labels is None else crop.of_labels(labels)
-        region, source = _region(rng, labels, host.shape[:2], recipe, kind == "copymove")
+        whole = kind == "copymove"
+        region, source = draw_region(rng, labels, host.shape[:2], recipe, whole=whole)
         if kind == "removal" and source != "random":  # with its rim
             region = cv2.dilate(region, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7)))
-        change = _copied if kind == "copymove" else _removed
-        region, filling, more = change(rng, host, region, recipe)
-        more = {"region": source, **more}
+        change = _copy_move if kind == "copymove" else _remove
+        region, filling, drawn = change(rng, host, region, recipe)
+        drawn = {"region": source, **drawn}
     softness = rng.uniform(*recipe.edge_softness)
     alpha = cv2.GaussianBlur(region.astype(np.float32), (0, 0), softness)
     if not (alpha > 0.5).any():  # too thin to be softened
@@ -54,10 +61,17 @@ def manipulate(
     alpha = alpha[..., None]
     image = np.rint(alpha * filling + (1 - alpha) * host).astype(np.uint8)
     mask = np.where(alpha[..., 0] > 0.5, 255, 0).astype(np.uint8)
-    return image, mask, {**history, **more, "edge_softness": softness}
+    return image, mask, {**history, **drawn, "edge_softness": softness}
 
 
-def _spliced(rng, photographs, host_name, host_photo, host, recipe):
+def _splice(
+    rng: np.random.Generator,
+    photographs: Photographs,
+    host_name: str,
+    host_photo: np.ndarray,
+    host: np.ndarray,
+    recipe: Recipe,
+) -> tuple[np.ndarray, np.ndarray, dict]:
     """The region, the donor moved there, and the history of both."""
     name, photo = host_name, host_photo
     if rng.random() >= recipe.same_photograph:
@@ -65,25 +79,28 @@ def _spliced(rng, photographs, host_name, host_photo, host, recipe):
     crop = random_crop(rng, photo.shape[:2], recipe)
     donor = crop.of(photo)
     noise = rng.uniform(*recipe.donor_noise)
-    donor = _noisy(rng, donor, noise)
-    if _is_grey(host_photo):
+    donor = with_noise(rng, donor, noise)
+    if is_grey(host_photo):
         donor = cv2.cvtColor(cv2.cvtColor(donor, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-    donor, quality = _saved_before(rng, donor, recipe.donor_saved_before, recipe.donor_quality)
+    donor, quality = perhaps_saved_before(
+        rng, donor, chance=recipe.donor_saved_before, quality=recipe.donor_quality
+    )
     match = rng.uniform(*recipe.colour_match)
     donor = _colour_matched(donor, host, match)
-    scale, angle = _resampling(rng, recipe)
+    scale, angle = draw_resampling(rng, recipe)
     labels = photographs.label_map(name)
     labels = None if labels is None else crop.of_labels(labels)
-    region, source = _region(rng, labels, host.shape[:2], recipe, whole=True)
+    region, source = draw_region(rng, labels, host.shape[:2], recipe, whole=True)
     height, width = host.shape[:2]
     if source == "random":  # in the host's frame: find it a place in the donor
-        place, scale = _placed(rng, region, donor.shape[:2], 1 / scale, -angle)
+        place, scale = random_place(rng, region, donor.shape[:2], scale=1 / scale, angle=-angle)
         scale, flags = 1 / scale, cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     else:  # in the donor's frame: find it a place in the host
         least, most = (np.sqrt(a * height * width / region.sum()) for a in recipe.area)
-        place, scale = _placed(rng, region, (height, width), np.clip(scale, least, most), angle)
+        scale = np.clip(scale, least, most)
+        place, scale = random_place(rng, region, (height, width), scale=scale, angle=angle)
         flags = cv2.INTER_LINEAR
-        region = _warped_region(region, place, (height, width))
+        region = moved_region(region, place, (height, width))
     filling = cv2.warpAffine(
         donor, place, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT_101
     )
@@ -104,23 +121,31 @@ def _spliced(rng, photographs, host_name, host_photo, host, recipe):
     )
 
 
-def _copied(rng, host, region, recipe):
-    """The region's new place and the host moved there: copy-move, never onto itself."""
-    scale, angle = _resampling(rng, recipe)
+def _copy_move(
+    rng: np.random.Generator, host: np.ndarray, region: np.ndarray, recipe: Recipe
+) -> tuple[np.ndarray, np.ndarray, dict]:
+    """The region where it is copied to, never onto itself, the host moved there, the history."""
+    scale, angle = draw_resampling(rng, recipe)
     least, most = (np.sqrt(share / region.mean()) for share in recipe.area)
     scale = float(np.clip(scale, min(1, least), max(1, most)))
-    place, scale = _elsewhere(rng, region, scale, angle, recipe.copy_distance)
+    place, scale = random_place_elsewhere(
+        rng, region, scale=scale, angle=angle, distance=recipe.copy_distance
+    )
     filling = cv2.warpAffine(host, place, host.shape[1::-1], borderMode=cv2.BORDER_REFLECT_101)
     history = {"scale": scale, "angle": angle, "place": place.tolist()}
-    return _warped_region(region, place, host.shape[:2]), filling, history
+    return moved_region(region, place, host.shape[:2]), filling, history
 
 
-def _removed(rng, host, region, recipe):
-    """The region, and the host without what was in it."""
+def _remove(
+    rng: np.random.Generator, host: np.ndarray, region: np.ndarray, recipe: Recipe
+) -> tuple[np.ndarray, np.ndarray, dict]:
+    """The region, the host without what was in it, the history."""
     method = recipe.inpainting[rng.integers(len(recipe.inpainting))]
     grown = cv2.dilate(region, np.ones((5, 5), np.uint8))
     if method == "clone":
-        place, _ = _elsewhere(rng, region, 1.0, 0.0, recipe.copy_distance)
+        place, _ = random_place_elsewhere(
+            rng, region, scale=1.0, angle=0.0, distance=recipe.copy_distance
+        )
         cover = cv2.warpAffine(
             host,
             place,
@@ -128,12 +153,13 @@ def _removed(rng, host, region, recipe):
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REFLECT_101,
         )
-        return region, _blended(cover, host, grown), {"inpainting": method, "place": place.tolist()}
+        filling = _blended(cover, host=host, region=grown)
+        return region, filling, {"inpainting": method, "place": place.tolist()}
     algorithm = {"telea": cv2.INPAINT_TELEA, "ns": cv2.INPAINT_NS}[method]
     return region, cv2.inpaint(host, grown, 3, algorithm), {"inpainting": method}
 
 
-def _blended(cover, host, region) -> np.ndarray:
+def _blended(cover: np.ndarray, *, host: np.ndarray, region: np.ndarray) -> np.ndarray:
     """The host with its region covered, the cover's colours led to the host's at the edge."""
     region = region.copy()
     region[[0, -1]] = region[:, [0, -1]] = 0  # Poisson's equation needs a rim
@@ -142,7 +168,7 @@ def _blended(cover, host, region) -> np.ndarray:
     return cv2.seamlessClone(cover, host, 255 * region, centre, cv2.NORMAL_CLONE)
 
 
-def _colour_matched(donor, host, strength) -> np.ndarray:
+def _colour_matched(donor: np.ndarray, host: np.ndarray, strength: float) -> np.ndarray:
     """The donor with each channel's mean and contrast brought towards the host's."""
     if strength == 0:
         return donor

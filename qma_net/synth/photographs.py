@@ -10,9 +10,11 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
+from ..pictures import IMAGE_SUFFIXES, TRANSPOSING, find_images, orientation
 from .recipe import Recipe, SynthesisError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
+# A palette is no photograph.
+PHOTO_SUFFIXES = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix != ".gif")
 LABEL_FOLDER = "_seg"
 CACHE_BYTES = 256 * 2**20  # of decoded photographs, per worker
 
@@ -21,19 +23,31 @@ class Photographs:
     """Photographs of one side, read when they are asked for; the latest are kept in memory.
 
     Args:
-        folder: where they are.
-        names: of these, relative to it.
+        folder: folder of photographs.
+        names: paths of the side's photographs, relative to ``folder``.
         labels: folder of label maps, or ``None``.
-        maps: names of label maps by photograph, relative to that.
+        maps: paths of label maps, relative to ``labels``, by the name of their photograph.
     """
 
-    def __init__(self, folder, names: list[str], labels=None, maps: dict[str, str] | None = None):
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        names: list[str],
+        labels: str | os.PathLike | None = None,
+        maps: dict[str, str] | None = None,
+    ):
         self.folder, self.names = Path(folder), names
         self.labels, self.maps = labels, maps or {}
         self._kept = {}
 
     def draw(self, rng: np.random.Generator, but: str = "") -> tuple[str, np.ndarray]:
-        """A random photograph other than one, with its name; what cannot be decoded is not one."""
+        """A random photograph and its name before it, never the one named ``but``.
+
+        What cannot be decoded is passed over.
+
+        Raises:
+            SynthesisError: when nothing can be decoded.
+        """
         names = [name for name in self.names if name != but]
         for _ in range(1000):
             name = names[rng.integers(len(names))]
@@ -69,17 +83,28 @@ class Photographs:
 
 
 def find_photos(folder: str | os.PathLike) -> list[Path]:
-    """Image files under a folder, sorted by path; none of a folder of label maps."""
+    """Photographs under a folder, sorted by path; none of a folder of label maps.
+
+    Raises:
+        SynthesisError: for a folder that is not there.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise SynthesisError(f"got {folder}, expected a folder of photographs: there is none")
-    files = (p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-    inside = ((p, p.relative_to(folder).parent.parts) for p in files)
-    return sorted(p for p, parts in inside if not any(n.endswith(LABEL_FOLDER) for n in parts))
+    return [
+        path
+        for path in find_images(folder)
+        if path.suffix.lower() in PHOTO_SUFFIXES
+        and not any(part.endswith(LABEL_FOLDER) for part in path.relative_to(folder).parent.parts)
+    ]
 
 
 def split_photos(names: list[str], test_share: float, seed: int) -> dict[str, list[str]]:
-    """Training and test photographs, disjoint; at least two on each side."""
+    """Training and test photographs, disjoint; at least two on each side.
+
+    Raises:
+        SynthesisError: for fewer than four photographs.
+    """
     if len(names) < 4:
         raise SynthesisError(
             f"got {len(names)} usable photographs, expected at least 4: two to learn from and two "
@@ -90,11 +115,25 @@ def split_photos(names: list[str], test_share: float, seed: int) -> dict[str, li
     return {"train": sorted(order[held_out:]), "test": sorted(order[:held_out])}
 
 
-def _inputs(photos: Path, labels, recipe: Recipe) -> tuple[list[str], dict[str, str]]:
-    """Names of the usable photographs, and of the label maps by photograph.
+def find_usable(
+    photos: Path, labels: str | os.PathLike | None, recipe: Recipe
+) -> tuple[list[str], dict[str, str]]:
+    """Names of the usable photographs, and of their label maps by photograph.
 
     Usable are those whose header can be read and whose sides are long enough; of files with the
     same bytes only the first is.
+
+    Args:
+        photos: folder of photographs.
+        labels: folder of label maps, or ``None``.
+        recipe: its image size says how long the sides must be.
+
+    Returns:
+        Paths relative to ``photos``, and paths relative to ``labels`` by these.
+
+    Raises:
+        SynthesisError: for a folder that is not there, a label map of another size than its
+            photograph, and ``labels`` without any label map.
     """
     files = find_photos(photos)
     maps = {} if labels is None else _label_maps(photos, files, Path(labels))
@@ -135,6 +174,7 @@ def _inputs(photos: Path, labels, recipe: Recipe) -> tuple[list[str], dict[str, 
 
 
 def _label_maps(photos: Path, files: list[Path], labels: Path) -> dict[str, str]:
+    """Paths of the label maps that are there, relative to ``labels``, by photograph's name."""
     if not labels.is_dir():
         raise SynthesisError(f"got {labels}, expected a folder of label maps: there is none")
     maps = {}
@@ -155,7 +195,7 @@ def _image_size(path: Path) -> tuple[int, int] | None:
     """Height and width from a file's header, as it is to be shown, or ``None`` if there is none."""
     try:
         with Image.open(path) as image:
-            turned = image.getexif().get(0x0112, 1) >= 5
-            return image.size if turned else image.size[::-1]
+            transposed = orientation(image) in TRANSPOSING
+            return image.size if transposed else image.size[::-1]
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None

@@ -14,8 +14,8 @@ class Recipe:
     """How the images are made; the defaults are for training in earnest.
 
     A pair is a range to draw from. Areas are shares of the image, qualities JPEG's (1 to 100),
-    noise and blur standard deviations in grey levels and in pixels, and what is called a chance
-    is a probability.
+    noise and blur standard deviations in grey levels and in pixels; a chance is a probability.
+    The host is the photograph that is manipulated, the donor the one that a splice is taken from.
 
     Attributes:
         image_size: longest side in pixels. A photograph smaller than that gives smaller images:
@@ -29,27 +29,27 @@ class Recipe:
             equal numbers of each.
         untouched: share of untouched images on both sides.
         test_share: share of the photographs kept for testing.
-        area: of a region.
+        area: area of a region.
         from_labels: chance that a region is a segment, where a label map offers a fitting one.
         edge_softness: Gaussian blur of a region's edge, in pixels.
-        host_saved_before: chance that the host was saved as JPEG before.
-        host_quality: of that.
+        host_saved_before: chance that the host was saved as JPEG before it is manipulated.
+        host_quality: JPEG quality of a host that was saved before.
         same_photograph: chance that a splice comes out of the host's own photograph.
-        donor_noise: of the donor's camera, added before all else.
-        donor_saved_before: chance that the donor was saved as JPEG before.
-        donor_quality: of that.
+        donor_noise: noise of the donor's camera, added before all else is done to the donor.
+        donor_saved_before: chance that the donor was saved as JPEG before it is spliced.
+        donor_quality: JPEG quality of a donor that was saved before.
         resampled: chance that a splice or a copy is rescaled and rotated.
-        scale: factor of its lengths.
-        rotation: degrees, to either side.
+        scale: factor by which the lengths of a resampled region change.
+        rotation: largest angle by which a resampled region is turned to either side, in degrees.
         colour_match: how far a donor's mean and contrast are brought to the host's, 0 to 1.
-        copy_distance: least way of a copy from its place, in square roots of its area.
+        copy_distance: least distance of a copy from its original, in square roots of its area.
         inpainting: what removes, drawn from these: ``"telea"`` and ``"ns"`` paint inwards from
             the edge, ``"clone"`` covers with another part of the image, blended in.
-        blur: chance that the whole image is blurred before it is saved.
-        blur_sigma: of that.
-        noise: chance that noise is added to the whole image before it is saved.
-        noise_sigma: of that.
-        final_quality: of the image as it is written.
+        blur: chance that the whole image is blurred before it is saved for the last time.
+        blur_sigma: Gaussian blur of an image that is blurred.
+        noise: chance that noise is added to the whole image before it is saved for the last time.
+        noise_sigma: noise of an image to which noise is added.
+        final_quality: JPEG quality of the image as it is written.
         final_full_colour: chance that it is written with colour in full resolution, as editors
             do, in place of half, as cameras do.
     """

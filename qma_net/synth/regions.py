@@ -1,13 +1,19 @@
-"""Regions to manipulate, and places to move them to."""
+"""Regions to manipulate, and places to move them to.
+
+A region is uint8 ``(H, W)`` of 0 and 1. A place is the affine map that moves it there, float64
+``(2, 3)`` on (x, y, 1) in pixels.
+"""
 
 from collections.abc import Iterator
 
 import cv2
 import numpy as np
 
+from .recipe import Recipe
+
 
 def random_region(rng: np.random.Generator, size: tuple[int, int], area: float) -> np.ndarray:
-    """A random smooth shape inside a frame, uint8 ``(H, W)`` of 0 and 1.
+    """A random smooth shape inside a frame.
 
     Its radius is a circle's with a few harmonics; ``size`` is (height, width), ``area`` its
     share of the frame.
@@ -43,8 +49,8 @@ def segments(
         whole: leave out what the frame cuts off.
 
     Yields:
-        The value, and the part without holes, uint8 ``(H, W)`` of 0 and 1. Splinters, which
-        fill less than a third of their box or are under 8 pixels across, are left out.
+        The value, and the part without holes. Splinters, which fill less than a third of their
+        box or are under 8 pixels across, are left out.
     """
     height, width = labels.shape
     least, most = (share * labels.size for share in area)
@@ -63,8 +69,23 @@ def segments(
                 yield int(value), part
 
 
-def _region(rng, labels, size, recipe, whole) -> tuple[np.ndarray, str]:
-    """A region of a frame, uint8 ``(H, W)`` of 0 and 1, and what it was made of."""
+def draw_region(
+    rng: np.random.Generator,
+    labels: np.ndarray | None,
+    size: tuple[int, int],
+    recipe: Recipe,
+    *,
+    whole: bool,
+) -> tuple[np.ndarray, str]:
+    """A region of a frame, and what it was made of: ``"random"`` or ``"label <value>"``.
+
+    Args:
+        rng: source of everything random.
+        labels: the frame's label map, int32 ``(H, W)``, or ``None``.
+        size: (height, width) of the frame.
+        recipe: how often a segment is taken, and of which area.
+        whole: no segment that the frame cuts off.
+    """
     if rng.random() < recipe.from_labels and labels is not None:
         fitting = list(segments(labels, recipe.area, whole))
         if fitting:
@@ -73,16 +94,23 @@ def _region(rng, labels, size, recipe, whole) -> tuple[np.ndarray, str]:
     return random_region(rng, size, np.exp(rng.uniform(*np.log(recipe.area)))), "random"
 
 
-def _resampling(rng, recipe) -> tuple[float, float]:
-    """Scale, and angle in degrees."""
+def draw_resampling(rng: np.random.Generator, recipe: Recipe) -> tuple[float, float]:
+    """Scale, and angle in degrees, of what is moved; 1 and 0 where it is not resampled."""
     if rng.random() >= recipe.resampled:
         return 1.0, 0.0
     scale = np.exp(rng.uniform(*np.log(recipe.scale)))
     return float(scale), rng.uniform(-recipe.rotation, recipe.rotation)
 
 
-def _placed(rng, region, frame, scale, angle) -> tuple[np.ndarray, float]:
-    """A random place for a region inside a frame: float64 ``(2, 3)`` on (x, y, 1), and the scale.
+def random_place(
+    rng: np.random.Generator,
+    region: np.ndarray,
+    frame: tuple[int, int],
+    *,
+    scale: float,
+    angle: float,
+) -> tuple[np.ndarray, float]:
+    """A random place for a region inside a frame of (height, width), and the scale.
 
     The scale is less than asked for where the region would not fit. Unscaled and unturned, the
     place is a whole number of pixels away.
@@ -101,18 +129,25 @@ def _placed(rng, region, frame, scale, angle) -> tuple[np.ndarray, float]:
     ), scale
 
 
-def _elsewhere(rng, region, scale, angle, distance) -> tuple[np.ndarray, float]:
-    """As ``_placed`` in the region's own frame, but some way off, and smaller if it must be."""
+def random_place_elsewhere(
+    rng: np.random.Generator, region: np.ndarray, *, scale: float, angle: float, distance: float
+) -> tuple[np.ndarray, float]:
+    """As :func:`random_place` in the region's own frame, but some way off.
+
+    The way is at least ``distance`` square roots of the area where it lands, and four pixels; the
+    scale is less than asked for where no such place is found.
+    """
     centre = np.append(np.mean(np.nonzero(region)[::-1], axis=1), 1)
     side = np.sqrt(region.sum())
     while True:
         for _ in range(50):
-            place, used = _placed(rng, region, region.shape, scale, angle)
+            place, used = random_place(rng, region, region.shape, scale=scale, angle=angle)
             if np.abs(place @ centre - centre[:2]).max() >= max(4, distance * used * side):
                 return place, used
         scale *= 0.8
 
 
-def _warped_region(region, place, size) -> np.ndarray:
+def moved_region(region: np.ndarray, place: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A region at its place in a frame of (height, width)."""
     moved = cv2.warpAffine(255 * region, place, size[::-1])
     return (moved > 127).astype(np.uint8)

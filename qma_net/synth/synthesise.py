@@ -22,16 +22,19 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import __version__
-from ..files import write_text
-from ..workers import cores
-from .maker import Maker, _paths, make_files
-from .photographs import _inputs, split_photos
+from ..files import open_journal, read_journal, write_text
+from ..workers import cores, in_processes
+from .maker import Maker, paths_of, write_image
+from .photographs import find_usable, split_photos
 from .recipe import SIDES, Recipe, SynthesisError
+
+MANIFEST, JOURNAL = "manifest.jsonl", "journal.jsonl"  # whole, and of an unfinished set
 
 
 def synthesise(
     photos: str | os.PathLike,
     out: str | os.PathLike,
+    *,
     count: int = 1000,
     test_count: int | None = None,
     image_size: int | None = None,
@@ -68,6 +71,7 @@ def synthesise(
     Raises:
         SynthesisError: when the photographs, the label maps or a number cannot be used, or when
             ``out`` holds something else.
+        WorkersError: when a process was killed; what is made stays.
     """
     out, photos = Path(out).resolve(), Path(photos)
     recipe = recipe or Recipe()
@@ -83,7 +87,7 @@ def synthesise(
     ):
         if number < least:
             raise SynthesisError(f"got {number} as {name}, expected at least {least}")
-    names, maps = _inputs(photos, labels, recipe)
+    names, maps = find_usable(photos, labels, recipe)
     settings = {
         "photos": split_photos(names, recipe.test_share, seed),
         "labels": maps,
@@ -107,24 +111,24 @@ def synthesise(
     for side in SIDES:
         for folder in ("Tp", "Gt", "Au"):
             (unfinished / side / folder).mkdir(parents=True, exist_ok=True)
-    rows = _journal(unfinished)
+    rows = _finished_rows(unfinished)
     numbers = {"train": count, "test": test_count}
     images = [(side, index) for side in SIDES for index in range(numbers[side])]
     missing = [image for image in images if image not in rows]
-    maker = Maker(photos, labels, settings)
+    shared = Maker(photos, labels, settings), unfinished
     bar = tqdm(total=len(images), initial=len(rows), desc="images", unit="image")
-    with bar, open(unfinished / "journal.jsonl", "a", buffering=1) as journal:
-        for made in make_files(maker, missing, unfinished, workers):
-            journal.write("".join(json.dumps(row) + "\n" for row in made))
-            rows.update({(row["side"], row["index"]): row for row in made})
-            bar.update(len(made))
+    with bar, open_journal(unfinished / JOURNAL) as add:
+        for row in in_processes(write_image, shared, missing, workers):
+            add(row)
+            rows[row["side"], row["index"]] = row
+            bar.update()
     ordered = [rows[image] for image in images]
     lines = "".join(json.dumps(row) + "\n" for row in ordered)
-    write_text(unfinished / "manifest.jsonl", lines)
+    write_text(unfinished / MANIFEST, lines)
     for side in SIDES:
-        pairs = [_pair(out, row) for row in ordered if row["side"] == side]
+        pairs = [_listed(out, row) for row in ordered if row["side"] == side]
         write_text(unfinished / f"{side}.json", json.dumps(pairs, indent=1) + "\n")
-    (unfinished / "journal.jsonl").unlink()
+    (unfinished / JOURNAL).unlink()
     unfinished.rename(out)
     return out
 
@@ -144,15 +148,17 @@ def remake(
         labels: the folder of label maps it was made with.
 
     Returns:
-        The bytes of its JPEG file, and those of its mask's PNG file unless it is untouched.
+        The bytes of its JPEG file, and those of its mask's PNG file, or ``None`` where it is
+        untouched.
     """
     settings = json.loads((Path(out) / "settings.json").read_text())
     image, mask, _ = Maker(photos, labels, settings).make(row["side"], row["index"])
     return image, mask
 
 
-def _pair(out: Path, row: dict) -> list[str]:
-    paths = [str(out / path) for path in _paths(row)]
+def _listed(out: Path, row: dict) -> list[str]:
+    """An image's row of BenCo's list: the paths of image and mask, or ``"Negative"``."""
+    paths = [str(out / path) for path in paths_of(row)]
     return paths if len(paths) == 2 else [*paths, "Negative"]
 
 
@@ -199,15 +205,10 @@ def _different(settings: dict, kept: dict) -> tuple[str, str]:
     )
 
 
-def _journal(folder: Path) -> dict[tuple[str, int], dict]:
+def _finished_rows(folder: Path) -> dict[tuple[str, int], dict]:
     """Rows of the images that an earlier run finished, by side and number."""
-    files = [folder / name for name in ("manifest.jsonl", "journal.jsonl")]
     rows = {}
-    for line in "".join(file.read_text() for file in files if file.is_file()).splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:  # cut off by the end of the run
-            continue
-        if all((folder / path).is_file() for path in _paths(row)):
+    for row in [*read_journal(folder / MANIFEST), *read_journal(folder / JOURNAL)]:
+        if all((folder / path).is_file() for path in paths_of(row)):
             rows[row["side"], row["index"]] = row
     return rows
