@@ -1,4 +1,4 @@
-"""The trade-off behind DICE_SMOOTHING of qma_net/losses.py.
+"""The trade-off behind DICE_SMOOTHING of qma_net/modeling/losses.py.
 
     python -m benchmarks.dice_smoothing
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.large_photograph [--size b3] [--width 5616 --height 3744] [--tile 1024]
 
-The largest photographs of NIST16 are 5616x3744. Weights are random, which changes neither figure.
+The largest photographs of NIST16 are 5616x3744. Weights are random; neither number depends on them.
 Peak memory is the process's largest resident set, Python and torch included.
 """
 

@@ -13,11 +13,15 @@ from collections import defaultdict
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from qma_net.modeling.config import QMANetConfig
-from qma_net.modeling.losses import mask_and_edge_losses
 from qma_net.modeling.qma_net import QMANetModel
+
+from .step import qma_net_loss, training_step
+
+SHOWN = 14  # operators, the costliest first
 
 
 def main() -> None:
@@ -34,35 +38,28 @@ def main() -> None:
     image = torch.randn(args.batch, 3, args.size, args.size, device=args.device)
     print(f"{args.batch} of {args.size}x{args.size}, {args.device}, torch {torch.__version__}\n")
     show_parts(model, image, args.rounds)
-    action = training_step(model, image) if args.training else lambda: forward(model, image)
+    mask = (torch.rand_like(image[:, :1]) > 0.7).double()
+    action = (
+        training_step(model, lambda: qma_net_loss(model, image, mask))
+        if args.training
+        else lambda: forward(model, image)
+    )
     action()
     kinds = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (args.device == "cuda")
     with profile(activities=kinds) as profiled:
         action()
     print(f"\nOperators of a {'training step' if args.training else 'forward'}\n")
-    show_operators(profiled, "self_device_time_total" if args.device == "cuda" else "")
+    show_operators(profiled, "device" if args.device == "cuda" else "cpu")
 
 
 @torch.no_grad()
-def forward(model, image) -> None:
+def forward(model: QMANetModel, image: Tensor) -> None:
+    """One forward as the predictor runs it, without the edge heads."""
     model(image, edges=False)
 
 
-def training_step(model, image):
-    model.train()
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-4)
-    mask = (torch.rand_like(image[:, :1]) > 0.7).double()
-
-    def step() -> None:
-        mask_loss, edge_loss = mask_and_edge_losses(model(image), mask)
-        (0.2 * mask_loss + 0.8 * edge_loss).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
-
-
-def show_parts(model, image, rounds: int) -> None:
+def show_parts(model: QMANetModel, image: Tensor, rounds: int) -> None:
+    """Prints the median time of every part over the rounds of a forward, and its share."""
     parts = {
         "noise view: NoisePrint++": [model.noise_view.noiseprint],
         "noise view: all": [model.noise_view],
@@ -104,12 +101,13 @@ def show_parts(model, image, rounds: int) -> None:
         print(f"| {name} | {median * 1e3:.0f} | {share:.0%} |", flush=True)
 
 
-def show_operators(profiled, key: str, count: int = 14) -> None:
-    field = key or "self_cpu_time_total"
+def show_operators(profiled: profile, device: str) -> None:
+    """Prints the operators that cost most by themselves, on the ``"cpu"`` or the ``"device"``."""
+    field = f"self_{device}_time_total"
     averages = sorted(profiled.key_averages(), key=lambda a: -getattr(a, field))
     total = sum(getattr(a, field) for a in averages)
     print("| operator | calls | ms | share |\n|---|---|---|---|")
-    for average in averages[:count]:
+    for average in averages[:SHOWN]:
         spent = getattr(average, field)
         print(f"| {average.key} | {average.count} | {spent / 1e3:.0f} | {spent / total:.1%} |")
 

@@ -38,9 +38,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from qma_net.data.listing import NEGATIVE, ListingError, read_listings
-from qma_net.modeling.state import WeightsError
-from qma_net.synth.recipe import SynthesisError
+from qma_net.data.listing import NEGATIVE, read_listings
+from qma_net.errors import QMANetError
+from qma_net.files import write_text
 from qma_net.synth.synthesise import synthesise
 from qma_net.weights.reading import read_state
 
@@ -50,7 +50,7 @@ LINE = re.compile(
     r"Epoch: \[\d+\] +\[ *(\d+)/\d+\].* time: ([\d.]+)  data: ([\d.]+)(?:  max mem: (\d+))?"
 )
 FLOAT32 = {"Trufor"}  # its own script trains without AMP
-FIGURES = "images_per_second waiting_share peak_memory_mib losses nonfinite_losses".split()
+MEASURED = "images_per_second waiting_share peak_memory_mib losses nonfinite_losses".split()
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         try:
             results = measure_all(args, Path(folder))
-        except (ListingError, SynthesisError, WeightsError) as error:
+        except QMANetError as error:
             parser.exit(1, f"training: {error}\n")
     if args.out:
         write(Path(args.out), args, results)
@@ -97,7 +97,16 @@ def measure_all(args: argparse.Namespace, folder: Path) -> list[dict]:
     for model in args.models:
         for cudnn in args.cudnn:
             for batch in sorted(args.batches):
-                results.append(measure(args, model, cudnn, batch, pairs, weights, folder))
+                found = measure(
+                    args,
+                    model=model,
+                    cudnn=cudnn,
+                    batch=batch,
+                    pairs=pairs,
+                    weights=weights,
+                    folder=folder,
+                )
+                results.append(found)
                 print(row(results[-1]), flush=True)
                 if results[-1]["status"] == "out of memory":
                     break
@@ -105,8 +114,27 @@ def measure_all(args: argparse.Namespace, folder: Path) -> list[dict]:
     return results
 
 
-def measure(args, model: str, cudnn: str, batch: int, pairs, weights, folder: Path) -> dict:
-    """One process of BenCo's trainer: its figures, or why there are none."""
+def measure(
+    args: argparse.Namespace,
+    *,
+    model: str,
+    cudnn: str,
+    batch: int,
+    pairs: list[list[str]],
+    weights: dict[str, Path],
+    folder: Path,
+) -> dict:
+    """One process of BenCo's trainer: what was measured, or why nothing was.
+
+    Args:
+        args: the options of the command line.
+        model: its name in BenCo's registry.
+        cudnn: ``"on"``, ``"off"``, or ``"-"`` on a CPU.
+        batch: images per step.
+        pairs: images with their masks, repeated for as many steps as are run.
+        weights: files to start from, see :func:`write_weights`.
+        folder: for lists and TensorBoard files, and for BenCo's log without ``--out``.
+    """
     name = f"{model}-batch{batch}" + (f"-cudnn-{cudnn}" if cudnn != "-" else "")
     amp = model not in FLOAT32 if args.amp is None else args.amp
     listed = [pairs[i % len(pairs)] for i in range(args.steps * batch)]
@@ -125,7 +153,7 @@ def measure(args, model: str, cudnn: str, batch: int, pairs, weights, folder: Pa
     log = (logs / f"{name}.txt").read_text(errors="replace")
     half = amp and args.device == "cuda"  # BenCo's autocast is CUDA's
     result = {"model": model, "batch": batch, "precision": "fp16 AMP" if half else "float32"}
-    result |= {"cudnn": cudnn, "status": status(code, log)} | dict.fromkeys(FIGURES)
+    result |= {"cudnn": cudnn, "status": status(code, log)} | dict.fromkeys(MEASURED)
     if result["status"] == "ok":
         result |= steady(read_log(log), batch)
         result["peak_memory_mib"] = result["peak_memory_mib"] or round(resident / 1024)
@@ -222,7 +250,7 @@ def find_pairs(args: argparse.Namespace, folder: Path) -> list[list[str]]:
     """The training images with their masks, as BenCo lists them, shuffled."""
     if not args.data:
         photos = args.photos or Path(find_spec("skimage").origin).parent / "data"
-        synthesise(photos, folder / "set", args.images, image_size=args.image_size)
+        synthesise(photos, folder / "set", count=args.images, image_size=args.image_size)
     sets = read_listings(args.data or folder / "set/train.json")
     pairs = [(pair.image, pair.mask) for one in sets for pair in one.pairs]
     names = (pairs[i] for i in np.random.default_rng(0).permutation(len(pairs)))
@@ -239,6 +267,7 @@ def write_weights(noiseprint: str | None, folder: Path) -> dict[str, Path]:
 
 
 def random_noiseprint() -> dict[str, torch.Tensor]:
+    """A state in the layout that NoisePrint++ is published in: a DnCNN of 17 convolutions."""
     layers = [nn.Conv2d(3, 64, 3), nn.ReLU()]
     for _ in range(15):
         layers += [nn.Conv2d(64, 64, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
@@ -253,9 +282,10 @@ HEAD = (
 
 
 def row(result: dict) -> str:
+    """A line of the table under HEAD."""
     cells = [result[name] for name in ("model", "batch", "precision", "cudnn")]
     if result["status"] == "ok":
-        speed, waiting, memory, losses, wrong = (result[name] for name in FIGURES)
+        speed, waiting, memory, losses, wrong = (result[name] for name in MEASURED)
         cells += [f"{speed:.3g}", f"{waiting:.1%}", f"{memory:,}"]
         cells += [f"no ({wrong} of {losses} are not)" if wrong else f"yes ({losses})"]
     else:
@@ -276,14 +306,16 @@ def largest(results: list[dict]) -> list[str]:
 
 
 def write(out: Path, args: argparse.Namespace, results: list[dict]) -> None:
+    """Writes training.json and training.md."""
     on_gpu = args.device == "cuda"
     machine = torch.cuda.get_device_name() if on_gpu else f"CPU, {torch.get_num_threads()} threads"
     machine += f"; torch {torch.__version__}"
     report = {"machine": machine, "settings": vars(args), "results": results}
-    (out / "training.json").write_text(json.dumps(report, indent=1) + "\n")
+    write_text(out / "training.json", json.dumps(report, indent=1) + "\n")
     title = f"{machine}, {args.image_size}x{args.image_size}, {args.steps} steps"
     lines = [title + f", {args.workers} workers", "", *HEAD, *map(row, results)]
-    (out / "training.md").write_text("\n".join([*lines, "", *largest(results)]).strip() + "\n")
+    text = "\n".join([*lines, "", *largest(results)]).strip() + "\n"
+    write_text(out / "training.md", text)
 
 
 if __name__ == "__main__":

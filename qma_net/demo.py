@@ -14,16 +14,19 @@ import shutil
 import subprocess
 import sys
 from collections import defaultdict
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
+from PIL import Image
 from tqdm import tqdm
 
 from .evaluation.evaluate import evaluate
 from .evaluation.rows import read_rows
 from .evaluation.settings import Settings
-from .files import written_beside
+from .files import read_journal, write_text, written_beside
 from .synth.recipe import KINDS, Recipe
 from .synth.synthesise import synthesise
 from .weights.reading import read_checkpoint
@@ -73,8 +76,11 @@ ATTACKS = {
     "GaussNoise": "variance (BenCo's parameter)",
     "JpegCompression": "quality",
 }
+ATTACKED = 19  # test sets of test_robust.py: the clean one, and six levels of each attack
 
+# A line of BenCo's log: the epoch (none when testing), the batch and how many there are.
 PROGRESS = re.compile(r"(?:Epoch|Test[^:]*): \[(\d*)[^\]]*\]\s+\[\s*(\d+)/(\d+)\]")
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} [{elapsed} gone, {remaining} left]"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -95,11 +101,11 @@ def main(argv: list[str] | None = None) -> None:
         recipe=DEMO_RECIPE,
         workers=args.processes,
     )
-    lists = write_lists(data)
+    write_lists(data)
     checkpoint = train(out, data, args)
-    test(out, lists, checkpoint, args)
-    attack(out, lists["splice"], checkpoint, args)
-    report(out, data / "test_sets.json", checkpoint, args)
+    test(out, data, checkpoint, args)
+    attack(out, data, checkpoint, args)
+    report(out, data, checkpoint, args)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -131,8 +137,6 @@ def _require_same_settings(out: Path, args: argparse.Namespace) -> None:
 
 def packaged_photographs(folder: Path) -> Path:
     """Copies the photographs of scikit-image and scikit-learn to a folder, without a network."""
-    from importlib.util import find_spec
-
     folder.mkdir(parents=True, exist_ok=True)
     for place, names in PHOTOGRAPHS.items():
         package, _, inside = place.partition("/")
@@ -142,17 +146,16 @@ def packaged_photographs(folder: Path) -> Path:
     return folder
 
 
-def write_lists(data: Path) -> dict[str, Path]:
-    """One JSON list of BenCo's per kind of manipulation in the test set."""
-    lists = {}
-    for kind in KINDS:
+def write_lists(data: Path) -> None:
+    """``test_<kind>.json``, a list of BenCo's per kind of manipulation, and ``test_sets.json``."""
+    lists = {kind: str(data / f"test_{kind}.json") for kind in KINDS}
+    for kind, path in lists.items():
         pairs = [
             [str(image), str(data / "test/Gt" / f"{image.stem}.png")]
             for image in sorted((data / "test/Tp").glob(f"{kind}_*"))
         ]
-        lists[kind] = data / f"test_{kind}.json"
-        lists[kind].write_text(json.dumps(pairs, indent=1))
-    return lists
+        write_text(path, json.dumps(pairs, indent=1))
+    write_text(data / "test_sets.json", json.dumps(lists))
 
 
 def train(out: Path, data: Path, args: argparse.Namespace) -> Path:
@@ -169,55 +172,54 @@ def train(out: Path, data: Path, args: argparse.Namespace) -> Path:
         flags += ["--lr", args.lr, "--min_lr", 1e-6, "--warmup_epochs", 1, "--seed", args.seed]
         flags += ["--test_period", args.epochs, "--save_period", 1]
         flags += ["--resume", earlier[-1]] if earlier else []
-        run_benco("train", "training", folder, flags, args, units=args.epochs)
+        run_benco("train", folder, args, title="training", flags=flags, units=args.epochs)
     with written_beside(kept) as beside:
         torch.save({"model": read_checkpoint(finished)["model"]}, beside)
     return kept
 
 
-def test(out: Path, lists: dict[str, Path], checkpoint: Path, args: argparse.Namespace) -> None:
+def test(out: Path, data: Path, checkpoint: Path, args: argparse.Namespace) -> None:
     """Tests with BenCo's test.py, one test set per kind of manipulation."""
-    test_sets = out / "data" / "test_sets.json"
-    test_sets.write_text(json.dumps({kind: str(path) for kind, path in lists.items()}))
-    flags = ["--test_data_json", test_sets, "--checkpoint_path", checkpoint.parent]
-    run_once("test", "testing", out / "test", flags, args, units=len(lists))
+    flags = ["--test_data_json", data / "test_sets.json", "--checkpoint_path", checkpoint.parent]
+    run_once("test", out / "test", args, title="testing", flags=flags, units=len(KINDS))
 
 
-def attack(out: Path, splices: Path, checkpoint: Path, args: argparse.Namespace) -> None:
+def attack(out: Path, data: Path, checkpoint: Path, args: argparse.Namespace) -> None:
     """Runs BenCo's test_robust.py: its three attacks on the splices."""
-    flags = ["--test_data_path", splices, "--checkpoint_path", checkpoint]
-    run_once("test_robust", "attacks", out / "robust", flags, args, units=19)
+    flags = ["--test_data_path", data / "test_splice.json", "--checkpoint_path", checkpoint]
+    run_once("test_robust", out / "robust", args, title="attacks", flags=flags, units=ATTACKED)
 
 
-def run_once(script, title, folder: Path, flags, args, units) -> None:
-    """Runs a script into a folder that appears when it is complete, and not again."""
+def run_once(script: str, folder: Path, args, *, title: str, flags: list, units: int) -> None:
+    """:func:`run_benco` into a folder that appears when it is complete, and not again."""
     if folder.is_dir():
         return
     unfinished = folder.with_name(folder.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    run_benco(script, title, unfinished, flags, args, units)
+    run_benco(script, unfinished, args, title=title, flags=flags, units=units)
     unfinished.rename(folder)
 
 
-def run_benco(script, title, folder: Path, flags, args, units: int) -> None:
+def run_benco(script: str, folder: Path, args, *, title: str, flags: list, units: int) -> None:
     """Runs one of BenCo's scripts under torchrun with a progress bar; its output goes to a log.
 
     Args:
+        folder: for its results; the log ``<script>.log`` is beside it.
+        flags: what the script gets besides those that all scripts get here.
         units: how many epochs or test runs it makes, for the time left.
     """
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc_per_node", args.processes, "-m", "qma_net.launch", script, *SIZE_FLAGS]
     command += ["--image_size", args.image_size, "--if_resizing", "--num_workers", 1]
-    command += ["--test_batch_size", 8, "--no_pin_mem"]
-    command += ["--output_dir", folder, "--log_dir", folder, *flags]
-    command = [str(word) for word in command]
+    command += ["--test_batch_size", 8, "--no_pin_mem", "--output_dir", folder, "--log_dir", folder]
+    command = [str(word) for word in [*command, *flags]]
     log = folder.parent / f"{script}.log"
     print(f"{title}: BenCo's {script}.py, log in {log}", flush=True)
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with (
         open(log, "a", buffering=1) as file,
-        tqdm(total=units, desc=title, bar_format=_BAR) as bar,
+        tqdm(total=units, desc=title, bar_format=BAR) as bar,
         subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
         ) as process,
@@ -225,8 +227,7 @@ def run_benco(script, title, folder: Path, flags, args, units: int) -> None:
         started = 0
         for line in process.stdout:
             file.write(line)
-            step = PROGRESS.search(line)
-            if not step:
+            if not (step := PROGRESS.search(line)):
                 continue
             epoch, done, steps = step.groups()
             if script == "train" and "Epoch" in line:
@@ -240,21 +241,18 @@ def run_benco(script, title, folder: Path, flags, args, units: int) -> None:
         sys.exit(f"demo: {script}.py ended with {process.returncode}; the end of {log}:\n{tail}")
 
 
-_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} [{elapsed} gone, {remaining} left]"
-
-
-def report(out: Path, test_sets: Path, checkpoint: Path, args: argparse.Namespace) -> None:
+def report(out: Path, data: Path, checkpoint: Path, args: argparse.Namespace) -> None:
     """Writes results.csv, results.md, grid.png and robustness.png, and prints the table."""
-    exact = out / "evaluation"
-    settings = Settings("resize", args.image_size, batch_size=8)
-    evaluate([checkpoint], [test_sets], exact, settings=settings, workers=0, save_masks="npy")
+    exact, sets = out / "evaluation", [data / "test_sets.json"]
+    settings = Settings(fit="resize", image_size=args.image_size, batch_size=8)
+    evaluate([checkpoint], sets, exact, settings=settings, workers=0, save_masks="npy")
     rows = results(exact)
     with open(out / "results.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, RESULT_COLUMNS, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
     table = results_table(rows, benco_means(out / "test"))
-    (out / "results.md").write_text(table)
+    write_text(out / "results.md", table)
     _draw_grid(rows, out / "grid.png")
     _draw_robustness(robustness(out / "robust"), out / "robustness.png")
     print(f"\n{table}\n{out}: results.md, results.csv, grid.png, robustness.png, checkpoint/")
@@ -267,42 +265,33 @@ def results(exact: Path) -> list[dict]:
         masks = sorted((exact / f"{kind}_masks").iterdir())
         for row, mask in zip(read_rows(exact / f"{kind}.csv"), masks, strict=True):
             area = float(read_truth(row).mean())
-            everything = {"kind": kind, "f1_everything": 2 * area / (1 + area), "mask": mask}
-            rows.append({**row, **everything})
+            rows.append(row | {"kind": kind, "f1_everything": 2 * area / (1 + area), "mask": mask})
     return rows
 
 
 def read_truth(row: dict) -> np.ndarray:
     """Bool ``(H, W)``, True on manipulated pixels."""
-    from PIL import Image
-
     image = Path(row["path"])
     return np.asarray(Image.open(image.parents[1] / "Gt" / f"{image.stem}.png")) > 127
 
 
 def benco_means(folder: Path) -> dict[str, float]:
     """BenCo's own means: test.py writes all sets, unnamed, to the last one's log, in order."""
-    kinds = list(KINDS)
-    lines = (folder / kinds[-1] / "log.txt").read_text().splitlines()
-    return {
-        kind: json.loads(line)["test_pixel-level F1"]
-        for kind, line in zip(kinds, lines, strict=True)
-    }
+    means = read_journal(folder / list(KINDS)[-1] / "log.txt")
+    return {kind: row["test_pixel-level F1"] for kind, row in zip(KINDS, means, strict=True)}
 
 
 def results_table(rows: list[dict], benco: dict[str, float]) -> str:
     """Markdown: per kind of manipulation, the mean F1 beside that of marking everything."""
-    by_kind = defaultdict(list)
-    for row in rows:
-        by_kind[row["kind"]].append((row["f1"], row["f1_everything"]))
     lines = [
         "| manipulation | images | pixel F1 | marking everything | ratio | BenCo's test.py |",
         "|---|---|---|---|---|---|",
     ]
     for kind in KINDS:
-        f1, everything = np.mean(by_kind[kind], axis=0)
+        scores = [(row["f1"], row["f1_everything"]) for row in rows if row["kind"] == kind]
+        f1, everything = np.mean(scores, axis=0)
         lines.append(
-            f"| {kind} | {len(by_kind[kind])} | {f1:.3f} | {everything:.3f} | "
+            f"| {kind} | {len(scores)} | {f1:.3f} | {everything:.3f} | "
             f"{f1 / everything:.1f} | {benco[kind]:.3f} |"
         )
     return "\n".join(lines) + "\n"
@@ -312,22 +301,20 @@ def robustness(folder: Path) -> dict[str, list[tuple[float, float]]]:
     """F1 per attack and level from the logs of test_robust.py; ``None`` is the clean set."""
     curves = defaultdict(list)
     for log in sorted(folder.glob("*/log.txt")):
-        result = json.loads(log.read_text().splitlines()[-1])
+        result = read_journal(log)[-1]
         attack = log.parent.name.split("(")[0]
         curves[attack].append((result["epoch"], result["test_pixel-level F1"]))
     return {attack: sorted(points) for attack, points in curves.items()}
 
 
 def _draw_grid(rows: list[dict], path: Path, per_kind: int = 5) -> None:
-    from matplotlib.figure import Figure
-    from PIL import Image
-
+    """Image, truth and prediction of some test images, spread evenly over each kind."""
     chosen = []
     for kind in KINDS:
         of_kind = [row for row in rows if row["kind"] == kind]
         chosen += [of_kind[i] for i in np.linspace(0, len(of_kind) - 1, per_kind).astype(int)]
-    figure = Figure(figsize=(1.5 * len(chosen), 4.6), layout="constrained")
-    axes = figure.subplots(3, len(chosen))
+    canvas = Figure(figsize=(1.5 * len(chosen), 4.6), layout="constrained")
+    axes = canvas.subplots(3, len(chosen))
     for column, row in enumerate(chosen):
         axes[0, column].imshow(Image.open(row["path"]))
         axes[1, column].imshow(read_truth(row), cmap="gray", vmin=0, vmax=1)
@@ -337,17 +324,15 @@ def _draw_grid(rows: list[dict], path: Path, per_kind: int = 5) -> None:
     for axis, name in zip(axes[:, 0], ("image", "truth", "prediction"), strict=True):
         axis.set_ylabel(name)
     for axis in axes.flat:
-        axis.set_xticks([])
-        axis.set_yticks([])
-    figure.savefig(path, dpi=110)
+        axis.set(xticks=[], yticks=[])
+    canvas.savefig(path, dpi=110)
 
 
-def _draw_robustness(curves: dict, path: Path) -> None:
-    from matplotlib.figure import Figure
-
+def _draw_robustness(curves: dict[str, list[tuple[float, float]]], path: Path) -> None:
+    """F1 over the level, a panel per attack, beside that of the clean set."""
     clean = curves["None"][0][1]
-    figure = Figure(figsize=(10, 3.2), layout="constrained")
-    axes = figure.subplots(1, len(ATTACKS), sharey=True)
+    canvas = Figure(figsize=(10, 3.2), layout="constrained")
+    axes = canvas.subplots(1, len(ATTACKS), sharey=True)
     for axis, (attack, parameter) in zip(axes, ATTACKS.items(), strict=True):
         levels, scores = zip(*curves[attack], strict=True)
         axis.plot(levels, scores, marker="o")
@@ -357,7 +342,7 @@ def _draw_robustness(curves: dict, path: Path) -> None:
             axis.invert_xaxis()
     axes[0].set_ylabel("pixel F1 on splices")
     axes[0].legend()
-    figure.savefig(path, dpi=110)
+    canvas.savefig(path, dpi=110)
 
 
 if __name__ == "__main__":

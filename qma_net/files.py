@@ -52,7 +52,7 @@ def copy_file(source: str | os.PathLike, target: str | os.PathLike) -> None:
 def read_journal(path: str | os.PathLike) -> list:
     """The rows of a journal, none where there is no file; a line torn by a kill is passed over."""
     path, rows = Path(path), []
-    for line in path.read_text().split("\n") if path.is_file() else ():
+    for line in path.read_text(errors="replace").split("\n") if path.is_file() else ():
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:

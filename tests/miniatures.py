@@ -390,9 +390,10 @@ def coverage(root: Path) -> tuple[dict, dict]:
 
 
 def nist16(root: Path) -> tuple[dict, dict]:
-    """Black masks paired by a table, each of two images; one image absent."""
+    """Black masks and types by a table, each mask of two images; one image absent."""
     top = root / "NC2016_Test0613"
-    rows = [["TaskID", "ProbeFileName", "ProbeMaskFileName", "IsTarget"]]
+    manipulations = [f"IsManipulationType{name}" for name in ("Removal", "Splice", "CopyClone")]
+    rows = [["TaskID", "ProbeFileName", "ProbeMaskFileName", "IsTarget", *manipulations]]
     truth = {}
     for seed, stem in enumerate(("NC2016_5310", "NC2016_1504")):
         mask = f"reference/manipulation/mask/{9 - seed}_mask.png"
@@ -403,12 +404,13 @@ def nist16(root: Path) -> tuple[dict, dict]:
         save_image(top / mask, inverted)
         for post in ("", "b"):
             save_photograph(top / f"probe/{stem}{post}.jpg", seed + 3 * len(post))
-            rows.append(["manipulation", f'"probe/{stem}{post}.jpg"', mask, "Y"])
+            flags = ("N", "Y", "N") if seed == 0 else ("Y", "N", "N")
+            rows.append(["manipulation", f'"probe/{stem}{post}.jpg"', mask, "Y", *flags])
             truth[f"Tp/{stem}{post}.jpg"] = expected
     save_photograph(top / "probe/NC2016_0001.jpg", 7)
     rows.append(rows[-1])
-    rows.append(["manipulation", "probe/NC2016_0001.jpg", "", "N"])
-    rows.append(["manipulation", "probe/NC2016_0002.jpg", mask, "Y", "one field too many"])
+    rows.append(["manipulation", "probe/NC2016_0001.jpg", "", "N", "N", "N", "N"])
+    rows.append(["manipulation", "probe/NC2016_0002.jpg", mask, "Y", *"NNY", "one field too many"])
     table = top / "reference/manipulation/NC2016-manipulation-ref.csv"
     table.write_text("\n".join("|".join(row) for row in rows))
     (top / "reference/splice").mkdir()

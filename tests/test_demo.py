@@ -20,8 +20,9 @@ def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("demo") / "run"
     run_benco = demo.run_benco
 
-    def interrupted(script, title, folder, flags, args, units):
-        run_benco(script, title, folder, [*flags, "--epochs", 1], args, units)
+    def interrupted(script, folder, args, *, title, flags, units):
+        flags = [*flags, "--epochs", 1]
+        run_benco(script, folder, args, title=title, flags=flags, units=units)
         raise KeyboardInterrupt
 
     demo.run_benco = interrupted
@@ -70,7 +71,7 @@ def test_robustness_has_every_level(finished):
 
 
 def test_a_second_run_reuses_what_is_there(finished, monkeypatch):
-    monkeypatch.setattr(demo, "run_benco", lambda *args: pytest.fail("ran a script again"))
+    monkeypatch.setattr(demo, "run_benco", lambda *args, **how: pytest.fail("ran a script again"))
     before = (finished / "results.csv").read_bytes()
     demo.main([*SMALL, "--out", str(finished)])
     assert (finished / "results.csv").read_bytes() == before
@@ -84,7 +85,9 @@ def test_another_seed_does_not_mix_with_a_run(finished):
 def test_a_failing_script_shows_the_end_of_its_log(tmp_path):
     args = demo._parser().parse_args(SMALL)
     with pytest.raises(SystemExit, match=r"train.py ended with 1; the end of .*train.log"):
-        demo.run_benco("train", "training", tmp_path / "x", ["--nonsense"], args, 1)
+        demo.run_benco(
+            "train", tmp_path / "x", args, title="training", flags=["--nonsense"], units=1
+        )
 
 
 def test_packaged_photographs_are_there_and_real(tmp_path):

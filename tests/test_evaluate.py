@@ -12,26 +12,15 @@ import torch
 from sklearn.metrics import f1_score, jaccard_score, roc_auc_score
 
 from conftest import photograph
+from miniatures import set_rows, write_set
 from qma_net.evaluation import evaluate as ev
 from qma_net.evaluation import robust as rb
+from qma_net.evaluation.attacks import read_attacks
 from qma_net.evaluation.evaluate import evaluate
 from qma_net.evaluation.rows import read_rows
 from qma_net.evaluation.settings import EvaluationError, Settings
 
 SMALL = Settings("resize", 64, 2)
-
-
-def write_set(folder, count=7, size=(72, 64)):
-    """``count`` tampered pictures in Tp/ and Gt/, the first with the largest region."""
-    for part in ("Tp", "Gt"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    for i in range(count):
-        image, mask = photograph(*size, i), np.zeros(size, np.uint8)
-        mask[20 : 60 - 5 * i, 10:50] = 255
-        image[mask > 0] = photograph(*size, 50 + i)[mask > 0]
-        cv2.imwrite(str(folder / f"Tp/{i}.png"), image)
-        cv2.imwrite(str(folder / f"Gt/{i}.png"), mask)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +30,7 @@ def work(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("evaluate")
     write_set(folder / "set")
-    rows = [[str(folder / f"set/Tp/{i}.png"), str(folder / f"set/Gt/{i}.png")] for i in range(7)]
+    rows = set_rows(folder / "set", 7)
     for i in range(3):
         path = folder / f"authentic{i}.png"
         cv2.imwrite(str(path), photograph(80, 70, 90 + i))
@@ -82,7 +71,7 @@ def alone(work):
         [work / "checkpoint-0.pth"],
         [work / "sets.json"],
         work / "alone",
-        SMALL,
+        settings=SMALL,
         workers=0,
         save_masks="npy",
     )
@@ -94,7 +83,7 @@ def masks_of(folder):
 
 
 def test_two_processes_give_what_one_gives(work, alone):
-    """Acceptance 1, first half: 10 images, batches of 2, 2 processes: 3 batches and 2."""
+    """10 images in batches of 2: 3 batches for one process and 2 for the other."""
     flags = ["--checkpoint", work / "checkpoint-0.pth", "--test-sets", work / "sets.json"]
     flags += ["--out", work / "both", "--image-size", 64, "--batch-size", 2, "--device", "cpu"]
     run("evaluate", *flags, "--save-masks", "--workers", 0, processes=2)
@@ -110,7 +99,7 @@ def test_two_processes_give_what_one_gives(work, alone):
 
 
 def test_every_figure_follows_from_the_masks(work, alone):
-    """Acceptance 1, second half: scikit-learn on the saved masks and BenCo's own truth."""
+    """scikit-learn on the saved masks and BenCo's own truth says the same."""
     from IMDLBenCo.datasets import JsonDataset
 
     truths = JsonDataset(str(work / "mixed.json"), is_resizing=True, output_size=(64, 64))
@@ -153,10 +142,10 @@ def test_every_figure_follows_from_the_masks(work, alone):
 def test_a_finished_set_is_kept_and_another_is_refused(work, alone, capsys):
     before = (alone / "Mixed.json").read_bytes()
     where = [work / "checkpoint-0.pth"], [work / "sets.json"], alone
-    evaluate(*where, SMALL, workers=0)
+    evaluate(*where, settings=SMALL, workers=0)
     assert "is there already" in capsys.readouterr().out
     with pytest.raises(EvaluationError, match=r"of another evaluation \(image_size 64"):
-        evaluate(*where, Settings("resize", 96, 2), workers=0)
+        evaluate(*where, settings=Settings("resize", 96, 2), workers=0)
     assert (alone / "Mixed.json").read_bytes() == before
 
 
@@ -201,16 +190,17 @@ def test_a_stopped_run_continues(work, registered, tmp_path, monkeypatch):
 
     real, stop = ev.judge, True
     monkeypatch.setattr(ev, "judge", judge)
-    where = [registered], [work / "sets.json"], tmp_path / "stopped", SMALL, "Answer"
+    where = [registered], [work / "sets.json"]
+    how = {"settings": SMALL, "model": "Answer", "workers": 0}
     with pytest.raises(KeyboardInterrupt):
-        evaluate(*where, workers=0)
+        evaluate(*where, tmp_path / "stopped", **how)
     assert not (tmp_path / "stopped/Mixed.json").exists()
     rows = tmp_path / "stopped/.Mixed.unfinished/0.jsonl"
     rows.write_text(rows.read_text() + '\n{"index": 9, "na')  # the line it was killed on
     stop = False
-    evaluate(*where, workers=0)
+    evaluate(*where, tmp_path / "stopped", **how)
     assert seen == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
-    evaluate(where[0], where[1], tmp_path / "whole", *where[3:], workers=0)
+    evaluate(*where, tmp_path / "whole", **how)
     files = [(tmp_path / f"{run}/Mixed.csv").read_bytes() for run in ("stopped", "whole")]
     assert files[0] == files[1]
     assert sorted(p.name for p in (tmp_path / "stopped").iterdir()) == ["Mixed.csv", "Mixed.json"]
@@ -227,12 +217,12 @@ EXPECTED = {
 
 @pytest.mark.parametrize("how", EXPECTED)
 def test_answers_worked_out_by_hand(work, registered, tmp_path, how):
-    """Acceptance 3, with another model of the registry and its own flag."""
+    """Another model of the registry, with a flag of its own."""
     evaluate(
         [registered],
         [work / "sets.json"],
         tmp_path / how,
-        SMALL,
+        settings=SMALL,
         model="Answer",
         model_flags=["--how", how],
         workers=0,
@@ -264,28 +254,26 @@ def areas_of(work):
 
 def test_padding_counts_the_photograph_only(work, registered, tmp_path):
     """BenCo's IoU and AUC of a constant map depend on the padding; ours do not."""
-    settings = Settings("pad", 96, 3)
     where = [registered], [work / "set"]
-    flags = ["--how", "constant"]
-    evaluate(*where, tmp_path / "out", settings, "Answer", flags, workers=0, save_masks="npy")
+    how = {"model": "Answer", "model_flags": ["--how", "constant"], "workers": 0}
+    padded = Settings("pad", 96, 3)
+    evaluate(*where, tmp_path / "out", settings=padded, save_masks="npy", **how)
     rows = read_rows(tmp_path / "out/set.csv")
     areas = [(cv2.imread(str(work / f"set/Gt/{i}.png"), 0) > 127).mean() for i in range(7)]
     assert [row["iou"] for row in rows] == pytest.approx(areas)
     assert np.load(tmp_path / "out/set_masks/000000_0.npy").shape == (72, 64)
     with pytest.raises(EvaluationError, match="larger than the padded 64x64"):
-        evaluate(*where, tmp_path / "crop", Settings("pad", 64, 3), "Answer", flags, workers=0)
+        evaluate(*where, tmp_path / "crop", settings=Settings("pad", 64, 3), **how)
 
 
 def test_native_takes_every_image_at_its_own_size(work, registered, tmp_path):
-    flags = ["--how", "perfect"]
-    native = Settings("native")
     evaluate(
         [registered],
         [work / "sets.json"],
         tmp_path,
-        native,
-        "Answer",
-        flags,
+        settings=Settings("native"),
+        model="Answer",
+        model_flags=["--how", "perfect"],
         workers=0,
         save_masks="png",
     )
@@ -300,7 +288,8 @@ def test_native_takes_every_image_at_its_own_size(work, registered, tmp_path):
 def test_two_checkpoints_are_compared_image_by_image(work, registered, tmp_path):
     again = tmp_path / "other.pth"
     again.write_bytes(registered.read_bytes())
-    evaluate([registered, again], [work / "set"], tmp_path / "out", SMALL, "Answer", workers=0)
+    how = {"settings": SMALL, "model": "Answer", "workers": 0}
+    evaluate([registered, again], [work / "set"], tmp_path / "out", **how)
     assert (tmp_path / "out/answer/set.json").is_file()
     got = json.loads((tmp_path / "out/comparison.json").read_text())["set"]["other - answer"]
     assert got["pixel_f1"] == {"difference": 0, "interval": [0, 0], "p_value": 1, "n": 7}
@@ -310,14 +299,14 @@ def test_bad_input_is_one_clear_line_and_finished_sets_are_kept(work, registered
     write_set(tmp_path / "bad", 2)
     cv2.imwrite(str(tmp_path / "bad/Gt/1.png"), np.zeros((9, 9), np.uint8))
     (tmp_path / "none.json").write_text("[]")
-    good = {"model": "Answer", "workers": 0}
+    good = {"settings": SMALL, "model": "Answer", "workers": 0}
 
     def refused(match, checkpoints=(registered,), sets=(work / "set",), error=ValueError, **more):
         with pytest.raises(error, match=match) as raised:
-            evaluate(checkpoints, sets, tmp_path / "out", SMALL, **{**good, **more})
+            evaluate(checkpoints, sets, tmp_path / "out", **{**good, **more})
         assert "\n" not in str(raised.value)
 
-    evaluate([registered], [work / "set"], tmp_path / "out", SMALL, **good)
+    evaluate([registered], [work / "set"], tmp_path / "out", **good)
     kept = (tmp_path / "out/set.json").read_bytes()
     refused("there is none", sets=[tmp_path / "absent"])
     refused("1.png .size-mismatch.", sets=[work / "set", tmp_path / "bad"])
@@ -334,7 +323,7 @@ def test_bad_input_is_one_clear_line_and_finished_sets_are_kept(work, registered
 def test_the_paper_s_sweep_repeats_to_the_byte_and_continues(
     work, registered, tmp_path, monkeypatch
 ):
-    """Acceptance 4: 18 settings, once through, once killed in the middle and continued."""
+    """18 settings, once through, once killed in the middle and continued."""
     flags = {"workers": 0, "settings": Settings("resize", 64, 4), "model": "Answer"}
     flags["model_flags"] = ["--how", "bright"]
     where = [registered], [work / "set"]
@@ -342,10 +331,10 @@ def test_the_paper_s_sweep_repeats_to_the_byte_and_continues(
 
     real, count = rb.evaluate_set, iter(range(100))
 
-    def killed(*args):
+    def killed(*args, **options):
         if next(count) == 9:
             raise KeyboardInterrupt
-        return real(*args)
+        return real(*args, **options)
 
     monkeypatch.setattr(rb, "evaluate_set", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -373,7 +362,7 @@ def test_the_paper_s_sweep_repeats_to_the_byte_and_continues(
 def test_attacks_are_what_their_names_say(work):
     """Noise of deviation 19 and of variance 19, before resizing; JPEG of exactly that quality."""
     grey = np.full((400, 400, 3), 128, np.uint8)
-    attacks = rb.read_attacks(names=["gaussian-noise", "gaussian-noise-variance", "jpeg"])
+    attacks = read_attacks(names=["gaussian-noise", "gaussian-noise-variance", "jpeg"])
     found = {(attack.name, attack.level): attack for attack in attacks}
     for name, deviation in (("gaussian-noise", 19), ("gaussian-noise-variance", 19**0.5)):
         attack = found[name, 19]
@@ -393,13 +382,17 @@ def test_attacks_are_what_their_names_say(work):
 def test_another_attack_is_another_line(tmp_path):
     line = "- {name: median, paper: true, transform: MedianBlur, unit: pixels, levels: [5], "
     (tmp_path / "a.yaml").write_text(line + "arguments: {blur_limit: [LEVEL, LEVEL]}}\n")
-    (attack,) = rb.read_attacks(tmp_path / "a.yaml")
+    (attack,) = read_attacks(tmp_path / "a.yaml")
+    assert attack.transform is attack.transform
     assert attack.transform(image=photograph(40, 40))["image"].shape == (40, 40, 3)
     with pytest.raises(EvaluationError, match="got attack 'fog', expected one of median"):
-        rb.read_attacks(tmp_path / "a.yaml", ["fog"])
+        read_attacks(tmp_path / "a.yaml", ["fog"])
     (tmp_path / "b.yaml").write_text(line.replace("MedianBlur", "Nothing") + "arguments: {}}\n")
     with pytest.raises(EvaluationError, match="expected a transform of albumentations"):
-        rb.read_attacks(tmp_path / "b.yaml")
+        read_attacks(tmp_path / "b.yaml")
+    (tmp_path / "c.yaml").write_text(line + "arguments: {blur: LEVEL}}\n")
+    with pytest.raises(EvaluationError, match=r"got attack median \{'blur': 5\}, expected"):
+        read_attacks(tmp_path / "c.yaml")
 
 
 def test_unknown_flags_are_refused(work, tmp_path, capsys):
@@ -408,7 +401,7 @@ def test_unknown_flags_are_refused(work, tmp_path, capsys):
             [work / "checkpoint-0.pth"],
             [work / "set"],
             tmp_path,
-            SMALL,
+            settings=SMALL,
             model_flags=["--nonsense", "1"],
         )
     assert "unrecognized arguments: --nonsense 1" in capsys.readouterr().err

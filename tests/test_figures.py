@@ -11,25 +11,21 @@ from PIL import Image
 from torch import nn
 
 from conftest import TINY, photograph
-from qma_net import build
+from miniatures import set_rows, write_result, write_set
+from qma_net.data.listing import read_listings
 from qma_net.evaluation.evaluate import evaluate
+from qma_net.evaluation.images import BenCoImages
 from qma_net.evaluation.rows import read_rows
 from qma_net.evaluation.settings import Settings
+from qma_net.modeling import config
 from qma_net.modeling.qma_net import QMANetOutput
 from qma_net.report.figures import draw as figures
-from qma_net.report.figures.cams import (
-    grad_cams,
-    mean_logit,
-    model_input,
-    predicted_region,
-    prediction,
-)
+from qma_net.report.figures.answers import load, model_input, prediction
+from qma_net.report.figures.cams import cam_panels, grad_cams, mean_logit, predicted_region
 from qma_net.report.figures.draw import draw_all
 from qma_net.report.figures.examples import Example, NotDrawn, examples
 from qma_net.report.figures.panels import Panel, grid
-from qma_net.report.results import collect
-from test_evaluate import write_set
-from test_report import write_result
+from qma_net.report.results import Run, collect
 
 SIDE = 64
 
@@ -40,7 +36,7 @@ def tiny_size_for_all():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(build.SIZES, "tiny", TINY)
+        patch.setitem(config.SIZES, "tiny", TINY)
         yield
     torch.set_num_threads(threads)
 
@@ -54,7 +50,7 @@ def work(tmp_path_factory, tiny_size_for_all):
     folder = tmp_path_factory.mktemp("figures")
     write_set(folder / "CASIAv1", 4)
     write_set(folder / "own", 3, (48, 80))
-    rows = [[str(folder / f"own/Tp/{i}.png"), str(folder / f"own/Gt/{i}.png")] for i in range(3)]
+    rows = set_rows(folder / "own", 3)
     authentic = folder / "authentic.png"
     cv2.imwrite(str(authentic), photograph(64, 64, 9))
     (folder / "own.json").write_text(json.dumps([[str(authentic), "Negative"], *rows]))
@@ -67,7 +63,8 @@ def work(tmp_path_factory, tiny_size_for_all):
         sets = [folder / "CASIAv1", folder / "own.json"]
         masks = "npy" if name == "ours" else ""
         settings = Settings("resize", SIDE, 2)
-        evaluate([checkpoint], sets, folder / "out" / name, settings, workers=0, save_masks=masks)
+        out = folder / "out" / name
+        evaluate([checkpoint], sets, out, settings=settings, workers=0, save_masks=masks)
     content = json.loads((folder / "out/ours/CASIAv1.json").read_text())
     (folder / "out/robust").mkdir()
     for level in (100, 50):
@@ -140,7 +137,7 @@ def test_figure_4_draws_levels_from_weak_to_strong(found, pictures):
     assert list(curve.get_ydata()) == [0.5, 0.25]
     assert clean.get_linestyle() == "--"
     ours = next(run for run in found.runs if run.attacked)
-    assert clean.get_ydata()[0] == ours.clean["CASIAv1"].figures["pixel_f1"]
+    assert clean.get_ydata()[0] == ours.clean["CASIAv1"].summary["pixel_f1"]
     assert axes.get_title() == "CASIAv1"
     assert "jpeg" in axes.get_ylabel()
     assert canvas.legends[0].get_texts()[0].get_text().startswith("QMA-Net (tiny")
@@ -177,11 +174,8 @@ def test_photographs_are_taken_at_even_steps_of_their_rank(work, found):
 
 @pytest.mark.parametrize("fit", ["resize", "pad", "native"])
 def test_the_model_sees_what_evaluation_showed_it(work, fit):
-    from qma_net.data.listing import read_listings
-    from qma_net.evaluation.images import TestImages
-
     (listing,) = read_listings(work / "own.json")
-    images = TestImages(listing, Settings(fit, 96, 1))
+    images = BenCoImages(listing, Settings(fit, 96, 1))
     pixels = Example("own", listing.pairs[2].image, listing.pairs[2].mask).pixels
     seen = model_input(pixels, {"fit": fit, "image_size": 96}, torch.device("cpu"))
     torch.testing.assert_close(seen[0], images[2]["image"], atol=1e-5, rtol=0)
@@ -193,7 +187,7 @@ def test_a_saved_mask_is_what_the_checkpoint_says(work, found):
     def never():
         raise AssertionError("the mask was saved")
 
-    model = figures.load(ours)
+    model = load(ours)
     for example in examples(ours, 4, []):
         saved = prediction(ours, example, never)
         seen = model_input(example.pixels, ours.header, torch.device("cpu"))
@@ -237,10 +231,19 @@ def test_grad_cam_of_a_toy_is_what_the_hand_computes():
     assert all(parameter.grad is None for parameter in toy.parameters())
 
 
-def test_a_map_without_a_positive_part_is_zero_and_said():
-    toy = Toy(((-1.0, -1.0), (-1.0, -1.0)))
-    maps, _ = grad_cams(toy, torch.rand(1, 3, 4, 4), [toy.first, toy.second])
+def test_a_map_without_a_positive_part_is_zero_and_said(tmp_path):
+    negative, mixed = Toy(((-1.0, -1.0), (-1.0, -1.0))), Toy(((2.0, 2.0), (-1.0, -1.0)))
+    maps, _ = grad_cams(negative, torch.rand(1, 3, 4, 4), [negative.first, negative.second])
     assert not maps.any()
+    bright = np.full((40, 40, 3), 200, np.uint8)  # positive also to the model
+    bright[:20] = 250
+    cv2.imwrite(str(tmp_path / "bright.png"), bright)
+    example = Example("own", tmp_path / "bright.png", tmp_path / "absent.png")
+    run = Run({"model": "QMANet", "model_flags": {}, "fit": "native", "image_size": 40})
+    for toy, words in ((negative, ["nothing positive"] * 2), (mixed, ["", "nothing positive"])):
+        panels, predicted = cam_panels(run, toy, example, [toy.first, toy.second])
+        assert [panel.below for panel in panels] == words
+        assert predicted.below == ("none above 0.5" if toy is negative else "")
 
 
 def test_several_layers_in_one_pass_are_what_each_is_alone(build_tiny):

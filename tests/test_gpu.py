@@ -6,7 +6,7 @@ import torch
 
 from qma_net.modeling.losses import mask_and_edge_losses
 from qma_net.modeling.noise import NoisePrint
-from qma_net.weights import checkpoint as weights
+from qma_net.weights.sources import load_noiseprint
 
 pytestmark = pytest.mark.gpu
 
@@ -35,7 +35,7 @@ def test_noiseprint_is_float32_under_tf32_and_autocast(tf32_everywhere, shared, 
     reference = np.load(shared("noiseprintpp/reference.npz"))
     image = torch.from_numpy(reference["image"]).permute(2, 0, 1)[None].cuda() / 256
     noiseprint = NoisePrint().cuda()
-    weights.load_noiseprint(noiseprint, shared("noiseprintpp/noiseprint++.th"))
+    load_noiseprint(noiseprint, shared("noiseprintpp/noiseprint++.th"))
     with (
         torch.backends.cudnn.flags(enabled=cudnn),
         torch.autocast("cuda", half, enabled=half is not None),

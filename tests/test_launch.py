@@ -197,10 +197,9 @@ def test_benco_init_and_one_import_line(work, tmp_path):
     assert count == 1
     script.write_text(changed)
     # train.py needs CUDA, or our redirection in front of it
-    on_cpu = (
-        "import runpy, sys; from qma_net.cpu import redirect_cuda_to_cpu as redirect; redirect()"
-    )
-    on_cpu += "; sys.argv.pop(0); runpy.run_path('train.py', run_name='__main__')"
+    on_cpu = "from qma_net.launch.cuda_to_cpu import redirect_cuda_to_cpu as redirect; redirect()"
+    on_cpu += "; import runpy, sys; sys.argv.pop(0)"
+    on_cpu += "; runpy.run_path('train.py', run_name='__main__')"
     flags = [*MODEL, *SIZE, "--data_path", work / "set", "--test_data_path", work / "set"]
     flags += ["--epochs", 1, "--batch_size", 2, "--accum_iter", 1, "--lr", 1e-4]
     start([on_cpu, "train.py", *flags, "--device", "cpu"], tmp_path, 1, launcher=("-c",), env=ALONE)

@@ -1,4 +1,4 @@
-"""Figures worked out by hand, and against scikit-learn and BenCo where those are right."""
+"""Metrics worked out by hand, and against scikit-learn and BenCo where those are right."""
 
 import numpy as np
 import pytest

@@ -1,3 +1,5 @@
+"""benchmarks.peers: its numbers, and one tiny run to its tables and picture."""
+
 import json
 
 import pytest
@@ -5,8 +7,9 @@ import torch
 
 pytest.importorskip("IMDLBenCo.model_zoo", reason="BenCo's models are not installed")
 
-from benchmarks import peers
-from qma_net import build
+from benchmarks.peers import measure, tables
+from benchmarks.peers.__main__ import main
+from qma_net.modeling import config
 
 
 @pytest.fixture
@@ -19,14 +22,14 @@ def one_thread():
 
 
 def test_quartiles_lie_between_the_values():
-    assert peers.quartiles([4.0, 1.0, 3.0, 2.0]) == (1.75, 2.5, 3.25)  # 1 + 3/4, 2 + 1/2, 3 + 1/4
+    assert tables.quartiles([4.0, 1.0, 3.0, 2.0]) == (1.75, 2.5, 3.25)  # 1 + 3/4, 2 + 1/2, 3 + 1/4
 
 
 def test_a_ratio_is_the_median_of_the_rounds_ratios():
     # A machine twice as slow in its second round: 1/2, 2/4, 9/3; the medians' ratio is 2/3.
     results = {"seconds": {"a": [1, 2, 9], "b": [2, 4, 3]}}
-    assert peers.ratio(results, "a", "b") == 0.5
-    assert peers.ratio(results, "a", "c") is None
+    assert tables.ratio(results, "a", "b") == 0.5
+    assert tables.ratio(results, "a", "c") is None
 
 
 def test_a_share_is_of_the_fastest_kernel_in_the_precision_of_the_row():
@@ -34,7 +37,7 @@ def test_a_share_is_of_the_fastest_kernel_in_the_precision_of_the_row():
         "machine": {"bfloat16": True},
         "shown": 8,
         "flops": {"QMA-Net b3": 30.0},
-        "kernels": dict.fromkeys(["matmul", "bf16 matmul", *peers.WHOLE], 10),
+        "kernels": dict.fromkeys(["matmul", "bf16 matmul", *measure.WHOLE], 10),
         "seconds": {
             "QMA-Net b3, forward 8": [6.0],  # 5 FLOP/s
             "QMA-Net b3 mixed, forward 8": [3.0],  # 10 FLOP/s
@@ -43,20 +46,21 @@ def test_a_share_is_of_the_fastest_kernel_in_the_precision_of_the_row():
             "bf16 matmul": [0.5],  # 20 FLOP/s
         },
     }
-    assert peers.share(results, "QMA-Net b3", peers.WHOLE) == pytest.approx(0.5)
-    assert peers.share(results, "QMA-Net b3 mixed", peers.MATMUL) == pytest.approx(0.5)
-    assert peers.share(results, "QMA-Net b3", peers.MATMUL) is None
+    assert tables.share(results, "QMA-Net b3", measure.WHOLE) == pytest.approx(0.5)
+    assert tables.share(results, "QMA-Net b3 mixed", measure.MATMUL) == pytest.approx(0.5)
+    assert tables.share(results, "QMA-Net b3", measure.MATMUL) is None
 
 
 def test_resident_peak_sees_memory_that_is_gone_again():
-    used = peers.resident_peak(lambda: torch.ones(64, 2**20 // 4))  # 64 MiB
+    used = measure.resident_peak(lambda: torch.ones(64, 2**20 // 4))  # 64 MiB
     assert 60 < used < 80
 
 
 def test_a_short_run_writes_what_it_measured(one_thread, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(build.SIZES, "b3", build.SIZES["tiny"])
-    monkeypatch.setattr(peers, "REFERENCE", 32)
-    peers.main(
+    monkeypatch.setitem(config.SIZES, "b3", config.SIZES["tiny"])
+    for module in (measure, tables):
+        monkeypatch.setattr(module, "REFERENCE", 32)
+    main(
         ["--device", "cpu", "--models", "QMA-Net b3", "QMA-Net b3 mixed", "MantraNet"]
         + ["--sizes", "32", "64", "--batches", "1", "2", "--rounds", "1", "--no-memory"]
         + ["--train-size", "32", "--train-batch", "2", "--out", str(tmp_path)]

@@ -1,25 +1,25 @@
-"""The report: every figure in its cell, what is missing shown as missing, nothing from outside."""
+"""The report: every number in its cell, what is missing shown as missing, nothing from outside."""
 
 import json
 import re
 import shutil
 import subprocess
 import sys
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
-from qma_net.evaluation.metrics import PIXEL, bootstrap_interval, paired_bootstrap
-from qma_net.evaluation.process import Process
-from qma_net.evaluation.rows import Rows
-from qma_net.report import report, results
+from miniatures import write_result, write_training_log
+from qma_net.evaluation.metrics import bootstrap_interval, paired_bootstrap
+from qma_net.report import report
 from qma_net.report.complexity import read_complexity
 from qma_net.report.layout import DASH, latex, to_latex, to_markdown
 from qma_net.report.measured import DIFFERENCE, MEASURED, PAIRED, PUBLISHED
 from qma_net.report.paper import (
     ATTACKS,
     Column,
-    normalised,
+    normalised_name,
     paper_set,
     published_tables,
     read_ablations,
@@ -28,38 +28,6 @@ from qma_net.report.results import ReportError, collect
 from qma_net.report.tables import all_tables
 
 CAT_SETS = ("CASIAv1", "Columbia", "Coverage", "NIST16")
-FLAGS = {**results.DEFAULTS, "backbone_weights": "", "noiseprint_weights": "", "init_from": ""}
-
-
-def write_result(folder, name, f1, model="QMANet", flags=None, attack=None, stem="", **settings):
-    """A result as ``evaluate`` writes it; the images' F1 given, IoU, AUC and permute-F1 from it."""
-    flags = FLAGS | (flags or {}) if model == "QMANet" else flags or {}
-    identity = f"{model} {sorted(flags.items())} {settings.get('checkpoint', 'run/c.pth')}"
-    header = {
-        "set": name,
-        "path": f"data/{name}",
-        "files_sha256": f"{len(f1)} images",
-        "model": model,
-        "model_flags": flags,
-        "checkpoint": "run/c.pth",
-        "checkpoint_sha256": f"{abs(hash(identity)):x}",
-        "fit": "resize",
-        "image_size": 512,
-        "batch_size": 4,
-        "attack": {"name": attack[0], "level": attack[1]} if attack else None,
-        "versions": {"qma-net": "0.1.0"},
-    }
-    rows = Rows(folder, stem or name, header | settings, Process())
-    for i, value in enumerate(f1):
-        figures = dict.fromkeys(PIXEL, value)
-        figures |= {"iou": value / (2 - value), "auc": (1 + value) / 2, "marked": 0.1}
-        row = {"index": i, "name": f"{i}.png", "label": 1, **figures, "score": value}
-        rows.add(
-            row
-            | {"score_source": "pred_label", "path": f"data/{paper_set(name) or name}/Tp/{i}.png"}
-        )
-    rows.finish()
-    return folder / f"{stem or name}.json"
 
 
 def values(seed, count=12, high=0.9):
@@ -128,7 +96,7 @@ def test_the_paper_s_totals_follow_and_its_tables_agree_with_each_other():
 
     for number in (3, 4):
         for labels, row in tables[number].rows[:-1]:
-            wanted = normalised(labels[0])
+            wanted = normalised_name(labels[0])
             one = next(one for one in DATASETS.values() if one.name.lower() == wanted)
             assert (one.tampered, one.smallest, one.largest) == row[-3:]
 
@@ -154,11 +122,8 @@ def test_every_column_has_a_meaning():
             assert column.attack in (*ATTACKS.values(), None)
             assert (column.attack is not None) == (number in (7, 8))
     assert Column("COCOGLide", "IoU").metric == "iou"
-    assert Column("Permute-F1", "COI") == Column("Permute-F1", "COI")
-    assert (Column("Permute-F1", "COI").set, Column("Permute-F1", "COI").metric) == (
-        "Columbia",
-        "permute_f1",
-    )
+    for column in (Column("Permute-F1", "COI"), Column("COI", "Permute-F1")):
+        assert (column.set, column.metric) == ("Columbia", "permute_f1")
     assert paper_set("nist") == paper_set("NIST16") == "NIST16"
     assert paper_set("splice") is None
     labels = {label for n in (2, 9) for names, _ in published_tables()[n].rows for label in names}
@@ -362,35 +327,40 @@ def test_markdown_and_latex_are_well_formed(work):
     assert "QMA-Net (paper) & 0.873" in to_latex(table(collect([work]), 1))
 
 
-class Page:
-    """A page's tags, checked for balance."""
+class Page(HTMLParser):
+    """A page's tags, checked for balance.
+
+    ``titles`` are what is shown by pointing, ``folded`` the text inside closed details and
+    outside their summaries, ``seen`` all other text, by the id that stands before it.
+    """
 
     def __init__(self, text):
-        from html.parser import HTMLParser
+        super().__init__()
+        self.open, self.titles, self.at = [], [], ""
+        self.seen, self.folded = {}, {}
+        self.feed(text)
+        assert not self.open
 
-        class Parser(HTMLParser):
-            def __init__(self):
-                super().__init__()
-                self.open, self.titles = [], []
+    def handle_starttag(self, tag, attributes):
+        if tag not in ("meta", "link", "img", "br"):
+            self.open.append(tag)
+        attributes = dict(attributes)
+        assert not (tag == "details" and "open" in attributes)
+        self.titles += [attributes["title"]] if "title" in attributes else []
+        self.at = attributes.get("id", self.at)
 
-            def handle_starttag(self, tag, attributes):
-                if tag not in ("meta", "link", "img", "br"):
-                    self.open.append(tag)
-                self.titles += [value for name, value in attributes if name == "title"]
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+        self.at = "" if tag == "details" else self.at
 
-            def handle_endtag(self, tag):
-                assert self.open.pop() == tag
-
-        self.parser = Parser()
-        self.parser.feed(text)
-        assert not self.parser.open
-        self.titles = self.parser.titles
+    def handle_data(self, text):
+        hidden = "details" in self.open and "summary" not in self.open
+        where = self.folded if hidden else self.seen
+        where[self.at] = where.get(self.at, "") + text
 
 
-def test_one_command_writes_a_page_that_needs_no_network(work, monkeypatch):
-    log = [{"train_lr": 1e-4 * i, "train_seg_loss": 1 - i / 9, "epoch": i} for i in range(3)]
-    (work / "train").mkdir()
-    (work / "train/log.txt").write_text("\n".join(map(json.dumps, log)) + "\n{torn")
+def test_one_command_writes_a_page_that_needs_no_network(work):
+    write_training_log(work / "train", end="{torn")
     comparison = {"splice_set": {"b - a": {}}}
     found = paired_bootstrap(values(3), values(4))
     comparison["splice_set"]["b - a"] = {"pixel_f1": found, "iou": found}
@@ -421,6 +391,67 @@ def test_one_command_writes_a_page_that_needs_no_network(work, monkeypatch):
     first = page
     report([work], out)
     assert out.read_text() == first
+
+
+def test_what_was_measured_comes_first_and_empty_tables_are_a_line_each(work):
+    comparison = {"CASIAv1": {"b - a": {"pixel_f1": paired_bootstrap(values(3), values(4))}}}
+    (work / "comparison.json").write_text(json.dumps(comparison))
+    write_result(work / "own", "own", values(5), attack=("fog", 1), stem="fog-1")
+    write_training_log(work / "train")
+    report([work], work / "page/report.html")
+    html = (work / "page/report.html").read_text()
+    page = Page(html)
+    first = ["runs", "other-test-sets", "other-attacks", "comparisons"]
+    measured = [f"table-{number}" for number in (1, 2, 5, 7, 9)]
+    empty = [f"table-{number}" for number in (3, 4, 6, 8, 10)]
+    wanted = [*first, *measured, "figure-0", "figure-1", "unmeasured", *empty]
+    assert re.findall(r' id="([\w-]+)"', html) == wanted
+    lines = {key: page.seen[key].strip() for key in empty}
+    for number, key in zip((3, 4, 6, 8, 10), empty, strict=True):
+        assert lines[key].startswith(f"Table {number}: ")
+        assert "\n" not in lines[key]
+    assert lines["table-4"].endswith(
+        "filled by qma-net data prepare CASIAv1 --source ARCHIVE --out ROOT/CASIAv1 and 11 more"
+    )
+    assert lines["table-6"].endswith(
+        "filled by qma-net evaluate --checkpoint CHECKPOINT --test-sets ROOT/CocoGlide "
+        "ROOT/AutoSplice --out DIR"
+    )
+    assert "filled by qma-net robust " in lines["table-8"]
+    assert "filled by qma-net test_complexity " in lines["table-10"]
+    for key in measured:
+        assert key not in page.folded
+        assert MEASURED in page.seen[key]
+        assert PUBLISHED in page.seen[key]
+    for key in empty:  # folded, but whole
+        one = next(one for one in all_tables(collect([work])) if one.key == key)
+        assert f"made by:{''.join(one.commands)}" in page.folded[key].replace("\n", "")
+        for row in one.rows:
+            assert row.block in page.folded[key]
+            assert (
+                "".join([*row.labels, *(c.text + c.small for c in row.cells)]) in page.folded[key]
+            )
+
+
+def test_an_unfinished_sweep_is_not_folded_away(tmp_path):
+    write_result(tmp_path / "CASIAv1", "CASIAv1", values(1), attack=("jpeg", 70), stem="jpeg-70")
+    report([tmp_path], tmp_path / "report.html")
+    page = Page((tmp_path / "report.html").read_text())
+    assert "table-7" not in page.folded
+    assert "1 of 6 levels" in page.titles
+    assert set(page.folded) == {f"table-{number}" for number in (1, 2, 3, 4, 5, 6, 8, 9, 10)}
+
+
+def test_a_report_without_matplotlib_says_so(work):
+    write_training_log(work / "train")
+    code = "import sys; sys.modules['matplotlib'] = None; from qma_net.report import report; "
+    code += f"report([{str(work)!r}], {str(work / 'report.html')!r})"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    page = (work / "report.html").read_text()
+    assert "matplotlib is not installed: no figures" in page
+    assert "matplotlib is not installed: no curves (pip install matplotlib)" in page
+    assert "<figure>" not in page
+    assert not (work / "figures").exists()
 
 
 def test_curves_come_from_tensorboard_where_it_is(tmp_path):
@@ -466,9 +497,7 @@ def test_the_page_opens_in_a_browser_without_a_network(work):
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if not browser:
         pytest.skip("no chromium on this machine (apt-get install chromium)")
-    log = [{"train_lr": 1e-4 * i, "train_seg_loss": 1 - i / 9, "epoch": i} for i in range(3)]
-    (work / "train").mkdir()
-    (work / "train/log.txt").write_text("\n".join(map(json.dumps, log)))
+    write_training_log(work / "train")
     out = work / "page/report.html"
     report([work], out)
     probe = (

@@ -1,8 +1,8 @@
-"""The attacks of ``robustness.yaml`` as transforms of albumentations."""
+"""The attacks of ``benco_configs/robustness.yaml`` as transforms of albumentations."""
 
 import os
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,22 +14,24 @@ from .settings import EvaluationError
 
 @dataclass(frozen=True)
 class Attack:
-    """One attack at one level: a transform of albumentations and its arguments."""
+    """One attack at one level.
+
+    Args:
+        name: in the YAML file.
+        level: its strength.
+        unit: of the level, in words.
+        transform_name: a transform of albumentations.
+        arguments: the transform's, by name.
+        transform: that transform, built, and always applied: from ``image=`` (uint8
+            ``(H, W, 3)``) and ``mask=`` to a dictionary with the same keys.
+    """
 
     name: str
     level: int
     unit: str
     transform_name: str
-    arguments: tuple
-
-    @property
-    def transform(self):
-        """The albumentations transform, always applied."""
-        import albumentations
-
-        return albumentations.Compose(
-            [getattr(albumentations, self.transform_name)(**dict(self.arguments), p=1)]
-        )
+    arguments: dict
+    transform: Callable[..., dict]
 
     def seed(self, index: int) -> None:
         """Seeds what albumentations 1.3.0 draws from, for one image."""
@@ -37,12 +39,13 @@ class Attack:
         np.random.seed(random.getrandbits(32))
 
     def describe(self) -> dict:
+        """The attack in the header of a result file."""
         return {
             "name": self.name,
             "level": self.level,
             "unit": self.unit,
             "transform": self.transform_name,
-            "arguments": dict(self.arguments),
+            "arguments": self.arguments,
         }
 
 
@@ -57,27 +60,39 @@ def read_attacks(path: str | os.PathLike | None = None, names: Iterable[str] = (
     entries = yaml.safe_load(Path(path or config_path("robustness.yaml")).read_text())
     names = list(names) or [entry["name"] for entry in entries if entry.get("paper")]
     by_name = {entry["name"]: entry for entry in entries}
-    attacks = []
     for name in names:
         if name not in by_name:
-            known = ", ".join(by_name)
-            raise EvaluationError(f"got attack {name!r}, expected one of {known}")
-        entry = by_name[name]
-        for level in entry["levels"]:
-            arguments = tuple((key, _fill(a, level)) for key, a in entry["arguments"].items())
-            attack = Attack(name, level, entry["unit"], entry["transform"], arguments)
-            try:
-                _ = attack.transform
-            except (AttributeError, TypeError, ValueError) as error:
-                raise EvaluationError(
-                    f"got attack {name} {dict(arguments)}, expected a transform of albumentations "
-                    f"and its arguments: {error}"
-                ) from None
-            attacks.append(attack)
-    return attacks
+            raise EvaluationError(f"got attack {name!r}, expected one of {', '.join(by_name)}")
+    return [_attack(by_name[name], level) for name in names for level in by_name[name]["levels"]]
 
 
-def _fill(argument, level: int):
+def _attack(entry: dict, level: int) -> Attack:
+    arguments = {key: _at_level(value, level) for key, value in entry["arguments"].items()}
+    return Attack(
+        name=entry["name"],
+        level=level,
+        unit=entry["unit"],
+        transform_name=entry["transform"],
+        arguments=arguments,
+        transform=_build_transform(entry, arguments),
+    )
+
+
+def _at_level(argument, level: int):
+    """An argument of the YAML with the level for LEVEL, its square for LEVEL_SQUARED."""
     if isinstance(argument, list):
-        return tuple(_fill(item, level) for item in argument)
+        return tuple(_at_level(item, level) for item in argument)
     return {"LEVEL": level, "LEVEL_SQUARED": level**2}.get(argument, argument)
+
+
+def _build_transform(entry: dict, arguments: dict) -> Callable[..., dict]:
+    import albumentations
+
+    try:
+        transform = getattr(albumentations, entry["transform"])(**arguments, p=1)
+        return albumentations.Compose([transform])
+    except (AttributeError, TypeError, ValueError) as error:
+        raise EvaluationError(
+            f"got attack {entry['name']} {arguments}, expected a transform of albumentations "
+            f"and its arguments: {error}"
+        ) from None

@@ -1,14 +1,14 @@
 """``qma-net evaluate``: exact numbers for any model of BenCo's registry, no image dropped.
 
 BenCo's datasets read the images, so what the model sees is what BenCo shows it; what is done with
-its answer is ours (:mod:`qma_net.metrics`). Batches are formed from the whole list and then dealt
-out: one process and many see the same ones. Every image's row is kept as soon as it is known, so
-that a stopped run continues; a set's files appear when it is complete.
+its answer is ours (:mod:`qma_net.evaluation.metrics`). Batches are formed from the whole list and
+then dealt out: one process and many see the same ones. Every image's row is kept as soon as it is
+known, so that a stopped run continues; a set's files appear when it is complete.
 """
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from itertools import combinations
@@ -22,10 +22,11 @@ from .. import __version__
 from ..data.check import check
 from ..data.listing import Listing, read_listings
 from ..files import write_png, write_text, written_beside
-from .images import TestImages
-from .metrics import PIXEL, SEED, THRESHOLD, paired_bootstrap, pixel_metrics
+from .attacks import Attack
+from .images import BenCoImages
+from .metrics import PIXEL, THRESHOLD, paired_bootstrap, pixel_metrics
 from .process import Process
-from .rows import Rows, _mean_name, read_rows
+from .rows import Rows, mean_name, read_rows
 from .settings import AS_TRAINED, EvaluationError, Settings
 from .subject import Subject
 
@@ -37,6 +38,7 @@ def evaluate(
     checkpoints: Sequence[str | os.PathLike],
     test_sets: Sequence[str | os.PathLike],
     out: str | os.PathLike,
+    *,
     settings: Settings = AS_TRAINED,
     model: str = "QMANet",
     model_flags: Sequence[str] = (),
@@ -68,16 +70,29 @@ def evaluate(
     for checkpoint, folder in folders.items():
         subject = Subject.load(model, model_flags, checkpoint, process.device)
         for listing in sets:
-            evaluate_set(subject, listing, folder, settings, process, workers, save_masks)
+            evaluate_set(
+                subject,
+                listing,
+                folder,
+                settings=settings,
+                process=process,
+                workers=workers,
+                save_masks=save_masks,
+            )
     if process.is_first and len(folders) > 1:
         compare(list(folders.values()), [listing.name for listing in sets], Path(out))
     process.wait()
 
 
 def read_test_sets(
-    paths: Iterable, settings: Settings, allow: Iterable[str], process: Process
+    paths: Iterable[str | os.PathLike], settings: Settings, allow: Iterable[str], process: Process
 ) -> list[Listing]:
-    """The test sets behind the paths, refused where numbers would be wrong."""
+    """The test sets behind the paths.
+
+    Raises:
+        EvaluationError, ListingError: where numbers would be wrong; ``allow`` names problems of
+            ``data check`` that are right here.
+    """
     sets = [listing for path in paths for listing in read_listings(path)]
     names = [listing.name for listing in sets]
     for listing in sets:
@@ -103,8 +118,12 @@ def read_test_sets(
     return sets
 
 
-def result_folders(checkpoints: Sequence, out: Path) -> dict[Path, Path]:
-    """Where each checkpoint's results go: ``out`` itself for one, else a folder of its own."""
+def result_folders(checkpoints: Sequence[str | os.PathLike], out: Path) -> dict[Path, Path]:
+    """Where each checkpoint's results go: ``out`` itself for one, else a folder of its own.
+
+    Raises:
+        EvaluationError: for a checkpoint that is not there or is named twice.
+    """
     paths = [Path(checkpoint) for checkpoint in checkpoints]
     for path in paths:
         if not path.is_file():
@@ -123,20 +142,21 @@ def evaluate_set(
     subject: Subject,
     listing: Listing,
     folder: Path,
+    *,
     settings: Settings,
     process: Process,
     workers: int = 2,
     save_masks: str = "",
-    attack=None,
+    attack: Attack | None = None,
     stem: str = "",
 ) -> None:
     """One model on one test set (attacked or not): ``<stem>.json`` and ``<stem>.csv`` in a folder.
 
-    ``stem`` is the set's name by default. Finished results of the same settings are left as they
-    are, unfinished ones completed.
+    ``stem`` is the set's name by default; what is not explained here is as in :func:`evaluate`.
+    Finished results of the same settings are left as they are, unfinished ones completed.
     """
     stem = stem or listing.name
-    images = TestImages(listing, settings, subject.post_function, attack)
+    images = BenCoImages(listing, settings, subject.post_function, attack)
     header = {
         "set": listing.name,
         "path": str(listing.path),
@@ -156,13 +176,13 @@ def evaluate_set(
     mine = [batch for batch in batches[process.rank :: process.world] if not rows.has(batch)]
     loader = torch.utils.data.DataLoader(images, batch_sampler=mine, num_workers=workers)
     total = sum(map(len, mine))
-    bar = tqdm(total=total, desc=f"{stem}", unit="image", disable=not process.is_first)
-    with bar:
+    bar = tqdm(total=total, desc=stem, unit="image", disable=not process.is_first)
+    with bar, rows.journal() as keep:
         for batch in loader:
             for row, mask in judge(subject, images, batch, settings):
                 if save_masks:
                     save_mask(folder / f"{stem}_masks", row, mask, save_masks)
-                rows.add(row)
+                keep(row)
             bar.update(len(batch["index"]))
     process.wait()
     if process.is_first:
@@ -170,8 +190,14 @@ def evaluate_set(
     process.wait()
 
 
-def judge(subject: Subject, images: TestImages, batch: dict, settings: Settings):
-    """Yields (row, mask) for every image of a batch; padding is cut off first."""
+def judge(
+    subject: Subject, images: BenCoImages, batch: dict, settings: Settings
+) -> Iterator[tuple[dict, np.ndarray]]:
+    """The row and the mask, float32 ``(H, W)``, of every image of a batch; padding is cut off.
+
+    Raises:
+        EvaluationError: for a mask of another size than the truth.
+    """
     masks, scores, source = subject({key: value for key, value in batch.items() if key != "index"})
     for i, index in enumerate(batch["index"].tolist()):
         mask, truth = masks[i], batch["mask"][i, 0].numpy() > 0.5
@@ -183,13 +209,13 @@ def judge(subject: Subject, images: TestImages, batch: dict, settings: Settings)
         if settings.fit == "pad":
             height, width = batch["shape"][i].tolist()
             mask, truth = mask[:height, :width], truth[:height, :width]
-        figures = pixel_metrics(mask, truth)
+        measured = pixel_metrics(mask, truth)
         label = images.label(index)
         row = {
             "index": index,
             "name": batch["name"][i],
             "label": label,
-            **(figures if label else figures | dict.fromkeys(PIXEL)),
+            **(measured if label else measured | dict.fromkeys(PIXEL)),
             "score": float(scores[i]),
             "score_source": source,
             "path": images.path(index),
@@ -214,8 +240,8 @@ def compare(folders: list[Path], sets: list[str], out: Path) -> None:
         tables = {folder.name: read_rows(folder / f"{name}.csv") for folder in folders}
         result[name] = {
             f"{second} - {first}": {
-                _mean_name(key): paired_bootstrap(
-                    *([row[key] for row in tables[one]] for one in (first, second)), SEED
+                mean_name(key): paired_bootstrap(
+                    [row[key] for row in tables[first]], [row[key] for row in tables[second]]
                 )
                 for key in PIXEL
             }

@@ -2,35 +2,44 @@
 
 import hashlib
 import os
+from collections.abc import Callable
 
 import torch
 
 from ..data.listing import NEGATIVE, Listing
+from .attacks import Attack
 from .settings import Settings
 
 
-class TestImages(torch.utils.data.Dataset):
+class BenCoImages(torch.utils.data.Dataset):
     """A test set as BenCo's own dataset reads it, with the index of every image.
 
     Args:
-        attack: albumentations transform done before resizing, or None.
-        seed: with the attack's name and the image's index, of everything random in it.
+        listing: the test set.
+        settings: how the images reach the model.
+        post_function: the model's hook among BenCo's ``POSTFUNCS``, or None: it changes what
+            BenCo reads, in place.
+        attack: done before resizing, or None. Everything random in it is seeded by its name, its
+            level and the image's index.
     """
 
-    __test__ = False  # not a test, for pytest
-
-    def __init__(self, listing: Listing, settings: Settings, post_function=None, attack=None):
+    def __init__(
+        self,
+        listing: Listing,
+        settings: Settings,
+        post_function: Callable | None = None,
+        attack: Attack | None = None,
+    ):
         import albumentations
         from albumentations.pytorch import ToTensorV2
         from IMDLBenCo.datasets import JsonDataset, ManiDataset
 
         self.attack = attack
-        side = (settings.image_size, settings.image_size)
         self.images = (ManiDataset if listing.is_folder else JsonDataset)(
             str(listing.path),
             is_padding=settings.fit != "resize",
             is_resizing=settings.fit == "resize",
-            output_size=side,
+            output_size=(settings.image_size, settings.image_size),
             common_transforms=attack.transform if attack else None,
             post_funcs=post_function,
         )
@@ -48,6 +57,7 @@ class TestImages(torch.utils.data.Dataset):
         return {**self.images[index], "index": index}
 
     def path(self, index: int) -> str:
+        """Where the photograph is, as the test set names it."""
         return str(self.images.tp_path[index])
 
     def label(self, index: int) -> int:

@@ -1,4 +1,4 @@
-"""What a mask is worth: exact figures per image, and their means with intervals.
+"""What a mask is worth: exact metrics per image, and their means with intervals.
 
 A pixel is marked where its probability is strictly above 0.5, as BenCo does. With TP, FP, FN, TN
 counted over the photograph's pixels (padding excluded):
@@ -17,18 +17,19 @@ import numpy as np
 
 THRESHOLD = 0.5
 PIXEL = ("f1", "permute_f1", "iou", "auc", "precision", "recall", "best_f1")
-DRAWS = 2000
+DRAWS = 2000  # of a bootstrap
+SEED = 0  # of a bootstrap
 
 
 def pixel_metrics(mask: np.ndarray, truth: np.ndarray) -> dict[str, float | None]:
-    """The figures of one manipulated photograph.
+    """The metrics of one manipulated photograph.
 
     Args:
         mask: probabilities ``(H, W)``.
         truth: bool ``(H, W)``, True on manipulated pixels.
 
     Returns:
-        The figures named in :data:`PIXEL`, and ``marked``, the share of marked pixels. All but
+        The metrics named in :data:`PIXEL`, and ``marked``, the share of marked pixels. All but
         ``marked`` are None where ``truth`` is empty, ``auc`` where it is full, ``precision``
         where nothing is marked.
 
@@ -41,11 +42,11 @@ def pixel_metrics(mask: np.ndarray, truth: np.ndarray) -> dict[str, float | None
     tp = int((marked & truth).sum())
     fp, fn = int(marked.sum()) - tp, int(truth.sum()) - tp
     tn = truth.size - tp - fp - fn
-    figures = {"marked": (tp + fp) / truth.size}
+    found = {"marked": (tp + fp) / truth.size}
     if not truth.any():
-        return figures | dict.fromkeys(PIXEL)
+        return found | dict.fromkeys(PIXEL)
     auc, best = roc_auc_and_best_f1(mask, truth)
-    return figures | {
+    return found | {
         "f1": f1_of(tp, fp, fn),
         "permute_f1": max(f1_of(tp, fp, fn), f1_of(fn, tn, tp)),
         "iou": tp / (tp + fp + fn),
@@ -101,7 +102,7 @@ def mean(values: Sequence[float | None]) -> float | None:
 
 
 def bootstrap_interval(
-    values: Sequence[float | None], seed: int = 0, share: float = 0.95
+    values: Sequence[float | None], seed: int = SEED, share: float = 0.95
 ) -> list[float] | None:
     """The percentile interval of the mean over images drawn anew; None without values."""
     defined = np.array([value for value in values if value is not None])
@@ -112,7 +113,7 @@ def bootstrap_interval(
 
 
 def paired_bootstrap(
-    first: Sequence[float | None], second: Sequence[float | None], seed: int = 0
+    first: Sequence[float | None], second: Sequence[float | None], seed: int = SEED
 ) -> dict | None:
     """Is the second better on the same images? Differences drawn anew, image by image.
 
@@ -136,14 +137,11 @@ def paired_bootstrap(
 
 
 def resampled_means(values: np.ndarray, seed: int) -> np.ndarray:
-    """Means of :data:`DRAWS` resamples, a few at a time: memory stays small."""
+    """Means of :data:`DRAWS` resamples of ``(n,)``; a few at a time, so that memory stays small."""
     rng = np.random.default_rng(seed)
     n, at_once = len(values), max(1, 10**6 // len(values))
     blocks = (min(at_once, DRAWS - start) for start in range(0, DRAWS, at_once))
     return np.concatenate([values[rng.integers(n, size=(k, n))].mean(axis=1) for k in blocks])
-
-
-SEED = 0  # of the bootstrap
 
 
 def mean_and_interval(columns: list[list[float]]) -> tuple[float, list[float]]:
@@ -153,7 +151,7 @@ def mean_and_interval(columns: list[list[float]]) -> tuple[float, list[float]]:
         columns: values of the images of one test set each; none empty.
     """
     if len(columns) == 1:
-        return float(np.mean(columns[0])), bootstrap_interval(columns[0], SEED)
+        return float(np.mean(columns[0])), bootstrap_interval(columns[0])
     draws = [resampled_means(np.array(values), SEED + i) for i, values in enumerate(columns)]
     edges = np.percentile(np.mean(draws, axis=0), [2.5, 97.5])
     return float(np.mean([np.mean(values) for values in columns])), [float(e) for e in edges]

@@ -5,10 +5,18 @@ from dataclasses import dataclass
 
 import torch
 
+ALONE = {"RANK": 0, "WORLD_SIZE": 1}  # torchrun's variables, as they are without it
+
 
 @dataclass(frozen=True)
 class Process:
-    """This process among those that torchrun started; alone without it."""
+    """This process among those that torchrun started; alone without it.
+
+    Args:
+        rank: its number, from 0.
+        world: how many there are.
+        device: what it computes on.
+    """
 
     rank: int = 0
     world: int = 1
@@ -17,7 +25,7 @@ class Process:
     @classmethod
     def join(cls, device: str = "") -> "Process":
         """Joins the others; on CUDA each takes the device of its local rank."""
-        rank, world = (int(os.environ.get(name, alone)) for name, alone in _TORCHRUN.items())
+        rank, world = (int(os.environ.get(name, alone)) for name, alone in ALONE.items())
         if world > 1 and not torch.distributed.is_initialized():
             torch.distributed.init_process_group("gloo")
         if not device:
@@ -27,6 +35,7 @@ class Process:
 
     @property
     def is_first(self) -> bool:
+        """Whether this is the one that writes and prints what all have in common."""
         return self.rank == 0
 
     def wait(self) -> None:
@@ -35,8 +44,6 @@ class Process:
             torch.distributed.barrier()
 
     def say(self, message: str) -> None:
+        """Prints once for all."""
         if self.is_first:
             print(message, flush=True)
-
-
-_TORCHRUN = {"RANK": 0, "WORLD_SIZE": 1}

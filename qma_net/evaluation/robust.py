@@ -25,6 +25,7 @@ def robust(
     checkpoints: Sequence[str | os.PathLike],
     test_sets: Sequence[str | os.PathLike],
     out: str | os.PathLike,
+    *,
     settings: Settings = AS_TRAINED,
     model: str = "QMANet",
     model_flags: Sequence[str] = (),
@@ -36,7 +37,8 @@ def robust(
 ) -> None:
     """Writes ``<set>/clean.json``, ``<set>/<attack>-<level>.json`` and ``<set>/averages.json``.
 
-    Arguments as in :func:`qma_net.evaluate.evaluate`; ``attacks`` default to the paper's 18.
+    Arguments and errors as in :func:`qma_net.evaluation.evaluate.evaluate`; ``attacks`` default
+    to the paper's 18.
     """
     attacks = read_attacks() if attacks is None else attacks
     process = Process.join(device)
@@ -46,9 +48,16 @@ def robust(
         for listing in sets:
             place = folder / listing.name
             for attack in (None, *attacks):
-                stem = f"{attack.name}-{attack.level}" if attack else "clean"
                 evaluate_set(
-                    subject, listing, place, settings, process, workers, save_masks, attack, stem
+                    subject,
+                    listing,
+                    place,
+                    settings=settings,
+                    process=process,
+                    workers=workers,
+                    save_masks=save_masks,
+                    attack=attack,
+                    stem=f"{attack.name}-{attack.level}" if attack else "clean",
                 )
             if process.is_first:
                 write_text(place / "averages.json", json.dumps(averages(place, attacks), indent=1))
@@ -57,8 +66,8 @@ def robust(
 
 def averages(place: Path, attacks: Sequence[Attack]) -> dict:
     """Per attack, the means over its levels, the clean result beside them and in none."""
-    figures = {"clean": json.loads((place / "clean.json").read_text())}
-    result = {"clean": {key: figures["clean"][key] for key in AVERAGED}}
+    clean = json.loads((place / "clean.json").read_text())
+    result = {"clean": {key: clean[key] for key in AVERAGED}}
     for name in dict.fromkeys(attack.name for attack in attacks):
         levels = [attack.level for attack in attacks if attack.name == name]
         found = [json.loads((place / f"{name}-{level}.json").read_text()) for level in levels]

@@ -5,11 +5,12 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from ..files import write_text
-from .metrics import PIXEL, SEED, bootstrap_interval, image_metrics, mean
+from ..files import open_journal, read_journal, write_text
+from .metrics import PIXEL, bootstrap_interval, image_metrics, mean
 from .process import Process
 from .settings import EvaluationError
 
@@ -17,7 +18,19 @@ COLUMNS = ("name", "label", *PIXEL, "score", "marked", "path")
 
 
 class Rows:
-    """The rows of one set: kept one by one while it runs, written whole when it is complete."""
+    """The rows of one set: kept one by one while it runs, written whole when it is complete.
+
+    Until then they are in the hidden folder ``.<stem>.unfinished``, a journal to a process.
+
+    Args:
+        folder: for ``<stem>.json`` and ``<stem>.csv``.
+        stem: the set's name, or the attack's.
+        header: everything that the numbers depend on; goes into the JSON.
+        process: which of several this is.
+
+    Raises:
+        EvaluationError: when a result of another header is there.
+    """
 
     def __init__(self, folder: Path, stem: str, header: dict, process: Process):
         self.result = folder / f"{stem}.json"
@@ -57,11 +70,14 @@ class Rows:
         return True
 
     def has(self, indices: Iterable[int]) -> bool:
+        """Whether the rows of all these images were kept by an earlier run."""
         return all(index in self._known for index in indices)
 
-    def add(self, row: dict) -> None:
-        with open(self.partial / f"{self.process.rank}.jsonl", "a") as file:
-            file.write("\n" + json.dumps(row))
+    @contextmanager
+    def journal(self) -> Iterator[Callable[[dict], None]]:
+        """Yields how to keep a row of this process; it is on disk as soon as it is kept."""
+        with open_journal(self.partial / f"{self.process.rank}.jsonl") as add:
+            yield add
 
     def finish(self) -> None:
         """Writes the CSV, then the JSON, and forgets the rest."""
@@ -72,22 +88,16 @@ class Rows:
         shutil.rmtree(self.partial)
 
     def _read(self) -> dict[int, dict]:
-        rows = {}
-        for file in sorted(self.partial.glob("*.jsonl")):
-            for line in file.read_text().splitlines():
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError:  # the line on which a run was killed
-                    continue
-                rows[row["index"]] = row
-        return rows
+        """The rows of all processes by the image's index."""
+        files = sorted(self.partial.glob("*.jsonl"))
+        return {row["index"]: row for file in files for row in read_journal(file)}
 
 
 def summary(rows: list[dict]) -> dict:
     """The means over one set's rows, with bootstrap intervals; authentic images apart."""
     tampered = [row for row in rows if row["label"]]
     authentic = [row for row in rows if not row["label"]]
-    values = {_mean_name(key): [row[key] for row in tampered] for key in PIXEL}
+    values = {mean_name(key): [row[key] for row in tampered] for key in PIXEL}
     values["authentic_marked"] = [row["marked"] for row in authentic]
     return {
         **{name: mean(column) for name, column in values.items()},
@@ -97,17 +107,18 @@ def summary(rows: list[dict]) -> dict:
         "n_undefined": {
             name: sum(value is None for value in column) for name, column in values.items()
         },
-        "intervals": {name: bootstrap_interval(column, SEED) for name, column in values.items()},
+        "intervals": {name: bootstrap_interval(column) for name, column in values.items()},
         "score_source": rows[0]["score_source"],
     }
 
 
-def _mean_name(key: str) -> str:
+def mean_name(key: str) -> str:
+    """What the mean of a column is called in the JSON: ``pixel_f1`` of ``f1``, others alike."""
     return "pixel_f1" if key == "f1" else key
 
 
 def as_csv(rows: list[dict]) -> str:
-    """The rows as CSV text; undefined figures are empty cells."""
+    """The rows as CSV text; undefined metrics are empty cells."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

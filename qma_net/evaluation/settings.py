@@ -34,4 +34,4 @@ class Settings:
             )
 
 
-AS_TRAINED = Settings()
+AS_TRAINED = Settings()  # as the paper's models are trained

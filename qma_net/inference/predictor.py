@@ -112,7 +112,7 @@ class QMANetPredictor:
 
         Args:
             image: a path, bytes, an open file, a PIL image, an array (see
-                :func:`qma_net.photograph.read_photograph`), or a list of these.
+                :func:`qma_net.inference.photograph.read_photograph`), or a list of these.
             threshold: above it a pixel is called manipulated.
             native: look at the photograph at its own size, in tiles where it is large, instead of
                 resized as in training.

@@ -1,13 +1,22 @@
-"""``qma-net report``: every table and figure of the paper from result files alone.
+"""``qma-net report``: what was measured, and every table and figure of the paper, from files alone.
 
-``results.py`` finds what there is, ``paper.py`` knows what the paper printed
-(``benco_configs/paper_tables.yaml``), ``tables.py`` puts one beside the other, ``layout.py`` writes
-tables, ``curves.py`` and ``figures.py`` draw, ``page.py`` puts all of it on one page.
+``results.py`` finds what there is, with ``complexity.py`` and ``logs.py`` for what BenCo wrote;
+``paper.py`` knows what the paper printed (``benco_configs/paper_tables.yaml``); ``measured.py``
+looks up what a run has for a cell of it; ``tables.py`` and ``beyond.py`` put one beside the other;
+``layout.py`` writes tables; ``curves.py`` and ``figures/`` draw; ``page.py`` puts all of it on one
+page.
 """
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
+
+from ..files import write_text
+from .curves import draw_curves
+from .layout import WRITERS, Figure
+from .page import page
+from .results import ReportError, Results, collect
+from .tables import all_tables
 
 __all__ = ["report"]
 
@@ -25,13 +34,6 @@ def report(dirs: Sequence[str | os.PathLike], out: str | os.PathLike) -> list[Pa
     Raises:
         ReportError: in one line, for folders without any result, or an ``out`` that is a folder.
     """
-    from ..files import write_text
-    from .curves import draw_curves
-    from .layout import WRITERS
-    from .page import page
-    from .results import ReportError, collect
-    from .tables import all_tables
-
     out = Path(out)
     if out.is_dir() or out.suffix.lower() not in (".html", ".htm"):
         raise ReportError(f"got --out {out}, expected the name of an HTML file: add report.html")
@@ -46,15 +48,16 @@ def report(dirs: Sequence[str | os.PathLike], out: str | os.PathLike) -> list[Pa
     figures = _paper_figures(results, out.parent / "figures")
     figures += draw_curves(results.curves, out.parent / "figures", results.notes)
     write_text(out, page(results, tables, figures, dirs))
-    return [*written, *(Path(figure.path) for figure in figures), out]
+    return [*written, *(figure.path for figure in figures), out]
 
 
-def _paper_figures(results, folder: Path) -> list:
-    """The paper's figures, where what draws them is installed."""
+def _paper_figures(results: Results, folder: Path) -> list[Figure]:
+    """The paper's figures; none, and a note, without matplotlib."""
     try:
         from .figures.draw import draw_all
     except ModuleNotFoundError as error:
-        if error.name != f"{__name__}.figures":
-            results.notes.append(f"{error.name} is not installed: no figures")
+        if error.name != "matplotlib":
+            raise
+        results.notes.append("matplotlib is not installed: no figures")
         return []
-    return list(draw_all(results, folder))
+    return draw_all(results, folder)

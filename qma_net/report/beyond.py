@@ -1,25 +1,19 @@
 """Tables of what the paper has no table for."""
 
-from ..evaluation.metrics import SEED, paired_bootstrap
+from ..evaluation.metrics import paired_bootstrap
 from .layout import DASH, MISSING, Cell, Row, Table
 from .measured import (
     MEASURED,
-    Figure,
-    _cell,
-    _cell_signed,
-    _runs_of,
-    _under_attack,
+    UNPAIRED,
+    Measured,
+    measured_cell,
     name_of,
     paired_values,
+    runs_of_setting,
+    under_attack,
 )
-from .paper import ATTACKS, SETS, Published, published_tables, read_ablations
+from .paper import ATTACKS, SETS, PublishedTable, published_tables, read_ablations
 from .results import Results, Run, setting_of
-
-
-def _is_in_the_paper(run: Run) -> bool:
-    """Whether some row of Tables 1, 2 or 9 is this run's."""
-    settings = [setting_of(one.flags) for one in read_ablations() if one.table in (2, 9)]
-    return not run.is_ours or run.is_default or run.setting in settings
 
 
 def other_sets(results: Results) -> Table:
@@ -32,36 +26,42 @@ def other_sets(results: Results) -> Table:
         [("", ["Images"]), ("Pixel level", list(metrics)), ("Paired", ["F1 minus QMA-Net"])],
         notes=["Test sets that are not in the paper, and models that are in none of its rows."],
     )
-    printed = published_tables()[1]
+    published = published_tables()[1]  # its number of decimals
     for name in sorted({name for run in results.runs for name in run.clean}):
         for run in results.runs:
             result = run.clean.get(name)
             if result is None or (name in SETS.values() and _is_in_the_paper(run)):
                 continue
-            cells = [Cell(str(result.figures["n_tampered"]))]
+            cells = [Cell(str(result.summary["n_tampered"]))]
             for metric in metrics.values():
                 value, interval = (
-                    one.get(metric) for one in (result.figures, result.figures["intervals"])
+                    one.get(metric) for one in (result.summary, result.summary["intervals"])
                 )
-                cells.append(_cell(Figure(value, interval, "undefined"), printed))
-            cells.append(_paired_with_default(results, run, name, printed))
+                cells.append(measured_cell(Measured(value, interval, "undefined"), published))
+            cells.append(_paired_with_default(results, run, name, published))
             labels = (name, name_of(run))
             table.rows.append(Row(MEASURED, labels, tuple(cells), run.is_default))
     return table
 
 
-def _paired_with_default(results: Results, run: Run, name: str, printed: Published) -> Cell:
-    """F1 against the default model of the same family; empty for that model itself."""
-    base = [one for one in _runs_of(results.runs, run.variant, {}) if name in one.clean]
+def _is_in_the_paper(run: Run) -> bool:
+    """Whether some row of Tables 1, 2 or 9 is this run's."""
+    settings = [setting_of(one.flags) for one in read_ablations() if one.table in (2, 9)]
+    return not run.is_ours or run.is_default or run.setting in settings
+
+
+def _paired_with_default(results: Results, run: Run, name: str, published: PublishedTable) -> Cell:
+    """F1 against the default model of the same variant; empty for that model itself."""
+    base = [one for one in runs_of_setting(results.runs, run.variant, {}) if name in one.clean]
     if not run.is_ours or run.is_default or not base:
         return Cell("")
     differences = paired_values(base[0], run, name, "pixel_f1")
     if not differences:
-        return Cell(DASH, why="no CSV files of both on the same images")
-    found = paired_bootstrap([0.0] * len(differences), differences, SEED)
-    edges = ", ".join(printed.show(edge, True) for edge in found["interval"])
+        return Cell(DASH, why=UNPAIRED)
+    found = paired_bootstrap([0.0] * len(differences), differences)
+    edges = ", ".join(published.show(edge, sign=True) for edge in found["interval"])
     why = f"p = {found['p_value']:.3f}, {found['n']} images"
-    return Cell(printed.show(found["difference"], True), f"[{edges}]", why)
+    return Cell(published.show(found["difference"], sign=True), f"[{edges}]", why)
 
 
 def other_attacks(results: Results) -> Table:
@@ -73,7 +73,7 @@ def other_attacks(results: Results) -> Table:
         [("", ["Levels"]), ("Average over the levels", ["F1", "IoU", "AUC"])],
         notes=["Photographs as they are are in no average."],
     )
-    printed = published_tables()[7]
+    published = published_tables()[7]
     in_paper = {column.set for number in (7, 8) for column in published_tables()[number].columns}
     for name in sorted({name for run in results.runs for name in run.attacked}):
         for run in results.runs:
@@ -83,12 +83,10 @@ def other_attacks(results: Results) -> Table:
                 if shown and attack in (*ATTACKS.values(), f"{ATTACKS['GN']}-variance"):
                     continue
                 levels = [level for one, level in place if one == attack]
-                figures = [
-                    _under_attack(run, name, attack, metric)
-                    for metric in ("pixel_f1", "iou", "auc")
-                ]
                 cells = [Cell(", ".join(map(str, sorted(levels))))]
-                cells += [_cell(found, printed) for found in figures]
+                for metric in ("pixel_f1", "iou", "auc"):
+                    found = under_attack(run, name, attack=attack, metric=metric)
+                    cells.append(measured_cell(found, published))
                 labels = (name, name_of(run), attack)
                 table.rows.append(Row(MEASURED, labels, tuple(cells), run.is_default))
     return table
@@ -103,15 +101,15 @@ def comparisons(results: Results) -> Table:
         [("", ["F1", "IoU", "p (F1)", "Images"])],
         notes=["As written by qma-net evaluate with several checkpoints; paired bootstrap."],
     )
-    printed = published_tables()[1]
+    published = published_tables()[1]  # its number of decimals
     for path, content in results.comparisons.items():
         for name, pairs in content.items():
             for title, found in pairs.items():
                 cells = []
                 for metric in ("pixel_f1", "iou"):
                     one = found.get(metric) or {}
-                    value = Figure(one.get("difference"), one.get("interval"), "undefined")
-                    cells.append(_cell_signed(value, printed))
+                    value = Measured(one.get("difference"), one.get("interval"), "undefined")
+                    cells.append(measured_cell(value, published, minus=0.0))
                 f1 = found.get("pixel_f1")
                 cells.append(Cell(_p_value(f1)) if f1 else MISSING)
                 cells.append(Cell(str(f1["n"])) if f1 else MISSING)

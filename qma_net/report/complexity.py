@@ -6,12 +6,18 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-COMPLEXITY = re.compile(r"complexity.*\.(txt|log)$", re.IGNORECASE)
+COMPLEXITY = re.compile(r"complexity.*\.(txt|log)$", re.IGNORECASE)  # names of logs
+
+# A row of fvcore's table: a module, and its parameters as a rounded count or as a shape.
+MODULE = re.compile(r"^\| +([\w.]+) +\| +(?:([\d.]+)([KMG]?)|\(([\d, ]+)\)) +\|", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Complexity:
-    """What BenCo's ``test_complexity`` printed: parameters, and multiply-adds of one image."""
+    """What BenCo's ``test_complexity`` printed: parameters, and multiply-adds of one image.
+
+    ``flags`` are the model's own; ``image_size`` is the side in pixels.
+    """
 
     path: Path
     model: str
@@ -51,17 +57,14 @@ def _parameters(text: str) -> float | None:
     """All parameters of fvcore's table: it rounds the top row, so its parts are added up."""
     scale = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9}
     rows = {}
-    for name, count, unit, shape in _MODULE.findall(text):
+    for name, count, unit, shape in MODULE.findall(text):
         sides = [int(side) for side in shape.split(",") if side.strip()]
         rows[name] = math.prod(sides) if shape else float(count) * scale[unit]
     return _added_up(next(iter(rows)), rows, is_top=True) if rows else None
 
 
-_MODULE = re.compile(r"^\| +([\w.]+) +\| +(?:([\d.]+)([KMG]?)|\(([\d, ]+)\)) +\|", re.MULTILINE)
-
-
 def _added_up(name: str, rows: dict[str, float], is_top: bool = False) -> float:
-    """A module's figure from its parts where they make it up to rounding, else as printed."""
+    """A module's count from its parts where they make it up to rounding, else as printed."""
     inner = [other for other in rows if other != name and (is_top or other.startswith(f"{name}."))]
     nearest = [one for one in inner if not any(one.startswith(f"{other}.") for other in inner)]
     total = sum(_added_up(one, rows) for one in nearest)

@@ -1,38 +1,29 @@
-"""The curves of BenCo's logs as pictures: losses, learning rate, and figures on test sets."""
+"""The curves of BenCo's logs as pictures: losses, learning rate, and metrics on test sets."""
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..files import written_beside
+from .layout import Figure
 from .logs import Curves
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A picture of the report."""
-
-    path: Path
-    title: str
-    caption: str
-
-
-def draw_curves(curves: Iterable[Curves], folder: Path, notes: list[str]) -> list[Drawn]:
+def draw_curves(curves: Iterable[Curves], folder: Path, notes: list[str]) -> list[Figure]:
     """``curves-<training>.png`` for each training; none, and a note, without matplotlib."""
     curves = list(curves)
     if not curves:
         return []
     try:
-        from matplotlib.figure import Figure
+        from matplotlib.figure import Figure as Canvas
     except ModuleNotFoundError:
         notes.append("matplotlib is not installed: no curves (pip install matplotlib)")
         return []
     drawn = []
     for one, name in zip(curves, _names(curves), strict=True):
         panels = _panels(one)
-        figure = Figure(figsize=(4.6 * len(panels), 3.3), layout="constrained")
-        places = figure.subplots(1, len(panels), squeeze=False)[0]
+        canvas = Canvas(figsize=(4.6 * len(panels), 3.3), layout="constrained")
+        places = canvas.subplots(1, len(panels), squeeze=False)[0]
         for axes, (title, series) in zip(places, panels, strict=True):
             for label, points in series.items():
                 marker = "o" if len(points) < 30 else ""
@@ -46,9 +37,9 @@ def draw_curves(curves: Iterable[Curves], folder: Path, notes: list[str]) -> lis
                 axes.legend(frameon=False, fontsize=8)
         path = folder / f"curves-{re.sub(r'[^A-Za-z0-9]+', '-', name).strip('-')}.png"
         with written_beside(path) as beside:
-            figure.savefig(beside, format="png", dpi=130)
+            canvas.savefig(beside, format="png", dpi=130)
         caption = f"{one.source} in {one.folder}, written by BenCo's scripts."
-        drawn.append(Drawn(path, f"Training curves: {name}", caption))
+        drawn.append(Figure(path, f"Training curves: {name}", caption))
     return drawn
 
 

@@ -1,13 +1,26 @@
-"""What a table of the report is, and how it is written as Markdown and as LaTeX."""
+"""What tables and figures of the report are, and tables written as Markdown and as LaTeX."""
 
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 MINUS, TIMES, DASH = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}", "\N{EM DASH}"
 
+ABSENT = "no result file"  # why a cell is missing: nothing was measured for it
+UNCOUNTED = "no command counts these"
 
-ABSENT = "no result file"
+LATEX = {  # what LaTeX would take for a command, or cannot set
+    "\\": r"\textbackslash{}",
+    **{sign: f"\\{sign}" for sign in "_%&#${}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    MINUS: "$-$",
+    DASH: "---",
+    TIMES: r"$\times$",
+    "<": "$<$",
+    ">": "$>$",
+}
 
 
 @dataclass(frozen=True)
@@ -50,12 +63,23 @@ class Table:
 
     @property
     def width(self) -> int:
+        """Columns besides those of the labels."""
         return sum(len(names) for _, names in self.groups)
 
     @property
     def blocks(self) -> list[tuple[str, list[Row]]]:
+        """The rows under their blocks' names, in the order in which they came."""
         names = dict.fromkeys(row.block for row in self.rows)
         return [(name, [row for row in self.rows if row.block == name]) for name in names]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the report: a PNG, and what stands over and under it."""
+
+    path: Path
+    title: str
+    caption: str
 
 
 def to_markdown(table: Table) -> str:
@@ -63,46 +87,33 @@ def to_markdown(table: Table) -> str:
     names = [*table.labels]
     for group, inner in table.groups:
         names += [f"{group}: {name}" if group else name for name in inner]
-    lines = [f"**{_md(table.title)}**", "", _md_row(map(_md, names))]
-    lines.append(_md_row(["---"] * len(table.labels) + ["---:"] * table.width))
+    lines = [f"**{_markdown(table.title)}**", "", _markdown_row(map(_markdown, names))]
+    lines.append(_markdown_row(["---"] * len(table.labels) + ["---:"] * table.width))
     for block, rows in table.blocks:
-        lines.append(_md_row([f"*{_md(block)}*", *[""] * (len(names) - 1)]))
+        lines.append(_markdown_row([f"*{_markdown(block)}*", *[""] * (len(names) - 1)]))
         for row in rows:
             cells = [f"{cell.text} {cell.small}".strip() for cell in row.cells]
-            lines.append(_md_row(map(_md, [*row.labels, *cells])))
-    lines += ["", *(f"- {_md(note)}" for note in table.notes)]
+            lines.append(_markdown_row(map(_markdown, [*row.labels, *cells])))
+    lines += ["", *(f"- {_markdown(note)}" for note in table.notes)]
     lines += [f"- Missing; made by `{command}`" for command in table.commands]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _md(text: str) -> str:
+def _markdown(text: str) -> str:
     return re.sub(r"([|*_<>])", r"\\\1", text)
 
 
-def _md_row(cells: Iterable[str]) -> str:
+def _markdown_row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    **{sign: f"\\{sign}" for sign in "_%&#${}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    MINUS: "$-$",
-    DASH: "---",
-    TIMES: r"$\times$",
-    "<": "$<$",
-    ">": "$>$",
-}
 
 
 def latex(text: str) -> str:
     """Text with what LaTeX would take for a command made harmless."""
-    return "".join(_LATEX.get(letter, letter) for letter in text)
+    return "".join(LATEX.get(letter, letter) for letter in text)
 
 
 def to_latex(table: Table) -> str:
-    r"""The table for ``\usepackage{booktabs}``; intervals stand under their figures."""
+    r"""The table for ``\usepackage{booktabs}``; intervals stand under their numbers."""
     columns = len(table.labels) + table.width
     lines = [
         r"\begin{table}[t]",
@@ -117,26 +128,29 @@ def to_latex(table: Table) -> str:
         heads = [
             rf"\multicolumn{{{len(inner)}}}{{c}}{{{latex(group)}}}" for group, inner in table.groups
         ]
-        lines.append(_tex_row([*blank, *heads]))
+        lines.append(_latex_row([*blank, *heads]))
         lines.append(f"    {''.join(_rules(table))}")
     names = [latex(name) for _, inner in table.groups for name in inner]
-    lines.append(_tex_row([*map(latex, table.labels), *names]))
+    lines.append(_latex_row([*map(latex, table.labels), *names]))
     for block, rows in table.blocks:
         lines += [
             r"    \midrule",
             rf"    \multicolumn{{{columns}}}{{l}}{{\emph{{{latex(block)}}}}} \\",
         ]
-        lines += [_tex_row([*map(latex, row.labels), *map(_tex_cell, row.cells)]) for row in rows]
+        lines += [
+            _latex_row([*map(latex, row.labels), *map(_latex_cell, row.cells)]) for row in rows
+        ]
     lines += [r"    \bottomrule", r"  \end{tabular}"]
     lines += [f"  % {note}" for note in [*table.notes, *table.commands]]
     return "\n".join([*lines, r"\end{table}", ""])
 
 
-def _tex_row(cells: Iterable[str]) -> str:
+def _latex_row(cells: Iterable[str]) -> str:
     return f"    {' & '.join(cells)} \\\\"
 
 
 def _rules(table: Table) -> Iterable[str]:
+    """A line under every group's heading."""
     at = len(table.labels) + 1
     for group, inner in table.groups:
         if group:
@@ -144,7 +158,7 @@ def _rules(table: Table) -> Iterable[str]:
         at += len(inner)
 
 
-def _tex_cell(cell: Cell) -> str:
+def _latex_cell(cell: Cell) -> str:
     if not cell.small:
         return latex(cell.text)
     return rf"\shortstack[r]{{{latex(cell.text)}\\{{\tiny {latex(cell.small)}}}}}"

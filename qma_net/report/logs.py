@@ -1,12 +1,13 @@
-"""The curves of BenCo's logs."""
+"""The curves of BenCo's logs: TensorBoard's files, and ``log.txt``."""
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-EVENTS = "events.out.tfevents."
+from ..files import read_journal
+
+EVENTS = "events.out.tfevents."  # how the names of TensorBoard's files start
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,8 @@ class Curves:
 def read_curves(folders: Iterable[Path], notes: list[str]) -> list[Curves]:
     """The curves of BenCo's trainings and tests: TensorBoard's, or where it is not, ``log.txt``.
 
-    A figure that was written once is no curve. What BenCo splits by test set into folders of their
-    own belongs to the folder above.
+    What was written once is no curve. What BenCo splits by test set into folders of their own
+    belongs to the folder above.
     """
     found = []
     for folder in sorted(folders):
@@ -63,13 +64,11 @@ def _read_events(folder: Path, notes: list[str]) -> dict[str, list[tuple[float, 
 
 
 def _read_log(path: Path) -> dict[str, list[tuple[float, float]]]:
-    """The figures of BenCo's ``log.txt`` by epoch, under TensorBoard's names; a resumed epoch
+    """The numbers of BenCo's ``log.txt`` by epoch, under TensorBoard's names; a resumed epoch
     counts once."""
     series = {}
-    lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
-    for line in lines:
+    for row in read_journal(path):
         try:
-            row = json.loads(line)
             epoch = float(row.pop("epoch"))
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
@@ -80,6 +79,7 @@ def _read_log(path: Path) -> dict[str, list[tuple[float, float]]]:
 
 
 def _tag(name: str) -> str:
+    """TensorBoard's name of a column of ``log.txt``."""
     if name == "train_lr":
         return "lr"
     return re.sub(r"^train_", "train_loss/", re.sub(r"^test_", "", name))

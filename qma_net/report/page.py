@@ -1,13 +1,17 @@
-"""One HTML page that holds everything and needs nothing: tables, figures as data, inline style."""
+"""One HTML page that holds everything and needs nothing: tables, figures as data, inline style.
+
+What was measured comes first: the runs, tables beyond the paper's, those of the paper's that have
+anything measured beside them, figures. The paper's other tables follow, folded, a line each.
+"""
 
 import base64
 from collections.abc import Iterable
 from html import escape
-from pathlib import Path
 
 from .. import __version__
-from .layout import DASH, Cell, Table
-from .measured import name_of
+from .layout import DASH, Cell, Figure, Table
+from .measured import is_measured, name_of
+from .paper import published_tables
 from .results import DEFAULTS, Results, Run
 
 INTERVALS = (
@@ -15,6 +19,21 @@ INTERVALS = (
     "times (bootstrap); for an average, those of every set. An interval says what other "
     "photographs would change, not what another training would. The paper prints no intervals, so "
     "a difference from it carries ours alone."
+)
+
+RUN_COLUMNS = (
+    "Model",
+    "Flags beyond the defaults",
+    "Checkpoint",
+    "SHA-256",
+    "Images",
+    "Test sets",
+    "qma-net",
+)
+
+UNMEASURED = "The paper's tables that nothing was measured for yet"
+FOLDED = (
+    "Each line opens on what the paper printed, and names the command that puts ours beside it."
 )
 
 STYLE = """
@@ -40,6 +59,8 @@ tbody th.block { text-align: left; font-weight: 600; color: var(--quiet); font-s
 tr.ours { background: var(--ours); }
 td small { display: block; color: var(--quiet); font-size: .74em; letter-spacing: -.01em; }
 td.missing { color: #a3abb3; cursor: help; }
+details { margin: .5rem 0; } details[open] { margin-bottom: 2.5rem; }
+summary { cursor: pointer; } summary .command { color: var(--quiet); font-size: .88rem; }
 .notes, .missing-list { font-size: .88rem; color: var(--quiet); }
 code { font: .86em/1.4 ui-monospace, Menlo, Consolas, monospace; background: #f4f6f8;
   padding: .1em .3em; border-radius: 3px; overflow-wrap: anywhere; }
@@ -49,11 +70,22 @@ figcaption { font-size: .88rem; color: var(--quiet); max-width: 48rem; }
 """
 
 
-def page(results: Results, tables: list[Table], figures: list, dirs: Iterable) -> str:
-    """The whole page; ``figures`` have ``path`` (PNG), ``title`` and ``caption``."""
+def page(results: Results, tables: list[Table], figures: list[Figure], dirs: Iterable) -> str:
+    """The whole page as HTML.
+
+    Args:
+        results: for the runs and the notes.
+        tables: the paper's in its order, then those beyond it.
+        figures: drawn, as files.
+        dirs: where the results were found.
+    """
+    measured = [table for table in tables if is_measured(table)]
+    measured.sort(key=_is_of_the_paper)
+    unmeasured = [table for table in tables if not is_measured(table)]
     where = ", ".join(f"<code>{escape(str(one))}</code>" for one in dirs)
-    links = [(table.key, table.title) for table in tables]
+    links = [(table.key, table.title) for table in measured]
     links += [(f"figure-{i}", figure.title) for i, figure in enumerate(figures)]
+    links += [("unmeasured", UNMEASURED)] if unmeasured else []
     body = [
         "<h1>QMA-Net: the paper's tables, and ours beside them</h1>",
         f"<p>Made by qma-net {__version__} from the result files in {where}.</p>",
@@ -62,9 +94,12 @@ def page(results: Results, tables: list[Table], figures: list, dirs: Iterable) -
         + "".join(f'<a href="#{key}">{escape(title)}</a>' for key, title in links)
         + "</nav>",
         _runs(results.runs),
-        *(_section(table) for table in tables),
+        *(_section(table) for table in measured),
         *(_figure(f"figure-{i}", figure) for i, figure in enumerate(figures)),
     ]
+    if unmeasured:
+        body.append(f'<h2 id="unmeasured">{UNMEASURED}</h2><p>{FOLDED}</p>')
+        body += map(_folded, unmeasured)
     if results.notes:
         body.append("<h2>About the files</h2>" + _list(map(escape, results.notes), "notes"))
     return (
@@ -81,35 +116,25 @@ def _runs(runs: list[Run]) -> str:
     """Which checkpoints were measured, and how."""
     if not runs:
         return "<p>No results of <code>qma-net evaluate</code> or <code>robust</code>.</p>"
-    names = (
-        "Model",
-        "Flags beyond the defaults",
-        "Checkpoint",
-        "SHA-256",
-        "Images",
-        "Test sets",
-        "qma-net",
-    )
-    head = "".join(f'<th class="label">{name}</th>' for name in names)
+    head = "".join(f'<th class="label">{name}</th>' for name in RUN_COLUMNS)
     rows = []
     for run in runs:
         header = run.header
-        size = (
-            "own size" if header["fit"] == "native" else f"{header['fit']}, {header['image_size']}"
-        )
+        fit, side = header["fit"], header["image_size"]
         flags = [
             f"{key} {value}"
             for key, value in header["model_flags"].items()
             if value != "" and str(value) != str(DEFAULTS.get(key))
         ]
-        sets = [*run.clean, *(f"{name} attacked" for name in run.attacked)]
         cells = (
             name_of(run),
             ", ".join(flags),
             header["checkpoint"],
             header["checkpoint_sha256"][:12],
+            "own size" if fit == "native" else f"{fit}, {side}",
+            ", ".join([*run.clean, *(f"{name} attacked" for name in run.attacked)]),
+            header.get("versions", {}).get("qma-net", "?"),
         )
-        cells = (*cells, size, ", ".join(sets), header.get("versions", {}).get("qma-net", "?"))
         wrap = 'style="white-space: normal; min-width: 9rem"'
         rows.append("".join(f'<td class="left" {wrap}>{escape(cell)}</td>' for cell in cells))
     rows = "".join(f"<tr>{row}</tr>" for row in rows)
@@ -119,8 +144,28 @@ def _runs(runs: list[Run]) -> str:
     )
 
 
+def _is_of_the_paper(table: Table) -> bool:
+    return table.key in {f"table-{number}" for number in published_tables()}
+
+
 def _section(table: Table) -> str:
-    parts = [f'<h2 id="{table.key}">{escape(table.title)}</h2>', html_table(table)]
+    return f'<h2 id="{table.key}">{escape(table.title)}</h2>\n{_content(table)}'
+
+
+def _folded(table: Table) -> str:
+    """One line that names a table and the command that fills it; the table is behind it."""
+    more = len(table.commands) - 1
+    command = f"filled by <code>{escape(table.commands[0])}</code>" if table.commands else ""
+    command += f" and {more} more" if more > 0 else ""
+    return (
+        f'<details id="{table.key}"><summary>{escape(table.title)} '
+        f'<span class="command">{command}</span></summary>\n{_content(table)}\n</details>'
+    )
+
+
+def _content(table: Table) -> str:
+    """A table, its notes, and the commands that make what it lacks."""
+    parts = [html_table(table)]
     if table.notes:
         parts.append(_list(map(escape, table.notes), "notes"))
     if table.commands:
@@ -166,8 +211,8 @@ def _cell(cell: Cell) -> str:
     return f"<td{kind}{why}>{escape(cell.text)}{small}</td>"
 
 
-def _figure(key: str, figure) -> str:
-    data = base64.b64encode(Path(figure.path).read_bytes()).decode()
+def _figure(key: str, figure: Figure) -> str:
+    data = base64.b64encode(figure.path.read_bytes()).decode()
     return (
         f'<h2 id="{key}">{escape(figure.title)}</h2><figure><img alt="{escape(figure.title)}" '
         f'src="data:image/png;base64,{data}"><figcaption>{escape(figure.caption)}</figcaption></figure>'

@@ -8,12 +8,7 @@ from ..data.published import DATASETS
 from ..files import config_path
 from .layout import DASH, MINUS, TIMES, Table
 
-
-def normalised(name: str) -> str:
-    """Letters and digits alone, in lower case: how names of models and datasets are compared."""
-    return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
+# The key in a result file by a heading of the paper's, letters and digits alone.
 METRICS = {
     "pixellevelf1": "pixel_f1",
     "pixellevelf1score": "pixel_f1",
@@ -25,6 +20,7 @@ METRICS = {
     "iou": "iou",
 }
 
+# The paper's short names of test sets.
 SHORT = {
     "cas": "CASIAv1",
     "col": "Columbia",
@@ -33,8 +29,16 @@ SHORT = {
     "nist": "NIST16",
 }
 
-SETS = {**SHORT, **{normalised(name): name for name, one in DATASETS.items() if one.role == "test"}}
 ATTACKS = {"JC": "jpeg", "GB": "gaussian-blur", "GN": "gaussian-noise"}
+
+
+def normalised_name(name: str) -> str:
+    """Letters and digits alone, in lower case: how names of models and datasets are compared."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+# Test sets by their names and short names, the paper's four first, in its order.
+SETS = SHORT | {normalised_name(name): name for name, one in DATASETS.items() if one.role == "test"}
 
 
 @dataclass(frozen=True)
@@ -47,26 +51,34 @@ class Column:
     @property
     def set(self) -> str | None:
         """The test set; None for averages and for what is not about one."""
-        return SETS.get(normalised(self.name)) or SETS.get(normalised(self.group))
+        return SETS.get(normalised_name(self.name)) or SETS.get(normalised_name(self.group))
 
     @property
     def metric(self) -> str:
         """The key in a result file; Tables 7 and 8 name theirs, pixel F1, in the title only."""
-        names = (normalised(self.name), normalised(self.group))
+        names = (normalised_name(self.name), normalised_name(self.group))
         return next((METRICS[name] for name in names if name in METRICS), "pixel_f1")
 
     @property
     def attack(self) -> str | None:
+        """The attack's name in ``robustness.yaml``; None for photographs as they are."""
         return ATTACKS.get(self.name)
 
     @property
     def is_average(self) -> bool:
+        """Whether it is the mean of the other columns of its group."""
         return self.name.lower() == "avg"
 
 
 @dataclass(frozen=True)
-class Published:
-    """One of the paper's tables, as ``paper_tables.yaml`` holds it."""
+class PublishedTable:
+    """One of the paper's tables, as ``paper_tables.yaml`` holds it.
+
+    Args:
+        groups: pairs of a heading and the columns' names under it.
+        ours: the label of QMA-Net's row; None where the table has none.
+        rows: pairs of labels and cells.
+    """
 
     number: int
     title: str
@@ -79,23 +91,26 @@ class Published:
 
     @property
     def columns(self) -> tuple[Column, ...]:
+        """All columns of cells, from left to right."""
         return tuple(Column(group, name) for group, names in self.groups for name in names)
 
     @property
     def our_cells(self) -> tuple:
+        """The cells of QMA-Net's row."""
         return next(cells for labels, cells in self.rows if labels[0] == self.ours)
 
     def averaged(self, column: Column) -> list[Column]:
         """The columns that an average is of."""
         return [one for one in self.columns if one.group == column.group and not one.is_average]
 
-    def new(self) -> Table:
+    def empty_table(self) -> Table:
+        """A table of the report with this one's headings and notes, without rows."""
         groups = [(group, list(names)) for group, names in self.groups]
         title = f"Table {self.number}: {self.title}"
         return Table(f"table-{self.number}", title, self.labels, groups, notes=list(self.notes))
 
-    def show(self, value, sign: bool = False) -> str:
-        """A figure as the paper prints it."""
+    def show(self, value: float | str | None, *, sign: bool = False) -> str:
+        """A number as the paper prints it; text as it is."""
         if value is None:
             return DASH
         if isinstance(value, str):
@@ -104,14 +119,14 @@ class Published:
 
 
 @cache
-def published_tables() -> dict[int, Published]:
+def published_tables() -> dict[int, PublishedTable]:
     """The paper's ten tables by number."""
     import yaml
 
     tables = {}
     for entry in yaml.safe_load(config_path("paper_tables.yaml").read_text()):
         count = len(entry["labels"])
-        tables[entry["number"]] = Published(
+        tables[entry["number"]] = PublishedTable(
             number=entry["number"],
             title=entry["title"],
             labels=tuple(entry["labels"]),
@@ -139,13 +154,15 @@ def read_ablations() -> list[Ablation]:
     import yaml
 
     entries = yaml.safe_load(config_path("ablations.yaml").read_text())
-    keys = ("name", "table", "row", "flags")
-    return [Ablation(*(entry.get(key) for key in keys)) for entry in entries]
+    return [
+        Ablation(entry["name"], entry.get("table"), entry.get("row"), entry["flags"])
+        for entry in entries
+    ]
 
 
 def paper_set(name: str) -> str | None:
     """The paper's test set that a name in a result file means."""
-    return SETS.get(normalised(name))
+    return SETS.get(normalised_name(name))
 
 
 @cache

@@ -15,15 +15,18 @@ from pathlib import Path
 
 from ..errors import QMANetError
 from ..evaluation.rows import read_rows
+from ..evaluation.settings import AS_TRAINED
 from ..modeling.config import QMANetConfig
+from ..modeling.losses import EDGE_WEIGHT, MASK_WEIGHT
 from .complexity import COMPLEXITY, Complexity, read_complexity
 from .logs import EVENTS, Curves, read_curves
-from .paper import normalised, paper_set
+from .paper import normalised_name, paper_set
 
 # The settings that Tables 2 and 9 vary; whatever else differs is another model to compare with.
 ABLATED = ("dfcm_stages", "decode_levels", "decoder", "query_count")
-DEFAULTS = asdict(QMANetConfig()) | {"alpha": 0.2, "beta": 0.8}
-AS_PAPER = {"image_size": 512, "fit": "resize"}
+
+# The paper's model as flags of BenCo's scripts.
+DEFAULTS = asdict(QMANetConfig()) | {"alpha": MASK_WEIGHT, "beta": EDGE_WEIGHT}
 
 
 class ReportError(QMANetError):
@@ -34,15 +37,16 @@ class ReportError(QMANetError):
 class Result:
     """One model on one test set: a JSON of ``evaluate`` or ``robust``, and the CSV beside it.
 
-    ``figures`` is the JSON; ``header`` its settings. The CSV is read when it is needed.
+    ``summary`` is the JSON. The CSV is read when it is needed.
     """
 
     path: Path
-    figures: dict
+    summary: dict
 
     @property
     def header(self) -> dict:
-        return self.figures["header"]
+        """What was evaluated, and how."""
+        return self.summary["header"]
 
     @property
     def set(self) -> str:
@@ -62,7 +66,7 @@ class Result:
         return read_rows(table) if table.is_file() else []
 
     def values(self, metric: str) -> dict[str, float]:
-        """The figure of every image that has one, by the image's path."""
+        """A metric of every image that has it, by the image's path."""
         key = "f1" if metric == "pixel_f1" else metric
         return {row["path"]: row[key] for row in self.rows if row[key] is not None}
 
@@ -82,10 +86,12 @@ class Run:
 
     @property
     def model(self) -> str:
+        """Its name in BenCo's registry."""
         return self.header["model"]
 
     @property
     def is_ours(self) -> bool:
+        """Whether it is a QMA-Net, of any configuration."""
         return self.model == "QMANet"
 
     @property
@@ -95,6 +101,7 @@ class Run:
 
     @property
     def is_default(self) -> bool:
+        """Whether it is a QMA-Net, of any size, with nothing ablated."""
         return self.is_ours and self.setting == setting_of({})
 
     @property
@@ -107,16 +114,16 @@ class Run:
                 value = flags.get(name, DEFAULTS[name])
                 if str(value) != str(DEFAULTS[name]):
                     words.append(str(value) if name == "size" else f"{name} {value}")
-        return (*words, *shape_words(self.header))
+        return (*words, *_input_words(self.header))
 
 
-def shape_words(header: dict) -> list[str]:
+def _input_words(header: dict) -> list[str]:
     """How images reach the model, where that is not the paper's way."""
-    words = []
-    if header.get("fit", "resize") != AS_PAPER["fit"]:
-        words.append(header["fit"])
-    if header.get("fit") != "native" and header.get("image_size", 512) != AS_PAPER["image_size"]:
-        words.append(f"{header['image_size']} px")
+    fit = header.get("fit", AS_TRAINED.fit)
+    side = header.get("image_size", AS_TRAINED.image_size)
+    words = [fit] if fit != AS_TRAINED.fit else []
+    if fit != "native" and side != AS_TRAINED.image_size:
+        words.append(f"{side} px")
     return words
 
 
@@ -206,13 +213,14 @@ def _take_json(path: Path, results: Results, runs: dict) -> None:
     elif path.name == "comparison.json":
         results.comparisons[path] = content
     elif {"dataset", "tampered", "paper"} <= set(content):
-        results.prepared[normalised(content["dataset"])] = content
+        results.prepared[normalised_name(content["dataset"])] = content
     elif isinstance(content.get("sets"), list) and "errors" in content:
         for row in content["sets"]:
-            results.checked[normalised(row["name"])] = row
+            results.checked[normalised_name(row["name"])] = row
 
 
 def _take_result(result: Result, results: Results, runs: dict) -> None:
+    """Puts a result into its run; of two alike the first found stays, a ``clean.json`` last."""
     header = result.header
     flags = tuple(sorted((key, str(value)) for key, value in header["model_flags"].items()))
     identity = (header["model"], flags, header["checkpoint_sha256"], header["fit"])

@@ -1,6 +1,6 @@
-"""The paper's Tables 1 to 10 and a few more: published figures, ours, and the difference.
+"""The paper's Tables 1 to 10 and a few more: published numbers, ours, and the difference.
 
-Here is said which run belongs to which row and which of its figures to which cell.
+Here is said which run belongs to which row and which of its numbers to which cell.
 """
 
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from ..data.published import DATASETS
 from ..evaluation.metrics import mean_and_interval
 from .beyond import comparisons, other_attacks, other_sets
-from .layout import DASH, MINUS, MISSING, Cell, Row, Table
+from .layout import DASH, MINUS, MISSING, UNCOUNTED, Cell, Row, Table
 from .measured import (
     DIFFERENCE,
     MEASURED,
@@ -16,18 +16,27 @@ from .measured import (
     PAIRED,
     PAPER,
     PUBLISHED,
-    Figure,
-    _cell,
-    _runs_of,
-    _setting_words,
-    _touches,
-    _under_attack,
-    _with,
-    figure,
+    UNPAIRED,
+    Measured,
+    has_any_of,
+    measured_by,
+    measured_cell,
     our_name,
     paired_values,
+    runs_of_setting,
+    setting_words,
+    under_attack,
+    with_label,
 )
-from .paper import ATTACKS, SETS, Column, Published, normalised, published_tables, read_ablations
+from .paper import (
+    ATTACKS,
+    SETS,
+    Column,
+    PublishedTable,
+    normalised_name,
+    published_tables,
+    read_ablations,
+)
 from .results import Results, Run
 
 
@@ -40,22 +49,22 @@ def all_tables(results: Results) -> list[Table]:
     return [*tables, *(table for table in more if table.rows)]
 
 
-def comparison(published: Published, results: Results) -> Table:
+def comparison(published: PublishedTable, results: Results) -> Table:
     """Tables 1 and 5 to 8: the peers, QMA-Net's row, ours, and ours minus the paper's."""
-    table = published.new()
-    ours = [run for run in results.runs if run.is_default and _touches(run, published)]
-    others = [run for run in results.runs if not run.is_ours and _touches(run, published)]
+    table = published.empty_table()
+    ours = [run for run in results.runs if run.is_default and has_any_of(run, published)]
+    others = [run for run in results.runs if not run.is_ours and has_any_of(run, published)]
     for labels, cells in published.rows:
         if labels[0] != published.ours:
             table.rows.append(_published_row(published, labels, cells))
-    table.rows.append(_published_row(published, (PAPER,), published.our_cells, True))
+    table.rows.append(_published_row(published, (PAPER,), published.our_cells, is_ours=True))
     as_paper = next((run for run in ours if not run.variant), None)
     measured = [(our_name(run), run, published.our_cells) for run in ours]
     if not as_paper:  # another size does not stand for the paper's
         measured.insert(0, (OURS, None, published.our_cells))
     for run in others:
         name, cells = _peer(published, run)
-        measured.append((_with(f"{name} (measured here)", run.label), run, cells))
+        measured.append((with_label(f"{name} (measured here)", run.label), run, cells))
     _measured_rows(table, published, measured)
     if "GN" in [column.name for column in published.columns]:
         _noise_as_benco(table, published, ours)
@@ -64,15 +73,18 @@ def comparison(published: Published, results: Results) -> Table:
     return table
 
 
-def _peer(published: Published, run: Run) -> tuple[str, tuple]:
+def _peer(published: PublishedTable, run: Run) -> tuple[str, tuple]:
     """The paper's name and cells of another model; its own name and none without."""
     for labels, cells in published.rows:
-        if normalised(labels[0]) == normalised(run.model):
+        if normalised_name(labels[0]) == normalised_name(run.model):
             return labels[0], cells
     return run.model, (None,) * len(published.columns)
 
 
-def _published_row(published: Published, labels, cells, is_ours: bool = False) -> Row:
+def _published_row(
+    published: PublishedTable, labels: Iterable[str], cells: Iterable, is_ours: bool = False
+) -> Row:
+    """A row as the paper prints it."""
     shown = tuple(
         Cell(published.show(cell), why="" if cell is not None else "not in the paper")
         for cell in cells
@@ -80,40 +92,40 @@ def _published_row(published: Published, labels, cells, is_ours: bool = False) -
     return Row(PUBLISHED, tuple(labels), shown, is_ours)
 
 
-def _measured_rows(table: Table, published: Published, measured) -> None:
+def _measured_rows(table: Table, published: PublishedTable, measured) -> None:
     """Rows (name, run or None, the paper's cells), and then their differences."""
     for block in (MEASURED, DIFFERENCE):
         for name, run, cells in measured:
             labels = name if isinstance(name, tuple) else (name,)
             shown = []
             for column, cell in zip(published.columns, cells, strict=True):
-                found = figure(run, column, published) if run else Figure(None)
+                found = measured_by(run, column, published) if run else Measured(None)
                 minus = None if block == MEASURED else cell
                 absent = block == DIFFERENCE and cell is None
-                shown.append(MISSING if absent else _cell(found, published, minus))
+                shown.append(MISSING if absent else measured_cell(found, published, minus))
             is_ours = run is not None and run.is_default
             table.rows.append(Row(block, labels, tuple(shown), is_ours))
 
 
-def _noise_as_benco(table: Table, published: Published, ours: list[Run]) -> None:
+def _noise_as_benco(table: Table, published: PublishedTable, ours: list[Run]) -> None:
     """One row more where the noise was also measured with BenCo's reading of its parameter."""
     for run in ours:
         cells = []
         for column in published.columns:
-            found = Figure(None, why="as above")
+            found = Measured(None, why="as above")
             if column.name == "GN":
                 name = f"{ATTACKS['GN']}-variance"
-                found = _under_attack(run, column.set, name, column.metric)
-            cells.append(_cell(found, published))
+                found = under_attack(run, column.set, attack=name, metric=column.metric)
+            cells.append(measured_cell(found, published))
         if any(cell.text != DASH for cell in cells):
-            name = _with(our_name(run), "GN as a variance")
+            name = with_label(our_name(run), "GN as a variance")
             table.rows.append(Row(MEASURED, (name,), tuple(cells), True))
 
 
-def _say_missing(table: Table, published: Published, run: Run | None) -> None:
+def _say_missing(table: Table, published: PublishedTable, run: Run | None) -> None:
     """The command that makes what a run lacks for a table."""
     columns = [column for column in published.columns if not column.is_average]
-    lacking = [c for c in columns if run is None or figure(run, c, published).value is None]
+    lacking = [c for c in columns if run is None or measured_by(run, c, published).value is None]
     places = " ".join(f"ROOT/{name}" for name in dict.fromkeys(c.set for c in lacking))
     if not lacking:
         return
@@ -123,40 +135,40 @@ def _say_missing(table: Table, published: Published, run: Run | None) -> None:
     table.commands += [line] if line not in table.commands else []
 
 
-def _say_sizes(table: Table, published: Published, runs: Iterable[Run | None]) -> None:
+def _say_sizes(table: Table, published: PublishedTable, runs: Iterable[Run | None]) -> None:
     """A note where a test set has another number of tampered images here than in the paper."""
     counted = {labels[0]: cells[4] for labels, cells in published_tables()[4].rows}
-    counted = {SETS.get(normalised(name)): count for name, count in counted.items()}
+    counted = {SETS.get(normalised_name(name)): count for name, count in counted.items()}
     wanted = {column.set for column in published.columns}
     attacked = any(column.attack for column in published.columns)
     for run in filter(None, runs):
         for name in sorted(wanted & set(run.attacked if attacked else run.clean)):
             places = run.attacked[name].values() if attacked else [run.clean[name]]
-            here, paper = next(iter(places)).figures["n_tampered"], counted.get(name)
+            here, paper = next(iter(places)).summary["n_tampered"], counted.get(name)
             note = f"{name}: {here} tampered images here, {paper} in the paper."
             if here != paper and note not in table.notes:
                 table.notes.append(note)
 
 
-def ablations(published: Published, results: Results) -> Table:
+def ablations(published: PublishedTable, results: Results) -> Table:
     """Tables 2 and 9: every setting, and its paired difference from the default model."""
-    table = published.new()
+    table = published.empty_table()
     for labels, cells in published.rows:
         is_ours = labels[0] == published.ours
         table.rows.append(_published_row(published, labels, cells, is_ours))
     settings = {one.row: one for one in read_ablations() if one.table == published.number}
-    touching = [run for run in results.runs if run.is_ours and _touches(run, published)]
-    families = list(dict.fromkeys(run.variant for run in touching))
+    touching = [run for run in results.runs if run.is_ours and has_any_of(run, published)]
+    variants = list(dict.fromkeys(run.variant for run in touching))
     measured, paired, absent = [], [], []
-    for family in families or [()]:
-        base = _runs_of(touching, family, {})
+    for variant in variants or [()]:
+        base = runs_of_setting(touching, variant, {})
         for labels, cells in published.rows:
             setting = next((settings[label] for label in labels if label in settings), None)
-            found = _runs_of(touching, family, setting.flags) if setting else []
+            found = runs_of_setting(touching, variant, setting.flags) if setting else []
             absent += [setting.name] if setting and not found else []
             for run in found or [None]:
-                words = run.label if run else ", ".join(family)
-                name = (_with(f"{_bare(labels[0])} (ours)", words), *labels[1:])
+                words = run.label if run else ", ".join(variant)
+                name = (with_label(f"{_bare(labels[0])} (ours)", words), *labels[1:])
                 measured.append((name, run, cells))
                 if labels[0] != published.ours:
                     paired.append((name, base[0] if base else None, run))
@@ -178,23 +190,25 @@ def _bare(label: str) -> str:
     return label.removesuffix("(Ours)").rstrip()
 
 
-def _paired_cell(base: Run | None, run: Run | None, column: Column, published: Published) -> Cell:
+def _paired_cell(
+    base: Run | None, run: Run | None, column: Column, published: PublishedTable
+) -> Cell:
     """A setting minus the default on the images that both have; an average resamples each set."""
     if base is None or run is None:
         return MISSING
     columns = published.averaged(column) if column.is_average else [column]
     differences = [paired_values(base, run, one.set, one.metric) for one in columns]
     if not all(differences):
-        return Cell(DASH, why="no CSV files of both on the same images")
+        return Cell(DASH, why=UNPAIRED)
     value, interval = mean_and_interval(differences)
-    low, high = (published.show(edge, True) for edge in interval)
+    low, high = (published.show(edge, sign=True) for edge in interval)
     why = f"{sum(map(len, differences))} images"
-    return Cell(published.show(value, True), f"[{low}, {high}]", why)
+    return Cell(published.show(value, sign=True), f"[{low}, {high}]", why)
 
 
-def counts(published: Published, results: Results) -> Table:
+def counts(published: PublishedTable, results: Results) -> Table:
     """Tables 3 and 4: datasets as ``data prepare`` and ``data check --json`` counted them."""
-    table = published.new()
+    table = published.empty_table()
     names = [column.name for column in published.columns]
     at = names.index("Number")
     measured, differences = [], []
@@ -206,10 +220,10 @@ def counts(published: Published, results: Results) -> Table:
             number, smallest, largest = _counted(labels[0], results, table)
         here = [number, smallest, largest]
         measured.append((labels, here))
-        by_type = [Cell(DASH, why="no command counts these")] * at
+        by_type = [Cell(DASH, why=UNCOUNTED)] * at
         shown = [Cell(published.show(value)) if value is not None else MISSING for value in here]
         table.rows.append(Row(MEASURED, labels, (*by_type, *shown)))
-        gap = Cell(published.show(number - cells[at], True)) if number is not None else MISSING
+        gap = Cell(published.show(number - cells[at], sign=True)) if number is not None else MISSING
         blank = Cell("", why="")
         differences.append(Row(DIFFERENCE, labels, (*[blank] * at, gap, blank, blank)))
     table.rows += differences
@@ -218,9 +232,9 @@ def counts(published: Published, results: Results) -> Table:
 
 def _counted(label: str, results: Results, table: Table) -> tuple:
     """Tampered images, smallest and largest resolution of a dataset; None where unknown."""
-    name = normalised(label)
+    name = normalised_name(label)
     prepared, checked = results.prepared.get(name), results.checked.get(name)
-    spelt = next((one for one in DATASETS if normalised(one) == name), label)
+    spelt = next((one for one in DATASETS if normalised_name(one) == name), label)
     if not prepared and not checked:
         table.commands.append(f"qma-net data prepare {spelt} --source ARCHIVE --out ROOT/{spelt}")
     if not checked:
@@ -245,9 +259,9 @@ def _totals(measured: list) -> tuple:
     )
 
 
-def costs(published: Published, results: Results) -> Table:
+def costs(published: PublishedTable, results: Results) -> Table:
     """Table 10: parameters and multiply-adds, as BenCo's complexity script printed them."""
-    table = published.new()
+    table = published.empty_table()
     for labels, cells in published.rows:
         name = PAPER if labels[0] == published.ours else labels[0]
         is_ours = labels[0] == published.ours
@@ -257,13 +271,13 @@ def costs(published: Published, results: Results) -> Table:
         values = (one.parameters / 1e6, one.multiply_adds / 1e9)
         header = {"model": one.model, "model_flags": one.flags, "image_size": one.image_size}
         run = Run(header)
-        words = [*run.variant, *_setting_words(run)]
+        words = [*run.variant, *setting_words(run)]
         if run.is_ours:
             name, paper = OURS, () if words else published.our_cells
         else:
             name, paper = _peer(published, run)
             name = f"{name} (measured here)"
-        measured.append((_with(name, ", ".join(words)), values, paper, bool(words)))
+        measured.append((with_label(name, ", ".join(words)), values, paper, bool(words)))
     measured.sort(key=lambda row: (not row[0].startswith(OURS[:-1]), row[3], row[0]))
     empty = [(OURS, (None, None), published.our_cells, False)]
     for name, values, _, _ in measured or empty:
@@ -282,6 +296,7 @@ def costs(published: Published, results: Results) -> Table:
     return table
 
 
-def _share(value: float, paper: float, published: Published) -> Cell:
+def _share(value: float, paper: float, published: PublishedTable) -> Cell:
+    """A difference from the paper's value, and under it as a share of that."""
     share = f"{(value - paper) / paper:+.1%}".replace("-", MINUS)
-    return Cell(published.show(value - paper, True), f"({share})")
+    return Cell(published.show(value - paper, sign=True), f"({share})")

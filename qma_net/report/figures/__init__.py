@@ -1,1 +1,1 @@
-"""The paper's figures, one file to a kind."""
+"""The paper's figures from result files, photographs and checkpoints; start at ``draw.py``."""

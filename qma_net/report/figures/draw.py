@@ -14,19 +14,18 @@ from torch import nn
 from ...evaluation.metrics import THRESHOLD
 from ...files import written_beside
 from ...modeling.state import WeightsError
-from ..curves import Drawn
+from ..layout import Figure
 from ..measured import name_of
 from ..results import Results, Run, setting_of
-from .cams import cam_panels, load, prediction
-from .examples import EVALUATE, Example, NotDrawn, examples, f1_of
-from .panels import Panel, black_and_white, grid
-from .robustness import Picture, robustness
+from .answers import load, prediction
+from .cams import cam_panels
+from .examples import EVALUATE, Example, NotDrawn, evaluated_f1, examples
+from .panels import Panel, Picture, black_and_white, grid
+from .robustness import robustness
 
 DPI = 130
-
-
-GRID_ROWS, CAM_ROWS, MOST_COLUMNS = 9, 4, 8
-
+GRID_ROWS, CAM_ROWS = 9, 4  # photographs of Figure 3, and of Figures 1 and 6
+MOST_COLUMNS = 8  # checkpoints of Figure 3
 
 TARGET = (
     "Grad-CAM's target is the mean logit over the predicted mask, the pixels above 0.5 (outlined); "
@@ -40,7 +39,7 @@ BY_RANK = (
 )
 
 
-def draw_all(results: Results, folder: Path) -> list[Drawn]:
+def draw_all(results: Results, folder: Path) -> list[Figure]:
     """Writes ``figure-<number>.png``; for what cannot be drawn, ``results.notes`` says why."""
     drawn = []
     for number, draw in FIGURES.items():
@@ -52,11 +51,8 @@ def draw_all(results: Results, folder: Path) -> list[Drawn]:
         path = Path(folder) / f"figure-{number}.png"
         with written_beside(path) as beside:
             picture.canvas.savefig(beside, format="png", dpi=DPI)
-        drawn.append(Drawn(path, f"Figure {number}: {picture.title}", picture.caption))
+        drawn.append(Figure(path, f"Figure {number}: {picture.title}", picture.caption))
     return drawn
-
-
-# The figures
 
 
 def backbone_cams(results: Results) -> Picture:
@@ -132,7 +128,7 @@ def _predictions(run: Run, chosen: list[Example]) -> list[Panel | None]:
 
     panels = []
     for example in chosen:
-        f1 = f1_of(run, example)
+        f1 = evaluated_f1(run, example)
         if f1 is None:
             panels.append(None)
             continue

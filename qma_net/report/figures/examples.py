@@ -1,4 +1,4 @@
-"""Which photographs a figure shows."""
+"""Which photographs a figure shows: every so many in the order of their F1, none picked."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from PIL import Image
 
 from ...data.facts import mask_as_benco
 from ...data.listing import ListingError, read_listings
+from ...errors import QMANetError
 from ..paper import SETS
 from ..results import Result, Run
 from .panels import Panel, black_and_white
@@ -18,13 +19,13 @@ THUMBNAIL = 220  # longest side of a photograph in a figure, in pixels
 EVALUATE = "qma-net evaluate --checkpoint FILE --test-sets SETS --out DIR --save-masks"
 
 
-class NotDrawn(ValueError):
+class NotDrawn(QMANetError):
     """A figure, or a part of one, without what it is made of; one line says what is missing."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A tampered photograph of a test set, and its truth."""
+    """A tampered photograph of a test set, and its truth: the files."""
 
     set: str
     image: Path
@@ -37,7 +38,7 @@ class Example:
 
     @property
     def thumbnail(self) -> np.ndarray:
-        """The same, ``THUMBNAIL`` pixels long."""
+        """The same, uint8 ``(h, w, 3)``, its longer side ``THUMBNAIL`` pixels."""
         pixels = self.pixels
         scale = THUMBNAIL / max(pixels.shape[:2])
         size = [max(1, round(side * scale)) for side in pixels.shape[1::-1]]
@@ -48,9 +49,6 @@ class Example:
         """White where it was manipulated."""
         truth = mask_as_benco(self.truth)
         return Panel(black_and_white(truth, self.thumbnail.shape))
-
-
-# Which photographs
 
 
 def examples(run: Run, total: int, notes: list[str]) -> list[Example]:
@@ -67,7 +65,7 @@ def examples(run: Run, total: int, notes: list[str]) -> list[Example]:
         try:
             if len(found) == total:
                 raise NotDrawn(f"{total} photographs of other test sets fill them")
-            found += _of_set(run.clean[name], max(1, total // len(names)))
+            found += _of_one_set(run.clean[name], max(1, total // len(names)))
         except (NotDrawn, ListingError) as error:
             missing.append(f"{name} is not in every figure with photographs: {error}")
     if not found:
@@ -76,7 +74,8 @@ def examples(run: Run, total: int, notes: list[str]) -> list[Example]:
     return found
 
 
-def _of_set(result: Result, count: int) -> list[Example]:
+def _of_one_set(result: Result, count: int) -> list[Example]:
+    """``count`` photographs of one test set, or all where it has fewer."""
     ranked = sorted(result.values("f1").items(), key=lambda item: (item[1], item[0]))
     if not ranked:
         raise NotDrawn(f"{result.path.with_suffix('.csv')} has no tampered photograph; {EVALUATE}")
@@ -103,7 +102,7 @@ def in_paper_order(names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda name: order.index(name) if name in order else len(order))
 
 
-def f1_of(run: Run, example: Example) -> float | None:
-    """The pixel F1 of one photograph as evaluated."""
+def evaluated_f1(run: Run, example: Example) -> float | None:
+    """The pixel F1 of one photograph in a run's results; None without one."""
     result = run.clean.get(example.set)
     return result.values("f1").get(str(example.image)) if result else None

@@ -1,4 +1,4 @@
-"""Pictures side by side: panels and grids."""
+"""Pictures side by side: panels, and grids of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure as Canvas
 
 PANEL = 1.35  # width of a panel in inches
 HEAT = "inferno"  # even steps look even, also without colour
-OUTLINE = (255, 255, 255)
+OUTLINE = (255, 255, 255)  # RGB
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,13 @@ class Panel:
     below: str = ""
 
 
-# Panels and grids
+@dataclass(frozen=True)
+class Picture:
+    """A figure before it is a file; ``title`` goes without its number."""
+
+    canvas: Canvas
+    title: str
+    caption: str
 
 
 def black_and_white(region: np.ndarray, shape: Sequence[int]) -> np.ndarray:

@@ -1,25 +1,16 @@
 """Figure 4: pixel F1 against the strength of every attack."""
 
-from dataclasses import dataclass
-
 from matplotlib.figure import Figure as Canvas
 
 from ..measured import name_of
-from ..paper import ATTACKS, SETS, paper_levels
+from ..paper import ATTACKS, SHORT, paper_levels
 from ..results import Result, Results, Run
 from .examples import NotDrawn, in_paper_order
+from .panels import Picture
 
+# Okabe and Ito's colours (2008), which colour-blind readers tell apart.
 CURVES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure before it is a file; ``title`` goes without its number."""
-
-    canvas: Canvas
-    title: str
-    caption: str
 
 
 def robustness(results: Results) -> Picture:
@@ -29,9 +20,8 @@ def robustness(results: Results) -> Picture:
         raise NotDrawn(
             "no results under attack: qma-net robust --checkpoint FILE --test-sets SETS --out DIR"
         )
-    paper_s = set(list(dict.fromkeys(SETS.values()))[:4])
     names = in_paper_order({name for run in runs for name in run.attacked})
-    names = [name for name in names if name in paper_s] or names
+    names = [name for name in names if name in SHORT.values()] or names
     there = {attack for run in runs for name in names for attack, _ in run.attacked.get(name, {})}
     attacks = [one for one in ATTACKS.values() if one in there] or sorted(there)
     size = (max(5, 2.3 * len(names) + 0.6), 2.1 * len(attacks) + 0.7)
@@ -76,7 +66,7 @@ def _draw_attack(axes, runs: list[Run], name: str, attack: str, levels: list[int
     for i, run in enumerate(runs):
         found = _levels(run, name, attack)
         points = [
-            (at, found[level].figures["pixel_f1"])
+            (at, found[level].summary["pixel_f1"])
             for at, level in enumerate(levels)
             if level in found
         ]
@@ -88,7 +78,7 @@ def _draw_attack(axes, runs: list[Run], name: str, attack: str, levels: list[int
         marker = MARKERS[i // len(CURVES) % len(MARKERS)]
         axes.plot(*zip(*points, strict=True), label=name_of(run), marker=marker, ms=3.5, **style)
         if name in run.clean:
-            clean = run.clean[name].figures["pixel_f1"]
+            clean = run.clean[name].summary["pixel_f1"]
             axes.axhline(clean, label="_clean", ls="--", color=style["color"], lw=0.9, alpha=0.7)
     axes.set_xticks(range(len(levels)), levels)
     axes.set_xlim(-0.3, len(levels) - 0.7)
