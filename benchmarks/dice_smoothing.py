@@ -10,7 +10,7 @@ authentic and half with such a mask: its logit is ``a * evidence + b``.
 
 import torch
 
-from qma_net.modeling import losses
+from qma_net.modeling.losses import dice_loss
 
 SIDE, SMALL, STEPS = 128, 0.005, 500
 
@@ -27,23 +27,23 @@ def main() -> None:
         "| learnt: F1 on 0.5 % masks |\n|---|---|---|---|---|---|"
     )
     for smoothing in (1 / area, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2):
-        losses.DICE_SMOOTHING = smoothing
-        missed = losses.dice_loss(torch.full_like(nothing, -30), small).item()
-        marked, f1 = learn(small)
+        missed = dice_loss(torch.full_like(nothing, -30), small, smoothing=smoothing).item()
+        marked, f1 = learn(small, smoothing)
         print(
-            f"| {smoothing:.1e} | {pull(nothing, 0.5):.1e} | {pull(nothing, 0.1):.1e} "
+            f"| {smoothing:.1e} | {pull(nothing, 0.5, smoothing):.1e} "
+            f"| {pull(nothing, 0.1, smoothing):.1e} "
             f"| {missed:.3f} | {marked:.4%} | {f1:.3f} |"
         )
 
 
-def pull(mask: torch.Tensor, probability: float) -> float:
+def pull(mask: torch.Tensor, probability: float, smoothing: float) -> float:
     """Sum over the pixels of the loss's gradient with respect to the logits."""
     logits = torch.full_like(mask, probability).logit().requires_grad_()
-    losses.dice_loss(logits, mask).backward()
+    dice_loss(logits, mask, smoothing=smoothing).backward()
     return logits.grad.sum().item()
 
 
-def learn(small: torch.Tensor) -> tuple[float, float]:
+def learn(small: torch.Tensor, smoothing: float) -> tuple[float, float]:
     """Share of authentic pixels marked, and F1 on small masks, of the trained detector."""
     torch.manual_seed(0)
     masks = torch.cat([torch.zeros_like(small), small]).repeat(4, 1, 1, 1)
@@ -52,7 +52,7 @@ def learn(small: torch.Tensor) -> tuple[float, float]:
     for _ in range(STEPS):
         evidence = torch.randn_like(masks) + 3 * masks
         optimizer.zero_grad()
-        losses.dice_loss(slope * evidence + bias, masks).backward()
+        dice_loss(slope * evidence + bias, masks, smoothing=smoothing).backward()
         optimizer.step()
     masks = masks.repeat(8, 1, 1, 1)
     found = slope * (torch.randn_like(masks) + 3 * masks) + bias > 0

@@ -1,6 +1,6 @@
 """QMA-Net: image manipulation localization, for IMDL-BenCo and on its own."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 _HOMES = {

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .build import build_qma_net
 from .modeling.config import QMANetConfig
-from .modeling.losses import EDGE_WEIGHT, MASK_WEIGHT, mask_and_edge_losses
+from .modeling.losses import DICE_SMOOTHING, EDGE_WEIGHT, MASK_WEIGHT, mask_and_edge_losses
 from .modeling.precision import widen
 from .modeling.qma_net import QMANetModel, image_score
 from .weights.checkpoint import (
@@ -33,6 +33,8 @@ class QMANet(nn.Module):
     Args:
         alpha: weight of the mask loss (equation 8).
         beta: weight of the edge loss (equation 8).
+        dice_smoothing: share of the image area that smooths both Dice losses: more spares
+            authentic images false alarms, less finds smaller masks.
         init_from: a checkpoint of BenCo's trainer to start from: a fine-tuning, not a resume.
             With it no other weights are needed. In Python also a
             :class:`~qma_net.weights.checkpoint.Checkpoint` that was read already.
@@ -53,11 +55,12 @@ class QMANet(nn.Module):
         drop_path: float = QMANetConfig.drop_path,
         alpha: float = MASK_WEIGHT,
         beta: float = EDGE_WEIGHT,
+        dice_smoothing: float = DICE_SMOOTHING,
         init_from: str = "",
         gradient_checkpointing: int = 0,
     ):
         super().__init__()
-        self.alpha, self.beta = alpha, beta
+        self.alpha, self.beta, self.dice_smoothing = alpha, beta, dice_smoothing
         self.config = QMANetConfig(
             size, views, query_count, dfcm_stages, decode_levels, decoder, drop_path
         )
@@ -104,10 +107,12 @@ class QMANet(nn.Module):
             "pred_mask": pred_mask,
             "pred_label": image_score(pred_mask, shape_mask),
             "visual_loss": {},
-            "visual_image": {"edge_level_1": widen(output.edge_logits[0]).sigmoid()},
+            "visual_image": {"edge": widen(output.edge_logits[0]).sigmoid()},
         }
         if mask is not None:
-            seg_loss, edge_loss = mask_and_edge_losses(output, mask, shape_mask)
+            seg_loss, edge_loss = mask_and_edge_losses(
+                output, mask, shape_mask, self.dice_smoothing
+            )
             total = self.alpha * seg_loss + self.beta * edge_loss
             result["backward_loss"] = total
             result["visual_loss"] = {

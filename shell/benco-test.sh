@@ -6,7 +6,7 @@
 #
 # Writes OUT/benco-test/<the last set>/log.txt: a line per set, in their order, without names.
 #
-#   CHECKPOINT  [the last epoch's in OUT]
+#   CHECKPOINT  a file, or "best": as for evaluate.sh [the last epoch's in OUT]
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=shell/common.sh

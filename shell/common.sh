@@ -2,10 +2,11 @@
 # Sourced by the scripts of training and testing, with their flags. Only functions and defaults.
 #
 # Variables of all scripts, set in front (GPUS=4 DATA=/data bash shell/train.sh):
+#   MODEL       a name of BenCo's registry; its own flags go behind the script's name [QMANet]
 #   DATA        folder of the prepared datasets, the protocol and the test sets [data]
 #   TRAIN_DATA  what is trained on [$DATA/protocol_cat.json, by qma-net data protocol cat]
 #   TEST_SETS   what is tested on [$DATA/test_sets.json]
-#   OUT         the run's folder, on a disk that all nodes see [runs/cat]
+#   OUT         the run's folder, on a disk that all nodes see [runs/cat; runs/cat-MODEL for another]
 #   EPOCHS      the run's length [150]
 #   IMAGE_SIZE  side in pixels, resized [512]
 #   WORKERS     processes that read images, per GPU [8]
@@ -65,12 +66,12 @@ one_process() { # MODULE ARGUMENTS...
 }
 
 benco() { # torchrun|one_process SCRIPT FLAGS...: BenCo's own script
-    "$1" qma_net.launch "$2" --model QMANet --image_size "$IMAGE_SIZE" --if_resizing \
+    "$1" qma_net.launch "$2" --model "$MODEL" --image_size "$IMAGE_SIZE" --if_resizing \
         --num_workers "$WORKERS" "${@:3}" "${benco_device[@]}" "${flags[@]}"
 }
 
 exact() { # evaluate|robust FLAGS...: our own evaluation
-    torchrun qma_net "$1" --image-size "$IMAGE_SIZE" --workers "$WORKERS" "${@:2}" \
+    torchrun qma_net "$1" --model "$MODEL" --image-size "$IMAGE_SIZE" --workers "$WORKERS" "${@:2}" \
         "${exact_device[@]}" "${flags[@]}"
 }
 
@@ -101,7 +102,8 @@ take_variables() {
     DATA=${DATA:-data}
     TRAIN_DATA=${TRAIN_DATA:-$DATA/protocol_cat.json}
     TEST_SETS=${TEST_SETS:-$DATA/test_sets.json}
-    OUT=${OUT:-runs/cat}
+    MODEL=${MODEL:-QMANet}
+    if [ "$MODEL" = QMANet ]; then OUT=${OUT:-runs/cat}; else OUT=${OUT:-runs/cat-$MODEL}; fi
     EPOCHS=${EPOCHS:-150} IMAGE_SIZE=${IMAGE_SIZE:-512} WORKERS=${WORKERS:-8}
     GPUS=${GPUS:-1} PROCESSES=${PROCESSES:-1} NODES=${NODES:-1}
     NODE_RANK=${NODE_RANK:-${SLURM_NODEID:-}} MASTER_ADDR=${MASTER_ADDR:-}
@@ -129,8 +131,18 @@ take_variables() {
     fi
 }
 
-take_checkpoint() { # sets CHECKPOINT: the last epoch's, which no test set has picked
+# Sets CHECKPOINT: the last epoch's, which no test set has picked, or with "best" the one that the
+# mean over training's test sets picked; and results: the folder's ending for its results.
+# shellcheck disable=SC2034 # results: the scripts use it
+take_checkpoint() {
+    results=''
     CHECKPOINT=${CHECKPOINT:-$OUT/checkpoint-$((EPOCHS - 1)).pth}
+    if [ "$CHECKPOINT" = best ]; then
+        results=-best
+        CHECKPOINT=$({ find "$OUT/best" -maxdepth 1 -name 'checkpoint-*.pth' 2>/dev/null || true; } |
+            sort -V | tail -n 1)
+        CHECKPOINT=${CHECKPOINT:-$OUT/best/checkpoint-EPOCH.pth}
+    fi
     need_file CHECKPOINT "train.sh writes the last epoch's to OUT (set OUT and EPOCHS, or CHECKPOINT)"
 }
 
@@ -143,14 +155,14 @@ take_sets() { # DEFAULT: sets the paths of SETS, datasets or lists in DATA
     done
 }
 
-# shellcheck disable=SC2034 # noiseprint: the scripts use it
-take_weights() { # sets SIZE, NOISEPRINT, and noiseprint: the flags for its weights
+take_architecture() { # sets architecture: QMA-Net's size and NoisePrint++; another model has its own
+    architecture=()
+    [ "$MODEL" = QMANet ] || return 0
     SIZE=${SIZE:-b3}
     NOISEPRINT=${NOISEPRINT-noiseprint++.th}
-    noiseprint=(--noiseprint_weights "$NOISEPRINT")
-    if [ -z "$NOISEPRINT" ]; then
-        noiseprint=()
-    else
+    architecture=(--size "$SIZE")
+    if [ -n "$NOISEPRINT" ]; then
+        architecture+=(--noiseprint_weights "$NOISEPRINT")
         need_file NOISEPRINT "qma-net weights says where it is published"
     fi
 }

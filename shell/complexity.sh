@@ -5,16 +5,16 @@
 #
 # Writes what BenCo prints to OUT/complexity.txt too.
 #
-#   SIZE        of both encoders, b0 to b5 [b3]
+#   SIZE        of both encoders, b0 to b5, of QMA-Net [b3]
 #   NOISEPRINT  noiseprint++.th; empty, with --views srm,bayar: none [noiseprint++.th]
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=shell/common.sh
 . "$here/common.sh" "$@"
 
-take_weights
+take_architecture
 count() {
-    benco one_process test_complexity --size "$SIZE" "${noiseprint[@]}" --test_batch_size 1
+    benco one_process test_complexity "${architecture[@]}" --test_batch_size 1
 }
 if [ -n "$dry_run" ]; then
     printf '%s | tee %q\n' "$(count)" "$OUT/complexity.txt"

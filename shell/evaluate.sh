@@ -3,9 +3,11 @@
 #
 #   GPUS=4 bash shell/evaluate.sh [--dry-run] [qma-net evaluate's flags]
 #
-# Writes OUT/evaluate/<set>.json and .csv; sets that are finished are kept.
+# Writes OUT/evaluate/<set>.json and .csv (OUT/evaluate-best/ with CHECKPOINT=best); sets that are
+# finished are kept. Another MODEL's masks are kept too: Figure 3 is made of them.
 #
-#   CHECKPOINT  [the last epoch's in OUT]
+#   CHECKPOINT  a file, or "best": the one of OUT/best/, which training's test sets picked, and which
+#               the report says so of [the last epoch's in OUT, which none has picked]
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=shell/common.sh
@@ -13,4 +15,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 take_checkpoint
 need_file TEST_SETS "qma-net data protocol cat --root $DATA makes it"
-exact evaluate --checkpoint "$CHECKPOINT" --test-sets "$TEST_SETS" --out "$OUT/evaluate"
+masks=()
+[ "$MODEL" = QMANet ] || masks=(--save-masks png)
+exact evaluate --checkpoint "$CHECKPOINT" --test-sets "$TEST_SETS" "${masks[@]}" \
+    --out "$OUT/evaluate$results"

@@ -6,7 +6,7 @@
 #
 # Writes OUT/robust/<set>/ with a JSON per attack and level; with BENCO=1 OUT/benco-robust/<set>/.
 #
-#   CHECKPOINT  [the last epoch's in OUT]
+#   CHECKPOINT  a file, or "best": as for evaluate.sh, to OUT/robust-best/ [the last epoch's in OUT]
 #   SETS        datasets in DATA, by space [those of Tables 7 and 8: CASIAv1 Columbia NIST16 Coverage]
 #   BENCO       1: BenCo's own script, unmodified [0]
 set -euo pipefail
@@ -17,7 +17,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 take_checkpoint
 take_sets "CASIAv1 Columbia NIST16 Coverage"
 if [ "${BENCO:-0}" = 0 ]; then
-    exact robust --checkpoint "$CHECKPOINT" --test-sets "${sets[@]}" --out "$OUT/robust"
+    exact robust --checkpoint "$CHECKPOINT" --test-sets "${sets[@]}" --out "$OUT/robust$results"
     exit
 fi
 for set in "${sets[@]}"; do

@@ -6,7 +6,7 @@
 # Writes OUT/images/<set>/. One process and one image at a time, whatever GPUS and NODES say: BenCo
 # never saves the images that do not fill a batch of all processes.
 #
-#   CHECKPOINT  [the last epoch's in OUT]
+#   CHECKPOINT  a file, or "best": as for evaluate.sh [the last epoch's in OUT]
 #   SETS        datasets in DATA, by space [CASIAv1 Columbia Coverage NIST16]
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

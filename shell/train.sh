@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Trains QMA-Net as the paper does (4.1), with BenCo's own train.py.
+# Trains QMA-Net as the paper does (4.1), with BenCo's own train.py; or one of BenCo's models by the
+# same recipe: MODEL=Mesorch bash shell/train.sh [its flags].
 #
 #   GPUS=4 bash shell/train.sh [--dry-run] [BenCo's flags, e.g. --seed 1]
 #   NODES=2 NODE_RANK=0 MASTER_ADDR=10.0.0.1 GPUS=4 bash shell/train.sh     on each node, 0 and 1
@@ -10,13 +11,17 @@
 #   TOTAL_BATCH images in a step; another number is another recipe than the paper's [32]
 #   BATCH       images per GPU at once [what TOTAL_BATCH leaves for a GPU, at most 8]
 #   ACCUM       batches to a step [TOTAL_BATCH / BATCH / all GPUs]
+#   TEST_SETS   what is tested on between the epochs: the paper's four sets; AutoSplice's 3,621
+#               images would cost hours [$DATA/test_sets_train.json]
 #   SIZE        of both encoders, b0 to b5 [b3]
 #   BACKBONE    ImageNet weights, a name of Hugging Face or a path; empty: none [nvidia/mit-$SIZE]
 #   NOISEPRINT  noiseprint++.th; empty, with --views srm,bayar: none [noiseprint++.th]
+#               (these three are QMA-Net's; with another MODEL give its own flags)
 #   CHECK       0: no qma-net data check --fast before the start [1]
 #   ALLOW       problems of data check that are right here, by comma []
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+TEST_SETS=${TEST_SETS:-${DATA:-data}/test_sets_train.json}
 # shellcheck source=shell/common.sh
 . "$here/common.sh" "$@"
 
@@ -47,10 +52,11 @@ if [ -n "$newest" ]; then
     say "continues from $newest"
     resume=(--resume "$newest")
 fi
-take_weights
-BACKBONE=${BACKBONE-nvidia/mit-$SIZE}
-backbone=()
-[ -z "$BACKBONE" ] || backbone=(--backbone_weights "$BACKBONE")
+take_architecture
+if [ "$MODEL" = QMANet ]; then
+    BACKBONE=${BACKBONE-nvidia/mit-$SIZE}
+    [ -z "$BACKBONE" ] || architecture+=(--backbone_weights "$BACKBONE")
+fi
 need_file TRAIN_DATA "qma-net data prepare and qma-net data protocol cat --root $DATA make it"
 need_file TEST_SETS "qma-net data prepare and qma-net data protocol cat --root $DATA make it"
 if [ "${CHECK:-1}" != 0 ] && [ -z "$dry_run" ]; then
@@ -59,7 +65,7 @@ if [ "${CHECK:-1}" != 0 ] && [ -z "$dry_run" ]; then
             "in ALLOW what is right here, or set CHECK=0"
 fi
 
-benco torchrun train --size "$SIZE" "${backbone[@]}" "${noiseprint[@]}" \
+benco torchrun train "${architecture[@]}" \
     --data_path "$TRAIN_DATA" --test_data_path "$TEST_SETS" \
     --batch_size "$BATCH" --accum_iter "$ACCUM" --epochs "$EPOCHS" \
     --lr 1e-4 --min_lr 5e-7 --weight_decay 0.05 --warmup_epochs 2 \

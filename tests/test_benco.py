@@ -117,6 +117,19 @@ def test_loss_weights_are_arguments():
     assert torch.equal(result["backward_loss"], result["visual_loss"]["seg_loss"])
 
 
+def test_the_smoothing_of_the_losses_is_a_flag():
+    from qma_net.benco import QMANet
+
+    losses = []
+    for smoothing in (0.003, 0.3):
+        torch.manual_seed(0)
+        model = QMANet(size="tiny", views="srm", drop_path=0.0, dice_smoothing=smoothing)
+        batch = benco_batch()
+        batch["mask"] *= 0
+        losses.append(model(**batch)["visual_loss"])
+    assert all(losses[1][name] < 0.9 * losses[0][name] for name in ("seg_loss", "edge_loss"))
+
+
 def test_padding_does_not_enter_the_loss(tiny_qmanet):
     batch = benco_batch()
     shape_mask = torch.zeros(2, 1, 64, 64, dtype=torch.float64)

@@ -102,7 +102,18 @@ def test_no_edge_where_the_photograph_meets_its_padding():
 def test_both_losses_of_a_perfect_output():
     mask = torch.zeros(1, 1, 64, 64)
     mask[..., 16:48, 16:48] = 1
-    output = QMANetOutput(CERTAIN * (2 * mask - 1), [CERTAIN * (2 * edge_target(mask) - 1)] * 4)
+    output = QMANetOutput(CERTAIN * (2 * mask - 1), [CERTAIN * (2 * edge_target(mask) - 1)])
     seg_loss, edge_loss = mask_and_edge_losses(output, mask.double())
     assert seg_loss.item() == pytest.approx(0, abs=1e-6)
     assert edge_loss.item() == pytest.approx(0, abs=1e-6)
+
+
+def test_the_smoothing_is_a_share_of_the_area():
+    """Nothing there, p = 1/2 on all 64 pixels: 1 - s / (16 + s) with s = 64 x share."""
+    nothing = torch.zeros(1, 1, 8, 8)
+    for share in (0.003, 0.25):
+        expected = 16 / (16 + 64 * share)
+        assert dice_loss(nothing, nothing, smoothing=share).item() == pytest.approx(expected)
+    output = QMANetOutput(nothing, [nothing])
+    losses = mask_and_edge_losses(output, nothing, smoothing=0.25)
+    assert [loss.item() for loss in losses] == pytest.approx([0.5, 0.5])

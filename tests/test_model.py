@@ -8,7 +8,10 @@ import yaml
 
 from qma_net.build import build_qma_net
 from qma_net.files import config_path
+from qma_net.modeling.aggregation import MFAM, QueryMLP, TamperQueries
 from qma_net.modeling.config import SIZES, QMANetConfig
+from qma_net.modeling.decoder import DCM, ESM, QuerySelection
+from qma_net.modeling.interaction import GCM
 from qma_net.modeling.losses import mask_and_edge_losses
 from qma_net.modeling.qma_net import QMANetModel
 
@@ -49,7 +52,7 @@ def test_every_size_assembles(size):
         model = QMANetModel.from_config(QMANetConfig(size=size))
     channels, depths = SIZES[size]
     assert [len(stage.blocks) for stage in model.rgb_backbone.stages] == list(depths)
-    assert [dcm.norm.num_channels for dcm in model.decoder.fuse] == list(channels)
+    assert [dcm[-1].num_channels for dcm in model.decoder.fuse] == list(channels)
 
 
 def test_the_60_block_norms_of_b3_have_the_official_eps():
@@ -93,7 +96,7 @@ def test_half_precision_steps_stay_finite(half, build_tiny):
     for stage in (*model.rgb_backbone.stages, *model.noise_backbone.stages):
         stage.layer_norm.weight.data *= 300
     for dcm in model.decoder.fuse:
-        dcm.norm.weight.data *= 4e3
+        dcm[-1].weight.data *= 4e3
     select, seen = model.decoder.select[3], []
     select.register_forward_pre_hook(lambda _, args: seen.append(args))
     with torch.autocast("cpu", half):
@@ -112,9 +115,8 @@ def test_masks_have_the_size_of_the_image(size, build_tiny):
         output = model(torch.randn(1, 3, *size))
     assert output.mask_logits.shape == (1, 1, *size)
     padded = [side + -side % 32 for side in size]
-    assert [edge.shape[2:] for edge in output.edge_logits] == [
-        (padded[0] // s, padded[1] // s) for s in (4, 8, 16, 32)
-    ]
+    (edge,) = output.edge_logits
+    assert edge.shape == (1, 1, padded[0] // 4, padded[1] // 4)
 
 
 def test_an_image_that_is_too_small_or_grey_is_one_clear_line(build_tiny):
@@ -151,6 +153,58 @@ def test_interaction_feeds_the_next_stage(build_tiny):
     model(torch.randn(1, 3, 64, 64))
     assert seen["r_in"] is seen["r"]
     assert seen["n_in"] is seen["n"]
+
+
+def test_one_g_serves_both_directions(build_tiny):
+    """Equation 4 gives G neither modality nor level: one each for Q, K and V of a stage."""
+    dfcm, called = build_tiny().interactions[1], []
+    convolutions = [module for module in dfcm.modules() if isinstance(module, GCM)]
+    assert len(convolutions) == 3
+    for g in convolutions:
+        g.register_forward_hook(lambda g, args, out: called.append(g))
+    dfcm(*torch.randn(2, 1, 32, 8, 8))
+    assert [called.count(g) for g in convolutions] == [2, 2, 2]
+
+
+def test_the_dcm_reaches_every_pixel_around():
+    """Rates 1, 2 and 5: 8 pixels to every side and none left out, where rate 2 alone leaves 3/4."""
+    dcm = DCM(8).double()
+    convolutions = [layer for layer in dcm if isinstance(layer, torch.nn.Conv2d)]
+    assert [conv.dilation for conv in convolutions] == [(1, 1), (2, 2), (5, 5)]
+    x = torch.zeros(1, 16, 25, 25, dtype=torch.float64)
+    x[..., 12, 12] = 1
+    for conv in convolutions:
+        x = torch.nn.functional.conv2d(
+            x, torch.ones_like(conv.weight), None, 1, conv.padding, conv.dilation, conv.groups
+        )
+    reached = torch.zeros(25, 25, dtype=torch.bool)
+    reached[4:21, 4:21] = True
+    assert torch.equal(x[0, 0] > 0, reached)
+
+
+def test_the_edge_map_is_made_of_all_four_levels():
+    levels = [torch.randn(1, c, 16 >> i, 16 >> i) for i, c in enumerate((16, 32, 80, 128))]
+    levels = [level.requires_grad_() for level in levels]
+    edge = ESM((16, 32, 80, 128))(levels)
+    assert edge.shape == (1, 1, 16, 16)
+    edge.square().sum().backward()
+    assert all(level.grad.abs().max() > 0 for level in levels)
+
+
+def test_queries_look_with_eight_heads_at_every_level(build_tiny):
+    heads = [
+        block.attention.heads
+        for mfam in build_tiny().aggregations
+        for block in (mfam.from_rgb, mfam.from_noise, mfam.among_queries)
+    ]
+    assert heads == [8] * 12
+
+
+@pytest.mark.parametrize("kind", ["conv", "mlp"])
+def test_the_other_decoders_replace_the_whole_mechanism(kind, build_tiny):
+    model = build_tiny(decoder=kind)
+    queried = (DCM, QuerySelection, MFAM, TamperQueries, QueryMLP)
+    assert not [module for module in model.modules() if isinstance(module, queried)]
 
 
 def test_interaction_starts_small(build_tiny):

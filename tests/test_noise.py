@@ -22,11 +22,13 @@ def test_srm_of_a_step_by_hand():
     assert residual[0].abs().max() < 1e-5
 
 
-def test_srm_is_blind_to_flat_areas_truncated_and_fixed():
+def test_srm_is_blind_to_flat_areas_linear_and_fixed():
     srm = SRM()
     assert srm(torch.full((1, 3, 16, 16), 0.7)).abs().max() < 1e-3
-    noise = srm(torch.rand(1, 3, 32, 32))
-    assert noise.abs().max() == 3
+    spot = torch.zeros(1, 3, 9, 9)
+    spot[..., 4, 4] = 1  # white: every kernel's centre is -1, on three channels of 255
+    assert srm(spot)[0, :, 4, 4].tolist() == [-765, -765, -765]
+    assert srm(spot)[0, :, 4, 5].tolist() == [382.5, 510, 382.5]  # 2/4, 8/12, 1/2
     assert not list(srm.parameters())
     assert not srm.state_dict()
 

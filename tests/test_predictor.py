@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import asdict
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from miniatures import broken_photographs
 from qma_net import QMANetPredictor
 from qma_net.inference.photograph import PhotographError
 from qma_net.inference.tiles import tiled
+from qma_net.modeling.config import ARCHITECTURE, QMANetConfig
 from qma_net.modeling.qma_net import QMANetModel, QMANetOutput
 from qma_net.modeling.state import WeightsError
 
@@ -162,11 +164,15 @@ def test_what_is_no_model_is_one_clear_line(tmp_path):
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign/config.json").write_text('{"hidden_size": 3}')
     (tmp_path / "half").mkdir()
-    (tmp_path / "half/config.json").write_text('{"size": "tiny", "views": "srm"}')
+    config = asdict(QMANetConfig(size="tiny", views="srm"))
+    (tmp_path / "half/config.json").write_text(json.dumps(config | {"architecture": ARCHITECTURE}))
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/config.json").write_text(json.dumps(config))
     for path, match in (
         (tmp_path / "empty", "without config.json"),
         (tmp_path / "foreign", "expected the configuration of a QMA-Net"),
         (tmp_path / "half", "expected the weights that belong to its config"),
+        (tmp_path / "old", "of architecture 1, made by qma-net 0.1.0, expected architecture 2"),
         (tmp_path / "absent.pth", "there is no such file"),
         ("nobody/nothing", "expected a checkpoint, a directory of save_pretrained or a hub id"),
     ):

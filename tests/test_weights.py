@@ -1,5 +1,6 @@
 """What happens to files of weights: good, missing, truncated, foreign, of another size."""
 
+import json
 import re
 
 import pytest
@@ -9,7 +10,7 @@ from conftest import published_noiseprint
 from miniatures import official_names
 from qma_net import cli
 from qma_net.modeling.backbone import MiT
-from qma_net.modeling.config import SIZES, QMANetConfig
+from qma_net.modeling.config import ARCHITECTURE, SIZES, QMANetConfig
 from qma_net.modeling.noise import NoisePrint
 from qma_net.modeling.qma_net import QMANetModel
 from qma_net.modeling.state import WeightsError, load_strictly
@@ -140,6 +141,19 @@ def test_a_checkpoint_of_another_architecture_names_the_flags(tmp_path):
     other, _ = checkpoint(tmp_path, query_count=8)
     message = "a model with --query_count 16, expected one with --query_count 8"
     refused(message, other.load_state_dict, model.state_dict())
+
+
+def test_a_checkpoint_of_an_older_architecture_names_its_version(tmp_path):
+    model, _ = checkpoint(tmp_path)
+    state = model.state_dict()
+    content = json.loads(bytes(state[CONFIG_KEY].tolist()))
+    assert content["architecture"] == ARCHITECTURE
+    del content["architecture"]  # as the first one had it
+    content["qma_net"] = "0.1.0"
+    state[CONFIG_KEY] = torch.tensor(list(json.dumps(content).encode()), dtype=torch.uint8)
+    message = "of architecture 1, made by qma-net 0.1.0, expected architecture 2"
+    refused(message, load_checkpoint, saved(tmp_path / "old.pth", {"model": state}))
+    refused(message, model.load_state_dict, state)
 
 
 def test_init_from_starts_a_fine_tuning(tmp_path):

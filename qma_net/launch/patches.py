@@ -2,11 +2,9 @@
 
 import argparse
 import functools
-import os
-import random
 
 from ..files import written_beside
-from .process import LaunchError, say
+from .process import say
 
 
 def load_tensors_only() -> None:
@@ -34,38 +32,6 @@ def save_atomically() -> None:
                 torch.save(content, beside)
 
     misc.save_on_master = save_on_master
-
-
-def guard_training(save_period: int) -> None:
-    """Around BenCo's ``train_one_epoch``: a check, seeds that a resume repeats, more saving."""
-    import IMDLBenCo.training_scripts.trainer as trainer
-    import IMDLBenCo.training_scripts.utils.misc as misc
-    import numpy
-    import torch
-
-    train_one_epoch = trainer.train_one_epoch
-
-    @functools.wraps(train_one_epoch)
-    def guarded(model, data_loader, optimizer, device, epoch, loss_scaler, *, args, **kwargs):
-        if len(data_loader) < args.accum_iter:
-            raise LaunchError(
-                f"got --accum_iter {args.accum_iter} with {len(data_loader)} batches per process "
-                "and epoch, expected no more than there are batches: BenCo would never take an "
-                "optimiser step; lower --accum_iter (or --batch_size)"
-            )
-        rank = int(os.environ.get("RANK", 0))
-        state = numpy.random.SeedSequence((args.seed, rank, epoch)).generate_state(1)[0]
-        random.seed(int(state))
-        numpy.random.seed(state)
-        torch.manual_seed(int(state))
-        stats = train_one_epoch(
-            model, data_loader, optimizer, device, epoch, loss_scaler, args=args, **kwargs
-        )
-        if save_period and (epoch + 1) % save_period == 0:
-            misc.save_model(args, epoch, model, model.module, optimizer, loss_scaler)
-        return stats
-
-    trainer.train_one_epoch = guarded
 
 
 def keep_cudnn_on() -> None:

@@ -9,7 +9,8 @@
   accumulation longer than the loader is refused; a relative ``--checkpoint_path`` is made
   absolute, and a model's flags that are not given are read from the checkpoint it names;
 - without torchrun: the environment of a single process is set;
-- with ``--save_period N``: train also saves every N epochs (BenCo alone: every 25);
+- with ``--save_period N``: train also saves every N epochs (BenCo alone: every 25); the epoch that
+  is best on training's test sets is copied to ``best/`` (:mod:`qma_net.launch.training`);
 - with ``--cudnn``: cuDNN is turned back on after BenCo's ``seed_torch`` turned it off;
 - without CUDA, or with ``--device cpu``: see :mod:`qma_net.launch.cuda_to_cpu`.
 """
@@ -21,8 +22,9 @@ from importlib.metadata import PackageNotFoundError, version
 
 from ..errors import QMANetError
 from .flags import complete_from_checkpoint, own_flags
-from .patches import guard_training, keep_cudnn_on, load_tensors_only, save_atomically
+from .patches import keep_cudnn_on, load_tensors_only, save_atomically
 from .process import LaunchError, say, set_single_process_environment
+from .training import Training
 
 SCRIPTS = ("train", "test", "test_robust", "test_save_images", "test_complexity")
 BENCO_VERSION = "0.1.45"
@@ -67,7 +69,7 @@ def run(argv: list[str] | None = None) -> None:
     load_tensors_only()
     save_atomically()
     if script == "train":
-        guard_training(own.save_period)
+        Training(own.save_period).wrap()
     if own.cudnn:
         keep_cudnn_on()
     if {"-h", "--help"} & set(flags):

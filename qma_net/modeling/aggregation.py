@@ -70,12 +70,13 @@ class TransformerBlock(nn.Module):
 class MFAM(nn.Module):
     """Multi-domain Feature Aggregation Module (equations 5-6).
 
-    The queries attend to R_i, then to N_i, then to themselves.
+    The queries attend to R_i, then to N_i, then to themselves, with eight heads at every level:
+    the backbone's one head at level 1 is not the multi-head attention of section 3.3.
 
     Shapes: Q_init ``(B, N, C)`` and R, N ``(B, C, h, w)`` to Q ``(B, N, C)``.
     """
 
-    def __init__(self, channels: int, heads: int):
+    def __init__(self, channels: int, heads: int = 8):
         super().__init__()
         self.from_rgb = TransformerBlock(channels, heads)
         self.from_noise = TransformerBlock(channels, heads)

@@ -20,6 +20,11 @@ DECODE_LEVELS = ("4", "1234")
 DECODERS = ("query", "conv", "mlp")
 
 
+# Which network a configuration means. A change of the network that makes old tensors mean
+# something else counts it up; checkpoints carry it.
+ARCHITECTURE = 2
+
+
 class ConfigError(QMANetError):
     """A choice that does not exist; one line says what was got, expected, and what to do."""
 

@@ -1,19 +1,23 @@
 """``save_pretrained``, ``from_pretrained``, ``push_to_hub``: a directory that rebuilds the model.
 
-``config.json`` holds the :class:`~qma_net.modeling.config.QMANetConfig`, ``model.safetensors``
-the weights (NoisePrint++ included), ``README.md`` a model card.
+``config.json`` holds the :class:`~qma_net.modeling.config.QMANetConfig` and the version of the
+architecture, ``model.safetensors`` the weights (NoisePrint++ included), ``README.md`` a model card.
 """
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 from huggingface_hub import ModelHubMixin, hf_hub_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ..files import written_beside
-from .config import ConfigError, QMANetConfig
-from .state import WeightsError, load_strictly
+from .. import __version__
+from ..files import write_text, written_beside
+from .config import ARCHITECTURE, ConfigError, QMANetConfig
+from .state import WeightsError, load_strictly, require_this_architecture
 
+CONFIG_NAME = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
 MODEL_CARD = """\
@@ -57,6 +61,8 @@ class HubMixin(
         state = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
         with written_beside(save_directory / WEIGHTS_FILE) as beside:
             save_file(state, beside, metadata={"format": "pt"})
+        made = {"architecture": ARCHITECTURE, "qma_net": __version__, **asdict(self.config)}
+        write_text(save_directory / CONFIG_NAME, json.dumps(made, indent=2) + "\n")
 
     @classmethod
     def _from_pretrained(cls, *, model_id, config=None, map_location="cpu", **download):
@@ -71,11 +77,20 @@ class HubMixin(
                 f"got {model_id} without config.json, expected what save_pretrained writes: "
                 "qma-net convert makes it from a checkpoint of BenCo's trainer"
             )
-        try:
-            model = cls.from_config(QMANetConfig(**config))
-        except (TypeError, ConfigError) as error:
+        what = f"{model_id}/{CONFIG_NAME}"
+        if not isinstance(config, dict) or not set(QMANetConfig.names()) <= set(config):
             raise WeightsError(
-                f"got {model_id}/config.json, expected the configuration of a QMA-Net: {error}"
+                f"got {what}, expected the configuration of a QMA-Net: "
+                f"{', '.join(QMANetConfig.names())}"
+            )
+        require_this_architecture(config, what)
+        try:
+            model = cls.from_config(
+                QMANetConfig(**{name: config[name] for name in QMANetConfig.names()})
+            )
+        except ConfigError as error:
+            raise WeightsError(
+                f"got {what}, expected the configuration of a QMA-Net: {error}"
             ) from None
         file = Path(model_id) / WEIGHTS_FILE
         if not Path(model_id).is_dir():

@@ -48,6 +48,9 @@ class Recalibration(nn.Module):
 class CrossAttention(nn.Module):
     """Attn: one modality asks (Q), the other answers (K, V), with G in place of linear maps.
 
+    One G each for Q, K and V serves both directions: "a unified representation space for features
+    originating from different modalities".
+
     Shapes: two maps ``(B, C, h, w)`` to ``(B, C, h, w)``.
     """
 
@@ -84,8 +87,7 @@ class DFCM(nn.Module):
         self.align = nn.Conv2d(channels, channels, 1)  # delta
         self.recalibrate_rgb = Recalibration(channels)  # Gamma^R
         self.recalibrate_noise = Recalibration(channels)  # Gamma^N
-        self.rgb_from_noise = CrossAttention(channels, heads, reduction)
-        self.noise_from_rgb = CrossAttention(channels, heads, reduction)
+        self.attend = CrossAttention(channels, heads, reduction)  # G is shared
         self.back_rgb = nn.Conv2d(channels, channels, 1)
         self.back_noise = nn.Conv2d(channels, channels, 1)
         self.scale_rgb = nn.Parameter(torch.full((channels,), 0.1))
@@ -94,8 +96,8 @@ class DFCM(nn.Module):
     def forward(self, rgb_init: Tensor, noise_init: Tensor) -> tuple[Tensor, Tensor]:
         rgb_mid = self.recalibrate_rgb(self.align(rgb_init))
         noise_mid = self.recalibrate_noise(noise_init)
-        rgb_found = self.back_rgb(self.rgb_from_noise(rgb_mid, noise_mid))
-        noise_found = self.back_noise(self.noise_from_rgb(noise_mid, rgb_mid))
+        rgb_found = self.back_rgb(self.attend(rgb_mid, noise_mid))
+        noise_found = self.back_noise(self.attend(noise_mid, rgb_mid))
         return (
             rgb_init + self.scale_rgb.view(-1, 1, 1) * rgb_found,
             noise_init + self.scale_noise.view(-1, 1, 1) * noise_found,

@@ -14,30 +14,36 @@ MASK_WEIGHT, EDGE_WEIGHT = 0.2, 0.8
 # "The smoothing of the Dice loss", has the measured trade-off.
 DICE_SMOOTHING = 3e-3
 
-# Width in pixels of the ring that the edge heads learn, at the resolution of the loss.
+# Width in pixels of the ring that the edge map learns, at the resolution of the loss.
 EDGE_WIDTH = 7
 
 
-def dice_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
+def dice_loss(
+    logits: Tensor,
+    target: Tensor,
+    valid: Tensor | None = None,
+    smoothing: float = DICE_SMOOTHING,
+) -> Tensor:
     """1 - Dice with squared denominators (Milletari et al. 2016), mean over the batch.
 
-    Per image ``1 - (2 sum(p t) + s) / (sum(p^2) + sum(t^2) + s)`` in float32, where the
-    smoothing s grows with the area: a constant would leave an authentic image (t = 0
-    everywhere) without gradient.
+    Per image ``1 - (2 sum(p t) + s) / (sum(p^2) + sum(t^2) + s)`` in float32, where s is
+    ``smoothing`` times the area: a constant would leave an authentic image (t = 0 everywhere)
+    without gradient.
 
     Args:
         logits: ``(B, 1, H, W)``; p is their sigmoid.
         target: ``(B, 1, H, W)`` of 0 and 1.
         valid: ``(B, 1, H, W)``, 1 where a pixel counts, or None for everywhere.
+        smoothing: share of the area.
     """
     probability = widen(logits).sigmoid()
     target = target.to(probability.dtype)
     valid = torch.ones_like(target) if valid is None else valid.to(target.dtype)
     probability, target = probability * valid, target * valid
-    smoothing = DICE_SMOOTHING * valid.sum(dim=(1, 2, 3))  # (B,)
+    s = smoothing * valid.sum(dim=(1, 2, 3))  # (B,)
     overlap = (probability * target).sum(dim=(1, 2, 3))
     mass = (probability.square() + target.square()).sum(dim=(1, 2, 3))
-    return (1 - (2 * overlap + smoothing) / (mass + smoothing)).mean()
+    return (1 - (2 * overlap + s) / (mass + s)).mean()
 
 
 def edge_target(mask: Tensor, valid: Tensor | None = None, width: int = EDGE_WIDTH) -> Tensor:
@@ -63,16 +69,22 @@ def _dilate(mask: Tensor, width: int) -> Tensor:
 
 
 def mask_and_edge_losses(
-    output: QMANetOutput, mask: Tensor, valid: Tensor | None = None
+    output: QMANetOutput,
+    mask: Tensor,
+    valid: Tensor | None = None,
+    smoothing: float = DICE_SMOOTHING,
 ) -> tuple[Tensor, Tensor]:
-    """Loss_seg and Loss_edg: Dice of the mask, and the mean Dice of the four edge maps.
+    """Loss_seg and Loss_edg: Dice of the mask, and Dice of the edge map.
 
     Args:
         output: of the model on a batch.
         mask: ``(B, 1, H, W)`` of 0 and 1.
         valid: BenCo's ``shape_mask`` when it pads, ``(B, 1, H, W)``; None otherwise.
+        smoothing: of both; see :func:`dice_loss`.
     """
-    size = mask.shape[2:]
-    ring = edge_target(mask, valid)
-    edges = [dice_loss(to_image_size(edge, size), ring, valid) for edge in output.edge_logits]
-    return dice_loss(output.mask_logits, mask, valid), torch.stack(edges).mean()
+    (edge_logits,) = output.edge_logits
+    edge = to_image_size(edge_logits, mask.shape[2:])
+    return (
+        dice_loss(output.mask_logits, mask, valid, smoothing),
+        dice_loss(edge, edge_target(mask, valid), valid, smoothing),
+    )

@@ -15,20 +15,20 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 # Standard deviation of each raw view over the photographs of scikit-image and scikit-learn,
 # recompressed at JPEG quality 90 (benchmarks/view_scales.py prints them); dividing by it
 # brings the view to unit scale before the fusion conv.
-VIEW_STD = {"srm": 2.4, "bayar": 0.18, "noiseprint": 0.17}
+VIEW_STD = {"srm": 35.0, "bayar": 0.18, "noiseprint": 0.17}
 
 
 class SRM(nn.Module):
     """Spatial Rich Model residuals: three fixed high-pass kernels (Zhou et al. 2018).
 
-    Each kernel runs over all three channels of an image in 0..255; residuals are truncated
-    at +-3, as in the steganalysis literature.
+    Each kernel runs over all three channels of an image in 0..255. The residuals are not
+    truncated at +-3 as in steganalysis, where each channel has its own: of a sum over three
+    channels more than half would be cut (docs/reading-the-paper.md), and little but signs left.
 
-    Shapes: ``(B, 3, H, W)`` in 0..1 to ``(B, 3, H, W)`` in -3..3.
+    Shapes: ``(B, 3, H, W)`` in 0..1 to ``(B, 3, H, W)`` in grey levels.
     """
 
     channels = 3
-    limit = 3.0
 
     def __init__(self):
         super().__init__()
@@ -53,8 +53,7 @@ class SRM(nn.Module):
         self.register_buffer("kernels", kernels, persistent=False)
 
     def forward(self, rgb: Tensor) -> Tensor:
-        residual = F.conv2d(_reflect(rgb * 255), self.kernels)
-        return residual.clamp(-self.limit, self.limit)
+        return F.conv2d(_reflect(rgb * 255), self.kernels)
 
 
 class Bayar(nn.Module):

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from .aggregation import MFAM, NoQueries, QueryMLP, TamperQueries
 from .backbone import HEADS, REDUCTIONS, MiT
 from .config import SIZES, QMANetConfig
-from .decoder import ESM, QMFD
+from .decoder import ESM, QMFD, PyramidDecoder
 from .hub import HubMixin
 from .interaction import DFCM, NoInteraction
 from .noise import MNFM
@@ -24,9 +24,9 @@ class QMANetOutput:
 
     Attributes:
         mask_logits: ``(B, 1, H, W)``, float32, at the size of the input.
-        edge_logits: four maps ``(B, 1, h_i, w_i)`` at strides 4, 8, 16, 32 of the input padded
-            to a multiple of 32; :func:`to_image_size` brings one to the input's size. An
-            empty list with ``edges=False``.
+        edge_logits: a list of one map ``(B, 1, h, w)`` at stride 4 of the input padded to a
+            multiple of 32; :func:`to_image_size` brings it to the input's size. An empty list
+            with ``edges=False``.
     """
 
     mask_logits: Tensor
@@ -37,9 +37,9 @@ class QMANetModel(nn.Module, HubMixin):
     """Query-driven Multi-stage Alternating feature extraction and interaction Network.
 
     Built by :func:`qma_net.build_qma_net` from its parts: the noise view (MNFM), two encoders
-    with four stages each (GAE on RGB, LAE on noise), and per level an interaction (DFCM), an
-    aggregation (MFAM) with the MLP that carries the queries on, and an edge head (ESM); last
-    the decoder (QMFD).
+    with four stages each (GAE on RGB, LAE on noise), and per level an interaction (DFCM) and an
+    aggregation (MFAM) with the MLP that carries the queries on; last the decoder (QMFD) and the
+    edge supervision (ESM).
 
     Shapes: ImageNet-normalised ``(B, 3, H, W)``, any H and W from 32 up, to
     :class:`QMANetOutput`. ``config`` is what it was built from.
@@ -54,8 +54,8 @@ class QMANetModel(nn.Module, HubMixin):
         tamper_queries: nn.Module,
         aggregations: list[nn.Module],
         query_mlps: list[nn.Module],
-        edge_heads: list[nn.Module],
         decoder: nn.Module,
+        edge_head: nn.Module,
         config=None,
     ):
         super().__init__()
@@ -67,8 +67,8 @@ class QMANetModel(nn.Module, HubMixin):
         self.tamper_queries = tamper_queries
         self.aggregations = nn.ModuleList(aggregations)
         self.query_mlps = nn.ModuleList(query_mlps)
-        self.edge_heads = nn.ModuleList(edge_heads)
         self.decoder = decoder
+        self.edge_head = edge_head
 
     @classmethod
     def from_config(cls, config: QMANetConfig) -> "QMANetModel":
@@ -91,31 +91,34 @@ class QMANetModel(nn.Module, HubMixin):
             tamper_queries=(
                 TamperQueries(config.query_count, channels[0]) if queried else NoQueries()
             ),
-            aggregations=[MFAM(channels[i], HEADS[i]) if queried else NoQueries() for i in levels],
+            aggregations=[MFAM(channels[i]) if queried else NoQueries() for i in levels],
             query_mlps=[
                 QueryMLP(channels[i], channels[i + 1]) if queried and i < 3 else NoQueries()
                 for i in levels
             ],
-            edge_heads=[ESM(channels[i]) for i in levels],
-            decoder=QMFD(channels, decoded, config.decoder, config.query_count),
+            decoder=(
+                QMFD(channels, decoded, config.query_count)
+                if queried
+                else PyramidDecoder(channels, decoded, config.decoder)
+            ),
+            edge_head=ESM(channels),
             config=config,
         )
         return model.to(memory_format=torch.channels_last)  # as the tokens of the encoders are
 
     def forward(self, image: Tensor, edges: bool = True) -> QMANetOutput:
-        """``edges=False`` leaves out the edge heads, which only the loss needs."""
+        """``edges=False`` leaves out the edge supervision, which only the loss needs."""
         _require_usable(image)
         size = image.shape[2:]
         r, n = _padded(image, self.noise_view(image))  # R_0, N_0: (B, 3, H', W')
         q_init = self.tamper_queries(image.shape[0])  # Q_tag: (B, query_count, C_1)
-        triplets, edge_logits = [], []
-        for gae, lae, dfcm, mfam, mlp, esm in zip(
+        triplets = []
+        for gae, lae, dfcm, mfam, mlp in zip(
             self.rgb_backbone.stages,
             self.noise_backbone.stages,
             self.interactions,
             self.aggregations,
             self.query_mlps,
-            self.edge_heads,
             strict=True,
         ):
             r, n = gae(r), lae(n)  # (B, C_i, h_i, w_i)             eq 1
@@ -123,10 +126,9 @@ class QMANetModel(nn.Module, HubMixin):
             q = mfam(q_init, r, n)  # (B, query_count, C_i)         eq 5-6
             q_init = mlp(q)  # (B, query_count, C_{i+1})
             triplets.append((q, r, n))
-            if edges:
-                edge_logits.append(esm(r))  # (B, 1, h_i, w_i)
         mask = self.decoder(triplets)  # (B, 1, h_1, w_1)           eq 7
-        return QMANetOutput(to_image_size(mask, size), edge_logits)
+        edge = [self.edge_head([r for _, r, _ in triplets])] if edges else []  # (B, 1, h_1, w_1)
+        return QMANetOutput(to_image_size(mask, size), edge)
 
     def checkpoint_gradients(self, enabled: bool = True) -> None:
         """Trades time for memory in training: the backbones' blocks run again in backward."""

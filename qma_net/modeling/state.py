@@ -4,7 +4,9 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from .. import __version__
 from ..errors import QMANetError
+from .config import ARCHITECTURE
 
 
 class WeightsError(QMANetError):
@@ -40,3 +42,23 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> 
             f"{type(module).__name__}: {'; '.join(faults)}. Is it the right file and size?"
         )
     module.load_state_dict(state)
+
+
+def require_this_architecture(made: Mapping, what: str) -> None:
+    """Refuses tensors of another version of the network.
+
+    Args:
+        made: what stands beside the configuration: ``architecture`` (absent in the first) and
+            ``qma_net``, the version that wrote it.
+        what: names them in the error.
+
+    Raises:
+        WeightsError: naming the version that made them.
+    """
+    got = made.get("architecture", 1)
+    if got != ARCHITECTURE:
+        raise WeightsError(
+            f"got a {what} of architecture {got}, made by qma-net {made.get('qma_net', '0.1.0')}, "
+            f"expected architecture {ARCHITECTURE}, which qma-net {__version__} builds: train it "
+            "again, or use it with the version that made it"
+        )

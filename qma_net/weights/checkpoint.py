@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from .. import __version__
-from ..modeling.config import QMANetConfig
+from ..modeling.config import ARCHITECTURE, QMANetConfig
 from ..modeling.qma_net import QMANetModel
-from ..modeling.state import WeightsError, load_strictly
+from ..modeling.state import WeightsError, load_strictly, require_this_architecture
 from .reading import read_state
 
 # Where a QMANetConfig stands in a state dict of the registered model (torch's own suffix),
@@ -133,7 +133,8 @@ def config_to_extra_state(config: QMANetConfig) -> Tensor:
     A tensor, because tracing (fvcore, ONNX), safetensors and every tool that walks over a state
     dict expect nothing else in it.
     """
-    text = json.dumps({"qma_net": __version__, "config": asdict(config)})
+    content = {"qma_net": __version__, "architecture": ARCHITECTURE, "config": asdict(config)}
+    text = json.dumps(content)
     return torch.tensor(list(text.encode()), dtype=torch.uint8)
 
 
@@ -141,12 +142,14 @@ def config_from_extra_state(extra: object, what: str) -> QMANetConfig:
     """The configuration in a state dict's extra state, checked.
 
     Raises:
-        WeightsError: when it is not one; names the flags to give instead.
+        WeightsError: when it is not one (names the flags to give instead), or of another version
+            of the architecture.
     """
     try:
-        config = json.loads(bytes(extra.tolist()))["config"]
+        content = json.loads(bytes(extra.tolist()))
+        config = content["config"]
     except (AttributeError, TypeError, ValueError, KeyError):
-        config = {}
+        content, config = {}, {}
     if set(config) != set(QMANetConfig.names()):
         flags = " ".join(f"--{name}" for name in QMANetConfig.names())
         raise WeightsError(
@@ -154,4 +157,5 @@ def config_from_extra_state(extra: object, what: str) -> QMANetConfig:
             f"BenCo's trainer with --model QMANet: build the model with the flags it was trained "
             f"with ({flags}) and load the tensors into its network"
         )
+    require_this_architecture(content, what)
     return QMANetConfig(**config)
