@@ -1,22 +1,25 @@
 """Standard deviation of each raw noise view: where VIEW_STD of qma_net/modeling/noise.py is from.
 
-    python -m benchmarks.view_scales [--noiseprint noiseprint++.th] [--photos DIR]
+    python -m benchmarks.view_scales [--noiseprint noiseprint++.th] [--photos DIR] [--picture PNG]
 
 Every photograph is cropped to 256x256 in its middle and saved as JPEG 90. Bayar's kernels are
-learnt, so its value is the mean over 20 random starts.
+learnt, so its value is the mean over 20 random starts. Of SRM also the share of its values that a
+truncation at +-3 grey levels would cut. ``--picture`` draws the views of a spliced photograph.
 """
 
 import argparse
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 
-from qma_net.demo import packaged_photographs
+from qma_net.demo import DEMO_RECIPE, packaged_photographs
 from qma_net.modeling.noise import SRM, VIEW_STD, Bayar, NoisePrint
-from qma_net.synth.photographs import find_photos
+from qma_net.synth.manipulate import manipulate
+from qma_net.synth.photographs import Photographs, find_photos
 from qma_net.weights.sources import load_noiseprint
 
 
@@ -24,19 +27,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--noiseprint", default="")
     parser.add_argument("--photos", default="")
+    parser.add_argument("--picture", default="")
     args = parser.parse_args()
     torch.manual_seed(0)
+    noiseprint = NoisePrint() if args.noiseprint else None
+    if noiseprint:
+        load_noiseprint(noiseprint, args.noiseprint)
     with tempfile.TemporaryDirectory() as folder:
-        photos = args.photos or packaged_photographs(Path(folder))
-        photos = [cv2.imread(str(path)) for path in find_photos(photos)]
+        folder = args.photos or packaged_photographs(Path(folder))
+        photos = [cv2.imread(str(path)) for path in find_photos(folder)]
+        if args.picture:
+            draw(Path(folder), noiseprint, args.picture)
     crops = torch.stack([crop(photo) for photo in photos if min(photo.shape[:2]) >= 256])
     print(f"{len(crops)} photographs")
     with torch.no_grad():
-        report("srm", SRM()(crops).std())
+        residuals = SRM()(crops)
+        report("srm", residuals.std())
+        print(f"srm: {(residuals.abs() > 3).float().mean():.1%} of the values beyond +-3")
         report("bayar", torch.stack([Bayar()(crops).std() for _ in range(20)]).mean())
-        if args.noiseprint:
-            noiseprint = NoisePrint()
-            load_noiseprint(noiseprint, args.noiseprint)
+        if noiseprint:
             prints = torch.cat([noiseprint(crop[None] * 255 / 256) for crop in crops])
             report("noiseprint", prints.std())
 
@@ -51,6 +60,33 @@ def crop(photo: np.ndarray) -> torch.Tensor:
 
 def report(view: str, std: torch.Tensor) -> None:
     print(f"{view}: standard deviation {std.item():.3f}, VIEW_STD {VIEW_STD[view]}")
+
+
+@torch.no_grad()
+def draw(folder: Path, noiseprint: NoisePrint | None, path: str) -> None:
+    """The views of a splice: its donor is noisy and was never compressed, its host was, twice."""
+    from matplotlib.figure import Figure
+
+    names = [str(name.relative_to(folder)) for name in find_photos(folder)]
+    recipe = replace(DEMO_RECIPE, image_size=256, zoom=(0.5, 0.6), host_quality=(70, 70))
+    rng = np.random.default_rng(23)
+    image, mask, _ = manipulate(rng, "splice", Photographs(folder, names), recipe)
+    rgb = torch.from_numpy(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)).permute(2, 0, 1)[None] / 255
+    panels = {"photograph": rgb, "truth": torch.from_numpy(mask)[None, None] / 255}
+    panels["SRM"] = shown(SRM()(rgb))
+    panels["Bayar (untrained)"] = shown(Bayar()(rgb))
+    if noiseprint:
+        panels["NoisePrint++"] = shown(noiseprint(rgb * 255 / 256))
+    canvas = Figure(figsize=(2.2 * len(panels), 2.5), layout="constrained")
+    for axes, (title, panel) in zip(canvas.subplots(1, len(panels)), panels.items(), strict=True):
+        axes.imshow(panel[0].permute(1, 2, 0), cmap="gray")
+        axes.set(title=title, xticks=[], yticks=[])
+    canvas.savefig(path, dpi=80)
+
+
+def shown(view: torch.Tensor) -> torch.Tensor:
+    """A view as a picture: nothing is mid-grey, two standard deviations are black or white."""
+    return (view / view.std() / 4 + 0.5).clamp(0, 1)
 
 
 if __name__ == "__main__":
