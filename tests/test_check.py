@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from miniatures import bomb, one_of_each_fault, rectangle, write_pair
+from miniatures import (
+    bomb,
+    one_of_each_fault,
+    rectangle,
+    write_pair,
+    write_protocols_datasets,
+)
 from qma_net.data.check import check
 from qma_net.data.findings import ERRORS, FindingsError
 from qma_net.data.listing import ListingError, read_listings
@@ -150,6 +156,83 @@ def test_protocols_test_sets_and_leaks(tmp_path):
     assert "(one)" in report.errors[0].remedy
     (tmp_path / "two/Tp/a.jpg").write_bytes(leaked)
     assert ("a.jpg", "duplicate") in named(check([protocol], progress=False).warnings)
+
+
+def types(copy_move=0, splice=0, removal=0, ai_generated=0):
+    return {
+        "copy-move": copy_move,
+        "splice": splice,
+        "removal": removal,
+        "ai-generated": ai_generated,
+    }
+
+
+def rows_of(paths):
+    """The rows of ``--json``, through JSON, without paths and resolutions."""
+    rows = json.loads(json.dumps(check(paths, progress=False).as_dict()))["sets"]
+    left = {"path", "smallest", "largest"}
+    return [{key: value for key, value in row.items() if key not in left} for row in rows]
+
+
+def test_types_told_by_names(tmp_path):
+    for seed, stem in enumerate(("Tp_D_NRN_S_N_a_1", "Tp_S_NRN_D_N_a_2", "Tp_D_CNN_M_N_a_3")):
+        write_pair(tmp_path / "CASIAv2", stem, seed)
+    write_pair(tmp_path / "casiav1", "Sp_S_NNN_A_a_1", 5)
+    write_pair(tmp_path / "casiav1", "CM_Sp_D_NNN_A_a_1", 6)  # as prepare names one of two alike
+    for seed, name in enumerate(("Columbia", "Coverage", "CocoGlide", "AutoSplice", "IMD2020")):
+        write_pair(tmp_path / name, "a", 10 + seed)
+    rows = {row["name"]: row for row in rows_of(sorted(tmp_path.iterdir()))}
+    assert rows["CASIAv2"] == {
+        "name": "CASIAv2",
+        "dataset": "CASIAv2",
+        "tampered": 3,
+        "authentic": 0,
+        "types": types(copy_move=1, splice=2),
+    }
+    assert rows["casiav1"]["dataset"] == "CASIAv1"
+    assert rows["casiav1"]["types"] == types(copy_move=1, splice=1)
+    assert rows["Columbia"]["types"] == types(splice=1)
+    assert rows["Coverage"]["types"] == types(copy_move=1)
+    assert rows["CocoGlide"]["types"] == rows["AutoSplice"]["types"] == types(ai_generated=1)
+    assert "types" not in rows["IMD2020"]
+    write_pair(tmp_path / "CASIAv2", "renamed", 7)
+    assert "types" not in rows_of([tmp_path / "CASIAv2"])[0]
+
+
+def test_types_of_subsets_told_by_their_lists(tmp_path):
+    write_protocols_datasets(tmp_path)
+    lists = sorted((tmp_path / "TampCOCO").glob("*.json"))
+    others = {"authentic": 0, "dataset": "TampCOCO", "tampered": 2}
+    assert rows_of(lists) == [
+        {"name": f"{part}_COCO_list", "part": part, "types": count} | others
+        for part, count in (
+            ("bcm", types(copy_move=2)),
+            ("bcmc", types(copy_move=2)),
+            ("cm", types(copy_move=2)),
+            ("sp", types(splice=2)),
+        )
+    ]
+    assert "800000" not in check(lists, progress=False).text()
+    (row,) = rows_of([tmp_path / "FantasticReality/FantasticReality.json"])
+    assert row == {"name": "FantasticReality", "dataset": "FantasticReality"} | {
+        "tampered": 2,
+        "authentic": 0,
+    }
+
+
+def test_types_count_tampered_images_only(tmp_path):
+    image, mask = write_pair(tmp_path, "a")
+    write_pair(tmp_path, "b", 1)
+    rows = [[str(image), str(mask)], [str(image.with_name("b.jpg")), "Negative"]]
+    (tmp_path / "Coverage.json").write_text(json.dumps(rows))
+    (row,) = rows_of([tmp_path / "Coverage.json"])
+    assert row["types"] == types(copy_move=1)
+    assert row["authentic"] == 1
+
+
+def test_another_set_has_no_dataset_and_no_types(tmp_path):
+    write_pair(tmp_path / "mine", "Tp_D_a")
+    assert rows_of([tmp_path / "mine"]) == [{"name": "mine", "tampered": 1, "authentic": 0}]
 
 
 def test_an_unknown_problem_to_allow_is_one_line(tmp_path):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import ROOT
 from miniatures import (
     ARCHIVES,
     H,
@@ -30,10 +31,11 @@ from miniatures import (
     white,
 )
 from qma_net import cli
+from qma_net.data.check import check
 from qma_net.data.convert import reduce_mask
 from qma_net.data.plan import PrepareError
 from qma_net.data.prepare import alone, prepare
-from qma_net.data.published import DATASETS
+from qma_net.data.published import DATASETS, TYPES
 
 
 def run(name, source, out, **choices):
@@ -80,6 +82,13 @@ def test_the_miniatures_cover_the_table():
         assert "miniature" in dataset.verified_on
 
 
+def test_the_documentation_says_what_the_table_says():
+    text = (ROOT / "docs/datasets.md").read_text()
+    for dataset in DATASETS.values():
+        assert f"| {dataset.name} | {dataset.rule} |" in text
+        assert f"- **{dataset.name}**: {'; '.join(dataset.unverified)}." in text
+
+
 @pytest.mark.parametrize("name", ARCHIVES)
 def test_recipe_on_its_miniature(name, tmp_path):
     source, out = tmp_path / "source", tmp_path / "out"
@@ -114,6 +123,102 @@ def test_recipe_on_its_miniature(name, tmp_path):
     assert again.done_now == 0
     assert "nothing to do" in again.text()
     assert tree(source) == before
+
+
+# The types of every miniature's images, in the order of TYPES; None: nothing tells them.
+TYPES_OF = {
+    "CASIAv2": (2, 2, 0, 0),
+    "IMD2020": None,
+    "FantasticReality": None,
+    "TampCOCO": (3, 2, 0, 0),
+    "CASIAv1": (1, 2, 0, 0),
+    "Columbia": (0, 2, 0, 0),
+    "Coverage": (3, 0, 0, 0),
+    "NIST16": (0, 2, 2, 0),
+    "CocoGlide": (0, 0, 0, 2),
+    "AutoSplice": (0, 0, 0, 4),
+}
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_types_in_the_report_and_in_a_check(name, tmp_path):
+    out = tmp_path / name
+    ARCHIVES[name](tmp_path / "source")
+    report = run(name, tmp_path / "source", out, authentic=True).report
+    paths = sorted(out.glob("*_COCO_list.json")) or [out]
+    rows = check(paths, progress=False).sets
+    assert all(row["dataset"] == name for row in rows)
+    counted = [row.get("types") for row in rows]
+    if TYPES_OF[name] is None:
+        assert "types" not in report
+        assert counted == [None]
+        return
+    expected = dict(zip(TYPES, TYPES_OF[name], strict=True))
+    assert report["types"] == expected
+    assert {type_: sum(one[type_] for one in counted) for type_ in TYPES} == expected
+
+
+def with_types(source: Path, *flags: str) -> None:
+    """Replaces the types of the miniature of NIST16, row by row: removal, splice, copy-move."""
+    table = source / "NC2016_Test0613/reference/manipulation/NC2016-manipulation-ref.csv"
+    header, *rows = [line.split("|") for line in table.read_text().splitlines()]
+    rows = [row[:4] + list(three) + row[7:] for row, three in zip(rows, flags, strict=False)]
+    table.write_text("\n".join("|".join(row) for row in [header, *rows]))
+
+
+def test_types_of_a_table_are_kept_in_the_journal(tmp_path):
+    source, out = tmp_path / "source", tmp_path / "NIST16"
+    nist16(source)
+    with_types(source, "NNY", "NNY", "YNN", "NYN")
+    report = run("NIST16", source, out).report
+    assert report["types"] == {"copy-move": 2, "splice": 1, "removal": 1, "ai-generated": 0}
+    (out / "Tp/NC2016_5310.jpg").unlink()
+    (out / "Gt/NC2016_5310.png").unlink()
+    images = [str(path) for path in sorted((out / "Tp").iterdir())]
+    rows = [[image, image.replace("/Tp/", "/Gt/")[:-3] + "png"] for image in images]
+    (tmp_path / "list.json").write_text(json.dumps({"NIST16": str(tmp_path / "rows.json")}))
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    for place in (out, tmp_path / "list.json"):
+        (row,) = check([place], progress=False).sets
+        assert row["types"] == {"copy-move": 1, "splice": 1, "removal": 1, "ai-generated": 0}
+    (out / "prepare.jsonl").unlink()
+    assert "types" not in check([out], progress=False).sets[0]
+
+
+@pytest.mark.parametrize("flags", [("NYN", "NNN"), ("NYN", "NYY"), ("NYN", "???")])
+def test_a_table_that_tells_no_one_type_is_said(tmp_path, flags):
+    nist16(tmp_path / "source")
+    with_types(tmp_path / "source", *flags)
+    report = run("NIST16", tmp_path / "source", tmp_path / "NIST16").report
+    assert "types" not in report
+    assert any("1 tampered images without one manipulation type" in x for x in report["notes"])
+    assert "types" not in check([tmp_path / "NIST16"], progress=False).sets[0]
+
+
+def test_a_table_without_types_is_used(tmp_path):
+    source = tmp_path / "source"
+    nist16(source)
+    table = source / "NC2016_Test0613/reference/manipulation/NC2016-manipulation-ref.csv"
+    table.write_text(table.read_text().replace("IsManipulationType", "Is"))
+    report = run("NIST16", source, tmp_path / "out").report
+    assert report["tampered"] == 4
+    assert "types" not in report
+
+
+def test_a_folder_made_before_types_were_noted_gets_them(tmp_path):
+    source, out = tmp_path / "source", tmp_path / "NIST16"
+    nist16(source)
+    whole = run("NIST16", source, out).report
+    journal = out / "prepare.jsonl"
+    identity, *records = map(json.loads, journal.read_text().splitlines())
+    records = [{key: row[key] for key in row if key != "type"} for row in records]
+    journal.write_text("".join(json.dumps(row) + "\n" for row in (identity, *records)))
+    report = {key: whole[key] for key in whole if key != "types"}
+    (out / "prepare.json").write_text(json.dumps(report))
+    again = run("NIST16", source, out)
+    assert again.done_now == 0
+    assert again.report == whole
+    assert check([out], progress=False).sets[0]["types"] == whole["types"]
 
 
 def test_wrongly_named_masks_are_found_and_listed(tmp_path):
@@ -262,6 +367,32 @@ def test_max_side_reduces_both_and_keeps_masks_two_valued(tmp_path):
     assert run("CASIAv2", source, out, max_side=32).done_now == 0
     with pytest.raises(PrepareError, match="made with CASIAv2 --max-side 32"):
         run("CASIAv2", source, out)
+
+
+def test_whether_max_side_changes_numbers_is_said(tmp_path, capsys):
+    cli.main(["data", "prepare", "--list"])
+    said, name = {}, ""
+    for line in capsys.readouterr().out.splitlines():
+        name = line if line[0] != " " else name
+        if line.startswith("  --max-side: "):
+            said[name.split(" (")[0]] = line.removeprefix("  --max-side: ")
+    assert list(said) == list(DATASETS)
+    for name, dataset in DATASETS.items():
+        start = "allowed" if dataset.role == "training" else "changes the numbers of this test set"
+        assert said[name].startswith(start)
+        assert ("1024" in said[name]) == (name in ("NIST16", "IMD2020"))
+    coverage(tmp_path / "source")
+    prepared = run("Coverage", tmp_path / "source", tmp_path / "out", max_side=32)
+    line = "--max-side 32 changes the numbers of this test set where it reduces an image"
+    assert prepared.report["notes"].count(line) == 1
+    assert line in prepared.text().splitlines()
+    imd2020(tmp_path / "training")
+    for name, place, options in (
+        ("IMD2020", "training", {"max_side": 32}),
+        ("Coverage", "source", {}),
+    ):
+        notes = run(name, tmp_path / place, tmp_path / name, **options).report["notes"]
+        assert not any("--max-side" in note for note in notes)
 
 
 def test_a_mask_that_reduction_would_empty_keeps_what_it_touches():

@@ -28,6 +28,15 @@ def test_cat_writes_seven_lists_that_benco_trains_on(tmp_path, capsys):
     tests = json.loads((tmp_path / "test_sets.json").read_text())
     assert len(tests) == 6
     assert tests["Coverage"] == str(tmp_path / "Coverage")
+    while_training = json.loads((tmp_path / "test_sets_train.json").read_text())
+    assert while_training == {
+        name: str(tmp_path / name) for name in ("CASIAv1", "Columbia", "Coverage", "NIST16")
+    }
+    assert printed.splitlines()[-3:] == [
+        f"training: --data_path {written}",
+        f"tests while training: --test_data_path {tmp_path}/test_sets_train.json",
+        f"evaluation: --test_data_json, qma-net evaluate --test-sets {tmp_path}/test_sets.json",
+    ]
 
 
 def test_what_is_missing_is_left_out_and_told(tmp_path, capsys):
@@ -42,7 +51,19 @@ def test_what_is_missing_is_left_out_and_told(tmp_path, capsys):
     assert gone in printed
     assert f"MISSING {tmp_path}/NIST16: test, no NIST16 row" in printed
     assert len(json.loads((tmp_path / "o/protocol_cat.json").read_text())) == 6
-    assert "NIST16" not in json.loads((tmp_path / "o/test_sets.json").read_text())
+    assert printed.count("NIST16") == 2  # its row and its path, once
+    for name in ("test_sets", "test_sets_train"):
+        sets = json.loads((tmp_path / f"o/{name}.json").read_text())
+        assert "Columbia" in sets
+        assert "NIST16" not in sets
+
+
+def test_no_set_to_test_on_while_training(tmp_path):
+    write_dataset(tmp_path / "AutoSplice")
+    written = write_protocol("cat", tmp_path)
+    assert [path.name for path in tmp_path.glob("*.json")] == ["test_sets.json"]
+    assert written.while_training is None
+    assert "--test_data_path: not written, nothing is there" in written.text()
 
 
 def test_mvss_trains_on_the_whole_of_one_set(tmp_path):
@@ -61,6 +82,7 @@ def test_mvss_trains_on_the_whole_of_one_set(tmp_path):
         "IMD2020",
     ]
     assert written.missing == []
+    assert written.while_training == written.test == tmp_path / "test_sets_mvss.json"
 
 
 def test_an_empty_or_unfinished_set_is_told(tmp_path):
@@ -82,7 +104,7 @@ def test_nothing_at_all_is_an_error(tmp_path):
 
 
 def test_templates_are_the_repository_s_files():
-    for name in ("protocol_cat", "protocol_mvss", "test_sets", "test_sets_mvss"):
+    for name in ("protocol_cat", "protocol_mvss", "test_sets", "test_sets_train", "test_sets_mvss"):
         file = ROOT / f"benco_configs/{name}.json"
         assert config_path(file.name) == file
     with pytest.raises(FileNotFoundError, match="expected it at"):

@@ -26,7 +26,9 @@ def add_commands(commands) -> None:
     make.add_argument("--list", action="store_true", help="print the table of facts")
     make.add_argument("--source", metavar="DIR", help="the unpacked archive; only read")
     make.add_argument("--out", metavar="DIR", help="the dataset's own folder, for Tp/ and Gt/")
-    make.add_argument("--max-side", type=int, default=0, help="reduce larger images (try 1024)")
+    make.add_argument(
+        "--max-side", type=int, default=0, help="reduce larger images; test sets change"
+    )
     make.add_argument("--authentic", action="store_true", help="also Au/ and a list with them")
     make.add_argument("--repair", action="store_true", help="make masks of wrong size fit")
     make.add_argument("--link", action="store_true", help="hard links in place of copies")

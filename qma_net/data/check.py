@@ -14,7 +14,9 @@ from pathlib import Path
 from ..pictures import TRANSPOSING
 from .facts import AllFacts, Facts, observe_all
 from .findings import DraftReport, Report
+from .journal import recorded_types
 from .listing import Listing, Pair, read_listings
+from .published import PublishedDataset, count_types, dataset_named
 
 # A mask's stem may be its image's stem and one of these.
 MASK_SUFFIX = re.compile(r"[-_ ](gt\d?|mask|forged|edgemask|groundtruth)$", re.IGNORECASE)
@@ -250,15 +252,39 @@ def _judge_duplicates(
 
 
 def _counts(listing: Listing, pairs: list[Pair], facts: AllFacts) -> dict:
-    """Counts and the range of resolutions of one dataset, as in Tables 3 and 4."""
+    """Counts and the range of resolutions of one dataset, as in Tables 3 and 4.
+
+    Returns:
+        ``name`` and ``path`` of the listing; ``dataset``, which of the paper's the name means, and
+        ``part`` where it means the list of a subset (``sp_COCO_list``: ``TampCOCO`` and ``sp``), of
+        which several make up a row of Table 3; ``tampered`` and ``authentic`` images; ``smallest``
+        and ``largest`` resolution by area, width x height, "" where none is known; ``types``, how
+        many of the tampered are of each of :data:`~.published.TYPES`. ``dataset``, ``part`` and
+        ``types`` are absent where they do not apply or are not known.
+    """
     sizes = [facts.images[pair.image].size for pair in pairs]
     sizes = sorted((size for size in sizes if size[0]), key=lambda size: size[0] * size[1])
-    authentic = sum(pair.mask is None for pair in pairs)
+    tampered = [pair.image for pair in pairs if pair.mask is not None]
+    dataset, part = dataset_named(listing.name)
+    types = _types(dataset, part, tampered) if dataset else None
     return {
         "name": listing.name,
         "path": str(listing.path),
-        "tampered": len(pairs) - authentic,
-        "authentic": authentic,
+        **({"dataset": dataset.name} if dataset else {}),
+        **({"part": part} if part else {}),
+        "tampered": len(tampered),
+        "authentic": len(pairs) - len(tampered),
         "smallest": _width_x_height(sizes[0]) if sizes else "",
         "largest": _width_x_height(sizes[-1]) if sizes else "",
+        **({"types": types} if types else {}),
     }
+
+
+def _types(dataset: PublishedDataset, part: str, images: list[Path]) -> dict[str, int] | None:
+    """How many images are of each manipulation type, if names, subset or journal tell of all."""
+    if not dataset.table:
+        return count_types(dataset.type_of(image.name, part) for image in images)
+    recorded = {}
+    for folder in {image.parent.parent for image in images}:
+        recorded |= recorded_types(folder)
+    return count_types(recorded.get(image) for image in images)

@@ -48,7 +48,10 @@ class Finding:
 
 @dataclass
 class Report:
-    """Findings by severity, and a row of counts and resolutions per dataset."""
+    """Findings by severity, and a row of counts and resolutions per dataset.
+
+    The keys of a row of ``sets`` are described in :mod:`.check`, which makes it.
+    """
 
     errors: list[Finding] = field(default_factory=list)
     warnings: list[Finding] = field(default_factory=list)
@@ -116,11 +119,10 @@ class DraftReport(Report):
 
 
 def _counts_table(sets: list[dict]) -> str:
-    """Counts and resolutions, beside Tables 3 and 4 where the name is one of theirs."""
-    known = {name.lower(): dataset for name, dataset in DATASETS.items()}
+    """Counts and resolutions, beside Tables 3 and 4 where a row is a whole dataset of theirs."""
     lines = ["| set | tampered | authentic | resolutions | in the paper |", "|---|---|---|---|---|"]
     for row in sets:
-        paper = known.get(row["name"].lower())
+        paper = DATASETS.get(row.get("dataset")) if "part" not in row else None
         beside = f"{paper.tampered}, {paper.smallest} to {paper.largest}" if paper else ""
         sizes = f"{row['smallest']} to {row['largest']}"
         lines.append(

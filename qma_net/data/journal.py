@@ -2,7 +2,8 @@
 
 The journal's first line is the identity of the run (the dataset and the flags that a finished
 file depends on), every other one the record of an image: its name in the source, what was
-written of it or why it was left out, and the stamp of what it was made from.
+written of it or why it was left out, the stamp of what it was made from, and its manipulation type
+where only the archive's table tells that.
 """
 
 import json
@@ -74,6 +75,12 @@ def read_records(out: Path, identity: dict) -> dict[str, dict]:
             "or delete it"
         )
     return {record["image"]: record for record in records}
+
+
+def recorded_types(out: Path) -> dict[Path, str]:
+    """The manipulation types that a table told ``data prepare``, by the image written."""
+    rows = [row for row in read_journal(out / JOURNAL) if isinstance(row, dict)]
+    return {out / row["target"]: row["type"] for row in rows if {"target", "type"} <= row.keys()}
 
 
 @contextmanager

@@ -24,6 +24,7 @@ class Job:
     """One image to write: its source and its mask's (None: authentic), and both targets.
 
     ``target`` has no suffix yet; paths are relative to the source, or to the folder written.
+    ``type`` is the manipulation type of a tampered image, ``None`` where nothing tells it.
     """
 
     image: str
@@ -31,6 +32,7 @@ class Job:
     target: str
     mask_target: str = ""
     note: str = ""
+    type: str | None = None
 
 
 @dataclass
@@ -115,7 +117,7 @@ def _jobs_by_names(
         if mask is None:
             plan.leave_out(file, "has no mask")
         else:
-            yield _tampered(file, mask, note=note)
+            yield _tampered(file, mask, type_=dataset.type_of(_name(file)), note=note)
     unused = len(lonely_masks - set(others.values()))
     if unused:
         plan.notes.append(f"{unused} masks have no image")
@@ -154,7 +156,7 @@ def _jobs_by_table(
     header = text.partition("\n")[0]
     delimiter = max("|,;\t", key=header.count)
     plan.notes.append(f"{_name(tables[0])}: delimiter {delimiter!r}")
-    plan.authentic, seen = [], set()
+    plan.authentic, seen, untold = [], set(), 0
     for row in csv.DictReader(io.StringIO(text), delimiter=delimiter):
         row = {key.strip().lower(): (value or "").strip() for key, value in row.items() if key}
         if not {"probefilename", "probemaskfilename", "istarget"} <= row.keys():
@@ -173,7 +175,14 @@ def _jobs_by_table(
         elif mask.lower() not in there:
             plan.leave_out(image, f"its mask {row['probemaskfilename']} is not there")
         else:
-            yield _tampered(there[image.lower()], there[mask.lower()])
+            type_ = dataset.type_in_row(row)
+            untold += type_ is None
+            yield _tampered(there[image.lower()], there[mask.lower()], type_=type_)
+    if untold:
+        plan.notes.append(
+            f"{_name(tables[0])}: {untold} tampered images without one manipulation type, so their "
+            "types are not counted"
+        )
 
 
 def _jobs_by_lists(
@@ -186,15 +195,16 @@ def _jobs_by_lists(
         folders[key[0]].append(file)
     lists = {_name(file).lower(): file for file in files if file.lower().endswith(".txt")}
     for part in dataset.parts:
-        file = lists.get(f"{part}_coco_list.txt")
+        listed = f"{dataset.list_name.format(part=part)}.txt"
+        file = lists.get(listed.lower())
         if file is not None:
             lines = (source / file).read_text().split("\n")
             rows = [line.strip().split(",") for line in lines if line.strip()]
         elif part in folders:
             rows = [[image] for image in folders[part]]
-            plan.notes.append(f"{part}: no {part}_COCO_list.txt, so all of {part}_images/ is taken")
+            plan.notes.append(f"{part}: no {listed}, so all of {part}_images/ is taken")
         else:
-            plan.notes.append(f"{part}: neither {part}_COCO_list.txt nor {part}_images/ is there")
+            plan.notes.append(f"{part}: neither {listed} nor {part}_images/ is there")
             continue
         unique = {row[0]: row[1] if len(row) > 1 else _mask_of(row[0], part) for row in rows}
         absent = 0
@@ -215,6 +225,7 @@ def _jobs_by_lists(
                 mask=found[1],
                 target=f"{part}/Tp/{_stem(image)}",
                 mask_target=f"{owner}/Gt/{shared}.png",
+                type=dataset.type_of(_name(image), part),
             )
         plan.notes.append(
             f"{part}: {len(rows)} lines, {len(unique)} different, {absent} name absent files"
@@ -243,10 +254,12 @@ def _matches(
     return found
 
 
-def _tampered(image: str, mask: str, *, note: str = "") -> Job:
+def _tampered(image: str, mask: str, *, type_: str | None, note: str = "") -> Job:
     """A job whose targets have the image's stem."""
     stem = _stem(image)
-    return Job(image, mask, target=f"Tp/{stem}", mask_target=f"Gt/{stem}.png", note=note)
+    return Job(
+        image, mask, target=f"Tp/{stem}", mask_target=f"Gt/{stem}.png", note=note, type=type_
+    )
 
 
 def _unique_targets(jobs: list[Job]) -> list[Job]:

@@ -30,7 +30,7 @@ from .journal import (
 )
 from .listing import NEGATIVE
 from .plan import Plan, PrepareError, plan_jobs
-from .published import DATASETS, PublishedDataset
+from .published import DATASETS, PublishedDataset, count_types
 
 SHOWN_PER_REASON = 20  # files
 
@@ -122,6 +122,8 @@ def prepare(
     elif "{quality}" not in dataset.image:
         raise PrepareError(f"got --jpeg-quality with {dataset.name}, only AutoSplice has versions")
     plan = plan_jobs(dataset, source, authentic=authentic, jpeg_quality=jpeg_quality)
+    if max_side and dataset.role == "test":
+        plan.notes.append(f"--max-side {max_side} {dataset.max_side_rule()}")
     identity = {"dataset": dataset.name, "max_side": max_side, "jpeg_quality": jpeg_quality}
     conversion = Conversion(
         dataset=dataset.name, source=source, out=out, max_side=max_side, repair=repair, link=link
@@ -129,9 +131,10 @@ def prepare(
     with alone(out):
         records = read_records(out, identity)
         stamps = {job.image: stamp_of(source, job) for job in plan.jobs}
+        types = _types_to_record(dataset, plan)
         present = PresentFiles(out)
         kept = {
-            image: record
+            image: record | types.get(image, {})
             for image, record in records.items()
             if image in stamps
             and is_done(record, stamp=stamps[image], repair=repair, present=present)
@@ -152,6 +155,7 @@ def prepare(
         with open_records(out, identity, kept.values()) as add:
             for record in convert_all(conversion, todo, workers=workers, progress=progress):
                 record |= {"stamp": stamps[record["image"]], "repair": repair}
+                record |= types.get(record["image"], {})
                 add(record)
                 kept[record["image"]] = record
         lists = _lists(dataset, plan, kept, out)
@@ -204,6 +208,13 @@ def alone(out: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def _types_to_record(dataset: PublishedDataset, plan: Plan) -> dict[str, dict]:
+    """What the journal adds to an image's record: the type, where only the table tells it."""
+    if not dataset.table:
+        return {}
+    return {job.image: {"type": job.type} for job in plan.jobs if job.type}
+
+
 def _lists(dataset: PublishedDataset, plan: Plan, records: dict, out: Path) -> dict[Path, str]:
     """The JSON lists that go beside the folders, by file."""
     rows = defaultdict(list)
@@ -213,10 +224,8 @@ def _lists(dataset: PublishedDataset, plan: Plan, records: dict, out: Path) -> d
             continue
         mask = str(out / record["mask_target"]) if job.mask else NEGATIVE
         row = [str(out / record["target"]), mask]
-        if dataset.parts:
-            rows[f"{job.target.split('/')[0]}_COCO_list"].append(row)
-        elif job.mask and dataset.list_name:
-            rows[dataset.list_name].append(row)
+        if job.mask and dataset.list_name:
+            rows[dataset.list_name.format(part=job.target.split("/")[0])].append(row)
         rows[f"{dataset.name}_with_authentic"].append(row)
     if not any(job.mask is None for job in plan.jobs):
         rows.pop(f"{dataset.name}_with_authentic", None)
@@ -232,15 +241,20 @@ def _to_check(dataset: PublishedDataset, lists: Iterable[Path], out: Path) -> li
 
 
 def _report(dataset: PublishedDataset, source: Path, plan: Plan, records: dict) -> dict:
-    """What ``prepare.json`` holds, but for the flags and the check."""
+    """What ``prepare.json`` holds, but for the flags and the check.
+
+    ``types`` is the number of tampered images of each manipulation type; it is absent where not
+    all are known.
+    """
     left_out, repaired, renamed, grey = list(plan.left_out), [], [], []
-    counts = Counter()
+    counts, types = Counter(), []
     for job in plan.jobs:
         record = records[job.image]
         if "left_out" in record:
             left_out.append({"file": job.image, "why": record["left_out"]})
             continue
         counts["tampered" if job.mask else "authentic"] += 1
+        types += [job.type] if job.mask else []
         if "repaired" in record:
             repaired.append({"file": job.image, "why": record["repaired"]})
         if job.note:
@@ -254,6 +268,7 @@ def _report(dataset: PublishedDataset, source: Path, plan: Plan, records: dict) 
             f"{len(grey)} masks have pixels between black and white, at most {most:.1%} ({file}): "
             "where the cut matters"
         )
+    by_type = count_types(types)
     return {
         "dataset": dataset.name,
         "made_by": f"qma-net {__version__}",
@@ -261,6 +276,7 @@ def _report(dataset: PublishedDataset, source: Path, plan: Plan, records: dict) 
         "paper": dataset.tampered,
         "tampered": counts["tampered"],
         "authentic": counts["authentic"],
+        **({"types": by_type} if by_type else {}),
         "left_out": left_out,
         "repaired": repaired,
         "renamed": renamed,

@@ -6,12 +6,20 @@ hold 0/1 or class numbers are cut above 0. None of the archives could be had whi
 ``layout`` says where each fact was seen, ``unverified`` what nobody checked on the files.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 import numpy as np
 
 MINIATURE = "a miniature built after the layout below, not the archive"
+COPY_MOVE, SPLICE, REMOVAL, AI_GENERATED = "copy-move", "splice", "removal", "ai-generated"
+TYPES = (COPY_MOVE, SPLICE, REMOVAL, AI_GENERATED)  # the columns of the paper's Tables 3 and 4
+MAX_SIDE_RULES = {
+    "training": "allowed: training resizes every image, and numbers stay comparable",
+    "test": "changes the numbers of this test set where it reduces an image",
+}
 
 
 def total(mask: np.ndarray) -> np.ndarray:
@@ -48,7 +56,11 @@ class PublishedDataset:
     relative to the source; an image and a mask belong together when their groups ``key`` (and
     ``part``) agree, or else, with ``or_match``, when what that finds in their keys is in no other
     of the unpaired. ``table`` is the end of a CSV's path that pairs them instead; ``parts`` are
-    subsets with lists that do. ``list_name`` is the JSON list that is written beside ``Tp/``.
+    subsets with lists that do. ``list_name`` is the JSON list that is written beside ``Tp/``, one
+    per ``{part}`` of those. ``types`` says what tells an image's manipulation type: columns of
+    ``table``, or ``parts``, or else regular expressions on its name; it is empty where nothing
+    does. ``benco_side`` is the long side in pixels of the copy that BenCo's own lists name, 0 where
+    they name no reduced one.
     ``known_faults`` are stems whose mask is known not to fit, ``remedy`` what to do about those.
     """
 
@@ -73,7 +85,38 @@ class PublishedDataset:
     table: str = ""
     parts: tuple[str, ...] = ()
     list_name: str = ""
+    types: dict[str, str] = field(default_factory=dict)
+    benco_side: int = 0
     verified_on: str = MINIATURE
+
+    def type_of(self, name: str, part: str = "") -> str | None:
+        """The manipulation type that an image's file name or its subset tells, if they do."""
+        if self.parts:
+            return self.types.get(part)
+        found = (
+            type_
+            for pattern, type_ in self.types.items()
+            if re.search(pattern, name, re.IGNORECASE)
+        )
+        return next(found, None)
+
+    def type_in_row(self, row: dict[str, str]) -> str | None:
+        """The manipulation type that a row of ``table`` (lower-case columns) tells, if just one."""
+        said = [
+            type_
+            for column, type_ in self.types.items()
+            if row.get(column, "").upper() in ("Y", "TRUE")
+        ]
+        return said[0] if len(said) == 1 else None
+
+    def max_side_rule(self) -> str:
+        """Whether ``data prepare --max-side`` changes numbers, by role."""
+        rule = MAX_SIDE_RULES[self.role]
+        if self.benco_side:
+            rule += f"; BenCo's own lists name a copy of long side {self.benco_side}"
+            if self.role == "training":
+                rule += ", also as a test set, where it changes the numbers"
+        return rule
 
 
 CORRECTIONS = "github.com/SunnyHaze/IML-Dataset-Corrections"
@@ -97,6 +140,7 @@ TABLE = (
         or_match=r"_(\d{5})$",
         read=as_benco,
         rule="white above 127.5",
+        types={r"Tp_S_[^/]+$": COPY_MOVE, r"Tp_D_[^/]+$": SPLICE},
         verified_on="a miniature, and 18 of its images with their masks; not the whole archive",
         unverified=(
             "which way the five transposed masks are turned",
@@ -107,6 +151,9 @@ TABLE = (
             "names that differ between image and mask (originals before 2021-04-20) are paired by "
             "their last five digits, and listed",
             "about 23 authentic images are there twice",
+            "types are told by the names, S copy-move and D splice: 3295 and 1828 as the revised "
+            "archive names them; the paper's 3274 and 1849 are those before 39 S became D and 60 D "
+            "became S",
         ),
         known_faults=frozenset(
             """
@@ -138,6 +185,7 @@ TABLE = (
         authentic=r"(^|/)[^/]+/[^/]*orig[^/]*\.(jpe?g|png)$",
         read=as_benco,
         rule="white above 127.5 (CAT-Net and TruFor: above 0)",
+        benco_side=1024,
         unverified=("the masks' values: nobody here saw one; the report counts their grey pixels",),
         notes=("z14/00030_fake has a mask of another size",),
         known_faults=frozenset(["00030_fake"]),
@@ -177,6 +225,8 @@ TABLE = (
         mask=r"(^|/)(sp|cm|bcm)_masks/[^/]+\.png$",
         authentic="",
         parts=("sp", "cm", "bcm", "bcmc"),
+        list_name="{part}_COCO_list",
+        types={"sp": SPLICE, "cm": COPY_MOVE, "bcm": COPY_MOVE, "bcmc": COPY_MOVE},
         read=above_zero,
         rule="above 0 (loaders map values above 1 to 1 and keep 0 and 1)",
         unverified=("the masks' values", "the full lists: only the validation lists were read"),
@@ -202,7 +252,12 @@ TABLE = (
         authentic=r"(^|/)Au_[^/]+\.jpe?g$",
         read=as_benco,
         rule="white above 127.5 (one published mask also holds 52, 64 and 76)",
-        unverified=("the images' sizes", "the folder names inside 'Modified Tp'"),
+        types={r"Sp_S_[^/]+$": COPY_MOVE, r"Sp_D_[^/]+$": SPLICE},
+        unverified=(
+            "the images' sizes",
+            "the folder names inside 'Modified Tp'",
+            "that S (copy-move) and D (splice) in the names agree with the folders CM and Sp",
+        ),
         notes=("Sp_D_NRN_A_cha0011_sec0011_0542 has no mask and is left out: 920, not 921",),
     ),
     PublishedDataset(
@@ -221,6 +276,7 @@ TABLE = (
         read=green,
         rule="green above red and above 120: red and green JPEGs, bright (255) near the splice, "
         "200 elsewhere",
+        types={"": SPLICE},
         unverified=(
             "that green is the spliced side in all 180 (nearly every loader reads it so)",
             "that *_edgemask_3.jpg may be ignored",
@@ -241,6 +297,7 @@ TABLE = (
         authentic=r"(^|/)image/\d+\.tiff?$",
         read=as_benco,
         rule="bright above 127.5 (loaders cut at 120 or 125)",
+        types={"": COPY_MOVE},
         unverified=("the masks' modes and values", "the sizes of the nine masks that do not fit"),
         notes=("the masks of 41, 48, 55 to 59, 61 and 95 have another size than their image",),
         known_faults=frozenset(f"{n}t" for n in (41, 48, 55, 56, 57, 58, 59, 61, 95)),
@@ -264,11 +321,22 @@ TABLE = (
         read=black,
         rule="black below 127.5: BenCo's cut on the negative (SAFIRE cuts at 180, NIST's scorer "
         "takes all but white)",
+        types={
+            "ismanipulationtypecopyclone": COPY_MOVE,
+            "ismanipulationtypesplice": SPLICE,
+            "ismanipulationtyperemoval": REMOVAL,
+        },
+        benco_side=1024,
         unverified=(
             "the share of grey in the masks, where those three cuts differ: see the report",
             "the table's delimiter in the released archive: | or , is recognised",
+            "that the released table's columns of types are those of MediScore's copy",
         ),
-        notes=("each mask serves two probes and is written for both",),
+        notes=(
+            "each mask serves two probes and is written for both",
+            "types are told by the table: MediScore's copy of it has 68 copy-move (CopyClone), 288 "
+            "splice and 208 removal, the paper 236, 225 and 103",
+        ),
     ),
     PublishedDataset(
         name="CocoGlide",
@@ -285,6 +353,7 @@ TABLE = (
         authentic=r"(^|/)real/[^/]+\.png$",
         read=as_benco,
         rule="white above 127.5",
+        types={"": AI_GENERATED},
         unverified=("the masks' values: 0 and 255 by a third party's account",),
         notes=("sorted by name, 511 of the 512 published names pair wrongly: joined by COCO id",),
     ),
@@ -303,6 +372,7 @@ TABLE = (
         authentic=r"(^|/)Authentic/[^/]+\.jpe?g$",
         read=as_benco,
         rule="white above 127.5 (PhotoHolmes: above 0)",
+        types={"": AI_GENERATED},
         unverified=(
             "the masks' values and sizes",
             "that each Forged_JPEG folder holds 3621 images",
@@ -315,6 +385,27 @@ TABLE = (
 DATASETS = {dataset.name: dataset for dataset in TABLE}
 
 
+def dataset_named(name: str) -> tuple[PublishedDataset | None, str]:
+    """The dataset that a name means, without regard to case, and which of its subsets.
+
+    The name is the dataset's own, or that of a subset's list, such as ``sp_COCO_list``; the subset
+    is "" for a whole dataset. ``None`` for any other name.
+    """
+    for dataset in TABLE:
+        if name.lower() == dataset.name.lower():
+            return dataset, ""
+        for part in dataset.parts:
+            if name.lower() == dataset.list_name.format(part=part).lower():
+                return dataset, part
+    return None, ""
+
+
+def count_types(types: Iterable[str | None]) -> dict[str, int] | None:
+    """How many images are of each of :data:`TYPES`; ``None`` where one's type is not known."""
+    counts = Counter(types)
+    return None if None in counts else {type_: counts[type_] for type_ in TYPES}
+
+
 def published_facts() -> str:
     """The table, for a person."""
     lines = []
@@ -325,6 +416,7 @@ def published_facts() -> str:
             f"  terms: {item.terms}",
             f"  layout: {item.layout}",
             f"  masks: {item.rule}",
+            f"  --max-side: {item.max_side_rule()}",
             f"  verified on: {item.verified_on}",
             *(f"  not verified: {line}" for line in item.unverified),
             *(f"  note: {line}" for line in item.notes),
