@@ -41,6 +41,9 @@ PHOTOGRAPHS = {
     "sklearn/datasets/images": ["china.jpg", "flower.jpg"],
 }
 
+# What its checkpoint says of itself, wherever it is used.
+ABOUT = "demo: it learnt a few synthetic traces in minutes; not for cases"
+
 # A history that a small model learns to see in minutes. Half of the splices come from the host's
 # own photograph: only their history gives them away, not their content.
 DEMO_RECIPE = Recipe(
@@ -174,7 +177,8 @@ def train(out: Path, data: Path, args: argparse.Namespace) -> Path:
         flags += ["--resume", earlier[-1]] if earlier else []
         run_benco("train", folder, args, title="training", flags=flags, units=args.epochs)
     with written_beside(kept) as beside:
-        torch.save({"model": read_checkpoint(finished)["model"]}, beside)
+        content = read_checkpoint(finished)
+        torch.save({"model": content["model"], "args": content["args"], "about": ABOUT}, beside)
     return kept
 
 

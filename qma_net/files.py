@@ -1,5 +1,6 @@
 """Files that appear complete or not at all; journals, whose rows are kept one by one."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -7,6 +8,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from .errors import QMANetError
+
+
+class BusyError(QMANetError):
+    """A folder that another run is writing to."""
 
 
 @contextmanager
@@ -77,6 +84,27 @@ def open_journal(path: str | os.PathLike) -> Iterator[Callable[[object], None]]:
             file.flush()
 
         yield add
+
+
+@contextmanager
+def alone(folder: str | os.PathLike) -> Iterator[None]:
+    """Makes a folder and holds it against a second run; the hold ends with the process.
+
+    Raises:
+        BusyError: where another run holds it.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise BusyError(
+            f"got {folder}, which another run is writing to, expected a folder of its own: wait "
+            "for that run, or give another"
+        ) from None
+    finally:
+        os.close(handle)
 
 
 def unused(name: str, taken: set[str]) -> str:

@@ -215,7 +215,7 @@ def test_the_command_reports_bad_files_and_goes_on(predictor, tmp_path, capsys):
     assert mask.shape == (50, 60)
     assert float(row["score"]) > 0
     pngs = {f"good{number}_{kind}.png" for number in ("", "_2") for kind in ("mask", "overlay")}
-    assert {path.name for path in out.iterdir()} == {"predictions.csv", *pngs}
+    assert {path.name for path in out.iterdir()} == {"predictions.csv", "predictions.json", *pngs}
 
 
 def test_a_model_that_knows_nothing_must_be_asked_for_by_name(tmp_path, capsys):

@@ -19,9 +19,9 @@ from qma_net.weights.checkpoint import (
     Checkpoint,
     checkpoint_config,
     load_checkpoint,
-    load_model,
 )
 from qma_net.weights.describe import describe
+from qma_net.weights.locate import load_model
 from qma_net.weights.reading import read_checkpoint
 from qma_net.weights.sources import NOISEPRINT_SHA256, load_backbones, mit_state, noiseprint_state
 

@@ -8,6 +8,7 @@ from ..errors import QMANetError
 from ..launch import SCRIPTS
 from ..launch import main as launch
 from . import data, evaluation, model
+from .flags import unknown_flags
 
 # Which extra brings a module that only some commands need.
 EXTRAS = {"IMDLBenCo": "benco", "albumentations": "benco", "matplotlib": "report"}
@@ -25,9 +26,14 @@ def main(argv: list[str] | None = None) -> None:
     parser = _parser()
     args, args.model_flags = parser.parse_known_args(argv)
     if args.model_flags and not hasattr(args, "model"):
-        parser.error(f"got {' '.join(args.model_flags)}, expected only the flags in --help")
+        parser.error(unknown_flags(parser, argv, args.model_flags))
     try:
         args.run(args)
+    except KeyboardInterrupt:
+        print(
+            "qma-net: stopped; what is finished is kept, the same command goes on", file=sys.stderr
+        )
+        sys.exit(130)
     except QMANetError as error:
         sys.exit(f"qma-net: {error}")
     except OSError as error:

@@ -15,11 +15,16 @@ def add_commands(commands) -> None:
     predict.add_argument(
         "--checkpoint",
         required=True,
-        help="of BenCo's trainer, a directory of save_pretrained, or a hub id; 'random' shows the "
-        "mechanics with a model that knows nothing",
+        help="of BenCo's trainer or a folder of them (the newest), a directory of save_pretrained, "
+        "or a hub id; 'random' shows the mechanics with a model that knows nothing",
     )
     predict.add_argument("--out", required=True, metavar="DIR")
-    predict.add_argument("--threshold", type=float, default=0.5)
+    predict.add_argument(
+        "--threshold", type=float, default=0.5, help="marked above it, 0 to 1 (default 0.5)"
+    )
+    predict.add_argument(
+        "--image-size", type=int, help="resize to this side (default: as the model was trained)"
+    )
     predict.add_argument("--native", action="store_true", help="at the photograph's own size")
     predict.add_argument("--tta", action="store_true", help="average over mirror images")
     predict.add_argument("--device", default="", help="cpu or cuda (default: CUDA if any)")
@@ -59,11 +64,17 @@ def _weights(args: argparse.Namespace) -> None:
 
 
 def _predict(args: argparse.Namespace) -> None:
-    from ..inference.predict import load_predictor, predict_files
+    from ..inference.predict import SCORE, load_predictor, predict_files
 
     predictor, note = load_predictor(
-        args.checkpoint, args.device, mixed=args.mixed, compile=args.compile
+        args.checkpoint,
+        args.device,
+        image_size=args.image_size,
+        mixed=args.mixed,
+        compile=args.compile,
     )
+    shown = "at their own size" if args.native else predictor.preprocessing
+    print(f"qma-net: photographs {shown}", *predictor.notes, sep="; ", file=sys.stderr)
     errors = predict_files(
         args.files,
         args.out,
@@ -75,20 +86,21 @@ def _predict(args: argparse.Namespace) -> None:
     )
     for error in errors:
         print(f"qma-net: {error}", file=sys.stderr)
+    print(SCORE, file=sys.stderr)
     print(f"{args.out}/predictions.csv")
     if errors:
         sys.exit(1)
 
 
 def _convert(args: argparse.Namespace) -> None:
-    from ..weights.checkpoint import load_checkpoint
+    from ..weights.locate import load_model
 
-    load_checkpoint(args.checkpoint).save_pretrained(args.out)
+    load_model(args.checkpoint).save_pretrained(args.out)
     print(f"{args.out}: config.json, model.safetensors, README.md (a model card to complete)")
 
 
 def _export(args: argparse.Namespace) -> None:
     from ..inference.export import export_onnx
-    from ..weights.checkpoint import load_model
+    from ..weights.locate import load_model
 
     print(export_onnx(load_model(args.checkpoint), args.out, args.images))

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,11 @@ def read_photograph(source, name: str = "") -> Photograph:
         raise PhotographError(
             f"got a {type(source).__name__}, expected a path, bytes, a PIL image or a NumPy array"
         )
+    if re.match(r"[a-z]+://", str(source), re.IGNORECASE):
+        raise PhotographError(
+            f"got the address {source}, expected a file: save the picture first, in its original "
+            "size (what a web site shows is often compressed anew)"
+        )
     path = Path(source)
     if path.is_dir():
         raise PhotographError(f"got {path}, expected a photograph: it is a folder")
@@ -70,6 +76,11 @@ def read_photograph(source, name: str = "") -> Photograph:
 def _decode(data: bytes, name: str) -> Photograph:
     if not data:
         raise PhotographError(f"got {name}, expected a photograph: it is empty (0 bytes)")
+    if data.lstrip()[:5] == b"%PDF-":
+        raise PhotographError(
+            f"got {name}, expected a photograph: it is a PDF; take the picture out of it as it is "
+            "stored there (pdfimages -all FILE.pdf NAME)"
+        )
     largest, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         with warnings.catch_warnings():

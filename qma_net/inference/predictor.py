@@ -1,16 +1,19 @@
 """From a photograph to a mask, at the photograph's own size."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from .. import __version__
+from ..modeling.config import ConfigError, Preprocessing
 from ..modeling.noise import IMAGENET_MEAN, IMAGENET_STD
 from ..modeling.qma_net import SMALLEST_SIDE, image_score
-from ..weights.checkpoint import load_model
+from ..weights.locate import load_model
+from ..weights.reading import sha256
 from .photograph import Photograph, PhotographError, read_photograph
 from .tiles import tiled
 
@@ -24,15 +27,18 @@ class Prediction:
     Attributes:
         mask: float32 ``(H, W)`` in 0..1, the probability that a pixel was manipulated; H and W are
             those of the photograph as displayed.
-        score: of the whole photograph, in 0..1: the mean of the most suspicious 1 % of pixels.
+        score: of the whole photograph, in 0..1: the mean of the most suspicious 1 % of pixels. No
+            probability that it is a forgery: what untouched photographs score differs by model.
         threshold: above it a pixel is called manipulated.
         photograph: what was looked at, with notes on how it was read.
+        notes: how it was read, how it reached the model, and what is to be known of the model.
     """
 
     mask: np.ndarray
     score: float
     threshold: float
     photograph: Photograph
+    notes: tuple[str, ...] = ()
 
     @property
     def binary(self) -> np.ndarray:
@@ -57,7 +63,9 @@ class QMANetPredictor:
     Args:
         model: what :func:`qma_net.build_qma_net` or :func:`qma_net.load_checkpoint` returns.
         device: where to compute; default: where the model is.
-        image_size: side in pixels that photographs are resized to, as in training.
+        image_size: side in pixels that photographs are resized to; default: as in training, where
+            the model knows (``model.preprocessing``), else 512. Another side than in training
+            is noted with every prediction.
         tile: ``native`` photographs with a longer side are cut into tiles of at most this side.
         overlap: pixels that neighbouring tiles share, where they are blended.
         mixed: compute in bfloat16 around the float32 noise view: faster where the processor has
@@ -70,20 +78,26 @@ class QMANetPredictor:
         self,
         model: torch.nn.Module,
         device: str | torch.device | None = None,
-        image_size: int = 512,
+        image_size: int | None = None,
         tile: int = 1024,
         overlap: int = 256,
         mixed: bool = False,
         compile: bool = False,
     ):
-        if not SMALLEST_SIDE <= overlap < tile or image_size < SMALLEST_SIDE:
-            raise ValueError(
-                f"got image_size={image_size}, tile={tile}, overlap={overlap}, expected "
-                f"image_size and overlap from {SMALLEST_SIDE} up and overlap below tile"
+        if not SMALLEST_SIDE <= overlap < tile:
+            raise ConfigError(
+                f"got tile={tile}, overlap={overlap}, expected overlap from {SMALLEST_SIDE} up and "
+                "below tile"
             )
+        trained = getattr(model, "preprocessing", None)
+        self.preprocessing = trained or Preprocessing()
+        self.notes = (model.about,) if getattr(model, "about", "") else ()
+        if image_size is not None:
+            self.preprocessing = Preprocessing(image_size, fit="resize")
+        if trained and self.preprocessing != trained:
+            self.notes += (f"{self.preprocessing}, where training had it {trained}",)
         self.model = model.eval() if device is None else model.to(device).eval()
-        self.image_size, self.tile, self.overlap = image_size, tile, overlap
-        self.mixed = mixed
+        self.tile, self.overlap, self.mixed = tile, overlap, mixed
         if compile:
             self.model.compile_for_inference()
 
@@ -101,9 +115,23 @@ class QMANetPredictor:
         Raises:
             WeightsError: for anything that is none of the three, in one line.
         """
-        if device is None:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(load_model(path), device, **options)
+        return cls(load_model(path), usable_device(device), **options)
+
+    def describe(self) -> dict:
+        """What a result names to be repeated: the model, its weights, how it is shown images."""
+        config, file = (
+            getattr(self.model, "config", None),
+            getattr(self.model, "weights_file", None),
+        )
+        return {
+            "qma_net": __version__,
+            "model": asdict(config) if config else {},
+            "about": getattr(self.model, "about", ""),
+            "checkpoint": str(file) if file else "",
+            "checkpoint_sha256": sha256(file) if file else "",
+            "image_size": self.preprocessing.image_size,
+            "fit": self.preprocessing.fit,
+        }
 
     def predict(
         self, image, threshold: float = 0.5, native: bool = False, tta: bool = False
@@ -113,32 +141,40 @@ class QMANetPredictor:
         Args:
             image: a path, bytes, an open file, a PIL image, an array (see
                 :func:`qma_net.inference.photograph.read_photograph`), or a list of these.
-            threshold: above it a pixel is called manipulated.
+            threshold: in 0..1; above it a pixel is called manipulated.
             native: look at the photograph at its own size, in tiles where it is large, instead of
                 resized as in training.
             tta: average over the photograph and its three mirror images.
 
         Raises:
             PhotographError: naming what is no photograph, or too small for ``native``.
+            ConfigError: for a threshold that is no probability.
         """
+        require_probability(threshold)
         if isinstance(image, list | tuple):
-            return [self.predict(one, threshold, native, tta) for one in image]
+            return [self.predict(one, threshold=threshold, native=native, tta=tta) for one in image]
         photograph = read_photograph(image)
         height, width = photograph.pixels.shape[:2]
         look = self._averaged if tta else self._probabilities
-        if native:
+        side, fit, notes = self.preprocessing.image_size, self.preprocessing.fit, self.notes
+        if fit == "pad" and not native and max(height, width) > side:
+            notes += (f"larger than the {side}x{side} of training, so looked at in tiles",)
+        if native or fit == "native" or (fit == "pad" and max(height, width) > side):
             if min(height, width) < SMALLEST_SIDE:
                 raise PhotographError(
                     f"got {photograph.name} of {width}x{height} pixels, expected at least "
                     f"{SMALLEST_SIDE}x{SMALLEST_SIDE} at its own size: leave native away"
                 )
-            mask = tiled(photograph.pixels, look, self.tile, self.overlap)
-            return Prediction(mask, _score(mask), threshold, photograph)
-        side = (self.image_size, self.image_size)
-        small = cv2.resize(photograph.pixels, side, interpolation=cv2.INTER_LINEAR)
-        mask = look(small)
-        full = cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR)
-        return Prediction(full, _score(mask), threshold, photograph)
+            seen = full = tiled(photograph.pixels, look, self.tile, self.overlap)
+        elif fit == "pad":
+            padded = np.pad(photograph.pixels, ((0, side - height), (0, side - width), (0, 0)))
+            seen = full = look(padded)[:height, :width]
+        else:
+            small = cv2.resize(photograph.pixels, (side, side), interpolation=cv2.INTER_LINEAR)
+            seen = look(small)
+            full = cv2.resize(seen, (width, height), interpolation=cv2.INTER_LINEAR)
+        notes = (*photograph.notes, *notes)
+        return Prediction(full, _score(seen), threshold, photograph, notes)
 
     @torch.inference_mode()
     def _probabilities(self, pixels: np.ndarray) -> np.ndarray:
@@ -160,6 +196,34 @@ class QMANetPredictor:
     @property
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+
+def usable_device(name: str | torch.device | None = None) -> torch.device:
+    """The device of a name; CUDA where there is one without.
+
+    Raises:
+        ConfigError: for CUDA where there is none, and for what is no device.
+    """
+    if not name:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"got device {name!r}, expected cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            f"got device {name!r} where torch finds no CUDA, expected cpu: leave the device away "
+            "to take what there is"
+        )
+    return device
+
+
+def require_probability(threshold: float) -> None:
+    """Raises :class:`ConfigError` for a threshold outside 0..1."""
+    if not 0 <= threshold <= 1:
+        raise ConfigError(
+            f"got threshold {threshold}, expected a probability from 0 to 1, such as 0.5"
+        )
 
 
 def normalised(pixels: np.ndarray, device: torch.device | None = None) -> Tensor:

@@ -18,6 +18,7 @@ VIEWS = ("srm", "bayar", "noiseprint")
 DFCM_STAGES = ("none", "4", "1234")
 DECODE_LEVELS = ("4", "1234")
 DECODERS = ("query", "conv", "mlp")
+FITS = ("resize", "pad", "native")
 
 
 # Which network a configuration means. A change of the network that makes old tensors mean
@@ -76,3 +77,34 @@ class QMANetConfig:
     @classmethod
     def names(cls) -> tuple[str, ...]:
         return tuple(field.name for field in fields(cls))
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How photographs reached a model in training, and so how they should reach it later.
+
+    Attributes:
+        image_size: side of a square in pixels.
+        fit: ``"resize"`` to that square, ``"pad"`` into it, or ``"native"``: crops at the
+            photograph's own resolution.
+
+    Raises:
+        ConfigError: for a side below 32 or a fit that does not exist.
+    """
+
+    image_size: int = 512
+    fit: str = "resize"
+
+    def __post_init__(self):
+        if type(self.image_size) is not int or not 32 <= self.image_size <= 2**15:
+            raise ConfigError(
+                f"got image_size={self.image_size!r}, expected a side from 32 to 32768 pixels"
+            )
+        if self.fit not in FITS:
+            raise ConfigError(f"got fit={self.fit!r}, expected one of {', '.join(FITS)}")
+
+    def __str__(self) -> str:
+        side = f"{self.image_size}x{self.image_size}"
+        return {"resize": f"resized to {side}", "pad": f"padded to {side}"}.get(
+            self.fit, "at their own size"
+        )

@@ -1,7 +1,8 @@
 """``save_pretrained``, ``from_pretrained``, ``push_to_hub``: a directory that rebuilds the model.
 
 ``config.json`` holds the :class:`~qma_net.modeling.config.QMANetConfig` and the version of the
-architecture, ``model.safetensors`` the weights (NoisePrint++ included), ``README.md`` a model card.
+architecture, ``preprocessor_config.json`` how photographs reached the model in training (where that
+is known), ``model.safetensors`` the weights (NoisePrint++ included), ``README.md`` a model card.
 """
 
 import json
@@ -9,15 +10,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 from huggingface_hub import ModelHubMixin, hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from .. import __version__
 from ..files import write_text, written_beside
-from .config import ARCHITECTURE, ConfigError, QMANetConfig
+from .config import ARCHITECTURE, ConfigError, Preprocessing, QMANetConfig
 from .state import WeightsError, load_strictly, require_this_architecture
 
 CONFIG_NAME = "config.json"
+PREPROCESSOR_NAME = "preprocessor_config.json"
 WEIGHTS_FILE = "model.safetensors"
 
 MODEL_CARD = """\
@@ -62,7 +65,11 @@ class HubMixin(
         with written_beside(save_directory / WEIGHTS_FILE) as beside:
             save_file(state, beside, metadata={"format": "pt"})
         made = {"architecture": ARCHITECTURE, "qma_net": __version__, **asdict(self.config)}
+        made |= {"about": self.about} if self.about else {}
         write_text(save_directory / CONFIG_NAME, json.dumps(made, indent=2) + "\n")
+        if self.preprocessing:
+            shown = json.dumps(asdict(self.preprocessing), indent=2) + "\n"
+            write_text(save_directory / PREPROCESSOR_NAME, shown)
 
     @classmethod
     def _from_pretrained(cls, *, model_id, config=None, map_location="cpu", **download):
@@ -92,11 +99,9 @@ class HubMixin(
             raise WeightsError(
                 f"got {what}, expected the configuration of a QMA-Net: {error}"
             ) from None
-        file = Path(model_id) / WEIGHTS_FILE
-        if not Path(model_id).is_dir():
-            kept = ("revision", "cache_dir", "force_download", "local_files_only", "token")
-            options = {name: download[name] for name in kept if name in download}
-            file = hf_hub_download(model_id, WEIGHTS_FILE, **options)
+        model.about = str(config.get("about", ""))
+        model.preprocessing = _preprocessing(model_id, download)
+        file = _file(model_id, WEIGHTS_FILE, download)
         try:
             state = load_file(file, device=map_location)
         except (OSError, SafetensorError) as error:
@@ -104,4 +109,27 @@ class HubMixin(
                 f"got {file}, expected the weights that belong to its config.json: {error}"
             ) from None
         load_strictly(model, state, str(file))
+        model.weights_file = file
         return model
+
+
+def _file(model_id: str, name: str, download: dict) -> Path:
+    """A file of a directory, or of a repository of the hub."""
+    if Path(model_id).is_dir():
+        return Path(model_id) / name
+    kept = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+    options = {key: download[key] for key in kept if key in download}
+    return Path(hf_hub_download(model_id, name, **options))
+
+
+def _preprocessing(model_id: str, download: dict) -> Preprocessing | None:
+    try:
+        content = json.loads(_file(model_id, PREPROCESSOR_NAME, download).read_text())
+        return Preprocessing(image_size=content["image_size"], fit=content["fit"])
+    except (FileNotFoundError, EntryNotFoundError):
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise WeightsError(
+            f"got {model_id}/{PREPROCESSOR_NAME}, expected image_size and fit as save_pretrained "
+            f"writes them: {error}"
+        ) from None

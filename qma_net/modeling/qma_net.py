@@ -1,6 +1,7 @@
 """QMA-Net, composed: ``forward`` is Figure 2 of the paper."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,7 @@ from torch.nn import functional as F
 
 from .aggregation import MFAM, NoQueries, QueryMLP, TamperQueries
 from .backbone import HEADS, REDUCTIONS, MiT
-from .config import SIZES, QMANetConfig
+from .config import SIZES, Preprocessing, QMANetConfig
 from .decoder import ESM, QMFD, PyramidDecoder
 from .hub import HubMixin
 from .interaction import DFCM, NoInteraction
@@ -42,8 +43,18 @@ class QMANetModel(nn.Module, HubMixin):
     edge supervision (ESM).
 
     Shapes: ImageNet-normalised ``(B, 3, H, W)``, any H and W from 32 up, to
-    :class:`QMANetOutput`. ``config`` is what it was built from.
+    :class:`QMANetOutput`.
+
+    Attributes:
+        config: what it was built from.
+        preprocessing: how photographs reached it in training; None where that is not known.
+        about: what its user must know, such as that it is a demo's; shown with every result.
+        weights_file: where its weights were read from; None where they were not.
     """
+
+    preprocessing: Preprocessing | None = None
+    about: str = ""
+    weights_file: Path | None = None
 
     def __init__(
         self,

@@ -1,5 +1,6 @@
 """Checkpoints of QMA-Net: which model they hold, and that model rebuilt."""
 
+import argparse
 import json
 import os
 from collections.abc import Mapping
@@ -10,10 +11,10 @@ import torch
 from torch import Tensor
 
 from .. import __version__
-from ..modeling.config import ARCHITECTURE, QMANetConfig
+from ..modeling.config import ARCHITECTURE, ConfigError, Preprocessing, QMANetConfig
 from ..modeling.qma_net import QMANetModel
 from ..modeling.state import WeightsError, load_strictly, require_this_architecture
-from .reading import read_state
+from .reading import read_checkpoint, state_in
 
 # Where a QMANetConfig stands in a state dict of the registered model (torch's own suffix),
 # and where the network's own tensors stand.
@@ -23,31 +24,49 @@ NETWORK_PREFIX = "network."
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint of BenCo's trainer, read once: its configuration and the network's tensors."""
+    """A checkpoint of BenCo's trainer, read once.
+
+    Attributes:
+        path: where it was.
+        config: of the model.
+        network: the model's tensors.
+        preprocessing: how photographs reached it in training; None where the file does not say.
+        about: what its user must know; see :class:`~qma_net.modeling.qma_net.QMANetModel`.
+    """
 
     path: Path
     config: QMANetConfig
     network: Mapping[str, Tensor]
+    preprocessing: Preprocessing | None = None
+    about: str = ""
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> "Checkpoint":
         """Reads a file; see :meth:`of` for what must be in it."""
-        return cls.of(read_state(path), path)
+        return cls.of(read_checkpoint(path), path)
 
     @classmethod
-    def of(cls, state: Mapping, path: str | os.PathLike) -> "Checkpoint":
-        """The checkpoint that a state dict from ``path`` is.
+    def of(cls, content: Mapping, path: str | os.PathLike) -> "Checkpoint":
+        """The checkpoint that the content of the file ``path`` is.
 
         Raises:
             WeightsError: when it carries no configuration; names the flags to give instead.
         """
+        state = state_in(content)
         config = config_from_extra_state(state.get(CONFIG_KEY), f"checkpoint {path}")
         network = {
             name.removeprefix(NETWORK_PREFIX): tensor
             for name, tensor in state.items()
             if name != CONFIG_KEY
         }
-        return cls(Path(path), config, network)
+        about = content.get("about", "")
+        return cls(
+            path=Path(path),
+            config=config,
+            network=network,
+            preprocessing=_preprocessing_in(content.get("args")),
+            about=about if isinstance(about, str) else "",
+        )
 
     def build(self) -> QMANetModel:
         """The model that it holds.
@@ -57,6 +76,8 @@ class Checkpoint:
         """
         model = QMANetModel.from_config(self.config)
         load_strictly(model, self.network, f"{self.path} (checkpoint)")
+        model.preprocessing, model.about = self.preprocessing, self.about
+        model.weights_file = self.path
         return model
 
     def load_into(self, model: QMANetModel) -> None:
@@ -78,38 +99,25 @@ def load_checkpoint(path: str | os.PathLike) -> QMANetModel:
     return Checkpoint.read(path).build()
 
 
-def load_model(path: str | os.PathLike) -> QMANetModel:
-    """A model from a checkpoint, a directory of ``save_pretrained`` or a hub id.
-
-    Raises:
-        WeightsError: for anything else.
-    """
-    if Path(path).is_file():
-        return load_checkpoint(path)
-    if Path(path).is_dir() or str(path).count("/") == 1:
-        try:
-            return QMANetModel.from_pretrained(str(path))
-        except (OSError, ValueError) as error:
-            if isinstance(error, WeightsError):
-                raise
-            reason = str(error).strip().splitlines()[0]
-            raise WeightsError(
-                f"got {path}, expected a checkpoint, a directory of save_pretrained or a hub id: "
-                f"{reason}"
-            ) from None
-    raise WeightsError(
-        f"got {path}, expected a checkpoint, a directory of save_pretrained or a hub id "
-        "(owner/name): there is no such file"
-    )
-
-
 def checkpoint_config(path: str | os.PathLike) -> QMANetConfig:
     """The configuration that a checkpoint carries; the file is mapped, no other tensor is read.
 
     Raises:
         WeightsError: see :meth:`Checkpoint.of`.
     """
-    return Checkpoint.of(read_state(path, mapped=True), path).config
+    return Checkpoint.of(read_checkpoint(path, mapped=True), path).config
+
+
+def _preprocessing_in(args: object) -> Preprocessing | None:
+    """What the flags say that BenCo's trainer keeps in a checkpoint; None where they do not."""
+    flags = vars(args) if isinstance(args, argparse.Namespace) else {}
+    if "image_size" not in flags:
+        return None
+    fit = "pad" if flags.get("if_padding") else "resize"
+    try:
+        return Preprocessing(image_size=flags["image_size"], fit=flags.get("fit", fit))
+    except ConfigError:
+        return None
 
 
 def require_same_architecture(got: QMANetConfig, built: QMANetConfig, what: str) -> None:

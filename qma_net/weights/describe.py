@@ -11,7 +11,7 @@ from ..modeling.config import SIZES
 from ..modeling.noise import NoisePrint
 from ..modeling.state import WeightsError, load_strictly
 from .checkpoint import CONFIG_KEY, Checkpoint
-from .reading import read_state, sha256
+from .reading import read_checkpoint, sha256, state_in
 from .sources import NOISEPRINT_SHA256, noiseprint_of
 
 
@@ -21,11 +21,15 @@ def describe(path: str | os.PathLike) -> str:
     Raises:
         WeightsError: when it is nothing that QMA-Net can use.
     """
-    state = read_state(path)
+    content = read_checkpoint(path)
+    state = state_in(content)
     if CONFIG_KEY in state:
-        checkpoint = Checkpoint.of(state, path)
+        checkpoint = Checkpoint.of(content, path)
         checkpoint.build()
-        return f"{path}: a complete QMA-Net checkpoint ({' '.join(checkpoint.config.as_flags())})"
+        facts = [" ".join(checkpoint.config.as_flags())]
+        facts += [f"photographs {checkpoint.preprocessing}"] if checkpoint.preprocessing else []
+        facts += [checkpoint.about] if checkpoint.about else []
+        return f"{path}: a complete QMA-Net checkpoint ({'; '.join(facts)})"
     if "patch_embed1.proj.weight" in state:
         return f"{path}: {_describe_mit(remap_official(state), path)}"
     load_strictly(NoisePrint(), noiseprint_of(state, path), f"{path} (NoisePrint++)")

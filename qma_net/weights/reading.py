@@ -46,7 +46,11 @@ def read_state(path: str | os.PathLike, mapped: bool = False) -> Mapping:
     Raises:
         WeightsError: see :func:`read_checkpoint`.
     """
-    content = read_checkpoint(path, mapped)
+    return state_in(read_checkpoint(path, mapped))
+
+
+def state_in(content: Mapping) -> Mapping:
+    """The state dict in what a file holds, out of the container that its publisher put it in."""
     for container in ("network", "state_dict", "model"):
         if isinstance(content.get(container), Mapping):
             return content[container]

@@ -1,0 +1,80 @@
+"""A model from wherever a user says it is: a file, a folder, a directory for the hub, the hub."""
+
+import os
+import re
+import socket
+import threading
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ..modeling.qma_net import QMANetModel
+from ..modeling.state import WeightsError
+from .checkpoint import load_checkpoint
+
+
+def load_model(path: str | os.PathLike) -> QMANetModel:
+    """A model from a checkpoint, a folder of them, a directory of ``save_pretrained`` or a hub id.
+
+    Of a training's folder the newest ``checkpoint-<epoch>.pth`` is taken.
+
+    Raises:
+        WeightsError: for anything else.
+    """
+    path = Path(path)
+    if path.is_file():
+        return load_checkpoint(path)
+    if path.is_dir():
+        newest = newest_checkpoint(path)
+        return load_checkpoint(newest) if newest else _from_pretrained(str(path))
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)) or path.suffix in (".pth", ".pt", ".th"):
+        raise WeightsError(
+            f"got {path}, expected a checkpoint, a directory of save_pretrained or a hub id "
+            "(owner/name): there is no such file"
+        )
+    try:
+        return _from_pretrained(str(path), local_files_only=True)
+    except WeightsError as error:
+        if not _hub_answers():
+            raise WeightsError(
+                f"got {path}, expected a checkpoint, a directory of save_pretrained or a hub id: "
+                "there is no such file, and the hub cannot be reached from here"
+            ) from error
+    return _from_pretrained(str(path))
+
+
+def newest_checkpoint(folder: str | os.PathLike) -> Path | None:
+    """The ``checkpoint-<epoch>.pth`` of the highest epoch in a folder; None without any."""
+    files = [file for file in Path(folder).glob("checkpoint-*.pth") if file.stem[11:].isdigit()]
+    return max(files, key=lambda file: int(file.stem[11:]), default=None)
+
+
+def _from_pretrained(path: str, **options) -> QMANetModel:
+    try:
+        return QMANetModel.from_pretrained(path, **options)
+    except (OSError, ValueError) as error:
+        if isinstance(error, WeightsError):
+            raise
+        raise WeightsError(
+            f"got {path}, expected a checkpoint, a directory of save_pretrained or a hub id: "
+            f"{str(error).strip().splitlines()[0]}"
+        ) from None
+
+
+def _hub_answers(seconds: float = 2.0) -> bool:
+    """Whether the hub can be reached at all; huggingface_hub itself tries for half a minute."""
+    address = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    answers = []
+
+    def knock() -> None:
+        with suppress(OSError):
+            port = address.port or (443 if address.scheme == "https" else 80)
+            socket.create_connection((address.hostname, port), timeout=seconds).close()
+            answers.append(True)
+
+    if os.environ.get("HF_HUB_OFFLINE", "0") in ("1", "true", "True", "ON", "YES"):
+        return False
+    thread = threading.Thread(target=knock, daemon=True)  # a resolver may take its time
+    thread.start()
+    thread.join(seconds)
+    return bool(answers)
