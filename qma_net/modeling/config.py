@@ -26,6 +26,11 @@ FITS = ("resize", "pad", "native")
 ARCHITECTURE = 2
 
 
+MOST_QUERIES = 1024  # 32 are the most in the paper
+
+_KINDS = {str: (str,), int: (int,), float: (float, int)}  # what each kind of field may hold
+
+
 class ConfigError(QMANetError):
     """A choice that does not exist; one line says what was got, expected, and what to do."""
 
@@ -49,6 +54,13 @@ class QMANetConfig:
     drop_path: float = 0.1
 
     def __post_init__(self):
+        for field in fields(self):
+            value, kinds = getattr(self, field.name), _KINDS[field.type]
+            if type(value) not in kinds:
+                raise ConfigError(
+                    f"got {field.name}={str(value)[:80]!r} of type {type(value).__name__}, "
+                    f"expected {kinds[0].__name__}"
+                )
         for name, choices in (
             ("size", tuple(SIZES)),
             ("dfcm_stages", DFCM_STAGES),
@@ -65,8 +77,11 @@ class QMANetConfig:
                 f"got views={self.views!r}, expected a comma-separated choice of {', '.join(VIEWS)}"
             )
         object.__setattr__(self, "views", ",".join(view for view in VIEWS if view in named))
-        if self.query_count < 1:
-            raise ConfigError(f"got query_count={self.query_count}, expected 1 or more (paper: 16)")
+        if not 1 <= self.query_count <= MOST_QUERIES:
+            raise ConfigError(
+                f"got query_count={self.query_count}, expected 1 or more, at most {MOST_QUERIES} "
+                "(paper: 16)"
+            )
         if not 0 <= self.drop_path < 1:
             raise ConfigError(f"got drop_path={self.drop_path}, expected 0 <= drop_path < 1")
 

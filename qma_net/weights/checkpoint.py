@@ -13,13 +13,14 @@ from torch import Tensor
 from .. import __version__
 from ..modeling.config import ARCHITECTURE, ConfigError, Preprocessing, QMANetConfig
 from ..modeling.qma_net import QMANetModel
-from ..modeling.state import WeightsError, load_strictly, require_this_architecture
+from ..modeling.state import WeightsError, load_strictly, require_tensors, require_this_architecture
 from .reading import read_checkpoint, state_in
 
 # Where a QMANetConfig stands in a state dict of the registered model (torch's own suffix),
 # and where the network's own tensors stand.
 CONFIG_KEY = "_extra_state"
 NETWORK_PREFIX = "network."
+LONGEST_CONFIG = 2**16  # bytes
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Checkpoint:
         """
         state = state_in(content)
         config = config_from_extra_state(state.get(CONFIG_KEY), f"checkpoint {path}")
+        require_tensors(state, f"checkpoint {path}")
         network = {
             name.removeprefix(NETWORK_PREFIX): tensor
             for name, tensor in state.items()
@@ -154,9 +156,12 @@ def config_from_extra_state(extra: object, what: str) -> QMANetConfig:
             of the architecture.
     """
     try:
-        content = json.loads(bytes(extra.tolist()))
-        config = content["config"]
-    except (AttributeError, TypeError, ValueError, KeyError):
+        readable = (
+            extra.dtype == torch.uint8 and extra.dim() == 1 and extra.numel() <= LONGEST_CONFIG
+        )
+        content = json.loads(bytes(extra.tolist())) if readable else {}
+        config = dict(content["config"])
+    except (AttributeError, TypeError, ValueError, KeyError, RecursionError):
         content, config = {}, {}
     if set(config) != set(QMANetConfig.names()):
         flags = " ".join(f"--{name}" for name in QMANetConfig.names())
@@ -166,4 +171,7 @@ def config_from_extra_state(extra: object, what: str) -> QMANetConfig:
             f"with ({flags}) and load the tensors into its network"
         )
     require_this_architecture(content, what)
-    return QMANetConfig(**config)
+    try:
+        return QMANetConfig(**config)
+    except ConfigError as error:
+        raise WeightsError(f"got a {what} of no QMA-Net: {error}") from None

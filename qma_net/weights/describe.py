@@ -9,7 +9,7 @@ from torch import Tensor
 from ..modeling.backbone import FOREIGN_HEADS, MiT, remap_official
 from ..modeling.config import SIZES
 from ..modeling.noise import NoisePrint
-from ..modeling.state import WeightsError, load_strictly
+from ..modeling.state import WeightsError, load_strictly, require_tensors
 from .checkpoint import CONFIG_KEY, Checkpoint
 from .reading import read_checkpoint, sha256, state_in
 from .sources import NOISEPRINT_SHA256, noiseprint_of
@@ -30,6 +30,7 @@ def describe(path: str | os.PathLike) -> str:
         facts += [f"photographs {checkpoint.preprocessing}"] if checkpoint.preprocessing else []
         facts += [checkpoint.about] if checkpoint.about else []
         return f"{path}: a complete QMA-Net checkpoint ({'; '.join(facts)})"
+    require_tensors(state, str(path))
     if "patch_embed1.proj.weight" in state:
         return f"{path}: {_describe_mit(remap_official(state), path)}"
     load_strictly(NoisePrint(), noiseprint_of(state, path), f"{path} (NoisePrint++)")

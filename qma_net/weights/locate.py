@@ -1,5 +1,6 @@
 """A model from wherever a user says it is: a file, a folder, a directory for the hub, the hub."""
 
+import json
 import os
 import re
 import socket
@@ -8,9 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from ..modeling.hub import CONFIG_NAME
 from ..modeling.qma_net import QMANetModel
 from ..modeling.state import WeightsError
-from .checkpoint import load_checkpoint
+from .checkpoint import LONGEST_CONFIG, load_checkpoint
 
 
 def load_model(path: str | os.PathLike) -> QMANetModel:
@@ -26,7 +28,10 @@ def load_model(path: str | os.PathLike) -> QMANetModel:
         return load_checkpoint(path)
     if path.is_dir():
         newest = newest_checkpoint(path)
-        return load_checkpoint(newest) if newest else _from_pretrained(str(path))
+        if newest:
+            return load_checkpoint(newest)
+        _require_object(path / CONFIG_NAME)
+        return _from_pretrained(str(path))
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)) or path.suffix in (".pth", ".pt", ".th"):
         raise WeightsError(
             f"got {path}, expected a checkpoint, a directory of save_pretrained or a hub id "
@@ -47,6 +52,22 @@ def newest_checkpoint(folder: str | os.PathLike) -> Path | None:
     """The ``checkpoint-<epoch>.pth`` of the highest epoch in a folder; None without any."""
     files = [file for file in Path(folder).glob("checkpoint-*.pth") if file.stem[11:].isdigit()]
     return max(files, key=lambda file: int(file.stem[11:]), default=None)
+
+
+def _require_object(file: Path) -> None:
+    """Refuses a ``config.json`` that is no JSON object, before huggingface_hub trips over it."""
+    if not file.is_file():
+        return  # said by from_pretrained
+    try:
+        text = file.read_text() if file.stat().st_size <= LONGEST_CONFIG else ""
+        is_object = isinstance(json.loads(text), dict)
+    except (OSError, ValueError, RecursionError):
+        is_object = False
+    if not is_object:
+        raise WeightsError(
+            f"got {file}, expected the configuration of a QMA-Net, the JSON object that "
+            "save_pretrained writes"
+        )
 
 
 def _from_pretrained(path: str, **options) -> QMANetModel:

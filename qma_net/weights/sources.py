@@ -11,7 +11,7 @@ from ..modeling.backbone import remap_official
 from ..modeling.config import SIZES
 from ..modeling.noise import NoisePrint, fold_noiseprint
 from ..modeling.qma_net import QMANetModel
-from ..modeling.state import WeightsError, load_strictly
+from ..modeling.state import WeightsError, load_strictly, require_tensors
 from .reading import read_state
 
 NOISEPRINT_SHA256 = "51c153596efecdfc9bdff1b961d63855b943e6a8fd37083cc7499e60b36dd8bf"
@@ -72,6 +72,7 @@ def noiseprint_of(published: Mapping[str, Tensor], path: str | os.PathLike) -> d
     Raises:
         WeightsError: when what ``path`` holds is no NoisePrint++.
     """
+    require_tensors(published, f"{path} (NoisePrint++)")
     content = {name.removeprefix("module."): value for name, value in published.items()}
     for prefix in ("dncnn.", "layers."):  # inside TruFor; BenCo's DnCNN wraps the sequence
         if any(name.startswith(prefix) for name in content):
@@ -105,7 +106,9 @@ def mit_state(source: str | os.PathLike) -> dict[str, Tensor]:
     """
     source = str(source)
     if os.path.isfile(source):
-        return remap_official(read_state(source))
+        state = read_state(source)
+        require_tensors(state, f"{source} (backbone weights)")
+        return remap_official(state)
     is_id = re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not re.search(
         r"\.(pth|pt|th|bin|safetensors)$", source
     )

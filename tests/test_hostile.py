@@ -1,0 +1,227 @@
+"""What a stranger may hand over as weights: an error of ours, never a traceback or a flood."""
+
+import argparse
+import json
+import os
+import pickle
+import random
+import zipfile
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from qma_net import cli
+from qma_net.errors import QMANetError
+from qma_net.modeling.hub import CONFIG_NAME, WEIGHTS_FILE
+from qma_net.weights.checkpoint import CONFIG_KEY, config_to_extra_state, load_checkpoint
+from qma_net.weights.describe import describe
+from qma_net.weights.locate import load_model
+from qma_net.weights.sources import mit_state, noiseprint_state
+
+ENTRIES = (load_checkpoint, load_model, describe, noiseprint_state, mit_state)
+SEED = 20261124
+
+
+@pytest.fixture
+def state(build_tiny):
+    model = build_tiny(views="srm")
+    tensors = {f"network.{name}": tensor for name, tensor in model.state_dict().items()}
+    return tensors | {CONFIG_KEY: config_to_extra_state(model.config)}
+
+
+def extra(content) -> torch.Tensor:
+    text = content if isinstance(content, str) else json.dumps(content)
+    return torch.tensor(list(text.encode()), dtype=torch.uint8)
+
+
+def changed(state, **config):
+    """The state with other values in its configuration."""
+    content = json.loads(bytes(state[CONFIG_KEY].tolist()))
+    content["config"] |= config
+    return state | {CONFIG_KEY: extra(content)}
+
+
+def refused(path, entry=load_checkpoint) -> str:
+    with pytest.raises(QMANetError) as error:
+        entry(path)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 2000
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"size": ["b0"]},
+        {"size": 3},
+        {"query_count": 16.0},
+        {"query_count": 10**9},
+        {"query_count": True},
+        {"query_count": "16"},
+        {"drop_path": "0.1"},
+        {"drop_path": float("nan")},
+        {"drop_path": None},
+        {"views": None},
+        {"decoder": {"query": 1}},
+        {"size": "x" * 10**6},
+    ],
+)
+def test_a_configuration_is_checked_before_anything_is_allocated(state, tmp_path, config):
+    path = tmp_path / "checkpoint-0.pth"
+    torch.save({"model": changed(state, **config)}, path)
+    message = refused(path)
+    assert next(iter(config)) in message or "without the configuration" in message
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[" * 100_000,
+        '{"config": ' * 5000,
+        "not JSON",
+        "[1, 2]",
+        '{"config": [1]}',
+        '{"config": 3, "architecture": 2}',
+        '{"architecture": "2"}',
+    ],
+    ids=range(7),
+)
+def test_what_is_no_configuration_is_one_line(state, tmp_path, content):
+    torch.save({"model": state | {CONFIG_KEY: extra(content)}}, tmp_path / "checkpoint-0.pth")
+    assert "without the configuration" in refused(tmp_path / "checkpoint-0.pth")
+
+
+def test_a_small_file_cannot_claim_a_large_configuration(state, tmp_path):
+    path = tmp_path / "checkpoint-0.pth"
+    torch.save(
+        {"model": state | {CONFIG_KEY: torch.zeros(1, dtype=torch.uint8).expand(10**9)}}, path
+    )
+    assert path.stat().st_size < 2**21
+    assert "without the configuration" in refused(path)
+
+
+def entries(tensor):
+    return {
+        "a list": [1.0],
+        "None": None,
+        "an array's name": "text",
+        "complex": tensor.to(torch.complex64),
+        "whole numbers": tensor.to(torch.int64),
+        "truths": tensor > 0,
+        "sparse": tensor.to_sparse(),
+        "meta": tensor.to("meta"),
+        "quantised": torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8),
+        "not a number": tensor * float("nan"),
+        "infinite": tensor + float("inf"),
+        "another shape": tensor[..., :1],
+        "expanded": tensor.flatten()[:1].expand(10**9),
+    }
+
+
+@pytest.mark.parametrize("kind", entries(torch.zeros(2, 2)))
+def test_every_tensor_is_checked(state, tmp_path, kind):
+    name = next(n for n, t in state.items() if n != CONFIG_KEY and t.dim() > 1)
+    path = tmp_path / "checkpoint-0.pth"
+    torch.save({"model": state | {name: entries(state[name])[kind]}}, path)
+    assert name.removeprefix("network.") in refused(path) or kind in ("meta", "quantised", "sparse")
+
+
+@pytest.mark.parametrize("key", [1, None, ("a", 1), 2.5], ids=str)
+def test_names_are_names(state, tmp_path, key):
+    path = tmp_path / "checkpoint-0.pth"
+    torch.save({"model": {**state, key: torch.zeros(1)}}, path)
+    for entry in ENTRIES:
+        refused(path, entry)
+
+
+class Runs:
+    """A pickle that would run code."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.marker}",)
+
+
+def test_no_entry_runs_code(state, tmp_path):
+    marker, paths = tmp_path / "ran", []
+    for i, content in enumerate(
+        (
+            Runs(marker),
+            {"model": Runs(marker)},
+            {"model": {**state, "x": Runs(marker)}},
+            {"model": state, "args": argparse.Namespace(image_size=Runs(marker))},
+        )
+    ):
+        for save in (torch.save, lambda c, p: p.write_bytes(pickle.dumps(c))):
+            paths.append(tmp_path / f"{i}-{len(paths)}.pth")
+            save(content, paths[-1])
+    with zipfile.ZipFile(tmp_path / "hand.pth", "w") as file:
+        file.writestr("archive/data.pkl", pickle.dumps(Runs(marker)))
+        file.writestr("archive/version", "3")
+    for path in [*paths, tmp_path / "hand.pth"]:
+        for entry in ENTRIES:
+            refused(path, entry)
+        for command in (["weights", path], ["convert", path, "--out", tmp_path / "out"]):
+            with pytest.raises(SystemExit, match=r"^qma-net: got "):
+                cli.main([*map(str, command)])
+    assert not marker.exists()
+
+
+def test_mutated_files_are_one_line_or_a_model(state, tmp_path):
+    """Bytes changed, cut out, doubled and swapped, by a seed that the message names."""
+    path, draw = tmp_path / "checkpoint-0.pth", random.Random(SEED)
+    torch.save({"model": state, "args": argparse.Namespace(image_size=64)}, path)
+    whole = path.read_bytes()
+    for trial in range(60):
+        data = bytearray(whole)
+        for _ in range(draw.choice((1, 3, 30))):
+            at, length = draw.randrange(len(data)), draw.choice((1, 2, 8, 600))
+            kind = draw.randrange(4)
+            if kind == 0:
+                data[at : at + length] = draw.randbytes(length)
+            elif kind == 1:
+                del data[at : at + length]
+            elif kind == 2:
+                data[at:at] = data[at : at + length]
+            else:
+                data[at : at + length] = bytes(length)
+        path.write_bytes(data)
+        try:
+            load_checkpoint(path)
+        except QMANetError as refusal:
+            lines = str(refusal).splitlines()
+        except BaseException as error:
+            raise AssertionError(f"seed {SEED}, trial {trial}") from error
+        else:
+            lines = ["a model"]
+        assert len(lines) == 1, f"seed {SEED}, trial {trial}"
+
+
+@pytest.mark.parametrize(
+    "config", ["[]", "3", "null", "{", "[" * 100_000, '{"a": 1}', "x" * 2**17, '{"size": []}']
+)
+def test_a_directory_with_a_strange_configuration_is_one_line(tmp_path, config):
+    (tmp_path / CONFIG_NAME).write_text(config)
+    save_file({"a": torch.zeros(1)}, tmp_path / WEIGHTS_FILE)
+    assert "expected the configuration of a QMA-Net" in refused(tmp_path, load_model)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[]", "{", '{"image_size": "64", "fit": "resize"}', '{"image_size": 1}', '{"fit": 1}'],
+)
+def test_a_strange_preprocessor_is_one_line(build_tiny, tmp_path, content):
+    build_tiny(views="srm").save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(content)
+    assert "expected image_size and fit" in refused(tmp_path, load_model)
+
+
+def test_a_broken_safetensors_is_one_line(build_tiny, tmp_path):
+    build_tiny(views="srm").save_pretrained(tmp_path)
+    whole = (tmp_path / WEIGHTS_FILE).read_bytes()
+    for data in (b"", whole[:100], b"\xff" * 16 + whole[16:], whole[:-4]):
+        (tmp_path / WEIGHTS_FILE).write_bytes(data)
+        refused(tmp_path, load_model)
