@@ -74,11 +74,7 @@ DEMO_RECIPE = Recipe(
 
 SIZE_FLAGS = ["--model", "QMANet", "--size", "b0", "--views", "srm,bayar"]
 RESULT_COLUMNS = ("name", "kind", "f1", "f1_everything", "iou", "auc", "score")
-ATTACKS = {
-    "GaussianBlur": "kernel size (pixels)",
-    "GaussNoise": "variance (BenCo's parameter)",
-    "JpegCompression": "quality",
-}
+ATTACKS = {"GaussianBlur": "kernel size", "GaussNoise": "variance", "JpegCompression": "quality"}
 ATTACKED = 19  # test sets of test_robust.py: the clean one, and six levels of each attack
 
 # A line of BenCo's log: the epoch (none when testing), the batch and how many there are.

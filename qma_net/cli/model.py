@@ -1,4 +1,4 @@
-"""``weights``, ``predict``, ``convert``, ``export``: a model and its photographs."""
+"""A model: ``weights``, ``predict``, ``examine``, ``calibrate``, ``convert``, ``export``."""
 
 import argparse
 import sys
@@ -35,6 +35,40 @@ def add_commands(commands) -> None:
         "--compile", action="store_true", help="for many photographs: half a minute, then faster"
     )
     predict.set_defaults(run=_predict)
+
+    examine = commands.add_parser(
+        "examine", help="a report per photograph: mask, what cannot be read, the file, noise views"
+    )
+    examine.add_argument("files", nargs="+", help="photographs, folders, patterns")
+    examine.add_argument("--out", required=True, metavar="DIR")
+    examine.add_argument(
+        "--checkpoint", default="", help="as of predict; without it all but the mask is made"
+    )
+    examine.add_argument("--native", action="store_true", help="at the photograph's own size")
+    examine.add_argument(
+        "--noiseprint_weights", default="", metavar="FILE", help="noiseprint++.th, for its view"
+    )
+    examine.add_argument(
+        "--threshold", type=float, default=0.5, help="marked above it, 0 to 1 (default 0.5)"
+    )
+    examine.add_argument("--device", default="", help="cpu or cuda (default: CUDA if any)")
+    examine.set_defaults(run=_examine)
+
+    calibrate = commands.add_parser(
+        "calibrate", help="what untouched photographs score, kept with the model"
+    )
+    calibrate.add_argument("--checkpoint", required=True, help="as of predict")
+    calibrate.add_argument("--photos", required=True, nargs="+", help="photographs, folders")
+    calibrate.add_argument(
+        "--out",
+        default="",
+        metavar="DIR",
+        help="the model is written here with it (default: into --checkpoint, where that is a "
+        "directory of save_pretrained)",
+    )
+    calibrate.add_argument("--native", action="store_true", help="as examine --native looks")
+    calibrate.add_argument("--device", default="", help="cpu or cuda (default: CUDA if any)")
+    calibrate.set_defaults(run=_calibrate)
 
     convert = commands.add_parser("convert", help="a checkpoint as a directory for the hub")
     convert.add_argument("checkpoint", help="of BenCo's trainer")
@@ -88,6 +122,55 @@ def _predict(args: argparse.Namespace) -> None:
         print(f"qma-net: {error}", file=sys.stderr)
     print(SCORE, file=sys.stderr)
     print(f"{args.out}/predictions.csv")
+    if errors:
+        sys.exit(1)
+
+
+def _examine(args: argparse.Namespace) -> None:
+    from ..inference.examine import examine_files
+    from ..inference.predict import load_predictor
+
+    predictor, note = None, ""
+    if args.checkpoint:
+        predictor, note = load_predictor(args.checkpoint, args.device)
+        for said in predictor.notes:
+            print(f"qma-net: {said}", file=sys.stderr)
+    else:
+        print("qma-net: no --checkpoint, so no mask; all the rest is made", file=sys.stderr)
+    folders, errors = examine_files(
+        args.files,
+        args.out,
+        predictor,
+        threshold=args.threshold,
+        native=args.native,
+        noiseprint_weights=args.noiseprint_weights,
+        note=note,
+    )
+    for folder in folders:
+        print(folder / "report.html")
+    for error in errors:
+        print(f"qma-net: {error}", file=sys.stderr)
+    if errors:
+        sys.exit(1)
+
+
+def _calibrate(args: argparse.Namespace) -> None:
+    from ..inference.calibrate import calibrate, keep, place_of
+    from ..inference.predict import load_predictor
+    from ..modeling.calibration import FEW
+
+    place = place_of(args.checkpoint, args.out)
+    predictor, _ = load_predictor(args.checkpoint, args.device)
+    calibration, errors = calibrate(predictor, args.photos, native=args.native)
+    for error in errors:
+        print(f"qma-net: {error}", file=sys.stderr)
+    if calibration.count < FEW:
+        print(
+            f"qma-net: {calibration.count} photographs say little; {FEW} or more are better",
+            file=sys.stderr,
+        )
+    file = keep(calibration, predictor, place)
+    print(f"{file}: {calibration.count} photographs, {calibration.shown}")
     if errors:
         sys.exit(1)
 

@@ -1,7 +1,8 @@
 """From a photograph to a mask, at the photograph's own size."""
 
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 
 import cv2
 import numpy as np
@@ -9,52 +10,19 @@ import torch
 from torch import Tensor
 
 from .. import __version__
+from ..modeling.calibration import shown
 from ..modeling.config import ConfigError, Preprocessing
-from ..modeling.noise import IMAGENET_MEAN, IMAGENET_STD
+from ..modeling.noise import IMAGENET_MEAN, IMAGENET_STD, NoisePrint
 from ..modeling.qma_net import SMALLEST_SIDE, image_score
 from ..weights.locate import load_model
 from ..weights.reading import sha256
-from .photograph import Photograph, PhotographError, read_photograph
+from .examination import Evidence, Examination, examine, read_evidence
+from .examination_page import write_examination
+from .photograph import PhotographError, read_photograph
+from .prediction import Prediction
 from .tiles import tiled
 
 FLIPS = ((), (3,), (2,), (2, 3))  # dimensions of (B, C, H, W): none, left-right, top-bottom, both
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the model says of one photograph.
-
-    Attributes:
-        mask: float32 ``(H, W)`` in 0..1, the probability that a pixel was manipulated; H and W are
-            those of the photograph as displayed.
-        score: of the whole photograph, in 0..1: the mean of the most suspicious 1 % of pixels. No
-            probability that it is a forgery: what untouched photographs score differs by model.
-        threshold: above it a pixel is called manipulated.
-        photograph: what was looked at, with notes on how it was read.
-        notes: how it was read, how it reached the model, and what is to be known of the model.
-    """
-
-    mask: np.ndarray
-    score: float
-    threshold: float
-    photograph: Photograph
-    notes: tuple[str, ...] = ()
-
-    @property
-    def binary(self) -> np.ndarray:
-        """Bool ``(H, W)``: probability strictly above the threshold."""
-        return self.mask > self.threshold
-
-    def overlay(self, colour: tuple[int, int, int] = (255, 40, 40)) -> np.ndarray:
-        """The photograph with the manipulated region tinted and outlined, uint8 ``(H, W, 3)``."""
-        picture = self.photograph.pixels.copy()
-        marked = self.binary
-        picture[marked] = (0.55 * picture[marked] + 0.45 * np.array(colour)).astype(np.uint8)
-        outlines, _ = cv2.findContours(
-            marked.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
-        )
-        width = max(1, round(max(marked.shape) / 400))
-        return cv2.drawContours(picture, outlines, -1, colour, width)
 
 
 class QMANetPredictor:
@@ -176,15 +144,77 @@ class QMANetPredictor:
         notes = (*photograph.notes, *notes)
         return Prediction(full, _score(seen), threshold, photograph, notes)
 
+    def examine(
+        self,
+        image,
+        threshold: float = 0.5,
+        native: bool = False,
+        noiseprint: NoisePrint | None = None,
+        out: str | os.PathLike | None = None,
+    ) -> Examination:
+        """Everything that can be said of one photograph, and what cannot; see ``qma-net examine``.
+
+        Args:
+            image: see :meth:`predict`; of an array or a PIL image there is no file to read.
+            threshold: in 0..1; above it a pixel is called manipulated.
+            native: look at the photograph at its own size.
+            noiseprint: with its weights, for a view of its own; default: the model's, if it has it.
+            out: a folder to write ``report.html``, ``report.json``, ``mask.png`` and
+                ``overlay.png`` to; default: nothing is written.
+
+        Raises:
+            PhotographError: naming what is no photograph.
+            ConfigError: for a threshold that is no probability.
+        """
+        settings = self.examination_settings(threshold=threshold, native=native)
+        evidence = read_evidence(image)
+        examination = self.examined(evidence, settings, noiseprint=noiseprint)
+        if out is not None:
+            write_examination(examination, out)
+        return examination
+
+    def examination_settings(self, *, threshold: float, native: bool) -> dict:
+        """All that decides what an examination finds, but the photograph."""
+        require_probability(threshold)
+        chosen = {"threshold": threshold, "native": native}
+        return self.describe() | chosen | {"shown": shown(self.preprocessing, native)}
+
+    def examined(
+        self,
+        evidence: Evidence,
+        settings: dict,
+        *,
+        noiseprint: NoisePrint | None = None,
+        notes: Sequence[str] = (),
+    ) -> Examination:
+        """The examination of what was read, with settings of :meth:`examination_settings`.
+
+        What is too small to judge gets no mask, and a note.
+        """
+        prediction = None
+        if not evidence.is_too_small:
+            prediction = self.predict(
+                evidence.photograph, threshold=settings["threshold"], native=settings["native"]
+            )
+        own = getattr(getattr(self.model, "noise_view", None), "noiseprint", None)
+        return examine(
+            evidence,
+            settings,
+            prediction=prediction,
+            calibration=getattr(self.model, "calibration", None),
+            noiseprint=own if noiseprint is None else noiseprint,
+            notes=notes,
+        )
+
     @torch.inference_mode()
     def _probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 ``(H, W, 3)`` to float32 ``(H, W)``."""
-        return self._look(normalised(pixels, self._device)).cpu().numpy()
+        return self._look(normalised(pixels, self.device)).cpu().numpy()
 
     @torch.inference_mode()
     def _averaged(self, pixels: np.ndarray) -> np.ndarray:
         """The same, averaged over the mirror images, each turned back."""
-        image = normalised(pixels, self._device)
+        image = normalised(pixels, self.device)
         turned = [self._look(image.flip(flip)).flip([d - 2 for d in flip]) for flip in FLIPS]
         return torch.stack(turned).mean(dim=0).cpu().numpy()
 
@@ -194,7 +224,8 @@ class QMANetPredictor:
             return self.model(image, edges=False).mask_logits[0, 0].float().sigmoid()
 
     @property
-    def _device(self) -> torch.device:
+    def device(self) -> torch.device:
+        """Where it computes."""
         return next(self.model.parameters()).device
 
 

@@ -2,7 +2,8 @@
 
 ``config.json`` holds the :class:`~qma_net.modeling.config.QMANetConfig` and the version of the
 architecture, ``preprocessor_config.json`` how photographs reached the model in training (where that
-is known), ``model.safetensors`` the weights (NoisePrint++ included), ``README.md`` a model card.
+is known), ``calibration.json`` what untouched photographs score (where that was measured),
+``model.safetensors`` the weights (NoisePrint++ included), ``README.md`` a model card.
 """
 
 import json
@@ -16,11 +17,13 @@ from safetensors.torch import load_file, save_file
 
 from .. import __version__
 from ..files import write_text, written_beside
+from .calibration import Calibration
 from .config import ARCHITECTURE, ConfigError, Preprocessing, QMANetConfig
 from .state import WeightsError, load_strictly, require_this_architecture
 
 CONFIG_NAME = "config.json"
 PREPROCESSOR_NAME = "preprocessor_config.json"
+CALIBRATION_NAME = "calibration.json"
 WEIGHTS_FILE = "model.safetensors"
 
 MODEL_CARD = """\
@@ -70,6 +73,10 @@ class HubMixin(
         if self.preprocessing:
             shown = json.dumps(asdict(self.preprocessing), indent=2) + "\n"
             write_text(save_directory / PREPROCESSOR_NAME, shown)
+        if self.calibration:
+            write_calibration(save_directory, self.calibration)
+        else:  # one of other weights must not stay beside these
+            (save_directory / CALIBRATION_NAME).unlink(missing_ok=True)
 
     @classmethod
     def _from_pretrained(cls, *, model_id, config=None, map_location="cpu", **download):
@@ -101,6 +108,7 @@ class HubMixin(
             ) from None
         model.about = str(config.get("about", ""))
         model.preprocessing = _preprocessing(model_id, download)
+        model.calibration = _calibration(model_id, download)
         file = _file(model_id, WEIGHTS_FILE, download)
         try:
             state = load_file(file, device=map_location)
@@ -111,6 +119,11 @@ class HubMixin(
         load_strictly(model, state, str(file))
         model.weights_file = file
         return model
+
+
+def write_calibration(directory: Path, calibration: Calibration) -> None:
+    """Puts what untouched photographs score beside the weights in a directory."""
+    write_text(directory / CALIBRATION_NAME, json.dumps(calibration.as_dict()) + "\n")
 
 
 def _file(model_id: str, name: str, download: dict) -> Path:
@@ -132,4 +145,16 @@ def _preprocessing(model_id: str, download: dict) -> Preprocessing | None:
         raise WeightsError(
             f"got {model_id}/{PREPROCESSOR_NAME}, expected image_size and fit as save_pretrained "
             f"writes them: {error}"
+        ) from None
+
+
+def _calibration(model_id: str, download: dict) -> Calibration | None:
+    try:
+        return Calibration.of(json.loads(_file(model_id, CALIBRATION_NAME, download).read_text()))
+    except (FileNotFoundError, EntryNotFoundError):
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise WeightsError(
+            f"got {model_id}/{CALIBRATION_NAME}, expected quantiles, image_size, fit and native as "
+            f"qma-net calibrate writes them: {error}"
         ) from None

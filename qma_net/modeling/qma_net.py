@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from .aggregation import MFAM, NoQueries, QueryMLP, TamperQueries
 from .backbone import HEADS, REDUCTIONS, MiT
+from .calibration import Calibration
 from .config import SIZES, Preprocessing, QMANetConfig
 from .decoder import ESM, QMFD, PyramidDecoder
 from .hub import HubMixin
@@ -50,11 +51,13 @@ class QMANetModel(nn.Module, HubMixin):
         preprocessing: how photographs reached it in training; None where that is not known.
         about: what its user must know, such as that it is a demo's; shown with every result.
         weights_file: where its weights were read from; None where they were not.
+        calibration: what untouched photographs score with these weights; None where not measured.
     """
 
     preprocessing: Preprocessing | None = None
     about: str = ""
     weights_file: Path | None = None
+    calibration: Calibration | None = None
 
     def __init__(
         self,

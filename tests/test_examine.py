@@ -1,0 +1,620 @@
+"""``qma-net examine`` and ``calibrate``: what is said of a photograph, and what is not."""
+
+import io
+import json
+import re
+import shutil
+import struct
+import subprocess
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import photograph
+from qma_net import QMANetPredictor, cli
+from qma_net.inference.examination import examine, read_evidence, without_model
+from qma_net.inference.examination_page import page
+from qma_net.inference.examine import examine_files
+from qma_net.inference.exif import MOST_ENTRIES, printable, read_exif
+from qma_net.inference.jpeg import IJG_LUMA, ZIGZAG, ijg_table
+from qma_net.inference.leads import leads, srm_strength
+from qma_net.inference.metadata import MOST_NOTES, read_facts
+from qma_net.inference.photograph import PhotographError
+from qma_net.inference.readability import (
+    CLIPPED,
+    COMPRESSED,
+    FLAT,
+    READABLE,
+    SMOOTH,
+    hatched,
+    readability,
+)
+from qma_net.modeling.calibration import Calibration
+from qma_net.modeling.config import ConfigError, Preprocessing
+from qma_net.modeling.state import WeightsError
+from qma_net.weights.locate import load_model
+
+KEYS = """file sha256 width height jpeg exif c2pa unreadable_share model checkpoint_sha256 versions
+score marked notes""".split()
+XMP = b"<?xpacket begin=''?><x:xmpmeta xmlns:x='adobe:ns:meta/'><script>x</script></x:xmpmeta>"
+C2PA = b"JP\0\1\0\0\0\1" + struct.pack(">I", 60) + b"jumb\0\0\0\x26jumdc2pa" + b"\0" * 40
+EVIL = "<script>alert(1)</script>"
+
+
+def jpeg_bytes(pixels, **options):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+def rich_exif(thumbnail=b"", order=">", turned=1):
+    """EXIF with a model, a date, a position in Sydney and a thumbnail, as a camera lays it out."""
+    pack = lambda form, *values: struct.pack(order + form, *values)  # noqa: E731
+    short = lambda value: pack("HH", value, 0)  # noqa: E731
+    evil = EVIL.encode() + b"\0"
+    # IFD0 at 8 with four entries; data from 62.
+    base = 62
+    exif_at = base + len(evil)
+    exif = pack("H", 1) + pack("HHII", 0x9003, 2, 20, exif_at + 18) + pack("I", 0)
+    exif += b"2021:05:06 07:08:09\0"
+    gps_at = exif_at + len(exif)
+    south, degrees = gps_at + 54, "IIIIII"
+    gps = pack("H", 4) + pack("HHI", 1, 2, 2) + b"S\0\0\0" + pack("HHII", 2, 5, 3, south)
+    gps += pack("HHI", 3, 2, 2) + b"E\0\0\0" + pack("HHII", 4, 5, 3, south + 24) + pack("I", 0)
+    gps += pack(degrees, 33, 1, 51, 1, 30, 1) + pack(degrees, 151, 1, 12, 1, 0, 1)
+    next_at = gps_at + len(gps)
+    entries = pack("HHII", 0x0110, 2, len(evil), base) + pack("HHI", 0x0112, 3, 1) + short(turned)
+    entries += pack("HHII", 0x8769, 4, 1, exif_at) + pack("HHII", 0x8825, 4, 1, gps_at)
+    head = (b"MM\0*" if order == ">" else b"II*\0") + pack("I", 8) + pack("H", 4) + entries
+    body = head + pack("I", next_at if thumbnail else 0) + evil + exif + gps
+    if thumbnail:
+        small = pack("H", 2) + pack("HHII", 0x0201, 4, 1, next_at + 30)
+        body += small + pack("HHII", 0x0202, 4, 1, len(thumbnail)) + pack("I", 0) + thumbnail
+    return body
+
+
+def with_segments(data, *segments):
+    """A JPEG with segments behind its start: pairs of a marker and a payload."""
+    added = b"".join(
+        bytes((0xFF, marker)) + struct.pack(">H", len(payload) + 2) + payload
+        for marker, payload in segments
+    )
+    return data[:2] + added + data[2:]
+
+
+def rich_jpeg(**options):
+    small = jpeg_bytes(photograph(30, 40, 9))
+    return with_segments(
+        jpeg_bytes(photograph(96, 128), **options),
+        (0xE1, b"Exif\0\0" + rich_exif(small)),
+        (0xE1, b"http://ns.adobe.com/xap/1.0/\0" + XMP),
+        (0xEB, C2PA),
+        (0xFE, EVIL.encode()),
+    )
+
+
+def rich_png():
+    file = io.BytesIO()
+    Image.fromarray(photograph(96, 128)).save(file, "PNG")
+    data, added = file.getvalue(), b""
+    for kind, content in (
+        (b"eXIf", rich_exif()),
+        (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP),
+        (b"zTXt", b"parameters\0\0" + zlib.compress(EVIL.encode())),
+        (b"caBX", b"\0" * 8),
+    ):
+        checked = struct.pack(">I", zlib.crc32(kind + content))
+        added += struct.pack(">I", len(content)) + kind + content + checked
+    return data[:33] + added + data[33:]
+
+
+def rich_webp():
+    file = io.BytesIO()
+    picture = Image.fromarray(photograph(96, 128))
+    picture.save(file, "WEBP", exif=b"Exif\0\0" + rich_exif(), xmp=XMP)
+    data = file.getvalue() + b"C2PA" + struct.pack("<I", 8) + b"\0" * 8
+    return data[:4] + struct.pack("<I", len(data) - 8) + data[8:]
+
+
+def rich_tiff():
+    file = io.BytesIO()
+    picture = Image.fromarray(photograph(96, 128))
+    picture.save(file, "TIFF", tiffinfo={0x0110: EVIL, 700: XMP, 0xCD41: b"\0" * 8})
+    return file.getvalue()
+
+
+def plain(kind):
+    file = io.BytesIO()
+    Image.fromarray(photograph(96, 128)).save(file, kind)
+    return file.getvalue()
+
+
+RICH = {"JPEG": rich_jpeg, "PNG": rich_png, "WEBP": rich_webp, "TIFF": rich_tiff}
+
+
+def examined(data):
+    return examine(read_evidence(data), without_model())
+
+
+@pytest.mark.parametrize("kind", RICH)
+def test_what_a_file_says_is_shown_and_stays_text(kind):
+    examination = examined(RICH[kind]())
+    report, shown = examination.report(), page(examination)
+    assert report["format"].upper() == kind
+    assert report["c2pa"]
+    assert "<script>x</script>" in report["xmp"]
+    assert report["exif"]["IFD0"]["Model"] == EVIL
+    assert report["notes"] == []
+    assert "<script" not in shown
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in shown
+    if kind != "TIFF":
+        assert report["exif"]["Exif"]["DateTimeOriginal"] == "2021:05:06 07:08:09"
+        assert report["gps"] == [-33.8583333, 151.2]
+        assert "<details><summary>GPS is present" in shown
+    assert report["thumbnail"] == (kind == "JPEG")
+    assert report["texts"] == {"JPEG": {"comment": EVIL}, "PNG": {"parameters": EVIL}}.get(kind, {})
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP"])
+def test_a_file_that_says_nothing_is_not_called_suspicious(kind):
+    examination = examined(plain(kind))
+    report, shown = examination.report(), page(examination)
+    assert set(KEYS) <= set(report)
+    assert (report["width"], report["height"]) == (128, 96)
+    assert not report["c2pa"]
+    assert "Absent is not inauthentic" in shown
+    assert (report["jpeg"] is None) == (kind != "JPEG")
+    assert set(report["exif"].get("IFD0", {})) & {"Make", "Model"} == set()
+    assert (report["score"], report["model"], report["marked"]) == (None, None, None)
+    assert "No model was asked" in shown
+
+
+def test_the_page_needs_nothing_from_outside():
+    shown = page(examined(rich_jpeg()))
+    addresses = re.findall(r'(?:src|href|action|url)\s*[=(]\s*["\']?([^"\')\s>]+)', shown)
+    assert addresses
+    assert all(address.startswith("data:") for address in addresses)
+    assert "default-src 'none'" in shown
+    assert shown.isascii()
+
+
+@pytest.mark.parametrize("quality", [5, 49, 50, 75, 88, 95, 100])
+@pytest.mark.parametrize(("number", "named"), enumerate(("4:4:4", "4:2:2", "4:2:0")))
+def test_jpeg_facts_of_known_files(quality, number, named):
+    data = jpeg_bytes(photograph(48, 48), quality=quality, subsampling=number, progressive=number)
+    said = read_facts(data).jpeg
+    assert (said.quality, said.is_ijg, said.subsampling) == (quality, True, named)
+    assert said.progressive == bool(number)
+    assert said.tables[0] == tuple(ijg_table(IJG_LUMA, quality))
+
+
+def test_tables_of_a_program_of_its_own_are_said_to_be_so():
+    tables = [[value + 3 for value in ijg_table(IJG_LUMA, 80)]] * 2
+    stored = [[table[place] for place in ZIGZAG] for table in tables]
+    said = read_facts(jpeg_bytes(photograph(48, 48), qtables=stored)).jpeg
+    assert not said.is_ijg
+    assert abs(said.quality - 80) < 12
+    assert sorted(said.tables[0]) == sorted(tables[0])
+
+
+def test_grey_and_what_follows_the_picture():
+    facts = read_facts(jpeg_bytes(photograph(48, 48)[..., 0]) + b"more")
+    assert facts.jpeg.subsampling == "grey, no chroma"
+    assert facts.trailing == 4
+
+
+@pytest.fixture
+def known_jpeg(tmp_path):
+    path = tmp_path / "known.jpg"
+    path.write_bytes(rich_jpeg(quality=83, subsampling=1, progressive=True))
+    return path
+
+
+def test_jpeg_facts_are_those_of_imagemagick(known_jpeg):
+    if not shutil.which("identify"):
+        pytest.skip("ImageMagick's identify is not installed (apt-get install imagemagick)")
+    for quality, number in ((83, 1), (30, 2), (97, 0)):
+        options = {"quality": quality, "subsampling": number, "progressive": number == 1}
+        known_jpeg.write_bytes(jpeg_bytes(photograph(48, 48), **options))
+        said = read_facts(known_jpeg.read_bytes()).jpeg
+        command = ["identify", "-verbose", str(known_jpeg)]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        found = {
+            name: re.search(rf"{name}: (\S+)", text)[1]
+            for name in ("Quality", "jpeg:sampling-factor", "Interlace")
+        }
+        assert found == {
+            "Quality": str(said.quality),
+            "jpeg:sampling-factor": said.sampling,
+            "Interlace": "JPEG" if said.progressive else "None",
+        }
+
+
+def test_facts_are_those_of_exiftool(known_jpeg):
+    if not shutil.which("exiftool"):
+        pytest.skip("exiftool is not installed (apt-get install libimage-exiftool-perl)")
+    command = ["exiftool", "-json", "-n", "-EncodingProcess", "-YCbCrSubSampling", "-Model"]
+    command += ["-DateTimeOriginal", "-GPSLatitude", "-GPSLongitude", "-Comment"]
+    command += ["-ThumbnailLength", "-ImageWidth", "-JUMDType", str(known_jpeg)]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (theirs,) = json.loads(text)
+    report = examined(known_jpeg).report()
+    assert theirs["YCbCrSubSampling"] == "2 1"
+    assert report["jpeg"]["sampling"] == "2x1,1x1,1x1"
+    assert theirs["EncodingProcess"] == 2
+    assert report["jpeg"]["coding"].startswith("Progressive")
+    assert report["exif"]["IFD0"]["Model"] == theirs["Model"]
+    assert report["exif"]["Exif"]["DateTimeOriginal"] == theirs["DateTimeOriginal"]
+    assert report["gps"] == pytest.approx([theirs["GPSLatitude"], theirs["GPSLongitude"]])
+    assert report["texts"]["comment"] == theirs["Comment"]
+    assert int(report["exif"]["IFD1"]["JpegIFByteCount"]) == theirs["ThumbnailLength"]
+    assert report["width"] == theirs["ImageWidth"]
+
+
+def entry(tag, kind, count, value):
+    return struct.pack(">HHII", tag, kind, count, value)
+
+
+HOSTILE = {
+    "count": b"MM\0*\0\0\0\x08" + struct.pack(">H", 1) + entry(0x010F, 2, 2**32 - 1, 8) + bytes(4),
+    "entries": b"MM\0*\0\0\0\x08\xff\xff" + b"".join(entry(i, 3, 1, 0) for i in range(3000)),
+    "loop": b"MM\0*\0\0\0\x08" + struct.pack(">H", 1) + entry(0x8769, 4, 1, 8) + b"\0\0\0\x08",
+    "chain": b"MM\0*\0\0\0\x08"
+    + struct.pack(">H", 2)
+    + entry(0x8769, 4, 1, 40) * 2
+    + bytes(8)
+    + struct.pack(">H", 300)
+    + entry(0x8769, 4, 1, 40) * 300,
+    "type": b"MM\0*\0\0\0\x08" + struct.pack(">H", 60) + entry(0x010F, 99, 1, 0) * 60 + bytes(4),
+    "place": b"MM\0*\xff\xff\xff\xff",
+    "order": b"XX\0*\0\0\0\x08",
+    "empty": b"",
+    "gps": b"MM\0*\0\0\0\x08"
+    + struct.pack(">H", 1)
+    + entry(0x8825, 4, 1, 26)
+    + bytes(4)
+    + struct.pack(">H", 2)
+    + entry(2, 5, 3, 56)
+    + entry(4, 5, 3, 56)
+    + bytes(4)
+    + bytes(24),
+    "text": b"MM\0*\0\0\0\x08"
+    + struct.pack(">H", 1)
+    + entry(0x010F, 2, 14, 26)
+    + bytes(4)
+    + "\u202egpj.exe\x1b[2J".encode(),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_exif_is_read_with_bounds(name):
+    notes = []
+    exif = read_exif(HOSTILE[name], notes)
+    assert sum(map(len, exif.directories.values())) <= MOST_ENTRIES
+    assert exif.position is None
+    if name == "text":
+        assert exif.directories["IFD0"]["Make"] == r"\x202egpj.exe\x1b[2J"
+    elif name != "gps":
+        assert notes
+    data = with_segments(
+        jpeg_bytes(photograph(48, 48)), (0xE1, b"Exif\0\0" + HOSTILE[name][:60000])
+    )
+    facts = read_facts(data)
+    assert len(facts.notes) <= MOST_NOTES + 1
+    assert facts.jpeg.quality == 75
+
+
+def test_random_damage_never_breaks_the_reading():
+    rng = np.random.default_rng(0)
+    files = [make() for make in RICH.values()] + [plain("GIF"), plain("BMP")]
+    for data in files:
+        for _ in range(60):
+            damaged = bytearray(data[: rng.integers(1, len(data) + 1)])
+            for place in rng.integers(0, min(len(damaged), 700), 6):
+                damaged[place] = rng.integers(0, 256)
+            read_facts(bytes(damaged))
+
+
+def test_a_thumbnail_may_be_anything():
+    for content, said in ((b"no picture", "cannot be decoded"), (plain("PNG")[:40], "decoded")):
+        data = with_segments(plain("JPEG"), (0xE1, b"Exif\0\0" + rich_exif(content)))
+        facts = read_facts(data)
+        assert facts.thumbnail is None
+        assert said in facts.notes[0]
+
+
+def test_text_shows_what_it_is():
+    assert printable("a\u202eb\x00c\td") == r"a\x202eb\x00c d"
+    assert printable("x" * 500).endswith("x ... (500 characters)")
+
+
+@pytest.mark.parametrize("data", [rich_jpeg()[:3000], b"\xff\xd8\xff", b"", b"%PDF-1.4"])
+def test_what_is_no_photograph_is_one_line(data):
+    with pytest.raises(PhotographError) as error:
+        examined(data)
+    assert "\n" not in str(error.value)
+
+
+def test_a_header_that_claims_too_much_is_one_line(tmp_path):
+    data = bytearray(plain("BMP"))
+    data[18:26] = struct.pack("<ii", 40_000, 40_000)
+    with pytest.raises(PhotographError, match=r"40000x40000|1600000000 pixels"):
+        examined(bytes(data))
+
+
+# --- What cannot be read ------------------------------------------------------------------
+
+
+def noisy(height=64, width=64, sigma=6.0):
+    rng = np.random.default_rng(0)
+    return np.clip(rng.normal(128, sigma, (height, width, 3)), 20, 235).round().astype(np.uint8)
+
+
+def test_noise_can_be_read_everywhere():
+    assert readability(noisy(67, 45)).share == 0
+    assert readability(noisy(67, 45, sigma=1.5)).share == 0
+
+
+def test_each_reason_is_found_where_it_is():
+    pixels = noisy()
+    pixels[:16, :16] = 255
+    pixels[:16, 16:32] = 77
+    ramp = np.linspace(60, 64, 32)[:, None] + np.linspace(0, 3, 32)
+    pixels[32:, 32:] = ramp.round()[..., None]
+    found = readability(pixels)
+    expected = np.zeros((64, 64), np.uint8)
+    expected[:16, :16], expected[:16, 16:32], expected[32:, 32:] = CLIPPED, FLAT, SMOOTH
+    smooth_or_flat = np.isin(found.reasons[32:, 32:], (FLAT, SMOOTH))
+    assert smooth_or_flat.all()
+    found.reasons[32:, 32:] = SMOOTH
+    assert np.array_equal(found.reasons, expected)
+    assert found.share == (2 * 256 + 1024) / 4096
+    assert sum(found.shares.values()) == pytest.approx(found.share)
+
+
+def test_one_clipped_channel_leaves_noise_in_the_others():
+    pixels = noisy()
+    pixels[..., 2] = 255
+    assert readability(pixels).share == 0
+
+
+@pytest.mark.parametrize("orientation", [1, 2, 3, 6])
+def test_a_block_that_jpeg_emptied_is_found_on_its_grid(orientation):
+    """Strong compression leaves noise nothing but its mean; sides are no multiples of 8."""
+    columns = np.arange(52)
+    pixels = noisy(60, 52, sigma=2)
+    pixels[..., 0] += (columns // 8 * 12).astype(np.uint8)  # no two blocks of one colour
+    pixels[24:48, 16:40] = np.where(columns[16:40] % 8 < 4, 60, 190)[:, None]
+    busy = np.zeros((60, 52), np.uint8)
+    busy[24:48, 16:40] = 255
+    stored = np.asarray(Image.open(io.BytesIO(jpeg_bytes(pixels, quality=10))))
+    ways = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 6: "ROTATE_270"}
+    if orientation in ways:
+        way = Image.Transpose[ways[orientation]]
+        stored, busy = (np.asarray(Image.fromarray(one).transpose(way)) for one in (stored, busy))
+    found = readability(stored, is_jpeg=True, orientation=orientation).reasons
+    assert (found[busy > 0] == READABLE).all()
+    emptied = np.isin(found[busy == 0], (COMPRESSED, FLAT)).mean()
+    assert emptied > 0.9
+    assert COMPRESSED not in readability(stored).reasons
+    if orientation != 1:
+        elsewhere = readability(stored, is_jpeg=True, orientation=1).reasons
+        assert np.isin(elsewhere[busy == 0], (COMPRESSED, FLAT)).mean() < emptied - 0.05
+
+
+def test_hatching_touches_its_region_only():
+    region = np.zeros((40, 40), bool)
+    region[:20] = True
+    drawn = hatched(noisy(40, 40), region)
+    assert np.array_equal(drawn[20:], noisy(40, 40)[20:])
+    assert (drawn[:20] == 235).all(axis=-1).mean() == pytest.approx(1 / 8, abs=0.03)
+    assert (drawn[:20] == 20).all(axis=-1).mean() == pytest.approx(1 / 8, abs=0.03)
+
+
+# --- Noise views --------------------------------------------------------------------------
+
+
+def test_srm_is_the_model_s():
+    import torch
+
+    from qma_net.modeling.noise import SRM
+
+    pixels = photograph(40, 60)
+    rgb = torch.tensor(pixels).permute(2, 0, 1)[None] / 255
+    theirs = SRM()(rgb)[0].abs().sum(0).numpy()
+    ours = srm_strength(pixels).astype(float)
+    below = ours < 255
+    scale = 255 / np.percentile(theirs, 99.5)
+    assert np.abs(ours - theirs * scale)[below].max() <= 1.01
+
+
+def test_error_levels_show_a_part_of_another_history():
+    pixels = photograph(128, 128)
+    saved = np.asarray(Image.open(io.BytesIO(jpeg_bytes(pixels, quality=90)))).copy()
+    saved[32:64, 32:64] = pixels[32:64, 32:64]
+    picture = leads(saved)[-1].picture.astype(float)
+    inside = picture[32:64, 32:64].mean()
+    assert inside > 3 * (picture.sum() - 32 * 32 * 3 * inside) / (picture.size - 32 * 32 * 3)
+
+
+def test_noiseprint_is_shown_where_its_weights_are(tmp_path, noiseprint_file):
+    Image.fromarray(photograph(48, 64)).save(tmp_path / "x.png")
+    for weights, count in (("", 2), (str(noiseprint_file), 3)):
+        (folder,), errors = examine_files(
+            [tmp_path / "x.png"], tmp_path / f"out{count}", noiseprint_weights=weights
+        )
+        assert not errors
+        shown = (folder / "report.html").read_text()
+        assert ("<b>NoisePrint++</b>" in shown) == bool(weights)
+        assert shown.count("<b>Innocent:</b>") == count
+
+
+# --- With a model -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(build_tiny, tmp_path):
+    """A directory of save_pretrained, resized to 64 pixels."""
+    model = build_tiny()
+    model.preprocessing, model.about = Preprocessing(64), "demo: not for cases"
+    model.save_pretrained(tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for i, name in enumerate(("a/x.jpg", "b/x.jpg", "b/y.png")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(photograph(50, 70, i)).save(tmp_path / name)
+    (tmp_path / "b/z.jpg").write_bytes(b"no photograph")
+    return tmp_path
+
+
+def run(*words):
+    cli.main(list(map(str, words)))
+
+
+def report_of(folder):
+    return json.loads((folder / "report.json").read_text())
+
+
+def test_a_report_says_what_made_it(saved, photos, capsys):
+    out = photos / "out"
+    run("examine", photos / "a", "--out", out, "--checkpoint", saved, "--threshold", "0.3")
+    assert capsys.readouterr().out == f"{out}/x/report.html\n"
+    report = report_of(out / "x")
+    assert set(KEYS) <= set(report)
+    assert report["model"]["size"] == "tiny"
+    assert len(report["checkpoint_sha256"]) == 64
+    assert report["settings"]["threshold"] == 0.3
+    assert report["versions"]["torch"]
+    mask = np.asarray(Image.open(out / "x/mask.png")) / 255
+    assert mask.shape == (50, 70)
+    assert report["marked"] == pytest.approx((mask > 0.3).mean(), abs=0.02)
+    assert np.asarray(Image.open(out / "x/overlay.png")).shape == (50, 70, 3)
+    shown = (out / "x/report.html").read_text()
+    assert "demo: not for cases" in shown
+    assert "score is not shown" in shown
+    assert f"{report['score']:.2f}" not in shown.split("base64")[0]
+
+
+def test_the_library_gives_what_the_command_writes(saved, photos):
+    predictor = QMANetPredictor.from_pretrained(saved)
+    path = photos / "a/x.jpg"
+    examination = predictor.examine(path, out=photos / "mine")
+    assert report_of(photos / "mine") == examination.report()
+    pixels = predictor.examine(np.asarray(Image.open(path)))
+    assert pixels.report()["score"] == examination.report()["score"]
+    assert pixels.report()["sha256"] is None
+    assert "without a file" in page(pixels)
+    assert np.array_equal(predictor.predict(path).mask, examination.prediction.mask)
+
+
+def test_reports_add_up_and_a_bad_file_is_one_line(photos, capsys):
+    out = photos / "out"
+    command = ["examine", photos / "a", photos / "b", "--out", out]
+    for _ in range(2):
+        with pytest.raises(SystemExit) as ended:
+            run(*command)
+        assert ended.value.code == 1
+        assert capsys.readouterr().err.count("qma-net: got") == 1
+        assert sorted(one.name for one in out.iterdir()) == ["x", "x_2", "y"]
+    times = {one.name: (one / "report.json").stat().st_mtime_ns for one in out.iterdir()}
+    Image.fromarray(photograph(50, 70, 7)).save(photos / "a/x.jpg")  # other bytes, the same name
+    run("examine", photos / "a", "--out", out)
+    assert report_of(out / "x_3")["file"] == str(photos / "a/x.jpg")
+    assert all((out / name / "report.json").stat().st_mtime_ns == t for name, t in times.items())
+
+
+def test_other_settings_get_a_report_of_their_own(saved, photos):
+    out = photos / "out"
+    run("examine", photos / "a", "--out", out)
+    run("examine", photos / "a", "--out", out, "--checkpoint", saved)
+    assert report_of(out / "x")["model"] is None
+    assert report_of(out / "x_2")["model"]["size"] == "tiny"
+    run("examine", out.parent / "a", out, "--out", out, "--checkpoint", saved)  # not its own masks
+    assert sorted(one.name for one in out.iterdir()) == ["x", "x_2"]
+
+
+def test_a_torn_report_is_made_again_and_a_folder_of_the_user_s_is_left(photos):
+    out = photos / "out"
+    (out / "x").mkdir(parents=True)
+    (out / "x/report.html").write_text("torn")
+    run("examine", photos / "a", "--out", out)
+    assert report_of(out / "x")["file"] == str(photos / "a/x.jpg")
+    (out / "y").mkdir()
+    (out / "y/mine.txt").write_text("mine")
+    run("examine", photos / "b/y.png", "--out", out)
+    assert [one.name for one in (out / "y").iterdir()] == ["mine.txt"]
+    assert report_of(out / "y_2")["format"] == "PNG"
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 3000), (31, 200)])
+def test_too_small_to_judge(saved, tmp_path, size):
+    Image.fromarray(photograph(*size)).save(tmp_path / "small.png")
+    examination = QMANetPredictor.from_pretrained(saved).examine(tmp_path / "small.png")
+    assert examination.prediction is None
+    assert "too small to judge" in examination.notes[0]
+    assert examination.report()["score"] is None
+    assert "too small to judge" in page(examination)
+
+
+# --- A score beside untouched photographs -------------------------------------------------
+
+
+def test_a_calibration_counts_who_scores_as_high():
+    calibration = Calibration((0.1, 0.2, 0.2, 0.9), Preprocessing(64))
+    counts = [calibration.as_high(score) for score in (0.0, 0.1, 0.2, 0.2000001, 0.3, 0.95)]
+    assert counts == [4, 4, 3, 3, 1, 0]
+    assert Calibration.of(json.loads(json.dumps(calibration.as_dict()))) == calibration
+    for wrong in ((), (0.3, 0.2), (float("nan"),), (0.1, 1.2)):
+        with pytest.raises(ConfigError, match="qma-net calibrate"):
+            Calibration(wrong, Preprocessing(64))
+
+
+def test_calibrate_gives_the_score_a_meaning(saved, photos, capsys):
+    (photos / "b/z.jpg").unlink()
+    run("calibrate", "--checkpoint", saved, "--photos", photos / "b", photos / "a")
+    said = capsys.readouterr()
+    assert said.out == f"{saved}/calibration.json: 3 photographs, resized to 64x64\n"
+    assert "3 photographs say little" in said.err
+    model = load_model(saved)
+    assert model.calibration.count == 3
+    run("examine", photos / "a", "--out", photos / "out", "--checkpoint", saved)
+    report = report_of(photos / "out/x")
+    assert report["calibrated_on"] == 3
+    assert report["as_high"] == model.calibration.as_high(report["score"]) >= 1
+    shown = (photos / "out/x/report.html").read_text()
+    assert f"{report['as_high']} of 3 untouched photographs" in shown
+    assert "So few photographs say little" in shown
+    native = ["--checkpoint", saved, "--native"]
+    run("examine", photos / "a", "--out", photos / "out2", *native)
+    report = report_of(photos / "out2/x")
+    assert report["as_high"] is None
+    assert "calibration is not used" in "".join(report["notes"])
+
+
+def test_a_calibration_stays_with_its_weights(saved, photos, build_tiny):
+    (photos / "b/z.jpg").unlink()
+    run("calibrate", "--checkpoint", saved, "--photos", photos / "b", "--out", photos / "new")
+    assert not (saved / "calibration.json").exists()
+    model = load_model(photos / "new")
+    assert model.calibration.count == 2
+    assert model.preprocessing == Preprocessing(64)
+    model.save_pretrained(photos / "copy")
+    assert load_model(photos / "copy").calibration == model.calibration
+    build_tiny().save_pretrained(photos / "copy")  # other weights
+    assert load_model(photos / "copy").calibration is None
+    (saved / "calibration.json").write_text('{"quantiles": []}')
+    with pytest.raises(WeightsError, match=r"calibration\.json, expected quantiles"):
+        load_model(saved)
+
+
+def test_calibrate_needs_a_place_and_photographs(saved, photos):
+    with pytest.raises(SystemExit, match=r"no --out, expected a directory of save_pretrained"):
+        run("calibrate", "--checkpoint", "random", "--photos", photos / "a")
+    with pytest.raises(SystemExit, match="none can be read"):
+        run("calibrate", "--checkpoint", saved, "--photos", photos / "b/z.jpg")
+    assert not (saved / "calibration.json").exists()
