@@ -8,7 +8,8 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 
 # What stands beside the package in the repository and travels inside it: the configurations
-# for BenCo as qma_net/benco_configs, the scripts as qma_net/shell.
+# for BenCo as qma_net/benco_configs, the scripts as qma_net/shell; not those that make their
+# environment from the checkout around them.
 TRAVELLERS = {"qma_net.benco_configs": "benco_configs", "qma_net.shell": "shell"}
 
 setup(
@@ -32,25 +33,31 @@ setup(
     packages=[*find_packages(include=["qma_net", "qma_net.*"]), *TRAVELLERS],
     package_dir=TRAVELLERS,
     package_data={"qma_net.benco_configs": ["*"], "qma_net.shell": ["*"]},
+    exclude_package_data={"qma_net.shell": ["demo.sh", "env.sh", "test.sh"]},
+    # Bounded above where a major release may break us; constraints/ has the versions tested.
     install_requires=[
-        "huggingface_hub>=1",
-        "numpy",
-        "opencv-python-headless",
-        "pillow",
-        "safetensors",
-        "torch>=2.9",
+        "huggingface_hub>=1,<3",
+        "numpy<3",
+        "opencv-python-headless<6",
+        "pillow<15",
+        "safetensors<1",
+        "torch>=2.9,<3",
         "tqdm",
         "transformers>=5.10,<6",
     ],
     extras_require={
-        # imdlbenco forces numpy < 2 and does not declare requests, torch and torchvision.
-        "benco": ["imdlbenco==0.1.45", "requests", "torch", "torchvision"],
+        # imdlbenco forces numpy < 2, which pip could only build from source on Python 3.13, and
+        # does not declare requests, torch and torchvision.
+        "benco": [
+            f"{needed}; python_version < '3.13'"
+            for needed in ("imdlbenco==0.1.45", "requests<3", "torch", "torchvision")
+        ],
         # Photographs to practise on, and pictures of the results.
-        "demo": ["matplotlib", "scikit-image", "scikit-learn"],
-        "export": ["onnx", "onnxruntime", "onnxscript"],
+        "demo": ["matplotlib<4", "scikit-image<1", "scikit-learn<2"],
+        "export": ["onnx<2", "onnxruntime<2", "onnxscript<1"],
         # The figures of `qma-net report`. Before 1.5.7 grad-cam asks for opencv-python, which
         # overwrites the files of opencv-python-headless.
-        "report": ["grad-cam>=1.5.7", "matplotlib"],
+        "report": ["grad-cam>=1.5.7,<2", "matplotlib<4"],
         "dev": ["build", "pytest", "pytest-xdist", "ruff"],
     },
     entry_points={"console_scripts": ["qma-net = qma_net.cli:main"]},

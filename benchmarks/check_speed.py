@@ -2,12 +2,14 @@
 
     python -m benchmarks.check_speed --photos DIR [--files 2000] [--fast-files 100000]
 
-Makes Tp/Gt folders of real JPEG photographs and PNG masks in a temporary folder, and prints, for
-one process and for one per core, the check's time beside that of opening and decoding the same
-files in the same processes (medians of three, interleaved; files warm in the page cache).
+Makes two Tp/Gt folders of real JPEG photographs and PNG masks in a temporary folder, and prints,
+for one process and for one per core, the check's time beside that of opening and decoding the same
+files in the same processes (medians of three, interleaved; files warm in the page cache): as one
+training's, where no near-duplicates are looked for, and as two sets apart, where they are.
 """
 
 import argparse
+import json
 import os
 import statistics
 import tempfile
@@ -30,18 +32,29 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        make(folder, find_photos(args.photos), args.files // 2)
-        files = [path for part in ("Tp", "Gt") for path in (folder / part).iterdir()]
-        print("| processes | files | decoding alone (s) | check (s) | speed of the check |")
-        print("|---|---|---|---|---|")
+        photos = find_photos(args.photos)
+        sets = [folder / "train", folder / "test"]
+        for one, some in zip(sets, (photos[::2], photos[1::2]), strict=True):
+            make(one, some, args.files // 4)
+        together = folder / "protocol.json"
+        together.write_text(json.dumps([["ManiDataset", str(one)] for one in sets]))
+        files = [path for one in sets for part in ("Tp", "Gt") for path in (one / part).iterdir()]
+        print(
+            "| processes | files | decoding alone (s) | check (s) | speed | leaks too (s) | speed |"
+        )
+        print("|---|---|---|---|---|---|---|")
         for workers in (1, cores()):
-            times = {"decode": [], "check": []}
+            times = {"decode": [], "check": [], "leaks": []}
             for _ in range(3):
                 times["decode"].append(timed(decode_all, files, workers))
-                times["check"].append(timed(check, [folder], workers=workers, progress=False))
-            alone, whole = (statistics.median(times[name]) for name in ("decode", "check"))
-            row = f"| {workers} | {len(files)} | {alone:.2f} | {whole:.2f} | {alone / whole:.0%} |"
-            print(row, flush=True)
+                times["check"].append(timed(check, [together], workers=workers, progress=False))
+                times["leaks"].append(timed(check, sets, workers=workers, progress=False))
+            alone, whole, leaks = (statistics.median(seconds) for seconds in times.values())
+            print(
+                f"| {workers} | {len(files)} | {alone:.2f} | {whole:.2f} | {alone / whole:.0%} "
+                f"| {leaks:.2f} | {alone / leaks:.0%} |",
+                flush=True,
+            )
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         make(folder, find_photos(args.photos), args.fast_files // 2, link=True)
@@ -52,7 +65,7 @@ def main() -> None:
 def make(folder: Path, photos: list[Path], count: int, link: bool = False) -> None:
     """Fills Tp/ and Gt/; ``link`` makes hard links to a hundred files of each."""
     for part in ("Tp", "Gt"):
-        (folder / part).mkdir()
+        (folder / part).mkdir(parents=True)
     rng = np.random.default_rng(0)
     for i in range(count):
         image, mask = folder / f"Tp/{i:06d}.jpg", folder / f"Gt/{i:06d}.png"

@@ -4,9 +4,11 @@ Importing this module registers it. No ``from __future__ import annotations`` he
 command-line flags out of the constructor's annotations, and needs them as types.
 """
 
+import sys
 from dataclasses import asdict
 from importlib import import_module
 
+import torch
 from IMDLBenCo.registry import MODELS
 from torch import Tensor, nn
 
@@ -154,3 +156,21 @@ _flop_count = import_module("fvcore.nn.flop_count")
 
 
 _flop_count._DEFAULT_SUPPORTED_OPS["aten::scaled_dot_product_attention"] = attention_flops
+
+
+def _warn_of_missing_gpu() -> None:
+    """A script of ``benco init`` calls for CUDA in many places; two lines take it to the CPU."""
+    benco = sys.modules.get("IMDLBenCo.training_scripts.utils.misc")
+    by_script = benco is not None and vars(sys.modules["__main__"]).get("misc") is benco
+    redirected = not torch.cuda.set_device.__module__.startswith("torch")
+    if by_script and not redirected and not torch.cuda.is_available():
+        print(  # BenCo's models turn all warnings off
+            "qma_net: no CUDA here, which BenCo's scripts call for: make these the script's first "
+            "two lines to run it on the CPU\n"
+            "from qma_net.launch import redirect_cuda_to_cpu\n"
+            "redirect_cuda_to_cpu()",
+            file=sys.stderr,
+        )
+
+
+_warn_of_missing_gpu()

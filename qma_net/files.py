@@ -11,6 +11,12 @@ from pathlib import Path
 
 from .errors import QMANetError
 
+NAME_BYTES = 255  # of a file's name, on the usual file systems
+
+
+class PathError(QMANetError):
+    """A name that leads out of the folder it is for, or that no file can have."""
+
 
 class BusyError(QMANetError):
     """A folder that another run is writing to."""
@@ -25,7 +31,7 @@ def written_beside(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:50]}.", suffix=".tmp")
     os.close(handle)
     beside = Path(beside)
     try:
@@ -105,6 +111,37 @@ def alone(folder: str | os.PathLike) -> Iterator[None]:
         ) from None
     finally:
         os.close(handle)
+
+
+def inside(folder: str | os.PathLike, name: str, *, nested: bool = False) -> Path:
+    """The path of a name in a folder, for every name of others that becomes a path we write.
+
+    Args:
+        folder: where the file or folder is to be.
+        name: a plain name; a relative path if ``nested``.
+        nested: whether folders may come before the name, with ``/`` between them.
+
+    Raises:
+        PathError: for what would not be in the folder or is no name for a file: absolute, ``..``,
+            empty, with a separator, NUL or another control character, of more than 255 bytes.
+    """
+    name = str(name)
+    expected = "a path inside it" if nested else "a plain name"
+    for part in name.split("/") if nested else [name]:
+        encoded = part.encode(errors="surrogatepass")
+        if part in ("", ".", ".."):
+            fault = "leads out of it or names nothing"
+        elif "/" in part or "\\" in part or os.path.splitdrive(part)[0]:
+            fault = "has a separator"
+        elif not part.isprintable() and any(ord(c) < 32 or ord(c) == 127 for c in part):
+            fault = "has a control character"
+        elif len(encoded) > NAME_BYTES:
+            fault = f"has {len(encoded)} bytes, at most {NAME_BYTES} can be a name"
+        else:
+            continue
+        shown = name if len(name) <= 80 else f"{name[:77]}..."
+        raise PathError(f"got {shown!r} for {folder}, expected {expected}: it {fault}; rename it")
+    return Path(folder, name)
 
 
 def unused(name: str, taken: set[str]) -> str:

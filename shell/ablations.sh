@@ -15,6 +15,7 @@ OUT=${OUT:-runs/ablations}
 # shellcheck source=shell/common.sh
 . "$here/common.sh" "$@"
 
+[ "$MODEL" = QMANet ] || fail "got MODEL=$MODEL, expected QMANet: the settings are of its flags"
 only='' training=()
 while [ ${#flags[@]} -gt 0 ]; do
     case ${flags[0]} in

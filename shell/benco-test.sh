@@ -4,7 +4,8 @@
 #
 #   GPUS=4 bash shell/benco-test.sh [--dry-run] [BenCo's flags]
 #
-# Writes OUT/benco-test/<the last set>/log.txt: a line per set, in their order, without names.
+# Writes OUT/benco-test/<the last set>/log.txt: a line per set, in their order, without names
+# (OUT/benco-test-best/ with CHECKPOINT=best).
 #
 #   CHECKPOINT  a file, or "best": as for evaluate.sh [the last epoch's in OUT]
 set -euo pipefail
@@ -15,8 +16,9 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 take_checkpoint
 need_file TEST_SETS "qma-net data protocol cat --root $DATA makes it"
 # test.py tests every checkpoint of a folder: here is one with this one alone
-folder=$OUT/benco-test/$(basename "$CHECKPOINT" .pth)
+out=$OUT/benco-test$results
+folder=$out/$(basename "$CHECKPOINT" .pth)
 run mkdir -p "$folder"
 [ -e "$folder/$(basename "$CHECKPOINT")" ] || run ln -sf "$(realpath -m "$CHECKPOINT")" "$folder/"
 benco torchrun test --test_data_json "$TEST_SETS" --checkpoint_path "$folder" \
-    --test_batch_size 4 --output_dir "$OUT/benco-test" --log_dir "$OUT/benco-test"
+    --test_batch_size 4 --output_dir "$out" --log_dir "$out"

@@ -4,9 +4,10 @@
 #   GPUS=4 bash shell/robust.sh [--dry-run] [qma-net robust's flags]
 #   BENCO=1 GPUS=4 bash shell/robust.sh [--dry-run] [BenCo's flags]
 #
-# Writes OUT/robust/<set>/ with a JSON per attack and level; with BENCO=1 OUT/benco-robust/<set>/.
+# Writes OUT/robust/<set>/ with a JSON per attack and level; with BENCO=1 OUT/benco-robust/<set>/;
+# with CHECKPOINT=best to OUT/robust-best/ and OUT/benco-robust-best/.
 #
-#   CHECKPOINT  a file, or "best": as for evaluate.sh, to OUT/robust-best/ [the last epoch's in OUT]
+#   CHECKPOINT  a file, or "best": as for evaluate.sh [the last epoch's in OUT]
 #   SETS        datasets in DATA, by space [those of Tables 7 and 8: CASIAv1 Columbia NIST16 Coverage]
 #   BENCO       1: BenCo's own script, unmodified [0]
 set -euo pipefail
@@ -21,7 +22,7 @@ if [ "${BENCO:-0}" = 0 ]; then
     exit
 fi
 for set in "${sets[@]}"; do
-    out=$OUT/benco-robust/$(basename "$set" .json)
+    out=$OUT/benco-robust$results/$(basename "$set" .json)
     benco torchrun test_robust --test_data_path "$set" --checkpoint_path "$CHECKPOINT" \
         --test_batch_size 4 --output_dir "$out" --log_dir "$out"
 done

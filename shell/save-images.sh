@@ -3,8 +3,9 @@
 #
 #   bash shell/save-images.sh [--dry-run] [BenCo's flags]
 #
-# Writes OUT/images/<set>/. One process and one image at a time, whatever GPUS and NODES say: BenCo
-# never saves the images that do not fill a batch of all processes.
+# Writes OUT/images/<set>/ (OUT/images-best/ with CHECKPOINT=best). One process and one image at a
+# time, whatever GPUS and NODES say: BenCo never saves the images that do not fill a batch of all
+# processes. (Its TruFor fails on a single image: --test_batch_size 2.)
 #
 #   CHECKPOINT  a file, or "best": as for evaluate.sh [the last epoch's in OUT]
 #   SETS        datasets in DATA, by space [CASIAv1 Columbia Coverage NIST16]
@@ -16,7 +17,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 take_checkpoint
 take_sets "CASIAv1 Columbia Coverage NIST16"
 for set in "${sets[@]}"; do
-    out=$OUT/images/$(basename "$set" .json)
+    out=$OUT/images$results/$(basename "$set" .json)
     benco one_process test_save_images --test_data_path "$set" --checkpoint_path "$CHECKPOINT" \
         --test_batch_size 1 --output_dir "$out" --log_dir "$out"
 done

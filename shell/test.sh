@@ -9,6 +9,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=shell/env.sh
 . "$here/env.sh"
+if help_wanted "$0" "$@"; then exit; fi
 make_environment benco,demo,export,report,dev
 cd "$here/.."
 ruff check .

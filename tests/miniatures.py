@@ -103,8 +103,12 @@ def broken_photographs(folder: Path) -> dict[str, str]:
     jpeg = whole.getvalue()
     (folder / "folder.jpg").mkdir()
     files = {
-        "text.jpg": (b"this is a text", "no image that Pillow knows"),
+        "text.jpg": (b"this is a text", "it is a text"),
         "zero.jpg": (b"", "it is empty (0 bytes)"),
+        "post.jpg": (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n",
+            "it is PostScript (EPS)",
+        ),
         "cut.jpg": (jpeg[: len(jpeg) // 2], "cannot be decoded (image file is truncated"),
         "bomb.png": (bomb(), "claims 40000x40000 pixels"),
         "fake.tif": (b"II*\0" + b"\0" * 40, "TIFF"),

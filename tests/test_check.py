@@ -2,8 +2,10 @@
 
 import json
 import os
+import struct
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,9 +18,12 @@ from miniatures import (
     write_protocols_datasets,
 )
 from qma_net.data.check import check
-from qma_net.data.findings import ERRORS, FindingsError
+from qma_net.data.facts import observe
+from qma_net.data.findings import ERRORS, NOT_SEEN_FAST, FindingsError
+from qma_net.data.leaks import DISTANCE, candidates, find_copies, thumbnail_of
 from qma_net.data.listing import ListingError, read_listings
 from qma_net.data.repair import RepairError, repair
+from qma_net.files import PathError
 
 
 @pytest.fixture
@@ -132,7 +137,7 @@ def test_lists(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "elsewhere")
     report = check(["../list.json"], progress=False)
     assert {one.problem for one in report.errors} == {"missing-file"}
-    assert "is found from" in report.errors[0].remedy
+    assert f"is found from {tmp_path} only" in report.errors[0].remedy
 
 
 def test_protocols_test_sets_and_leaks(tmp_path):
@@ -156,6 +161,167 @@ def test_protocols_test_sets_and_leaks(tmp_path):
     assert "(one)" in report.errors[0].remedy
     (tmp_path / "two/Tp/a.jpg").write_bytes(leaked)
     assert ("a.jpg", "duplicate") in named(check([protocol], progress=False).warnings)
+
+
+def noise(seed, size=(240, 320)):
+    """A picture with something at every scale, unlike that of any other seed."""
+    rng = np.random.default_rng(seed)
+    layers = [
+        cv2.resize(rng.random((n, n, 3), np.float32), size[::-1], interpolation=cv2.INTER_CUBIC)
+        for n in (3, 6, 12, 24)
+    ]
+    return Image.fromarray((np.mean(layers, axis=0).clip(0, 1) * 255).astype(np.uint8))
+
+
+COPIES = {
+    "saved as PNG": ("c.png", lambda photo: photo),
+    "saved as JPEG": ("c.jpg", lambda photo: photo),
+    "half the size": ("c.png", lambda photo: photo.resize((160, 120))),
+    "cropped": ("c.png", lambda photo: photo.crop((16, 3, 314, 240))),
+    "another photograph": ("c.png", lambda photo: noise(99)),
+}
+
+
+@pytest.mark.parametrize("kind", COPIES)
+def test_the_same_photograph_in_two_sets_is_a_leak(tmp_path, kind):
+    name, copied = COPIES[kind]
+    for place, seeds in (("train", range(3)), ("test", (7, 8))):
+        for seed in seeds:
+            image, mask = write_pair(tmp_path / place, str(seed))
+            noise(seed).save(image, quality=95)
+            Image.fromarray(rectangle((240, 320))).save(mask)
+    image, mask = write_pair(tmp_path / "test", "c", image_suffix=Path(name).suffix)
+    copied(noise(1)).save(image, quality=60)
+    Image.fromarray(rectangle(copied(noise(1)).size[::-1])).save(mask)
+    paths = [tmp_path / "train", tmp_path / "test"]
+    report = check(paths, progress=False)
+    if kind == "another photograph":
+        assert report.errors == []
+        return
+    assert named(report.errors) == [(name, "near-duplicate")]
+    assert f"the same photograph as {tmp_path / 'train/Tp/1.jpg'} (train)" in (
+        report.errors[0].remedy
+    )
+    assert named(check(paths, allow=["near-duplicate"], progress=False).errors) == []
+    assert check(paths, fast=True, progress=False).errors == []
+    repair(paths, tmp_path / "copy", progress=False)
+    assert (tmp_path / "copy/test/Tp" / name).is_file()
+
+
+def test_versions_of_a_photograph_within_a_training_are_no_leak(tmp_path):
+    entries = []
+    for place in ("one", "two"):
+        image, mask = write_pair(tmp_path / place, "a", image_suffix=".png")
+        noise(1).resize((320 + len(entries), 240)).save(image)
+        Image.fromarray(rectangle((240, 320 + len(entries)))).save(mask)
+        entries.append(["ManiDataset", str(tmp_path / place)])
+    (tmp_path / "protocol.json").write_text(json.dumps(entries))
+    assert check([tmp_path / "protocol.json"], progress=False).errors == []
+    report = check([tmp_path / "one", tmp_path / "two"], progress=False)
+    assert named(report.errors) == [("a.png", "near-duplicate")]
+
+
+def test_a_candidate_that_looks_otherwise_is_no_leak(tmp_path, monkeypatch):
+    """With every pair a candidate, the thumbnails alone tell photographs apart."""
+    monkeypatch.setattr(
+        "qma_net.data.leaks.candidates",
+        lambda first, second: np.argwhere(np.ones((len(first), len(second)))),
+    )
+    thumbnails = [thumbnail_of(noise(seed)) for seed in range(6)]
+    thumbnails.append(thumbnail_of(noise(2).crop((0, 12, 308, 240))))
+    ((copy, first, likeness),) = find_copies(thumbnails, [0, 0, 0, 1, 1, 1, 1])
+    assert (copy, first) == (6, 2)
+    assert likeness > 0.9
+    assert thumbnail_of(Image.new("RGB", (99, 99), (40, 90, 200))) == b""
+
+
+def test_candidates_are_all_pairs_of_near_hashes():
+    """The table finds what comparing all with all finds, but for those three bits off in each
+    quarter; random hashes are never near, so near ones are planted."""
+    rng = np.random.default_rng(0)
+    first = rng.integers(1 << 63, size=(300, 6)).astype(np.uint64)
+    second = rng.integers(1 << 63, size=(200, 6)).astype(np.uint64)
+    for row in range(100):
+        bits = rng.choice(64, size=rng.integers(0, 15), replace=False)
+        flipped = np.bitwise_xor.reduce(np.uint64(1) << bits.astype(np.uint64), initial=0)
+        if row % 2:
+            second[row, 0] = first[row * 2, row % 6] ^ np.uint64(flipped)
+        else:
+            second[row, row % 6] = first[row * 2, 0] ^ np.uint64(flipped)
+    expected = set()
+    for i, one in enumerate(first):
+        for j, other in enumerate(second):
+            ways = [int(a) ^ int(other[0]) for a in one] + [int(one[0]) ^ int(b) for b in other]
+            for apart in ways:
+                quarters = [(apart >> 16 * band & 0xFFFF).bit_count() for band in range(4)]
+                if sum(quarters) <= DISTANCE and min(quarters) <= 2:
+                    expected.add((i, j))
+    assert len(expected) > 60
+    assert set(map(tuple, candidates(first, second).tolist())) == expected
+    swapped = candidates(second, first)[:, ::-1].tolist()
+    assert set(map(tuple, swapped)) == expected
+
+
+@pytest.mark.parametrize("name", ["../../ESCAPED", "/ESCAPED", "..", "a\0b", "a\nb", "x" * 300])
+def test_a_set_s_name_never_leads_out_of_the_copy(tmp_path, name):
+    for place in ("one", "two"):
+        write_pair(tmp_path / place, "a", seed=len(place))
+    tests = {name: str(tmp_path / "one"), "good": str(tmp_path / "two")}
+    (tmp_path / "tests.json").write_text(json.dumps(tests))
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(PathError, match=r"expected a plain name: it .*; rename it"):
+        repair([tmp_path / "tests.json"], tmp_path / "deep/er/copy", progress=False)
+    assert set(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is PostScript (EPS)"),
+        (b"%PDF-1.7\n" + b"\0" * 99, "is a PDF"),
+        (b"<!DOCTYPE html><html>", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1", "is a Git LFS pointer"),
+        (b"not found\n", "is a text"),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "is damaged: it begins like a PNG"),
+        (b"", "is empty (0 bytes)"),
+    ],
+)
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_file_is_called_what_its_content_is(tmp_path, content, said, fast):
+    image, _ = write_pair(tmp_path, "a")
+    image.write_bytes(content)
+    report = check([tmp_path], fast=fast, progress=False)
+    assert named(report.errors) == [("a.jpg", "unreadable")]
+    assert report.errors[0].remedy.startswith(said)
+
+
+@pytest.mark.parametrize(
+    "kind", [TypeError, AssertionError, IndexError, OverflowError, struct.error]
+)
+def test_whatever_a_decoder_throws_is_a_fact(tmp_path, monkeypatch, kind):
+    def broken(*_, **__):
+        raise kind("odd")
+
+    image, mask = write_pair(tmp_path, "a")
+    monkeypatch.setattr("PIL.Image.Image.getexif", broken)
+    turn = observe(image)
+    monkeypatch.undo()
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", broken)
+    assert "cannot be decoded (odd)" in observe(image).fault
+    assert "cannot be decoded (odd)" in observe(mask, is_mask=True).fault
+    monkeypatch.setattr("PIL.Image.open", broken)
+    assert "cannot be decoded (odd)" in observe(image, fast=True).fault
+    assert turn.fault == ""
+
+
+def test_a_machine_without_memory_is_no_fault_of_the_file(tmp_path, monkeypatch):
+    def exhausted(*_, **__):
+        raise MemoryError
+
+    image, _ = write_pair(tmp_path, "a")
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", exhausted)
+    with pytest.raises(MemoryError):
+        observe(image)
 
 
 def types(copy_move=0, splice=0, removal=0, ai_generated=0):
@@ -267,6 +433,58 @@ def test_what_is_no_dataset_is_one_clear_line(tmp_path, content):
         read_listings(tmp_path / "absent")
 
 
+@pytest.mark.parametrize(
+    ("folders", "said"),
+    [
+        ("images masks", "images/ and masks/ are there, BenCo's names are Tp/ and Gt/: rename"),
+        ("Image Mask", "Image/ and Mask/ are there"),
+        ("tampered gt", "tampered/ and gt/ are there"),
+        ("test/images test/masks", "test/images/ and test/masks/ are there"),
+        ("Tp mask", "Tp/ and mask/ are there"),
+        ("images", "images/ is there, BenCo's name for images is Tp/"),
+        ("train/Tp train/Gt", "they are in train/: give .*/train$"),
+        ("a b", "data prepare makes one"),
+    ],
+)
+def test_a_folder_of_another_layout_is_told_both_names(tmp_path, folders, said):
+    for folder in folders.split():
+        (tmp_path / folder).mkdir(parents=True)
+    with pytest.raises(ListingError, match=f"without (Tp|Gt)/, expected .*{said}"):
+        read_listings(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('["a.jpg", "b.jpg"]', "its first row is the name 'a.jpg' alone: add its mask"),
+        ('[{"image": "a", "mask": "b"}]', "an object with image, mask: write"),
+        ('[["a", "b", "c"]]', "a row has 3 entries"),
+        ('{"set": [["a", "b"]]}', "'set' is a list: give each dataset's list a file of its own"),
+        ("[" * 100_000, "nested too deep"),
+    ],
+)
+def test_a_list_of_another_form_is_told_what_it_holds(tmp_path, content, said):
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(ListingError, match=said):
+        read_listings(tmp_path / "x.json")
+
+
+def test_a_file_that_names_itself_ends(tmp_path):
+    (tmp_path / "x.json").write_text(json.dumps({"a": str(tmp_path / "y.json")}))
+    (tmp_path / "y.json").write_text(json.dumps([["JsonDataset", str(tmp_path / "x.json")]]))
+    with pytest.raises(ListingError, match=r"x\.json, which names itself"):
+        read_listings(tmp_path / "x.json")
+
+
+def test_listed_names_without_their_folder_are_found(tmp_path):
+    image, mask = write_pair(tmp_path, "a")
+    (tmp_path / "x.json").write_text(json.dumps([["a.jpg", "a.png"]]))
+    report = check([tmp_path / "x.json"], progress=False)
+    assert [one.problem for one in report.errors] == ["missing-file"] * 2
+    assert f"{image} is: write its path in" in report.errors[0].remedy
+    assert f"{mask} is: write its path in" in report.errors[1].remedy
+
+
 def test_real_images_give_no_error(shared):
     report = check(sorted(shared("real").iterdir()), progress=False)
     assert report.errors == []
@@ -289,6 +507,14 @@ def test_command_line(faulty, tmp_path, capsys):
     assert "0 errors" in capsys.readouterr().out
     write_pair(tmp_path / "good", "a")
     main(["data", "check", str(tmp_path / "good"), "--fast"])
-    assert "0 errors, 0 warnings" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "0 errors, 0 warnings" in printed
+    assert NOT_SEEN_FAST in printed
+    for word in ("pixels", "mask values", "duplicates"):
+        assert word in NOT_SEEN_FAST
+    main(["data", "check", str(tmp_path / "good"), "--fast", "--json"])
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["errors"] == []
+    assert NOT_SEEN_FAST in printed.err
     with pytest.raises(SystemExit, match=r"qma-net: got .*, expected"):
         main(["data", "check", os.devnull])

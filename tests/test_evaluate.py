@@ -252,6 +252,52 @@ def areas_of(work):
     return [{"area": float(truths[i]["mask"].mean())} for i in range(7)]
 
 
+def test_a_checkpoint_that_test_sets_picked_says_so(work, registered, tmp_path):
+    """Only the one that best.json names; every other result file stays as it was."""
+    how = {"settings": SMALL, "model": "Answer", "workers": 0}
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best/best.json").write_text(json.dumps({"epoch": 3, "mean": 0.5, "test_sets": {}}))
+    headers = []
+    for name in ("best/checkpoint-3.pth", "best/checkpoint-4.pth", "answer.pth"):
+        checkpoint = tmp_path / name
+        if not checkpoint.exists():
+            checkpoint.write_bytes(registered.read_bytes())
+        evaluate([checkpoint], [work / "set"], tmp_path / checkpoint.stem, **how)
+        headers.append(json.loads((tmp_path / checkpoint.stem / "set.json").read_text())["header"])
+    assert headers[0].pop("picked_on") == "training's test sets"
+    for header in headers:
+        header.pop("checkpoint")
+    assert headers[0] == headers[1] == headers[2]
+
+
+class EdgeAnswer(torch.nn.Module):
+    """Insists on an edge mask, as IML-ViT and MVSS-Net do, and on a device, as ManTraNet does."""
+
+    def __init__(self, device=torch.device("meta")):  # noqa: B008  (as BenCo has it)
+        super().__init__()
+        assert device == "cpu"
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, image, mask, edge_mask, *args, **kwargs):
+        assert edge_mask.shape == mask.shape
+        assert 0 < edge_mask.mean() < 1
+        return {"pred_mask": mask, "pred_label": None}
+
+
+@pytest.mark.parametrize("fit", ["resize", "pad", "native"])
+def test_models_get_the_edge_mask_and_the_device_they_insist_on(work, tmp_path, monkeypatch, fit):
+    from IMDLBenCo.registry import MODELS
+
+    monkeypatch.setitem(MODELS.module_dict, "EdgeAnswer", EdgeAnswer)
+    torch.save({"model": EdgeAnswer("cpu").state_dict()}, tmp_path / "edge.pth")
+    settings = Settings(fit, 96, 1 if fit == "native" else 3)
+    how = {"settings": settings, "model": "EdgeAnswer", "workers": 0, "device": "cpu"}
+    evaluate([tmp_path / "edge.pth"], [work / "set"], tmp_path / "out", **how)
+    result = json.loads((tmp_path / "out/set.json").read_text())
+    assert result["pixel_f1"] == 1
+    assert result["header"]["model_flags"] == {}
+
+
 def test_padding_counts_the_photograph_only(work, registered, tmp_path):
     """BenCo's IoU and AUC of a constant map depend on the padding; ours do not."""
     where = [registered], [work / "set"]
@@ -348,7 +394,7 @@ def test_the_paper_s_sweep_repeats_to_the_byte_and_continues(
     assert len(files) == 2 * 19 + 1
     for attack, levels in (
         ("gaussian-blur", (3, 23)),
-        ("gaussian-noise", (3, 23)),
+        ("gaussian-noise-variance", (3, 23)),
         ("jpeg", (100, 50)),
     ):
         for level in levels:

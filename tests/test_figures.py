@@ -313,7 +313,7 @@ def test_other_models_need_their_masks(work, tmp_path):
         content["header"] |= {"model": "Trufor", "model_flags": {}}
         path.write_text(json.dumps(content))
     caption = figures.qualitative(collect([tmp_path])).caption
-    assert "Not shown: Trufor" in caption
+    assert "Not shown: TruFor" in caption
     assert "without saved masks" in caption
 
 

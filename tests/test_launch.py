@@ -1,94 +1,23 @@
 """BenCo's real scripts with our model, on the CPU: one process and two, as users start them."""
 
 import json
-import multiprocessing
-import os
 import re
 import subprocess
 import sys
-import tempfile
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from conftest import photograph
-from qma_net.launch.process import free_port
-
-MODEL = ["--model", "QMANet", "--size", "b0", "--views", "srm"]
-SIZE = ["--image_size", "64", "--if_resizing", "--num_workers", "0", "--no_pin_mem"]
-
-
-ALONE = {
-    "RANK": "0",
-    "WORLD_SIZE": "1",
-    "LOCAL_RANK": "0",
-    "MASTER_ADDR": "127.0.0.1",
-    "MASTER_PORT": str(free_port()),
-}
-
-
-def start(command, folder, processes=1, launcher=("-m", "qma_net.launch"), check=True, env=None):
-    """Runs a command of ours as a user would: in a process of its own, or under torchrun."""
-    command = list(map(str, command))
-    if processes == 1 and launcher == ("-m", "qma_net.launch"):
-        done = _forked(command, folder)
-    else:
-        python = [sys.executable]
-        if processes > 1:
-            python += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
-            python += [str(processes)]
-        done = subprocess.run(
-            [*python, *launcher, *command],
-            cwd=folder,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
-            text=True,
-            capture_output=True,
-            timeout=300,
-        )
-    assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done
-
-
-def _forked(command, folder):
-    """The same in a child of a process that has imported BenCo once: 8 seconds less each time."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["IMDLBenCo.training_scripts.train", "qma_net.benco"])
-    with tempfile.TemporaryDirectory() as outputs:
-        files = [os.path.join(outputs, name) for name in ("out", "err")]
-        child = context.Process(target=_launch, args=(command, str(folder), *files))
-        child.start()
-        child.join(timeout=300)
-        written = [open(file).read() for file in files]  # noqa: SIM115
-    return subprocess.CompletedProcess(command, child.exitcode, *written)
-
-
-def _launch(command, folder, out, err):
-    """In the child: ``python -m qma_net.launch COMMAND``, its output to files."""
-    os.chdir(folder)
-    for number, file in ((1, out), (2, err)):
-        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    sys.stdout, sys.stderr = open(1, "w"), open(2, "w")  # noqa: SIM115
-    torch.set_num_threads(1)
-    from qma_net.launch.scripts import main
-
-    main(command)
+from launching import ALONE, MODEL, SIZE, start, write_tampered_set
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     """A folder with a small test set in BenCo's layout: seven tampered pictures."""
     folder = tmp_path_factory.mktemp("benco")
-    for name in ("Tp", "Gt"):
-        (folder / "set" / name).mkdir(parents=True)
-    for i in range(7):
-        image, mask = photograph(72, 64, i), np.zeros((72, 64), np.uint8)
-        image[20:50, 10:40] = photograph(30, 30, 50 + i)
-        mask[20:50, 10:40] = 255
-        cv2.imwrite(str(folder / f"set/Tp/{i}.jpg"), image)
-        cv2.imwrite(str(folder / f"set/Gt/{i}.png"), mask)
-    (folder / "sets.json").write_text(json.dumps({"small": str(folder / "set")}))
+    write_tampered_set(folder)
     return folder
 
 
@@ -115,6 +44,21 @@ def test_train_in_one_process_without_torchrun(work):
     assert (work / "alone/checkpoint-1.pth").is_file()
 
 
+def test_the_best_epoch_on_the_test_sets_is_kept_apart(work, checkpoint):
+    """In best/, with what picked it: beside the checkpoints, where test.py reads every file."""
+    rows = [json.loads(line) for line in (work / "trained/log.txt").read_text().splitlines()]
+    means = [row["test_pixel-level F1"] for row in rows]
+    best = int(np.argmax(means))  # the earlier of two alike
+    note = json.loads((work / "trained/best/best.json").read_text())
+    assert (note["epoch"], note["mean"]) == (best, pytest.approx(means[best]))
+    assert list(note["test_sets"].values()) == [note["mean"]]
+    kept = sorted(file.name for file in (work / "trained/best").iterdir())
+    assert kept == ["best.json", f"checkpoint-{best}.pth"]
+    name = f"checkpoint-{best}.pth"
+    assert (work / "trained/best" / name).read_bytes() == (work / "trained" / name).read_bytes()
+    assert len(list((work / "trained").glob("*.pth"))) == 2
+
+
 def test_resume_follows_the_uninterrupted_run(work, checkpoint):
     """--resume works on today's torch, without model flags, and repeats the second epoch."""
     flags = [*SIZE, "--data_path", "set", "--test_data_path", "set", "--epochs", 2]
@@ -127,7 +71,8 @@ def test_resume_follows_the_uninterrupted_run(work, checkpoint):
 
 
 def test_test_without_model_flags(work, checkpoint):
-    """In one process; the demo runs it in two (test_demo)."""
+    """In one process; the demo runs it in two (test_demo). The folder best/ does not disturb it."""
+    assert (work / "trained/best").is_dir()
     out = "tested"
     flags = ["--model", "QMANet", *SIZE, "--test_data_json", "sets.json", "--test_batch_size", 2]
     flags += ["--checkpoint_path", "trained", "--output_dir", out, "--log_dir", out]
@@ -195,14 +140,13 @@ def test_benco_init_and_one_import_line(work, tmp_path):
     line = "from qma_net.benco import QMANet"
     changed, count = re.subn("from mymodel import MyModel.*", line, script.read_text())
     assert count == 1
-    script.write_text(changed)
-    # train.py needs CUDA, or our redirection in front of it
-    on_cpu = "from qma_net.launch.cuda_to_cpu import redirect_cuda_to_cpu as redirect; redirect()"
-    on_cpu += "; import runpy, sys; sys.argv.pop(0)"
-    on_cpu += "; runpy.run_path('train.py', run_name='__main__')"
+    # Without a GPU: the two lines that qma_net.benco's warning gives.
+    on_cpu = "from qma_net.launch import redirect_cuda_to_cpu\nredirect_cuda_to_cpu()\n"
+    script.write_text(on_cpu + changed)
     flags = [*MODEL, *SIZE, "--data_path", work / "set", "--test_data_path", work / "set"]
     flags += ["--epochs", 1, "--batch_size", 2, "--accum_iter", 1, "--lr", 1e-4]
-    start([on_cpu, "train.py", *flags, "--device", "cpu"], tmp_path, 1, launcher=("-c",), env=ALONE)
+    done = start(flags, tmp_path, launcher=("train.py",), env=ALONE)
+    assert "no CUDA here" not in done.stderr
     assert (tmp_path / "output_dir/checkpoint-0.pth").is_file()
 
 
@@ -257,7 +201,7 @@ def test_cudnn_stays_on_only_by_flag_and_says_so(misc, capsys, monkeypatch):
 
 
 def test_a_kill_while_saving_leaves_the_old_checkpoint(misc, tmp_path, monkeypatch):
-    from qma_net.launch.patches import save_atomically
+    from qma_net.launch.saving import save_atomically
 
     save_atomically()
     misc.save_on_master({"a": 1}, tmp_path / "checkpoint-0.pth")

@@ -72,12 +72,40 @@ def test_wheel_carries_configurations_and_scripts(tmp_path):
     metadata = zipfile.ZipFile(wheel).read(
         next(name for name in names if name.endswith("METADATA"))
     )
-    for name in ("benco_configs/protocol_cat.json", "shell/demo.sh", "modeling/qma_net.py"):
+    for name in ("benco_configs/protocol_cat.json", "shell/train.sh", "modeling/qma_net.py"):
         assert f"qma_net/{name}" in names
+    for name in ("demo.sh", "env.sh", "test.sh"):  # need the checkout around them
+        assert f"qma_net/shell/{name}" not in names
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
     required = re.findall(r"^Requires-Dist: ([\w.-]+)([^;\n]*)$", metadata.decode(), re.MULTILINE)
     assert "imdlbenco" not in dict(required)
+    (benco,) = re.findall(r"^Requires-Dist: imdlbenco.*$", metadata.decode(), re.MULTILINE)
+    assert re.search(r'python_version < ["\']3\.13["\']', benco)
     assert f"Version: {qma_net.__version__}" in metadata.decode()
+
+
+@pytest.mark.parametrize("name", ["demo", "env", "test"])
+def test_help_makes_no_environment(tmp_path, name):
+    done = subprocess.run(
+        ["bash", ROOT / f"shell/{name}.sh", "--help"],
+        env={"PATH": "/usr/bin:/bin", "VENV": str(tmp_path / "venv"), "PYTHON": "false"},
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "VENV" in done.stdout
+    assert "shellcheck" not in done.stdout
+    assert not (tmp_path / "venv").exists()
+
+
+def test_the_demo_s_help_names_its_flags():
+    header = (ROOT / "shell/demo.sh").read_text().partition("set -euo")[0]
+    done = subprocess.run(
+        [sys.executable, "-m", "qma_net.demo", "--help"], capture_output=True, text=True, check=True
+    )
+    flags = set(re.findall(r"--[a-z][a-z-]*", done.stdout.partition("options:")[2]))
+    assert flags - {"--help"} == set(re.findall(r"--[a-z][a-z-]*", header))
 
 
 def test_protocol_has_the_seven_lists_and_six_test_sets():

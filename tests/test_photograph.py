@@ -1,6 +1,7 @@
 """Real encoded files of every kind, and everything that is no photograph."""
 
 import io
+import random
 
 import cv2
 import numpy as np
@@ -145,3 +146,38 @@ def test_pillow_keeps_its_own_limit(tmp_path):
         read_photograph(tmp_path / "bomb.png")
     assert before == Image.MAX_IMAGE_PIXELS
     assert Photograph(np.zeros((1, 1, 3), np.uint8), "x").notes == ()
+
+
+def test_mutated_photographs_are_one_line_or_pixels():
+    """Real encoded files with bytes changed, cut out and doubled, by a seed that is said."""
+    seed, pixels = 20261124, Image.fromarray(photograph(48, 64))
+    draw = random.Random(seed)
+    wholes = [encoded(pixels, kind) for kind in ("jpeg", "png", "tiff", "webp", "bmp", "gif")]
+    wholes += [
+        encoded(pixels, "tiff", compression="tiff_lzw"),
+        encoded(pixels, "jpeg", exif=exif()),
+    ]
+    for trial in range(400):
+        data = bytearray(draw.choice(wholes))
+        for _ in range(draw.choice((1, 3, 20))):
+            at, length = draw.randrange(min(len(data), 600)), draw.choice((1, 2, 4, 16))
+            if draw.random() < 0.6:
+                data[at : at + length] = draw.randbytes(length)
+            elif draw.random() < 0.5:
+                del data[at : at + length]
+            else:
+                data[at:at] = data[at : at + length]
+        try:
+            lines = [read_photograph(bytes(data)).name]
+        except PhotographError as refusal:
+            lines = str(refusal).splitlines()
+        except BaseException as error:
+            raise AssertionError(f"seed {seed}, trial {trial}") from error
+        assert len(lines) == 1, f"seed {seed}, trial {trial}"
+
+
+def exif() -> bytes:
+    """An orientation, a camera and a text, as Pillow writes them."""
+    tags = Image.Exif()
+    tags[0x0112], tags[0x010F], tags[0x9286] = 6, "camera", "x" * 200
+    return tags.tobytes()

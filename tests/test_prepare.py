@@ -36,6 +36,7 @@ from qma_net.data.convert import reduce_mask
 from qma_net.data.plan import PrepareError
 from qma_net.data.prepare import alone, prepare
 from qma_net.data.published import DATASETS, TYPES
+from qma_net.files import PathError
 
 
 def run(name, source, out, **choices):
@@ -571,3 +572,27 @@ def test_real_casia2_samples(shared, tmp_path):
     for mask in (source / "Gt").iterdir():
         expected = np.asarray(Image.open(mask).convert("RGB")).mean(axis=-1) > 127.5
         np.testing.assert_array_equal(read_mask(tmp_path / "out/Gt" / mask.name), expected)
+
+
+@pytest.mark.parametrize("target", ["../kept.txt", "/{}/kept.txt", "Tp/../../kept.txt"])
+def test_a_journal_never_deletes_outside_its_folder(tmp_path, target):
+    coverage(tmp_path / "source")
+    run("Coverage", tmp_path / "source", tmp_path / "out")
+    kept = tmp_path / "kept.txt"
+    kept.write_text("mine")
+    record = {"image": "gone.tif", "target": target.format(tmp_path), "stamp": [], "repair": False}
+    with open(tmp_path / "out/prepare.jsonl", "a") as journal:
+        journal.write(json.dumps(record) + "\n")
+    with pytest.raises(PathError, match="expected a path inside it"):
+        run("Coverage", tmp_path / "source", tmp_path / "out")
+    assert kept.read_text() == "mine"
+
+
+def test_a_photograph_of_a_format_that_is_none_is_left_out(tmp_path):
+    coverage(tmp_path / "source")
+    image = tmp_path / "source/COVERAGE/image/2t.tif"
+    image.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n")
+    done = run("Coverage", tmp_path / "source", tmp_path / "out")
+    why = {Path(row["file"]).name: row["why"] for row in done.report["left_out"]}
+    assert why["2t.tif"] == "it is PostScript (EPS)"
+    assert not (tmp_path / "out/Tp/2t.tif").exists()

@@ -2,29 +2,38 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import torch
 
-from miniatures import write_result, write_training_log
+from conftest import ROOT, TINY
+from miniatures import ARCHIVES, write_result, write_training_log
+from qma_net import cli
+from qma_net.data.published import AI_GENERATED, COPY_MOVE, DATASETS, REMOVAL, SPLICE, TYPES
 from qma_net.evaluation.metrics import bootstrap_interval, paired_bootstrap
+from qma_net.modeling import config
 from qma_net.report import report
 from qma_net.report.complexity import read_complexity
-from qma_net.report.layout import DASH, latex, to_latex, to_markdown
+from qma_net.report.figures.draw import draw_all
+from qma_net.report.layout import DASH, MINUS, TIMES, latex, to_latex, to_markdown
 from qma_net.report.measured import DIFFERENCE, MEASURED, PAIRED, PUBLISHED
 from qma_net.report.paper import (
     ATTACKS,
     Column,
     normalised_name,
+    paper_model,
     paper_set,
     published_tables,
     read_ablations,
 )
-from qma_net.report.results import ReportError, collect
+from qma_net.report.results import ReportError, Results, collect
 from qma_net.report.tables import all_tables
 
 CAT_SETS = ("CASIAv1", "Columbia", "Coverage", "NIST16")
@@ -92,8 +101,6 @@ def test_the_paper_s_totals_follow_and_its_tables_agree_with_each_other():
                 assert sum(column) == value
     full = tables[1].our_cells[:5]
     assert tables[2].our_cells == tables[9].our_cells == full
-    from qma_net.data.published import DATASETS
-
     for number in (3, 4):
         for labels, row in tables[number].rows[:-1]:
             wanted = normalised_name(labels[0])
@@ -126,6 +133,8 @@ def test_every_column_has_a_meaning():
         assert (column.set, column.metric) == ("Columbia", "permute_f1")
     assert paper_set("nist") == paper_set("NIST16") == "NIST16"
     assert paper_set("splice") is None
+    assert (paper_model("PSCC_Net"), paper_model("Trufor")) == ("PSCC-Net", "TruFor")
+    assert paper_model("SPAN") == "SPAN"
     labels = {label for n in (2, 9) for names, _ in published_tables()[n].rows for label in names}
     assert {one.row for one in read_ablations() if one.table in (2, 9)} <= labels
 
@@ -212,10 +221,13 @@ def test_other_models_and_other_sizes_have_rows_of_their_own(work):
     write_result(work / "truf", "CASIAv1", values(21), model="Trufor")
     write_result(work / "odd", "CASIAv1", values(22), flags={"decoder": "mlp", "query_count": 4})
     write_result(work / "again", "CASIAv1", values(23), checkpoint="seed1/c.pth")
+    smooth = {"dice_smoothing": 0.01}
+    write_result(work / "smooth", "CASIAv1", values(24), flags=smooth)
     found = collect([work])
     one = table(found, 1)
     assert cells(one, MEASURED, "QMA-Net (ours, b0, 96 px)")[0].text == f"{np.mean(values(20)):.3f}"
     assert cells(one, MEASURED, "QMA-Net (ours, seed1/c)")[0].text == f"{np.mean(values(23)):.3f}"
+    assert cells(one, MEASURED, "QMA-Net (ours, dice_smoothing 0.01)")
     assert text(cells(one, DIFFERENCE, "TruFor (measured here)")[0]) == pytest.approx(
         np.mean(values(21)) - 0.700, abs=6e-4
     )
@@ -240,6 +252,188 @@ def test_a_smaller_model_does_not_stand_for_the_paper_s(tmp_path):
         "qma-net evaluate --checkpoint CHECKPOINT --test-sets ROOT/CASIAv1 ROOT/Columbia "
         "ROOT/Coverage ROOT/NIST16 --out DIR"
     ]
+
+
+def test_the_paper_s_noise_is_the_variance(work):
+    """The standard deviation stands among the attacks that Tables 7 and 8 do not hold."""
+    place = work / "robust/CASIAv1"
+    for name, low in (("gaussian-noise", 0.1), ("gaussian-noise-variance", 0.5)):
+        for level in (3, 7, 11, 15, 19, 23):
+            column = [low + level / 100] * 12
+            write_result(place, "CASIAv1", column, attack=(name, level), stem=f"{name}-{level}")
+    found = collect([work])
+    one = table(found, 7)
+    assert cells(one, MEASURED, "QMA-Net (ours)")[2].text == "0.630"
+    assert text(cells(one, DIFFERENCE, "QMA-Net (ours)")[2]) == pytest.approx(0.630 - 0.805)
+    assert [row.labels[0] for row in one.rows if row.block == MEASURED] == ["QMA-Net (ours)"]
+    assert any("BenCo draws q from {q - 1, q}" in note for note in one.notes)
+    other = next(one for one in all_tables(found) if one.key == "other-attacks")
+    (row,) = other.rows
+    assert row.labels == ("CASIAv1", "QMA-Net", "gaussian-noise")
+    assert [cell.text for cell in row.cells][:2] == ["3, 7, 11, 15, 19, 23", "0.230"]
+
+
+def test_a_checkpoint_that_test_sets_picked_is_named_and_not_the_paper_s(tmp_path):
+    """Also where it is the last epoch's: the same file under the same checksum."""
+    same = {"checkpoint_sha256": "5a"}
+    picked = same | {"picked_on": "training's test sets", "checkpoint": "o/best/checkpoint-1.pth"}
+    write_result(tmp_path / "best", "CASIAv1", values(1), **picked)
+    write_result(tmp_path / "best-mlp", "CASIAv1", values(3), **picked, flags={"decoder": "mlp"})
+    write_result(tmp_path / "pscc", "CASIAv1", values(4), model="PSCC_Net", **picked)
+    name = "QMA-Net (ours, best on its test sets)"
+    alone = table(collect([tmp_path]), 1)
+    assert {cell.text for cell in cells(alone, MEASURED, "QMA-Net (ours)")} == {DASH}
+    assert cells(alone, MEASURED, name)[0].text == f"{np.mean(values(1)):.3f}"
+    assert "--checkpoint CHECKPOINT --test-sets ROOT/CASIAv1" in alone.commands[0]
+    write_result(tmp_path / "last", "CASIAv1", values(2), checkpoint="o/checkpoint-1.pth", **same)
+    found = collect([tmp_path])
+    both = table(found, 1)
+    assert cells(both, MEASURED, "QMA-Net (ours)")[0].text == f"{np.mean(values(2)):.3f}"
+    assert cells(both, MEASURED, name)[0].text == f"{np.mean(values(1)):.3f}"
+    assert cells(both, MEASURED, "PSCC-Net (measured here, best on its test sets)")
+    paired = cells(table(found, 2), PAIRED, "Ours w/ MLP (ours, best on its test sets)")[0]
+    assert text(paired) == pytest.approx(np.mean(values(3)) - np.mean(values(1)), abs=6e-4)
+
+
+def check_row(name, tampered, types=None, smallest="64x48", largest="640x480", **more):
+    """A row of ``data check --json``."""
+    row = {"name": name, "path": f"data/{name}", **more, "tampered": tampered, "authentic": 0}
+    row |= {"smallest": smallest, "largest": largest}
+    return row | ({"types": dict(zip(TYPES, types, strict=True))} if types else {})
+
+
+def write_check(path, *rows):
+    path.write_text(json.dumps({"errors": [], "warnings": [], "sets": rows}))
+
+
+def test_manipulation_types_stand_in_tables_3_and_4(tmp_path):
+    """The order of TYPES: copy-move, splice, removal, AI-generated."""
+    assert TYPES == (COPY_MOVE, SPLICE, REMOVAL, AI_GENERATED)
+    lists = [
+        check_row("sp_COCO_list", 5, (0, 5, 0, 0), "72x51", dataset="TampCOCO", part="sp"),
+        check_row("cm_COCO_list", 3, (3, 0, 0, 0), dataset="TampCOCO", part="cm"),
+        check_row("bcm_COCO_list", 2, (2, 0, 0, 0), "9x9", dataset="TampCOCO", part="bcm"),
+    ]
+    write_check(tmp_path / "lists.json", *lists)
+    one = table(collect([tmp_path]), 3)
+    row = cells(one, MEASURED, "TampCOCO")
+    assert {(cell.text, cell.why) for cell in row} == {(DASH, "3 of 4 lists")}
+    assert any("TampCOCO/sp_COCO_list.json ROOT" in command for command in one.commands)
+
+    bcmc = check_row("bcmc_COCO_list", 1, (1, 0, 0, 0), dataset="TampCOCO", part="bcmc")
+    write_check(
+        tmp_path / "more.json",
+        bcmc,
+        check_row("IMD2020", 4, dataset="IMD2020", largest="2958x4437"),
+        check_row("FantasticReality", 2, dataset="FantasticReality"),
+        check_row("casiav1", 9, (5, 4, 0, 0), dataset="CASIAv1"),
+        check_row("NIST16", 7, dataset="NIST16"),
+    )
+    (tmp_path / "CASIAv2").mkdir()
+    prepared = {"dataset": "CASIAv2", "tampered": 6, "paper": 5123, "authentic": 0}
+    prepared["types"] = dict(zip(TYPES, (4, 2, 0, 0), strict=True))
+    (tmp_path / "CASIAv2/prepare.json").write_text(json.dumps(prepared))
+    found = collect([tmp_path])
+    one = table(found, 3)
+    shown = {
+        name: [cell.text for cell in cells(one, MEASURED, name)] for name in measured_names(one)
+    }
+    assert shown == {
+        "CASIAv2": ["4", "2", "0", "6", DASH, DASH],
+        "IMD2020": ["N/K", "N/K", "N/K", "4", f"64{TIMES}48", f"2958{TIMES}4437"],
+        "TampCOCO": ["6", "5", "0", "11", f"9{TIMES}9", f"640{TIMES}480"],
+        "Fantastic Reality": ["N/K", "N/K", "N/K", "2", f"64{TIMES}48", f"640{TIMES}480"],
+        "Total": ["N/K", "N/K", "N/K", "23", DASH, DASH],
+    }
+    gaps = [cell.text for cell in cells(one, DIFFERENCE, "TampCOCO")]
+    assert gaps == [f"{MINUS}599994", f"{MINUS}199995", "+0", f"{MINUS}799989", "", ""]
+    assert [cell.text for cell in cells(one, DIFFERENCE, "IMD2020")][:4] == [
+        "",
+        "",
+        "",
+        f"{MINUS}2006",
+    ]
+    one = table(found, 4)
+    assert [cell.text for cell in cells(one, MEASURED, "CASIAv1")][:5] == ["5", "4", "0", "0", "9"]
+    nist = cells(one, MEASURED, "NIST16")
+    assert [cell.text for cell in nist][:5] == [DASH] * 4 + ["7"]
+    assert "type of every image" in nist[0].why
+    assert {cell.text for cell in cells(one, MEASURED, "Total")} == {DASH}
+
+
+def measured_names(one):
+    """The labels of the measured rows."""
+    return [row.labels[0] for row in one.rows if row.block == MEASURED]
+
+
+def test_every_command_of_an_empty_report_runs_as_printed(tmp_path, monkeypatch):
+    """On miniatures and a tiny model: each of tables and figures, placeholders filled in."""
+    from qma_net.benco import QMANet
+
+    monkeypatch.setitem(config.SIZES, "tiny", TINY)
+    monkeypatch.setattr("qma_net.launch.cuda_to_cpu.redirect_cuda_to_cpu", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shell").symlink_to(ROOT / "shell")
+    for name, make in ARCHIVES.items():
+        make(tmp_path / "archives" / name)
+    with pytest.warns(UserWarning, match="random backbones"):
+        torch.save({"model": QMANet(size="tiny", views="srm").state_dict()}, "c.pth")
+    (tmp_path / "out").mkdir()
+
+    nothing = Results()
+    draw_all(nothing, tmp_path)
+    commands = [command for one in all_tables(nothing) for command in one.commands]
+    assert len(commands) == 28
+    for note in nothing.notes:
+        commands += re.findall(r"(?:qma-net|bash) [\w-]+ --[^,]+", note)
+    assert len(commands) == 32
+    filled = {"ROOT": "root", "DIR": "out", "CHECKPOINT": "c.pth", "FILE": "c.pth"}
+    filled["SETS"] = "root/CASIAv1"
+    for command in sorted(commands, key=lambda command: " data " not in command):  # data first
+        dataset = re.search(r"data prepare (\w+)", command)
+        filled["ARCHIVE"] = f"archives/{dataset[1]}" if dataset else ""
+        line = command
+        for placeholder, name in filled.items():
+            line = re.sub(rf"\b{placeholder}\b", name, line)
+        run_line(line, monkeypatch)
+
+    found = collect(["root", "out"])
+    for number in (3, 4):
+        one = table(found, number)
+        assert not one.commands
+        assert DASH not in {cell.text for row in one.rows for cell in row.cells}
+        for name in measured_names(one)[:-1]:
+            shown = [cell.text for cell in cells(one, MEASURED, name)]
+            at = len(shown) - 3
+            assert "N/K" in shown[:at] or sum(map(int, shown[:at])) == int(shown[at]) > 0
+    (run,) = found.runs
+    assert set(run.clean) == {name for name, one in DATASETS.items() if one.role == "test"}
+    assert [len(levels) for levels in run.attacked.values()] == [18] * 4
+
+
+def run_line(line, monkeypatch):
+    """One line of a shell: our commands in this process, at 64 px; shell/ without training.
+
+    BenCo's script is only asked whether it takes the flags: test_launch counts with them.
+    """
+    command, _, file = line.partition(" > ")
+    words = shlex.split(command)
+    if words[0] == "bash":
+        done = subprocess.run([*words, "--dry-run"], capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        return
+    assert words.pop(0) == "qma-net"
+    if words[0] == "test_complexity":
+        from IMDLBenCo.training_scripts.test_complexity import get_args_parser
+
+        monkeypatch.setattr(sys, "argv", words[: words.index("|")])
+        assert get_args_parser()[0].model == "QMANet"
+        assert words[words.index("|") :] == ["|", "tee", "out/complexity.txt"]
+        return
+    small = ["--image-size", "64", "--workers", "0", "--device", "cpu"]
+    words += small if words[0] in ("evaluate", "robust") else []
+    with open(file or "printed.txt", "w") as printed, redirect_stdout(printed):
+        cli.main(words)
 
 
 def test_dataset_counts_come_from_prepare_and_check(work):

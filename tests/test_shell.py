@@ -15,11 +15,20 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from IMDLBenCo.registry import MODELS
+from IMDLBenCo.training_scripts.utils.misc import create_argparser
 
 from conftest import ROOT, photograph
+from miniatures import write_result
+from qma_net.evaluation.attacks import read_attacks
+from qma_net.evaluation.rows import read_rows
 from qma_net.files import config_path
 from qma_net.launch.flags import own_flags
 from qma_net.launch.process import free_port
+from qma_net.report.figures import draw as figures
+from qma_net.report.measured import MEASURED
+from qma_net.report.results import DEFAULTS, collect
+from qma_net.report.tables import all_tables
 
 SHELL = ROOT / "shell"
 NAMES = sorted(file.stem for file in SHELL.glob("*.sh") if "/common.sh" in file.read_text())
@@ -66,11 +75,13 @@ def dry_run(script, *flags, cwd, **variables) -> list[list[str]]:
 
 
 def parse(command, monkeypatch) -> Namespace:
-    """A command through the real parsers: torchrun's, then BenCo's or qma-net's.
+    """A command through the real parsers: torchrun's, then BenCo's or qma-net's, and the model's.
 
     ``torchrun`` holds what torchrun understood (None without it), ``script`` the script's name,
     ``args`` and ``model_args`` what that made of its flags.
     """
+    import qma_net.benco  # noqa: F401  (registers QMANet)
+
     words = command[1:]
     assert words.pop(0) == "-m"
     torchrun = None
@@ -84,17 +95,14 @@ def parse(command, monkeypatch) -> Namespace:
     if module == "qma_net":
         from qma_net.cli import _parser
 
-        args, unknown = _parser().parse_known_args([script, *flags])
-        assert not unknown
-        return Namespace(torchrun=torchrun, script=script, args=args, model_args=None)
+        args, flags = _parser().parse_known_args([script, *flags])
+        model_args = create_argparser(MODELS.get(args.model)).parse_args(flags)
+        return Namespace(torchrun=torchrun, script=script, args=args, model_args=model_args)
     assert module == "qma_net.launch"
-    import qma_net.benco  # noqa: F401  (registers QMANet)
-
     own, flags = own_flags(flags)
     monkeypatch.setattr(sys, "argv", [script, *flags])
     parser = import_module(f"IMDLBenCo.training_scripts.{script}").get_args_parser
     args, model_args = parser()
-    assert args.model == "QMANet"
     return Namespace(torchrun=torchrun, script=script, args=args, model_args=model_args, own=own)
 
 
@@ -136,6 +144,7 @@ def test_commands_are_accepted(script, machines, tmp_path, monkeypatch):
     assert commands
     for command in commands:
         got = parse(command, monkeypatch)
+        assert got.args.model == "QMANet"
         if script in ("save-images", "complexity"):
             assert got.torchrun is None
             continue
@@ -146,6 +155,39 @@ def test_commands_are_accepted(script, machines, tmp_path, monkeypatch):
         else:
             assert got.torchrun.standalone
     assert not list(tmp_path.iterdir())  # a dry run leaves nothing behind
+
+
+PEER = {"MODEL": "PSCC_Net", "IMAGE_SIZE": "64"}
+PEER_FLAGS = ["--input_size", "64", "--pretrain_path", "weights of hrnet.pth"]
+
+
+@pytest.mark.parametrize("benco", ["0", "1"])
+@pytest.mark.parametrize("script", [name for name in STARTERS if name != "ablations"])
+def test_a_peer_takes_its_own_flags_and_none_of_ours(script, benco, tmp_path, monkeypatch):
+    commands = dry_run(script, *PEER_FLAGS, cwd=tmp_path, **PEER, BENCO=benco)
+    assert commands
+    for command in commands:
+        got = parse(command, monkeypatch)
+        assert (got.args.model, got.args.image_size) == ("PSCC_Net", 64)
+        assert vars(got.model_args) == {"input_size": 64, "pretrain_path": "weights of hrnet.pth"}
+        where = {"save-images": "images", "train": ""}.get(script, script)
+        where = f"benco-{where}" if (script, benco) == ("robust", "1") else where
+        if script != "complexity":
+            out = got.args.out if script != "train" and "out" in got.args else got.args.output_dir
+            assert out.startswith(f"runs/cat-PSCC_Net/{where}".rstrip("/"))
+
+
+def test_a_peer_is_trained_by_the_same_recipe_and_keeps_its_masks(tmp_path, monkeypatch):
+    ours, theirs = (
+        vars(parse(*dry_run("train", *flags, cwd=tmp_path, **variables), monkeypatch).args)
+        for flags, variables in (([], {"IMAGE_SIZE": "64"}), (PEER_FLAGS, PEER))
+    )
+    differing = {name for name in ours if ours[name] != theirs[name]}
+    assert differing == {"model", "output_dir", "log_dir"}
+    (command,) = dry_run("evaluate", *PEER_FLAGS, cwd=tmp_path, **PEER)
+    assert parse(command, monkeypatch).args.save_masks == "png"
+    line = refused("ablations", cwd=tmp_path, **PEER)
+    assert "got MODEL=PSCC_Net, expected QMANet" in line
 
 
 @MACHINES
@@ -160,7 +202,7 @@ def test_training_is_the_paper_s_recipe(machines, tmp_path, monkeypatch):
     assert (args.warmup_epochs, args.if_not_amp, args.pin_mem) == (2, False, True)
     assert (args.data_path, args.test_data_path) == (
         "data/protocol_cat.json",
-        "data/test_sets.json",
+        "data/test_sets_train.json",
     )
     assert (model.size, model.views, model.drop_path) == ("b3", "srm,bayar,noiseprint", 0.1)
     assert (model.backbone_weights, model.noiseprint_weights) == (
@@ -202,6 +244,35 @@ def test_tests_take_the_last_epoch_s_checkpoint(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("script", "benco", "folder"),
+    [
+        ("evaluate", "0", "evaluate-best"),
+        ("robust", "0", "robust-best"),
+        ("robust", "1", "benco-robust-best"),
+        ("save-images", "0", "images-best"),
+        ("benco-test", "0", "benco-test-best"),
+    ],
+)
+def test_the_best_checkpoint_s_results_have_a_folder_of_their_own(
+    script, benco, folder, tmp_path, monkeypatch
+):
+    (tmp_path / "o/best").mkdir(parents=True)
+    for name in ("checkpoint-2.pth", "best/checkpoint-1.pth"):
+        (tmp_path / "o" / name).touch()
+    variables = {"CHECKPOINT": "best", "OUT": "o", "EPOCHS": "3", "BENCO": benco, "SETS": "s"}
+    (command,) = dry_run(script, cwd=tmp_path, **variables)
+    args = vars(parse(command, monkeypatch).args)
+    inside = {"robust": f"{folder}/s" if benco == "1" else folder, "save-images": f"{folder}/s"}
+    assert (args.get("out") or args["output_dir"]) == f"o/{inside.get(script, folder)}"
+    named = args.get("checkpoint") or [args["checkpoint_path"]]
+    # test.py takes a folder: the script's own, with that checkpoint alone
+    expected = (
+        "o/benco-test-best/checkpoint-1" if script == "benco-test" else "o/best/checkpoint-1.pth"
+    )
+    assert named == [expected]
+
+
+@pytest.mark.parametrize(
     ("script", "variables", "message"),
     [
         ("train", {"GPUS": "3"}, "batch 8 per GPU x accumulation 1 x 3 GPUs = 24, expected 32"),
@@ -239,10 +310,14 @@ def test_training_continues_and_ends(tmp_path, monkeypatch):
     for epoch in (4, 25, 9):
         (tmp_path / f"o/checkpoint-{epoch}.pth").touch()
     (command,) = dry_run("train", cwd=tmp_path, OUT="o")
-    assert parse(command, monkeypatch).args.resume == "o/checkpoint-25.pth"
+    assert parse(command, monkeypatch).args.resume == "auto"
     done = bash("train", cwd=tmp_path, OUT="o", EPOCHS="26")
     assert "o/checkpoint-25.pth is there already" in done.stderr
     assert not done.stdout
+    (tmp_path / "o/log.txt").write_text('{"train_total_loss": 1.0, "epoch": 24}\n')
+    assert dry_run("train", cwd=tmp_path, OUT="o", EPOCHS="26")  # killed before its last tests
+    (tmp_path / "o/log.txt").write_text('{"train_total_loss": 1.0, "epoch": 25}\n')
+    assert not dry_run("train", cwd=tmp_path, OUT="o", EPOCHS="26")
 
 
 def test_the_ablations_are_the_paper_s():
@@ -360,7 +435,8 @@ def small_data(tmp_path):
         cv2.imwrite(str(folder / f"Gt/{i}.png"), mask)
     pairs = [[str(folder / f"Tp/{i}.png"), str(folder / f"Gt/{i}.png")] for i in range(8)]
     (tmp_path / "data/protocol_cat.json").write_text(json.dumps(pairs))
-    (tmp_path / "data/test_sets.json").write_text(json.dumps({"set": str(folder)}))
+    for name in ("test_sets", "test_sets_train"):
+        (tmp_path / f"data/{name}.json").write_text(json.dumps({"set": str(folder)}))
     return tmp_path
 
 
@@ -389,7 +465,7 @@ def test_two_nodes_train_together(small_data):
     assert "effective batch size: 4" in outputs[0]
     assert "distributed init (rank 0)" in outputs[0]
     assert "distributed init (rank 1)" in outputs[1]
-    assert all("0 errors" in output for output in outputs)  # of data check
+    assert "data check --fast: 0 errors" in outputs[0]
     (row,) = map(json.loads, (small_data / "o/log.txt").read_text().splitlines())
     assert np.isfinite(row["train_total_loss"])
     checkpoint = torch.load(small_data / "o/checkpoint-0.pth", weights_only=False)
@@ -401,5 +477,58 @@ def test_faulty_data_stops_the_training(small_data):
     done = bash("train", "--views", "srm", cwd=small_data, check=False, **SMALL)
     assert done.returncode == 1
     assert "size-mismatch" in done.stderr
-    assert "train.sh: got data that qma-net data check refuses" in done.stderr.splitlines()[-1]
+    assert "qma-net: got data with faults, expected none" in done.stderr
+    assert "--no_data_check" in done.stderr
     assert not (small_data / "o").exists()
+
+
+def test_a_peer_is_trained_evaluated_and_shown_beside_ours(small_data):
+    """PSCC-Net through BenCo's trainer and our evaluation; ours are its results, renamed."""
+    (small_data / "data/set").rename(small_data / "data/CASIAv1")
+    for file in (small_data / "data").glob("*.json"):
+        named = file.read_text().replace("data/set", "data/CASIAv1")
+        file.write_text(named.replace('"set"', '"CASIAv1"'))
+    torch.save({}, small_data / "empty.pth")
+    peer = {**SMALL, **PEER, "OUT": "o/peer", "BATCH": "2", "TOTAL_BATCH": "2"}
+    flags = ["--input_size", "64", "--pretrain_path", "empty.pth"]
+    bash("train", *flags, cwd=small_data, **peer)
+    bash("evaluate", *flags, cwd=small_data, **peer)
+    (row,) = map(json.loads, (small_data / "o/peer/log.txt").read_text().splitlines())
+    assert np.isfinite(row["train_combined_loss"])
+
+    shutil.copytree(small_data / "o/peer/evaluate", small_data / "o/ours")
+    result = small_data / "o/ours/CASIAv1.json"
+    content = json.loads(result.read_text())
+    files = {"backbone_weights": "", "noiseprint_weights": "", "init_from": ""}
+    content["header"] |= {"model": "QMANet", "model_flags": DEFAULTS | files}
+    result.write_text(json.dumps(content))
+    f1 = [row["f1"] for row in read_rows(result.with_suffix(".csv"))]
+    for folder in ("ours", "peer/evaluate"):  # a sweep's results beside evaluate's
+        header = json.loads((small_data / f"o/{folder}/CASIAv1.json").read_text())["header"]
+        same = {key: header[key] for key in ("checkpoint", "checkpoint_sha256", "image_size")}
+        for attack in read_attacks():
+            write_result(
+                small_data / f"o/{folder}/robust",
+                "CASIAv1",
+                f1,
+                model=header["model"],
+                flags=header["model_flags"],
+                attack=(attack.name, attack.level),
+                stem=f"{attack.name}-{attack.level}",
+                **same,
+            )
+    found = collect([small_data / "o"])
+    assert not found.notes
+    tables = {one.key: one for one in all_tables(found)}
+    for number in (1, 7):
+        rows = [row for row in tables[f"table-{number}"].rows if row.block == MEASURED]
+        names = [row.labels[0] for row in rows]
+        assert names[-2:] == ["QMA-Net (ours, 64 px)", "PSCC-Net (measured here, 64 px)"]
+        for row in rows[-2:]:
+            assert row.cells[0].text == f"{np.mean(f1):.3f}"
+    masks, curves = figures.qualitative(found), figures.robustness(found)
+    columns = {axes.get_title() for axes in masks.canvas.axes}
+    assert {"QMA-Net (64 px)", "PSCC-Net (64 px)"} <= columns
+    assert "Not shown" not in masks.caption
+    labels = {text.get_text() for text in curves.canvas.legends[0].get_texts()}
+    assert labels == {"QMA-Net (64 px)", "PSCC-Net (64 px)"}

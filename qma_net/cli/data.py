@@ -58,6 +58,7 @@ def _check(args: argparse.Namespace) -> None:
     import json
 
     from ..data.check import check
+    from ..data.findings import NOT_SEEN_FAST
     from ..data.repair import repair
 
     allow = listed(args.allow)
@@ -68,6 +69,8 @@ def _check(args: argparse.Namespace) -> None:
         args.paths, fast=args.fast, workers=args.workers, crop_size=args.pad_to, allow=allow
     )
     print(json.dumps(report.as_dict(), indent=1) if args.json else report.text())
+    if args.fast:
+        print(NOT_SEEN_FAST, file=sys.stderr if args.json else sys.stdout)
     if report.errors:
         sys.exit(1)
 

@@ -21,7 +21,9 @@ def add_commands(commands) -> None:
         command.add_argument("--test-sets", nargs="+", required=True, metavar="PATH")
         command.add_argument("--out", required=True, metavar="DIR")
         command.add_argument("--model", default="QMANet", help="its name in BenCo's registry")
-        command.add_argument("--image-size", type=int, default=512)
+        command.add_argument(
+            "--image-size", type=int, default=0, help="side in pixels (default: as trained)"
+        )
         fit = command.add_mutually_exclusive_group()
         fit.add_argument("--pad", action="store_true", help="pad instead of resizing")
         fit.add_argument("--native", action="store_true", help="every image at its own size")
@@ -69,9 +71,9 @@ def _evaluation(args: argparse.Namespace) -> dict:
         from ..launch.cuda_to_cpu import redirect_cuda_to_cpu
 
         redirect_cuda_to_cpu()  # BenCo's other models name CUDA in their forward pass
-    fit = "native" if args.native else "pad" if args.pad else "resize"
+    fit = "native" if args.native else "pad" if args.pad else ""
     return {
-        "settings": Settings(fit, args.image_size, args.batch_size),
+        "settings": Settings(fit=fit, image_size=args.image_size, batch_size=args.batch_size),
         "model": args.model,
         "model_flags": args.model_flags,
         "device": args.device,

@@ -15,7 +15,8 @@ from ..pictures import TRANSPOSING
 from .facts import AllFacts, Facts, observe_all
 from .findings import DraftReport, Report
 from .journal import recorded_types
-from .listing import Listing, Pair, read_listings
+from .leaks import find_copies
+from .listing import Listing, Pair, find_beside, read_listings
 from .published import PublishedDataset, count_types, dataset_named
 
 # A mask's stem may be its image's stem and one of these.
@@ -38,7 +39,8 @@ def check(
     Args:
         paths: folders with Tp/ and Gt/, lists, protocols or test-sets JSONs, checked together:
             the same image in two of them is an error unless one protocol trains on both.
-        fast: headers and file sizes only; pixels, values and duplicates stay unseen.
+        fast: headers and file sizes only; pixels, values, duplicates and near-duplicates stay
+            unseen.
         workers: processes, default one per core.
         crop_size: the training size in pixels if training pads; larger images are then errors.
         allow: problems that are known to be right here, reported as warnings.
@@ -69,10 +71,12 @@ def check_pairs(
     for listing in [one for path in paths for one in read_listings(path)]:
         pairs = _paired_by_name(listing, report) if listing.is_folder else listing.pairs
         sets.append((listing, [pair for pair in pairs if _present(pair, listing, report)]))
+    groups = _groups([listing for listing, _ in sets])
     facts = observe_all(
         [pair.image for _, pairs in sets for pair in pairs],
         [pair.mask for _, pairs in sets for pair in pairs if pair.mask is not None],
         fast=fast,
+        thumbnails=len(set(groups)) > 1,
         workers=workers,
         progress=progress,
     )
@@ -81,6 +85,7 @@ def check_pairs(
             _judge_pair(pair, facts, crop_size, report)
         report.sets.append(_counts(listing, pairs, facts))
     _judge_duplicates(sets, facts, report)
+    _judge_near_duplicates(sets, groups, facts, report)
     return report, sets, facts
 
 
@@ -132,10 +137,11 @@ def _present(pair: Pair, listing: Listing, report: DraftReport) -> bool:
                 report.warning(listing.path, "relative-path", advice + "absolute", fixable=True)
             continue
         present = False
-        beside = listing.path.parent / file
-        if beside.is_file():
-            place = beside.parent.resolve()
+        if (listing.path.parent / file).is_file():
+            place = listing.path.parent.resolve()
             advice = f"is found from {place} only: make the paths of {listing.path} absolute"
+        elif place := find_beside(listing.path, file):
+            advice = f"is listed but not there, {place} is: write its path in {listing.path}"
         else:
             advice = f"is listed but not there: download it, or take it out of {listing.path}"
         report.error(file, "missing-file", advice, fixable=True)
@@ -249,6 +255,40 @@ def _judge_duplicates(
                 advice = f"is listed more than once in {listing.path}: take one line out"
             leak = listing is not first[0] and not (listing.trained and first[0].trained)
             (report.error if leak else report.warning)(file, "duplicate", advice)
+
+
+def _groups(listings: list[Listing]) -> list[int]:
+    """Which listings may share photographs: a number each, one for all that protocols train on."""
+    found = {}
+    keys = ("trained" if one.trained else number for number, one in enumerate(listings))
+    return [found.setdefault(key, len(found)) for key in keys]
+
+
+def _judge_near_duplicates(
+    sets: list[tuple[Listing, list[Pair]]], groups: list[int], facts: AllFacts, report: DraftReport
+) -> None:
+    """The same photograph, saved again, in sets that must not share any: an error.
+
+    Within a set or what one training reads it is no finding: manipulated sets hold many versions of
+    a photograph.
+    """
+    shown = {}
+    for (listing, pairs), group in zip(sets, groups, strict=True):
+        for pair in pairs:
+            if facts.images[pair.image].thumbnail:
+                shown.setdefault((pair.image, group), listing)
+    files = list(shown)
+    thumbnails = [facts.images[file].thumbnail for file, _ in files]
+    for copy, first, likeness in find_copies(thumbnails, [group for _, group in files]):
+        file, original = files[copy][0], files[first][0]
+        if facts.images[file].digest == facts.images[original].digest:
+            continue  # a duplicate, and told as such
+        where = f"{original} ({shown[files[first]].name})"
+        advice = (
+            f"shows the same photograph as {where}, saved again, resized or cropped (correlation "
+            f"{likeness:.2f}): take one of the two out"
+        )
+        report.error(file, "near-duplicate", advice)
 
 
 def _counts(listing: Listing, pairs: list[Pair], facts: AllFacts) -> dict:

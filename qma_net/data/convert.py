@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ..files import copy_file, write_png, written_beside
-from ..pictures import UNTURN, orientation
+from ..files import PathError, copy_file, inside, write_png, written_beside
+from ..pictures import UNTURN, PictureError, decoding, open_picture, orientation, rgb_pixels
 from ..workers import in_processes
 from .plan import Job
 from .published import DATASETS, PublishedDataset, as_benco, black, total
@@ -60,6 +60,8 @@ def convert(conversion: Conversion, job: Job) -> dict:
     """
     try:
         return {"image": job.image} | _write(conversion, job)
+    except PathError as error:
+        return {"image": job.image, "left_out": str(error)}
     except _LeftOut as reason:
         started = conversion.out / f"{job.target}{PurePosixPath(job.image).suffix}"
         started.unlink(missing_ok=True)  # by a killed run, from other sources
@@ -84,6 +86,8 @@ def reduce_mask(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _write(conversion: Conversion, job: Job) -> dict:
     dataset = DATASETS[conversion.dataset]
     source, out = conversion.source / job.image, conversion.out
+    target = inside(out, f"{job.target}{source.suffix}", nested=True)
+    mask_target = inside(out, job.mask_target, nested=True) if job.mask else None
     with _opened(source, "it") as image:
         size = image.size
         reduced = _reduced_size(size, conversion.max_side)
@@ -98,30 +102,27 @@ def _write(conversion: Conversion, job: Job) -> dict:
                 raise _LeftOut(f"its mask {name} marks nothing ({dataset.rule})")
         suffix = source.suffix
         if reduced == size:
-            _copy_or_link(source, out / f"{job.target}{suffix}", link=conversion.link)
+            _copy_or_link(source, target, link=conversion.link)
         else:
             pixels = _reduced_pixels(image, reduced)
             suffix = _save_reduced(pixels, out / job.target, suffix, image.format)
     record["target"] = f"{job.target}{suffix}"
     if job.mask is not None:
         mask = mask if reduced == size else reduce_mask(mask, reduced)
-        write_png(out / job.mask_target, np.where(mask, 255, 0).astype(np.uint8))
+        write_png(mask_target, np.where(mask, 255, 0).astype(np.uint8))
         record["mask_target"] = job.mask_target
     return record
 
 
 @contextmanager
 def _opened(path: Path, what: str) -> Iterator[Image.Image]:
-    """An image with its header read; what Pillow cannot read is left out."""
+    """A picture with its header read; what cannot be read, also in the block, is left out."""
     try:
-        if path.stat().st_size == 0:
-            raise _LeftOut(f"{what} is empty (0 bytes): fetch it again")
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             yield image
-    except _LeftOut:
-        raise
-    except (OSError, SyntaxError, ValueError, TypeError, EOFError) as error:
-        raise _LeftOut(f"{what} cannot be decoded ({str(error).splitlines()[0]})") from None
+    except PictureError as error:
+        again = ": fetch it again" if error.reason.startswith("is empty") else ""
+        raise _LeftOut(f"{what} {error.reason}{again}") from None
 
 
 def _read_mask(dataset: PublishedDataset, path: Path) -> tuple[np.ndarray, float]:
@@ -130,11 +131,12 @@ def _read_mask(dataset: PublishedDataset, path: Path) -> tuple[np.ndarray, float
         return dataset.read(_read_array(path)), 0.0
     with _opened(path, f"its mask {path.name}") as image:
         if image.mode.startswith(("I", "F")):
-            values = np.asarray(image).astype(np.float32)
+            with decoding():
+                values = np.asarray(image).astype(np.float32)
             values = (values / 257 if values.max() > 255 else values).astype(np.uint8)
             mask = np.repeat(values[..., None], 3, axis=-1)
         else:
-            mask = np.asarray(image.convert("RGB"))
+            mask = rgb_pixels(image)
     grey = 0.0
     if dataset.read in (as_benco, black):
         sums = total(mask)
@@ -189,10 +191,8 @@ def _reduced_size(size: tuple[int, int], max_side: int) -> tuple[int, int]:
 
 def _reduced_pixels(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     """The image at a smaller size, reduced by area, uint8 ``(H, W)`` or ``(H, W, 3)``."""
-    try:
+    with decoding():
         pixels = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
-    except OSError as error:
-        raise _LeftOut(f"it cannot be decoded ({error})") from None
     return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
 
 

@@ -1,19 +1,18 @@
 """What one file of a dataset is: plain facts, and how BenCo will read it. The part that costs."""
 
 import hashlib
-import io
-import os
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ..pictures import orientation
+from ..pictures import PictureError, decode, decoding, open_picture, orientation, rgb_pixels
 from ..workers import in_processes
+from .leaks import thumbnail_of
 from .published import as_benco
 
 ARRAY_SUFFIXES = (".npz", ".npy")
@@ -24,9 +23,10 @@ GREY = (32, 223)  # between these a mask's pixel is neither black nor white, JPE
 class Facts:
     """What one file is. ``size`` is (width, height) in pixels as stored.
 
-    ``white`` is the share that BenCo reads as tampered, ``grey`` the share between :data:`GREY`,
-    ``coloured`` the share whose channels differ, ``top`` the largest value; with ``two_valued``
-    they are known of masks whose pixels were read, and else ``None``.
+    ``digest`` is of an image's bytes; ``thumbnail``, where it was asked for, by
+    :func:`.leaks.thumbnail_of`. ``white`` is the share that BenCo reads as tampered, ``grey`` the
+    share between :data:`GREY`, ``coloured`` the share whose channels differ, ``top`` the largest
+    value; with ``two_valued`` they are known of masks whose pixels were read, and else ``None``.
     """
 
     fault: str = ""
@@ -34,14 +34,12 @@ class Facts:
     mode: str = ""
     orientation: int = 1
     digest: str = ""
+    thumbnail: bytes = field(default=b"", repr=False)
     two_valued: bool | None = None
     white: float | None = None
     grey: float | None = None
     coloured: float | None = None
     top: int | None = None
-
-
-EMPTY = Facts(fault="is empty (0 bytes)")
 
 
 @dataclass(frozen=True)
@@ -57,58 +55,70 @@ def observe_all(
     masks: Iterable[Path],
     *,
     fast: bool,
+    thumbnails: bool = False,
     workers: int | None,
     progress: bool,
 ) -> AllFacts:
-    """The facts of every file, read in parallel; ``fast`` reads headers only."""
+    """The facts of every file, read in parallel; as :func:`observe`."""
     files = dict.fromkeys([*((path, False) for path in images), *((path, True) for path in masks)])
     seen = AllFacts({}, {})
     with tqdm(total=len(files), desc="check", unit="file", disable=not progress) as bar:
-        found = in_processes(_observe, fast, list(files), workers, at_once=32)
+        how = {"fast": fast, "thumbnail": thumbnails}
+        found = in_processes(_observe, how, list(files), workers, at_once=32)
         for (path, is_mask), facts in zip(files, found, strict=True):
             (seen.masks if is_mask else seen.images)[path] = facts
             bar.update()
     return seen
 
 
-def observe(path: Path, *, is_mask: bool = False, fast: bool = False) -> Facts:
-    """Reads one file: whole, or (``fast``) only its header. What cannot be read is a fact too."""
+def observe(
+    path: Path, *, is_mask: bool = False, fast: bool = False, thumbnail: bool = False
+) -> Facts:
+    """Reads one file: whole, or (``fast``) only its header. What cannot be read is a fact too.
+
+    ``thumbnail`` asks for one of an image that is read whole.
+    """
     try:
         if path.suffix.lower() in ARRAY_SUFFIXES:
             return Facts(mode="array")
         if fast:
-            if os.path.getsize(path) == 0:
-                return EMPTY
-            with Image.open(path) as image:
+            with open_picture(path) as image:
                 return _header(image)
         data = path.read_bytes()
-        if not data:
-            return EMPTY
-        with Image.open(io.BytesIO(data)) as image:
+        with open_picture(data) as image:
             seen = _header(image)
-            image.load()
+            decode(image)
             if is_mask:
                 return replace(seen, **_mask_statistics(image))
-            return replace(seen, digest=hashlib.blake2b(data, digest_size=16).hexdigest())
-    except Image.DecompressionBombError as error:
-        return Facts(fault=f"claims more pixels than any photograph has ({error})")
-    except (OSError, SyntaxError, ValueError, EOFError, TypeError) as error:
-        return Facts(fault=f"cannot be decoded ({str(error).split(chr(10))[0]})")
+            small = b""
+            if thumbnail:
+                with decoding():
+                    small = thumbnail_of(image)
+            digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+            return replace(seen, digest=digest, thumbnail=small)
+    except PictureError as error:
+        return Facts(fault=error.reason)
+    except OSError as error:
+        return Facts(fault=f"cannot be read ({error.strerror})")
 
 
 def mask_as_benco(path: Path) -> np.ndarray:
-    """The pixels that BenCo reads as tampered, bool ``(H, W)``."""
-    with Image.open(path) as mask:
-        return as_benco(np.asarray(mask.convert("RGB")))
+    """The pixels that BenCo reads as tampered, bool ``(H, W)``.
+
+    Raises:
+        PictureError: for what is no picture.
+    """
+    with open_picture(path) as mask:
+        return as_benco(rgb_pixels(mask, str(path)))
 
 
-def _observe(fast: bool, file: tuple[Path, bool]) -> Facts:
+def _observe(how: dict, file: tuple[Path, bool]) -> Facts:
     """The facts of a file and whether it is a mask, in a process of :func:`observe_all`."""
     path, is_mask = file
     with warnings.catch_warnings():
         # Pillow warns of large images and odd EXIF; what matters of it is a finding here.
         warnings.filterwarnings("ignore", module="PIL")
-        return observe(path, is_mask=is_mask, fast=fast)
+        return observe(path, is_mask=is_mask, **how)
 
 
 def _header(image: Image.Image) -> Facts:
@@ -124,7 +134,7 @@ def _mask_statistics(image: Image.Image) -> dict:
         counts = np.array((image if image.mode == "L" else image.convert("L")).histogram())
         coloured = 0.0
     else:
-        pixels = np.asarray(image.convert("RGB"))
+        pixels = rgb_pixels(image)
         spread = pixels.max(axis=-1).astype(int) - pixels.min(axis=-1)
         coloured = float((spread > GREY[0]).mean())
         mean = pixels.mean(axis=-1).round().astype(int)

@@ -9,11 +9,15 @@ from ..errors import QMANetError
 from .published import DATASETS
 
 SHOWN_PER_PROBLEM = 20
+NOT_SEEN_FAST = (
+    "--fast: looked at headers and file sizes only, not at pixels (damage behind the header), mask "
+    "values, duplicates and near-duplicates"
+)
 
 # The names of problems are stable. Warnings alone: colour-mode, relative-path.
 ERRORS = (
     "unreadable size-mismatch unpaired mask-values mask-inverted empty-mask missing-file "
-    "exif-orientation duplicate larger-than-training"
+    "exif-orientation duplicate near-duplicate larger-than-training"
 ).split()
 
 

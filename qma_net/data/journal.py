@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from ..files import open_journal, read_journal, write_text
+from ..files import inside, open_journal, read_journal, write_text
 from .plan import Job, PrepareError
 
 REPORT, JOURNAL = "prepare.json", "prepare.jsonl"
@@ -103,6 +103,9 @@ def make_room(
         jobs: of the whole dataset.
         obsolete: records whose files are to go.
         kept: records whose files stay; subsets share masks.
+
+    Raises:
+        PathError: for a record whose files are outside the folder; nothing of it is deleted.
     """
     targets = [target for job in jobs for target in (job.target, job.mask_target) if target]
     folders = {str(PurePosixPath(target).parent) for target in targets}
@@ -114,7 +117,7 @@ def make_room(
     for record in obsolete:
         for target in _targets(record):
             if target not in needed:
-                (out / target).unlink(missing_ok=True)
+                inside(out, target, nested=True).unlink(missing_ok=True)
 
 
 def _targets(record: dict) -> list[str]:

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from ..errors import QMANetError
-from ..files import copy_file, unused, write_png, write_text
-from ..pictures import UNTURN
+from ..files import copy_file, inside, unused, write_png, write_text
+from ..pictures import UNTURN, PictureError, decoding, open_picture
 from .check import check_pairs
 from .facts import AllFacts, Facts, mask_as_benco
 from .findings import ERRORS, Finding
@@ -48,6 +48,7 @@ def repair(
 
     Raises:
         RepairError: for an ``out`` inside a source, or around it.
+        PathError: for a set or a file whose name leads out of ``out``; nothing is written.
         ListingError, FindingsError, WorkersError: as :func:`qma_net.data.check.check`.
     """
     out = Path(out).resolve()
@@ -57,10 +58,13 @@ def repair(
         if out == source or out in source.parents or (listing.is_folder and source in out.parents):
             raise RepairError(f"got --fix {out} with {source}, expected a folder apart from it")
     findings = {(finding.file, finding.problem): finding for finding in report.errors}
-    changes, taken = [], set()
-    for listing, pairs in sets:
-        name = unused(listing.name, taken)
-        folder = out / name if len(sets) > 1 else out
+    taken = set()
+    names = [unused(listing.name, taken) for listing, _ in sets]
+    for name in names:
+        inside(out, f"{name}.json")
+    changes = []
+    for name, (listing, pairs) in zip(names, sets, strict=True):
+        folder = inside(out, name) if len(sets) > 1 else out
         changes += _copy(listing, list(dict.fromkeys(pairs)), facts, findings, folder, name)
     changes += [
         f"{one.file}: left out ({one.problem}: {one.remedy})"
@@ -87,26 +91,32 @@ def _copy(
         if left_out:
             changes.append(f"{left_out.file}: left out ({left_out.problem}: {left_out.remedy})")
             continue
-        image = folder / ("Tp" if mask else "Au") / f"{stem}{pair.image.suffix}"
-        copy_file(pair.image, image)
+        part = folder / ("Tp" if mask else "Au")
+        image = inside(part, f"{stem}{pair.image.suffix}")
         if not mask:
+            copy_file(pair.image, image)
             rows.append([str(image), NEGATIVE])
             continue
         inverted = (str(pair.mask), "mask-inverted") in findings
-        target, change = _copy_mask(
-            pair,
-            mask,
-            facts.images[pair.image],
-            inverted=inverted,
-            target=folder / "Gt" / f"{stem}.png",
-        )
+        try:
+            target, change = _copy_mask(
+                pair,
+                mask,
+                facts.images[pair.image],
+                inverted=inverted,
+                target=inside(folder / "Gt", f"{stem}.png"),
+            )
+        except PictureError as error:
+            changes.append(f"{pair.mask}: left out (unreadable: {error.reason})")
+            continue
+        copy_file(pair.image, image)
         rows.append([str(image), str(target)])
         if change:
             changes.append(f"{pair.mask}: {change}")
         if target.stem != pair.mask.stem:
             changes.append(f"{pair.mask}: renamed to {target.name}")
     if not listing.is_folder:
-        write_text(folder / f"{name}.json", json.dumps(rows, indent=1))
+        write_text(inside(folder, f"{name}.json"), json.dumps(rows, indent=1))
         changes.append(f"{listing.path}: {len(rows)} rows, absolute paths, {folder / name}.json")
     return changes
 
@@ -116,7 +126,7 @@ def _left_out(pair: Pair, findings: dict[tuple[str, str], Finding]) -> Finding |
     for file in (pair.image, pair.mask):
         for problem in ERRORS:
             finding = findings.get((str(file), problem))
-            if problem in ("duplicate", "unpaired") or not finding:
+            if problem in ("duplicate", "near-duplicate", "unpaired") or not finding:
                 continue
             if not finding.fixable:
                 return finding
@@ -129,9 +139,10 @@ def _copy_mask(
     """Writes a mask; returns where, and what was changed in it ('' for nothing)."""
     change = ""
     if mask.mode == "array":
-        pixels, change = _first_array(pair.mask) > 0, "array to PNG, above 0 as tampered"
+        pixels, change = _first_array(pair.mask), "array to PNG, above 0 as tampered"
     elif mask.white == 0:
-        pixels = np.asarray(Image.open(pair.mask)) > 0
+        with open_picture(pair.mask) as opened, decoding(str(pair.mask)):
+            pixels = np.asarray(opened) > 0
         change = f"largest value {mask.top}: above 0 as tampered"
     elif mask.two_valued and mask.mode in ("L", "1", "RGB", "RGBA"):
         pixels = None
@@ -156,5 +167,8 @@ def _copy_mask(
 
 def _first_array(path: Path) -> np.ndarray:
     """The mask in an .npy or the first of an .npz, ``(H, W)``, without single dimensions."""
-    content = np.load(path, allow_pickle=False)
-    return np.squeeze(content if isinstance(content, np.ndarray) else content[content.files[0]])
+    with decoding(str(path)):
+        content = np.load(path, allow_pickle=False)
+        if not isinstance(content, np.ndarray):
+            content = content[content.files[0]]
+        return np.squeeze(content) > 0

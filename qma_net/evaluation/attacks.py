@@ -33,6 +33,11 @@ class Attack:
     arguments: dict
     transform: Callable[..., dict]
 
+    @property
+    def stem(self) -> str:
+        """The name of its result files, without an ending."""
+        return f"{self.name}-{self.level}"
+
     def seed(self, index: int) -> None:
         """Seeds what albumentations 1.3.0 draws from, for one image."""
         random.seed(f"{self.name} {self.level} {index}")

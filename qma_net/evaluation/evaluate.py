@@ -20,13 +20,15 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..data.check import check
+from ..data.findings import Report
 from ..data.listing import Listing, read_listings
 from ..files import write_png, write_text, written_beside
+from ..modeling.config import Preprocessing
 from .attacks import Attack
 from .images import BenCoImages
 from .metrics import PIXEL, THRESHOLD, paired_bootstrap, pixel_metrics
 from .process import Process
-from .rows import Rows, mean_name, read_rows
+from .rows import Rows, mean_name, read_rows, results_table
 from .settings import AS_TRAINED, EvaluationError, Settings
 from .subject import Subject
 
@@ -65,27 +67,44 @@ def evaluate(
         EvaluationError, WeightsError, ListingError: in one line each; finished sets are kept.
     """
     process = Process.join(device)
-    sets = read_test_sets(test_sets, settings, allow, process)
+    sets = read_test_sets(test_sets, allow, process)
     folders = result_folders(checkpoints, Path(out))
     for checkpoint, folder in folders.items():
         subject = Subject.load(model, model_flags, checkpoint, process.device)
+        shown = shown_as(subject, settings, process)
+        require_uncropped(test_sets, shown, allow, process)
         for listing in sets:
             evaluate_set(
                 subject,
                 listing,
                 folder,
-                settings=settings,
+                settings=shown,
                 process=process,
                 workers=workers,
                 save_masks=save_masks,
             )
+        process.say(results_table(folder, [listing.name for listing in sets]))
     if process.is_first and len(folders) > 1:
         compare(list(folders.values()), [listing.name for listing in sets], Path(out))
     process.wait()
 
 
+def shown_as(subject: Subject, settings: Settings, process: Process) -> Settings:
+    """How images reach a model: as asked, else as it was trained; a difference is said."""
+    shown, trained = settings.completed(subject.preprocessing), subject.preprocessing
+    here = Preprocessing(shown.image_size, shown.fit)
+    said = [f"{subject.identity['checkpoint']}: images {here}"]
+    if trained and here != trained:
+        said.append(f"training had them {trained}")
+    elif not trained:
+        said.append("the checkpoint does not say how it was trained")
+    said += [subject.identity["about"]] if "about" in subject.identity else []
+    process.say("; ".join(said))
+    return shown
+
+
 def read_test_sets(
-    paths: Iterable[str | os.PathLike], settings: Settings, allow: Iterable[str], process: Process
+    paths: Iterable[str | os.PathLike], allow: Iterable[str], process: Process
 ) -> list[Listing]:
     """The test sets behind the paths.
 
@@ -104,18 +123,28 @@ def read_test_sets(
                 "in a JSON {name: path}"
             )
     if process.is_first:
-        crop_size = settings.image_size if settings.fit == "pad" else 0
-        report = check(paths, fast=True, crop_size=crop_size, allow=allow)
-        refused = (*REFUSED, "larger-than-training")
-        faults = [finding for finding in report.errors if finding.problem in refused]
-        if faults:
-            first = faults[0]
-            raise EvaluationError(
-                f"got {len(faults)} files that would make the numbers wrong, the first "
-                f"{first.file} ({first.problem}): {first.remedy}; qma-net data check lists all"
-            )
+        _refuse(check(paths, fast=True, allow=allow), REFUSED)
     process.wait()
     return sets
+
+
+def require_uncropped(
+    paths: Iterable[str | os.PathLike], settings: Settings, allow: Iterable[str], process: Process
+) -> None:
+    """Refuses images that BenCo would crop to fit into the square that it pads to."""
+    if settings.fit == "pad" and process.is_first:
+        report = check(paths, fast=True, crop_size=settings.image_size, allow=allow, progress=False)
+        _refuse(report, ("larger-than-training",))
+
+
+def _refuse(report: Report, problems: Sequence[str]) -> None:
+    faults = [finding for finding in report.errors if finding.problem in problems]
+    if faults:
+        first = faults[0]
+        raise EvaluationError(
+            f"got {len(faults)} files that would make the numbers wrong, the first "
+            f"{first.file} ({first.problem}): {first.remedy}; qma-net data check lists all"
+        )
 
 
 def result_folders(checkpoints: Sequence[str | os.PathLike], out: Path) -> dict[Path, Path]:
@@ -156,7 +185,9 @@ def evaluate_set(
     Finished results of the same settings are left as they are, unfinished ones completed.
     """
     stem = stem or listing.name
-    images = BenCoImages(listing, settings, subject.post_function, attack)
+    images = BenCoImages(
+        listing, settings, subject.post_function, attack, with_edges=subject.needs_edges
+    )
     header = {
         "set": listing.name,
         "path": str(listing.path),

@@ -10,6 +10,8 @@ from ..data.listing import NEGATIVE, Listing
 from .attacks import Attack
 from .settings import Settings
 
+EDGE_WIDTH = 7  # pixels, in BenCo's scripts for the models that take edge masks
+
 
 class BenCoImages(torch.utils.data.Dataset):
     """A test set as BenCo's own dataset reads it, with the index of every image.
@@ -21,6 +23,7 @@ class BenCoImages(torch.utils.data.Dataset):
             BenCo reads, in place.
         attack: done before resizing, or None. Everything random in it is seeded by its name, its
             level and the image's index.
+        with_edges: with BenCo's edge masks too, of the width in its own scripts.
     """
 
     def __init__(
@@ -29,6 +32,8 @@ class BenCoImages(torch.utils.data.Dataset):
         settings: Settings,
         post_function: Callable | None = None,
         attack: Attack | None = None,
+        *,
+        with_edges: bool = False,
     ):
         import albumentations
         from albumentations.pytorch import ToTensorV2
@@ -41,6 +46,7 @@ class BenCoImages(torch.utils.data.Dataset):
             is_resizing=settings.fit == "resize",
             output_size=(settings.image_size, settings.image_size),
             common_transforms=attack.transform if attack else None,
+            edge_width=EDGE_WIDTH if with_edges else None,
             post_funcs=post_function,
         )
         if settings.fit == "native":  # BenCo knows only squares: its own steps without the square

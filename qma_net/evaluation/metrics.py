@@ -119,15 +119,15 @@ def paired_bootstrap(
 
     Returns:
         ``difference`` of the means (second - first), its 95 % ``interval``, the two-sided
-        ``p_value`` (share of draws on the other side of zero, doubled), and ``n`` images where
-        both are defined; None without any.
+        ``p_value`` (share of draws on the other side of zero, doubled, the observed one counted
+        as a draw: never zero), and ``n`` images where both are defined; None without any.
     """
     pairs = [(a, b) for a, b in zip(first, second, strict=True) if None not in (a, b)]
     if not pairs:
         return None
     differences = np.array([b - a for a, b in pairs])
     means = resampled_means(differences, seed)
-    other_side = min((means <= 0).mean(), (means >= 0).mean())
+    other_side = (1 + min((means <= 0).sum(), (means >= 0).sum())) / (1 + DRAWS)
     return {
         "difference": float(differences.mean()),
         "interval": [float(edge) for edge in np.percentile(means, [2.5, 97.5])],

@@ -12,9 +12,16 @@ from pathlib import Path
 
 from ..files import write_text
 from .attacks import Attack, read_attacks
-from .evaluate import evaluate_set, read_test_sets, result_folders
+from .evaluate import (
+    evaluate_set,
+    read_test_sets,
+    require_uncropped,
+    result_folders,
+    shown_as,
+)
 from .metrics import mean
 from .process import Process
+from .rows import results_table
 from .settings import AS_TRAINED, Settings
 from .subject import Subject
 
@@ -42,9 +49,11 @@ def robust(
     """
     attacks = read_attacks() if attacks is None else attacks
     process = Process.join(device)
-    sets = read_test_sets(test_sets, settings, allow, process)
+    sets = read_test_sets(test_sets, allow, process)
     for checkpoint, folder in result_folders(checkpoints, Path(out)).items():
         subject = Subject.load(model, model_flags, checkpoint, process.device)
+        shown = shown_as(subject, settings, process)
+        require_uncropped(test_sets, shown, allow, process)
         for listing in sets:
             place = folder / listing.name
             for attack in (None, *attacks):
@@ -52,15 +61,17 @@ def robust(
                     subject,
                     listing,
                     place,
-                    settings=settings,
+                    settings=shown,
                     process=process,
                     workers=workers,
                     save_masks=save_masks,
                     attack=attack,
-                    stem=f"{attack.name}-{attack.level}" if attack else "clean",
+                    stem=attack.stem if attack else "clean",
                 )
             if process.is_first:
                 write_text(place / "averages.json", json.dumps(averages(place, attacks), indent=1))
+                stems = [attack.stem for attack in attacks]
+                process.say(f"{listing.name}\n{results_table(place, ['clean', *stems], 'attack')}")
     process.wait()
 
 

@@ -5,7 +5,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -134,3 +134,19 @@ def read_rows(path: str | os.PathLike) -> list[dict]:
         for key in (*PIXEL, "score", "marked", "label"):
             row[key] = float(row[key]) if row[key] else None
     return rows
+
+
+def results_table(folder: Path, names: Sequence[str], of_what: str = "test set") -> str:
+    """The means of result files ``<name>.json`` as a table for a terminal."""
+    head = (of_what, "images", "F1", "permute-F1", "IoU", "AUC", "authentic marked", "image AUC")
+    keys = ("pixel_f1", "permute_f1", "iou", "auc", "authentic_marked", "image_auc")
+    rows = [head]
+    for name in names:
+        found = json.loads((folder / f"{name}.json").read_text())
+        shown = ["-" if found[key] is None else f"{found[key]:.3f}" for key in keys]
+        rows.append((name, str(found["n_tampered"] + found["n_authentic"]), *shown))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(pairs))
+        for pairs in (list(zip(row, widths, strict=True)) for row in rows)
+    )

@@ -1,6 +1,7 @@
 """The model that is evaluated: built from BenCo's registry, with a checkpoint's weights."""
 
 import inspect
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,20 +9,35 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..launch.saving import BEST_NOTE
+from ..modeling.config import Preprocessing
 from ..modeling.state import load_strictly
-from ..weights.checkpoint import Checkpoint
-from ..weights.reading import read_state, sha256
+from ..weights.checkpoint import Checkpoint, preprocessing_in
+from ..weights.reading import read_checkpoint, sha256, state_in
 from .settings import EvaluationError
+
+PICKED_ON = "training's test sets"  # what a checkpoint of ``best/`` was picked on
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model of BenCo's registry with a checkpoint's weights, and what identifies it."""
+    """A model of BenCo's registry with a checkpoint's weights.
+
+    Args:
+        identity: what a result file says of it; ``picked_on`` only where test sets picked the
+            checkpoint among a training's epochs, ``about`` only where the checkpoint says
+            something of itself.
+        post_function: its hook among BenCo's ``POSTFUNCS``, or None.
+        preprocessing: how images reached it in training; None where the checkpoint does not say.
+        needs_edges: whether its forward pass insists on BenCo's edge mask, for its loss.
+    """
 
     model: torch.nn.Module
     identity: dict
     post_function: object
     device: str
+    preprocessing: Preprocessing | None
+    needs_edges: bool
 
     @classmethod
     def load(cls, name: str, flags: Sequence[str], checkpoint: Path, device: str) -> "Subject":
@@ -39,11 +55,10 @@ class Subject:
             known = ", ".join(sorted(MODELS.module_dict))
             raise EvaluationError(f"got --model {name}, expected one of BenCo's registry: {known}")
         build = MODELS.get(name)
+        content = read_checkpoint(checkpoint)
         if name == "QMANet":
-            content = Checkpoint.read(checkpoint)
-            flags = [*content.config.as_flags(), *flags]
-        else:
-            content = read_state(checkpoint)
+            ours = Checkpoint.of(content, checkpoint)
+            flags = [*ours.config.as_flags(), *flags]
         parser = create_argparser(build)
         parser.prog = f"qma-net evaluate --model {name}"
         arguments = vars(parser.parse_args([str(flag) for flag in flags]))
@@ -51,20 +66,34 @@ class Subject:
         accepted = inspect.signature(build).parameters
         arguments = {key: arguments[key] for key in sorted(accepted)}
         if name == "QMANet":
-            model = build(**{**arguments, "init_from": content})
+            model = build(**{**arguments, "init_from": ours})
             del arguments["init_from"]
         else:
-            model = build(**arguments)
-            load_strictly(model, content, f"{checkpoint} (checkpoint of {name})")
+            # BenCo's scripts hand their own device on too, to models that want to know it
+            where = {"device": device} if "device" in arguments else {}
+            model = build(**{**arguments, **where})
+            arguments = {key: arguments[key] for key in arguments if key not in where}
+            load_strictly(model, state_in(content), f"{checkpoint} (checkpoint of {name})")
         hook = f"{name.lower()}_post_func"
         identity = {
             "model": name,
             "model_flags": arguments,
             "checkpoint": str(checkpoint),
             "checkpoint_sha256": sha256(checkpoint),
+            **({"picked_on": PICKED_ON} if is_picked(checkpoint) else {}),
+            **({"about": ours.about} if name == "QMANet" and ours.about else {}),
         }
         post_function = POSTFUNCS.get_lower(hook) if POSTFUNCS.has(hook) else None
-        return cls(model.to(device).eval(), identity, post_function, device)
+        edges = inspect.signature(model.forward).parameters.get("edge_mask")
+        needs_edges = edges is not None and edges.default is edges.empty
+        return cls(
+            model=model.to(device).eval(),
+            identity=identity,
+            post_function=post_function,
+            device=device,
+            preprocessing=preprocessing_in(content.get("args")),
+            needs_edges=needs_edges,
+        )
 
     @torch.no_grad()
     def __call__(self, batch: dict) -> tuple[np.ndarray, np.ndarray, str]:
@@ -79,3 +108,11 @@ class Subject:
         if scores is None:
             return masks, masks.reshape(len(masks), -1).max(axis=1), "largest probability"
         return masks, scores.float().cpu().numpy().reshape(-1), "pred_label"
+
+
+def is_picked(checkpoint: Path) -> bool:
+    """Whether the note beside a checkpoint says that it is its training's best on its test sets."""
+    note = checkpoint.parent / BEST_NOTE
+    if not note.is_file():
+        return False
+    return checkpoint.name == f"checkpoint-{json.loads(note.read_text()).get('epoch')}.pth"

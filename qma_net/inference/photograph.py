@@ -1,17 +1,17 @@
 """Any photograph as RGB pixels, the way a viewer shows it, and a note of what had to be done."""
 
-import io
 import os
 import re
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from ..errors import QMANetError
-from ..pictures import orientation
+from ..pictures import FORMATS, PictureError, decoding, open_picture, orientation
 
 CUT = "16 bits per channel cut to 8"
 LARGEST = 500_000_000  # pixels; the largest phone cameras make 200 million
@@ -74,34 +74,32 @@ def read_photograph(source, name: str = "") -> Photograph:
 
 
 def _decode(data: bytes, name: str) -> Photograph:
-    if not data:
-        raise PhotographError(f"got {name}, expected a photograph: it is empty (0 bytes)")
-    if data.lstrip()[:5] == b"%PDF-":
-        raise PhotographError(
-            f"got {name}, expected a photograph: it is a PDF; take the picture out of it as it is "
-            "stored there (pdfimages -all FILE.pdf NAME)"
-        )
     largest, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on odd EXIF
-            with Image.open(io.BytesIO(data)) as image:
+            with open_picture(data, name=name) as image:
                 _require_plausible(image, name)
-                photograph = _from_pil(image, name)
-                if not _was_cut(image, data):
-                    return photograph
-                return Photograph(photograph.pixels, name, (*photograph.notes, CUT))
-    except UnidentifiedImageError:
-        return _decode_deep(data, name)
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        if isinstance(error, PhotographError):
-            raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                with decoding(name):
+                    photograph = _from_pil(image, name)
+                    was_cut = _was_cut(image, data)
+        notes = (*photograph.notes, CUT) if was_cut else photograph.notes
+        return Photograph(photograph.pixels, name, notes)
+    except PictureError as error:
+        if data[:4] in (b"II*\0", b"MM\0*"):
+            return _decode_deep(data, name)
         raise PhotographError(
-            f"got {name}, expected a complete photograph: it cannot be decoded ({reason})"
+            f"got {name}, expected a complete photograph ({', '.join(FORMATS)}): it "
+            f"{error.reason}{_hint(data)}"
         ) from None
     finally:
         Image.MAX_IMAGE_PIXELS = largest
+
+
+def _hint(data: bytes) -> str:
+    if data.lstrip()[:4] == b"%PDF":
+        return "; take the picture out of it as it is stored there (pdfimages -all FILE.pdf NAME)"
+    return ""
 
 
 def _require_plausible(image: Image.Image, name: str) -> None:
@@ -114,18 +112,16 @@ def _require_plausible(image: Image.Image, name: str) -> None:
 
 
 def _decode_deep(data: bytes, name: str) -> Photograph:
-    """16-bit colour TIFF, which Pillow does not read, through OpenCV."""
+    """A TIFF that Pillow does not read, such as one of 16-bit colour, through OpenCV."""
     import cv2
 
-    header = data[:4]
-    if header not in (b"II*\0", b"MM\0*"):
-        raise PhotographError(
-            f"got {name}, expected a photograph: it is no image that Pillow knows"
-        )
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    pixels = None
+    with suppress(PictureError), decoding(name):
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
         raise PhotographError(
-            f"got {name}, expected a photograph: neither Pillow nor OpenCV can decode this TIFF"
+            f"got {name}, expected a complete photograph: neither Pillow nor OpenCV can decode "
+            "this TIFF"
         )
     if pixels.ndim == 3:
         pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]

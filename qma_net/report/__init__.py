@@ -2,9 +2,9 @@
 
 ``results.py`` finds what there is, with ``complexity.py`` and ``logs.py`` for what BenCo wrote;
 ``paper.py`` knows what the paper printed (``benco_configs/paper_tables.yaml``); ``measured.py``
-looks up what a run has for a cell of it; ``tables.py`` and ``beyond.py`` put one beside the other;
-``layout.py`` writes tables; ``curves.py`` and ``figures/`` draw; ``page.py`` puts all of it on one
-page.
+looks up what a run has for a cell of it; ``tables.py``, ``counts.py`` and ``beyond.py`` put one
+beside the other; ``layout.py`` writes tables; ``curves.py`` and ``figures/`` draw; ``page.py`` puts
+all of it on one page.
 """
 
 import os

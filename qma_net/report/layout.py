@@ -8,7 +8,6 @@ from pathlib import Path
 MINUS, TIMES, DASH = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}", "\N{EM DASH}"
 
 ABSENT = "no result file"  # why a cell is missing: nothing was measured for it
-UNCOUNTED = "no command counts these"
 
 LATEX = {  # what LaTeX would take for a command, or cannot set
     "\\": r"\textbackslash{}",

@@ -1,11 +1,11 @@
-"""What a run measured for a cell of the paper's, and how a cell shows it."""
+"""What the paper printed and a run measured for a cell of a table, and how a cell shows it."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..evaluation.metrics import mean_and_interval
-from .layout import ABSENT, DASH, UNCOUNTED, Cell, Table
-from .paper import Column, PublishedTable, paper_levels, read_ablations
+from .layout import ABSENT, DASH, Cell, Row, Table
+from .paper import Column, PublishedTable, paper_levels, paper_model, read_ablations
 from .results import Run, setting_of
 
 OURS, PAPER = "QMA-Net (ours)", "QMA-Net (paper)"
@@ -78,11 +78,22 @@ def has_any_of(run: Run, published: PublishedTable) -> bool:
 def is_measured(table: Table) -> bool:
     """Whether anything was measured for a table, be it unfinished."""
     return any(
-        cell.text and not (cell.text == DASH and cell.why in (ABSENT, UNCOUNTED))
+        cell.text and not (cell.text == DASH and cell.why == ABSENT)
         for row in table.rows
         if row.block != PUBLISHED
         for cell in row.cells
     )
+
+
+def published_row(
+    published: PublishedTable, labels: Iterable[str], cells: Iterable, is_ours: bool = False
+) -> Row:
+    """A row as the paper prints it."""
+    shown = tuple(
+        Cell(published.show(cell), why="" if cell is not None else "not in the paper")
+        for cell in cells
+    )
+    return Row(PUBLISHED, tuple(labels), shown, is_ours)
 
 
 def measured_cell(found: Measured, published: PublishedTable, minus: float | None = None) -> Cell:
@@ -139,6 +150,6 @@ def setting_words(run: Run) -> list[str]:
 
 def name_of(run: Run) -> str:
     """A run in one cell: model, setting, and what tells it apart."""
-    name = "QMA-Net" if run.is_ours else run.model
+    name = "QMA-Net" if run.is_ours else paper_model(run.model)
     words = [*setting_words(run), *([run.label] if run.label else [])]
     return f"{name} ({', '.join(words)})" if words else name

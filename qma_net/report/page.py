@@ -127,7 +127,7 @@ def _runs(runs: list[Run]) -> str:
             if value != "" and str(value) != str(DEFAULTS.get(key))
         ]
         cells = (
-            name_of(run),
+            "; ".join([name_of(run), *([header["about"]] if header.get("about") else [])]),
             ", ".join(flags),
             header["checkpoint"],
             header["checkpoint_sha256"][:12],

@@ -29,7 +29,7 @@ SHORT = {
     "nist": "NIST16",
 }
 
-ATTACKS = {"JC": "jpeg", "GB": "gaussian-blur", "GN": "gaussian-noise"}
+ATTACKS = {"JC": "jpeg", "GB": "gaussian-blur", "GN": "gaussian-noise-variance"}
 
 
 def normalised_name(name: str) -> str:
@@ -158,6 +158,13 @@ def read_ablations() -> list[Ablation]:
         Ablation(entry["name"], entry.get("table"), entry.get("row"), entry["flags"])
         for entry in entries
     ]
+
+
+@cache
+def paper_model(name: str) -> str:
+    """The paper's name of a model of BenCo's registry; its own where the paper has none."""
+    labels = (labels[0] for one in published_tables().values() for labels, _ in one.rows)
+    return next((one for one in labels if normalised_name(one) == normalised_name(name)), name)
 
 
 def paper_set(name: str) -> str | None:

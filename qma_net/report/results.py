@@ -15,9 +15,8 @@ from pathlib import Path
 
 from ..errors import QMANetError
 from ..evaluation.rows import read_rows
-from ..evaluation.settings import AS_TRAINED
-from ..modeling.config import QMANetConfig
-from ..modeling.losses import EDGE_WEIGHT, MASK_WEIGHT
+from ..modeling.config import Preprocessing, QMANetConfig
+from ..modeling.losses import DICE_SMOOTHING, EDGE_WEIGHT, MASK_WEIGHT
 from .complexity import COMPLEXITY, Complexity, read_complexity
 from .logs import EVENTS, Curves, read_curves
 from .paper import normalised_name, paper_set
@@ -26,7 +25,13 @@ from .paper import normalised_name, paper_set
 ABLATED = ("dfcm_stages", "decode_levels", "decoder", "query_count")
 
 # The paper's model as flags of BenCo's scripts.
-DEFAULTS = asdict(QMANetConfig()) | {"alpha": MASK_WEIGHT, "beta": EDGE_WEIGHT}
+AS_PAPER = Preprocessing()
+DEFAULTS = asdict(QMANetConfig()) | {
+    "alpha": MASK_WEIGHT,
+    "beta": EDGE_WEIGHT,
+    "dice_smoothing": DICE_SMOOTHING,
+    "gradient_checkpointing": 0,
+}
 
 
 class ReportError(QMANetError):
@@ -106,23 +111,24 @@ class Run:
 
     @property
     def variant(self) -> tuple[str, ...]:
-        """What else differs from the paper's model, as words; drop path is a matter of training."""
+        """What else differs from the paper's way, as words; drop path is a matter of training."""
         flags = self.header["model_flags"]
         words = []
         if self.is_ours:
-            for name in ("size", "views", "alpha", "beta"):
+            for name in ("size", "views", "alpha", "beta", "dice_smoothing"):
                 value = flags.get(name, DEFAULTS[name])
                 if str(value) != str(DEFAULTS[name]):
                     words.append(str(value) if name == "size" else f"{name} {value}")
-        return (*words, *_input_words(self.header))
+        picked = ["best on its test sets"] if "picked_on" in self.header else []
+        return (*words, *_input_words(self.header), *picked)
 
 
 def _input_words(header: dict) -> list[str]:
     """How images reach the model, where that is not the paper's way."""
-    fit = header.get("fit", AS_TRAINED.fit)
-    side = header.get("image_size", AS_TRAINED.image_size)
-    words = [fit] if fit != AS_TRAINED.fit else []
-    if fit != "native" and side != AS_TRAINED.image_size:
+    fit = header.get("fit", AS_PAPER.fit)
+    side = header.get("image_size", AS_PAPER.image_size)
+    words = [fit] if fit != AS_PAPER.fit else []
+    if fit != "native" and side != AS_PAPER.image_size:
         words.append(f"{side} px")
     return words
 
@@ -136,14 +142,16 @@ def setting_of(flags: dict) -> dict[str, str]:
 class Results:
     """Everything found: ``runs`` sorted (the paper's model first), and the rest.
 
-    ``comparisons`` are contents of ``comparison.json`` by path, ``prepared`` and ``checked`` rows
-    of datasets by normalised name, ``notes`` what a reader should know about the files.
+    ``comparisons`` are contents of ``comparison.json`` by path, ``prepared`` contents of
+    ``prepare.json`` by the dataset's normalised name, ``checked`` rows of ``data check --json``
+    likewise and then by subset ("" for a whole dataset), ``notes`` what a reader should know about
+    the files.
     """
 
     runs: list[Run] = field(default_factory=list)
     comparisons: dict[Path, dict] = field(default_factory=dict)
     prepared: dict[str, dict] = field(default_factory=dict)
-    checked: dict[str, dict] = field(default_factory=dict)
+    checked: dict[str, dict[str, dict]] = field(default_factory=dict)
     complexities: list[Complexity] = field(default_factory=list)
     curves: list[Curves] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -216,7 +224,8 @@ def _take_json(path: Path, results: Results, runs: dict) -> None:
         results.prepared[normalised_name(content["dataset"])] = content
     elif isinstance(content.get("sets"), list) and "errors" in content:
         for row in content["sets"]:
-            results.checked[normalised_name(row["name"])] = row
+            name = normalised_name(row.get("dataset", row["name"]))
+            results.checked.setdefault(name, {})[row.get("part", "")] = row
 
 
 def _take_result(result: Result, results: Results, runs: dict) -> None:
@@ -224,7 +233,8 @@ def _take_result(result: Result, results: Results, runs: dict) -> None:
     header = result.header
     flags = tuple(sorted((key, str(value)) for key, value in header["model_flags"].items()))
     identity = (header["model"], flags, header["checkpoint_sha256"], header["fit"])
-    run = runs.setdefault((*identity, header["image_size"]), Run(header))
+    identity = (*identity, header["image_size"], header.get("picked_on"))
+    run = runs.setdefault(identity, Run(header))
     where = run.clean if result.attack is None else run.attacked.setdefault(result.set, {})
     key = result.set if result.attack is None else result.attack
     known = where.setdefault(key, result)

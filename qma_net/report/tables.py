@@ -5,17 +5,16 @@ Here is said which run belongs to which row and which of its numbers to which ce
 
 from collections.abc import Iterable
 
-from ..data.published import DATASETS
 from ..evaluation.metrics import mean_and_interval
 from .beyond import comparisons, other_attacks, other_sets
-from .layout import DASH, MINUS, MISSING, UNCOUNTED, Cell, Row, Table
+from .counts import counts
+from .layout import DASH, MINUS, MISSING, Cell, Row, Table
 from .measured import (
     DIFFERENCE,
     MEASURED,
     OURS,
     PAIRED,
     PAPER,
-    PUBLISHED,
     UNPAIRED,
     Measured,
     has_any_of,
@@ -23,17 +22,17 @@ from .measured import (
     measured_cell,
     our_name,
     paired_values,
+    published_row,
     runs_of_setting,
     setting_words,
-    under_attack,
     with_label,
 )
 from .paper import (
-    ATTACKS,
     SETS,
     Column,
     PublishedTable,
     normalised_name,
+    paper_model,
     published_tables,
     read_ablations,
 )
@@ -56,8 +55,8 @@ def comparison(published: PublishedTable, results: Results) -> Table:
     others = [run for run in results.runs if not run.is_ours and has_any_of(run, published)]
     for labels, cells in published.rows:
         if labels[0] != published.ours:
-            table.rows.append(_published_row(published, labels, cells))
-    table.rows.append(_published_row(published, (PAPER,), published.our_cells, is_ours=True))
+            table.rows.append(published_row(published, labels, cells))
+    table.rows.append(published_row(published, (PAPER,), published.our_cells, is_ours=True))
     as_paper = next((run for run in ours if not run.variant), None)
     measured = [(our_name(run), run, published.our_cells) for run in ours]
     if not as_paper:  # another size does not stand for the paper's
@@ -66,30 +65,17 @@ def comparison(published: PublishedTable, results: Results) -> Table:
         name, cells = _peer(published, run)
         measured.append((with_label(f"{name} (measured here)", run.label), run, cells))
     _measured_rows(table, published, measured)
-    if "GN" in [column.name for column in published.columns]:
-        _noise_as_benco(table, published, ours)
     _say_missing(table, published, as_paper)
     _say_sizes(table, published, [run for _, run, _ in measured])
     return table
 
 
 def _peer(published: PublishedTable, run: Run) -> tuple[str, tuple]:
-    """The paper's name and cells of another model; its own name and none without."""
+    """The paper's name and cells of another model; no cells where the table has no row of it."""
     for labels, cells in published.rows:
         if normalised_name(labels[0]) == normalised_name(run.model):
             return labels[0], cells
-    return run.model, (None,) * len(published.columns)
-
-
-def _published_row(
-    published: PublishedTable, labels: Iterable[str], cells: Iterable, is_ours: bool = False
-) -> Row:
-    """A row as the paper prints it."""
-    shown = tuple(
-        Cell(published.show(cell), why="" if cell is not None else "not in the paper")
-        for cell in cells
-    )
-    return Row(PUBLISHED, tuple(labels), shown, is_ours)
+    return paper_model(run.model), (None,) * len(published.columns)
 
 
 def _measured_rows(table: Table, published: PublishedTable, measured) -> None:
@@ -105,21 +91,6 @@ def _measured_rows(table: Table, published: PublishedTable, measured) -> None:
                 shown.append(MISSING if absent else measured_cell(found, published, minus))
             is_ours = run is not None and run.is_default
             table.rows.append(Row(block, labels, tuple(shown), is_ours))
-
-
-def _noise_as_benco(table: Table, published: PublishedTable, ours: list[Run]) -> None:
-    """One row more where the noise was also measured with BenCo's reading of its parameter."""
-    for run in ours:
-        cells = []
-        for column in published.columns:
-            found = Measured(None, why="as above")
-            if column.name == "GN":
-                name = f"{ATTACKS['GN']}-variance"
-                found = under_attack(run, column.set, attack=name, metric=column.metric)
-            cells.append(measured_cell(found, published))
-        if any(cell.text != DASH for cell in cells):
-            name = with_label(our_name(run), "GN as a variance")
-            table.rows.append(Row(MEASURED, (name,), tuple(cells), True))
 
 
 def _say_missing(table: Table, published: PublishedTable, run: Run | None) -> None:
@@ -155,7 +126,7 @@ def ablations(published: PublishedTable, results: Results) -> Table:
     table = published.empty_table()
     for labels, cells in published.rows:
         is_ours = labels[0] == published.ours
-        table.rows.append(_published_row(published, labels, cells, is_ours))
+        table.rows.append(published_row(published, labels, cells, is_ours))
     settings = {one.row: one for one in read_ablations() if one.table == published.number}
     touching = [run for run in results.runs if run.is_ours and has_any_of(run, published)]
     variants = list(dict.fromkeys(run.variant for run in touching))
@@ -206,66 +177,13 @@ def _paired_cell(
     return Cell(published.show(value, sign=True), f"[{low}, {high}]", why)
 
 
-def counts(published: PublishedTable, results: Results) -> Table:
-    """Tables 3 and 4: datasets as ``data prepare`` and ``data check --json`` counted them."""
-    table = published.empty_table()
-    names = [column.name for column in published.columns]
-    at = names.index("Number")
-    measured, differences = [], []
-    for labels, cells in published.rows:
-        table.rows.append(_published_row(published, labels, cells))
-        if labels[0] == "Total":
-            number, smallest, largest = _totals(measured)
-        else:
-            number, smallest, largest = _counted(labels[0], results, table)
-        here = [number, smallest, largest]
-        measured.append((labels, here))
-        by_type = [Cell(DASH, why=UNCOUNTED)] * at
-        shown = [Cell(published.show(value)) if value is not None else MISSING for value in here]
-        table.rows.append(Row(MEASURED, labels, (*by_type, *shown)))
-        gap = Cell(published.show(number - cells[at], sign=True)) if number is not None else MISSING
-        blank = Cell("", why="")
-        differences.append(Row(DIFFERENCE, labels, (*[blank] * at, gap, blank, blank)))
-    table.rows += differences
-    return table
-
-
-def _counted(label: str, results: Results, table: Table) -> tuple:
-    """Tampered images, smallest and largest resolution of a dataset; None where unknown."""
-    name = normalised_name(label)
-    prepared, checked = results.prepared.get(name), results.checked.get(name)
-    spelt = next((one for one in DATASETS if normalised_name(one) == name), label)
-    if not prepared and not checked:
-        table.commands.append(f"qma-net data prepare {spelt} --source ARCHIVE --out ROOT/{spelt}")
-    if not checked:
-        table.commands.append(f"qma-net data check ROOT/{spelt} --json > ROOT/{spelt}.check.json")
-    number = prepared["tampered"] if prepared else checked["tampered"] if checked else None
-    sizes = (checked["smallest"] or None, checked["largest"] or None) if checked else (None, None)
-    return number, *sizes
-
-
-def _totals(measured: list) -> tuple:
-    """Sum and range over all datasets; None where one is missing. Resolutions by area."""
-    numbers, smallest, largest = zip(*(here for _, here in measured), strict=True)
-
-    def area(size: str) -> int:
-        width, height = size.split("x")
-        return int(width) * int(height)
-
-    return (
-        None if None in numbers else sum(numbers),
-        None if None in smallest else min(smallest, key=area),
-        None if None in largest else max(largest, key=area),
-    )
-
-
 def costs(published: PublishedTable, results: Results) -> Table:
     """Table 10: parameters and multiply-adds, as BenCo's complexity script printed them."""
     table = published.empty_table()
     for labels, cells in published.rows:
         name = PAPER if labels[0] == published.ours else labels[0]
         is_ours = labels[0] == published.ours
-        table.rows.append(_published_row(published, (name,), cells, is_ours))
+        table.rows.append(published_row(published, (name,), cells, is_ours))
     measured = []
     for one in results.complexities:
         values = (one.parameters / 1e6, one.multiply_adds / 1e9)

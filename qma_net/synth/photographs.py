@@ -7,10 +7,17 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from ..pictures import IMAGE_SUFFIXES, TRANSPOSING, find_images, orientation
+from ..pictures import (
+    IMAGE_SUFFIXES,
+    TRANSPOSING,
+    PictureError,
+    decoding,
+    find_images,
+    open_picture,
+    orientation,
+)
 from .recipe import Recipe, SynthesisError
 
 # A palette is no photograph.
@@ -65,7 +72,10 @@ class Photographs:
             self._kept[name] = self._kept.pop(name)
             return self._kept[name]
         data = np.fromfile(self.folder / name, np.uint8)
-        photo = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        try:
+            photo = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        except cv2.error:
+            photo = None
         self._kept[name] = photo
         while sum(p.nbytes for p in self._kept.values() if p is not None) > CACHE_BYTES:
             self._kept.pop(next(iter(self._kept)))
@@ -75,7 +85,8 @@ class Photographs:
         """A photograph's label map, int32 ``(H, W)``, or ``None`` if it has none."""
         if name not in self.maps:
             return None
-        with Image.open(Path(self.labels) / self.maps[name]) as file:
+        path = Path(self.labels) / self.maps[name]
+        with open_picture(path) as file, decoding(str(path)):
             labels = np.asarray(file)
         if labels.ndim == 3:  # a colour per segment
             labels = labels[..., :3].astype(np.int32) @ np.array([1, 256, 65536], np.int32)
@@ -194,8 +205,8 @@ def _label_maps(photos: Path, files: list[Path], labels: Path) -> dict[str, str]
 def _image_size(path: Path) -> tuple[int, int] | None:
     """Height and width from a file's header, as it is to be shown, or ``None`` if there is none."""
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             transposed = orientation(image) in TRANSPOSING
             return image.size if transposed else image.size[::-1]
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (PictureError, OSError):
         return None

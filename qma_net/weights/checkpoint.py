@@ -66,7 +66,7 @@ class Checkpoint:
             path=Path(path),
             config=config,
             network=network,
-            preprocessing=_preprocessing_in(content.get("args")),
+            preprocessing=preprocessing_in(content.get("args")),
             about=about if isinstance(about, str) else "",
         )
 
@@ -110,7 +110,7 @@ def checkpoint_config(path: str | os.PathLike) -> QMANetConfig:
     return Checkpoint.of(read_checkpoint(path, mapped=True), path).config
 
 
-def _preprocessing_in(args: object) -> Preprocessing | None:
+def preprocessing_in(args: object) -> Preprocessing | None:
     """What the flags say that BenCo's trainer keeps in a checkpoint; None where they do not."""
     flags = vars(args) if isinstance(args, argparse.Namespace) else {}
     if "image_size" not in flags:

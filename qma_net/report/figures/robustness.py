@@ -33,7 +33,7 @@ def robustness(results: Results) -> Picture:
         levels += sorted(at - set(levels))
         for axes, name in zip(line, names, strict=True):
             _draw_attack(axes, runs, name, attack, levels)
-        line[0].set_ylabel(f"{attack.replace('-', ' ')}: pixel F1", fontsize=8)
+        line[0].set_ylabel(f"{attack.replace('-', ' ')}\npixel F1", fontsize=8)
     for axes, name in zip(places[0], names, strict=True):
         axes.set_title(name, fontsize=9)
     places[0, 0].set_ylim(bottom=0)
