@@ -17,8 +17,10 @@ from qma_net.evaluation import evaluate as ev
 from qma_net.evaluation import robust as rb
 from qma_net.evaluation.attacks import read_attacks
 from qma_net.evaluation.evaluate import evaluate
-from qma_net.evaluation.rows import read_rows
+from qma_net.evaluation.process import Process
+from qma_net.evaluation.rows import Rows, read_rows
 from qma_net.evaluation.settings import EvaluationError, Settings
+from qma_net.files import PathError
 
 SMALL = Settings("resize", 64, 2)
 
@@ -452,3 +454,10 @@ def test_unknown_flags_are_refused(work, tmp_path, capsys):
         )
     assert "unrecognized arguments: --nonsense 1" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_set_s_name_cannot_lead_out_of_the_results(tmp_path):
+    """The name stands in a JSON of test sets, which may be anybody's."""
+    with pytest.raises(PathError, match=r"got '\.\./\.\./ESCAPED\.json' for .*expected a plain"):
+        Rows(tmp_path / "out/deep", "../../ESCAPED", {}, Process())
+    assert not list(tmp_path.iterdir())

@@ -36,7 +36,7 @@ from qma_net.data.convert import reduce_mask
 from qma_net.data.plan import PrepareError
 from qma_net.data.prepare import alone, prepare
 from qma_net.data.published import DATASETS, TYPES
-from qma_net.files import PathError
+from qma_net.files import BusyError, PathError
 
 
 def run(name, source, out, **choices):
@@ -515,7 +515,7 @@ def test_two_runs_at_once_are_refused(tmp_path):
     cocoglide(tmp_path / "source")
     with (
         alone(tmp_path / "out"),
-        pytest.raises(PrepareError, match="another run is writing"),
+        pytest.raises(BusyError, match="another run is writing"),
     ):
         run("CocoGlide", tmp_path / "source", tmp_path / "out")
 

@@ -5,17 +5,15 @@ bytes. Every finished file is noted in ``prepare.jsonl``, so that a killed run i
 next one; ``prepare.json`` is the report, and is there when everything is. The source is only read.
 """
 
-import fcntl
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from .. import __version__
-from ..files import write_text
+from ..files import alone, write_text
 from .check import check
 from .convert import Conversion, convert_all
 from .findings import Report
@@ -192,20 +190,6 @@ def _refuse_places(source: Path, out: Path) -> None:
         )
     if out == source.resolve() or source.resolve() in out.parents:
         raise PrepareError(f"got --out {out} inside --source {source}, expected a folder apart")
-
-
-@contextmanager
-def alone(out: Path) -> Iterator[None]:
-    """Makes the folder and holds it against a second run."""
-    out.mkdir(parents=True, exist_ok=True)
-    handle = os.open(out, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise PrepareError(f"got --out {out}, which another run is writing: wait for it") from None
-    finally:
-        os.close(handle)
 
 
 def _types_to_record(dataset: PublishedDataset, plan: Plan) -> dict[str, dict]:

@@ -22,7 +22,7 @@ from .. import __version__
 from ..data.check import check
 from ..data.findings import Report
 from ..data.listing import Listing, read_listings
-from ..files import write_png, write_text, written_beside
+from ..files import inside, write_png, write_text, written_beside
 from ..modeling.config import Preprocessing
 from .attacks import Attack
 from .images import BenCoImages
@@ -164,7 +164,7 @@ def result_folders(checkpoints: Sequence[str | os.PathLike], out: Path) -> dict[
         names = ["-".join([*path.resolve().parent.parts[-2:], path.stem]) for path in paths]
     if len(set(names)) < len(names):
         raise EvaluationError("got a checkpoint twice, expected different ones")
-    return dict(zip(paths, (out / name for name in names), strict=True))
+    return dict(zip(paths, (inside(out, name) for name in names), strict=True))
 
 
 def evaluate_set(
@@ -212,7 +212,7 @@ def evaluate_set(
         for batch in loader:
             for row, mask in judge(subject, images, batch, settings):
                 if save_masks:
-                    save_mask(folder / f"{stem}_masks", row, mask, save_masks)
+                    save_mask(inside(folder, f"{stem}_masks"), row, mask, save_masks)
                 keep(row)
             bar.update(len(batch["index"]))
     process.wait()
@@ -256,7 +256,7 @@ def judge(
 
 def save_mask(folder: Path, row: dict, mask: np.ndarray, kind: str) -> None:
     """``<index>_<stem>.npy`` (float32) or ``.png`` (8 bits) of one mask."""
-    path = folder / f"{row['index']:06d}_{Path(row['name']).stem}.{kind}"
+    path = inside(folder, f"{row['index']:06d}_{Path(row['name']).stem}.{kind}")
     if kind == "png":
         write_png(path, np.rint(mask * 255).astype(np.uint8))
         return

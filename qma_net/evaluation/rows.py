@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..files import open_journal, read_journal, write_text
+from ..files import inside, open_journal, read_journal, write_text
 from .metrics import PIXEL, bootstrap_interval, image_metrics, mean
 from .process import Process
 from .settings import EvaluationError
@@ -33,11 +33,11 @@ class Rows:
     """
 
     def __init__(self, folder: Path, stem: str, header: dict, process: Process):
-        self.result = folder / f"{stem}.json"
-        self.table = folder / f"{stem}.csv"
+        self.result = inside(folder, f"{stem}.json")
+        self.table = inside(folder, f"{stem}.csv")
         self.header = json.loads(json.dumps(header))
         self.process = process
-        self.partial = folder / f".{stem}.unfinished"
+        self.partial = inside(folder, f".{stem}.unfinished")
         self._known: dict[int, dict] = {}
         if self.finished():
             return

@@ -85,11 +85,18 @@ def complete_from_checkpoint(flags: list[str]) -> list[str]:
     if given.model != "QMANet" or not source:
         return rest
 
-    from ..weights.checkpoint import checkpoint_config
+    from ..weights.checkpoint import mapped_checkpoint
 
     checkpoint = newest_checkpoint(source)
-    known = checkpoint_config(checkpoint).as_flags()
+    content = mapped_checkpoint(checkpoint)
+    known = content.config.as_flags()
     named = {flag.split("=")[0] for flag in rest}
+    trained = content.preprocessing
+    if given.checkpoint_path and trained:  # images reach a test as they reached the training
+        if "--image_size" not in named:
+            known += ["--image_size", str(trained.image_size)]
+        if not {"--if_resizing", "--if_padding"} & named:
+            rest.append("--if_padding" if trained.fit == "pad" else "--if_resizing")
     for flag, value in zip(known[::2], known[1::2], strict=True):
         if flag not in named:
             rest += [flag, value]

@@ -101,13 +101,18 @@ def load_checkpoint(path: str | os.PathLike) -> QMANetModel:
     return Checkpoint.read(path).build()
 
 
-def checkpoint_config(path: str | os.PathLike) -> QMANetConfig:
-    """The configuration that a checkpoint carries; the file is mapped, no other tensor is read.
+def mapped_checkpoint(path: str | os.PathLike) -> Checkpoint:
+    """A checkpoint whose tensors stay in the file: for what it says of itself.
 
     Raises:
         WeightsError: see :meth:`Checkpoint.of`.
     """
-    return Checkpoint.of(read_checkpoint(path, mapped=True), path).config
+    return Checkpoint.of(read_checkpoint(path, mapped=True), path)
+
+
+def checkpoint_config(path: str | os.PathLike) -> QMANetConfig:
+    """The configuration that a checkpoint carries; see :func:`mapped_checkpoint`."""
+    return mapped_checkpoint(path).config
 
 
 def preprocessing_in(args: object) -> Preprocessing | None:
