@@ -242,7 +242,10 @@ def test_onnx_agrees_on_three_sizes_and_a_photograph(build_tiny, noiseprint_file
 
     Image.fromarray(photograph(100, 150)).save(tmp_path / "a.jpg")
     model = build_tiny(views="srm,bayar,noiseprint", noiseprint_weights=str(noiseprint_file))
-    line = export_onnx(model, tmp_path / "model.onnx", [tmp_path / "a.jpg"])
+    said = []
+    line = export_onnx(model, tmp_path / "model.onnx", [tmp_path / "a.jpg"], say=said.append)
+    assert said[0].startswith("writing the graph")
+    assert said[-1] == "checking it on 1x3x96x128"
     assert "1x3x64x64, 2x3x96x160, 1x3x256x192, 1x3x96x128" in line
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     (image,) = session.get_inputs()

@@ -671,6 +671,18 @@ def test_the_same_test_set_s_name_with_other_images_is_said(work):
     assert "zweitens/splice_set.json is not shown" in notes[0]
 
 
+def test_benco_s_own_sweep_is_shown_as_it_is(tmp_path):
+    """Its folders are named after transforms; their logs hold a level and one number."""
+    for level, f1 in ((7, 0.25), (3, 0.75)):
+        folder = tmp_path / f"GaussianBlur(always_apply=True, p=1.0, blur_limit=({level}, {level}))"
+        folder.mkdir()
+        (folder / "log.txt").write_text(json.dumps({"test_pixel-level F1": f1, "epoch": level}))
+    (table,) = [one for one in all_tables(collect([tmp_path])) if one.key == "benco-robustness"]
+    (row,) = table.rows
+    assert row.labels == (str(tmp_path), "GaussianBlur")
+    assert [cell.text for cell in row.cells] == ["3, 7", "0.750, 0.250", "0.500"]
+
+
 def test_nothing_found_is_one_clear_line(tmp_path):
     with pytest.raises(ReportError, match=r"got no result files in .*, expected .* run qma-net"):
         report([tmp_path], tmp_path / "report.html")

@@ -8,7 +8,7 @@ does). All of it is float32, NoisePrint++ above all.
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +42,11 @@ class MaskOnly(nn.Module):
 
 
 def export_onnx(
-    model: QMANetModel, out: str | os.PathLike, images: Sequence[str | os.PathLike] = ()
+    model: QMANetModel,
+    out: str | os.PathLike,
+    images: Sequence[str | os.PathLike] = (),
+    *,
+    say: Callable[[str], None] = lambda _: None,
 ) -> str:
     """Writes an ONNX file and verifies it with onnxruntime; nothing is left where it fails.
 
@@ -50,6 +54,7 @@ def export_onnx(
         model: any QMA-Net, on the CPU.
         out: the file; weights beyond 2 GB would go beside it (no size of QMA-Net has them).
         images: photographs to verify it on, beside random inputs of three sizes.
+        say: is told what is done at the moment.
 
     Returns:
         One line with the largest difference of a probability.
@@ -66,10 +71,14 @@ def export_onnx(
         ) from None
     network = MaskOnly(model.eval())
     with written_beside(out) as beside, torch.no_grad():
+        say("writing the graph, which takes minutes for a large model")
         _write(network, beside)
         session = onnxruntime.InferenceSession(beside, providers=["CPUExecutionProvider"])
         inputs = [*_random_inputs(), *map(_real_input, images)]
-        differences = [_difference(session, network, image) for image in inputs]
+        differences = []
+        for image in inputs:
+            say(f"checking it on {'x'.join(map(str, image.shape))}")
+            differences.append(_difference(session, network, image))
         if not max(differences) <= TOLERANCE:
             raise ExportError(
                 f"got differences up to {max(differences):.2g} between onnxruntime and PyTorch, "

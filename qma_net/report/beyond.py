@@ -44,6 +44,30 @@ def other_sets(results: Results) -> Table:
     return table
 
 
+def sweeps(results: Results) -> Table:
+    """What BenCo's own ``test_robust.py`` logged, as it is: no images, so no intervals."""
+    table = Table(
+        "benco-robustness",
+        "BenCo's own test_robust.py",
+        ("Folder", "Attack"),
+        [("", ["Levels", "Pixel F1, level by level", "Average"])],
+        notes=[
+            "As logged. It draws noise, and JPEG's quality from {q - 1, q}, anew in every run, and "
+            "counts authentic images as 0; Tables 7 and 8 are made of qma-net robust's results."
+        ],
+    )
+    for folder, found in results.sweeps.items():
+        for transform, points in found.items():
+            levels, f1 = zip(*points, strict=True)
+            cells = (
+                Cell(", ".join(f"{level:g}" for level in levels)),
+                Cell(", ".join(f"{value:.3f}" for value in f1)),
+                Cell(f"{sum(f1) / len(f1):.3f}"),
+            )
+            table.rows.append(Row(MEASURED, (str(folder), transform), cells))
+    return table
+
+
 def _is_in_the_paper(run: Run) -> bool:
     """Whether some row of Tables 1, 2 or 9 is this run's."""
     settings = [setting_of(one.flags) for one in read_ablations() if one.table in (2, 9)]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..files import read_journal
 
+BENCO_F1 = "test_pixel-level F1"
 EVENTS = "events.out.tfevents."  # how the names of TensorBoard's files start
 
 
@@ -17,6 +18,24 @@ class Curves:
     folder: Path
     source: str
     series: dict[str, list[tuple[float, float]]]
+
+
+def read_sweeps(folders: Iterable[Path]) -> dict[Path, dict[str, list[tuple[float, float]]]]:
+    """What BenCo's ``test_robust.py`` logged: by its folder and transform, (level, pixel F1).
+
+    It names a folder per setting after the transform's text, ``GaussianBlur(...)``.
+    """
+    sweeps = {}
+    for folder in sorted(folders):
+        transform, bracket, _ = folder.name.partition("(")
+        rows = read_journal(folder / "log.txt") if bracket and transform.isalnum() else []
+        if rows and {"epoch", BENCO_F1} <= set(rows[-1]):
+            points = sweeps.setdefault(folder.parent, {}).setdefault(transform, [])
+            points.append((float(rows[-1]["epoch"]), float(rows[-1][BENCO_F1])))
+    return {
+        place: {transform: sorted(points) for transform, points in found.items()}
+        for place, found in sweeps.items()
+    }
 
 
 def read_curves(folders: Iterable[Path], notes: list[str]) -> list[Curves]:

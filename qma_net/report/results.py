@@ -18,7 +18,7 @@ from ..evaluation.rows import read_rows
 from ..modeling.config import Preprocessing, QMANetConfig
 from ..modeling.losses import DICE_SMOOTHING, EDGE_WEIGHT, MASK_WEIGHT
 from .complexity import COMPLEXITY, Complexity, read_complexity
-from .logs import EVENTS, Curves, read_curves
+from .logs import EVENTS, Curves, read_curves, read_sweeps
 from .paper import normalised_name, paper_set
 
 # The settings that Tables 2 and 9 vary; whatever else differs is another model to compare with.
@@ -144,8 +144,8 @@ class Results:
 
     ``comparisons`` are contents of ``comparison.json`` by path, ``prepared`` contents of
     ``prepare.json`` by the dataset's normalised name, ``checked`` rows of ``data check --json``
-    likewise and then by subset ("" for a whole dataset), ``notes`` what a reader should know about
-    the files.
+    likewise and then by subset ("" for a whole dataset), ``sweeps`` what BenCo's
+    ``test_robust.py`` logged, ``notes`` what a reader should know about the files.
     """
 
     runs: list[Run] = field(default_factory=list)
@@ -154,11 +154,12 @@ class Results:
     checked: dict[str, dict[str, dict]] = field(default_factory=dict)
     complexities: list[Complexity] = field(default_factory=list)
     curves: list[Curves] = field(default_factory=list)
+    sweeps: dict[Path, dict[str, list[tuple[float, float]]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         found = (self.runs, self.comparisons, self.prepared, self.checked)
-        return any((*found, self.complexities, self.curves))
+        return any((*found, self.complexities, self.curves, self.sweeps))
 
 
 def collect(dirs: Iterable[str | os.PathLike]) -> Results:
@@ -181,6 +182,7 @@ def collect(dirs: Iterable[str | os.PathLike]) -> Results:
         elif path.name == "log.txt" or path.name.startswith(EVENTS):
             logs.add(path.parent)
     results.runs = _labelled(list(runs.values()))
+    results.sweeps = read_sweeps(logs)
     results.curves = read_curves(logs, results.notes)
     if not results:
         raise ReportError(

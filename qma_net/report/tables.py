@@ -6,7 +6,7 @@ Here is said which run belongs to which row and which of its numbers to which ce
 from collections.abc import Iterable
 
 from ..evaluation.metrics import mean_and_interval
-from .beyond import comparisons, other_attacks, other_sets
+from .beyond import comparisons, other_attacks, other_sets, sweeps
 from .counts import counts
 from .layout import DASH, MINUS, MISSING, Cell, Row, Table
 from .measured import (
@@ -44,7 +44,7 @@ def all_tables(results: Results) -> list[Table]:
     build = {2: ablations, 3: counts, 4: counts, 9: ablations, 10: costs}
     paper = published_tables()
     tables = [build.get(number, comparison)(paper[number], results) for number in sorted(paper)]
-    more = (other_sets(results), other_attacks(results), comparisons(results))
+    more = (other_sets(results), other_attacks(results), comparisons(results), sweeps(results))
     return [*tables, *(table for table in more if table.rows)]
 
 
