@@ -5,9 +5,11 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from argparse import Namespace
+from contextlib import suppress
 from importlib import import_module
 
 import cv2
@@ -444,24 +446,45 @@ SMALL = {"GPUS": "0", "BACKBONE": "", "NOISEPRINT": "", "SIZE": "b0", "IMAGE_SIZ
 SMALL |= {"EPOCHS": "1", "WORKERS": "0", "TOTAL_BATCH": "4", "OUT": "o"}
 
 
-def test_two_nodes_train_together(small_data):
-    """Two torchruns on this machine, one process each: the gradients are those of four images."""
+def two_nodes(folder) -> list[tuple[int | None, str]]:
+    """Exit codes and outputs of train.sh as two nodes would start it; None: it hung."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("SLURM")}
     nodes = {"NODES": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     nodes |= {**clean, **SMALL, "VENV": sys.prefix, "OMP_NUM_THREADS": "1"}
-    started = [
-        subprocess.Popen(
-            ["bash", SHELL / "train.sh", "--views", "srm", "--lr", "1e-3"],
-            cwd=small_data,
-            env={**nodes, "NODE_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    outputs = [process.communicate(timeout=240)[0] for process in started]
-    assert [process.returncode for process in started] == [0, 0], outputs
+    logs = [folder / f"node-{rank}.log" for rank in (0, 1)]
+    started = []
+    for rank, log in enumerate(logs):
+        with open(log, "w") as out:  # a file: of two pipes read in turn the second may fill
+            process = subprocess.Popen(
+                ["bash", SHELL / "train.sh", "--views", "srm", "--lr", "1e-3"],
+                cwd=folder,
+                env={**nodes, "NODE_RANK": str(rank)},
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        started.append(process)
+    codes = []
+    for process in started:
+        try:
+            codes.append(process.wait(timeout=120))
+        except subprocess.TimeoutExpired:
+            codes.append(None)
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    return list(zip(codes, [log.read_text() for log in logs], strict=True))
+
+
+def test_two_nodes_train_together(small_data):
+    """Two torchruns on this machine, one process each: the gradients are those of four images."""
+    ended = two_nodes(small_data)
+    if None in [code for code, _ in ended]:  # another test took the port before torchrun did
+        shutil.rmtree(small_data / "o", ignore_errors=True)
+        ended = two_nodes(small_data)
+    outputs = [output for _, output in ended]
+    assert [code for code, _ in ended] == [0, 0], outputs
     assert "effective batch size: 4" in outputs[0]
     assert "distributed init (rank 0)" in outputs[0]
     assert "distributed init (rank 1)" in outputs[1]
