@@ -27,6 +27,7 @@ from .evaluation.evaluate import evaluate
 from .evaluation.rows import read_rows
 from .evaluation.settings import Settings
 from .files import read_journal, write_text, written_beside
+from .report.logs import read_sweep_point
 from .synth.recipe import KINDS, Recipe
 from .synth.synthesise import synthesise
 from .weights.reading import read_checkpoint
@@ -301,9 +302,7 @@ def robustness(folder: Path) -> dict[str, list[tuple[float, float]]]:
     """F1 per attack and level from the logs of test_robust.py; ``None`` is the clean set."""
     curves = defaultdict(list)
     for log in sorted(folder.glob("*/log.txt")):
-        result = read_journal(log)[-1]
-        attack = log.parent.name.split("(")[0]
-        curves[attack].append((result["epoch"], result["test_pixel-level F1"]))
+        curves[log.parent.name.split("(")[0]].append(read_sweep_point(log.parent))
     return {attack: sorted(points) for attack, points in curves.items()}
 
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from .process import LaunchError, say
-from .saving import newest_whole, output_folder
+from .saving import NAME, newest_whole, output_folder
 
 AUTO = "auto"  # --resume auto: the newest whole checkpoint of --output_dir
 
@@ -119,14 +119,14 @@ def newest_checkpoint(path: str) -> Path:
     if not path.is_dir():
         return path
     files = sorted(path.glob("*.pth"))
-    strange = [file.name for file in files if not re.fullmatch(r"checkpoint-\d+\.pth", file.name)]
+    strange = [file.name for file in files if not NAME.fullmatch(file.name)]
     if strange or not files:
         found = f"{strange[0]} among the .pth files" if strange else "no .pth file"
         raise LaunchError(
             f"got {found} of {path}, expected only checkpoint-<epoch>.pth: BenCo's test.py "
             "reads every .pth file there as one"
         )
-    return max(files, key=lambda file: int(file.stem.split("-")[1]))
+    return max(files, key=lambda file: int(NAME.fullmatch(file.name)[1]))
 
 
 def help_text() -> str:

@@ -7,8 +7,10 @@ is known), ``calibration.json`` what untouched photographs score (where that was
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import ModelHubMixin, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
@@ -135,26 +137,26 @@ def _file(model_id: str, name: str, download: dict) -> Path:
     return Path(hf_hub_download(model_id, name, **options))
 
 
-def _preprocessing(model_id: str, download: dict) -> Preprocessing | None:
+def _beside(
+    model_id: str, name: str, download: dict, build: Callable[[dict], Any], expected: str
+) -> Any:
+    """What a JSON file beside the weights says, as ``build`` makes it; None without the file."""
     try:
-        content = json.loads(_file(model_id, PREPROCESSOR_NAME, download).read_text())
-        return Preprocessing(image_size=content["image_size"], fit=content["fit"])
+        return build(json.loads(_file(model_id, name, download).read_text()))
     except (FileNotFoundError, EntryNotFoundError):
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise WeightsError(
-            f"got {model_id}/{PREPROCESSOR_NAME}, expected image_size and fit as save_pretrained "
-            f"writes them: {error}"
-        ) from None
+        raise WeightsError(f"got {model_id}/{name}, expected {expected}: {error}") from None
+
+
+def _preprocessing(model_id: str, download: dict) -> Preprocessing | None:
+    def build(content: dict) -> Preprocessing:
+        return Preprocessing(image_size=content["image_size"], fit=content["fit"])
+
+    expected = "image_size and fit as save_pretrained writes them"
+    return _beside(model_id, PREPROCESSOR_NAME, download, build, expected)
 
 
 def _calibration(model_id: str, download: dict) -> Calibration | None:
-    try:
-        return Calibration.of(json.loads(_file(model_id, CALIBRATION_NAME, download).read_text()))
-    except (FileNotFoundError, EntryNotFoundError):
-        return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise WeightsError(
-            f"got {model_id}/{CALIBRATION_NAME}, expected quantiles, image_size, fit and native as "
-            f"qma-net calibrate writes them: {error}"
-        ) from None
+    expected = "quantiles, image_size, fit and native as qma-net calibrate writes them"
+    return _beside(model_id, CALIBRATION_NAME, download, Calibration.of, expected)

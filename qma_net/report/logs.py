@@ -28,14 +28,21 @@ def read_sweeps(folders: Iterable[Path]) -> dict[Path, dict[str, list[tuple[floa
     sweeps = {}
     for folder in sorted(folders):
         transform, bracket, _ = folder.name.partition("(")
-        rows = read_journal(folder / "log.txt") if bracket and transform.isalnum() else []
-        if rows and {"epoch", BENCO_F1} <= set(rows[-1]):
-            points = sweeps.setdefault(folder.parent, {}).setdefault(transform, [])
-            points.append((float(rows[-1]["epoch"]), float(rows[-1][BENCO_F1])))
+        point = read_sweep_point(folder) if bracket and transform.isalnum() else None
+        if point:
+            sweeps.setdefault(folder.parent, {}).setdefault(transform, []).append(point)
     return {
         place: {transform: sorted(points) for transform, points in found.items()}
         for place, found in sweeps.items()
     }
+
+
+def read_sweep_point(folder: Path) -> tuple[float, float] | None:
+    """Level and pixel F1 of one setting of ``test_robust.py``; None where it logged none."""
+    rows = read_journal(folder / "log.txt")
+    if not rows or not {"epoch", BENCO_F1} <= set(rows[-1]):
+        return None
+    return float(rows[-1]["epoch"]), float(rows[-1][BENCO_F1])
 
 
 def read_curves(folders: Iterable[Path], notes: list[str]) -> list[Curves]:
