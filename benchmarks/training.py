@@ -144,6 +144,7 @@ def measure(
     flags += ["--test_data_path", folder / "test.json", "--test_batch_size", 2]
     flags += ["--num_workers", args.workers, "--epochs", 1, "--accum_iter", 1, "--lr", 1e-4]
     flags += ["--warmup_epochs", 1, "--output_dir", "", "--log_dir", folder / name]
+    flags += ["--max_skipped", args.steps]  # noise as images may overflow; its time counts too
     flags += ["--log_per_epoch_count", args.steps, *([] if amp else ["--if_not_amp"])]
     flags += ["--device", "cpu", "--no_pin_mem"] if args.device == "cpu" else []
     flags += ["--cudnn"] if cudnn == "on" else []

@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
 from tqdm import tqdm
 
 from .evaluation.evaluate import evaluate
 from .evaluation.rows import read_rows
 from .evaluation.settings import Settings
 from .files import read_journal, write_text, written_beside
+from .pictures import read_rgb
 from .report.logs import read_sweep_point
 from .synth.recipe import KINDS, Recipe
 from .synth.synthesise import synthesise
@@ -273,7 +273,7 @@ def results(exact: Path) -> list[dict]:
 def read_truth(row: dict) -> np.ndarray:
     """Bool ``(H, W)``, True on manipulated pixels."""
     image = Path(row["path"])
-    return np.asarray(Image.open(image.parents[1] / "Gt" / f"{image.stem}.png")) > 127
+    return read_rgb(image.parents[1] / "Gt" / f"{image.stem}.png")[..., 0] > 127
 
 
 def benco_means(folder: Path) -> dict[str, float]:
@@ -315,7 +315,7 @@ def _draw_grid(rows: list[dict], path: Path, per_kind: int = 5) -> None:
     canvas = Figure(figsize=(1.5 * len(chosen), 4.6), layout="constrained")
     axes = canvas.subplots(3, len(chosen))
     for column, row in enumerate(chosen):
-        axes[0, column].imshow(Image.open(row["path"]))
+        axes[0, column].imshow(read_rgb(row["path"]))
         axes[1, column].imshow(read_truth(row), cmap="gray", vmin=0, vmax=1)
         axes[2, column].imshow(np.load(row["mask"]), cmap="gray", vmin=0, vmax=1)
         axes[0, column].set_title(row["kind"], fontsize=9)

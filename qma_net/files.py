@@ -105,12 +105,35 @@ def alone(folder: str | os.PathLike) -> Iterator[None]:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise BusyError(
-            f"got {folder}, which another run is writing to, expected a folder of its own: wait "
-            "for that run, or give another"
-        ) from None
+        raise _busy(folder) from None
     finally:
         os.close(handle)
+
+
+def hold(path: str | os.PathLike) -> None:
+    """Holds a file against other processes until this one ends; nothing else may open the file.
+
+    Unlike :func:`alone`'s, the hold is not shared with processes forked from this one, which may
+    outlive it by seconds.
+
+    Raises:
+        BusyError: where another process holds it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise _busy(path.parent) from None
+
+
+def _busy(folder: str | os.PathLike) -> BusyError:
+    return BusyError(
+        f"got {folder}, which another run is writing to, expected a folder of its own: wait for "
+        "that run, or give another"
+    )
 
 
 def inside(folder: str | os.PathLike, name: str, *, nested: bool = False) -> Path:

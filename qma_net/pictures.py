@@ -144,6 +144,16 @@ def rgb_pixels(image: Image.Image, name: str = "the file") -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
+def read_rgb(path: str | os.PathLike) -> np.ndarray:
+    """The pixels of a file as they are stored, uint8 ``(H, W, 3)``.
+
+    Raises:
+        PictureError, OSError: see :func:`open_picture`.
+    """
+    with open_picture(path) as picture:
+        return rgb_pixels(picture, str(path))
+
+
 def content_of(head: bytes) -> str:
     """What a file is by its first bytes, with an article: ``"a PDF"``, ``"a text"``."""
     for pattern, kind in CONTENTS:

@@ -42,14 +42,14 @@ need_file() { # NAME HINT: the variable NAME holds a path that is there
     [ -n "$dry_run" ] || [ -e "${!1}" ] || fail "got $1=${!1}, expected a file: there is none; $2"
 }
 
-run() { # prints the command, and starts it unless --dry-run was given
+run() { # prints the command, and starts it unless --dry-run was given; with replace=1 in this process
     local line
     printf -v line '%q ' "$@"
     if [ -n "$dry_run" ]; then
         echo "${line% }"
     else
         say "${line% }"
-        "$@"
+        ${replace:+exec} "$@"
     fi
 }
 
@@ -58,7 +58,8 @@ torchrun() { # MODULE ARGUMENTS...: on all GPUS of all NODES
     [ "$NODES" -eq 1 ] || nodes=(--nnodes "$NODES" --node_rank "$NODE_RANK"
         --master_addr "$MASTER_ADDR" --master_port "$MASTER_PORT")
     MASTER_PORT=$((MASTER_PORT + 1))
-    run "$python" -m torch.distributed.run "${nodes[@]}" --nproc_per_node "$processes" -m "$@"
+    run "$python" -m torch.distributed.run "${nodes[@]}" --nproc_per_node "$processes" \
+        ${restarts[@]+"${restarts[@]}"} -m "$@"
 }
 
 one_process() { # MODULE ARGUMENTS...
@@ -167,5 +168,6 @@ take_architecture() { # sets architecture: QMA-Net's size and NoisePrint++; anot
     fi
 }
 
+replace='' restarts=() # train.sh sets them, for run and torchrun
 take_flags "$@"
 take_variables

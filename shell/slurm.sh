@@ -5,8 +5,9 @@
 #   NODES=2 GPUS=4 bash shell/slurm.sh train --dry-run                        off the cluster
 #
 # After train, evaluate, benco-test, robust, save-images, complexity or ablations come that
-# script's own flags; its variables are exported in front of sbatch. A job that Slurm requeues
-# continues where it was. NODES, GPUS, NODE_RANK and MASTER_ADDR are Slurm's:
+# script's own flags; its variables are exported in front of sbatch. Two minutes before its time is
+# up a training is asked to end; a job that Slurm requeues, or the same sbatch, continues it.
+# NODES, GPUS, NODE_RANK and MASTER_ADDR are Slurm's:
 #
 #   MASTER_PORT [20000 + the job's number modulo 20000]
 #   SHELL_DIR   the folder of these scripts [shell, where sbatch was called]
@@ -18,6 +19,7 @@
 #SBATCH --cpus-per-task=32
 #SBATCH --time=2-00:00:00
 #SBATCH --requeue
+#SBATCH --signal=TERM@120
 #SBATCH --output=slurm-%j.log
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

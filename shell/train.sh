@@ -19,6 +19,8 @@
 #   NOISEPRINT  noiseprint++.th; empty, with --views srm,bayar: none [noiseprint++.th]
 #               (these three are QMA-Net's; with another MODEL give its own flags)
 #   CHECK       0: no check of the data before the start (--no_data_check) [1]
+#   RESTARTS    how often torchrun starts all processes anew after one has died
+#               [3; 0 on several nodes, where it was not tried: start the same command again]
 #   ALLOW       problems of qma-net data check that are right here, by comma []
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -59,6 +61,11 @@ check=()
 [ -z "${ALLOW:-}" ] || check+=(--allow "$ALLOW")
 [ "${CHECK:-1}" != 0 ] || check+=(--no_data_check)
 
+RESTARTS=${RESTARTS:-$((NODES == 1 ? 3 : 0))}
+whole_number RESTARTS 0
+restarts=(--max-restarts "$RESTARTS")
+
+replace=1 # torchrun takes this process's place, so that a signal of Slurm reaches it
 benco torchrun train "${architecture[@]}" \
     --data_path "$TRAIN_DATA" --test_data_path "$TEST_SETS" \
     --batch_size "$BATCH" --accum_iter "$ACCUM" --epochs "$EPOCHS" \

@@ -627,6 +627,42 @@ def test_faulty_data_is_refused_or_left_out(work):
 # Refused in one line
 
 
+def test_a_second_training_in_a_folder_is_refused(work):
+    """While the first one runs; and not for longer, however it ends."""
+    first = Launched(flags("run", epochs=9), work, slow_steps)
+    deadline = time.monotonic() + 120
+    while "Epoch: [0]" not in first.output() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    (work / "second").mkdir()
+    write_tampered_set(work / "second")
+    again = flags("../run", "--resume", "auto", epochs=1)
+    done = start(again, work / "second", prepare=small, check=False)
+    os.kill(first.child.pid, signal.SIGKILL)
+    first.wait(60)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("qma-net: got ../run, which another run is writing to, expected")
+    start(again, work / "second", prepare=small)
+    assert saved_epochs(work / "run") == [0]
+
+
+def test_what_is_refused_is_not_tried_again_by_torchrun(work):
+    (work / "list.json").write_text("[]")
+    command = flags("run", "--test_data_path", "list.json")
+    command[command.index("tiny")] = "b0"
+    done = start(command, work, processes=2, more=("--max-restarts", "5"), check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("qma-net: got --test_data_path list.json, which is a list") == 1
+
+
+@pytest.mark.parametrize("out", ["/sys/run", "sets.json", "sets.json/run"])
+def test_an_output_that_cannot_be_written_to_is_one_line(work, out):
+    done = start(flags(out), work, prepare=small, check=False)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"qma-net: got --output_dir {out}, expected a folder that can be")
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("more", "line"),
     [

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
+from ..inference.predictor import usable_device
+
 ALONE = {"RANK": 0, "WORLD_SIZE": 1}  # torchrun's variables, as they are without it
 
 
@@ -24,7 +26,13 @@ class Process:
 
     @classmethod
     def join(cls, device: str = "") -> "Process":
-        """Joins the others; on CUDA each takes the device of its local rank."""
+        """Joins the others; on CUDA each takes the device of its local rank.
+
+        Raises:
+            ConfigError: for a device that is not there.
+        """
+        if device:
+            usable_device(device)
         rank, world = (int(os.environ.get(name, alone)) for name, alone in ALONE.items())
         if world > 1 and not torch.distributed.is_initialized():
             torch.distributed.init_process_group("gloo")

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import socket
 import sys
 import time
@@ -37,11 +38,18 @@ def say_anywhere(message: str) -> None:
 def refuse(error: QMANetError) -> None:
     """Ends the process with one line; of several on a machine, the first one says it.
 
-    The others wait to be ended by torchrun, and speak where the fault was theirs alone.
+    The others wait to be ended by torchrun, and speak where the fault was theirs alone. What is
+    refused once would be refused again: torchrun is asked to end where it would start it anew.
     """
     if int(os.environ.get("LOCAL_RANK", 0)) > 0:
         time.sleep(OTHERS_WAIT)
-    sys.exit(f"qma-net: {error}")
+    attempts, attempt = (
+        int(os.environ.get(f"TORCHELASTIC_{name}", 0)) for name in ("MAX_RESTARTS", "RESTART_COUNT")
+    )
+    print(f"qma-net: {error}", file=sys.stderr, flush=True)
+    if attempt < attempts:
+        os.kill(os.getppid(), signal.SIGTERM)
+    sys.exit(1)
 
 
 def greatest(number: int) -> int:

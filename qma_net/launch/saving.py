@@ -19,6 +19,7 @@ from .process import LaunchError, say
 
 BEST = "best"  # folder of the epoch that is best on training's test sets
 BEST_NOTE = "best.json"  # in it: epoch, mean and the test sets' figures
+HOLD = ".running"  # held by the process that writes to the folder
 LOG = "log.txt"  # BenCo's, a row of JSON an epoch
 
 KEPT_NEWEST = 2  # checkpoints: one more than is needed, should the newest be damaged

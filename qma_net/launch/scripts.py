@@ -17,6 +17,7 @@ Around train, besides:
 - before the start: ``--resume auto`` becomes the newest whole checkpoint; flags that BenCo would
   end at with a traceback, a folder with another run's checkpoints, and faulty data are refused
   (:mod:`.before`); what is printed goes to ``startup.txt`` (:mod:`.startup`);
+- from then on ``--output_dir`` is held against another training (:func:`qma_net.files.hold`);
 - ``load_model``: an epoch that was saved and not logged is tested first (:mod:`.training`); an AMP
   scaler of a CPU is taken on a GPU (:mod:`.patches`);
 - ``train_one_epoch``: every epoch is seeded by (seed, rank, epoch); an accumulation longer than
@@ -34,6 +35,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 
 from ..errors import QMANetError
+from ..files import hold
 from .before import check_data, require_consistent, skip_bad
 from .flags import complete_from_checkpoint, help_text, own_flags
 from .patches import keep_cudnn_on, load_tensors_only, number_the_attempts, take_empty_scalers
@@ -45,7 +47,7 @@ from .process import (
     say,
     set_single_process_environment,
 )
-from .saving import output_folder, save_atomically
+from .saving import HOLD, output_folder, save_atomically
 from .startup import Startup
 from .training import Training
 
@@ -137,13 +139,22 @@ def _refuse_or_clean(
     """What :mod:`.before` says of a training, before BenCo makes its output folder."""
     args = _benco_args(flags)
     require_consistent(args, command)
-    restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    # Where torchrun starts it anew and there is a checkpoint, an earlier attempt has checked them.
+    checked = args.resume and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
     if own.skip_bad:
         for flag, path in skip_bad(args, own.allow).items():
             flags = [*flags, flag, path]
-    elif rank() == 0 and not own.no_data_check and not restarted:
+    elif rank() == 0 and not own.no_data_check and not checked:
         check_data(args, own.allow)
-    startup.write_to(output_folder(args))
+    folder = output_folder(args)
+    if folder and rank() == 0:
+        try:
+            hold(folder / HOLD)
+        except OSError as error:
+            raise LaunchError(
+                f"got --output_dir {folder}, expected a folder that can be written to: {error}"
+            ) from None
+    startup.write_to(folder)
     return flags
 
 

@@ -35,7 +35,7 @@ def draw_curves(curves: Iterable[Curves], folder: Path, notes: list[str]) -> lis
                 axes.set_yscale("log")
             else:
                 axes.legend(frameon=False, fontsize=8)
-        path = folder / f"curves-{re.sub(r'[^A-Za-z0-9]+', '-', name).strip('-')}.png"
+        path = folder / f"curves-{re.sub(r'[^A-Za-z0-9]+', '-', name).strip('-')[-200:]}.png"
         with written_beside(path) as beside:
             canvas.savefig(beside, format="png", dpi=130)
         caption = f"{one.source} in {one.folder}, written by BenCo's scripts."

@@ -7,10 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from ...inference.predictor import normalised
+from ...pictures import decode, open_picture
 from ...weights.checkpoint import load_checkpoint
 from ...weights.reading import sha256
 from ..results import Result, Run
@@ -84,6 +84,9 @@ def _saved_mask(result: Result, image: Path) -> np.ndarray | None:
     stem = folder / f"{paths.index(str(image)):06d}_{image.stem}"
     if stem.with_name(f"{stem.name}.npy").is_file():
         return np.load(stem.with_name(f"{stem.name}.npy"))
-    if stem.with_name(f"{stem.name}.png").is_file():
-        return np.asarray(Image.open(stem.with_name(f"{stem.name}.png"))) / np.float32(255)
+    png = stem.with_name(f"{stem.name}.png")
+    if png.is_file():
+        with open_picture(png) as picture:
+            decode(picture, str(png))
+            return np.asarray(picture) / np.float32(255)
     return None

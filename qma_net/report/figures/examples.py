@@ -6,11 +6,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from ...data.facts import mask_as_benco
 from ...data.listing import ListingError, read_listings
 from ...errors import QMANetError
+from ...pictures import read_rgb
 from ..paper import SETS
 from ..results import Result, Run
 from .panels import Panel, black_and_white
@@ -34,7 +34,7 @@ class Example:
     @property
     def pixels(self) -> np.ndarray:
         """uint8 ``(H, W, 3)``, turned no other way than BenCo reads it."""
-        return np.asarray(Image.open(self.image).convert("RGB"))
+        return read_rgb(self.image)
 
     @property
     def thumbnail(self) -> np.ndarray:
