@@ -54,7 +54,7 @@ def main() -> None:
 
 @torch.no_grad()
 def forward(model: QMANetModel, image: Tensor) -> None:
-    """One forward as the predictor runs it, without the edge heads."""
+    """One forward as the predictor runs it, without the edge supervision (ESM)."""
     model(image, edges=False)
 
 

@@ -38,7 +38,7 @@ def training_step(network: nn.Module, loss: Callable[[], Tensor]) -> Callable[[]
 
 
 def qma_net_loss(network: QMANetModel, image: Tensor, mask: Tensor) -> Tensor:
-    """What QMA-Net is trained on (equation 8), edge heads included.
+    """What QMA-Net is trained on (equation 8), the edge supervision included.
 
     Args:
         network: in training mode.
