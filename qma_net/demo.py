@@ -25,7 +25,7 @@ from tqdm import tqdm
 from .evaluation.evaluate import evaluate
 from .evaluation.rows import read_rows
 from .evaluation.settings import Settings
-from .files import read_journal, write_text, written_beside
+from .files import read_journal, read_object, write_text, written_beside
 from .pictures import read_rgb
 from .report.logs import read_sweep_point
 from .synth.recipe import KINDS, Recipe
@@ -128,7 +128,7 @@ def _require_same_settings(out: Path, args: argparse.Namespace) -> None:
     file = out / "settings.json"
     if not file.is_file():
         file.write_text(json.dumps(settings, indent=1))
-    elif json.loads(file.read_text()) != settings:
+    elif read_object(file, "the settings of a demo: delete it") != settings:
         sys.exit(
             f"demo: got settings {settings}, expected those in {file}: this folder holds another "
             "run; give another --out, or delete it"

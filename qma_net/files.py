@@ -11,11 +11,16 @@ from pathlib import Path
 
 from .errors import QMANetError
 
+RUNNING = ".running"  # in a folder that is written to: held by the process that does
 NAME_BYTES = 255  # of a file's name, on the usual file systems
 
 
 class PathError(QMANetError):
     """A name that leads out of the folder it is for, or that no file can have."""
+
+
+class ContentError(QMANetError):
+    """A file that holds something else than it should."""
 
 
 class BusyError(QMANetError):
@@ -43,9 +48,12 @@ def written_beside(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Writes a whole text file, or leaves what was there."""
+    """Writes a whole text file in UTF-8, or leaves what was there.
+
+    What no encoding has, as in names that are no UTF-8 on disk, is written as ``\\udc80``.
+    """
     with written_beside(path) as beside:
-        beside.write_text(text)
+        beside.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_png(path: str | os.PathLike, pixels) -> None:
@@ -62,14 +70,42 @@ def copy_file(source: str | os.PathLike, target: str | os.PathLike) -> None:
         shutil.copyfile(source, beside)
 
 
-def read_journal(path: str | os.PathLike) -> list:
-    """The rows of a journal, none where there is no file; a line torn by a kill is passed over."""
+def read_object(path: str | os.PathLike, expected: str) -> dict:
+    """The object that a JSON file holds.
+
+    Args:
+        path: the file.
+        expected: what it should be, and what to do, for the error.
+
+    Raises:
+        ContentError: for a file that holds no object.
+        OSError: for one that cannot be read.
+    """
+    try:
+        content = json.loads(Path(path).read_bytes())
+        fault = f"it holds a {type(content).__name__}"
+    except RecursionError:
+        content, fault = None, "it is nested too deep"
+    except ValueError as error:
+        content, fault = None, str(error)
+    if not isinstance(content, dict):
+        raise ContentError(f"got {path}, expected {expected}: {fault}")
+    return content
+
+
+def read_journal(path: str | os.PathLike, *needed: str) -> list[dict]:
+    """The rows of a journal, objects with the keys that are needed; none where there is no file.
+
+    A line that a kill has torn, or that is no such object, is passed over.
+    """
     path, rows = Path(path), []
     for line in path.read_text(errors="replace").split("\n") if path.is_file() else ():
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
             continue
+        if isinstance(row, dict) and set(needed) <= row.keys():
+            rows.append(row)
     return rows
 
 
@@ -110,23 +146,26 @@ def alone(folder: str | os.PathLike) -> Iterator[None]:
         os.close(handle)
 
 
-def hold(path: str | os.PathLike) -> None:
-    """Holds a file against other processes until this one ends; nothing else may open the file.
+def hold(folder: str | os.PathLike) -> int:
+    """Makes a folder and holds it against other processes, until this one ends.
 
-    Unlike :func:`alone`'s, the hold is not shared with processes forked from this one, which may
-    outlive it by seconds.
+    For processes that fork others, which would share :func:`alone`'s hold and may outlive this one
+    by seconds. What is held is a hidden file in the folder, which stays.
+
+    Returns:
+        The file's handle; closing it ends the hold.
 
     Raises:
         BusyError: where another process holds it.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    handle = os.open(Path(folder, RUNNING), os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(handle)
-        raise _busy(path.parent) from None
+        raise _busy(folder) from None
+    return handle
 
 
 def _busy(folder: str | os.PathLike) -> BusyError:

@@ -8,12 +8,13 @@ matrix product), so that the noise of a shared machine falls on all alike. A rat
 of the rounds' ratios.
 
 Forward: eval mode, no gradients. BenCo's models run as its tester runs them, unchanged: their
-forward includes their loss. QMA-Net runs as its predictor does, without the edge supervision (ESM). Training:
-forward, backward and a step of AdamW (TruFor: phase 2); QMA-Net with its edge supervision and loss.
-"mixed" is autocast to bfloat16. Peak memory is what a step (or forward) adds at its peak to the
-weights and AdamW's state; on a CPU, each in a process of its own. A multiply-add is one FLOP,
-counted by fvcore in the plain arithmetic: the Winograd transform of NoisePrint++ on a CPU does
-fewer, so that a share of the machine may pass 1. Compiled rows have neither training nor memory.
+forward includes their loss. QMA-Net runs as its predictor does, without its edge supervision.
+Training: forward, backward and a step of AdamW (TruFor: phase 2); QMA-Net with its edge supervision
+and loss. "mixed" is autocast to bfloat16. Peak memory is what a step (or forward) adds at its peak
+to the weights and AdamW's state; on a CPU, each in a process of its own. A multiply-add is one
+FLOP, counted by fvcore in the plain arithmetic: the Winograd transform of NoisePrint++ on a CPU
+does fewer, so that a share of the machine may pass 1. Compiled rows have neither training nor
+memory.
 """
 
 import argparse

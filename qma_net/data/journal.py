@@ -68,6 +68,7 @@ def read_records(out: Path, identity: dict) -> dict[str, dict]:
             )
         return {}
     kept, *records = read_journal(out / JOURNAL) or [None]
+    records = [record for record in records if "image" in record]
     if kept != identity:
         raise PrepareError(
             f"got {_as_flags(identity)} for {out}, which was made with "
@@ -79,8 +80,8 @@ def read_records(out: Path, identity: dict) -> dict[str, dict]:
 
 def recorded_types(out: Path) -> dict[Path, str]:
     """The manipulation types that a table told ``data prepare``, by the image written."""
-    rows = [row for row in read_journal(out / JOURNAL) if isinstance(row, dict)]
-    return {out / row["target"]: row["type"] for row in rows if {"target", "type"} <= row.keys()}
+    rows = read_journal(out / JOURNAL, "target", "type")
+    return {out / row["target"]: row["type"] for row in rows}
 
 
 @contextmanager

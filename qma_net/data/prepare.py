@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import __version__
-from ..files import alone, write_text
+from ..files import alone, read_object, write_text
 from .check import check
 from .convert import Conversion, convert_all
 from .findings import Report
@@ -274,4 +274,5 @@ def _report(dataset: PublishedDataset, source: Path, plan: Plan, records: dict) 
 
 def _read_report(out: Path) -> dict | None:
     file = out / REPORT
-    return json.loads(file.read_text()) if file.is_file() else None
+    expected = "the report of data prepare: choose another --out, or delete it"
+    return read_object(file, expected) if file.is_file() else None

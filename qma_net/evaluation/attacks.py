@@ -58,17 +58,41 @@ def read_attacks(path: str | os.PathLike | None = None, names: Iterable[str] = (
     """The attacks of a YAML file, level by level: the named ones, or else the paper's.
 
     Raises:
-        EvaluationError: for a name, a transform or an argument that does not exist.
+        EvaluationError: for what is no such file, and for a name, a transform or an argument that
+            does not exist.
     """
     import yaml
 
-    entries = yaml.safe_load(Path(path or config_path("robustness.yaml")).read_text())
+    path = Path(path or config_path("robustness.yaml"))
+    try:
+        text = path.read_text()
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise ValueError("anchors are not read: write their values")
+        entries = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        fault = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise EvaluationError(f"got {path}, expected a YAML file of attacks: {fault}") from None
+    if not isinstance(entries, list) or not all(map(_is_attack, entries)):
+        raise EvaluationError(
+            f"got {path}, expected a list of attacks, each with name, unit, levels (whole "
+            "numbers), transform and arguments, as in benco_configs/robustness.yaml"
+        )
     names = list(names) or [entry["name"] for entry in entries if entry.get("paper")]
     by_name = {entry["name"]: entry for entry in entries}
     for name in names:
         if name not in by_name:
             raise EvaluationError(f"got attack {name!r}, expected one of {', '.join(by_name)}")
     return [_attack(by_name[name], level) for name in names for level in by_name[name]["levels"]]
+
+
+def _is_attack(entry: object) -> bool:
+    kinds = {"name": str, "unit": str, "levels": list, "transform": str, "arguments": dict}
+    return (
+        isinstance(entry, dict)
+        and all(isinstance(entry.get(key), kind) for key, kind in kinds.items())
+        and all(type(level) is int for level in entry["levels"])
+        and all(isinstance(key, str) for key in entry["arguments"])
+    )
 
 
 def _attack(entry: dict, level: int) -> Attack:
@@ -87,16 +111,20 @@ def _at_level(argument, level: int):
     """An argument of the YAML with the level for LEVEL, its square for LEVEL_SQUARED."""
     if isinstance(argument, list):
         return tuple(_at_level(item, level) for item in argument)
-    return {"LEVEL": level, "LEVEL_SQUARED": level**2}.get(argument, argument)
+    if argument == "LEVEL":
+        return level
+    return level**2 if argument == "LEVEL_SQUARED" else argument
 
 
 def _build_transform(entry: dict, arguments: dict) -> Callable[..., dict]:
     import albumentations
 
     try:
-        transform = getattr(albumentations, entry["transform"])(**arguments, p=1)
-        return albumentations.Compose([transform])
-    except (AttributeError, TypeError, ValueError) as error:
+        kind = getattr(albumentations, entry["transform"])
+        if not issubclass(kind, albumentations.BasicTransform):
+            raise TypeError(f"{entry['transform']} is no transform")
+        return albumentations.Compose([kind(**arguments, p=1)])
+    except (AttributeError, TypeError, ValueError, ArithmeticError, LookupError) as error:
         raise EvaluationError(
             f"got attack {entry['name']} {arguments}, expected a transform of albumentations "
             f"and its arguments: {error}"

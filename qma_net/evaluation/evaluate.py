@@ -6,6 +6,7 @@ then dealt out: one process and many see the same ones. Every image's row is kep
 known, so that a stopped run continues; a set's files appear when it is complete.
 """
 
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -65,28 +66,30 @@ def evaluate(
 
     Raises:
         EvaluationError, WeightsError, ListingError: in one line each; finished sets are kept.
+        BusyError: for a folder that another run is writing to.
     """
     process = Process.join(device)
     sets = read_test_sets(test_sets, allow, process)
     folders = result_folders(checkpoints, Path(out))
-    for checkpoint, folder in folders.items():
-        subject = Subject.load(model, model_flags, checkpoint, process.device)
-        shown = shown_as(subject, settings, process)
-        require_uncropped(test_sets, shown, allow, process)
-        for listing in sets:
-            evaluate_set(
-                subject,
-                listing,
-                folder,
-                settings=shown,
-                process=process,
-                workers=workers,
-                save_masks=save_masks,
-            )
-        process.say(results_table(folder, [listing.name for listing in sets]))
-    if process.is_first and len(folders) > 1:
-        compare(list(folders.values()), [listing.name for listing in sets], Path(out))
-    process.wait()
+    with process.alone_in(out):
+        for checkpoint, folder in folders.items():
+            subject = Subject.load(model, model_flags, checkpoint, process.device)
+            shown = shown_as(subject, settings, process)
+            require_uncropped(test_sets, shown, allow, process)
+            for listing in sets:
+                evaluate_set(
+                    subject,
+                    listing,
+                    folder,
+                    settings=shown,
+                    process=process,
+                    workers=workers,
+                    save_masks=save_masks,
+                )
+            process.say(results_table(folder, [listing.name for listing in sets]))
+        if process.is_first and len(folders) > 1:
+            compare(list(folders.values()), [listing.name for listing in sets], Path(out))
+        process.wait()
 
 
 def shown_as(subject: Subject, settings: Settings, process: Process) -> Settings:
@@ -260,8 +263,10 @@ def save_mask(folder: Path, row: dict, mask: np.ndarray, kind: str) -> None:
     if kind == "png":
         write_png(path, np.rint(mask * 255).astype(np.uint8))
         return
-    with written_beside(path) as beside, open(beside, "wb") as file:
-        np.save(file, mask.astype(np.float32))
+    content = io.BytesIO()  # numpy's own writing hides why a disk refuses
+    np.save(content, mask.astype(np.float32))
+    with written_beside(path) as beside:
+        beside.write_bytes(content.getvalue())
 
 
 def compare(folders: list[Path], sets: list[str], out: Path) -> None:

@@ -1,10 +1,13 @@
 """This process among those that torchrun started."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
+from ..files import hold
 from ..inference.predictor import usable_device
 
 ALONE = {"RANK": 0, "WORLD_SIZE": 1}  # torchrun's variables, as they are without it
@@ -45,6 +48,20 @@ class Process:
     def is_first(self) -> bool:
         """Whether this is the one that writes and prints what all have in common."""
         return self.rank == 0
+
+    @contextmanager
+    def alone_in(self, folder: str | os.PathLike) -> Iterator[None]:
+        """Makes a folder and holds it against other runs; the first process does, for all.
+
+        Raises:
+            BusyError: where another run holds it.
+        """
+        handle = hold(folder) if self.is_first else None
+        try:
+            yield
+        finally:
+            if handle is not None:
+                os.close(handle)
 
     def wait(self) -> None:
         """Until all are here."""

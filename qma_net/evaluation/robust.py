@@ -50,29 +50,34 @@ def robust(
     attacks = read_attacks() if attacks is None else attacks
     process = Process.join(device)
     sets = read_test_sets(test_sets, allow, process)
-    for checkpoint, folder in result_folders(checkpoints, Path(out)).items():
-        subject = Subject.load(model, model_flags, checkpoint, process.device)
-        shown = shown_as(subject, settings, process)
-        require_uncropped(test_sets, shown, allow, process)
-        for listing in sets:
-            place = inside(folder, listing.name)
-            for attack in (None, *attacks):
-                evaluate_set(
-                    subject,
-                    listing,
-                    place,
-                    settings=shown,
-                    process=process,
-                    workers=workers,
-                    save_masks=save_masks,
-                    attack=attack,
-                    stem=attack.stem if attack else "clean",
-                )
-            if process.is_first:
-                write_text(place / "averages.json", json.dumps(averages(place, attacks), indent=1))
-                stems = [attack.stem for attack in attacks]
-                process.say(f"{listing.name}\n{results_table(place, ['clean', *stems], 'attack')}")
-    process.wait()
+    with process.alone_in(out):
+        for checkpoint, folder in result_folders(checkpoints, Path(out)).items():
+            subject = Subject.load(model, model_flags, checkpoint, process.device)
+            shown = shown_as(subject, settings, process)
+            require_uncropped(test_sets, shown, allow, process)
+            for listing in sets:
+                place = inside(folder, listing.name)
+                for attack in (None, *attacks):
+                    evaluate_set(
+                        subject,
+                        listing,
+                        place,
+                        settings=shown,
+                        process=process,
+                        workers=workers,
+                        save_masks=save_masks,
+                        attack=attack,
+                        stem=attack.stem if attack else "clean",
+                    )
+                if process.is_first:
+                    write_text(
+                        place / "averages.json", json.dumps(averages(place, attacks), indent=1)
+                    )
+                    stems = [attack.stem for attack in attacks]
+                    process.say(
+                        f"{listing.name}\n{results_table(place, ['clean', *stems], 'attack')}"
+                    )
+        process.wait()
 
 
 def averages(place: Path, attacks: Sequence[Attack]) -> dict:

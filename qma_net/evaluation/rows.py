@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..files import inside, open_journal, read_journal, write_text
+from ..files import ContentError, inside, open_journal, read_journal, read_object, write_text
 from .metrics import PIXEL, bootstrap_interval, image_metrics, mean
 from .process import Process
 from .settings import EvaluationError
@@ -44,7 +44,7 @@ class Rows:
         if process.is_first:
             self.partial.mkdir(parents=True, exist_ok=True)
             note = self.partial / "header.json"
-            if note.is_file() and json.loads(note.read_text()) != self.header:
+            if note.is_file() and _read_result(note) != self.header:
                 shutil.rmtree(self.partial)
                 self.partial.mkdir()
             write_text(note, json.dumps(self.header))
@@ -59,7 +59,8 @@ class Rows:
         """
         if not self.result.is_file():
             return False
-        found = json.loads(self.result.read_text()).get("header", {})
+        found = _read_result(self.result).get("header")
+        found = found if isinstance(found, dict) else {}
         differing = [key for key in self.header if found.get(key) != self.header[key]]
         if differing:
             key = differing[0]
@@ -90,7 +91,13 @@ class Rows:
     def _read(self) -> dict[int, dict]:
         """The rows of all processes by the image's index."""
         files = sorted(self.partial.glob("*.jsonl"))
-        return {row["index"]: row for file in files for row in read_journal(file)}
+        needed = ("index", *COLUMNS)
+        return {row["index"]: row for file in files for row in read_journal(file, *needed)}
+
+
+def _read_result(path: Path) -> dict:
+    expected = "a result of qma-net evaluate or robust: give another --out, or delete it"
+    return read_object(path, expected)
 
 
 def summary(rows: list[dict]) -> dict:
@@ -127,12 +134,23 @@ def as_csv(rows: list[dict]) -> str:
 
 
 def read_rows(path: str | os.PathLike) -> list[dict]:
-    """The rows of a set's CSV: numbers as floats, empty cells as None."""
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
-    for row in rows:
-        for key in (*PIXEL, "score", "marked", "label"):
-            row[key] = float(row[key]) if row[key] else None
+    """The rows of a set's CSV: numbers as floats, empty cells as None.
+
+    Raises:
+        ContentError: for what is no such table.
+    """
+    try:
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file))
+        for row in rows:
+            for key in (*PIXEL, "score", "marked", "label"):
+                row[key] = float(row[key]) if row[key] else None
+            if not row["path"] or not row["name"]:
+                raise ValueError("a row names no image")
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise ContentError(
+            f"got {path}, expected the table that its JSON was summed up from: {error}"
+        ) from None
     return rows
 
 
@@ -142,7 +160,7 @@ def results_table(folder: Path, names: Sequence[str], of_what: str = "test set")
     keys = ("pixel_f1", "permute_f1", "iou", "auc", "authentic_marked", "image_auc")
     rows = [head]
     for name in names:
-        found = json.loads((folder / f"{name}.json").read_text())
+        found = _read_result(folder / f"{name}.json")
         shown = ["-" if found[key] is None else f"{found[key]:.3f}" for key in keys]
         rows.append((name, str(found["n_tampered"] + found["n_authentic"]), *shown))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -1,7 +1,6 @@
 """The model that is evaluated: built from BenCo's registry, with a checkpoint's weights."""
 
 import inspect
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..files import read_object
 from ..launch.saving import BEST_NOTE
 from ..modeling.config import Preprocessing
 from ..modeling.state import load_strictly
@@ -115,4 +115,5 @@ def is_picked(checkpoint: Path) -> bool:
     note = checkpoint.parent / BEST_NOTE
     if not note.is_file():
         return False
-    return checkpoint.name == f"checkpoint-{json.loads(note.read_text()).get('epoch')}.pth"
+    best = read_object(note, "the note that the launcher writes: delete it")
+    return checkpoint.name == f"checkpoint-{best.get('epoch')}.pth"

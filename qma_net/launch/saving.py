@@ -14,12 +14,11 @@ import shutil
 import zipfile
 from pathlib import Path
 
-from ..files import copy_file, read_journal, write_text, written_beside
+from ..files import copy_file, read_journal, read_object, write_text, written_beside
 from .process import LaunchError, say
 
 BEST = "best"  # folder of the epoch that is best on training's test sets
 BEST_NOTE = "best.json"  # in it: epoch, mean and the test sets' figures
-HOLD = ".running"  # held by the process that writes to the folder
 LOG = "log.txt"  # BenCo's, a row of JSON an epoch
 
 KEPT_NEWEST = 2  # checkpoints: one more than is needed, should the newest be damaged
@@ -105,7 +104,7 @@ def clean(folder: Path) -> None:
         half.unlink()
     best = folder / BEST
     if (best / BEST_NOTE).is_file():
-        _keep_only(best, json.loads((best / BEST_NOTE).read_text())["epoch"])
+        _keep_only(best, _read_best(best / BEST_NOTE)["epoch"])
     log = folder / LOG
     if log.is_file() and not (text := log.read_text(errors="replace")).endswith("\n") and text:
         write_text(log, text[: text.rfind("\n") + 1])
@@ -167,8 +166,13 @@ class Saving:
 def is_best(folder: Path, mean: float) -> bool:
     """Whether a mean over the test sets is above that of ``best/``, if there is one."""
     note = folder / BEST / BEST_NOTE
-    before = json.loads(note.read_text())["mean"] if note.is_file() else -math.inf
+    before = _read_best(note)["mean"] if note.is_file() else -math.inf
     return mean > before
+
+
+def _read_best(note: Path) -> dict:
+    best = read_object(note, f"the note of the best epoch: delete {note.parent}")
+    return {"epoch": -1, "mean": -math.inf} | best
 
 
 def keep_best(folder: Path, epoch: int, test_sets: dict[str, float]) -> None:

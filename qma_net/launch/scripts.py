@@ -47,7 +47,7 @@ from .process import (
     say,
     set_single_process_environment,
 )
-from .saving import HOLD, output_folder, save_atomically
+from .saving import output_folder, save_atomically
 from .startup import Startup
 from .training import Training
 
@@ -149,7 +149,7 @@ def _refuse_or_clean(
     folder = output_folder(args)
     if folder and rank() == 0:
         try:
-            hold(folder / HOLD)
+            hold(folder)
         except OSError as error:
             raise LaunchError(
                 f"got --output_dir {folder}, expected a folder that can be written to: {error}"

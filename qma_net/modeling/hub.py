@@ -67,8 +67,13 @@ class HubMixin(
 
     def _save_pretrained(self, save_directory: Path) -> None:
         state = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
-        with written_beside(save_directory / WEIGHTS_FILE) as beside:
-            save_file(state, beside, metadata={"format": "pt"})
+        try:
+            with written_beside(save_directory / WEIGHTS_FILE) as beside:
+                save_file(state, beside, metadata={"format": "pt"})
+        except SafetensorError as error:  # what a disk says that refuses
+            raise WeightsError(
+                f"got {save_directory}, expected a folder with room for the weights: {error}"
+            ) from None
         made = {"architecture": ARCHITECTURE, "qma_net": __version__, **asdict(self.config)}
         made |= {"about": self.about} if self.about else {}
         write_text(save_directory / CONFIG_NAME, json.dumps(made, indent=2) + "\n")

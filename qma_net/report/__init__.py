@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..files import write_text
+from ..files import alone, write_text
 from .curves import draw_curves
 from .layout import WRITERS, Figure
 from .page import page
@@ -33,22 +33,24 @@ def report(dirs: Sequence[str | os.PathLike], out: str | os.PathLike) -> list[Pa
 
     Raises:
         ReportError: in one line, for folders without any result, or an ``out`` that is a folder.
+        BusyError: for a folder that another run is writing to.
     """
     out = Path(out)
     if out.is_dir() or out.suffix.lower() not in (".html", ".htm"):
         raise ReportError(f"got --out {out}, expected the name of an HTML file: add report.html")
     results = collect(dirs)
     tables = all_tables(results)
-    written = []
-    for table in tables:
-        for suffix, write in WRITERS.items():
-            path = out.parent / "tables" / f"{table.key}.{suffix}"
-            write_text(path, write(table))
-            written.append(path)
-    figures = _paper_figures(results, out.parent / "figures")
-    figures += draw_curves(results.curves, out.parent / "figures", results.notes)
-    write_text(out, page(results, tables, figures, dirs))
-    return [*written, *(figure.path for figure in figures), out]
+    with alone(out.parent):
+        written = []
+        for table in tables:
+            for suffix, write in WRITERS.items():
+                path = out.parent / "tables" / f"{table.key}.{suffix}"
+                write_text(path, write(table))
+                written.append(path)
+        figures = _paper_figures(results, out.parent / "figures")
+        figures += draw_curves(results.curves, out.parent / "figures", results.notes)
+        write_text(out, page(results, tables, figures, dirs))
+        return [*written, *(figure.path for figure in figures), out]
 
 
 def _paper_figures(results: Results, folder: Path) -> list[Figure]:

@@ -42,7 +42,7 @@ class Counts:
     def value(self, heading: str) -> int | str | None:
         """What stands under one of the paper's headings; None where it is not known."""
         if heading in TYPES:
-            return None if self.types is None else self.types[TYPES[heading]]
+            return None if self.types is None else self.types.get(TYPES[heading])
         if heading == "Number":
             return self.number
         return {"min": self.smallest, "max": self.largest}[heading] or None
@@ -125,7 +125,7 @@ def _added_up(found: list[Counts]) -> Counts:
     smallest, largest = [one.smallest for one in found], [one.largest for one in found]
     by_type = None
     if None not in types:
-        by_type = {name: sum(one[name] for one in types) for name in TYPES.values()}
+        by_type = {name: sum(one.get(name, 0) for one in types) for name in TYPES.values()}
     return Counts(
         None if None in numbers else sum(numbers),
         by_type,

@@ -6,7 +6,6 @@ prepare``, what ``data check --json`` printed, BenCo's complexity logs by name (
 or ``.log``), and the curves of BenCo's logs.
 """
 
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -15,8 +14,10 @@ from pathlib import Path
 
 from ..errors import QMANetError
 from ..evaluation.rows import read_rows
+from ..files import ContentError, read_object
 from ..modeling.config import Preprocessing, QMANetConfig
 from ..modeling.losses import DICE_SMOOTHING, EDGE_WEIGHT, MASK_WEIGHT
+from . import shapes
 from .complexity import COMPLEXITY, Complexity, read_complexity
 from .logs import EVENTS, Curves, read_curves, read_sweeps
 from .paper import normalised_name, paper_set
@@ -209,25 +210,38 @@ def _files(dirs: list[Path]) -> Iterable[Path]:
 def _take_json(path: Path, results: Results, runs: dict) -> None:
     """Puts a JSON object where it belongs; lists (of images) are not read."""
     try:
-        with open(path) as file:
-            if file.read(1) != "{":
+        with open(path, "rb") as file:
+            if file.read(1) != b"{":
                 return
-            file.seek(0)
-            content = json.load(file)
-    except (ValueError, OSError) as error:
+        content = read_object(path, "a result")
+    except (ContentError, OSError) as error:
         results.notes.append(f"{path} could not be read: {error}")
         return
+
+    def is_whole(shape, content=content) -> bool:
+        found = shapes.fault(content, shape)
+        if found:
+            results.notes.append(f"{path} is not shown, as it is no whole result: {found}")
+        return not found
+
     header = content.get("header")
     if isinstance(header, dict) and "set" in header and "model_flags" in header:
-        _take_result(Result(path, content), results, runs)
+        if is_whole(shapes.RESULT):
+            _take_result(Result(path, content), results, runs)
     elif path.name == "comparison.json":
-        results.comparisons[path] = content
+        if is_whole(shapes.COMPARISON):
+            results.comparisons[path] = content
     elif {"dataset", "tampered", "paper"} <= set(content):
-        results.prepared[normalised_name(content["dataset"])] = content
-    elif isinstance(content.get("sets"), list) and "errors" in content:
+        if is_whole(shapes.PREPARED):
+            results.prepared[normalised_name(content["dataset"])] = content
+    elif (
+        isinstance(content.get("sets"), list)
+        and "errors" in content
+        and is_whole(shapes.CHECKED, content["sets"])
+    ):
         for row in content["sets"]:
-            name = normalised_name(row.get("dataset", row["name"]))
-            results.checked.setdefault(name, {})[row.get("part", "")] = row
+            name = normalised_name(row.get("dataset") or row["name"])
+            results.checked.setdefault(name, {})[row.get("part") or ""] = row
 
 
 def _take_result(result: Result, results: Results, runs: dict) -> None:

@@ -22,12 +22,13 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import __version__
-from ..files import open_journal, read_journal, write_text
+from ..files import alone, open_journal, read_journal, read_object, write_text
 from ..workers import cores, in_processes
 from .maker import Maker, paths_of, write_image
 from .photographs import find_usable, split_photos
 from .recipe import SIDES, Recipe, SynthesisError
 
+SETTINGS_EXPECTED = "the settings of a synthesised set: give another --out, or delete it"
 MANIFEST, JOURNAL = "manifest.jsonl", "journal.jsonl"  # whole, and of an unfinished set
 
 
@@ -72,6 +73,7 @@ def synthesise(
         SynthesisError: when the photographs, the label maps or a number cannot be used, or when
             ``out`` holds something else.
         WorkersError: when a process was killed; what is made stays.
+        BusyError: when another run is making the same folder.
     """
     out, photos = Path(out).resolve(), Path(photos)
     recipe = recipe or Recipe()
@@ -105,31 +107,31 @@ def synthesise(
     unfinished = out.with_name(out.name + ".unfinished")
     if _is_there(out, settings, finished=True):
         return out
-    if not _is_there(unfinished, settings, finished=False):
-        unfinished.mkdir(parents=True, exist_ok=True)
-        write_text(unfinished / "settings.json", json.dumps(settings, indent=1) + "\n")
-    for side in SIDES:
-        for folder in ("Tp", "Gt", "Au"):
-            (unfinished / side / folder).mkdir(parents=True, exist_ok=True)
-    rows = _finished_rows(unfinished)
-    numbers = {"train": count, "test": test_count}
-    images = [(side, index) for side in SIDES for index in range(numbers[side])]
-    missing = [image for image in images if image not in rows]
-    shared = Maker(photos, labels, settings), unfinished
-    bar = tqdm(total=len(images), initial=len(rows), desc="images", unit="image")
-    with bar, open_journal(unfinished / JOURNAL) as add:
-        for row in in_processes(write_image, shared, missing, workers):
-            add(row)
-            rows[row["side"], row["index"]] = row
-            bar.update()
-    ordered = [rows[image] for image in images]
-    lines = "".join(json.dumps(row) + "\n" for row in ordered)
-    write_text(unfinished / MANIFEST, lines)
-    for side in SIDES:
-        pairs = [_listed(out, row) for row in ordered if row["side"] == side]
-        write_text(unfinished / f"{side}.json", json.dumps(pairs, indent=1) + "\n")
-    (unfinished / JOURNAL).unlink()
-    unfinished.rename(out)
+    with alone(unfinished):
+        if not _is_there(unfinished, settings, finished=False):
+            write_text(unfinished / "settings.json", json.dumps(settings, indent=1) + "\n")
+        for side in SIDES:
+            for folder in ("Tp", "Gt", "Au"):
+                (unfinished / side / folder).mkdir(parents=True, exist_ok=True)
+        rows = _finished_rows(unfinished)
+        numbers = {"train": count, "test": test_count}
+        images = [(side, index) for side in SIDES for index in range(numbers[side])]
+        missing = [image for image in images if image not in rows]
+        shared = Maker(photos, labels, settings), unfinished
+        bar = tqdm(total=len(images), initial=len(rows), desc="images", unit="image")
+        with bar, open_journal(unfinished / JOURNAL) as add:
+            for row in in_processes(write_image, shared, missing, workers):
+                add(row)
+                rows[row["side"], row["index"]] = row
+                bar.update()
+        ordered = [rows[image] for image in images]
+        lines = "".join(json.dumps(row) + "\n" for row in ordered)
+        write_text(unfinished / MANIFEST, lines)
+        for side in SIDES:
+            pairs = [_listed(out, row) for row in ordered if row["side"] == side]
+            write_text(unfinished / f"{side}.json", json.dumps(pairs, indent=1) + "\n")
+        (unfinished / JOURNAL).unlink()
+        unfinished.rename(out)
     return out
 
 
@@ -151,7 +153,7 @@ def remake(
         The bytes of its JPEG file, and those of its mask's PNG file, or ``None`` where it is
         untouched.
     """
-    settings = json.loads((Path(out) / "settings.json").read_text())
+    settings = read_object(Path(out) / "settings.json", SETTINGS_EXPECTED)
     image, mask, _ = Maker(photos, labels, settings).make(row["side"], row["index"])
     return image, mask
 
@@ -175,7 +177,7 @@ def _is_there(folder: Path, settings: dict, finished: bool) -> bool:
                 "or a synthesised set: give another --out"
             )
         return False
-    kept = json.loads(file.read_text())
+    kept = read_object(file, SETTINGS_EXPECTED)
     if finished:
         kept["made_with"] = settings["made_with"]
     if kept == settings:
@@ -208,7 +210,9 @@ def _different(settings: dict, kept: dict) -> tuple[str, str]:
 def _finished_rows(folder: Path) -> dict[tuple[str, int], dict]:
     """Rows of the images that an earlier run finished, by side and number."""
     rows = {}
-    for row in [*read_journal(folder / MANIFEST), *read_journal(folder / JOURNAL)]:
+    for row in [
+        row for name in (MANIFEST, JOURNAL) for row in read_journal(folder / name, "side", "index")
+    ]:
         if all((folder / path).is_file() for path in paths_of(row)):
             rows[row["side"], row["index"]] = row
     return rows

@@ -1,0 +1,304 @@
+"""What a stranger may hand over as JSON, YAML, CSV or a name: a result, or one line of ours.
+
+Contents are made by hypothesis out of valid ones: with a value replaced, a key lost, a piece of
+the file's text changed. ``QMA_NET_FUZZ`` is how many are made of each kind (``shell/endurance.sh``
+makes more than the suite); the seed is fixed.
+"""
+
+import copy
+import json
+import os
+
+import pytest
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from conftest import ROOT
+from qma_net.data.check import check
+from qma_net.data.listing import read_listings
+from qma_net.data.repair import repair
+from qma_net.errors import QMANetError
+from qma_net.evaluation.attacks import read_attacks
+from qma_net.evaluation.rows import read_rows
+from qma_net.files import PathError, inside, read_journal, read_object
+from qma_net.inference.exif import read_exif
+from qma_net.inference.metadata import read_facts
+from qma_net.modeling.hub import CALIBRATION_NAME, CONFIG_NAME, PREPROCESSOR_NAME, WEIGHTS_FILE
+from qma_net.report import report
+from qma_net.weights.locate import load_model
+
+EXAMPLES = int(os.environ.get("QMA_NET_FUZZ", 40))
+SEED = 20261124
+
+# Values that parsers trip over, and any others.
+AWKWARD = st.sampled_from(
+    [None, True, 0, -1, 10**9, 10**400, 1e308, float("nan"), float("inf"), "", "\0", "a\nb", "../x"]
+    + ["/etc/passwd", "\udc80", "é" * 300, [], {}, [[]], [None], {"": None}, [1, 2, 3], "None"]
+)
+VALUES = st.recursive(
+    AWKWARD | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=6,
+)
+
+
+def fuzz(function):
+    """Hypothesis with our count and seed, without its clock: the machine is shared."""
+    quiet = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    chosen = settings(
+        max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=quiet
+    )
+    return seed(SEED)(chosen(function))
+
+
+def places(content, way=()):
+    """Every place in nested lists and dictionaries, as the way of keys to it."""
+    yield way
+    inner = content.items() if isinstance(content, dict) else ()
+    inner = enumerate(content) if isinstance(content, list) else inner
+    for key, value in inner:
+        yield from places(value, (*way, key))
+
+
+@st.composite
+def changed(draw, content):
+    """The content with one to three places replaced or lost, as Python objects."""
+    content = copy.deepcopy(content)
+    for _ in range(draw(st.integers(1, 3))):
+        *way, last = draw(st.sampled_from(list(places(content)))) or (None,)
+        if last is None:
+            content = copy.deepcopy(draw(VALUES))
+            continue
+        place = content
+        for key in way:
+            place = place[key]
+        if isinstance(place, dict) and draw(st.booleans()):
+            del place[last]
+        else:
+            place[last] = copy.deepcopy(draw(VALUES))
+    return content
+
+
+@st.composite
+def torn(draw, data: bytes):
+    """The bytes with pieces replaced, lost or doubled."""
+    data = bytearray(data)
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, max(0, len(data) - 1)))
+        length = draw(st.sampled_from([0, 1, 2, 4, 64]))
+        extra = draw(st.binary(max_size=8) | st.sampled_from([b"\xff" * 4, b"\0" * 4, b'"', b"["]))
+        data[at : at + length] = extra if draw(st.booleans()) else data[at : at + length] * 2
+    return bytes(data)
+
+
+def either(content, *, dump=json.dumps):
+    """A changed content as bytes, or its whole text torn."""
+    text = dump(content).encode()
+    return changed(content).map(lambda one: dump(one).encode(errors="replace")) | torn(text)
+
+
+def ours(call, *args, **kwargs):
+    """The call's answer; None where it is one of our errors, in one line and not endless."""
+    said = ""
+    try:
+        return call(*args, **kwargs)
+    except QMANetError as error:
+        said = str(error)
+    assert len(said) < 4000
+    return None
+
+
+PAIRS = [["a/Tp/1.jpg", "a/Gt/1.png"], ["b.png", "Negative"]]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [PAIRS, [["ManiDataset", "a"], ["JsonDataset", "b.json"]], {"one": "a", "two": "b.json"}],
+    ids=["list", "protocol", "test sets"],
+)
+def test_a_list_is_read_checked_and_repaired_or_refused(content, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+
+    @fuzz
+    @given(data=either(content))
+    def attempt(data):
+        path = tmp_path / "list.json"
+        path.write_bytes(data)
+        before = set(tmp_path.iterdir())
+        ours(read_listings, path)
+        ours(check, [path], fast=True, workers=1)
+        ours(repair, [path], tmp_path / "out" / "fixed", workers=1)
+        assert set(tmp_path.iterdir()) == before
+
+    attempt()
+
+
+def test_an_attack_file_is_attacks_or_refused(tmp_path):
+    import yaml
+
+    entries = yaml.safe_load((ROOT / "benco_configs/robustness.yaml").read_text())[:3]
+
+    @fuzz
+    @given(data=either(entries, dump=yaml.safe_dump))
+    def attempt(data):
+        path = tmp_path / "attacks.yaml"
+        path.write_bytes(data)
+        ours(read_attacks, path)
+
+    attempt()
+
+
+def test_a_small_attack_file_cannot_name_a_large_one(tmp_path):
+    """Anchors of anchors of anchors: nine to the power of thirty arguments in a kilobyte."""
+    lines = ["- &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    lines += [f"- &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 30)]
+    lines += ["- {name: a, unit: u, levels: [1], transform: Blur, arguments: {blur_limit: *a29}}"]
+    (tmp_path / "attacks.yaml").write_text("\n".join(lines))
+    with pytest.raises(QMANetError, match="anchors"):
+        read_attacks(tmp_path / "attacks.yaml", ["a"])
+
+
+HEADER = {"set": "CASIAv1", "path": "sets/CASIAv1", "files_sha256": "0" * 64, "model": "QMANet"}
+HEADER |= {"model_flags": {"size": "b0", "decoder": "query"}, "checkpoint": "run/checkpoint-9.pth"}
+HEADER |= {"checkpoint_sha256": "1" * 64, "fit": "resize", "image_size": 512, "batch_size": 4}
+HEADER |= {"about": "demo", "attack": None, "threshold": 0.5, "versions": {"qma-net": "0.2.0"}}
+FIGURES = ("pixel_f1", "permute_f1", "iou", "auc", "authentic_marked", "image_f1", "image_auc")
+FOUND = dict.fromkeys(FIGURES, 0.5)
+FOUND |= {"n_tampered": 1, "n_authentic": 0, "score_source": "pred_label", "header": HEADER}
+FOUND |= {"intervals": {"pixel_f1": [0.4, 0.6], "iou": [0.4, 0.6]}}
+ATTACK = {"name": "jpeg", "level": 50, "unit": "quality", "transform": "", "arguments": {}}
+ATTACKED = FOUND | {"header": HEADER | {"attack": ATTACK}}
+COMPARED = {"difference": 0.1, "interval": [0.0, 0.2], "p_value": 0.03, "n": 10}
+PREPARED = {"dataset": "CASIAv1", "tampered": 920, "paper": 920, "types": {"splice": 459}}
+ROW = {"name": "CASIAv1", "tampered": 920, "types": None, "smallest": "10x10", "largest": "20x20"}
+RESULTS = {
+    "CASIAv1.json": FOUND,
+    "attacked.json": ATTACKED,
+    "comparison.json": {"CASIAv1": {"a - b": {"pixel_f1": COMPARED, "iou": None}}},
+    "prepare.json": PREPARED,
+    "check.json": {"errors": [], "warnings": [], "sets": [ROW]},
+}
+TABLE = (
+    "name,label,f1,permute_f1,iou,auc,score,marked,path\na.jpg,1,0.5,0.5,0.4,0.9,0.7,0.2,/a.jpg\n"
+)
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_a_report_is_made_of_what_is_whole(name, tmp_path, monkeypatch):
+    """One file of a stranger's beside whole ones: it is shown, or named in a note."""
+    monkeypatch.setattr("qma_net.report._paper_figures", lambda *_: [])
+    found = tmp_path / "found"
+    found.mkdir()
+    (found / "whole.json").write_text(json.dumps(FOUND | {"header": HEADER | {"set": "Columbia"}}))
+    (found / "log.txt").write_text('{"epoch": 0, "train_total_loss": 1.0}\n')
+
+    @fuzz
+    @given(data=either(RESULTS[name]))
+    def attempt(data):
+        (found / name).write_bytes(data)
+        *_, page = report([found], tmp_path / "page" / "report.html")
+        assert "Columbia" in page.read_text()
+
+    attempt()
+    assert {path.name for path in tmp_path.iterdir()} == {"found", "page"}
+
+
+@fuzz
+@given(data=torn(TABLE.encode()))
+def test_rows_are_rows_or_refused(data, tmp_path):
+    (tmp_path / "table.csv").write_bytes(data)
+    for row in ours(read_rows, tmp_path / "table.csv") or ():
+        assert row["name"]
+        assert isinstance(row["f1"], float | None)
+
+
+@fuzz
+@given(data=either([{"epoch": 1, "a": 2.0}, {"epoch": 2}]))
+def test_a_journal_is_the_rows_that_are_whole(data, tmp_path):
+    (tmp_path / "log.txt").write_bytes(data.replace(b"}, {", b"}\n{").strip(b"[]"))
+    for row in read_journal(tmp_path / "log.txt", "epoch"):
+        assert "epoch" in row
+    (tmp_path / "one.json").write_bytes(data)
+    ours(read_object, tmp_path / "one.json", "an object")
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """A directory of save_pretrained with all that may lie in one."""
+    from qma_net.modeling import config
+    from qma_net.modeling.calibration import Calibration
+    from qma_net.modeling.config import Preprocessing, QMANetConfig
+    from qma_net.modeling.qma_net import QMANetModel
+
+    config.SIZES["smallest"] = ((8, 16, 40, 64), (1, 1, 1, 1))
+    model = QMANetModel.from_config(QMANetConfig(size="smallest", views="srm"))
+    model.preprocessing = Preprocessing(64, "resize")
+    model.calibration = Calibration((0.1, 0.2), model.preprocessing)
+    folder = tmp_path_factory.mktemp("pretrained")
+    model.save_pretrained(folder)
+    yield folder
+    del config.SIZES["smallest"]
+
+
+@pytest.mark.parametrize("name", [CONFIG_NAME, PREPROCESSOR_NAME, CALIBRATION_NAME])
+def test_a_model_s_json_is_a_model_or_refused(name, pretrained, tmp_path):
+    whole = (pretrained / name).read_bytes()
+
+    @fuzz
+    @given(data=either(json.loads(whole)))
+    def attempt(data):
+        (pretrained / name).write_bytes(data)
+        try:
+            ours(load_model, pretrained)
+        finally:
+            (pretrained / name).write_bytes(whole)
+
+    attempt()
+
+
+def test_weights_are_weights_or_refused(pretrained, tmp_path):
+    """The head of the safetensors file torn: names, kinds, shapes and offsets that lie."""
+    import torch
+
+    whole = (pretrained / WEIGHTS_FILE).read_bytes()
+    save_file({"a": torch.zeros(2)}, tmp_path / "other.safetensors")
+    head = int.from_bytes(whole[:8], "little") + 8
+
+    @fuzz
+    @given(data=torn(whole[:head]))
+    def attempt(data):
+        (pretrained / WEIGHTS_FILE).write_bytes(data + whole[head:])
+        try:
+            ours(load_model, pretrained)
+        finally:
+            (pretrained / WEIGHTS_FILE).write_bytes(whole)
+
+    attempt()
+
+
+@fuzz
+@given(data=torn(b"II*\0\x08\0\0\0\x02\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0" + b"\0" * 40))
+def test_exif_is_read_with_notes(data):
+    read_exif(data, [])
+
+
+@fuzz
+@given(
+    data=st.binary(max_size=400)
+    | torn(b"\xff\xd8\xff\xe1\0\x08Exif\0\0\xff\xdb\0\x43" + b"\1" * 80)
+)
+def test_facts_of_a_file_are_read_with_notes(data):
+    read_facts(data)
+
+
+@fuzz
+@given(name=st.text(max_size=300) | st.sampled_from(["..", "a/../b", "/a", "", "a\0", "\udc80"]))
+def test_a_name_stays_in_its_folder(name, tmp_path):
+    for nested in (False, True):
+        try:
+            path = inside(tmp_path / "out", name, nested=nested)
+        except PathError:
+            continue
+        assert tmp_path / "out" in path.resolve().parents
