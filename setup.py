@@ -33,7 +33,7 @@ setup(
     packages=[*find_packages(include=["qma_net", "qma_net.*"]), *TRAVELLERS],
     package_dir=TRAVELLERS,
     package_data={"qma_net.benco_configs": ["*"], "qma_net.shell": ["*"]},
-    exclude_package_data={"qma_net.shell": ["demo.sh", "env.sh", "test.sh"]},
+    exclude_package_data={"qma_net.shell": ["demo.sh", "endurance.sh", "env.sh", "test.sh"]},
     # Bounded above where a major release may break us; constraints/ has the versions tested.
     install_requires=[
         "huggingface_hub>=1,<3",
@@ -58,7 +58,7 @@ setup(
         # The figures of `qma-net report`. Before 1.5.7 grad-cam asks for opencv-python, which
         # overwrites the files of opencv-python-headless.
         "report": ["grad-cam>=1.5.7,<2", "matplotlib<4"],
-        "dev": ["build", "pytest", "pytest-xdist", "ruff"],
+        "dev": ["build", "hypothesis<7", "pytest", "pytest-xdist", "ruff"],
     },
     entry_points={"console_scripts": ["qma-net = qma_net.cli:main"]},
 )

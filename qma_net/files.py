@@ -150,7 +150,7 @@ def hold(folder: str | os.PathLike) -> int:
     """Makes a folder and holds it against other processes, until this one ends.
 
     For processes that fork others, which would share :func:`alone`'s hold and may outlive this one
-    by seconds. What is held is a hidden file in the folder, which stays.
+    by seconds. What is held is a hidden file in the folder.
 
     Returns:
         The file's handle; closing it ends the hold.
@@ -159,13 +159,28 @@ def hold(folder: str | os.PathLike) -> int:
         BusyError: where another process holds it.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
-    handle = os.open(Path(folder, RUNNING), os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    file = Path(folder, RUNNING)
+    while True:
+        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if file.exists() and os.path.samestat(os.fstat(handle), file.stat()):
+                return handle  # and not a file that another run has just left and removed
+        except BlockingIOError:
+            os.close(handle)
+            raise _busy(folder) from None
         os.close(handle)
-        raise _busy(folder) from None
-    return handle
+
+
+@contextmanager
+def held(folder: str | os.PathLike) -> Iterator[None]:
+    """As :func:`hold`, until the block ends."""
+    handle = hold(folder)
+    try:
+        yield
+    finally:
+        Path(folder, RUNNING).unlink(missing_ok=True)
+        os.close(handle)
 
 
 def _busy(folder: str | os.PathLike) -> BusyError:

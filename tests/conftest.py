@@ -45,6 +45,18 @@ def shared():
 
 
 @pytest.fixture
+def record():
+    """Adds a line to the file of ``QMA_NET_RECORD``, which ``shell/endurance.sh`` prints."""
+
+    def add(line: str) -> None:
+        if file := os.environ.get("QMA_NET_RECORD"):
+            with open(file, "a") as lines:
+                lines.write(line + "\n")
+
+    return add
+
+
+@pytest.fixture
 def build_tiny():
     """Builds a tiny model without weights, quietly."""
 

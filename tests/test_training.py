@@ -405,10 +405,11 @@ def test_torchrun_restarts_a_killed_run(work):
 
 
 @pytest.mark.slow
-def test_torchrun_restarts_a_run_killed_five_times(work):
+def test_torchrun_restarts_a_run_killed_five_times(work, record):
     kills = [(0, 0, 0), (1, 1, 0), (0, 2, 0), (1, 3, 0), (0, 3, 0)]
     run_and_kill(work, kills, epochs=4)
     assert [row["epoch"] for row in rows(work / "run")] == [0, 1, 2, 3]
+    record(f"train: one of 2 processes killed {len(kills)} times under torchrun: completed")
 
 
 @pytest.mark.slow

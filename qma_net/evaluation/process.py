@@ -2,12 +2,12 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 
-from ..files import hold
+from ..files import held
 from ..inference.predictor import usable_device
 
 ALONE = {"RANK": 0, "WORLD_SIZE": 1}  # torchrun's variables, as they are without it
@@ -56,12 +56,8 @@ class Process:
         Raises:
             BusyError: where another run holds it.
         """
-        handle = hold(folder) if self.is_first else None
-        try:
+        with held(folder) if self.is_first else nullcontext():
             yield
-        finally:
-            if handle is not None:
-                os.close(handle)
 
     def wait(self) -> None:
         """Until all are here."""

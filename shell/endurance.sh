@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# What must not break in a training of days and among strangers' files, tried for long: every test
+# marked slow, more inputs and more kills than the suite has. Under an hour on two cores.
+#
+#   bash shell/endurance.sh [pytest's arguments]      e.g. tests/test_stopped.py
+#
+#   FUZZ    inputs of each kind that are made out of valid ones [500]
+#   KILLS   how often each command that writes is killed, at moments drawn by chance [10]
+#   OUT     where what it prints is kept too [endurance.txt]
+#
+# VENV and PYTHON: see shell/env.sh. docs/reliability.md has what it printed.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=shell/env.sh
+. "$here/env.sh"
+if help_wanted "$0" "$@"; then exit; fi
+make_environment benco,demo,export,report,dev
+OUT=$(realpath "${OUT:-endurance.txt}")
+cd "$here/.."
+QMA_NET_FUZZ=${FUZZ:-500} QMA_NET_KILLS=${KILLS:-10} QMA_NET_RECORD=$(mktemp)
+export QMA_NET_FUZZ QMA_NET_KILLS QMA_NET_RECORD OMP_NUM_THREADS=1
+started=$SECONDS
+status=0
+{
+    echo "# $(date -u +%F), $(git rev-parse --short HEAD 2>/dev/null || echo 'no git')"
+    python -m pytest -q -n 2 --dist loadfile -m 'slow and not gpu' "$@" || status=$?
+    [ $# -gt 0 ] || python -m pytest -q tests/test_fuzz.py || status=$?
+    sort "$QMA_NET_RECORD"
+    echo "$(((SECONDS - started) / 60)) minutes, exit code $status"
+} 2>&1 | tee "$OUT"
+rm -f "$QMA_NET_RECORD"
+tail -n 1 "$OUT" | grep -q 'exit code 0$'
