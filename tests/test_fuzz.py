@@ -222,6 +222,26 @@ def test_a_report_is_made_of_what_is_whole(name, tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == {"found", "page"}
 
 
+def test_names_stay_text_in_a_report(tmp_path, monkeypatch):
+    """A set, a model, a checkpoint, an attack and a folder called as no one should."""
+    monkeypatch.setattr("qma_net.report._paper_figures", lambda *_: [])
+    evil = "<script>alert(1)</script>\"'>\n<img src=x onerror=alert(2)>| a\\\\b & $x$"
+    header = HEADER | {"set": evil, "model": evil, "checkpoint": evil, "about": evil, "fit": evil}
+    header |= {"model_flags": {evil: evil}, "versions": {"qma-net": evil}}
+    (tmp_path / "found<img src=x>").mkdir()
+    for name, attack in (("clean", None), ("attacked", ATTACK | {"name": evil, "unit": evil})):
+        content = FOUND | {"header": header | {"attack": attack}}
+        (tmp_path / "found<img src=x>" / f"{name}.json").write_text(json.dumps(content))
+    pairs = {evil: {evil: {"pixel_f1": COMPARED}}}
+    (tmp_path / "found<img src=x>/comparison.json").write_text(json.dumps(pairs))
+    *written, page = report([tmp_path / "found<img src=x>"], tmp_path / "page/report.html")
+    text = page.read_text()
+    assert "&lt;script&gt;alert(1)" in text
+    assert "<script>alert" not in text
+    assert "<img src=x" not in text
+    assert all(path.parent.parent == tmp_path / "page" for path in written)
+
+
 @fuzz
 @given(data=torn(TABLE.encode()))
 def test_rows_are_rows_or_refused(data, tmp_path):

@@ -58,13 +58,14 @@ def at_home(build_tiny, tmp_path, monkeypatch):
 
 
 def test_the_first_commands_run_as_printed(at_home, capsys):
-    ran = [words for words in commands(README) if words[0] in ("predict", "weights")]
-    assert [words[0] for words in ran] == ["predict", "weights"]
+    ran = [words for words in commands(README) if words[0] in ("examine", "predict", "weights")]
+    assert [words[0] for words in ran] == ["examine", "predict", "weights"]
     for words in ran:
         cli.main(words)
     assert {path.name for path in (at_home / "masks").iterdir()} == {
         *("photo_mask.png", "photo_overlay.png", "predictions.csv", "predictions.json")
     }
+    assert (at_home / "report/photo/report.html").is_file()
     assert "noiseprint++.th" in capsys.readouterr().out
 
 
