@@ -32,14 +32,18 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["qma_net", "qma_net.*"]), *TRAVELLERS],
     package_dir=TRAVELLERS,
-    package_data={"qma_net.benco_configs": ["*"], "qma_net.shell": ["*"]},
+    package_data={
+        "qma_net.benco_configs": ["*"],
+        "qma_net.shell": ["*"],
+        "qma_net.web": ["style.css", "viewer.css", "viewer.js"],
+    },
     exclude_package_data={"qma_net.shell": ["demo.sh", "endurance.sh", "env.sh", "test.sh"]},
     # Bounded above where a major release may break us; constraints/ has the versions tested.
     install_requires=[
         "huggingface_hub>=1,<3",
         "numpy<3",
         "opencv-python-headless<6",
-        "pillow<15",
+        "pillow>=11.3,<15",  # from there on it reads AVIF
         "safetensors<1",
         "torch>=2.9,<3",
         "tqdm",
@@ -55,10 +59,14 @@ setup(
         # Photographs to practise on, and pictures of the results.
         "demo": ["matplotlib<4", "scikit-image<1", "scikit-learn<2"],
         "export": ["onnx<2", "onnxruntime<2", "onnxscript<1"],
+        # Photographs as iPhones save them, HEIC.
+        "heif": ["pillow-heif<2"],
         # The figures of `qma-net report`. Before 1.5.7 grad-cam asks for opencv-python, which
         # overwrites the files of opencv-python-headless.
         "report": ["grad-cam>=1.5.7,<2", "matplotlib<4"],
-        "dev": ["build", "hypothesis<7", "pytest", "pytest-xdist", "ruff"],
+        # The page of `qma-net serve`, and photographs to try it with.
+        "web": ["gradio>=6.31,<7", "scikit-image<1"],
+        "dev": ["build", "hypothesis<7", "playwright<2", "pytest", "pytest-xdist", "ruff"],
     },
     entry_points={"console_scripts": ["qma-net = qma_net.cli:main"]},
 )

@@ -1,47 +1,204 @@
-"""Time and peak memory of a mask at a large photograph's own size.
+"""Time, peak memory and seams of a mask at a large photograph's own size, the old way and now.
 
-    python -m benchmarks.large_photograph [--size b3] [--width 5616 --height 3744] [--tile 1024]
+    python -m benchmarks.large_photograph [--size b3] [--width 5616 --height 3744]
+        [--tile N --overlap N] [--checkpoint FILE] [--rounds 3]
 
-The largest photographs of NIST16 are 5616x3744. Weights are random; neither number depends on them.
-Peak memory is the process's largest resident set, Python and torch included.
+The largest photographs of NIST16 are 5616x3744. Its time is measured against the squares of 512
+that it holds, each a single forward, timed before and after it. The old way, until 2026-11-24,
+looked at tiles of 1024 that share 256, each with a noise view of its own; its time is that of one
+tile for each. Weights are random: neither time nor memory depends on them. Peak memory is the
+process's largest resident set, Python and torch included.
+
+Seams are those of a checkpoint, since a model that has learnt nothing hardly marks anything, on a
+photograph of 2560x2560 that one forward can see whole: scikit-learn's china.jpg, mirrored, with
+patches of stronger noise. D is the tiled mask less that of the one forward; a side is where two
+tiles meet, in the middle of what they share.
+
+- *near* and *elsewhere*: the mean of abs(D) within 128 pixels of a side, and farther away.
+- *step*: D averaged along a tile's length; its largest change over 16 pixels within 128 of a side;
+  the mean of all sides. *no side*: the same around the middles of the tiles, where nothing is
+  blended: what a photograph's content makes of it.
 """
 
 import argparse
 import resource
+import statistics
 import time
+from collections.abc import Callable
+from itertools import pairwise, product
 
 import numpy as np
 import torch
 
 from qma_net.inference.predictor import QMANetPredictor
+from qma_net.inference.tiles import Place, spans
 from qma_net.modeling.config import QMANetConfig
+from qma_net.modeling.noise import normalised
 from qma_net.modeling.qma_net import QMANetModel
+from qma_net.weights.locate import load_model
+
+SQUARE = 512
+OLD_TILE, OLD_OVERLAP = 1024, 256
+SEAM_SIDE = 2560  # three of the old tiles that share exactly 256, three of the new, 160
+NEAR, STEP = 128, 16  # pixels
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size", default="b3")
     parser.add_argument("--width", type=int, default=5616)
     parser.add_argument("--height", type=int, default=3744)
-    parser.add_argument("--tile", type=int, default=1024)
+    parser.add_argument("--tile", type=int)
+    parser.add_argument("--overlap", type=int)
+    parser.add_argument("--checkpoint", default="", help="whose seams are measured")
+    parser.add_argument("--rounds", type=int, default=3, help="forwards before, and after")
     args = parser.parse_args()
     torch.manual_seed(0)
-    predictor = QMANetPredictor(
-        QMANetModel.from_config(QMANetConfig(size=args.size)), tile=args.tile
-    )
+    model = QMANetModel.from_config(QMANetConfig(size=args.size)).eval()
+    options = {key: getattr(args, key) for key in ("tile", "overlap") if getattr(args, key)}
+    print_speed(args, QMANetPredictor(model, **options))
+    if args.checkpoint:
+        print_seams(QMANetPredictor(load_model(args.checkpoint), **options))
+
+
+def print_speed(args: argparse.Namespace, predictor: QMANetPredictor) -> None:
+    """The table of time and memory."""
     shape = (args.height, args.width, 3)
     photograph = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    before = peak()
-    start = time.perf_counter()
-    prediction = predictor.predict(photograph, native=True)
-    seconds = time.perf_counter() - start
-    assert prediction.mask.shape == shape[:2]
-    print("| size | photograph | tile | threads | time (s) | peak memory (GiB) | before it (GiB) |")
-    print("|---|---|---|---|---|---|---|")
+    square, old_tile = (np.s_[:side, :side] for side in (SQUARE, OLD_TILE))
+    one = tile_alone(predictor.model, photograph)
+    one(square)
+    before = [timed(lambda: one(square)) for _ in range(args.rounds)]
+    memory = peak()
+    photograph_time = timed(lambda: predictor.predict(photograph, native=True))
+    memory_then = peak()
+    after = [timed(lambda: one(square)) for _ in range(args.rounds)]
+    old = timed(lambda: one(old_tile))
+    squares = args.height * args.width / SQUARE**2
+    count = len(old_spans(args.height)) * len(old_spans(args.width))
+    single = np.median(before + after, axis=0)
     print(
-        f"| {args.size} | {args.width}x{args.height} | {args.tile} | {torch.get_num_threads()} | "
-        f"{seconds:.0f} | {peak():.2f} | {before:.2f} |"
+        f"{args.size}, {args.width}x{args.height}, {squares:.1f} squares of {SQUARE}; "
+        f"{torch.get_num_threads()} threads; tiles of at most {predictor.tile} that share "
+        f"{predictor.overlap}\n"
     )
+    print("| | wall (s) | processor (s) |\n|---|---|---|")
+    for name, found in (("before", before), ("after", after)):
+        wall, processor = (statistics.median(column) for column in zip(*found, strict=True))
+        print(f"| a forward of {SQUARE}, {name} | {wall:.2f} | {processor:.2f} |")
+    print(f"| {squares:.1f} of them | {squares * single[0]:.0f} | {squares * single[1]:.0f} |")
+    print("| the photograph | {:.0f} | {:.0f} |".format(*photograph_time))
+    print("| **their ratio** | **{:.2f}** | {:.2f} |".format(*(photograph_time / single / squares)))
+    print(f"| the old way: {count} tiles at {old[0]:.1f} | {count * old[0]:.0f} | ", end="")
+    print(f"{count * old[1]:.0f} |")
+    print("| its ratio | {:.2f} | {:.2f} |".format(*(count * old / single / squares)))
+    print(f"\nPeak memory: {memory_then:.2f} GiB, before it {memory:.2f}\n", flush=True)
+
+
+def print_seams(predictor: QMANetPredictor) -> None:
+    """The table of seams."""
+    photograph = seam_photograph(SEAM_SIDE)
+    one = tile_alone(predictor.model, photograph)
+    whole = one(np.s_[:, :])
+    old = old_spans(SEAM_SIDE)
+    new = spans(SEAM_SIDE, predictor.tile, predictor.overlap)
+    masks = old_mask(old, one), predictor.predict(photograph, native=True).mask
+    print(f"Seams at {SEAM_SIDE}x{SEAM_SIDE}, {(whole > 0.5).mean():.1%} marked by one forward\n")
+    print("| | tiles | near | elsewhere | step | no side |\n|---|---|---|---|---|---|")
+    for name, found, mask in zip(("old", "new"), (old, new), masks, strict=True):
+        values = " | ".join(f"{value:.4f}" for value in seams(mask - whole, found))
+        shared = found[0].stop - found[1].start
+        print(f"| {name} | {len(found) ** 2} of {found[0].stop}, {shared} shared | {values} |")
+
+
+def timed(work: Callable[[], object]) -> np.ndarray:
+    """Seconds of the clock, and of the processor."""
+    start = np.array([time.perf_counter(), time.process_time()])
+    work()
+    return np.array([time.perf_counter(), time.process_time()]) - start
+
+
+def tile_alone(model: QMANetModel, pixels: np.ndarray) -> Callable[[Place], np.ndarray]:
+    """A part of a photograph by a forward of its own, the noise view included."""
+
+    @torch.inference_mode()
+    def look(place: Place) -> np.ndarray:
+        return model(normalised(pixels[place]), edges=False).mask_logits[0, 0].sigmoid().numpy()
+
+    return look
+
+
+def old_spans(length: int) -> list[slice]:
+    """Spans of the largest size, evenly placed, on no grid."""
+    if length <= OLD_TILE:
+        return [slice(0, length)]
+    count = -(-(length - OLD_OVERLAP) // (OLD_TILE - OLD_OVERLAP))
+    starts = np.linspace(0, length - OLD_TILE, count).round().astype(int).tolist()
+    return [slice(start, start + OLD_TILE) for start in starts]
+
+
+def old_mask(tiles: list[slice], look: Callable[[Place], np.ndarray]) -> np.ndarray:
+    """Tiles blended along straight ramps; ``tiles`` along rows and columns alike."""
+    total, weights = np.zeros((2, tiles[-1].stop, tiles[-1].stop))
+    slope = np.minimum(1, (np.arange(OLD_TILE) + 0.5) / OLD_OVERLAP)
+    for place in product(tiles, tiles):
+        down, across = (
+            np.where(span.start > 0, slope, 1) * np.where(span.stop < len(total), slope[::-1], 1)
+            for span in place
+        )
+        total[place] += np.outer(down, across) * look(place)
+        weights[place] += np.outer(down, across)
+    return total / weights
+
+
+def seam_photograph(side: int) -> np.ndarray:
+    """Real texture of that size with patches of stronger noise; uint8 ``(side, side, 3)``."""
+    from sklearn.datasets import load_sample_image
+
+    picture = load_sample_image("china.jpg")
+    height, width = picture.shape[:2]
+    picture = np.pad(picture, ((0, side - height), (0, side - width), (0, 0)), mode="symmetric")
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:side, :side]
+    marked = np.zeros((side, side, 1), bool)
+    for _ in range(12):
+        (top, left), (down, across) = rng.integers(0, side, 2), rng.integers(60, 200, 2)
+        marked[((y - top) / down) ** 2 + ((x - left) / across) ** 2 < 1] = True
+    noise = marked * rng.normal(0, 15, picture.shape)
+    return np.clip(picture + noise, 0, 255).astype(np.uint8)
+
+
+def seams(difference: np.ndarray, tiles: list[slice]) -> tuple[float, float, float, float]:
+    """Near, elsewhere, step, no side; see above.
+
+    Args:
+        difference: D, ``(S, S)``.
+        tiles: their spans, along rows and columns alike.
+    """
+    middles = [(span.start + span.stop) // 2 for span in tiles]
+    sides = [(a.stop + b.start) // 2 for a, b in pairwise(tiles)]
+    beside = np.zeros(len(difference), bool)
+    for side in sides:
+        beside[side - NEAR : side + NEAR] = True
+    near = beside[:, None] | beside
+    return (
+        float(np.abs(difference[near]).mean()),
+        float(np.abs(difference[~near]).mean()),
+        step(difference, tiles, sides),
+        step(difference, tiles, middles),
+    )
+
+
+def step(difference: np.ndarray, tiles: list[slice], places: list[int]) -> float:
+    """The largest change over :data:`STEP` pixels near each place, of means along each tile."""
+    found = []
+    for turned in (difference, difference.T):
+        for span, place in product(tiles, places):
+            along = turned[span, place - NEAR : place + NEAR].mean(axis=0)
+            found.append(np.abs(along[STEP:] - along[:-STEP]).max())
+    return float(np.mean(found))
 
 
 def peak() -> float:

@@ -8,15 +8,19 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
 from .errors import QMANetError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif"),
+    *(".heic", ".heif", ".avif"),
+)
 
 # What photographs and masks are; JPEG includes MPO. Pillow knows forty more, some of which start
 # other programs.
-FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")
+COMMON = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")
+FORMATS = (*COMMON, "AVIF", "HEIF")
 
 ORIENTATION = 0x0112  # EXIF tag
 TRANSPOSING = (5, 6, 7, 8)  # orientations that exchange height and width
@@ -44,8 +48,8 @@ CONTENTS = (
     (rb"8BPS", "a Photoshop file"),
     (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "JPEG 2000"),
     (rb"\xff\x0a|\0\0\0\x0cJXL ", "JPEG XL"),
-    (rb".{4}ftyp(heic|heix|mif1|msf1|hevc)", "HEIC"),
-    (rb".{4}ftypavi[fs]", "AVIF"),
+    (rb".{4}ftyp(avi[fs]|m[is]f1.{4}.{0,40}avi[fs])", "AVIF"),
+    (rb".{4}ftyp(hei[cxms]|hev[cxms]|m[is]f1)", "HEIC"),
     (rb".{4}ftyp", "a film"),
     (rb"\0\0\x01\0", "an icon"),
     (rb"P[1-7]\s", "a PNM"),
@@ -57,7 +61,7 @@ CONTENTS = (
     (rb"(?i)\s*(<\?xml[^>]*>\s*)?<svg", "an SVG drawing"),
     (rb"(?i)\s*<(!doctype html|html|head|body)", "a web page"),
 )
-PICTURES = frozenset(("a JPEG", "a PNG", "a TIFF", "a WebP", "a GIF", "a BMP"))
+PICTURES = frozenset(("a JPEG", "a PNG", "a TIFF", "a WebP", "a GIF", "a BMP", "AVIF", "HEIC"))
 
 
 class PictureError(QMANetError):
@@ -116,12 +120,32 @@ def open_picture(source, *, name: str = "") -> Image.Image:
             source.seek(0)
     if not head:
         raise PictureError(name, "is empty (0 bytes)")
-    with decoding(name), suppress(UnidentifiedImageError):
-        return Image.open(source, formats=FORMATS)
     kind = content_of(head)
+    formats = _readable(kind, name)
+    with decoding(name), suppress(UnidentifiedImageError):
+        return Image.open(source, formats=formats)
     if kind in PICTURES:
         kind = f"damaged: it begins like {kind}, but its header cannot be read"
     raise PictureError(name, f"is {kind}")
+
+
+def _readable(kind: str, name: str) -> tuple[str, ...]:
+    """The formats that a file of a kind may be opened as; those of phones need what may be missing.
+
+    Raises:
+        PictureError: for a kind that cannot be read here; it says what to install.
+    """
+    if kind == "AVIF" and not features.check("avif"):
+        raise PictureError(name, "is AVIF, which this Pillow cannot read: pip install -U pillow")
+    if kind == "HEIC":
+        try:
+            from pillow_heif import register_heif_opener
+        except ImportError:
+            reason = "is HEIC, which needs one more package: pip install 'qma-net[heif]'"
+            raise PictureError(name, reason) from None
+        register_heif_opener()
+        return ("HEIF",)
+    return ("AVIF",) if kind == "AVIF" else COMMON
 
 
 def decode(image: Image.Image, name: str = "the file") -> None:

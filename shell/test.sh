@@ -10,7 +10,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=shell/env.sh
 . "$here/env.sh"
 if help_wanted "$0" "$@"; then exit; fi
-make_environment benco,demo,export,report,dev
+make_environment benco,demo,export,heif,report,web,dev
 cd "$here/.."
 ruff check .
 ruff format --check .

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "qma_net"
 FLOORS = (
     ("__main__",),
     ("cli",),
-    ("demo",),
+    ("demo", "web"),
     ("report",),
     ("evaluation",),
     ("launch",),

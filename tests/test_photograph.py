@@ -2,6 +2,8 @@
 
 import io
 import random
+import sys
+from contextlib import suppress
 
 import cv2
 import numpy as np
@@ -10,6 +12,7 @@ from PIL import Image
 
 from conftest import photograph
 from miniatures import bomb, broken_photographs
+from qma_net.inference.metadata import read_facts
 from qma_net.inference.photograph import Photograph, PhotographError, read_photograph
 
 
@@ -112,6 +115,53 @@ def test_the_first_frame_of_an_animation(pixels):
     assert read_photograph(data).notes[0] == "first of 3 frames taken"
 
 
+def test_photographs_of_phones(pixels):
+    """HEIC and AVIF: the pixels, turned as displayed; what a phone's file holds beside is noted."""
+    pillow_heif = pytest.importorskip("pillow_heif", reason="the extra heif is not installed")
+    pillow_heif.register_heif_opener()
+    image, exif = Image.fromarray(pixels), Image.Exif()
+    heic = read_photograph(encoded(image, "heif", quality=-1, chroma=444))
+    assert heic.pixels.shape == pixels.shape
+    assert np.abs(heic.pixels.astype(int) - pixels).mean() < 2
+    assert heic.notes == ()
+    exif[0x0112] = 6
+    for kind, name in (("heif", "HEIC"), ("avif", "AVIF")):
+        data = encoded(image, kind, exif=exif.tobytes())
+        facts, read = read_facts(data), read_photograph(data)
+        assert (facts.format, len(facts.notes)) == (name, 1)
+        assert f"what {name} says beside its pixels" in facts.notes[0]
+        assert read.pixels.shape == (60, 40, 3)
+        expected = np.rot90(pixels, -1).astype(int)
+        assert np.abs(read.pixels - expected).mean() < np.abs(read.pixels - expected[::-1]).mean()
+    deep = pillow_heif.from_bytes("RGB;16", (60, 40), (pixels.astype(np.uint16) * 257).tobytes())
+    data = io.BytesIO()
+    deep.save(data, quality=-1)
+    assert read_photograph(data.getvalue()).notes == ("10 bits per channel cut to 8",)
+    other = Image.fromarray(photograph(40, 60, 1))
+    data = encoded(other, "heif", save_all=True, append_images=[image], primary_index=1)
+    read = read_photograph(data)
+    assert np.abs(read.pixels.astype(int) - pixels).mean() < 12
+    assert read.notes == ("of 2 pictures the one taken that the file shows (2)",)
+
+
+def test_heic_without_its_package_is_one_line_that_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    head = b"\0\0\0\x1cftypheic\0\0\0\0mif1heicmiaf"
+    with pytest.raises(PhotographError, match=r"it is HEIC, .* pip install 'qma-net\[heif\]'"):
+        read_photograph(head + b"\0" * 100, "IMG_1.HEIC")
+    monkeypatch.setattr("PIL.features.check", lambda feature: feature != "avif")
+    with pytest.raises(PhotographError, match=r"it is AVIF, .* pip install -U pillow"):
+        read_photograph(head.replace(b"heic", b"avif") + b"\0" * 100)
+
+
+def test_formats_that_no_camera_writes_are_noted(pixels):
+    """The same photograph as JPEG and as WebP gets two masks, and a reader must expect that."""
+    for kind, name in (("webp", "WebP"), ("avif", "AVIF"), ("jpeg", None), ("png", None)):
+        notes = read_photograph(encoded(Image.fromarray(pixels), kind)).notes
+        assert bool(notes) == bool(name)
+        assert not name or notes[0].startswith(f"{name}: as a rule compressed anew")
+
+
 def test_what_is_no_photograph_is_one_line_that_names_it(tmp_path):
     for name, reason in broken_photographs(tmp_path).items():
         with pytest.raises(PhotographError) as raised:
@@ -152,7 +202,13 @@ def test_mutated_photographs_are_one_line_or_pixels():
     """Real encoded files with bytes changed, cut out and doubled, by a seed that is said."""
     seed, pixels = 20261124, Image.fromarray(photograph(48, 64))
     draw = random.Random(seed)
-    wholes = [encoded(pixels, kind) for kind in ("jpeg", "png", "tiff", "webp", "bmp", "gif")]
+    kinds = ["jpeg", "png", "tiff", "webp", "bmp", "gif", "avif"]
+    with suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+        kinds.append("heif")
+    wholes = [encoded(pixels, kind) for kind in kinds]
     wholes += [
         encoded(pixels, "tiff", compression="tiff_lzw"),
         encoded(pixels, "jpeg", exif=exif()),

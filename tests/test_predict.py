@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import io
 import json
 import os
 
@@ -139,7 +140,7 @@ def test_a_stopped_run_keeps_its_rows_and_goes_on(checkpoint, photos, monkeypatc
     path, out, look = checkpoint(), photos / "out", QMANetPredictor.predict
 
     def stopped(self, image, **settings):
-        if str(image).endswith("b/x.png"):
+        if image.name.endswith("b/x.png"):
             raise KeyboardInterrupt
         return look(self, image, **settings)
 
@@ -158,6 +159,71 @@ def test_a_stopped_run_keeps_its_rows_and_goes_on(checkpoint, photos, monkeypatc
         "x_mask.png",
         "y_mask.png",
     ]
+
+
+def test_a_pipe_is_read(checkpoint, photos, monkeypatch, capsys):
+    """``-`` is the standard input, called stdin; another one does not overwrite the first."""
+    path, out = checkpoint(), photos / "out"
+
+    def piped(data):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+    for i, name in enumerate(("b/y.jpg", "a/x.png")):
+        piped((photos / name).read_bytes())
+        predict(path, out, "-", *([photos / "a"] if i else []))
+    masks = [(row["file"].removeprefix(f"{photos}/"), row["mask"]) for row in rows_of(out)]
+    assert masks == [
+        ("stdin", "stdin_mask.png"),
+        ("stdin", "stdin_2_mask.png"),
+        ("a/x.png", "x_mask.png"),
+    ]
+    expected = QMANetPredictor.from_pretrained(path).predict(photos / "b/y.jpg").mask
+    mask = np.asarray(Image.open(out / "stdin_mask.png"))
+    assert np.abs(mask / 255 - expected).max() < 1 / 255
+    piped(b"")
+    with pytest.raises(SystemExit):
+        predict(path, out, "-")
+    assert "got stdin, expected a complete photograph" in capsys.readouterr().err
+    piped((photos / "b/y.jpg").read_bytes())
+    cli.main(["examine", "-", "--out", str(photos / "reports")])
+    report = json.loads((photos / "reports/stdin/report.json").read_text())
+    assert (report["file"], report["format"], report["width"]) == ("stdin", "JPEG", 70)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 3000), (31, 200)])
+def test_what_is_too_small_to_judge_says_so(checkpoint, tmp_path, size):
+    Image.fromarray(photograph(*size)).save(tmp_path / "small.png")
+    predict(checkpoint(), tmp_path / "out", tmp_path / "small.png")
+    (row,) = rows_of(tmp_path / "out")
+    assert row["notes"].startswith(f"too small to judge: {size[1]}x{size[0]} pixels")
+    assert (row["width"], row["height"]) == (str(size[1]), str(size[0]))
+    assert QMANetPredictor.from_pretrained(checkpoint()).predict(photograph(32, 32)).notes == ()
+
+
+class Terminal(io.StringIO):
+    """A standard error that a person looks at."""
+
+    def isatty(self):
+        return True
+
+
+def test_a_bar_of_tiles_is_for_a_terminal_and_a_large_photograph(checkpoint, photos, monkeypatch):
+    """With the time left; nothing of it in a log, and none where one tile is all."""
+    Image.fromarray(photograph(64, 64)).save(photos / "small.png")
+    Image.fromarray(photograph(50, 1200)).save(photos / "large.png")
+    path, said = checkpoint(), []
+    for i, (stream, name) in enumerate(
+        ((Terminal(), "large"), (io.StringIO(), "large"), (Terminal(), "small"))
+    ):
+        monkeypatch.setattr("sys.stderr", stream)
+        predict(path, photos / f"out{i}", photos / f"{name}.png", "--native")
+        said.append("tiles:" in stream.getvalue())
+        assert "predict: 100%" in stream.getvalue()
+    assert said == [True, False, False]
+    monkeypatch.setattr("sys.stderr", stream := Terminal())
+    words = ["--checkpoint", str(path), "--out", str(photos / "reports"), "--native"]
+    cli.main(["examine", str(photos / "large.png"), *words])
+    assert "tiles:" in stream.getvalue()
 
 
 def test_two_runs_at_once_are_refused(checkpoint, photos):

@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import asdict
+from itertools import pairwise, product
 
 import cv2
 import numpy as np
@@ -14,8 +15,9 @@ from conftest import photograph
 from miniatures import broken_photographs
 from qma_net import QMANetPredictor
 from qma_net.inference.photograph import PhotographError
-from qma_net.inference.tiles import tiled
-from qma_net.modeling.config import ARCHITECTURE, QMANetConfig
+from qma_net.inference.tiles import NoiseRows, blended, spans
+from qma_net.modeling.config import ARCHITECTURE, ConfigError, QMANetConfig
+from qma_net.modeling.noise import normalised
 from qma_net.modeling.qma_net import QMANetModel, QMANetOutput
 from qma_net.modeling.state import WeightsError
 
@@ -53,8 +55,6 @@ def test_it_is_what_benco_s_loader_and_our_model_say(predictor, tmp_path):
 def test_native_does_not_resize(predictor):
     image = photograph(70, 101)
     with torch.no_grad():
-        from qma_net.inference.predictor import normalised
-
         logits = predictor.model(normalised(image)).mask_logits
     np.testing.assert_allclose(
         predictor.predict(image, native=True).mask, logits.sigmoid()[0, 0].numpy(), atol=1e-6
@@ -98,28 +98,130 @@ def test_what_fits_in_one_tile_is_looked_at_as_it_is(predictor):
     assert (small.predict(image, native=True).mask == large.predict(image, native=True).mask).all()
 
 
+@pytest.mark.parametrize(
+    ("length", "tile", "overlap"), [(333, 96, 32), (1000, 256, 64), (97, 96, 32)]
+)
+def test_spans_are_small_and_of_one_size_on_the_encoders_grid(length, tile, overlap):
+    found = spans(length, tile, overlap)
+    sizes = {-(-(span.stop - span.start) // 32) * 32 for span in found}
+    assert len(sizes) == 1
+    assert sizes.pop() <= tile
+    assert (found[0].start, found[-1].stop) == (0, length)
+    assert all(span.start % 32 == 0 for span in found)
+    assert all(a.stop - b.start >= overlap for a, b in pairwise(found))
+
+
+def test_a_little_more_than_a_tile_makes_two_small_ones():
+    """Not two of the largest size that share nearly everything."""
+    assert spans(110, 96, 32) == [slice(0, 96), slice(32, 110)]
+    assert spans(1100, 1024, 128) == [slice(0, 640), slice(480, 1100)]
+    assert spans(1024, 1024, 128) == [slice(0, 1024)]
+
+
 def test_tiles_cover_everything_and_agree_where_looks_agree():
     """A look that depends on the pixel alone is reproduced wherever tiles lie."""
-    image = ramp_image(210, 333)
-
-    def look(pixels):
-        assert max(pixels.shape) <= 100
-        return pixels[..., 0] / np.float32(255)
-
-    np.testing.assert_allclose(tiled(image, look, 100, 40), image[..., 0] / 255, atol=1e-6)
+    image = ramp_image(210, 333)[..., 0] / np.float32(255)
+    np.testing.assert_allclose(
+        blended(spans(210, 96, 32), spans(333, 96, 32), image.__getitem__), image, atol=1e-6
+    )
 
 
 def test_no_border_shows_where_looks_differ():
     """Every tile says something else; the blend steps by no more than the ramps' slope."""
     levels = iter(np.random.default_rng(0).random(100))
 
-    def look(pixels):
-        return np.full(pixels.shape[:2], next(levels), np.float32)
+    def look(place):
+        return np.full((400, 400), next(levels), np.float32)[place]
 
-    mask = tiled(ramp_image(400, 400), look, 160, 80)
+    mask = blended(*2 * [spans(400, 160, 64)], look)
     steps = max(np.abs(np.diff(mask, axis=0)).max(), np.abs(np.diff(mask, axis=1)).max())
-    assert 0 < steps < 2 / 80
+    assert 0 < steps < 1.7 / 64  # 1.5 where a ramp is steepest
     assert mask.std() > 0.1
+
+
+@pytest.mark.parametrize("views", ["srm,bayar", "srm,bayar,noiseprint"])
+def test_the_noise_of_tiles_is_that_of_the_whole_photograph(
+    build_tiny, noiseprint_file, monkeypatch, views
+):
+    """Computed once, in blocks; without the margin the blocks' borders would show."""
+    weights = str(noiseprint_file) if "noiseprint" in views else ""
+    view = build_tiny(views=views, noiseprint_weights=weights).noise_view
+    monkeypatch.setattr("qma_net.inference.tiles.BLOCK_PIXELS", 2**12)
+    image = photograph(150, 170)
+    with torch.inference_mode():
+        whole = view(normalised(image))
+        computed, blocks = [], []
+        view.register_forward_pre_hook(lambda _, args: computed.append(args[0].shape))
+        noise = NoiseRows(view, image, torch.device("cpu"), lambda: blocks.append(1))
+        for rows, columns in product(spans(150, 96, 32), spans(170, 96, 32)):
+            part = noise.of((rows, columns))
+            torch.testing.assert_close(part, whole[:, :, rows, columns], atol=1e-4, rtol=1e-4)
+    assert len(computed) == len(blocks) > 4
+    margins = 2 * view.reach
+    assert sum((h - margins) * (w - margins) for _, _, h, w in computed) <= 150 * 170
+
+
+def test_a_large_photograph_is_its_tiles_with_the_noise_of_the_whole(predictor):
+    """By hand: the model on each tile, with the noise view of the photograph, blended."""
+    image = photograph(70, 130)
+    tiled = QMANetPredictor(predictor.model, tile=96, overlap=32)
+    with torch.no_grad():
+        noise = predictor.model.noise_view(normalised(image))
+        masks = [
+            predictor.model(normalised(image[:, part]), noise=noise[..., part]).mask_logits
+            for part in (slice(0, 96), slice(64, 130))
+        ]
+    left, right = (mask.sigmoid()[0, 0].numpy() for mask in masks)
+    t = (np.arange(32, dtype=np.float32) + 0.5) / 32
+    ramp = 3 * t**2 - 2 * t**3
+    expected = np.concatenate(
+        [left[:, :64], left[:, 64:] * (1 - ramp) + right[:, :32] * ramp, right[:, 32:]], axis=1
+    )
+    got = tiled.predict(image, native=True).mask
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_tiles_that_do_not_fit_the_encoders_are_refused(predictor):
+    for tile, overlap in ((100, 32), (96, 40), (96, 96), (96, 0)):
+        with pytest.raises(ConfigError, match="expected multiples of 32, the overlap below"):
+            QMANetPredictor(predictor.model, tile=tile, overlap=overlap)
+
+
+@pytest.mark.parametrize(("tta", "total"), [(False, 6), (True, 24)])
+def test_progress_counts_tiles_and_stops(predictor, tta, total):
+    """(0, total) first, every tile after it; what it raises ends the work."""
+    tiled, image, said = (
+        QMANetPredictor(predictor.model, tile=96, overlap=32),
+        photograph(100, 200),
+        [],
+    )
+
+    def note(done, total):
+        said.append((done, total))
+
+    tiled.predict(image, native=True, tta=tta, progress=note)
+    assert said[0] == (0, total)
+    assert list(dict.fromkeys(said)) == [(done, total) for done in range(total + 1)]
+
+    def stop(done, total):
+        if done == 2:
+            raise StopAsking
+
+    seen = []
+    predictor.model.register_forward_pre_hook(lambda *_: seen.append(1))
+    with pytest.raises(StopAsking):
+        tiled.predict(image, native=True, tta=tta, progress=stop)
+    assert len(seen) == 2
+    said.clear()
+    predictor.predict(image, progress=note)
+    assert said == [(0, 1), (0, 1), (1, 1)]
+    said.clear()
+    tiled.examine(image, native=True, progress=note)
+    assert said[-1] == (6, 6)
+
+
+class StopAsking(Exception):
+    """What a person who has seen enough raises."""
 
 
 # --- directories ---------------------------------------------------------------------------

@@ -7,11 +7,17 @@ from .. import __version__
 from ..errors import QMANetError
 from ..launch import SCRIPTS
 from ..launch import main as launch
-from . import data, evaluation, model
+from . import data, evaluation, model, web
 from .flags import unknown_flags
 
 # Which extra brings a module that only some commands need.
-EXTRAS = {"IMDLBenCo": "benco", "albumentations": "benco", "matplotlib": "report"}
+EXTRAS = {
+    "IMDLBenCo": "benco",
+    "albumentations": "benco",
+    "gradio": "web",
+    "matplotlib": "report",
+    "uvicorn": "web",
+}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -25,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     parser = _parser()
     args, args.model_flags = parser.parse_known_args(argv)
-    if args.model_flags and not hasattr(args, "model"):
+    if args.model_flags and not getattr(args, "model", ""):
         parser.error(unknown_flags(parser, argv, args.model_flags))
     try:
         args.run(args)
@@ -58,6 +64,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"qma-net {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
-    for group in (model, evaluation, data):
+    for group in (model, evaluation, data, web):
         group.add_commands(commands)
     return parser

@@ -11,7 +11,9 @@ def add_commands(commands) -> None:
     weights.set_defaults(run=_weights)
 
     predict = commands.add_parser("predict", help="masks and overlays of photographs")
-    predict.add_argument("files", nargs="+", help="photographs, folders, patterns")
+    predict.add_argument(
+        "files", nargs="+", help="photographs, folders, patterns; - reads the standard input"
+    )
     predict.add_argument(
         "--checkpoint",
         required=True,
@@ -39,7 +41,9 @@ def add_commands(commands) -> None:
     examine = commands.add_parser(
         "examine", help="a report per photograph: mask, what cannot be read, the file, noise views"
     )
-    examine.add_argument("files", nargs="+", help="photographs, folders, patterns")
+    examine.add_argument(
+        "files", nargs="+", help="photographs, folders, patterns; - reads the standard input"
+    )
     examine.add_argument("--out", required=True, metavar="DIR")
     examine.add_argument(
         "--checkpoint", default="", help="as of predict; without it all but the mask is made"

@@ -15,14 +15,11 @@ import torch
 from .. import __version__
 from ..modeling.calibration import Calibration
 from ..modeling.noise import NoisePrint
-from ..modeling.qma_net import SMALLEST_SIDE
 from .leads import Lead, leads
 from .metadata import FileFacts, read_facts
 from .photograph import Photograph, read_photograph
 from .prediction import Prediction
 from .readability import Readability, hatched, readability
-
-TOO_SMALL = "too small to judge"
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ class Evidence:
     @property
     def is_too_small(self) -> bool:
         """Whether a side is shorter than the smallest that the network takes."""
-        return min(self.photograph.pixels.shape[:2]) < SMALLEST_SIDE
+        return bool(self.photograph.too_small)
 
 
 @dataclass(frozen=True)
@@ -129,16 +126,16 @@ class Examination:
         }
 
 
-def read_evidence(source) -> Evidence:
+def read_evidence(source, name: str = "") -> Evidence:
     """Reads a photograph, and its file where there is one.
 
     Args:
         source: see :func:`qma_net.inference.photograph.read_photograph`.
+        name: for messages and the report, where the source has none.
 
     Raises:
         PhotographError: naming the source, for what is no photograph.
     """
-    name = ""
     if isinstance(source, str | os.PathLike):
         name = str(source)
         try:
@@ -172,13 +169,9 @@ def examine(
         notes: what else a reader must know.
     """
     photograph, facts = evidence.photograph, evidence.facts
-    height, width = photograph.pixels.shape[:2]
     found = list(prediction.notes if prediction else photograph.notes)
     if evidence.is_too_small:
-        found.append(
-            f"{TOO_SMALL}: {width}x{height} pixels, where the network needs {SMALLEST_SIDE} on "
-            "each side; no mask and no noise views were made"
-        )
+        found.append(f"{photograph.too_small}; no mask and no noise views were made")
     if prediction and calibration and calibration.shown != settings["shown"]:
         found.append(
             "the checkpoint's calibration is not used: it looked at its photographs "

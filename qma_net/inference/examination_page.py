@@ -9,7 +9,7 @@ import numpy as np
 
 from ..files import write_png, write_text
 from ..modeling.calibration import FEW
-from .examination import TOO_SMALL, Examination, versions
+from .examination import Examination, versions
 from .exif import printable
 from .file_panel import file_panel
 from .page_parts import (
@@ -23,6 +23,7 @@ from .page_parts import (
     reduced,
     table,
 )
+from .photograph import TOO_SMALL
 from .readability import CLIPPED, COMPRESSED, FLAT, NAMES, REASONS, SMOOTH, hatched
 
 REPORT, PAGE, MASK, OVERLAY = "report.json", "report.html", "mask.png", "overlay.png"
@@ -61,19 +62,24 @@ def write_examination(examination: Examination, folder: str | os.PathLike) -> No
     """
     folder = Path(folder)
     if examination.prediction:
-        write_png(folder / MASK, _mask(examination))
+        write_png(folder / MASK, mask_pixels(examination))
         write_png(folder / OVERLAY, examination.overlay())
     write_text(folder / PAGE, page(examination))
     write_text(folder / REPORT, json.dumps(examination.report(), indent=1) + "\n")
 
 
-def page(examination: Examination) -> str:
-    """The whole page as HTML, in ASCII, so that no setting of a machine can garble it."""
+def page(examination: Examination, *, pictures: bool = True) -> str:
+    """The whole page as HTML, in ASCII, so that no setting of a machine can garble it.
+
+    Args:
+        examination: what it is about.
+        pictures: with the photograph, the overlay and the mask, where nothing else shows them.
+    """
     name = printable(Path(examination.evidence.photograph.name).name)
     body = [
         f'<p class="caution">{CAUTION}</p>',
         _summary(examination),
-        _pictures(examination),
+        *([_pictures(examination)] if pictures else []),
         _reading(examination),
         file_panel(examination.evidence),
         _leads(examination),
@@ -81,6 +87,11 @@ def page(examination: Examination) -> str:
         _notes(examination),
     ]
     return document(f"Examination of {name}", body)
+
+
+def mask_pixels(examination: Examination) -> np.ndarray:
+    """What ``mask.png`` holds, uint8 ``(H, W)``: 255 where the model gives 1."""
+    return np.rint(examination.prediction.mask * 255).astype(np.uint8)
 
 
 def score_in_words(examination: Examination) -> str:
@@ -145,7 +156,7 @@ def _pictures(examination: Examination) -> str:
                 + hatch,
             )
         )
-        mask = hatched(reduced(_mask(examination)), region)
+        mask = hatched(reduced(mask_pixels(examination)), region)
         figures.append(
             figure(
                 png_data(mask),
@@ -196,7 +207,7 @@ def _used(examination: Examination) -> str:
     settings = examination.settings
     rows = {"Date": examination.date, "Versions": pairs(versions())}
     if settings["model"]:
-        rows["Model"] = "QMA-Net: " + pairs(settings["model"])
+        rows["Model"] = f"{settings.get('name', 'QMA-Net')}: " + pairs(settings["model"])
         rows["Checkpoint"] = printable(settings["checkpoint"]) or "none: the weights are random"
         rows["Its SHA-256"] = settings["checkpoint_sha256"]
     else:
@@ -216,11 +227,6 @@ def _notes(examination: Examination) -> str:
     if not examination.notes:
         return ""
     return "<h2>Notes</h2>" + bullets(escape(printable(note)) for note in examination.notes)
-
-
-def _mask(examination: Examination) -> np.ndarray:
-    """uint8 ``(H, W)``: 255 where the model gives 1."""
-    return np.rint(examination.prediction.mask * 255).astype(np.uint8)
 
 
 def _shown_region(examination: Examination) -> np.ndarray:

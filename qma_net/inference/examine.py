@@ -14,7 +14,7 @@ from ..weights.sources import load_noiseprint
 from .examination import Evidence, Examination, examine, read_evidence, without_model
 from .examination_page import MASK, OVERLAY, PAGE, REPORT, write_examination
 from .photograph import PhotographError
-from .predict import photographs
+from .predict import name_of, photographs, source_of, tile_bar
 from .predictor import QMANetPredictor, require_probability
 
 FILES = {REPORT, PAGE, MASK, OVERLAY}
@@ -37,7 +37,7 @@ def examine_files(
     is one line, and the rest go on.
 
     Args:
-        names: files, folders (searched recursively) and patterns.
+        names: files, folders (searched recursively) and patterns; ``-`` is the standard input.
         out: folder to write to.
         predictor: the model; without one everything but the mask is made.
         threshold: above it a pixel is called manipulated.
@@ -63,12 +63,12 @@ def examine_files(
             folder = reports.finished(path)
             if folder is None:
                 try:
-                    evidence = read_evidence(path)
+                    evidence = read_evidence(source_of(path), name_of(path))
                     examination = _examined(evidence, settings, predictor, noiseprint, note)
                 except PhotographError as error:
                     errors.append(str(error))
                     continue
-                folder = reports.unused_folder(path)
+                folder = reports.unused_folder(Path(name_of(path)))
                 write_examination(examination, folder)
             folders.append(folder)
     return folders, errors
@@ -114,7 +114,10 @@ def _examined(
     notes = (note,) if note else ()
     if predictor is None:
         return examine(evidence, settings, noiseprint=noiseprint, notes=notes)
-    return predictor.examined(evidence, settings, noiseprint=noiseprint, notes=notes)
+    with tile_bar() as progress:
+        return predictor.examined(
+            evidence, settings, noiseprint=noiseprint, notes=notes, progress=progress
+        )
 
 
 def _settings(

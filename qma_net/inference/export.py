@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from ..errors import QMANetError
 from ..files import written_beside
+from ..modeling.noise import normalised
 from ..modeling.qma_net import STRIDE, QMANetModel
 from .photograph import read_photograph
-from .predictor import normalised
 
 TOLERANCE = 1e-3  # of a probability
 SIZES = ((1, 64, 64), (2, 96, 160), (1, 256, 192))  # (B, H, W) that the written file is run at

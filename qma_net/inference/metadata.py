@@ -95,6 +95,8 @@ def read_facts(data: bytes) -> FileFacts:
     readers["TIFF"] = _read_tiff
     if facts.format in readers:
         readers[facts.format](data, facts)
+    elif facts.format in ("AVIF", "HEIC"):
+        facts.notes.append(f"what {facts.format} says beside its pixels (EXIF, XMP) is not read")
     if facts.exif.thumbnail:
         facts.thumbnail = _decoded(facts.exif.thumbnail, facts.notes)
     for kept in (facts.notes, facts.parts):

@@ -11,9 +11,19 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..errors import QMANetError
+from ..modeling.qma_net import SMALLEST_SIDE
 from ..pictures import FORMATS, PictureError, decoding, open_picture, orientation
 
-CUT = "16 bits per channel cut to 8"
+CUT = "{} bits per channel cut to 8"
+TOO_SMALL = "too small to judge"
+
+# No camera writes these; what was compressed twice has another mask.
+ANEW = {"WEBP": "WebP", "AVIF": "AVIF"}
+COMPRESSED_ANEW = (
+    "{}: as a rule compressed anew since it left the camera; the same photograph as JPEG gets "
+    "another mask"
+)
+
 LARGEST = 500_000_000  # pixels; the largest phone cameras make 200 million
 
 
@@ -29,12 +39,24 @@ class Photograph:
     name: str
     notes: tuple[str, ...] = ()
 
+    @property
+    def too_small(self) -> str:
+        """Why nothing can be said of it: a side is shorter than the network takes; else empty."""
+        height, width = self.pixels.shape[:2]
+        if min(height, width) >= SMALLEST_SIDE:
+            return ""
+        return (
+            f"{TOO_SMALL}: {width}x{height} pixels, where the network needs {SMALLEST_SIDE} on "
+            "each side"
+        )
+
 
 def read_photograph(source, name: str = "") -> Photograph:
     """Reads a path, bytes, a file object, a PIL image or a NumPy array.
 
     The EXIF orientation is followed. Alpha is left away, palette and CMYK become RGB, grey is
-    repeated, 16 bits are cut to 8, of an animation the first frame is taken: each is noted.
+    repeated, 16 bits are cut to 8, of an animation the first frame is taken: each is noted, and so
+    are formats that no camera writes.
 
     Args:
         source: a path; the bytes of an image file; an open file; a ``PIL.Image.Image``; an array,
@@ -82,9 +104,13 @@ def _decode(data: bytes, name: str) -> Photograph:
                 _require_plausible(image, name)
                 with decoding(name):
                     photograph = _from_pil(image, name)
-                    was_cut = _was_cut(image, data)
-        notes = (*photograph.notes, CUT) if was_cut else photograph.notes
-        return Photograph(photograph.pixels, name, notes)
+                    bits = _bits(image, data)
+                notes = list(photograph.notes)
+                if bits > 8:
+                    notes.append(CUT.format(bits))
+                if image.format in ANEW:
+                    notes.append(COMPRESSED_ANEW.format(ANEW[image.format]))
+        return Photograph(photograph.pixels, name, tuple(notes))
     except PictureError as error:
         if data[:4] in (b"II*\0", b"MM\0*"):
             return _decode_deep(data, name)
@@ -130,9 +156,12 @@ def _decode_deep(data: bytes, name: str) -> Photograph:
 
 def _from_pil(image: Image.Image, name: str) -> Photograph:
     notes = []
-    if getattr(image, "n_frames", 1) > 1:
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format == "HEIF":  # which names one of its pictures as the photograph
+        notes.append(f"of {frames} pictures the one taken that the file shows ({image.tell() + 1})")
+    elif frames > 1:
         image.seek(0)
-        notes.append(f"first of {image.n_frames} frames taken")
+        notes.append(f"first of {frames} frames taken")
     turned = orientation(image)
     if turned != 1:
         image = ImageOps.exif_transpose(image)
@@ -167,7 +196,7 @@ def _from_array(array: np.ndarray, name: str) -> Photograph:
     notes = []
     if array.dtype == np.uint16:
         array = (array >> 8).astype(np.uint8)
-        notes.append(CUT)
+        notes.append(CUT.format(16))
     if channels == 1:
         array = np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
         notes.append("grey repeated in all channels")
@@ -177,10 +206,12 @@ def _from_array(array: np.ndarray, name: str) -> Photograph:
     return Photograph(np.ascontiguousarray(array), name, tuple(notes))
 
 
-def _was_cut(image: Image.Image, data: bytes) -> bool:
-    """Pillow reads 16-bit colour as 8 bits without a word; the header says what it was."""
+def _bits(image: Image.Image, data: bytes) -> int:
+    """Bits per channel in the file, by its header: Pillow reads deep colour as 8 without a word."""
+    if image.format == "HEIF":
+        return image.info.get("bit_depth", 8)
     if image.mode not in ("RGB", "RGBA", "LA", "CMYK"):
-        return False
+        return 8
     if image.format == "PNG":
-        return data[24] == 16
-    return image.format == "TIFF" and max(image.tag_v2.get(258, (8,))) > 8
+        return data[24]
+    return max(image.tag_v2.get(258, (8,))) if image.format == "TIFF" else 8

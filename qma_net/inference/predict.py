@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +18,14 @@ from ..files import alone, unused, write_png, write_text
 from ..modeling.config import QMANetConfig
 from ..modeling.qma_net import QMANetModel
 from ..pictures import find_images
-from .photograph import PhotographError
+from .photograph import PhotographError, read_photograph
 from .predictor import Prediction, QMANetPredictor, require_probability, usable_device
 
 SCORE = (
     "score: the mean of the most suspicious 1 % of a photograph's pixels. It is no probability "
     "that the photograph is a forgery: untouched ones score too, how high differs by model"
 )
+STDIN = Path("-")  # the name that stands for what comes through a pipe
 RANDOM = "random"  # the name by which a model that knows nothing must be asked for
 TABLE, SETTINGS = "predictions.csv", "predictions.json"
 COLUMNS = ("file", "score", "marked", "width", "height", "mask", "overlay", "notes", "error")
@@ -49,7 +50,7 @@ def predict_files(
     What is no photograph is a row with an error, and the rest go on.
 
     Args:
-        names: files, folders (searched recursively) and patterns.
+        names: files, folders (searched recursively) and patterns; ``-`` is the standard input.
         out: folder to write to; ``predictions.json`` in it says by which model and settings.
         predictor: the model.
         threshold: above it a pixel is called manipulated.
@@ -74,19 +75,58 @@ def predict_files(
             bar = tqdm(todo, desc="predict", unit="photo", initial=len(paths) - len(todo))
             bar.total = len(paths)
             for path in bar:
-                row = dict.fromkeys(COLUMNS, "") | {"file": str(path)}
+                row = dict.fromkeys(COLUMNS, "") | {"file": name_of(path)}
                 try:
-                    prediction = predictor.predict(
-                        path, threshold=threshold, native=native, tta=tta
-                    )
+                    photograph = read_photograph(source_of(path), name_of(path))
+                    with tile_bar() as progress:
+                        prediction = predictor.predict(
+                            photograph,
+                            threshold=threshold,
+                            native=native,
+                            tta=tta,
+                            progress=progress,
+                        )
                 except PhotographError as error:
                     errors.append(str(error))
                     add(row | {"error": str(error)})
                     continue
-                row |= _written(prediction, Path(out), table.unused_stem(path))
+                stem = table.unused_stem(Path(name_of(path)))
+                row |= _written(prediction, Path(out), stem)
                 notes = (*prediction.notes, note) if note else prediction.notes
                 add(row | {"notes": "; ".join(notes)})
     return errors
+
+
+def name_of(path: Path) -> str:
+    """What a photograph is called in results: its path, or ``stdin``."""
+    return "stdin" if path == STDIN else str(path)
+
+
+def source_of(path: Path) -> Path | bytes:
+    """What is read of a path that :func:`photographs` gave: its file, or what the pipe brings."""
+    return sys.stdin.buffer.read() if path == STDIN else path
+
+
+@contextmanager
+def tile_bar() -> Iterator[Callable[[int, int], None]]:
+    """A bar of a photograph's tiles, with the time left, on a terminal; yields ``progress``.
+
+    Of a photograph that is one tile there is none.
+    """
+    with ExitStack() as stack:
+        shown = []
+
+        def progress(done: int, total: int) -> None:
+            if total == 1:
+                return
+            if not shown:
+                bar = tqdm(
+                    total=total, desc="tiles", unit="tile", leave=False, smoothing=0, disable=None
+                )
+                shown.append(stack.enter_context(bar))
+            shown[0].update(done - shown[0].n)
+
+        yield progress
 
 
 class PredictionsError(QMANetError):
@@ -126,10 +166,12 @@ class Predictions:
             )
 
     def _is_done(self, row: dict) -> bool:
-        """Whether a row's mask is there, and is later than its photograph."""
+        """Whether a row's mask is there, and is later than its photograph, where that is a file."""
         try:
-            mask = self.table.parent / row["mask"]
-            return not row["error"] and mask.stat().st_mtime >= Path(row["file"]).stat().st_mtime
+            made = (self.table.parent / row["mask"]).stat().st_mtime
+            is_file = row["file"] != name_of(STDIN)
+            changed = Path(row["file"]).stat().st_mtime if is_file else made
+            return not row["error"] and made >= changed
         except OSError:
             return False
 
@@ -172,13 +214,17 @@ def _as_csv(rows: Iterable[dict]) -> str:
 def photographs(names: Iterable[str]) -> list[Path]:
     """The files that names, folders and patterns stand for; a name that is nothing stays.
 
+    ``-`` is :data:`STDIN`.
+
     Masks and overlays that a ``predictions.csv`` beside them lists are left out of folders and
     patterns.
     """
     found = []
     for name in map(str, names):
         path = Path(name)
-        if path.is_dir():
+        if path == STDIN:
+            found.append(path)
+        elif path.is_dir():
             inside = _without_our_own(find_images(path))
             if not inside:
                 raise PhotographError(f"got {path}, expected photographs in it: there are none")

@@ -1,28 +1,27 @@
 """From a photograph to a mask, at the photograph's own size."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
 
 from .. import __version__
 from ..modeling.calibration import shown
 from ..modeling.config import ConfigError, Preprocessing
-from ..modeling.noise import IMAGENET_MEAN, IMAGENET_STD, NoisePrint
-from ..modeling.qma_net import SMALLEST_SIDE, image_score
+from ..modeling.noise import NoisePrint, normalised
+from ..modeling.qma_net import SMALLEST_SIDE, STRIDE, image_score
 from ..weights.locate import load_model
 from ..weights.reading import sha256
 from .examination import Evidence, Examination, examine, read_evidence
 from .examination_page import write_examination
 from .photograph import PhotographError, read_photograph
 from .prediction import Prediction
-from .tiles import tiled
+from .tiles import NoiseRows, Place, Progress, blended, spans
 
-FLIPS = ((), (3,), (2,), (2, 3))  # dimensions of (B, C, H, W): none, left-right, top-bottom, both
+FLIPS = ((), (1,), (0,), (0, 1))  # axes of (H, W): none, left-right, top-bottom, both
 
 
 class QMANetPredictor:
@@ -34,8 +33,10 @@ class QMANetPredictor:
         image_size: side in pixels that photographs are resized to; default: as in training, where
             the model knows (``model.preprocessing``), else 512. Another side than in training
             is noted with every prediction.
-        tile: ``native`` photographs with a longer side are cut into tiles of at most this side.
-        overlap: pixels that neighbouring tiles share, where they are blended.
+        tile: ``native`` photographs with a longer side are cut into tiles of at most this side, a
+            multiple of 32.
+        overlap: pixels that neighbouring tiles share at least, where they are blended; a multiple
+            of 32.
         mixed: compute in bfloat16 around the float32 noise view: faster where the processor has
             bfloat16 arithmetic, many times slower where it has not.
         compile: compile the backbones, half a minute for each size of image, to save a tenth of
@@ -47,15 +48,15 @@ class QMANetPredictor:
         model: torch.nn.Module,
         device: str | torch.device | None = None,
         image_size: int | None = None,
-        tile: int = 1024,
-        overlap: int = 256,
+        tile: int = 1088,
+        overlap: int = 160,
         mixed: bool = False,
         compile: bool = False,
     ):
-        if not SMALLEST_SIDE <= overlap < tile:
+        if not STRIDE <= overlap < tile or tile % STRIDE or overlap % STRIDE:
             raise ConfigError(
-                f"got tile={tile}, overlap={overlap}, expected overlap from {SMALLEST_SIDE} up and "
-                "below tile"
+                f"got tile={tile}, overlap={overlap}, expected multiples of {STRIDE}, the overlap "
+                "below the tile"
             )
         trained = getattr(model, "preprocessing", None)
         self.preprocessing = trained or Preprocessing()
@@ -99,10 +100,17 @@ class QMANetPredictor:
             "checkpoint_sha256": sha256(file) if file else "",
             "image_size": self.preprocessing.image_size,
             "fit": self.preprocessing.fit,
+            "tile": self.tile,
+            "overlap": self.overlap,
         }
 
     def predict(
-        self, image, threshold: float = 0.5, native: bool = False, tta: bool = False
+        self,
+        image,
+        threshold: float = 0.5,
+        native: bool = False,
+        tta: bool = False,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Prediction | list[Prediction]:
         """The mask of a photograph, or a list of masks for a list of photographs.
 
@@ -113,6 +121,9 @@ class QMANetPredictor:
             native: look at the photograph at its own size, in tiles where it is large, instead of
                 resized as in training.
             tta: average over the photograph and its three mirror images.
+            progress: called with (done, total) tiles: first with (0, total), after every tile, and
+                meanwhile every few seconds with the numbers as they were. What it raises ends the
+                work. A photograph that is looked at whole is one tile.
 
         Raises:
             PhotographError: naming what is no photograph, or too small for ``native``.
@@ -120,10 +131,10 @@ class QMANetPredictor:
         """
         require_probability(threshold)
         if isinstance(image, list | tuple):
-            return [self.predict(one, threshold=threshold, native=native, tta=tta) for one in image]
+            chosen = {"threshold": threshold, "native": native, "tta": tta, "progress": progress}
+            return [self.predict(one, **chosen) for one in image]
         photograph = read_photograph(image)
         height, width = photograph.pixels.shape[:2]
-        look = self._averaged if tta else self._probabilities
         side, fit, notes = self.preprocessing.image_size, self.preprocessing.fit, self.notes
         if fit == "pad" and not native and max(height, width) > side:
             notes += (f"larger than the {side}x{side} of training, so looked at in tiles",)
@@ -133,15 +144,16 @@ class QMANetPredictor:
                     f"got {photograph.name} of {width}x{height} pixels, expected at least "
                     f"{SMALLEST_SIDE}x{SMALLEST_SIDE} at its own size: leave native away"
                 )
-            seen = full = tiled(photograph.pixels, look, self.tile, self.overlap)
+            seen = full = self._mask(photograph.pixels, self.tile, tta, progress)
         elif fit == "pad":
             padded = np.pad(photograph.pixels, ((0, side - height), (0, side - width), (0, 0)))
-            seen = full = look(padded)[:height, :width]
+            seen = full = self._mask(padded, side, tta, progress)[:height, :width]
         else:
-            small = cv2.resize(photograph.pixels, (side, side), interpolation=cv2.INTER_LINEAR)
-            seen = look(small)
+            resized = cv2.resize(photograph.pixels, (side, side), interpolation=cv2.INTER_LINEAR)
+            seen = self._mask(resized, side, tta, progress)
             full = cv2.resize(seen, (width, height), interpolation=cv2.INTER_LINEAR)
-        notes = (*photograph.notes, *notes)
+        small = (photograph.too_small,) if photograph.too_small else ()
+        notes = (*photograph.notes, *small, *notes)
         return Prediction(full, _score(seen), threshold, photograph, notes)
 
     def examine(
@@ -151,6 +163,7 @@ class QMANetPredictor:
         native: bool = False,
         noiseprint: NoisePrint | None = None,
         out: str | os.PathLike | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Examination:
         """Everything that can be said of one photograph, and what cannot; see ``qma-net examine``.
 
@@ -161,6 +174,7 @@ class QMANetPredictor:
             noiseprint: with its weights, for a view of its own; default: the model's, if it has it.
             out: a folder to write ``report.html``, ``report.json``, ``mask.png`` and
                 ``overlay.png`` to; default: nothing is written.
+            progress: of the mask, see :meth:`predict`.
 
         Raises:
             PhotographError: naming what is no photograph.
@@ -168,7 +182,7 @@ class QMANetPredictor:
         """
         settings = self.examination_settings(threshold=threshold, native=native)
         evidence = read_evidence(image)
-        examination = self.examined(evidence, settings, noiseprint=noiseprint)
+        examination = self.examined(evidence, settings, noiseprint=noiseprint, progress=progress)
         if out is not None:
             write_examination(examination, out)
         return examination
@@ -186,15 +200,20 @@ class QMANetPredictor:
         *,
         noiseprint: NoisePrint | None = None,
         notes: Sequence[str] = (),
+        progress: Callable[[int, int], None] | None = None,
     ) -> Examination:
         """The examination of what was read, with settings of :meth:`examination_settings`.
 
-        What is too small to judge gets no mask, and a note.
+        What is too small to judge gets no mask, and a note. ``progress``: of the mask, see
+        :meth:`predict`.
         """
         prediction = None
         if not evidence.is_too_small:
             prediction = self.predict(
-                evidence.photograph, threshold=settings["threshold"], native=settings["native"]
+                evidence.photograph,
+                threshold=settings["threshold"],
+                native=settings["native"],
+                progress=progress,
             )
         own = getattr(getattr(self.model, "noise_view", None), "noiseprint", None)
         return examine(
@@ -207,21 +226,34 @@ class QMANetPredictor:
         )
 
     @torch.inference_mode()
-    def _probabilities(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 ``(H, W, 3)`` to float32 ``(H, W)``."""
-        return self._look(normalised(pixels, self.device)).cpu().numpy()
+    def _mask(
+        self, pixels: np.ndarray, tile: int, tta: bool, report: Callable[[int, int], None] | None
+    ) -> np.ndarray:
+        """Probabilities of uint8 ``(H, W, 3)``, float32 ``(H, W)``; see :class:`Progress`."""
+        flips = FLIPS if tta else FLIPS[:1]
+        rows, columns = (spans(length, tile, self.overlap) for length in pixels.shape[:2])
+        progress = Progress(len(flips) * len(rows) * len(columns), report)
+        mask = 0
+        for flip in flips:
+            turned = np.flip(pixels, flip).copy() if flip else pixels
+            look = self._look(turned, progress)
+            mask += np.flip(blended(rows, columns, look), flip)
+        return mask / np.float32(len(flips))
 
-    @torch.inference_mode()
-    def _averaged(self, pixels: np.ndarray) -> np.ndarray:
-        """The same, averaged over the mirror images, each turned back."""
-        image = normalised(pixels, self.device)
-        turned = [self._look(image.flip(flip)).flip([d - 2 for d in flip]) for flip in FLIPS]
-        return torch.stack(turned).mean(dim=0).cpu().numpy()
+    def _look(self, pixels: np.ndarray, progress: Progress) -> Callable[[Place], np.ndarray]:
+        """From the place of a tile of a photograph to its probabilities."""
+        view = getattr(self.model, "noise_view", None)
+        noise = NoiseRows(view, pixels, self.device, progress.beat) if view else None
 
-    def _look(self, image: Tensor) -> Tensor:
-        """``(1, 3, H, W)`` to probabilities ``(H, W)``."""
-        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.mixed):
-            return self.model(image, edges=False).mask_logits[0, 0].float().sigmoid()
+        def look(place: Place) -> np.ndarray:
+            image = normalised(pixels[place], self.device)
+            with torch.autocast(image.device.type, torch.bfloat16, enabled=self.mixed):
+                known = noise.of(place) if noise else None
+                logits = self.model(image, edges=False, noise=known).mask_logits
+            progress.step()
+            return logits[0, 0].float().sigmoid().cpu().numpy()
+
+        return look
 
     @property
     def device(self) -> torch.device:
@@ -255,13 +287,6 @@ def require_probability(threshold: float) -> None:
         raise ConfigError(
             f"got threshold {threshold}, expected a probability from 0 to 1, such as 0.5"
         )
-
-
-def normalised(pixels: np.ndarray, device: torch.device | None = None) -> Tensor:
-    """uint8 ``(H, W, 3)`` RGB to the model's float32 ``(1, 3, H, W)``."""
-    image = torch.tensor(pixels, device=device).permute(2, 0, 1)[None]
-    mean, std = (torch.tensor(v, device=device) for v in (IMAGENET_MEAN, IMAGENET_STD))
-    return (image.float() - 255 * mean.view(3, 1, 1)) / (255 * std.view(3, 1, 1))
 
 
 def _score(mask: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,6 +19,13 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 VIEW_STD = {"srm": 35.0, "bayar": 0.18, "noiseprint": 0.17}
 
 
+def normalised(pixels: np.ndarray, device: torch.device | None = None) -> Tensor:
+    """uint8 ``(H, W, 3)`` RGB to the model's float32 ``(1, 3, H, W)``."""
+    image = torch.tensor(pixels, device=device).permute(2, 0, 1)[None]
+    mean, std = (torch.tensor(v, device=device) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    return (image.float() - 255 * mean.view(3, 1, 1)) / (255 * std.view(3, 1, 1))
+
+
 class SRM(nn.Module):
     """Spatial Rich Model residuals: three fixed high-pass kernels (Zhou et al. 2018).
 
@@ -29,6 +37,7 @@ class SRM(nn.Module):
     """
 
     channels = 3
+    reach = 2
 
     def __init__(self):
         super().__init__()
@@ -66,6 +75,7 @@ class Bayar(nn.Module):
     """
 
     channels = 3
+    reach = 2
 
     def __init__(self):
         super().__init__()
@@ -95,6 +105,7 @@ class NoisePrint(nn.Module):
     channels = 1
     depth = 17
     width = 64
+    reach = depth  # a pixel for every convolution
 
     def __init__(self):
         super().__init__()
@@ -155,6 +166,11 @@ class MNFM(nn.Module):
         views: any of ``"srm"``, ``"bayar"``, ``"noiseprint"``, in that order.
 
     Shapes: ImageNet-normalised ``(B, 3, H, W)`` to ``(B, 3, H, W)``.
+
+    Attributes:
+        reach: pixels to every side that a pixel of the view depends on; the widest reach of its
+            views, and one for the fusion. Farther than that from a cut, a part of a photograph
+            gives what the whole gives, up to rounding.
     """
 
     def __init__(self, views: tuple[str, ...]):
@@ -164,6 +180,7 @@ class MNFM(nn.Module):
         self.bayar = Bayar() if "bayar" in views else None
         self.noiseprint = NoisePrint() if "noiseprint" in views else None
         channels = sum(getattr(self, view).channels for view in views)
+        self.reach = max(getattr(self, view).reach for view in views) + 1
         self.fusion = nn.Conv2d(channels, 3, 3, padding=1, padding_mode="reflect")
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)

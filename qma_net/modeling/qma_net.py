@@ -120,11 +120,21 @@ class QMANetModel(nn.Module, HubMixin):
         )
         return model.to(memory_format=torch.channels_last)  # as the tokens of the encoders are
 
-    def forward(self, image: Tensor, edges: bool = True) -> QMANetOutput:
-        """``edges=False`` leaves out the edge supervision, which only the loss needs."""
+    def forward(
+        self, image: Tensor, edges: bool = True, noise: Tensor | None = None
+    ) -> QMANetOutput:
+        """From R_0 to the mask.
+
+        Args:
+            image: R_0, ``(B, 3, H, W)``.
+            edges: False leaves out the edge supervision, which only the loss needs.
+            noise: N_0, ``(B, 3, H, W)``, where it is known already; default: ``noise_view`` of
+                the image. Of a tile of a photograph, that of the whole photograph has no borders.
+        """
         _require_usable(image)
         size = image.shape[2:]
-        r, n = _padded(image, self.noise_view(image))  # R_0, N_0: (B, 3, H', W')
+        noise = self.noise_view(image) if noise is None else noise
+        r, n = _padded(image, noise)  # R_0, N_0: (B, 3, H', W')
         q_init = self.tamper_queries(image.shape[0])  # Q_tag: (B, query_count, C_1)
         triplets = []
         for gae, lae, dfcm, mfam, mlp in zip(

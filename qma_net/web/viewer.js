@@ -1,0 +1,377 @@
+// The page's own script: a photograph with its mask, drawn anew at every move of a slider.
+//
+// Everything is drawn at the size of the screen, so that a photograph of any size answers at once;
+// at 100 % a pixel of the photograph is a pixel of the screen.
+
+"use strict";
+
+const MARK = [255, 40, 40]; // as in overlay.png
+const KEY_STEP = 0.15; // of the visible part, for an arrow key
+
+// Gradio follows the system to a dark page unless its address says otherwise; reports are light.
+const address = new URL(location.href);
+if (!address.searchParams.has("__theme")) {
+  address.searchParams.set("__theme", "light");
+  history.replaceState(null, "", address);
+}
+
+const percent = (share) =>
+  share > 0 && share < 0.001 ? "less than 0.1 %" : `${(100 * share).toFixed(1)} %`;
+
+const CONTROLS = `
+<link rel="stylesheet" href="/page/viewer.css">
+<div class="bar">
+  <fieldset class="views"><legend>Show</legend></fieldset>
+  <div class="zoom" role="group" aria-label="Zoom">
+    <button type="button" data-zoom="out" aria-label="Smaller">&minus;</button>
+    <button type="button" data-zoom="in" aria-label="Larger">+</button>
+    <button type="button" data-zoom="native">100 %</button>
+    <button type="button" data-zoom="fit">Fit</button>
+    <output aria-label="Zoom"></output>
+  </div>
+</div>
+<canvas tabindex="0" role="img"></canvas>
+<div class="sliders"></div>
+<p class="legend"></p>
+<p class="downloads">Download:
+  <a data-file="mask.png" data-ending="_mask.png">mask</a>
+  <a data-file="overlay.png" data-ending="_overlay.png">overlay</a>
+  <a data-file="report.html" data-ending="_report.html">report</a>
+</p>
+<iframe sandbox="allow-same-origin"></iframe>`;
+
+const SLIDERS = `
+<label>Opacity
+  <input type="range" name="opacity" min="0" max="100" value="45"><output></output></label>
+<label>Threshold
+  <input type="range" name="threshold" min="0" max="1" step="0.01"><output></output></label>`;
+
+const LEGEND = `
+<span class="marked-part"><span class="swatch mark"></span> above the threshold:
+  <output class="marked"></output> of the picture</span>
+<label><input type="checkbox" name="hatch" checked> <span class="swatch hatch"></span>
+  nothing can be read here</label>`;
+
+// All of it lies in a shadow, because Gradio changes a shown result into the next one in place: it
+// writes the new attributes and removes what it does not know.
+class PhotoViewer extends HTMLElement {
+  static observedAttributes = ["base"];
+
+  constructor() {
+    super();
+    this.attachShadow({ mode: "open" });
+    this.layer = document.createElement("canvas");
+    this.shadowRoot.addEventListener("input", () => this.draw());
+  }
+
+  attributeChangedCallback() {
+    queueMicrotask(() => this.start()); // when all attributes are there
+  }
+
+  disconnectedCallback() {
+    this.watch?.disconnect();
+    this.frameWatch?.disconnect();
+  }
+
+  start() {
+    this.disconnectedCallback();
+    this.size = ["width", "height"].map((name) => Number(this.getAttribute(name)));
+    this.base = this.getAttribute("base");
+    this.shares = JSON.parse(this.getAttribute("shares") || "null");
+    this.scale = this.shownWidth = 0;
+    this.shadowRoot.innerHTML = CONTROLS;
+    this.canvas = this.one("canvas");
+    this.frame = this.one("iframe");
+    this.choose();
+    this.listen();
+    this.report();
+    this.load(this.base);
+  }
+
+  one(selector) {
+    return this.shadowRoot.querySelector(selector);
+  }
+
+  all(selector) {
+    return this.shadowRoot.querySelectorAll(selector);
+  }
+
+  get threshold() {
+    const slider = this.one("[name=threshold]");
+    return slider ? Number(slider.value) : null;
+  }
+
+  get view() {
+    return this.one("[type=radio]:checked").value;
+  }
+
+  choose() {
+    const names = this.shares ? ["Overlay", "Photograph", "Mask"] : ["Photograph"];
+    const views = this.one(".views");
+    names.forEach((name, i) => {
+      const label = document.createElement("label");
+      label.innerHTML = `<input type="radio" name="view" value="${name}">${name}`;
+      label.firstChild.checked = i === 0;
+      views.append(label);
+    });
+    views.hidden = names.length < 2;
+    this.one(".legend").innerHTML = LEGEND;
+    if (this.shares) {
+      this.one(".sliders").innerHTML = SLIDERS;
+      this.one("[name=threshold]").value = this.getAttribute("threshold");
+    } else {
+      this.one(".marked-part").remove();
+      this.all(".downloads a:not([data-file='report.html'])").forEach((a) => a.remove());
+    }
+  }
+
+  async load(base) {
+    const names = ["photograph", "unreadable", ...(this.shares ? ["mask"] : [])];
+    const pictures = {};
+    const decoded = names.map(async (name) => {
+      const picture = new Image();
+      picture.src = `${base}${name}.png`;
+      await picture.decode();
+      pictures[name] = picture;
+    });
+    try {
+      await Promise.all(decoded);
+    } catch {
+      this.one(".legend").textContent = "The pictures are gone: examine the photograph once more.";
+      return;
+    }
+    if (base !== this.base) return; // another result came in the meantime
+    this.pictures = pictures;
+    this.watch = new ResizeObserver(() => this.resize());
+    this.watch.observe(this);
+    this.toggleAttribute("ready", true);
+  }
+
+  listen() {
+    this.one("[name=threshold]")?.addEventListener("change", () => this.report());
+    this.all("[data-zoom]").forEach((button) =>
+      button.addEventListener("click", () => this.zoom(button.dataset.zoom)));
+    const held = new Map();
+    this.canvas.addEventListener("pointerdown", (event) => {
+      held.set(event.pointerId, event);
+      this.canvas.setPointerCapture(event.pointerId);
+    });
+    for (const name of ["pointerup", "pointercancel"])
+      this.canvas.addEventListener(name, (event) => held.delete(event.pointerId));
+    this.canvas.addEventListener("pointermove", (event) => {
+      const before = held.get(event.pointerId);
+      if (!before) return;
+      const other = [...held.values()].find((one) => one.pointerId !== event.pointerId);
+      if (other) {
+        const apart = (one) => Math.hypot(one.clientX - other.clientX, one.clientY - other.clientY);
+        this.rescale((this.scale * apart(event)) / Math.max(apart(before), 1));
+      } else {
+        this.move(before.clientX - event.clientX, before.clientY - event.clientY);
+      }
+      held.set(event.pointerId, event);
+    });
+    this.canvas.addEventListener("wheel", (event) => {
+      if (!event.ctrlKey) return; // the page scrolls
+      event.preventDefault();
+      this.rescale(this.scale * Math.exp(-event.deltaY / 200));
+    }, { passive: false });
+    this.canvas.addEventListener("keydown", (event) => {
+      const [x, y] = [this.canvas.clientWidth * KEY_STEP, this.canvas.clientHeight * KEY_STEP];
+      const moves = { ArrowLeft: [-x, 0], ArrowRight: [x, 0], ArrowUp: [0, -y], ArrowDown: [0, y] };
+      const zooms = { "+": "in", "=": "in", "-": "out", 1: "native", 0: "fit" };
+      const isFree = !(event.ctrlKey || event.metaKey || event.altKey); // not the browser's own
+      if (isFree && moves[event.key] && this.scale > this.fit) this.move(...moves[event.key]);
+      else if (isFree && zooms[event.key]) this.zoom(zooms[event.key]);
+      else return;
+      event.preventDefault();
+    });
+    this.frame.addEventListener("load", () => {
+      const page = this.frame.contentDocument;
+      if (!page?.body) return;
+      page.body.style.padding = "0 0 1rem";
+      this.frameWatch?.disconnect();
+      this.frameWatch = new ResizeObserver(() => {
+        this.frame.style.height = `${page.body.scrollHeight + 2}px`;
+      });
+      this.frameWatch.observe(page.body);
+    });
+  }
+
+  // The report and the downloads, at the threshold that is chosen.
+  report() {
+    const asked = this.threshold === null ? "" : `?threshold=${this.threshold}`;
+    const name = this.getAttribute("name");
+    const stem = name.replace(/\.[^.]*$/, "") || "photograph";
+    this.frame.title = `Report on ${name}`;
+    this.frame.src = `${this.base}panels.html${asked}`;
+    this.all("[data-file]").forEach((link) => {
+      link.href = `${this.base}${link.dataset.file}${asked}`;
+      link.download = `${stem}${link.dataset.ending}`;
+    });
+  }
+
+  resize() {
+    const width = this.clientWidth;
+    if (!width || width === this.shownWidth) return;
+    this.shownWidth = width;
+    const wasFit = !this.scale || this.scale === this.fit;
+    const dense = window.devicePixelRatio || 1;
+    const [w, h] = this.size;
+    const height = Math.max(120, Math.min((width * h) / w, 0.72 * window.innerHeight));
+    this.canvas.style.height = `${height}px`;
+    for (const canvas of [this.canvas, this.layer]) {
+      canvas.width = Math.round(width * dense);
+      canvas.height = Math.round(height * dense);
+    }
+    this.fit = Math.min(this.canvas.width / w, this.canvas.height / h);
+    if (wasFit) this.zoom("fit");
+    else this.rescale(this.scale);
+  }
+
+  zoom(how) {
+    const next = { in: this.scale * 1.5, out: this.scale / 1.5, native: 1, fit: this.fit }[how];
+    if (how === "fit") this.centre = this.size.map((side) => side / 2);
+    this.rescale(next);
+  }
+
+  rescale(scale) {
+    this.scale = Math.min(Math.max(scale, Math.min(this.fit, 1)), Math.max(16, this.fit));
+    this.move(0, 0);
+  }
+
+  // By so many pixels of the page; what is small stays in the middle.
+  move(x, y) {
+    const dense = window.devicePixelRatio || 1;
+    const sides = [this.canvas.width, this.canvas.height];
+    this.centre = [x, y].map((step, i) => {
+      const half = sides[i] / this.scale / 2;
+      if (2 * half >= this.size[i]) return this.size[i] / 2;
+      const moved = this.centre[i] + (step * dense) / this.scale;
+      return Math.min(Math.max(moved, half), this.size[i] - half);
+    });
+    this.draw();
+  }
+
+  draw() {
+    if (this.waits || !this.scale) return;
+    this.waits = true;
+    requestAnimationFrame(() => {
+      this.waits = false;
+      this.paint();
+      this.say();
+    });
+  }
+
+  place(context, picture) {
+    const { width, height } = context.canvas;
+    context.imageSmoothingEnabled = this.scale < 1;
+    context.imageSmoothingQuality = "high";
+    context.clearRect(0, 0, width, height);
+    const [left, top] = [width, height].map((side, i) =>
+      Math.round(side / 2 - this.centre[i] * this.scale)); // whole: at 100 % pixel lies on pixel
+    context.drawImage(picture, left, top, ...this.size.map((side) => side * this.scale));
+  }
+
+  values(name) {
+    const context = this.layer.getContext("2d", { willReadFrequently: true });
+    this.place(context, this.pictures[name]);
+    return context.getImageData(0, 0, this.layer.width, this.layer.height);
+  }
+
+  paint() {
+    const context = this.canvas.getContext("2d");
+    const { view } = this;
+    this.place(context, this.pictures[view === "Mask" ? "mask" : "photograph"]);
+    const over = view === "Overlay" ? this.values("mask") : null;
+    const hatched = this.one("[name=hatch]").checked ? this.values("unreadable") : null;
+    if (!over && !hatched) return;
+    const drawn = over || new ImageData(this.layer.width, this.layer.height);
+    if (over) this.tint(over);
+    if (hatched) this.hatch(drawn.data, hatched.data);
+    const layer = this.layer.getContext("2d");
+    layer.putImageData(drawn, 0, 0);
+    context.drawImage(this.layer, 0, 0);
+  }
+
+  // The mask's values become the tint of what is above the threshold, and its outline.
+  tint({ data, width, height }) {
+    const opacity = (255 * this.one("[name=opacity]").value) / 100;
+    const least = 255 * this.threshold;
+    const marked = new Uint8Array(width * height);
+    for (let i = 0; i < marked.length; i++) {
+      marked[i] = data[4 * i + 3] > 127 && data[4 * i] > least; // beside the photograph all is 0
+    }
+    for (let y = 0, i = 0; y < height; y++) {
+      for (let x = 0; x < width; x++, i++) {
+        const inner = marked[i] && (x === 0 || marked[i - 1]) && (x + 1 === width || marked[i + 1])
+          && (y === 0 || marked[i - width]) && (y + 1 === height || marked[i + width]);
+        data.set(MARK, 4 * i);
+        data[4 * i + 3] = !marked[i] || opacity === 0 ? 0 : inner ? opacity : 255;
+      }
+    }
+  }
+
+  hatch(data, region) {
+    const line = Math.max(1, Math.round(window.devicePixelRatio || 1));
+    const { width } = this.layer;
+    for (let i = 0; i < region.length / 4; i++) {
+      if (region[4 * i] < 128) continue;
+      const stripe = Math.floor(((i % width) + Math.floor(i / width)) / line) % 8;
+      if (stripe > 1) continue;
+      data.fill(stripe ? 20 : 235, 4 * i, 4 * i + 3);
+      data[4 * i + 3] = 255;
+    }
+  }
+
+  say() {
+    const dense = window.devicePixelRatio || 1;
+    this.one(".zoom output").textContent = `${Math.round(100 * this.scale)} %`;
+    const name = this.getAttribute("name");
+    let text = `${name}, ${this.size.join(" by ")} pixels`;
+    if (this.shares) {
+      const marked = percent(this.shares[Math.round(100 * this.threshold)]);
+      this.one(".marked").textContent = marked;
+      const [opacity, threshold] = this.all(".sliders output");
+      opacity.textContent = `${this.one("[name=opacity]").value} %`;
+      threshold.textContent = this.threshold.toFixed(2);
+      this.one(".sliders").hidden = this.view !== "Overlay";
+      text = `${this.view} of ${text}; ${marked} marked`;
+    }
+    const keys = "Arrows move, plus and minus zoom, 1 is 100 %, 0 fits.";
+    this.canvas.setAttribute("aria-label", `${text}. ${keys}`);
+    this.canvas.classList.toggle("zoomed", this.scale > this.fit * 1.001);
+  }
+}
+
+customElements.define("photo-viewer", PhotoViewer);
+
+// What Gradio's components lack for a screen reader, once they are there.
+const mend = new MutationObserver(() => {
+  const status = document.querySelector("#status");
+  if (!status) return;
+  status.setAttribute("aria-live", "polite");
+  document.querySelectorAll("#examples img").forEach((icon) => { icon.alt = ""; });
+});
+mend.observe(document, { childList: true, subtree: true });
+
+// A photograph pasted or dropped anywhere goes the way of a chosen one, in place of one before.
+async function give(file) {
+  const field = () => document.querySelector("#photograph input[type=file]");
+  if (!field()) document.querySelector("#photograph button[aria-label='Clear']")?.click();
+  for (let i = 0; i < 50 && !field(); i++) await new Promise((done) => setTimeout(done, 20));
+  const files = new DataTransfer();
+  files.items.add(file);
+  field().files = files.files;
+  field().dispatchEvent(new Event("change", { bubbles: true }));
+}
+
+function taken(event, transfer) {
+  if (!transfer?.files.length) return;
+  event.preventDefault();
+  event.stopPropagation();
+  give(transfer.files[0]);
+}
+
+document.addEventListener("paste", (event) => taken(event, event.clipboardData), true);
+document.addEventListener("drop", (event) => taken(event, event.dataTransfer), true);
+document.addEventListener("dragover", (event) => event.preventDefault());
