@@ -138,6 +138,12 @@ def forking():
     multiprocessing.set_start_method("fork", force=True)
 
 
+def restarted():
+    """By torchrun, after a process has died."""
+    small()
+    os.environ["TORCHELASTIC_RESTART_COUNT"] = "1"
+
+
 def no_room():
     """No file may grow over 4 MiB: what a full disk says at the same place."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**22, 2**22))
@@ -618,6 +624,9 @@ def test_faulty_data_is_refused_or_left_out(work):
     assert "error: size-mismatch, 2 files" in done.stderr
     assert "leave the pairs out with --skip_bad" in done.stderr.splitlines()[-1]
     assert not (work / "run").exists()
+    command = flags("run", "--resume", "auto", epochs=1)
+    done = start(command, work, prepare=restarted, check=False)
+    assert "error: size-mismatch, 2 files" in done.stderr  # also by an attempt after the first
     done = start(flags("run", "--skip_bad", epochs=1), work, prepare=small)
     assert "--skip_bad: 1 of 7 pairs of set left out" in done.stdout
     trained = json.loads((work / "run/cleaned/train.json").read_text())
