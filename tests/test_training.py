@@ -258,7 +258,7 @@ def test_what_is_kept_on_disk(tmp_path):
 def test_the_best_of_unsaved_epochs_is_saved(tmp_path):
     """With --save_period 5 an epoch that is tested may not have been saved."""
     training = Training(
-        Namespace(save_period=5, max_skipped=50, clip_grad=0.0), startup=None, command=""
+        Namespace(save_period=5, max_skipped=50, clip_grad=0.0, fit=""), startup=None, command=""
     )
     training.is_main_process = lambda: True
     training.save = lambda: (tmp_path / "checkpoint-3.pth").write_bytes(b"three")
