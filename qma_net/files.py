@@ -47,6 +47,18 @@ def written_beside(path: str | os.PathLike) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
+def clear_halves(folder: str | os.PathLike, *names: str) -> None:
+    """Removes what killed runs left of files that were written beside; for a folder that is held.
+
+    Args:
+        folder: where they are; it may be missing.
+        names: of the whole files, as patterns.
+    """
+    for name in names:
+        for half in Path(folder).glob(f".{name[:50]}.????????.tmp"):
+            half.unlink(missing_ok=True)
+
+
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes a whole text file in UTF-8, or leaves what was there.
 

@@ -138,6 +138,12 @@ def forking():
     multiprocessing.set_start_method("fork", force=True)
 
 
+def restarted():
+    """By torchrun, after a process has died."""
+    small()
+    os.environ["TORCHELASTIC_RESTART_COUNT"] = "1"
+
+
 def no_room():
     """No file may grow over 4 MiB: what a full disk says at the same place."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**22, 2**22))
@@ -252,7 +258,7 @@ def test_what_is_kept_on_disk(tmp_path):
 def test_the_best_of_unsaved_epochs_is_saved(tmp_path):
     """With --save_period 5 an epoch that is tested may not have been saved."""
     training = Training(
-        Namespace(save_period=5, max_skipped=50, clip_grad=0.0), startup=None, command=""
+        Namespace(save_period=5, max_skipped=50, clip_grad=0.0, fit=""), startup=None, command=""
     )
     training.is_main_process = lambda: True
     training.save = lambda: (tmp_path / "checkpoint-3.pth").write_bytes(b"three")
@@ -618,6 +624,9 @@ def test_faulty_data_is_refused_or_left_out(work):
     assert "error: size-mismatch, 2 files" in done.stderr
     assert "leave the pairs out with --skip_bad" in done.stderr.splitlines()[-1]
     assert not (work / "run").exists()
+    command = flags("run", "--resume", "auto", epochs=1)
+    done = start(command, work, prepare=restarted, check=False)
+    assert "error: size-mismatch, 2 files" in done.stderr  # also by an attempt after the first
     done = start(flags("run", "--skip_bad", epochs=1), work, prepare=small)
     assert "--skip_bad: 1 of 7 pairs of set left out" in done.stdout
     trained = json.loads((work / "run/cleaned/train.json").read_text())

@@ -48,7 +48,13 @@ def add_commands(commands) -> None:
     synth.add_argument("--labels", help="folder of label maps (PNG, named like the photographs)")
     synth.add_argument("--count", type=int, default=1000, help="training images (default 1000)")
     synth.add_argument("--test-count", type=int, help="test images (default a tenth of --count)")
-    synth.add_argument("--image-size", type=int, default=384, help="longest side (default 384)")
+    synth.add_argument("--image-size", type=int, help="longest side (default 384, or the stage's)")
+    synth.add_argument(
+        "--stage",
+        default="",
+        help="of benco_configs/curriculum.yaml, the easiest first: one-trace, "
+        "histories, resampled, laundered, everything",
+    )
     synth.add_argument("--seed", type=int, default=0)
     synth.add_argument("--workers", type=int, help="processes (default: one per core)")
     synth.set_defaults(run=_synth)
@@ -110,6 +116,7 @@ def _protocol(args: argparse.Namespace) -> None:
 
 
 def _synth(args: argparse.Namespace) -> None:
+    from ..synth.curriculum import stage
     from ..synth.synthesise import synthesise
 
     out = synthesise(
@@ -118,6 +125,7 @@ def _synth(args: argparse.Namespace) -> None:
         count=args.count,
         test_count=args.test_count,
         image_size=args.image_size,
+        recipe=stage(args.stage) if args.stage else None,
         seed=args.seed,
         labels=args.labels,
         workers=args.workers,

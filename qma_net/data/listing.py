@@ -13,7 +13,10 @@ from pathlib import Path
 from ..errors import QMANetError
 
 NEGATIVE = "Negative"
-BENCO_DATASETS = ("ManiDataset", "JsonDataset")  # what a protocol may name
+BENCO_DATASETS = ("ManiDataset", "JsonDataset")  # what a protocol may name; and of ours:
+FRESH = "SynthDataset"  # makes its images while training: there are no pairs to list
+NATIVE = "NativeDataset"  # crops what another would resize
+NAMED = (*BENCO_DATASETS, NATIVE, FRESH)
 
 # What other layouts call BenCo's Tp/ and Gt/, in lower case.
 IMAGE_FOLDERS = (
@@ -107,10 +110,23 @@ def _read(path: Path, name: str, trained: bool, within: tuple[Path, ...]) -> lis
             f"got {path}, expected [[image, mask or {NEGATIVE!r}], ...], "
             f"[[{' or '.join(BENCO_DATASETS)}, path], ...] or {{name: path}}{_got_rows(content)}"
         )
-    if content and all(row[0] in BENCO_DATASETS for row in content):
-        return [one for _, item in content for one in _read(Path(item), "", True, within)]
+    if content and all(row[0] in NAMED for row in content):
+        listed = [item for kind, item in content if kind != FRESH]
+        return [one for item in listed for one in _read(Path(item), "", True, within)]
     pairs = (Pair(Path(image), None if mask == NEGATIVE else Path(mask)) for image, mask in content)
     return [Listing(name or path.stem, path, tuple(pairs), trained=trained)]
+
+
+def protocol_rows(path: str | os.PathLike) -> list[tuple[str, Path]]:
+    """What a protocol names, class and path; nothing for a path that is no protocol."""
+    try:
+        content = json.loads(Path(path).read_text()) if Path(path).is_file() else []
+    except (ValueError, RecursionError):
+        return []
+    rows = content if isinstance(content, list) else []
+    if not all(isinstance(row, list) and len(row) == 2 and row[0] in NAMED for row in rows):
+        return []
+    return [(kind, Path(str(item))) for kind, item in rows]
 
 
 def find_beside(listing: Path, file: Path) -> Path | None:

@@ -9,7 +9,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..files import ContentError, inside, open_journal, read_journal, read_object, write_text
+from ..files import (
+    ContentError,
+    clear_halves,
+    inside,
+    open_journal,
+    read_journal,
+    read_object,
+    write_text,
+)
 from .metrics import PIXEL, bootstrap_interval, image_metrics, mean
 from .process import Process
 from .settings import EvaluationError
@@ -43,6 +51,9 @@ class Rows:
             return
         if process.is_first:
             self.partial.mkdir(parents=True, exist_ok=True)
+            clear_halves(folder, self.result.name, self.table.name, "averages.json")
+            for place in (self.partial, inside(folder, f"{stem}_masks")):
+                clear_halves(place, "*")
             note = self.partial / "header.json"
             if note.is_file() and _read_result(note) != self.header:
                 shutil.rmtree(self.partial)

@@ -12,12 +12,13 @@ CLEANED = "cleaned"  # folder of the lists of --skip_bad, in the output folder
 BENCO_TEST_SET = "test_dataset"  # what BenCo calls a folder that is the only test set
 
 
-def require_consistent(args: argparse.Namespace, resuming: str) -> None:
+def require_consistent(args: argparse.Namespace, resuming: str, *, fit: str = "") -> None:
     """What BenCo would end with a traceback, or overwrite.
 
     Args:
         args: BenCo's flags.
         resuming: the command that goes on with what is in ``--output_dir``.
+        fit: the launcher's ``--fit``.
 
     Raises:
         LaunchError: in one line.
@@ -28,6 +29,17 @@ def require_consistent(args: argparse.Namespace, resuming: str) -> None:
             f"got {got}, expected --if_resizing (as the paper trains) or --if_padding: BenCo fits "
             "images to --image_size by one of them"
         )
+    if fit == "native":
+        from ..data.listing import FRESH, NATIVE, protocol_rows
+
+        kinds = {kind for kind, _ in protocol_rows(args.data_path)}
+        if not kinds or not kinds <= {FRESH, NATIVE}:
+            raise LaunchError(
+                f"got --fit native and --data_path {args.data_path} with "
+                f"{', '.join(sorted(kinds - {FRESH, NATIVE})) or 'no protocol'}, expected a "
+                f'protocol of crops at their own resolution: [["{NATIVE}", FOLDER OR LIST], '
+                f'["{FRESH}", FILE.yaml]]'
+            )
     path = Path(args.test_data_path)
     if path.is_file() and isinstance(_read_json(path), list):
         raise LaunchError(
@@ -97,7 +109,7 @@ def _checked(args: argparse.Namespace, allow: str):
 
 
 def _write_cleaned(args: argparse.Namespace, allow: str, train: Path, test: Path) -> None:
-    from ..data.listing import NEGATIVE, read_listings
+    from ..data.listing import FRESH, NATIVE, NEGATIVE, protocol_rows, read_listings
     from ..files import unused
 
     report, sets = _checked(args, allow)
@@ -121,8 +133,14 @@ def _write_cleaned(args: argparse.Namespace, allow: str, train: Path, test: Path
         write_text(lists[-1], json.dumps(rows, indent=1))
         left_out = len(listing.pairs) - len(rows)
         say(f"--skip_bad: {left_out} of {len(listing.pairs)} pairs of {listing.path} left out")
-    if sets[0][0].trained:
-        content = [["JsonDataset", path] for path in lists[:trained]]
+    if protocol := protocol_rows(args.data_path):
+        cleaned = iter(lists[:trained])
+        content = [
+            [FRESH, str(path.resolve())]
+            if kind == FRESH
+            else [NATIVE if kind == NATIVE else "JsonDataset", next(cleaned)]
+            for kind, path in protocol
+        ]
     else:
         content = json.loads(Path(lists[0]).read_text())
     write_text(train, json.dumps(content, indent=1))

@@ -60,6 +60,13 @@ def own_parser() -> argparse.ArgumentParser:
         help="train and test without the pairs that the check finds faulty, on lists in "
         "--output_dir",
     )
+    add(
+        "--fit",
+        choices=("native",),
+        default="",
+        help="trained on crops at their own resolution (a protocol of NativeDataset and "
+        "SynthDataset): the checkpoint says so, and photographs are looked at so",
+    )
     add("--allow", default="", metavar="A,B", help="problems of data check that are right here")
     return parser
 

@@ -137,8 +137,10 @@ def _refuse_or_clean(
     own: argparse.Namespace, flags: list[str], command: str, startup: Startup
 ) -> list[str]:
     """What :mod:`.before` says of a training, before BenCo makes its output folder."""
+    if own.fit and not {"--if_resizing", "--if_padding"} & set(flags):
+        flags = [*flags, "--if_padding"]  # of the test sets; crops are as large already
     args = _benco_args(flags)
-    require_consistent(args, command)
+    require_consistent(args, command, fit=own.fit)
     # Where torchrun starts it anew and there is a checkpoint, an earlier attempt has checked them.
     checked = args.resume and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
     if own.skip_bad:

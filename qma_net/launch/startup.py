@@ -114,8 +114,13 @@ def summary(model, data_loader, args) -> list[str]:
     ]
 
 
+def lists_of(dataset) -> list:
+    """The datasets that a training set of BenCo's is made of: itself, or those of a protocol."""
+    return getattr(dataset, "dataset_list", [dataset])
+
+
 def _training_counts(dataset) -> str:
-    lists = getattr(dataset, "dataset_list", [dataset])
+    lists = lists_of(dataset)
     counts = [f"{Path(str(one.entry_path)).stem} {len(one):,}" for one in lists]
     drawn = f"; {len(dataset):,} drawn an epoch" if len(lists) > 1 else ""
     return f"{', '.join(counts)}{drawn}"

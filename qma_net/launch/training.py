@@ -18,7 +18,7 @@ from .finite import FiniteSteps
 from .meters import between_batches
 from .process import LaunchError, greatest, rank, say
 from .saving import Saving, clean, is_best, is_logged, keep_best, output_folder, stats_of
-from .startup import Startup, summary
+from .startup import Startup, lists_of, summary
 from .stopping import Stopping
 from .unreadable import Unreadable
 
@@ -63,6 +63,11 @@ class Training:
         def train(model, data_loader, optimizer, device, epoch, loss_scaler, *, args, **kwargs):
             self._begin(model.module, data_loader, args)
             self.stopping.check()
+            if self.own.fit:
+                args.fit = self.own.fit  # a checkpoint keeps BenCo's flags
+            for one in lists_of(data_loader.dataset):
+                if hasattr(one, "set_epoch"):  # it makes images of its own for every epoch
+                    one.set_epoch(epoch)
             self.figures = {}
             self.save = functools.partial(
                 misc.save_model,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .finite import write_skipped
 from .process import LaunchError, say_anywhere
+from .startup import lists_of
 
 SHARE = 0.01  # of a list's images may be unreadable
 AT_LEAST = 10  # images of a list may be
@@ -35,7 +36,7 @@ class Unreadable:
         self._folder = folder
         # The loader's processes write to this file; it is read between batches.
         self._reports, self._read = tempfile.NamedTemporaryFile(), 0  # noqa: SIM115
-        for one in getattr(dataset, "dataset_list", [dataset]):
+        for one in lists_of(dataset):
             if hasattr(one, "_get_image"):
                 one._get_image = _Replacing(one, self._reports.name)
 

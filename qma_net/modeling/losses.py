@@ -46,6 +46,19 @@ def dice_loss(
     return (1 - (2 * overlap + s) / (mass + s)).mean()
 
 
+def cross_entropy_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy of the mask in float32, mean over the pixels that count; ours.
+
+    Args: as in :func:`dice_loss`.
+    """
+    logits = widen(logits)
+    loss = F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none")
+    if valid is None:
+        return loss.mean()
+    valid = valid.to(loss.dtype)
+    return (loss * valid).sum() / valid.sum()
+
+
 def edge_target(mask: Tensor, valid: Tensor | None = None, width: int = EDGE_WIDTH) -> Tensor:
     """The ring around every mask boundary: where dilated mask and dilated background meet.
 

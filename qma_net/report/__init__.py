@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..files import alone, write_text
+from ..files import alone, clear_halves, write_text
 from .curves import draw_curves
 from .layout import WRITERS, Figure
 from .page import page
@@ -41,6 +41,9 @@ def report(dirs: Sequence[str | os.PathLike], out: str | os.PathLike) -> list[Pa
     results = collect(dirs)
     tables = all_tables(results)
     with alone(out.parent):
+        clear_halves(out.parent, out.name)
+        for folder in ("tables", "figures"):
+            clear_halves(out.parent / folder, "*")
         written = []
         for table in tables:
             for suffix, write in WRITERS.items():

@@ -17,8 +17,10 @@ def perhaps_saved_before(
     return cv2.imdecode(data, cv2.IMREAD_COLOR), quality
 
 
-def final_jpeg(rng: np.random.Generator, image: np.ndarray, recipe: Recipe) -> tuple[bytes, dict]:
-    """The JPEG file that an image, uint8 ``(H, W, 3)``, ends as: blurred and noisy by chance.
+def final_file(rng: np.random.Generator, image: np.ndarray, recipe: Recipe) -> tuple[bytes, dict]:
+    """The file that an image, uint8 ``(H, W, 3)``, ends as: blurred and noisy by chance.
+
+    A JPEG, or where the recipe has it and by chance a PNG: its ``final_quality`` is ``None``.
 
     Returns:
         The file's bytes, and what was drawn for them, as the manifest has it.
@@ -37,7 +39,17 @@ def final_jpeg(rng: np.random.Generator, image: np.ndarray, recipe: Recipe) -> t
         "final_quality": quality,
         "final_full_colour": full_colour,
     }
+    if recipe.lossless and rng.random() < recipe.lossless:
+        return png_bytes(image), drawn | {"final_quality": None}
     return _jpeg_bytes(image, quality, full_colour), drawn
+
+
+def saved_on_another_grid(image: np.ndarray, quality: int, shift: tuple[int, int]) -> np.ndarray:
+    """The image, uint8 ``(H, W, 3)``, saved as JPEG with its blocks shifted by (rows, columns)."""
+    rows, columns = shift
+    padded = cv2.copyMakeBorder(image, rows, 0, columns, 0, cv2.BORDER_REFLECT_101)
+    data = np.frombuffer(_jpeg_bytes(padded, quality), np.uint8)
+    return cv2.imdecode(data, cv2.IMREAD_COLOR)[rows:, columns:]
 
 
 def with_noise(rng: np.random.Generator, image: np.ndarray, sigma: float) -> np.ndarray:
@@ -51,9 +63,9 @@ def is_grey(photo: np.ndarray) -> bool:
     return bool((photo == photo[..., :1]).all())
 
 
-def png_bytes(mask: np.ndarray) -> bytes:
-    """The PNG file of a mask, uint8 ``(H, W)``."""
-    return cv2.imencode(".png", mask)[1].tobytes()
+def png_bytes(image: np.ndarray) -> bytes:
+    """The PNG file of an image or a mask, uint8 ``(H, W, 3)`` or ``(H, W)``."""
+    return cv2.imencode(".png", image)[1].tobytes()
 
 
 def _jpeg_bytes(image: np.ndarray, quality: int, full_colour: bool = False) -> bytes:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .camera import final_jpeg, png_bytes
+from .camera import final_file, png_bytes
 from .manipulate import manipulate
 from .photographs import Photographs
 from .recipe import KINDS, SIDES, UNTOUCHED, Recipe
@@ -31,19 +31,20 @@ class Maker:
         }
 
     def make(self, side: str, index: int) -> tuple[bytes, bytes | None, dict]:
-        """Bytes of an image's JPEG file and of its mask's PNG file, and its row of the manifest.
+        """Bytes of an image's file and of its mask's PNG file, and its row of the manifest.
 
         The mask of an untouched image is ``None``.
         """
         rng = np.random.default_rng([self.seed, SIDES.index(side), index])
         kind = kind_of(side, index, self.recipe)
         image, mask, history = manipulate(rng, kind, self.sides[side], self.recipe)
-        data, drawn = final_jpeg(rng, image, self.recipe)
+        data, drawn = final_file(rng, image, self.recipe)
+        ending = "jpg" if drawn["final_quality"] else "png"
         row = {
             "side": side,
             "index": index,
             "seed": self.seed,
-            "name": f"{kind}_{index:05d}.jpg",
+            "name": f"{kind}_{index:05d}.{ending}",
             "kind": kind,
             "size": list(mask.shape),
             "area": float((mask > 0).mean()),

@@ -5,7 +5,7 @@ from dataclasses import asdict
 import cv2
 import numpy as np
 
-from .camera import is_grey, perhaps_saved_before, with_noise
+from .camera import is_grey, perhaps_saved_before, saved_on_another_grid, with_noise
 from .crops import random_crop
 from .photographs import Photographs
 from .recipe import UNTOUCHED, Recipe
@@ -41,6 +41,9 @@ def manipulate(
     )
     history = {"host": name, "host_crop": asdict(crop), "host_quality": quality}
     if kind == UNTOUCHED:
+        if recipe.decoys and rng.random() < recipe.decoys:
+            host, decoy = _decoy(rng, host, recipe)
+            history |= {"decoy": decoy}
         return host, np.zeros(host.shape[:2], np.uint8), history
     if kind == "splice":
         region, filling, drawn = _splice(rng, photographs, name, photo, host, recipe)
@@ -62,6 +65,20 @@ def manipulate(
     image = np.rint(alpha * filling + (1 - alpha) * host).astype(np.uint8)
     mask = np.where(alpha[..., 0] > 0.5, 255, 0).astype(np.uint8)
     return image, mask, {**history, **drawn, "edge_softness": softness}
+
+
+def _decoy(rng: np.random.Generator, host: np.ndarray, recipe: Recipe) -> tuple[np.ndarray, str]:
+    """A host with a trace that a splice has too and that is none, and which trace it is."""
+    if rng.random() < 0.5:
+        quality = int(rng.integers(*recipe.host_quality, endpoint=True))
+        shift = tuple(int(one) for one in rng.integers(8, size=2))
+        return saved_on_another_grid(host, quality, shift), f"saved on a grid shifted by {shift}"
+    region, _ = draw_region(rng, None, host.shape[:2], recipe, whole=False)
+    softness = rng.uniform(*recipe.edge_softness)
+    alpha = cv2.GaussianBlur(region.astype(np.float32), (0, 0), softness)
+    rim = (4 * alpha * (1 - alpha))[..., None]  # 1 in the middle of the edge
+    soft = cv2.GaussianBlur(host, (0, 0), softness)
+    return np.rint(rim * soft + (1 - rim) * host).astype(np.uint8), "a soft rim"
 
 
 def _splice(
@@ -100,6 +117,9 @@ def _splice(
         scale = np.clip(scale, least, most)
         place, scale = random_place(rng, region, (height, width), scale=scale, angle=angle)
         flags = cv2.INTER_LINEAR
+    if recipe.aligned and (scale, angle) == (1.0, 0.0) and rng.random() < recipe.aligned:
+        place[:, 2] = 8 * np.rint(place[:, 2] / 8)
+    if source != "random":
         region = moved_region(region, place, (height, width))
     filling = cv2.warpAffine(
         donor, place, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT_101

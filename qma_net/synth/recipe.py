@@ -52,6 +52,11 @@ class Recipe:
         final_quality: JPEG quality of the image as it is written.
         final_full_colour: chance that it is written with colour in full resolution, as editors
             do, in place of half, as cameras do.
+        aligned: chance that a splice that is not resampled falls onto the host's grid of 8x8
+            blocks, on which JPEG works.
+        lossless: chance that the image is not saved as JPEG for the last time: it is a PNG.
+        decoys: share of the untouched images that only look manipulated: saved once more on a
+            shifted grid, or with a rim as soft as a splice's.
     """
 
     image_size: int = 384
@@ -82,6 +87,9 @@ class Recipe:
     noise_sigma: tuple[float, float] = (1.0, 4.0)
     final_quality: tuple[int, int] = (70, 98)
     final_full_colour: float = 0.3
+    aligned: float = 0.0
+    lossless: float = 0.0
+    decoys: float = 0.0
 
 
 class SynthesisError(QMANetError):

@@ -1,23 +1,27 @@
 """QMA-Net as a model of IMDL-BenCo: ``--model QMANet``.
 
-Importing this module registers it. No ``from __future__ import annotations`` here: BenCo makes
+No ``from __future__ import annotations`` here: BenCo makes
 command-line flags out of the constructor's annotations, and needs them as types.
 """
 
-import sys
 from dataclasses import asdict
 from importlib import import_module
 
-import torch
 from IMDLBenCo.registry import MODELS
 from torch import Tensor, nn
 
-from .build import build_qma_net
-from .modeling.config import QMANetConfig
-from .modeling.losses import DICE_SMOOTHING, EDGE_WEIGHT, MASK_WEIGHT, mask_and_edge_losses
-from .modeling.precision import widen
-from .modeling.qma_net import QMANetModel, image_score
-from .weights.checkpoint import (
+from ..build import build_qma_net
+from ..modeling.config import QMANetConfig
+from ..modeling.losses import (
+    DICE_SMOOTHING,
+    EDGE_WEIGHT,
+    MASK_WEIGHT,
+    cross_entropy_loss,
+    mask_and_edge_losses,
+)
+from ..modeling.precision import widen
+from ..modeling.qma_net import QMANetModel, image_score
+from ..weights.checkpoint import (
     CONFIG_KEY,
     Checkpoint,
     config_from_extra_state,
@@ -37,6 +41,8 @@ class QMANet(nn.Module):
         beta: weight of the edge loss (equation 8).
         dice_smoothing: share of the image area that smooths both Dice losses: more spares
             authentic images false alarms, less finds smaller masks.
+        bce: weight of a cross-entropy of the mask beside both Dice losses; ours, not in the
+            paper: from random weights Dice alone starts slowly.
         init_from: a checkpoint of BenCo's trainer to start from: a fine-tuning, not a resume.
             With it no other weights are needed. In Python also a
             :class:`~qma_net.weights.checkpoint.Checkpoint` that was read already.
@@ -58,11 +64,12 @@ class QMANet(nn.Module):
         alpha: float = MASK_WEIGHT,
         beta: float = EDGE_WEIGHT,
         dice_smoothing: float = DICE_SMOOTHING,
+        bce: float = 0.0,
         init_from: str = "",
         gradient_checkpointing: int = 0,
     ):
         super().__init__()
-        self.alpha, self.beta, self.dice_smoothing = alpha, beta, dice_smoothing
+        self.alpha, self.beta, self.bce, self.dice_smoothing = alpha, beta, bce, dice_smoothing
         self.config = QMANetConfig(
             size, views, query_count, dfcm_stages, decode_levels, decoder, drop_path
         )
@@ -115,13 +122,13 @@ class QMANet(nn.Module):
             seg_loss, edge_loss = mask_and_edge_losses(
                 output, mask, shape_mask, self.dice_smoothing
             )
+            losses = {"seg_loss": seg_loss, "edge_loss": edge_loss}
             total = self.alpha * seg_loss + self.beta * edge_loss
+            if self.bce:
+                losses["bce_loss"] = cross_entropy_loss(output.mask_logits, mask, shape_mask)
+                total = total + self.bce * losses["bce_loss"]
             result["backward_loss"] = total
-            result["visual_loss"] = {
-                "total_loss": total,
-                "seg_loss": seg_loss,
-                "edge_loss": edge_loss,
-            }
+            result["visual_loss"] = {"total_loss": total, **losses}
         return result
 
     def get_extra_state(self) -> Tensor:
@@ -156,21 +163,3 @@ _flop_count = import_module("fvcore.nn.flop_count")
 
 
 _flop_count._DEFAULT_SUPPORTED_OPS["aten::scaled_dot_product_attention"] = attention_flops
-
-
-def _warn_of_missing_gpu() -> None:
-    """A script of ``benco init`` calls for CUDA in many places; two lines take it to the CPU."""
-    benco = sys.modules.get("IMDLBenCo.training_scripts.utils.misc")
-    by_script = benco is not None and vars(sys.modules["__main__"]).get("misc") is benco
-    redirected = not torch.cuda.set_device.__module__.startswith("torch")
-    if by_script and not redirected and not torch.cuda.is_available():
-        print(  # BenCo's models turn all warnings off
-            "qma_net: no CUDA here, which BenCo's scripts call for: make these the script's first "
-            "two lines to run it on the CPU\n"
-            "from qma_net.launch import redirect_cuda_to_cpu\n"
-            "redirect_cuda_to_cpu()",
-            file=sys.stderr,
-        )
-
-
-_warn_of_missing_gpu()
