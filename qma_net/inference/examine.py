@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..files import alone, unused
+from ..files import alone, clear_halves, unused
 from ..modeling.noise import NoisePrint
 from ..weights.reading import sha256
 from ..weights.sources import load_noiseprint
@@ -86,6 +86,7 @@ class Reports:
         self.folder, self.taken, self.done = folder, set(), {}
         settings = json.loads(json.dumps(settings))
         for place in folder.iterdir():
+            clear_halves(place, *FILES)
             report = _read(place / REPORT)
             if report.get("settings") == settings:
                 self.done[report.get("file"), report.get("sha256")] = place

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import QMANetError
-from ..files import alone, unused, write_png, write_text
+from ..files import alone, clear_halves, unused, write_png, write_text
 from ..modeling.config import QMANetConfig
 from ..modeling.qma_net import QMANetModel
 from ..pictures import find_images
@@ -68,6 +68,7 @@ def predict_files(
     require_probability(threshold)
     paths, errors = photographs(names), []
     with alone(out):
+        clear_halves(out, TABLE, SETTINGS, f"*{MASK_ENDING}", f"*{OVERLAY_ENDING}")
         settings = predictor.describe() | {"threshold": threshold, "native": native, "tta": tta}
         table = Predictions(Path(out), settings)
         with table.open() as add:
