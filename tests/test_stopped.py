@@ -72,6 +72,12 @@ READS_BENCO = {evaluate, robust}
 each = pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__)
 
 
+@pytest.fixture(autouse=True)
+def cuda_as_it_is(monkeypatch):
+    """Commands that run in this process leave torch as it is, for the tests after them."""
+    monkeypatch.setattr("qma_net.launch.cuda_to_cpu.redirect_cuda_to_cpu", lambda: None)
+
+
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     """A folder with what every command reads: photographs, a set, a checkpoint, results."""

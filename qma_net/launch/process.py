@@ -46,10 +46,11 @@ def refuse(error: QMANetError) -> None:
     attempts, attempt = (
         int(os.environ.get(f"TORCHELASTIC_{name}", 0)) for name in ("MAX_RESTARTS", "RESTART_COUNT")
     )
-    print(f"qma-net: {error}", file=sys.stderr, flush=True)
     if attempt < attempts:
+        print(f"qma-net: {error}", file=sys.stderr, flush=True)
         os.kill(os.getppid(), signal.SIGTERM)
-    sys.exit(1)
+        sys.exit(1)
+    sys.exit(f"qma-net: {error}")
 
 
 def greatest(number: int) -> int:
