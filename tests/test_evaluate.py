@@ -21,6 +21,7 @@ from qma_net.evaluation.process import Process
 from qma_net.evaluation.rows import Rows, read_rows
 from qma_net.evaluation.settings import EvaluationError, Settings
 from qma_net.files import PathError
+from qma_net.modeling.config import ConfigError
 
 SMALL = Settings("resize", 64, 2)
 
@@ -149,6 +150,14 @@ def test_a_finished_set_is_kept_and_another_is_refused(work, alone, capsys):
     with pytest.raises(EvaluationError, match=r"of another evaluation \(image_size 64"):
         evaluate(*where, settings=Settings("resize", 96, 2), workers=0)
     assert (alone / "Mixed.json").read_bytes() == before
+
+
+def test_a_device_that_is_not_there_is_one_line(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="torch finds no CUDA, expected cpu"):
+        Process.join("cuda")
+    with pytest.raises(ConfigError, match="got device 'gpu', expected cpu, cuda"):
+        Process.join("gpu")
 
 
 class Answer(torch.nn.Module):
