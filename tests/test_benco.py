@@ -219,10 +219,9 @@ def test_two_processes_make_the_gradients_of_one(tmp_path):
             assert (two[name] - expected).abs().max() <= 1e-5 * expected.abs().max(), name
 
 
-VARIANTS = [
+VARIANTS = [  # but level 4 alone, which sees a 64x64 image as 2x2 and has no finer answer
     {"dfcm_stages": "none"},
     {"dfcm_stages": "4"},
-    {"decode_levels": "4"},
     {"decoder": "conv"},
     {"decoder": "mlp"},
     {"query_count": 4},
