@@ -81,12 +81,21 @@ class Server:
     def kept(self) -> list[Path]:
         """What it has on disk of its visitors: all but its own examples."""
         own = re.compile(r"/examples/|/uploads/[^/]+/(splice|copymove|removal|untouched)\.png$")
-        files = [path for path in self.temporary.rglob("*") if path.is_file()]
-        return [file for file in files if not own.search(str(file)) and file.stat().st_size]
+        walked = os.walk(self.temporary)  # which bears with folders that go meanwhile
+        files = [Path(folder, name) for folder, _, names in walked for name in names]
+        return [file for file in files if not own.search(str(file)) and size(file)]
 
     def end(self) -> None:
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(30)
+
+
+def size(file: Path) -> int:
+    """In bytes; 0 where it has gone meanwhile."""
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 class Client:
