@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,12 +47,12 @@ def written_beside(path: str | os.PathLike) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
-def clear_halves(folder: str | os.PathLike, *names: str) -> None:
+def clear_halves(folder: str | os.PathLike, names: Iterable[str] = ("*",)) -> None:
     """Removes what killed runs left of files that were written beside; for a folder that is held.
 
     Args:
         folder: where they are; it may be missing.
-        names: of the whole files, as patterns.
+        names: of the whole files, as patterns; default: all.
     """
     for name in names:
         for half in Path(folder).glob(f".{name[:50]}.????????.tmp"):
@@ -105,7 +105,30 @@ def read_object(path: str | os.PathLike, expected: str) -> dict:
     return content
 
 
-def read_journal(path: str | os.PathLike, *needed: str) -> list[dict]:
+def read_yaml(path: str | os.PathLike, expected: str) -> object:
+    """What a YAML file holds; one with anchors, by which a small file can stand for any size, not.
+
+    Args:
+        path: the file.
+        expected: what it should be, for the error.
+
+    Raises:
+        ContentError: for what cannot be read as YAML.
+        OSError: for a file that cannot be read.
+    """
+    import yaml
+
+    try:
+        text = Path(path).read_text()
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise ValueError("anchors are not read: write their values")
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        fault = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ContentError(f"got {path}, expected {expected}: {fault}") from None
+
+
+def read_journal(path: str | os.PathLike, needed: Iterable[str] = ()) -> list[dict]:
     """The rows of a journal, objects with the keys that are needed; none where there is no file.
 
     A line that a kill has torn, or that is no such object, is passed over.

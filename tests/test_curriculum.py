@@ -135,6 +135,9 @@ def test_what_is_no_yaml_is_one_line(tmp_path):
     (tmp_path / "x.yaml").write_bytes(b"a: [\xff")
     with pytest.raises(SynthesisError, match="expected a YAML file"):
         Source.read(tmp_path / "x.yaml")
+    (tmp_path / "x.yaml").write_text("photos: &a [x]\nlabels: *a\n")
+    with pytest.raises(SynthesisError, match="anchors are not read"):
+        Source.read(tmp_path / "x.yaml")
 
 
 def test_a_field_keeps_its_kind():

@@ -255,7 +255,7 @@ def test_rows_are_rows_or_refused(data, tmp_path):
 @given(data=either([{"epoch": 1, "a": 2.0}, {"epoch": 2}]))
 def test_a_journal_is_the_rows_that_are_whole(data, tmp_path):
     (tmp_path / "log.txt").write_bytes(data.replace(b"}, {", b"}\n{").strip(b"[]"))
-    for row in read_journal(tmp_path / "log.txt", "epoch"):
+    for row in read_journal(tmp_path / "log.txt", ["epoch"]):
         assert "epoch" in row
     (tmp_path / "one.json").write_bytes(data)
     ours(read_object, tmp_path / "one.json", "an object")

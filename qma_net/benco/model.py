@@ -1,7 +1,7 @@
 """QMA-Net as a model of IMDL-BenCo: ``--model QMANet``.
 
-No ``from __future__ import annotations`` here: BenCo makes
-command-line flags out of the constructor's annotations, and needs them as types.
+No ``from __future__ import annotations`` here: BenCo makes command-line flags out of the
+constructor's annotations, and needs them as types.
 """
 
 from dataclasses import asdict

@@ -80,7 +80,7 @@ def read_records(out: Path, identity: dict) -> dict[str, dict]:
 
 def recorded_types(out: Path) -> dict[Path, str]:
     """The manipulation types that a table told ``data prepare``, by the image written."""
-    rows = read_journal(out / JOURNAL, "target", "type")
+    rows = read_journal(out / JOURNAL, ("target", "type"))
     return {out / row["target"]: row["type"] for row in rows}
 
 

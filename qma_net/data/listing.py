@@ -102,15 +102,12 @@ def _read(path: Path, name: str, trained: bool, within: tuple[Path, ...]) -> lis
     if isinstance(content, dict) and all(isinstance(item, str) for item in content.values()):
         items = content.items()
         return [one for key, item in items for one in _read(Path(item), key, trained, within)]
-    if not isinstance(content, list) or not all(
-        isinstance(row, list) and len(row) == 2 and all(isinstance(item, str) for item in row)
-        for row in content
-    ):
+    if not _is_rows(content):
         raise ListingError(
             f"got {path}, expected [[image, mask or {NEGATIVE!r}], ...], "
             f"[[{' or '.join(BENCO_DATASETS)}, path], ...] or {{name: path}}{_got_rows(content)}"
         )
-    if content and all(row[0] in NAMED for row in content):
+    if _is_protocol(content):
         listed = [item for kind, item in content if kind != FRESH]
         return [one for item in listed for one in _read(Path(item), "", True, within)]
     pairs = (Pair(Path(image), None if mask == NEGATIVE else Path(mask)) for image, mask in content)
@@ -123,10 +120,19 @@ def protocol_rows(path: str | os.PathLike) -> list[tuple[str, Path]]:
         content = json.loads(Path(path).read_text()) if Path(path).is_file() else []
     except (ValueError, RecursionError):
         return []
-    rows = content if isinstance(content, list) else []
-    if not all(isinstance(row, list) and len(row) == 2 and row[0] in NAMED for row in rows):
-        return []
-    return [(kind, Path(str(item))) for kind, item in rows]
+    return [(kind, Path(item)) for kind, item in content] if _is_protocol(content) else []
+
+
+def _is_rows(content: object) -> bool:
+    """Whether it is a list of pairs of texts."""
+    return isinstance(content, list) and all(
+        isinstance(row, list) and len(row) == 2 and all(isinstance(item, str) for item in row)
+        for row in content
+    )
+
+
+def _is_protocol(content: object) -> bool:
+    return _is_rows(content) and bool(content) and all(row[0] in NAMED for row in content)
 
 
 def find_beside(listing: Path, file: Path) -> Path | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import config_path
+from ..files import ContentError, config_path, read_yaml
 from .settings import EvaluationError
 
 
@@ -61,17 +61,11 @@ def read_attacks(path: str | os.PathLike | None = None, names: Iterable[str] = (
         EvaluationError: for what is no such file, and for a name, a transform or an argument that
             does not exist.
     """
-    import yaml
-
     path = Path(path or config_path("robustness.yaml"))
     try:
-        text = path.read_text()
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-            raise ValueError("anchors are not read: write their values")
-        entries = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        fault = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise EvaluationError(f"got {path}, expected a YAML file of attacks: {fault}") from None
+        entries = read_yaml(path, "a YAML file of attacks")
+    except ContentError as error:
+        raise EvaluationError(str(error)) from None
     if not isinstance(entries, list) or not all(map(_is_attack, entries)):
         raise EvaluationError(
             f"got {path}, expected a list of attacks, each with name, unit, levels (whole "

@@ -24,6 +24,7 @@ from ..data.check import check
 from ..data.findings import Report
 from ..data.listing import Listing, read_listings
 from ..files import inside, write_png, write_text, written_beside
+from ..inference.prediction import as_grey
 from ..modeling.config import Preprocessing
 from .attacks import Attack
 from .images import BenCoImages
@@ -261,7 +262,7 @@ def save_mask(folder: Path, row: dict, mask: np.ndarray, kind: str) -> None:
     """``<index>_<stem>.npy`` (float32) or ``.png`` (8 bits) of one mask."""
     path = inside(folder, f"{row['index']:06d}_{Path(row['name']).stem}.{kind}")
     if kind == "png":
-        write_png(path, np.rint(mask * 255).astype(np.uint8))
+        write_png(path, as_grey(mask))
         return
     content = io.BytesIO()  # numpy's own writing hides why a disk refuses
     np.save(content, mask.astype(np.float32))

@@ -51,9 +51,9 @@ class Rows:
             return
         if process.is_first:
             self.partial.mkdir(parents=True, exist_ok=True)
-            clear_halves(folder, self.result.name, self.table.name, "averages.json")
+            clear_halves(folder, (self.result.name, self.table.name, "averages.json"))
             for place in (self.partial, inside(folder, f"{stem}_masks")):
-                clear_halves(place, "*")
+                clear_halves(place)
             note = self.partial / "header.json"
             if note.is_file() and _read_result(note) != self.header:
                 shutil.rmtree(self.partial)
@@ -103,7 +103,7 @@ class Rows:
         """The rows of all processes by the image's index."""
         files = sorted(self.partial.glob("*.jsonl"))
         needed = ("index", *COLUMNS)
-        return {row["index"]: row for file in files for row in read_journal(file, *needed)}
+        return {row["index"]: row for file in files for row in read_journal(file, needed)}
 
 
 def _read_result(path: Path) -> dict:

@@ -24,6 +24,7 @@ from .page_parts import (
     table,
 )
 from .photograph import TOO_SMALL
+from .prediction import as_grey
 from .readability import CLIPPED, COMPRESSED, FLAT, NAMES, REASONS, SMOOTH, hatched
 
 REPORT, PAGE, MASK, OVERLAY = "report.json", "report.html", "mask.png", "overlay.png"
@@ -62,7 +63,7 @@ def write_examination(examination: Examination, folder: str | os.PathLike) -> No
     """
     folder = Path(folder)
     if examination.prediction:
-        write_png(folder / MASK, mask_pixels(examination))
+        write_png(folder / MASK, as_grey(examination.prediction.mask))
         write_png(folder / OVERLAY, examination.overlay())
     write_text(folder / PAGE, page(examination))
     write_text(folder / REPORT, json.dumps(examination.report(), indent=1) + "\n")
@@ -87,11 +88,6 @@ def page(examination: Examination, *, pictures: bool = True) -> str:
         _notes(examination),
     ]
     return document(f"Examination of {name}", body)
-
-
-def mask_pixels(examination: Examination) -> np.ndarray:
-    """What ``mask.png`` holds, uint8 ``(H, W)``: 255 where the model gives 1."""
-    return np.rint(examination.prediction.mask * 255).astype(np.uint8)
 
 
 def score_in_words(examination: Examination) -> str:
@@ -156,7 +152,7 @@ def _pictures(examination: Examination) -> str:
                 + hatch,
             )
         )
-        mask = hatched(reduced(mask_pixels(examination)), region)
+        mask = hatched(reduced(as_grey(examination.prediction.mask)), region)
         figures.append(
             figure(
                 png_data(mask),

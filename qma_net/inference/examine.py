@@ -86,7 +86,7 @@ class Reports:
         self.folder, self.taken, self.done = folder, set(), {}
         settings = json.loads(json.dumps(settings))
         for place in folder.iterdir():
-            clear_halves(place, *FILES)
+            clear_halves(place, FILES)
             report = _read(place / REPORT)
             if report.get("settings") == settings:
                 self.done[report.get("file"), report.get("sha256")] = place

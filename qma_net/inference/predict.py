@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from ..errors import QMANetError
@@ -19,7 +18,8 @@ from ..modeling.config import QMANetConfig
 from ..modeling.qma_net import QMANetModel
 from ..pictures import find_images
 from .photograph import PhotographError, read_photograph
-from .predictor import Prediction, QMANetPredictor, require_probability, usable_device
+from .prediction import Prediction, as_grey
+from .predictor import QMANetPredictor, require_probability, usable_device
 
 SCORE = (
     "score: the mean of the most suspicious 1 % of a photograph's pixels. It is no probability "
@@ -68,7 +68,7 @@ def predict_files(
     require_probability(threshold)
     paths, errors = photographs(names), []
     with alone(out):
-        clear_halves(out, TABLE, SETTINGS, f"*{MASK_ENDING}", f"*{OVERLAY_ENDING}")
+        clear_halves(out, (TABLE, SETTINGS, f"*{MASK_ENDING}", f"*{OVERLAY_ENDING}"))
         settings = predictor.describe() | {"threshold": threshold, "native": native, "tta": tta}
         table = Predictions(Path(out), settings)
         with table.open() as add:
@@ -268,7 +268,7 @@ def load_predictor(checkpoint: str, device: str = "", **options) -> tuple[QMANet
 def _written(prediction: Prediction, out: Path, stem: str) -> dict:
     height, width = prediction.mask.shape
     mask, overlay = out / f"{stem}{MASK_ENDING}", out / f"{stem}{OVERLAY_ENDING}"
-    write_png(mask, np.rint(prediction.mask * 255).astype(np.uint8))
+    write_png(mask, as_grey(prediction.mask))
     write_png(overlay, prediction.overlay())
     return {
         "score": f"{prediction.score:.6f}",

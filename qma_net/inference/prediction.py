@@ -8,6 +8,11 @@ import numpy as np
 from .photograph import Photograph
 
 
+def as_grey(mask: np.ndarray) -> np.ndarray:
+    """Probabilities ``(H, W)`` as a picture, uint8: 255 where the model gives 1."""
+    return np.rint(mask * 255).astype(np.uint8)
+
+
 @dataclass(frozen=True)
 class Prediction:
     """What the model says of one photograph.

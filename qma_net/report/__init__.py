@@ -41,9 +41,9 @@ def report(dirs: Sequence[str | os.PathLike], out: str | os.PathLike) -> list[Pa
     results = collect(dirs)
     tables = all_tables(results)
     with alone(out.parent):
-        clear_halves(out.parent, out.name)
+        clear_halves(out.parent, [out.name])
         for folder in ("tables", "figures"):
-            clear_halves(out.parent / folder, "*")
+            clear_halves(out.parent / folder)
         written = []
         for table in tables:
             for suffix, write in WRITERS.items():

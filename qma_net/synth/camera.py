@@ -13,8 +13,7 @@ def perhaps_saved_before(
     if rng.random() >= chance:
         return image, None
     quality = int(rng.integers(*quality, endpoint=True))
-    data = np.frombuffer(_jpeg_bytes(image, quality), np.uint8)
-    return cv2.imdecode(data, cv2.IMREAD_COLOR), quality
+    return _saved(image, quality), quality
 
 
 def final_file(rng: np.random.Generator, image: np.ndarray, recipe: Recipe) -> tuple[bytes, dict]:
@@ -48,8 +47,7 @@ def saved_on_another_grid(image: np.ndarray, quality: int, shift: tuple[int, int
     """The image, uint8 ``(H, W, 3)``, saved as JPEG with its blocks shifted by (rows, columns)."""
     rows, columns = shift
     padded = cv2.copyMakeBorder(image, rows, 0, columns, 0, cv2.BORDER_REFLECT_101)
-    data = np.frombuffer(_jpeg_bytes(padded, quality), np.uint8)
-    return cv2.imdecode(data, cv2.IMREAD_COLOR)[rows:, columns:]
+    return _saved(padded, quality)[rows:, columns:]
 
 
 def with_noise(rng: np.random.Generator, image: np.ndarray, sigma: float) -> np.ndarray:
@@ -66,6 +64,12 @@ def is_grey(photo: np.ndarray) -> bool:
 def png_bytes(image: np.ndarray) -> bytes:
     """The PNG file of an image or a mask, uint8 ``(H, W, 3)`` or ``(H, W)``."""
     return cv2.imencode(".png", image)[1].tobytes()
+
+
+def _saved(image: np.ndarray, quality: int) -> np.ndarray:
+    """What is read of an image, uint8 ``(H, W, 3)``, that was saved as JPEG."""
+    data = np.frombuffer(_jpeg_bytes(image, quality), np.uint8)
+    return cv2.imdecode(data, cv2.IMREAD_COLOR)
 
 
 def _jpeg_bytes(image: np.ndarray, quality: int, full_colour: bool = False) -> bytes:

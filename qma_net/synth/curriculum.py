@@ -5,15 +5,13 @@ a stage; it makes any image of any epoch from (seed, epoch, number) alone.
 """
 
 import os
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 
-from ..files import config_path
-from .camera import final_file
-from .maker import kind_of
-from .manipulate import manipulate
+from ..files import ContentError, config_path, read_yaml
+from .maker import kind_of, make_image
 from .photographs import Photographs, find_usable, split_photos
 from .recipe import Recipe, SynthesisError
 
@@ -23,22 +21,22 @@ KEYS = {"photos", "labels", "stage", "recipe", "seed"}
 
 def stages() -> dict[str, Recipe]:
     """The recipes of ``curriculum.yaml`` by name, in their order."""
-    import yaml
-
     recipe, found = Recipe(), {}
-    for entry in yaml.safe_load(config_path("curriculum.yaml").read_text()):
+    for entry in read_yaml(config_path("curriculum.yaml"), "the stages"):
         recipe = changed(recipe, entry["recipe"], "curriculum.yaml")
         found[entry["name"]] = recipe
     return found
 
 
-def stage(name: str) -> Recipe:
-    """The recipe of a stage.
+def stage(name: str | None = None) -> Recipe:
+    """The recipe of a stage; of the first without a name.
 
     Raises:
         SynthesisError: for a name that is none.
     """
     known = stages()
+    if name is None:
+        return next(iter(known.values()))
     if name not in known:
         raise SynthesisError(f"got stage {name!r}, expected one of {', '.join(known)}")
     return known[name]
@@ -116,27 +114,23 @@ class Source:
         Raises:
             SynthesisError: for what is no such file.
         """
-        import yaml
-
         path = Path(path)
         try:
-            content = yaml.safe_load(path.read_text())
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise SynthesisError(f"got {path}, expected a YAML file: {first}") from None
+            content = read_yaml(path, "a YAML file")
+        except ContentError as error:
+            raise SynthesisError(str(error)) from None
         if not isinstance(content, dict) or not {"photos"} <= content.keys() <= KEYS:
             raise SynthesisError(
                 f"got {path}, expected a mapping with photos: FOLDER, and perhaps "
                 f"{', '.join(sorted(KEYS - {'photos'}))}"
             )
-        names = {"photos": "", "labels": "", "stage": next(iter(stages()))}
-        for name, default in names.items():
-            if not isinstance(content.get(name, default), str):
+        for name in ("photos", "labels", "stage"):
+            if not isinstance(content.get(name, ""), str):
                 raise SynthesisError(f"got {name} {content[name]!r} in {path}, expected a name")
         seed = content.get("seed", 0)
         if type(seed) is not int or seed < 0:
             raise SynthesisError(f"got seed {seed!r} in {path}, expected a whole number from 0")
-        recipe = stage(content.get("stage", names["stage"]))
+        recipe = stage(content.get("stage"))
         recipe = changed(recipe, content.get("recipe", {}), str(path))
         if image_size is not None:
             recipe = replace(recipe, image_size=image_size)
@@ -151,11 +145,4 @@ class Source:
     def make(self, epoch: int, number: int) -> tuple[bytes, np.ndarray, dict]:
         """An image's file, its mask uint8 ``(H, W)`` of 0 and 255, and its history."""
         rng = np.random.default_rng([self.seed, 3, epoch, number])
-        kind = kind_of("train", number, self.recipe)
-        image, mask, history = manipulate(rng, kind, self.photographs, self.recipe)
-        data, drawn = final_file(rng, image, self.recipe)
-        return data, mask, {"kind": kind, **history, **drawn}
-
-    def describe(self) -> dict:
-        """What it is, for a log."""
-        return {"photographs": len(self.photographs.names), "recipe": asdict(self.recipe)}
+        return make_image(rng, kind_of("train", number, self.recipe), self.photographs, self.recipe)

@@ -37,9 +37,8 @@ class Maker:
         """
         rng = np.random.default_rng([self.seed, SIDES.index(side), index])
         kind = kind_of(side, index, self.recipe)
-        image, mask, history = manipulate(rng, kind, self.sides[side], self.recipe)
-        data, drawn = final_file(rng, image, self.recipe)
-        ending = "jpg" if drawn["final_quality"] else "png"
+        data, mask, history = make_image(rng, kind, self.sides[side], self.recipe)
+        ending = "jpg" if history["final_quality"] else "png"
         row = {
             "side": side,
             "index": index,
@@ -49,7 +48,6 @@ class Maker:
             "size": list(mask.shape),
             "area": float((mask > 0).mean()),
             **history,
-            **drawn,
         }
         return data, None if kind == UNTOUCHED else png_bytes(mask), row
 
@@ -59,6 +57,18 @@ class Maker:
         for path, data in zip(paths_of(row), (image, mask), strict=False):
             (folder / path).write_bytes(data)
         return row
+
+
+def make_image(
+    rng: np.random.Generator, kind: str, photographs: Photographs, recipe: Recipe
+) -> tuple[bytes, np.ndarray, dict]:
+    """An image's file, its mask uint8 ``(H, W)`` of 0 and 255, and its history.
+
+    Args: as of :func:`~qma_net.synth.manipulate.manipulate`.
+    """
+    image, mask, history = manipulate(rng, kind, photographs, recipe)
+    data, drawn = final_file(rng, image, recipe)
+    return data, mask, {"kind": kind, **history, **drawn}
 
 
 def kind_of(side: str, index: int, recipe: Recipe) -> str:

@@ -211,7 +211,9 @@ def _finished_rows(folder: Path) -> dict[tuple[str, int], dict]:
     """Rows of the images that an earlier run finished, by side and number."""
     rows = {}
     for row in [
-        row for name in (MANIFEST, JOURNAL) for row in read_journal(folder / name, "side", "index")
+        row
+        for name in (MANIFEST, JOURNAL)
+        for row in read_journal(folder / name, ("side", "index"))
     ]:
         if all((folder / path).is_file() for path in paths_of(row)):
             rows[row["side"], row["index"]] = row

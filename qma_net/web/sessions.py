@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 
 from ..inference.examination import Examination
-from ..inference.examination_page import mask_pixels, page
+from ..inference.examination_page import page
 from ..inference.page_parts import reduced
+from ..inference.prediction import as_grey
 from .jobs import Job
 from .limits import Stopped
 
@@ -83,7 +84,7 @@ class Result:
             return _png(found.readability.unreadable.astype(np.uint8) * 255)
         if found.prediction is None:
             return None
-        return _png(mask_pixels(found) if name == "mask" else found.overlay())
+        return _png(as_grey(found.prediction.mask) if name == "mask" else found.overlay())
 
     def report(self, threshold: float | None, *, pictures: bool) -> str:
         """The report as HTML, with its large pictures or without."""
