@@ -1,0 +1,202 @@
+"""Trains and tests the models of ``benco_configs/evidence.yaml``, in pieces that resume.
+
+    python -m benchmarks.evidence [cpu|gpu] --photos DIR [--labels DIR] [--real DIR ...] [--out DIR]
+        [--minutes M] [--seeds 0 1 2] [--rows NAME,...] [--jobs 2]
+
+Every run is BenCo's train.py with ``qma-net train --fit native`` on images that are made fresh, the
+same ones in the same order for all models of a seed; then ``qma-net evaluate`` on images of every
+stage of ``curriculum.yaml``, made of photographs that no model saw, and for the first seed on
+``--real``. All rows of one seed come before the next seed, so that what is there at any time is a
+comparison. A run is ``OUT/<row>/<seed>``. After ``--minutes`` nothing new begins, and what trains
+stops at its next step, to go on from its last epoch. :mod:`.page` makes the tables.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import yaml
+
+from qma_net.data.listing import read_listings
+from qma_net.errors import QMANetError
+from qma_net.files import hold, write_text
+from qma_net.launch.saving import checkpoint_path, is_logged
+from qma_net.synth.curriculum import stages
+from qma_net.synth.recipe import UNTOUCHED
+from qma_net.synth.synthesise import synthesise
+
+from .plan import Plan, Row
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("size", nargs="?", choices=["cpu", "gpu"], default="cpu")
+    parser.add_argument("--photos", required=True, help="folder of untouched photographs")
+    parser.add_argument("--labels", help="folder of their label maps")
+    parser.add_argument("--real", nargs="*", default=[], help="test sets of real manipulated ones")
+    parser.add_argument("--out", default="", help="default runs/evidence/<size>")
+    parser.add_argument("--minutes", type=float, default=1e6, help="after which nothing begins")
+    parser.add_argument("--seeds", type=int, nargs="*", help="default: the plan's")
+    parser.add_argument("--rows", default="", help="names of rows, by comma; default: all")
+    parser.add_argument("--epochs", type=int, help="default: the plan's")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once, on as many cores each")
+    args = parser.parse_args(argv)
+    try:
+        work(args)
+    except QMANetError as error:
+        parser.exit(1, f"evidence: {error}\n")
+
+
+def work(args: argparse.Namespace) -> None:
+    """Everything that is missing, as far as the minutes reach."""
+    plan = Plan.read(args.size)
+    plan = replace(plan, epochs=args.epochs or plan.epochs, seeds=args.seeds or plan.seeds)
+    asked = [name.strip() for name in args.rows.split(",") if name.strip()]
+    rows = [row for row in plan.rows if not asked or row.name in asked]
+    if len(rows) < len(asked):
+        known = ", ".join(row.name for row in plan.rows)
+        raise QMANetError(f"got --rows {args.rows}, expected some of: {known}")
+    out = Path(args.out or f"runs/evidence/{args.size}").resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    with hold(out):
+        sets = prepare(plan, args, out)
+        deadline = time.monotonic() + 60 * args.minutes
+        threads = max(1, len(os.sched_getaffinity(0)) // args.jobs)
+        runs = [
+            Run(plan, row, seed, out, sets=sets, deadline=deadline, threads=threads)
+            for seed in plan.seeds
+            for row in rows
+        ]
+        with ThreadPoolExecutor(args.jobs) as pool:
+            ended = list(pool.map(Run.go, runs))
+    print(f"{sum(ended)} of {len(runs)} runs are done, in {out}")
+
+
+def prepare(plan: Plan, args: argparse.Namespace, out: Path) -> dict[str, Path]:
+    """The images that are tested on, and the protocol of training; returns the test sets.
+
+    One list of manipulated images per stage, all of untouched ones, and ``--real``.
+    """
+    folder, sets = out / "data", {}
+    untouched = []
+    for name, recipe in stages().items():
+        recipe = replace(recipe, image_size=plan.image_size)
+        made = synthesise(
+            args.photos,
+            folder / name,
+            count=1,
+            test_count=plan.test_images,
+            recipe=recipe,
+            labels=args.labels,
+        )
+        pairs = json.loads((made / "test.json").read_text())
+        untouched += [pair for pair in pairs if Path(pair[0]).name.startswith(UNTOUCHED)]
+        pairs = [pair for pair in pairs if not Path(pair[0]).name.startswith(UNTOUCHED)]
+        sets[name] = folder / f"{name}.json"
+        write_text(sets[name], json.dumps(pairs))
+    sets[UNTOUCHED] = folder / f"{UNTOUCHED}.json"
+    write_text(sets[UNTOUCHED], json.dumps(untouched))
+    fresh = {"photos": str(Path(args.photos).resolve()), "stage": plan.stage}
+    fresh |= {"labels": str(Path(args.labels).resolve())} if args.labels else {}
+    write_text(folder / "fresh.yaml", yaml.safe_dump(fresh))
+    protocol = [["SynthDataset", str(folder / "fresh.yaml")]]
+    write_text(folder / "protocol.json", json.dumps(protocol))
+    real = {one.name: one.path.resolve() for path in args.real for one in read_listings(path)}
+    return sets | real
+
+
+@dataclass
+class Run:
+    """A row's model with a seed: trained, then tested; what is done is not done again.
+
+    Attributes:
+        sets: what it is tested on.
+        deadline: on the monotonic clock.
+        threads: of the processor's.
+    """
+
+    plan: Plan
+    row: Row
+    seed: int
+    out: Path
+    sets: dict[str, Path]
+    deadline: float
+    threads: int
+
+    @property
+    def folder(self) -> Path:
+        return self.out / self.row.folder / str(self.seed)
+
+    def go(self) -> bool:
+        """Whether the run is complete."""
+        return self.train() and self.test()
+
+    def train(self) -> bool:
+        last = self.plan.epochs - 1
+        if checkpoint_path(self.folder, last).is_file() and is_logged(self.folder, last):
+            return True
+        data = self.out / "data"
+        flags = ["--model", self.row.model, *self.plan.model_flags(self.row), "--fit", "native"]
+        flags += ["--image_size", self.plan.image_size, "--data_path", data / "protocol.json"]
+        flags += ["--test_data_path", data / f"{self.plan.stage}.json", "--test_batch_size", 16]
+        flags += ["--epochs", self.plan.epochs, "--batch_size", self.plan.batch_size]
+        flags += ["--accum_iter", 1, "--lr", self.plan.lr, "--min_lr", self.plan.lr / 100]
+        flags += ["--weight_decay", 0.05, "--warmup_epochs", 1, "--seed", self.seed]
+        flags += ["--test_period", 1, "--num_workers", 1, "--no_pin_mem", "--resume", "auto"]
+        flags += ["--output_dir", self.folder, "--log_dir", self.folder]
+        return self._start("train", flags)
+
+    def test(self) -> bool:
+        place = self.folder / "evaluate"
+        first = self.seed == self.plan.seeds[0]
+        stages_and_untouched = {*stages(), UNTOUCHED}
+        sets = {name: p for name, p in self.sets.items() if first or name in stages_and_untouched}
+        if all((place / f"{name}.json").is_file() for name in sets):
+            return True
+        write_text(self.folder / "sets.json", json.dumps({name: str(p) for name, p in sets.items()}))
+        flags = ["--checkpoint", checkpoint_path(self.folder, self.plan.epochs - 1)]
+        flags += ["--test-sets", self.folder / "sets.json", "--out", place, "--native"]
+        flags += ["--workers", 0, "--model", self.row.model]
+        flags += [] if self.row.model == "QMANet" else self.plan.model_flags(self.row)
+        return self._start("evaluate", flags)
+
+    def _start(self, command: str, flags: list) -> bool:
+        """Whether a command of :mod:`.launch` ended well before the deadline."""
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            return False
+        self.folder.mkdir(parents=True, exist_ok=True)
+        log, started = self.folder / f"{command}.log", time.monotonic()
+        words = [sys.executable, "-m", "benchmarks.evidence.launch", command, *map(str, flags)]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads), "PYTHONUNBUFFERED": "1"}
+        with open(log, "a") as file:
+            process = subprocess.Popen(
+                words, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT
+            )
+            timer = threading.Timer(left, process.send_signal, [signal.SIGTERM])
+            timer.start()
+            code = process.wait()
+            timer.cancel()
+        took = f"{(time.monotonic() - started) / 60:.1f} min"
+        what = f"{self.row.name}, seed {self.seed}: {command}"
+        if code and time.monotonic() < self.deadline:
+            print(f"{what} ended with {code} after {took}: see {log}", flush=True)
+        else:
+            print(f"{what}{', stopped,' if code else ''} {took}", flush=True)
+        return code == 0
+
+
+if __name__ == "__main__":
+    main()

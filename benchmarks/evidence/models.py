@@ -1,0 +1,141 @@
+"""Models that only the evidence needs, in BenCo's registry: a baseline, and other readings.
+
+- ``SegFormerB0``: RGB alone, transformers' SegFormer with the loss of our mask.
+- ``QMANetTruncatedSRM``, ``QMANetOwnGCM``, ``QMANetFourESM``: what the paper can also be read as
+  (docs/reading-the-paper.md, "The second reading"), each a single change of ``QMANet``, with its
+  flags.
+"""
+
+from functools import wraps
+
+from IMDLBenCo.registry import MODELS
+from torch import Tensor, nn
+from transformers import SegformerConfig, SegformerForSemanticSegmentation
+
+from qma_net.benco import QMANet
+from qma_net.modeling.backbone import HEADS, REDUCTIONS
+from qma_net.modeling.config import SIZES
+from qma_net.modeling.decoder import ESM
+from qma_net.modeling.interaction import DFCM, CrossAttention
+from qma_net.modeling.losses import (
+    DICE_SMOOTHING,
+    MASK_WEIGHT,
+    cross_entropy_loss,
+    dice_loss,
+    edge_target,
+)
+from qma_net.modeling.noise import SRM, VIEW_STD
+from qma_net.modeling.qma_net import image_score, to_image_size
+
+TRUNCATED_STD = 2.4  # of SRM cut at +-3, on the photographs of VIEW_STD
+
+
+@MODELS.register_module()
+class SegFormerB0(nn.Module):
+    """RGB alone: SegFormer-B0 (Xie et al. 2021) from random weights, one class.
+
+    Args:
+        bce: weight of the cross-entropy beside Dice, as of ``QMANet``.
+    """
+
+    def __init__(self, bce: float = 0.0):
+        super().__init__()
+        self.bce = bce
+        self.network = SegformerForSemanticSegmentation(SegformerConfig(num_labels=1))
+
+    def forward(self, image: Tensor, mask: Tensor, shape_mask: Tensor | None = None, **_) -> dict:
+        """One batch of BenCo's loaders to BenCo's dictionary, as :meth:`QMANet.forward`."""
+        logits = to_image_size(self.network(image).logits, image.shape[2:])
+        pred_mask = logits.sigmoid()
+        loss = MASK_WEIGHT * dice_loss(logits, mask, shape_mask, DICE_SMOOTHING)
+        loss = loss + self.bce * cross_entropy_loss(logits, mask, shape_mask)
+        return {
+            "pred_mask": pred_mask,
+            "pred_label": image_score(pred_mask, shape_mask),
+            "backward_loss": loss,
+            "visual_loss": {"total_loss": loss},
+            "visual_image": {},
+        }
+
+
+class TruncatedSRM(SRM):
+    """Residuals cut at +-3, as in steganalysis, and brought to what :class:`SRM`'s scale is."""
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        return super().forward(rgb).clamp(-3, 3) * (VIEW_STD["srm"] / TRUNCATED_STD)
+
+
+class OwnGCM(DFCM):
+    """A GCM each for Q, K, V *and* direction: equation 4's G with the marks that Gamma has."""
+
+    def __init__(self, channels: int, heads: int, reduction: int):
+        super().__init__(channels, heads, reduction)
+        self.attend_noise = CrossAttention(channels, heads, reduction)
+
+    def forward(self, rgb_init: Tensor, noise_init: Tensor) -> tuple[Tensor, Tensor]:
+        rgb_mid = self.recalibrate_rgb(self.align(rgb_init))
+        noise_mid = self.recalibrate_noise(noise_init)
+        rgb_found = self.back_rgb(self.attend(rgb_mid, noise_mid))
+        noise_found = self.back_noise(self.attend_noise(noise_mid, rgb_mid))
+        return (
+            rgb_init + self.scale_rgb.view(-1, 1, 1) * rgb_found,
+            noise_init + self.scale_noise.view(-1, 1, 1) * noise_found,
+        )
+
+
+class FourESM(nn.Module):
+    """A head of its own for every stage."""
+
+    def __init__(self, channels: tuple[int, ...]):
+        super().__init__()
+        self.heads = nn.ModuleList(ESM((width,)) for width in channels)
+
+    def forward(self, rgb: list[Tensor]) -> Tensor:
+        """The finest map, whose loss :class:`QMANet` takes; all four in ``maps``."""
+        self.maps = [head([level]) for head, level in zip(self.heads, rgb, strict=True)]
+        return self.maps[0]
+
+
+class Reading(QMANet):
+    """``QMANet`` with its flags, and one change."""
+
+    @wraps(QMANet.__init__)  # BenCo makes flags of the signature
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.change(SIZES[self.config.size][0])
+
+    def change(self, channels: tuple[int, ...]) -> None:
+        """Replaces parts of ``self.network``, whose stages have these channels."""
+        raise NotImplementedError
+
+
+@MODELS.register_module()
+class QMANetTruncatedSRM(Reading):
+    def change(self, channels):
+        self.network.noise_view.srm = TruncatedSRM()
+
+
+@MODELS.register_module()
+class QMANetOwnGCM(Reading):
+    def change(self, channels):
+        self.network.interactions = nn.ModuleList(map(OwnGCM, channels, HEADS, REDUCTIONS))
+
+
+@MODELS.register_module()
+class QMANetFourESM(Reading):
+    def change(self, channels):
+        self.network.edge_head = FourESM(channels)
+
+    def forward(self, image, mask=None, *args, shape_mask=None, **kwargs):
+        result = super().forward(image, mask, *args, shape_mask=shape_mask, **kwargs)
+        if mask is not None:
+            edges = edge_target(mask, shape_mask)
+            losses = [
+                dice_loss(to_image_size(one, mask.shape[2:]), edges, shape_mask, self.dice_smoothing)
+                for one in self.network.edge_head.maps
+            ]
+            mean = sum(losses) / len(losses)
+            loss = result["backward_loss"] + self.beta * (mean - losses[0])
+            result["backward_loss"] = result["visual_loss"]["total_loss"] = loss
+            result["visual_loss"]["edge_loss"] = mean
+        return result
