@@ -37,7 +37,9 @@ setup(
         "qma_net.shell": ["*"],
         "qma_net.web": ["style.css", "viewer.css", "viewer.js"],
     },
-    exclude_package_data={"qma_net.shell": ["demo.sh", "endurance.sh", "env.sh", "test.sh"]},
+    exclude_package_data={
+        "qma_net.shell": ["demo.sh", "endurance.sh", "env.sh", "evidence.sh", "test.sh"]
+    },
     # Bounded above where a major release may break us; constraints/ has the versions tested.
     install_requires=[
         "huggingface_hub>=1,<3",

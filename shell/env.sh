@@ -32,17 +32,23 @@ find_python() {
 
 # make_environment EXTRAS: installs QMA-Net with these extras and activates the environment.
 make_environment() {
-    local extras=$1 root venv stamp python tested constraints=()
+    local extras=$1 root venv stamp python version tested constraints=()
     root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
     venv=${VENV:-$root/.venv}
     stamp=$venv/.qma-net-$(cat "$root/setup.py" "$root"/constraints/*.txt <(echo "$extras") | cksum | cut -d' ' -f1)
     if [ ! -e "$stamp" ]; then
         python=$(find_python) || return 1
+        version='import sys; print("%d.%d" % sys.version_info[:2])'
+        tested=$("$python" -c "$version")
+        if [ -x "$venv/bin/python" ] && [ "$("$venv/bin/python" -c "$version")" != "$tested" ]; then
+            echo "got $venv of another Python than $python, which is $tested, expected one of it:" \
+                "set VENV to another folder, or PYTHON to the one that made it" >&2
+            return 1
+        fi
         echo "installing QMA-Net and what it needs into $venv (about 6 GB, some minutes)"
         "$python" -m venv "$venv" || return 1
         "$venv/bin/python" -m pip install --quiet --upgrade pip || return 1
-        tested=$root/constraints/python$("$python" -c \
-            'import sys; print("%d.%d" % sys.version_info[:2])').txt
+        tested=$root/constraints/python$tested.txt
         [ ! -e "$tested" ] || constraints=(--constraint "$tested")
         "$venv/bin/python" -m pip install --quiet ${constraints[@]+"${constraints[@]}"} \
             --editable "${root}[$extras]" || return 1

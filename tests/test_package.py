@@ -74,7 +74,8 @@ def test_wheel_carries_configurations_and_scripts(tmp_path):
     )
     for name in ("benco_configs/protocol_cat.json", "shell/train.sh", "modeling/qma_net.py"):
         assert f"qma_net/{name}" in names
-    for name in ("demo.sh", "endurance.sh", "env.sh", "test.sh"):  # need the checkout around them
+    # what needs the checkout around it
+    for name in ("demo.sh", "endurance.sh", "env.sh", "evidence.sh", "test.sh"):
         assert f"qma_net/shell/{name}" not in names
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
     required = re.findall(r"^Requires-Dist: ([\w.-]+)([^;\n]*)$", metadata.decode(), re.MULTILINE)

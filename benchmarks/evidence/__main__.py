@@ -165,7 +165,9 @@ class Run:
         sets = {name: p for name, p in self.sets.items() if first or name in stages_and_untouched}
         if all((place / f"{name}.json").is_file() for name in sets):
             return True
-        write_text(self.folder / "sets.json", json.dumps({name: str(p) for name, p in sets.items()}))
+        write_text(
+            self.folder / "sets.json", json.dumps({name: str(p) for name, p in sets.items()})
+        )
         flags = ["--checkpoint", checkpoint_path(self.folder, self.plan.epochs - 1)]
         flags += ["--test-sets", self.folder / "sets.json", "--out", place, "--native"]
         flags += ["--workers", 0, "--model", self.row.model]

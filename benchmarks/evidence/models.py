@@ -131,7 +131,9 @@ class QMANetFourESM(Reading):
         if mask is not None:
             edges = edge_target(mask, shape_mask)
             losses = [
-                dice_loss(to_image_size(one, mask.shape[2:]), edges, shape_mask, self.dice_smoothing)
+                dice_loss(
+                    to_image_size(one, mask.shape[2:]), edges, shape_mask, self.dice_smoothing
+                )
                 for one in self.network.edge_head.maps
             ]
             mean = sum(losses) / len(losses)

@@ -60,7 +60,7 @@ class Subject:
             ours = Checkpoint.of(content, checkpoint)
             flags = [*ours.config.as_flags(), *flags]
         parser = create_argparser(build)
-        parser.prog = f"qma-net evaluate --model {name}"
+        parser.prog = f"... --model {name}"
         arguments = vars(parser.parse_args([str(flag) for flag in flags]))
         # BenCo's models may be functions; both take exactly what the parser was made of
         accepted = inspect.signature(build).parameters

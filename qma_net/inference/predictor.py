@@ -48,7 +48,7 @@ class QMANetPredictor:
         model: torch.nn.Module,
         device: str | torch.device | None = None,
         image_size: int | None = None,
-        tile: int = 1088,
+        tile: int = 768,
         overlap: int = 160,
         mixed: bool = False,
         compile: bool = False,

@@ -134,7 +134,7 @@ def _weighted(found: list[slice]) -> list[tuple[slice, np.ndarray]]:
     for (before, fall), (after, rise) in pairwise(zip(found, weights, strict=True)):
         shared = before.stop - after.start
         t = (np.arange(shared, dtype=np.float32) + 0.5) / shared
-        ramp = t * t * (3 - 2 * t)
+        ramp = t**3 * (t * (6 * t - 15) + 10)
         rise[:shared] *= ramp
         fall[-shared:] *= ramp[::-1]
     added = np.zeros(found[-1].stop, np.float32)

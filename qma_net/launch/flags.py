@@ -104,6 +104,11 @@ def complete_from_checkpoint(flags: list[str]) -> list[str]:
             known += ["--image_size", str(trained.image_size)]
         if not {"--if_resizing", "--if_padding"} & named:
             rest.append("--if_padding" if trained.fit == "pad" else "--if_resizing")
+            if trained.fit == "native":
+                say(
+                    "trained on crops at their own resolution, and BenCo's scripts resize: "
+                    "qma-net evaluate shows it images at their own size"
+                )
     for flag, value in zip(known[::2], known[1::2], strict=True):
         if flag not in named:
             rest += [flag, value]
