@@ -1,0 +1,196 @@
+"""benchmarks.evidence: its models, its baselines, its tables; and once the whole of it, tiny."""
+
+import csv
+import inspect
+import os
+import re
+import subprocess
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from IMDLBenCo.registry import MODELS
+from IMDLBenCo.training_scripts.utils.misc import create_argparser
+
+from benchmarks.evidence import models
+from benchmarks.evidence.baselines import everything, noise_inconsistency
+from benchmarks.evidence.page import Results
+from benchmarks.evidence.plan import Plan
+from conftest import ROOT, photograph
+from qma_net.evaluation.metrics import pixel_metrics
+from qma_net.evaluation.rows import as_csv
+from qma_net.modeling.interaction import DFCM
+from qma_net.modeling.losses import dice_loss, edge_target
+from qma_net.modeling.noise import SRM
+from qma_net.modeling.qma_net import to_image_size
+from qma_net.synth.curriculum import stages
+
+TINY_FLAGS = {"size": "tiny", "views": "srm,bayar"}
+
+
+@pytest.mark.parametrize("size", ["cpu", "gpu"])
+def test_every_row_is_a_model_of_the_registry(size):
+    import IMDLBenCo.model_zoo  # noqa: F401  (registers BenCo's)
+
+    plan = Plan.read(size)
+    assert plan.stage in stages()
+    assert len({row.folder for row in plan.rows}) == len(plan.rows)
+    assert {row.question for row in plan.rows[1:]} == {"idea", "reading"}
+    for row in plan.rows:
+        parser = create_argparser(MODELS.get(row.model))
+        _, unknown = parser.parse_known_args(plan.model_flags(row))
+        assert set(unknown) <= {"--find_unused_parameters"}, row
+    assert plan.model_flags(plan.rows[0])[:2] == ["--size", plan.common["size"]]
+
+
+def test_readings_have_the_flags_of_the_model():
+    ours = inspect.signature(MODELS.get("QMANet").__init__)
+    for name in ("QMANetTruncatedSRM", "QMANetOwnGCM", "QMANetFourESM"):
+        assert inspect.signature(MODELS.get(name).__init__) == ours
+
+
+def test_truncated_srm_is_cut_and_of_like_scale():
+    rgb = torch.from_numpy(photograph(64, 64)).permute(2, 0, 1)[None] / 255
+    whole, cut = SRM()(rgb), models.TruncatedSRM()(rgb)
+    limit = 3 * 35 / 2.4
+    assert cut.abs().max() == pytest.approx(limit)
+    inside = whole.abs() < 3
+    assert inside.any()
+    assert torch.allclose(cut[inside], whole[inside] * 35 / 2.4)
+    network = MODELS.get("QMANetTruncatedSRM")(**TINY_FLAGS).network
+    assert isinstance(network.noise_view.srm, models.TruncatedSRM)
+
+
+def test_a_gcm_per_direction_costs_what_sharing_saves():
+    def parameters(module):
+        return sum(p.numel() for p in module.parameters())
+
+    of_b3 = list(zip((64, 128, 320, 512), (1, 2, 5, 8), (8, 4, 2, 1), strict=True))
+    more = sum(parameters(models.OwnGCM(*one)) - parameters(DFCM(*one)) for one in of_b3)
+    assert more / 1e6 == pytest.approx(1.26, abs=0.005)  # docs/reading-the-paper.md
+    rgb, noise = torch.randn(2, 1, 16, 16, 16)
+    torch.manual_seed(1)
+    own = models.OwnGCM(16, 1, 2)
+    own.attend_noise.load_state_dict(own.attend.state_dict())
+    shared = DFCM(16, 1, 2)
+    shared.load_state_dict(own.state_dict(), strict=False)
+    for one, other in zip(own(rgb, noise), shared(rgb, noise), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_four_esm_learn_from_the_mean_of_their_losses():
+    model = MODELS.get("QMANetFourESM")(**TINY_FLAGS, bce=1.0).eval()
+    image = torch.randn(1, 3, 64, 64)
+    mask = torch.zeros(1, 1, 64, 64, dtype=torch.float64)
+    mask[..., 16:48, 16:48] = 1
+    found = model(image, mask)
+    edges = edge_target(mask)
+    each = [dice_loss(to_image_size(m, (64, 64)), edges) for m in model.network.edge_head.maps]
+    losses = found["visual_loss"]
+    assert [m.shape[-1] for m in model.network.edge_head.maps] == [16, 8, 4, 2]
+    assert losses["edge_loss"] == pytest.approx(float(sum(each)) / 4, abs=1e-6)
+    expected = 0.2 * losses["seg_loss"] + 0.8 * sum(each) / 4 + losses["bce_loss"]
+    assert found["backward_loss"] == pytest.approx(float(expected), abs=1e-5)
+    found["backward_loss"].backward()
+    assert all(
+        any(p.grad is not None and p.grad.abs().sum() > 0 for p in head.parameters())
+        for head in model.network.edge_head.heads
+    )
+
+
+def test_blocks_of_another_noise_are_found_without_training():
+    rng = np.random.default_rng(0)
+    rgb = np.full((96, 128, 3), 120.0) + rng.normal(0, 2, (96, 128, 3))
+    truth = np.zeros((96, 128), bool)
+    truth[32:64, 48:96] = True
+    rgb[truth] += rng.normal(0, 12, rgb[truth].shape)
+    found = noise_inconsistency(np.clip(rgb, 0, 255).astype(np.uint8))
+    assert (found.min(), found.max()) == (0, 1)
+    assert pixel_metrics(found, truth)["f1"] > 0.95
+    assert pixel_metrics(everything(rgb), truth)["f1"] == pytest.approx(2 * 1 / 8 / (1 + 1 / 8))
+
+
+def write_run(out, row, seed, f1):
+    """A run's tables: one image of every set has the F1, ``f1[set]``."""
+    folder = out / row / str(seed) / "evaluate"
+    folder.mkdir(parents=True)
+    for name in (*stages(), "untouched"):
+        rows = [
+            dict.fromkeys(["permute_f1", "precision", "recall", "best_f1"], 0.5)
+            | {"name": f"{i}.png", "label": 1, "f1": value, "iou": value / 2, "auc": 0.5}
+            | {"score": 0.5, "marked": 0.25, "path": f"/{i}.png"}
+            for i, value in enumerate(f1)
+        ]
+        (folder / f"{name}.csv").write_text(as_csv(rows))
+
+
+@pytest.fixture
+def results(tmp_path):
+    (tmp_path / "baselines.json").write_text("{}")
+    plan = Plan.read("cpu")
+    plan = replace(plan, common={**plan.common, "size": "tiny"})
+    write_run(tmp_path, "qma-net", 0, [0.5, 0.7])
+    write_run(tmp_path, "qma-net", 1, [0.6, 0.8])
+    write_run(tmp_path, "without-dfcm", 0, [0.1, 0.3])  # worse by 0.4 with both seeds
+    write_run(tmp_path, "without-dfcm", 1, [0.2, 0.4])
+    write_run(tmp_path, "conv-decoder", 0, [0.7, 0.6])  # better and worse
+    write_run(tmp_path, "mlp-decoder", 0, [0.7, 0.9])  # better by 0.2, worse by 0.1
+    write_run(tmp_path, "mlp-decoder", 1, [0.5, 0.7])
+    return Results(tmp_path, plan)
+
+
+def test_the_comparison_says_what_touches(results):
+    differences = {
+        row.name: results.difference("QMA-Net", row.name)
+        for row in results.rows
+        if row.name != "QMA-Net"
+    }
+    assert differences == {
+        "without DFCM": "-0.400 [-0.400, -0.400]",
+        "conv decoder": "+0.050 [-0.100, +0.200], touches 0",
+        "MLP decoder": "+0.050 [+0.050, +0.050], seeds disagree",
+    }
+    assert results.rows[0].name == "QMA-Net"
+    assert results.values("QMA-Net", "one-trace", "f1") == [[0.5, 0.7], [0.6, 0.8]]
+    assert "| QMA-Net |" in (table := results.comparison("reading"))
+    assert "0.600, 0.700" in table
+    lines = list(csv.reader(results.images_csv().splitlines()))
+    assert lines[0][:3] == ["image", "QMA-Net, 0", "QMA-Net, 1"]
+    assert lines[2][:3] == ["1.png", "0.7000", "0.8000"]
+
+
+@pytest.mark.slow
+def test_evidence_goes_on_where_it_was_stopped(tmp_path, shared):
+    """The README's command with one epoch: stopped in the middle of it, then to its tables."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(12):
+        cv2.imwrite(str(photos / f"{number}.png"), photograph(256, 256, number))
+    out = tmp_path / "out"
+
+    def run(**variables):
+        environment = os.environ | {
+            "PHOTOS": str(photos), "OUT": str(out), "EPOCHS": "1", "SEEDS": "0", "JOBS": "2",
+            "ROWS": "QMA-Net,SegFormer-B0 on RGB", "VENV": os.environ.get("VIRTUAL_ENV", ""),
+        }  # fmt: skip
+        command = ["bash", "shell/evidence.sh", "cpu"]
+        found = subprocess.run(
+            command, cwd=ROOT, env=environment | variables, capture_output=True, text=True
+        )
+        return found.returncode, found.stdout + found.stderr
+
+    code, text = run(MINUTES="0.5")
+    assert code == 0, text
+    assert "0 of 2 runs are done" in text
+    code, text = run()
+    assert code == 0, text
+    assert "2 of 2 runs are done" in text
+    before = (out / "qma-net/0/log.txt").stat().st_mtime_ns
+    assert run()[0] == 0
+    assert (out / "qma-net/0/log.txt").stat().st_mtime_ns == before
+    page = (out / "evidence.md").read_text()
+    assert re.search(r"\| QMA-Net \| 7\.\d\d \| 0\.\d{3} \[", page)
+    assert "*marking everything*" in page
+    assert (out / "evidence/cpu-curves.png").is_file()
