@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..modeling.noise import normalised
 from ..modeling.qma_net import STRIDE
 
-BLOCK_PIXELS = 2**20  # of the noise view at a time, about: some seconds of a processor's work
+BLOCK_PIXELS = 2**19  # of the noise view at a time, about: NoisePrint++ takes 0.2 GiB for it
 
 Place = tuple[slice, slice]  # rows and columns of a photograph
 
