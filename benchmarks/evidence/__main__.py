@@ -27,7 +27,7 @@ import yaml
 
 from qma_net.data.listing import read_listings
 from qma_net.errors import QMANetError
-from qma_net.files import hold, write_text
+from qma_net.files import alone, write_text
 from qma_net.launch.saving import checkpoint_path, is_logged
 from qma_net.synth.curriculum import stages
 from qma_net.synth.recipe import UNTOUCHED
@@ -69,8 +69,7 @@ def work(args: argparse.Namespace) -> None:
         known = ", ".join(row.name for row in plan.rows)
         raise QMANetError(f"got --rows {args.rows}, expected some of: {known}")
     out = Path(args.out or f"runs/evidence/{args.size}").resolve()
-    out.mkdir(parents=True, exist_ok=True)
-    with hold(out):
+    with alone(out):
         sets = prepare(plan, args, out)
         deadline = time.monotonic() + 60 * args.minutes
         threads = max(1, len(os.sched_getaffinity(0)) // args.jobs)
