@@ -112,6 +112,7 @@ def prepare(plan: Plan, args: argparse.Namespace, out: Path) -> dict[str, Path]:
     write_text(folder / "fresh.yaml", yaml.safe_dump(fresh))
     protocol = [["SynthDataset", str(folder / "fresh.yaml")]]
     write_text(folder / "protocol.json", json.dumps(protocol))
+    write_text(folder / "tests.json", json.dumps({plan.stage: str(sets[plan.stage])}))
     real = {one.name: one.path.resolve() for path in args.real for one in read_listings(path)}
     return sets | real
 
@@ -149,7 +150,7 @@ class Run:
         data = self.out / "data"
         flags = ["--model", self.row.model, *self.plan.model_flags(self.row), "--fit", "native"]
         flags += ["--image_size", self.plan.image_size, "--data_path", data / "protocol.json"]
-        flags += ["--test_data_path", data / f"{self.plan.stage}.json", "--test_batch_size", 16]
+        flags += ["--test_data_path", data / "tests.json", "--test_batch_size", 16]
         flags += ["--epochs", self.plan.epochs, "--batch_size", self.plan.batch_size]
         flags += ["--accum_iter", 1, "--lr", self.plan.lr, "--min_lr", self.plan.lr / 100]
         flags += ["--weight_decay", 0.05, "--warmup_epochs", 1, "--seed", self.seed]
