@@ -5,7 +5,7 @@
 
 Every run is BenCo's train.py with ``qma-net train --fit native`` on images that are made fresh, the
 same ones in the same order for all models of a seed; then ``qma-net evaluate`` on images of every
-stage of ``curriculum.yaml``, made of photographs that no model saw, and for the first seed on
+stage of ``curriculum.yaml``, made of photographs that no model saw, and for the first row on
 ``--real``. All rows of one seed come before the next seed, so that what is there at any time is a
 comparison. A run is ``OUT/<row>/<seed>``. After ``--minutes`` nothing new begins, and what trains
 stops at its next step, to go on from its last epoch. :mod:`.page` makes the tables.
@@ -160,9 +160,9 @@ class Run:
 
     def test(self) -> bool:
         place = self.folder / "evaluate"
-        first = self.seed == self.plan.seeds[0]
-        stages_and_untouched = {*stages(), UNTOUCHED}
-        sets = {name: p for name, p in self.sets.items() if first or name in stages_and_untouched}
+        made = {*stages(), UNTOUCHED}
+        first = self.row is self.plan.rows[0]
+        sets = {name: path for name, path in self.sets.items() if first or name in made}
         if all((place / f"{name}.json").is_file() for name in sets):
             return True
         write_text(

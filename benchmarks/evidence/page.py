@@ -161,7 +161,9 @@ class Results:
             marked = _mean(
                 [[100 * v for v in one] for one in self.values(row, UNTOUCHED, "marked")]
             )
-            lines.append(f"| {shown} | {' | '.join(cells)} | {100 * float(_mean(marked, 5)):.1f} % |")
+            lines.append(
+                f"| {shown} | {' | '.join(cells)} | {100 * float(_mean(marked, 5)):.1f} % |"
+            )
         return "\n".join(lines) + "\n"
 
     def runs_csv(self) -> str:
