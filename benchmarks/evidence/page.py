@@ -158,12 +158,8 @@ class Results:
         for row in [*(one.name for one in self.rows), *BASELINES]:
             shown = f"*{row}*" if row in BASELINES else row
             cells = [_mean(self.values(row, name, "f1")) for name in names]
-            marked = _mean(
-                [[100 * v for v in one] for one in self.values(row, UNTOUCHED, "marked")]
-            )
-            lines.append(
-                f"| {shown} | {' | '.join(cells)} | {100 * float(_mean(marked, 5)):.1f} % |"
-            )
+            marked = 100 * float(_mean(self.values(row, UNTOUCHED, "marked"), 5))
+            lines.append(f"| {shown} | {' | '.join(cells)} | {marked:.1f} % |")
         return "\n".join(lines) + "\n"
 
     def runs_csv(self) -> str:
