@@ -172,6 +172,16 @@ def test_padding_does_not_enter_the_score(tiny_qmanet):
     assert inside.tolist() == pytest.approx([torch.tensor(-1.0).sigmoid().item()] * 2)
 
 
+@pytest.mark.parametrize("at_once", [3, 7, 40])
+def test_image_score_in_parts_is_the_same(monkeypatch, at_once):
+    from qma_net.modeling import qma_net
+
+    mask = torch.rand(2, 1, 8, 5)
+    whole = qma_net.image_score(mask, share=0.2)
+    monkeypatch.setattr(qma_net, "SCORED_AT_ONCE", at_once)
+    assert torch.equal(qma_net.image_score(mask, share=0.2), whole)
+
+
 def test_image_score_is_the_mean_of_the_top_percent():
     from qma_net.modeling.qma_net import image_score
 

@@ -141,7 +141,7 @@ class Run:
 
     def go(self) -> bool:
         """Whether the run is complete."""
-        return self.train() and self.test()
+        return self.train() and self.test() and self.attack()
 
     def train(self) -> bool:
         last = self.plan.epochs - 1
@@ -168,11 +168,24 @@ class Run:
         write_text(
             self.folder / "sets.json", json.dumps({name: str(p) for name, p in sets.items()})
         )
-        flags = ["--checkpoint", checkpoint_path(self.folder, self.plan.epochs - 1)]
-        flags += ["--test-sets", self.folder / "sets.json", "--out", place, "--native"]
+        sets = ["--test-sets", self.folder / "sets.json", "--out", place]
+        return self._start("evaluate", [*self._subject(), *sets])
+
+    def attack(self) -> bool:
+        """The paper's attacks, on the first row with the first seed."""
+        if self.row is not self.plan.rows[0] or self.seed != self.plan.seeds[0]:
+            return True
+        place = self.folder / "robust"
+        if (place / self.plan.stage / "averages.json").is_file():
+            return True
+        sets = ["--test-sets", self.out / "data/tests.json", "--out", place]
+        return self._start("robust", [*self._subject(), *sets])
+
+    def _subject(self) -> list:
+        """Flags of what is evaluated."""
+        flags = ["--checkpoint", checkpoint_path(self.folder, self.plan.epochs - 1), "--native"]
         flags += ["--workers", 0, "--model", self.row.model]
-        flags += [] if self.row.model == "QMANet" else self.plan.model_flags(self.row)
-        return self._start("evaluate", flags)
+        return flags + ([] if self.row.model == "QMANet" else self.plan.model_flags(self.row))
 
     def _start(self, command: str, flags: list) -> bool:
         """Whether a command of :mod:`.launch` ended well before the deadline."""

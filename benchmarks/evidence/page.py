@@ -22,21 +22,20 @@ from pathlib import Path
 import numpy as np
 from IMDLBenCo.registry import MODELS
 from IMDLBenCo.training_scripts.utils.misc import create_argparser
-from matplotlib.figure import Figure
 
 from qma_net.data.listing import read_listings
+from qma_net.evaluation.attacks import read_attacks
 from qma_net.evaluation.metrics import mean_and_interval, paired_bootstrap, pixel_metrics
 from qma_net.evaluation.rows import read_rows
-from qma_net.files import read_journal, write_text, written_beside
+from qma_net.files import read_object, write_text, written_beside
 from qma_net.pictures import read_rgb
 from qma_net.synth.curriculum import stages
 from qma_net.synth.recipe import UNTOUCHED
 
 from . import models  # noqa: F401  (registers them)
 from .baselines import BASELINES
+from .figures import curves, examples
 from .plan import Plan, Row
-
-IMAGES = 1840  # of an epoch: BenCo's BalancedDataset
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -56,6 +55,7 @@ def main(argv: list[str] | None = None) -> None:
         f"{args.size}-idea": results.comparison("idea"),
         f"{args.size}-reading": results.comparison("reading"),
         f"{args.size}-sets": results.test_sets(),
+        f"{args.size}-robustness": results.robustness(),
     }
     text = page.read_text() if page.is_file() else ""
     for name, block in blocks.items():
@@ -66,8 +66,9 @@ def main(argv: list[str] | None = None) -> None:
     write_text(page, text)
     write_text(beside / f"{args.size}-runs.csv", results.runs_csv())
     write_text(beside / f"{args.size}-images.csv", results.images_csv())
-    with written_beside(beside / f"{args.size}-curves.png") as path:
-        results.curves().savefig(path, format="png", dpi=110)
+    for name, figure in (("curves", curves(results)), ("examples", examples(results))):
+        with written_beside(beside / f"{args.size}-{name}.png") as path:
+            figure.savefig(path, format="png", dpi=110)
 
 
 class Results:
@@ -88,6 +89,9 @@ class Results:
                     self.found.setdefault(row.name, {})[int(folder.parent.name)] = tables
         self.rows = [row for row in plan.rows if row.name in self.found]
         self.baselines = _baselines(out)
+
+    def folder(self, row: Row, seed: int) -> Path:
+        return self.out / row.folder / str(seed)
 
     def seeds(self, row: str) -> list[int]:
         return sorted(self.found[row])
@@ -182,32 +186,25 @@ class Results:
             lines.append([image["name"], *(f"{table[i]['f1']:.4f}" for table in tables)])
         return _csv(lines)
 
-    def curves(self) -> Figure:
-        """F1 on the stage's test images over the images seen, the mean and range of the seeds."""
-        canvas = Figure(figsize=(11, 4), layout="constrained")
-        panels = canvas.subplots(1, 2, sharey=True)
-        for axes, question in zip(panels, ("idea", "reading"), strict=True):
-            for row in [self.rows[0], *(one for one in self.rows if one.question == question)]:
-                curves = [self._curve(row, seed) for seed in self.seeds(row.name)]
-                shortest = min(map(len, curves))
-                curves = np.array([one[:shortest] for one in curves])
-                seen = IMAGES * np.arange(1, shortest + 1) / 1000
-                is_first = row is self.rows[0]
-                style = {"color": "black", "lw": 2.2} if is_first else {"lw": 1.2}
-                (line,) = axes.plot(seen, curves.mean(0), label=row.name, **style)
-                axes.fill_between(
-                    seen, curves.min(0), curves.max(0), color=line.get_color(), alpha=0.08, lw=0
-                )
-            axes.set(xlabel="images seen (thousands)", ylim=(0, 1))
-            axes.legend(frameon=False, fontsize=8)
-            axes.grid(alpha=0.25)
-            axes.spines[["top", "right"]].set_visible(False)
-        panels[0].set_ylabel(f"pixel F1, unseen photographs, {self.plan.stage}")
-        return canvas
+    def robustness(self) -> str:
+        """F1 of the first row under every attack, level by level."""
+        folder = self.robust_folder / self.plan.stage
+        if not folder.is_dir():
+            return "Not measured yet.\n"
+        clean = read_object(folder / "clean.json", "a result")["pixel_f1"]
+        points = {}
+        for attack in read_attacks():
+            f1 = read_object(folder / f"{attack.stem}.json", "a result")["pixel_f1"]
+            points.setdefault(attack.name, []).append(f"{attack.level}: {f1:.3f}")
+        lines = ["| attack | level: F1 |", "|---|---|", f"| none | {clean:.3f} |"]
+        return (
+            "\n".join(lines + [f"| {n} | {', '.join(one)} |" for n, one in points.items()]) + "\n"
+        )
 
-    def _curve(self, row: Row, seed: int) -> list[float]:
-        log = read_journal(self.out / row.folder / str(seed) / "log.txt")
-        return [one["test_pixel-level F1"] for one in log if "test_pixel-level F1" in one]
+    @property
+    def robust_folder(self) -> Path:
+        first = self.rows[0]
+        return self.folder(first, self.seeds(first.name)[0]) / "robust"
 
 
 def _baselines(out: Path) -> dict[str, dict[str, list[dict]]]:

@@ -233,12 +233,12 @@ class QMANetPredictor:
         flips = FLIPS if tta else FLIPS[:1]
         rows, columns = (spans(length, tile, self.overlap) for length in pixels.shape[:2])
         progress = Progress(len(flips) * len(rows) * len(columns), report)
-        mask = 0
+        found = []
         for flip in flips:
             turned = np.flip(pixels, flip).copy() if flip else pixels
             look = self._look(turned, progress)
-            mask += np.flip(blended(rows, columns, look), flip)
-        return mask / np.float32(len(flips))
+            found.append(np.flip(blended(rows, columns, look), flip))
+        return found[0] if len(found) == 1 else np.mean(found, axis=0)
 
     def _look(self, pixels: np.ndarray, progress: Progress) -> Callable[[Place], np.ndarray]:
         """From the place of a tile of a photograph to its probabilities."""

@@ -18,6 +18,7 @@ from .noise import MNFM
 
 SMALLEST_SIDE = 32
 STRIDE = 32
+SCORED_AT_ONCE = 2**22  # pixels: a choice of the largest takes 16 bytes for each
 
 
 @dataclass
@@ -211,4 +212,9 @@ def image_score(mask: Tensor, shape_mask: Tensor | None = None, share: float = 0
     if shape_mask is not None:
         mask = mask * shape_mask
     pixels = mask.flatten(1)
-    return pixels.topk(max(1, int(share * pixels.shape[1])), dim=1).values.mean(dim=1)
+    count = max(1, int(share * pixels.shape[1]))
+    if pixels.shape[1] > SCORED_AT_ONCE:
+        parts = pixels.split(SCORED_AT_ONCE, dim=1)
+        best = [part.topk(min(count, part.shape[1]), dim=1).values for part in parts]
+        pixels = torch.cat(best, dim=1)
+    return pixels.topk(count, dim=1).values.mean(dim=1)

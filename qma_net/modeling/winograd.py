@@ -62,14 +62,15 @@ def streamed(convs: Sequence[nn.Conv2d], image: Tensor) -> Tensor:
     """
     batch, _, height, width = image.shape
     strip = GROUP * max(1, round(STRIP_PIXELS / width / GROUP))
-    capacity = min(strip, height) + GROUP * (len(convs) + 2)
+    # a strip, a group that each layer before held back until the last, its own, and zeros below
+    capacities = [min(strip, height) + GROUP * (i + 3) for i in range(len(convs))]
     widest = max(max(conv.in_channels, conv.out_channels) for conv in convs)
-    workspace = image.new_empty(2, TAPS, (capacity // GROUP + 1), width, widest)
+    workspace = image.new_empty(2, TAPS, capacities[-1] // GROUP + 1, width, widest)
     layers = [
         (_Winograd if min(conv.in_channels, conv.out_channels) >= NARROWEST else _Plain)(
             conv, capacity, workspace
         )
-        for conv in convs
+        for conv, capacity in zip(convs, capacities, strict=True)
     ]
     result = image.new_empty(batch, height + GROUP, width, convs[-1].out_channels)
     for rows, out in zip(image.permute(0, 2, 3, 1), result, strict=True):
