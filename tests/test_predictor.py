@@ -173,7 +173,7 @@ def test_a_large_photograph_is_its_tiles_with_the_noise_of_the_whole(predictor):
         ]
     left, right = (mask.sigmoid()[0, 0].numpy() for mask in masks)
     t = (np.arange(32, dtype=np.float32) + 0.5) / 32
-    ramp = 3 * t**2 - 2 * t**3
+    ramp = 6 * t**5 - 15 * t**4 + 10 * t**3
     expected = np.concatenate(
         [left[:, :64], left[:, 64:] * (1 - ramp) + right[:, :32] * ramp, right[:, 32:]], axis=1
     )
