@@ -117,7 +117,7 @@ def write_run(out, row, seed, f1):
     """A run's tables: one image of every set has the F1, ``f1[set]``."""
     folder = out / row / str(seed) / "evaluate"
     folder.mkdir(parents=True)
-    for name in (*stages(), "untouched"):
+    for name in ("splices", *stages(), "untouched"):
         rows = [
             dict.fromkeys(["permute_f1", "precision", "recall", "best_f1"], 0.5)
             | {"name": f"{i}.png", "label": 1, "f1": value, "iou": value / 2, "auc": 0.5}
@@ -154,7 +154,7 @@ def test_the_comparison_says_what_touches(results):
         "MLP decoder": "+0.050 [+0.050, +0.050], seeds disagree",
     }
     assert results.rows[0].name == "QMA-Net"
-    assert results.values("QMA-Net", "one-trace", "f1") == [[0.5, 0.7], [0.6, 0.8]]
+    assert results.values("QMA-Net", "splices", "f1") == [[0.5, 0.7], [0.6, 0.8]]
     assert "| QMA-Net |" in (table := results.comparison("reading"))
     assert "0.600, 0.700" in table
     lines = list(csv.reader(results.images_csv().splitlines()))

@@ -147,6 +147,7 @@ def test_the_noise_of_tiles_is_that_of_the_whole_photograph(
     weights = str(noiseprint_file) if "noiseprint" in views else ""
     view = build_tiny(views=views, noiseprint_weights=weights).noise_view
     monkeypatch.setattr("qma_net.inference.tiles.BLOCK_PIXELS", 2**12)
+    monkeypatch.setattr("qma_net.inference.tiles.BAND", 48)
     image = photograph(150, 170)
     with torch.inference_mode():
         whole = view(normalised(image))

@@ -30,10 +30,10 @@ from qma_net.errors import QMANetError
 from qma_net.files import alone, write_text
 from qma_net.launch.saving import checkpoint_path, is_logged
 from qma_net.synth.curriculum import stages
-from qma_net.synth.recipe import UNTOUCHED
+from qma_net.synth.recipe import KINDS, UNTOUCHED
 from qma_net.synth.synthesise import synthesise
 
-from .plan import Plan, Row
+from .plan import SPLICES, Plan, Row
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -86,33 +86,36 @@ def work(args: argparse.Namespace) -> None:
 def prepare(plan: Plan, args: argparse.Namespace, out: Path) -> dict[str, Path]:
     """The images that are tested on, and the protocol of training; returns the test sets.
 
-    One list of manipulated images per stage, all of untouched ones, and ``--real``.
+    Splices of the stage that is trained on, for the comparison; manipulated images of all kinds of
+    every stage; untouched ones; and ``--real``.
     """
-    folder, sets = out / "data", {}
-    untouched = []
-    for name, recipe in stages().items():
-        recipe = replace(recipe, image_size=plan.image_size)
+    folder, recipes = out / "data", stages()
+    numbers = dict.fromkeys(recipes, plan.test_images)
+    numbers[SPLICES] = round(plan.test_splices * len(KINDS) / (1 - recipes[plan.stage].untouched))
+    pairs = {UNTOUCHED: []}
+    for name, number in numbers.items():
         made = synthesise(
             args.photos,
             folder / name,
             count=1,
-            test_count=plan.test_images,
-            recipe=recipe,
+            test_count=number,
+            recipe=replace(recipes.get(name, recipes[plan.stage]), image_size=plan.image_size),
             labels=args.labels,
         )
-        pairs = json.loads((made / "test.json").read_text())
-        untouched += [pair for pair in pairs if Path(pair[0]).name.startswith(UNTOUCHED)]
-        pairs = [pair for pair in pairs if not Path(pair[0]).name.startswith(UNTOUCHED)]
-        sets[name] = folder / f"{name}.json"
-        write_text(sets[name], json.dumps(pairs))
-    sets[UNTOUCHED] = folder / f"{UNTOUCHED}.json"
-    write_text(sets[UNTOUCHED], json.dumps(untouched))
+        found = json.loads((made / "test.json").read_text())
+        kinds = KINDS[:1] if name == SPLICES else KINDS
+        pairs[name] = [pair for pair in found if Path(pair[0]).name.startswith(kinds)]
+        if name != SPLICES:
+            pairs[UNTOUCHED] += [p for p in found if Path(p[0]).name.startswith(UNTOUCHED)]
+    sets = {name: folder / f"{name}.json" for name in pairs}
+    for name, path in sets.items():
+        write_text(path, json.dumps(pairs[name]))
     fresh = {"photos": str(Path(args.photos).resolve()), "stage": plan.stage}
     fresh |= {"labels": str(Path(args.labels).resolve())} if args.labels else {}
     write_text(folder / "fresh.yaml", yaml.safe_dump(fresh))
     protocol = [["SynthDataset", str(folder / "fresh.yaml")]]
     write_text(folder / "protocol.json", json.dumps(protocol))
-    write_text(folder / "tests.json", json.dumps({plan.stage: str(sets[plan.stage])}))
+    write_text(folder / "tests.json", json.dumps({SPLICES: str(sets[SPLICES])}))
     real = {one.name: one.path.resolve() for path in args.real for one in read_listings(path)}
     return sets | real
 
@@ -160,7 +163,7 @@ class Run:
 
     def test(self) -> bool:
         place = self.folder / "evaluate"
-        made = {*stages(), UNTOUCHED}
+        made = {SPLICES, *stages(), UNTOUCHED}
         first = self.row is self.plan.rows[0]
         sets = {name: path for name, path in self.sets.items() if first or name in made}
         if all((place / f"{name}.json").is_file() for name in sets):
@@ -176,7 +179,7 @@ class Run:
         if self.row is not self.plan.rows[0] or self.seed != self.plan.seeds[0]:
             return True
         place = self.folder / "robust"
-        if (place / self.plan.stage / "averages.json").is_file():
+        if (place / SPLICES / "averages.json").is_file():
             return True
         sets = ["--test-sets", self.out / "data/tests.json", "--out", place]
         return self._start("robust", [*self._subject(), *sets])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,10 +10,10 @@ from matplotlib.figure import Figure
 
 from qma_net.data.listing import read_listings
 from qma_net.demo import packaged_photographs
-from qma_net.files import read_journal
 from qma_net.inference.predictor import QMANetPredictor
 from qma_net.launch.saving import checkpoint_path, saved_epochs
 from qma_net.pictures import read_rgb
+from qma_net.report.logs import read_curves
 from qma_net.synth.curriculum import stages
 from qma_net.synth.synthesise import synthesise
 
@@ -21,36 +22,41 @@ if TYPE_CHECKING:
 
 IMAGES = 1840  # of an epoch: BenCo's BalancedDataset
 EXAMPLES = 10  # columns
-F1 = "test_pixel-level F1"  # in BenCo's log
+SMOOTHED = 5  # points of BenCo's log: a batch each, every twentieth of them or so
 
 
 def curves(results: Results) -> Figure:
-    """F1 on unseen photographs over the images seen: the seeds' mean, and from worst to best."""
+    """The mask's loss over the images seen: the seeds' mean, and from best to worst."""
     canvas = Figure(figsize=(11, 4), layout="constrained")
     panels = canvas.subplots(1, 2, sharey=True)
     first = results.rows[0]
     for axes, question in zip(panels, ("idea", "reading"), strict=True):
         for row in [first, *(one for one in results.rows if one.question == question)]:
-            found = [
-                [
-                    one[F1]
-                    for one in read_journal(results.folder(row, seed) / "log.txt")
-                    if F1 in one
-                ]
-                for seed in results.seeds(row.name)
-            ]
+            found = [_seg_loss(results.folder(row, seed)) for seed in results.seeds(row.name)]
             found = np.array([one[: min(map(len, found))] for one in found])
-            seen = IMAGES * np.arange(1, found.shape[1] + 1) / 1000
+            if not found.size:
+                continue
+            epochs, found = found[0, :, 0], found[..., 1]
+            seen = IMAGES * epochs / 1000
             style = {"color": "black", "lw": 2.2} if row is first else {"lw": 1.2}
-            (line,) = axes.plot(seen, found.mean(0), label=row.name, marker="o", ms=3, **style)
+            (line,) = axes.plot(seen, found.mean(0), label=row.name, **style)
             colour = line.get_color()
             axes.fill_between(seen, found.min(0), found.max(0), color=colour, alpha=0.08, lw=0)
-        axes.set(xlabel="images seen (thousands)", ylim=(0, 1))
+        axes.set(xlabel="images seen (thousands)", ylim=(0, 0.9))
         axes.legend(frameon=False, fontsize=8)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel(f"pixel F1, unseen photographs, {results.plan.stage}")
+    panels[0].set_ylabel(f"the mask's Dice loss on images never seen, {results.plan.stage}")
     return canvas
+
+
+def _seg_loss(folder: Path) -> list[tuple[float, float]]:
+    """(epoch, loss) of a training, each the mean of a few neighbours."""
+    (found,) = read_curves([folder], []) or [None]
+    points = np.array(found.series.get("train_loss/seg_loss", []) if found else []).reshape(-1, 2)
+    kernel = np.ones(SMOOTHED) / SMOOTHED
+    smooth = [np.convolve(column, kernel, mode="valid") for column in points.T if len(points)]
+    return list(zip(*smooth, strict=True))
 
 
 def examples(results: Results) -> Figure:

@@ -47,13 +47,14 @@ class SegFormerB0(nn.Module):
         """One batch of BenCo's loaders to BenCo's dictionary, as :meth:`QMANet.forward`."""
         logits = to_image_size(self.network(image).logits, image.shape[2:])
         pred_mask = logits.sigmoid()
-        loss = MASK_WEIGHT * dice_loss(logits, mask, shape_mask, DICE_SMOOTHING)
-        loss = loss + self.bce * cross_entropy_loss(logits, mask, shape_mask)
+        seg_loss = dice_loss(logits, mask, shape_mask, DICE_SMOOTHING)
+        bce_loss = cross_entropy_loss(logits, mask, shape_mask)
+        loss = MASK_WEIGHT * seg_loss + self.bce * bce_loss
         return {
             "pred_mask": pred_mask,
             "pred_label": image_score(pred_mask, shape_mask),
             "backward_loss": loss,
-            "visual_loss": {"total_loss": loss},
+            "visual_loss": {"total_loss": loss, "seg_loss": seg_loss, "bce_loss": bce_loss},
             "visual_image": {},
         }
 

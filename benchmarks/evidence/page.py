@@ -4,7 +4,7 @@
 
 In the page, what stands between ``<!-- NAME -->`` and ``<!-- end -->`` is replaced. Beside it, in
 ``evidence/``: pictures, ``<size>-runs.csv`` with a line per run and test set, and
-``<size>-images.csv`` with the F1 of every image of the stage that was trained on.
+``<size>-images.csv`` with the F1 of every splice.
 
 Intervals are of 95 %. A mean's is over the images, drawn anew for every seed; a difference's is
 paired: per image the mean over the seeds that both rows have, images drawn anew. Neither sees how
@@ -35,7 +35,7 @@ from qma_net.synth.recipe import UNTOUCHED
 from . import models  # noqa: F401  (registers them)
 from .baselines import BASELINES
 from .figures import curves, examples
-from .plan import Plan, Row
+from .plan import SPLICES, Plan, Row
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -107,22 +107,22 @@ class Results:
         ]
 
     def comparison(self, question: str) -> str:
-        """The rows of a question beside the first, on the stage that was trained on."""
-        first, stage = self.rows[0].name, self.plan.stage
+        """The rows of a question beside the first, on splices of the stage that was trained on."""
+        first = self.rows[0].name
         lines = [
             "| | parameters (M) | F1 | of each seed | AUC | IoU | F1 less that of the first |",
             "|---|---|---|---|---|---|---|",
         ]
         for row in [self.rows[0], *(one for one in self.rows if one.question == question)]:
-            f1 = self.values(row.name, stage, "f1")
+            f1 = self.values(row.name, SPLICES, "f1")
             cells = [row.name, f"{_parameters(self.plan, row) / 1e6:.2f}", _interval(f1)]
             cells += [", ".join(f"{np.mean(one):.3f}" for one in f1)]
-            cells += [_mean(self.values(row.name, stage, metric)) for metric in ("auc", "iou")]
+            cells += [_mean(self.values(row.name, SPLICES, metric)) for metric in ("auc", "iou")]
             cells += ["" if row.name == first else self.difference(first, row.name)]
             lines.append(f"| {' | '.join(cells)} |")
         if question == "idea":
             for name in BASELINES:
-                values = {m: self.values(name, stage, m) for m in ("f1", "auc", "iou")}
+                values = {m: self.values(name, SPLICES, m) for m in ("f1", "auc", "iou")}
                 cells = [f"*{name}*", "0", _interval(values["f1"]), ""]
                 cells += [_mean(values["auc"]), _mean(values["iou"]), ""]
                 lines.append(f"| {' | '.join(cells)} |")
@@ -133,15 +133,15 @@ class Results:
         seeds = sorted(set(self.seeds(first)) & set(self.seeds(other)))
         of_images = [
             np.mean(
-                [[one["f1"] for one in self.found[row][seed][self.plan.stage]] for seed in seeds], 0
+                [[one["f1"] for one in self.found[row][seed][SPLICES]] for seed in seeds], 0
             ).tolist()
             for row in (first, other)
         ]
         found = paired_bootstrap(*of_images)
         low, high = found["interval"]
         between = [
-            np.mean([one["f1"] for one in self.found[other][seed][self.plan.stage]])
-            - np.mean([one["f1"] for one in self.found[first][seed][self.plan.stage]])
+            np.mean([one["f1"] for one in self.found[other][seed][SPLICES]])
+            - np.mean([one["f1"] for one in self.found[first][seed][SPLICES]])
             for seed in seeds
         ]
         text = f"{found['difference']:+.3f} [{low:+.3f}, {high:+.3f}]"
@@ -154,7 +154,7 @@ class Results:
     def test_sets(self) -> str:
         """F1 of every row on every test set, and what it marks of untouched images."""
         every = {name for tables in self.found[self.rows[0].name].values() for name in tables}
-        names = [*stages(), *sorted(every - {*stages(), UNTOUCHED})]
+        names = [SPLICES, *stages(), *sorted(every - {SPLICES, *stages(), UNTOUCHED})]
         lines = [
             f"| F1 | {' | '.join(names)} | untouched, marked |",
             "|---" * (len(names) + 2) + "|",
@@ -178,9 +178,9 @@ class Results:
         return _csv([head, *lines])
 
     def images_csv(self) -> str:
-        """A line per image of the stage that was trained on, a column per run: F1."""
+        """A line per splice, a column per run: F1."""
         runs = [(row.name, seed) for row in self.rows for seed in self.seeds(row.name)]
-        tables = [self.found[row][seed][self.plan.stage] for row, seed in runs]
+        tables = [self.found[row][seed][SPLICES] for row, seed in runs]
         lines = [["image", *(f"{row}, {seed}" for row, seed in runs)]]
         for i, image in enumerate(tables[0]):
             lines.append([image["name"], *(f"{table[i]['f1']:.4f}" for table in tables)])
@@ -188,7 +188,7 @@ class Results:
 
     def robustness(self) -> str:
         """F1 of the first row under every attack, level by level."""
-        folder = self.robust_folder / self.plan.stage
+        folder = self.robust_folder / SPLICES
         if not folder.is_dir():
             return "Not measured yet.\n"
         clean = read_object(folder / "clean.json", "a result")["pixel_f1"]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from qma_net.files import config_path, read_yaml
 
 OURS = "QMANet"
+SPLICES = "splices"  # the test set of the comparison
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Plan:
     stage: str
     image_size: int
     test_images: int
+    test_splices: int
     epochs: int
     batch_size: int
     lr: float
