@@ -85,7 +85,7 @@ class Results:
         for row in plan.rows:
             for folder in sorted((out / row.folder).glob("*/evaluate")):
                 tables = {path.stem: read_rows(path) for path in sorted(folder.glob("*.csv"))}
-                if tables:
+                if {SPLICES, *stages(), UNTOUCHED} <= tables.keys():
                     self.found.setdefault(row.name, {})[int(folder.parent.name)] = tables
         self.rows = [row for row in plan.rows if row.name in self.found]
         self.baselines = _baselines(out)
