@@ -70,10 +70,13 @@ def print_speed(args: argparse.Namespace, predictor: QMANetPredictor) -> None:
     square, old_tile = (np.s_[:side, :side] for side in (SQUARE, OLD_TILE))
     one = tile_alone(predictor.model, photograph)
     one(square)
+    clock = Clock(predictor.model)
     before = [timed(lambda: one(square)) for _ in range(args.rounds)]
+    in_square = clock.told(sum(wall for wall, _ in before), args.rounds * SQUARE**2)
     memory = peak()
     photograph_time = timed(lambda: predictor.predict(photograph, native=True))
     memory_then = peak()
+    in_photograph = clock.told(photograph_time[0], photograph[..., 0].size)
     after = [timed(lambda: one(square)) for _ in range(args.rounds)]
     old = timed(lambda: one(old_tile))
     squares = args.height * args.width / SQUARE**2
@@ -94,6 +97,10 @@ def print_speed(args: argparse.Namespace, predictor: QMANetPredictor) -> None:
     print(f"| the old way: {count} tiles at {old[0]:.1f} | {count * old[0]:.0f} | ", end="")
     print(f"{count * old[1]:.0f} |")
     print("| its ratio | {:.2f} | {:.2f} |".format(*(count * old / single / squares)))
+    print("\n| seconds a megapixel | in a square | in the photograph |\n|---|---|---|")
+    names = ("the noise view", "encoders and decoder", "all else")
+    for name, *values in zip(names, in_square, in_photograph, strict=True):
+        print(f"| {name} | {values[0]:.2f} | {values[1]:.2f} |")
     print(f"\nPeak memory: {memory_then:.2f} GiB, before it {memory:.2f}\n", flush=True)
 
 
@@ -118,6 +125,28 @@ def timed(work: Callable[[], object]) -> np.ndarray:
     start = np.array([time.perf_counter(), time.process_time()])
     work()
     return np.array([time.perf_counter(), time.process_time()]) - start
+
+
+class Clock:
+    """Seconds in a model's noise view, and in the rest of its forwards, since last told."""
+
+    def __init__(self, model: QMANetModel):
+        self.noise = self.rest = 0.0
+        view, now = model.noise_view, time.perf_counter
+        view.register_forward_pre_hook(lambda *_: self.add(noise=-now()))
+        view.register_forward_hook(lambda *_: self.add(noise=now()))
+        model.register_forward_pre_hook(lambda *_: self.add(rest=self.noise - now()))
+        model.register_forward_hook(lambda *_: self.add(rest=now() - self.noise))
+
+    def add(self, noise: float = 0.0, rest: float = 0.0) -> None:
+        self.noise += noise
+        self.rest += rest
+
+    def told(self, wall: float, pixels: int) -> list[float]:
+        """Seconds a megapixel of both, and of all else in ``wall`` seconds."""
+        parts = [self.noise, self.rest, wall - self.noise - self.rest]
+        self.noise = self.rest = 0.0
+        return [1e6 * part / pixels for part in parts]
 
 
 def tile_alone(model: QMANetModel, pixels: np.ndarray) -> Callable[[Place], np.ndarray]:
