@@ -1,6 +1,5 @@
 """benchmarks.evidence: its models, its baselines, its tables; and once the whole of it, tiny."""
 
-import csv
 import inspect
 import os
 import re
@@ -18,7 +17,9 @@ from benchmarks.evidence import models
 from benchmarks.evidence.baselines import everything, noise_inconsistency
 from benchmarks.evidence.page import Results
 from benchmarks.evidence.plan import Plan
+from benchmarks.evidence.records import Records, collect
 from conftest import ROOT, photograph
+from qma_net.errors import QMANetError
 from qma_net.evaluation.metrics import pixel_metrics
 from qma_net.evaluation.rows import as_csv
 from qma_net.modeling.interaction import DFCM
@@ -129,7 +130,6 @@ def write_run(out, row, seed, f1):
 
 @pytest.fixture
 def results(tmp_path):
-    (tmp_path / "baselines.json").write_text("{}")
     plan = Plan.read("cpu")
     plan = replace(plan, common={**plan.common, "size": "tiny"})
     write_run(tmp_path, "qma-net", 0, [0.5, 0.7])
@@ -139,7 +139,9 @@ def results(tmp_path):
     write_run(tmp_path, "conv-decoder", 0, [0.7, 0.6])  # better and worse
     write_run(tmp_path, "mlp-decoder", 0, [0.7, 0.9])  # better by 0.2, worse by 0.1
     write_run(tmp_path, "mlp-decoder", 1, [0.5, 0.7])
-    return Results(tmp_path, plan)
+    records = Records()
+    collect(records, tmp_path, plan)
+    return Results(records, plan)
 
 
 def test_the_comparison_says_what_touches(results):
@@ -154,12 +156,29 @@ def test_the_comparison_says_what_touches(results):
         "MLP decoder": "+0.050 [+0.050, +0.050], seeds disagree",
     }
     assert results.rows[0].name == "QMA-Net"
-    assert results.values("QMA-Net", "splices", "f1") == [[0.5, 0.7], [0.6, 0.8]]
     assert "| QMA-Net |" in (table := results.comparison("reading"))
-    assert "0.600, 0.700" in table
-    lines = list(csv.reader(results.images_csv().splitlines()))
-    assert lines[0][:3] == ["image", "QMA-Net, 0", "QMA-Net, 1"]
-    assert lines[2][:3] == ["1.png", "0.7000", "0.8000"]
+    assert "| 0.600, 0.700 |" in table
+    assert "| QMA-Net | 0.650 |" in (table := results.test_sets())
+    assert "| 25.0% |" in table
+
+
+def test_runs_of_two_days_meet_in_the_tables_that_stay(results, tmp_path):
+    """A second folder's runs join those that were kept, and take the place of the same ones."""
+    kept, later = tmp_path / "docs", tmp_path / "later"
+    kept.mkdir()
+    results.records.robust = [("none", 0, 0.6), ("blur", 3, 0.4)]
+    results.records.write(kept, "cpu")
+    write_run(later, "qma-net", 1, [0.2, 0.4])
+    write_run(later, "qma-net", 2, [0.3, 0.3])
+    records = Records.read(kept, "cpu")
+    assert Results(records, results.plan).blocks() == results.blocks()
+    collect(records, later, results.plan)
+    assert records.seeds("QMA-Net") == [0, 1, 2]
+    assert "| 0.600, 0.300, 0.300 |" in Results(records, results.plan).comparison("idea")
+    assert "| blur | 3: 0.400 |" in results.robustness()
+    write_run(later, "conv-decoder", 2, [0.3, 0.3, 0.5])
+    with pytest.raises(QMANetError, match="got conv decoder tested on 3 splices that are not"):
+        collect(records, later, results.plan)
 
 
 @pytest.mark.slow

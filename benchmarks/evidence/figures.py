@@ -13,9 +13,10 @@ from qma_net.demo import packaged_photographs
 from qma_net.inference.predictor import QMANetPredictor
 from qma_net.launch.saving import checkpoint_path, saved_epochs
 from qma_net.pictures import read_rgb
-from qma_net.report.logs import read_curves
 from qma_net.synth.curriculum import stages
 from qma_net.synth.synthesise import synthesise
+
+from .plan import Plan
 
 if TYPE_CHECKING:
     from .page import Results
@@ -29,51 +30,49 @@ def curves(results: Results) -> Figure:
     """The mask's loss over the images seen: the seeds' mean, and from best to worst."""
     canvas = Figure(figsize=(11, 4), layout="constrained")
     panels = canvas.subplots(1, 2, sharey=True)
-    first = results.rows[0]
     for axes, question in zip(panels, ("idea", "reading"), strict=True):
-        for row in [first, *(one for one in results.rows if one.question == question)]:
-            found = [_seg_loss(results.folder(row, seed)) for seed in results.seeds(row.name)]
-            found = np.array([one[: min(map(len, found))] for one in found])
-            if not found.size:
+        for row in results.of_question(question):
+            found = [_smooth(run.curve) for run in results.records.of(row.name) if run.curve]
+            if not found:
                 continue
-            epochs, found = found[0, :, 0], found[..., 1]
-            seen = IMAGES * epochs / 1000
-            style = {"color": "black", "lw": 2.2} if row is first else {"lw": 1.2}
-            (line,) = axes.plot(seen, found.mean(0), label=row.name, **style)
+            found = np.array([one[: min(map(len, found))] for one in found])
+            seen, losses = IMAGES * found[0, :, 0] / 1000, found[..., 1]
+            style = {"color": "black", "lw": 2.2} if row is results.rows[0] else {"lw": 1.2}
+            (line,) = axes.plot(seen, losses.mean(0), label=row.name, **style)
             colour = line.get_color()
-            axes.fill_between(seen, found.min(0), found.max(0), color=colour, alpha=0.08, lw=0)
+            axes.fill_between(seen, losses.min(0), losses.max(0), color=colour, alpha=0.08, lw=0)
         axes.set(xlabel="images seen (thousands)", ylim=(0, 0.9))
         axes.legend(frameon=False, fontsize=8)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel(f"the mask's Dice loss on images never seen, {results.plan.stage}")
+    panels[0].set_ylabel(f"Dice loss of the mask, {results.plan.stage}, each image new")
     return canvas
 
 
-def _seg_loss(folder: Path) -> list[tuple[float, float]]:
-    """(epoch, loss) of a training, each the mean of a few neighbours."""
-    (found,) = read_curves([folder], []) or [None]
-    points = np.array(found.series.get("train_loss/seg_loss", []) if found else []).reshape(-1, 2)
+def _smooth(curve: list[tuple[float, float]]) -> np.ndarray:
+    """(epoch, loss), each the mean of a few neighbours."""
     kernel = np.ones(SMOOTHED) / SMOOTHED
-    smooth = [np.convolve(column, kernel, mode="valid") for column in points.T if len(points)]
-    return list(zip(*smooth, strict=True))
+    columns = [np.convolve(column, kernel, mode="valid") for column in np.array(curve).T]
+    return np.stack(columns, axis=1)
 
 
-def examples(results: Results) -> Figure:
-    """Image, truth and mask of photographs that ship in packages, made as for the training."""
-    plan, first = results.plan, results.rows[0]
-    recipe = stages()[plan.stage]
-    photos = packaged_photographs(results.out / "data/packaged")
+def examples(plan: Plan, out: Path) -> Figure | None:
+    """Image, truth and mask of photographs that ship in packages, made as for the training.
+
+    None where ``out`` has no checkpoint of the first row.
+    """
+    trained = sorted(f for f in out.glob(f"{plan.rows[0].folder}/*") if saved_epochs(f))
+    if not trained:
+        return None
     made = synthesise(
-        photos,
-        results.out / "data/examples",
+        packaged_photographs(out / "data/packaged"),
+        out / "data/examples",
         count=1,
         test_count=EXAMPLES,
         image_size=plan.image_size,
-        recipe=recipe,
+        recipe=stages()[plan.stage],
     )
-    folder = results.folder(first, results.seeds(first.name)[0])
-    checkpoint = checkpoint_path(folder, saved_epochs(folder)[-1])
+    checkpoint = checkpoint_path(trained[0], saved_epochs(trained[0])[-1])
     predictor = QMANetPredictor.from_pretrained(checkpoint)
     (listing,) = read_listings(made / "test.json")
     canvas = Figure(figsize=(1.2 * EXAMPLES, 3.9), layout="constrained")
