@@ -11,7 +11,7 @@ from ..modeling.noise import normalised
 from ..modeling.qma_net import STRIDE
 
 BAND = 1024  # rows of the noise view to compute at once, about: each band has two margins
-BLOCK_PIXELS = 3 * 2**19  # of them at a time: seconds of a processor's work, 0.4 GiB
+BLOCK_PIXELS = 2**20  # of them at a time: seconds of a processor's work, 0.25 GiB
 
 Place = tuple[slice, slice]  # rows and columns of a photograph
 
@@ -63,25 +63,25 @@ class NoiseRows:
     def of(self, place: Place) -> Tensor:
         """``(1, 3, h, w)`` of a tile no higher than the ones before it."""
         rows, columns = place
-        if rows.start > self.top:
-            self.kept, self.top = self.kept[:, :, rows.start - self.top :], rows.start
-        end = self.top + self.kept.shape[2]
-        if rows.stop > end:
-            bottom, height = max(rows.stop, end + BAND), len(self.pixels)
-            bottom = height if height - bottom < BAND // 2 else bottom
-            self.kept = torch.cat([self.kept, self._computed(end, bottom)], dim=2)
+        if rows.stop > self.top + self.kept.shape[2]:
+            self._reach(rows)
         return self.kept[:, :, rows.start - self.top : rows.stop - self.top, columns]
 
-    def _computed(self, top: int, bottom: int) -> Tensor:
-        """Whole rows of the view, ``(1, 3, bottom - top, W)``."""
-        width = self.pixels.shape[1]
-        count = -(-(bottom - top) * width // BLOCK_PIXELS)
+    def _reach(self, rows: slice) -> None:
+        """Keeps what these rows have in common with what is known, and computes what follows."""
+        known = self.kept[:, :, rows.start - self.top :]
+        end, (height, width) = rows.start + known.shape[2], self.pixels.shape[:2]
+        bottom = max(rows.stop, end + BAND)
+        bottom = height if height - bottom < BAND // 2 else bottom
+        self.top, self.kept = rows.start, known.new_empty(1, 3, bottom - rows.start, width)
+        self.kept[:, :, : known.shape[2]] = known
+        del known  # and with it all that was kept
+        count = -(-(bottom - end) * width // BLOCK_PIXELS)
         bounds = [width * i // count for i in range(count + 1)]
-        blocks = []
         for left, right in pairwise(bounds):
-            blocks.append(self._block(top, bottom, left, right))
+            block = self._block(end, bottom, left, right)
+            self.kept[:, :, end - self.top :, left:right] = block
             self.beat()
-        return torch.cat(blocks, dim=3)
 
     def _block(self, top: int, bottom: int, left: int, right: int) -> Tensor:
         reach = self.view.reach
