@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.exit(1, f"evidence: {error}\n")
     if not records.of(plan.rows[0].name):
         parser.exit(1, f"evidence: got no complete run of {plan.rows[0].name}, expected one\n")
-    beside.mkdir(exist_ok=True)
+    beside.mkdir(parents=True, exist_ok=True)
     records.write(beside, args.size)
     results = Results(records, plan)
     text = page.read_text() if page.is_file() else ""
