@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # What this implementation learns from nothing, and which parts of it help: docs/evidence.md.
 #
-#   PHOTOS=/data/photographs bash shell/evidence.sh [cpu|gpu]
+#   PHOTOS=/data/photographs bash shell/evidence.sh [cpu|gpu|small]
 #
 # Every model of benco_configs/evidence.yaml is trained with BenCo's train.py on the same images, made
-# fresh, and tested on images of photographs that it never saw. Started again it goes on: what is
-# finished is kept, a training continues from its last epoch.
+# fresh, and tested on images of photographs that it never saw. `small` is one model, through all
+# stages of curriculum.yaml. Started again it goes on: what is finished is kept, a training
+# continues from its last epoch.
 #
 #   PHOTOS   folder of untouched photographs, 500 or more; their label maps in LABELS, if any
 #   REAL     test sets of real manipulated photographs, by spaces []
@@ -41,4 +42,5 @@ read -r -a seeds <<<"${SEEDS:-}"
 read -r -a real <<<"${REAL:-}"
 [ ${#real[@]} -eq 0 ] || flags+=(--real "${real[@]}")
 PYTHONPATH=$here/.. python -m benchmarks.evidence "$size" "${flags[@]}"
-PYTHONPATH=$here/.. python -m benchmarks.evidence.page "$size" --out "$OUT" ${DOCS:+--docs "$DOCS"}
+[ "$size" = small ] ||
+    PYTHONPATH=$here/.. python -m benchmarks.evidence.page "$size" --out "$OUT" ${DOCS:+--docs "$DOCS"}

@@ -1,10 +1,14 @@
 """benchmarks.evidence: its models, its baselines, its tables; and once the whole of it, tiny."""
 
 import inspect
+import json
 import os
 import re
 import subprocess
+from argparse import Namespace
 from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,7 +17,7 @@ import torch
 from IMDLBenCo.registry import MODELS
 from IMDLBenCo.training_scripts.utils.misc import create_argparser
 
-from benchmarks.evidence import models
+from benchmarks.evidence import models, small
 from benchmarks.evidence.baselines import everything, noise_inconsistency
 from benchmarks.evidence.page import Results
 from benchmarks.evidence.plan import Plan
@@ -22,6 +26,7 @@ from conftest import ROOT, photograph
 from qma_net.errors import QMANetError
 from qma_net.evaluation.metrics import pixel_metrics
 from qma_net.evaluation.rows import as_csv
+from qma_net.files import config_path, read_yaml
 from qma_net.modeling.interaction import DFCM
 from qma_net.modeling.losses import dice_loss, edge_target
 from qma_net.modeling.noise import SRM
@@ -179,6 +184,44 @@ def test_runs_of_two_days_meet_in_the_tables_that_stay(results, tmp_path):
     write_run(later, "conv-decoder", 2, [0.3, 0.3, 0.5])
     with pytest.raises(QMANetError, match="got conv decoder tested on 3 splices that are not"):
         collect(records, later, results.plan)
+
+
+def test_a_small_model_goes_through_the_stages_once(tmp_path, monkeypatch):
+    """Each stage from the weights of the one before, half of its images its own; and stopped."""
+    names, started = list(stages()), []
+
+    def run(self, command, flags, folder, what):
+        if len(started) == 5:  # two stages, and a training that is stopped
+            return False
+        started.append((what, command, dict(pairwise(map(str, flags)))))
+        if command == "train":
+            folder.mkdir(parents=True)
+            (folder / "log.txt").write_text('{"epoch": 1}\n')
+            (folder / "checkpoint-1.pth").touch()
+        return True
+
+    monkeypatch.setattr(small.Clock, "run", run)
+    monkeypatch.setattr(small, "results_table", lambda folder, names: "")
+    sets = {name: tmp_path / f"{name}.json" for name in names}
+    monkeypatch.setattr(small, "test_images", lambda *_: sets)
+    args = Namespace(
+        out=str(tmp_path / "out"), epochs=2, photos="p", labels=None, minutes=1, jobs=1, real=[]
+    )
+    small.work(args)
+    both = ["train", "evaluate"]
+    assert [(what, command) for what, command, _ in started] == [
+        *((name, command) for name in names[:2] for command in both),
+        (names[2], "train"),
+    ]
+    assert "--init_from" not in started[0][2]
+    assert started[4][2]["--init_from"] == str(tmp_path / f"out/1-{names[1]}/checkpoint-1.pth")
+    lines = json.loads(Path(started[4][2]["--data_path"]).read_text())
+    assert [Path(line[1]).stem for line in lines] == [f"fresh-{names[i]}" for i in (2, 2, 0, 1)]
+    started.clear()
+    small.work(args)  # goes on: nothing is trained again that is finished
+    assert [what for what, command, _ in started if command == "train"] == names[3:4]
+    plan = read_yaml(config_path("evidence.yaml"), "")["small"]
+    assert len(plan["epochs"]) == len(names)
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """Trains and tests the models of ``benco_configs/evidence.yaml``, in pieces that resume.
 
-    python -m benchmarks.evidence [cpu|gpu] --photos DIR [--labels DIR] [--real DIR ...] [--out DIR]
-        [--minutes M] [--seeds 0 1 2] [--rows NAME,...] [--jobs 2]
+    python -m benchmarks.evidence [cpu|gpu|small] --photos DIR [--labels DIR] [--real DIR ...]
+        [--out DIR] [--minutes M] [--seeds 0 1 2] [--rows NAME,...] [--jobs 2]
 
 Every run is BenCo's train.py with ``qma-net train --fit native`` on images that are made fresh, the
 same ones in the same order for all models of a seed; then ``qma-net evaluate`` on images of every
@@ -9,44 +9,32 @@ stage of ``curriculum.yaml``, made of photographs that no model saw, and for the
 ``--real``. All rows of one seed come before the next seed, so that what is there at any time is a
 comparison. A run is ``OUT/<row>/<seed>``. After ``--minutes`` nothing new begins, and what trains
 stops at its next step, to go on from its last epoch. :mod:`.page` makes the tables.
+``small`` is no comparison but one model through all stages: :mod:`.small`.
 """
 
 import argparse
 import json
-import os
-import signal
-import subprocess
-import sys
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import yaml
-
-from qma_net.data.listing import read_listings
 from qma_net.errors import QMANetError
-from qma_net.files import alone, write_text
+from qma_net.files import alone
 from qma_net.launch.saving import checkpoint_path, is_logged
 from qma_net.synth.curriculum import stages
 from qma_net.synth.recipe import KINDS, UNTOUCHED
 from qma_net.synth.synthesise import synthesise
 
+from . import small
 from .plan import SPLICES, Plan, Row
-
-ROOT = Path(__file__).resolve().parents[2]
-
-# glibc gives a large block back to the system as soon as it is free, and a step of a training frees
-# hundreds: kept, 13,000 page faults a step become 40, and it takes seven eighths of the time.
-KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
+from .work import Clock, fresh_images, test_images, write_list
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("size", nargs="?", choices=["cpu", "gpu"], default="cpu")
+    parser.add_argument("size", nargs="?", choices=["cpu", "gpu", "small"], default="cpu")
     parser.add_argument("--photos", required=True, help="folder of untouched photographs")
     parser.add_argument("--labels", help="folder of their label maps")
     parser.add_argument("--real", nargs="*", default=[], help="test sets of real manipulated ones")
@@ -58,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, default=1, help="runs at once, on as many cores each")
     args = parser.parse_args(argv)
     try:
-        work(args)
+        small.work(args) if args.size == "small" else work(args)
     except QMANetError as error:
         parser.exit(1, f"evidence: {error}\n")
 
@@ -74,54 +62,36 @@ def work(args: argparse.Namespace) -> None:
         raise QMANetError(f"got --rows {args.rows}, expected some of: {known}")
     out = Path(args.out or f"runs/evidence/{args.size}").resolve()
     with alone(out):
-        sets = prepare(plan, args, out)
-        deadline = time.monotonic() + 60 * args.minutes
-        threads = max(1, len(os.sched_getaffinity(0)) // args.jobs)
-        runs = [
-            Run(plan, row, seed, out, sets=sets, deadline=deadline, threads=threads)
-            for seed in plan.seeds
-            for row in rows
-        ]
+        sets = prepare(plan, args, out / "data")
+        clock = Clock.of(args)
+        runs = [Run(plan, row, seed, out, sets, clock) for seed in plan.seeds for row in rows]
         with ThreadPoolExecutor(args.jobs) as pool:
             ended = list(pool.map(Run.go, runs))
     print(f"{sum(ended)} of {len(runs)} runs are done, in {out}")
 
 
-def prepare(plan: Plan, args: argparse.Namespace, out: Path) -> dict[str, Path]:
+def prepare(plan: Plan, args: argparse.Namespace, data: Path) -> dict[str, Path]:
     """The images that are tested on, and the protocol of training; returns the test sets.
 
-    Splices of the stage that is trained on, for the comparison; manipulated images of all kinds of
-    every stage; untouched ones; and ``--real``.
+    Beside those of :func:`.work.test_images`, for the comparison: splices of the stage that is
+    trained on.
     """
-    folder, recipes = out / "data", stages()
-    numbers = dict.fromkeys(recipes, plan.test_images)
-    numbers[SPLICES] = round(plan.test_splices * len(KINDS) / (1 - recipes[plan.stage].untouched))
-    pairs = {UNTOUCHED: []}
-    for name, number in numbers.items():
-        made = synthesise(
-            args.photos,
-            folder / name,
-            count=1,
-            test_count=number,
-            recipe=replace(recipes.get(name, recipes[plan.stage]), image_size=plan.image_size),
-            labels=args.labels,
-        )
-        found = json.loads((made / "test.json").read_text())
-        kinds = KINDS[:1] if name == SPLICES else KINDS
-        pairs[name] = [pair for pair in found if Path(pair[0]).name.startswith(kinds)]
-        if name != SPLICES:
-            pairs[UNTOUCHED] += [p for p in found if Path(p[0]).name.startswith(UNTOUCHED)]
-    sets = {name: folder / f"{name}.json" for name in pairs}
-    for name, path in sets.items():
-        write_text(path, json.dumps(pairs[name]))
-    fresh = {"photos": str(Path(args.photos).resolve()), "stage": plan.stage}
-    fresh |= {"labels": str(Path(args.labels).resolve())} if args.labels else {}
-    write_text(folder / "fresh.yaml", yaml.safe_dump(fresh))
-    protocol = [["SynthDataset", str(folder / "fresh.yaml")]]
-    write_text(folder / "protocol.json", json.dumps(protocol))
-    write_text(folder / "tests.json", json.dumps({SPLICES: str(sets[SPLICES])}))
-    real = {one.name: one.path.resolve() for path in args.real for one in read_listings(path)}
-    return sets | real
+    sets = test_images(args, data, plan.image_size, plan.test_images)
+    recipe = stages()[plan.stage]
+    made = synthesise(
+        args.photos,
+        data / SPLICES,
+        count=1,
+        test_count=round(plan.test_splices * len(KINDS) / (1 - recipe.untouched)),
+        recipe=replace(recipe, image_size=plan.image_size),
+        labels=args.labels,
+    )
+    found = json.loads((made / "test.json").read_text())
+    splices = [pair for pair in found if Path(pair[0]).name.startswith(KINDS[0])]
+    sets[SPLICES] = write_list(data / f"{SPLICES}.json", splices)
+    write_list(data / "protocol.json", [fresh_images(args, data, plan.stage)])
+    write_list(data / "tests.json", {SPLICES: sets[SPLICES]})
+    return sets
 
 
 @dataclass
@@ -130,8 +100,6 @@ class Run:
 
     Attributes:
         sets: what it is tested on.
-        deadline: on the monotonic clock.
-        threads: of the processor's.
     """
 
     plan: Plan
@@ -139,8 +107,7 @@ class Run:
     seed: int
     out: Path
     sets: dict[str, Path]
-    deadline: float
-    threads: int
+    clock: Clock
 
     @property
     def folder(self) -> Path:
@@ -172,10 +139,8 @@ class Run:
         sets = {name: path for name, path in self.sets.items() if first or name in made}
         if all((place / f"{name}.json").is_file() for name in sets):
             return True
-        write_text(
-            self.folder / "sets.json", json.dumps({name: str(p) for name, p in sets.items()})
-        )
-        sets = ["--test-sets", self.folder / "sets.json", "--out", place]
+        listed = write_list(self.folder / "sets.json", sets)
+        sets = ["--test-sets", listed, "--out", place]
         return self._start("evaluate", [*self._subject(), *sets])
 
     def attack(self) -> bool:
@@ -195,30 +160,7 @@ class Run:
         return flags + ([] if self.row.model == "QMANet" else self.plan.model_flags(self.row))
 
     def _start(self, command: str, flags: list) -> bool:
-        """Whether a command of :mod:`.launch` ended well before the deadline."""
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            return False
-        self.folder.mkdir(parents=True, exist_ok=True)
-        log, started = self.folder / f"{command}.log", time.monotonic()
-        words = [sys.executable, "-m", "benchmarks.evidence.launch", command, *map(str, flags)]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads), "PYTHONUNBUFFERED": "1"}
-        environment |= KEEP_MEMORY
-        with open(log, "a") as file:
-            process = subprocess.Popen(
-                words, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT
-            )
-            timer = threading.Timer(left, process.send_signal, [signal.SIGTERM])
-            timer.start()
-            code = process.wait()
-            timer.cancel()
-        took = f"{(time.monotonic() - started) / 60:.1f} min"
-        what = f"{self.row.name}, seed {self.seed}: {command}"
-        if code and time.monotonic() < self.deadline:
-            print(f"{what} ended with {code} after {took}: see {log}", flush=True)
-        else:
-            print(f"{what}{', stopped,' if code else ''} {took}", flush=True)
-        return code == 0
+        return self.clock.run(command, flags, self.folder, f"{self.row.name}, seed {self.seed}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,107 @@
+"""Commands of ``qma-net`` until a deadline, and the images that they test on."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import yaml
+
+from qma_net.data.listing import read_listings
+from qma_net.files import write_text
+from qma_net.synth.curriculum import stages
+from qma_net.synth.recipe import UNTOUCHED
+from qma_net.synth.synthesise import synthesise
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# glibc gives a large block back to the system as soon as it is free, and a step of a training frees
+# hundreds: kept, 13,000 page faults a step become 40, and it takes seven eighths of the time.
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How long and on how much of the machine.
+
+    Attributes:
+        deadline: on the monotonic clock; what runs then is stopped, and nothing begins.
+        threads: of the processor's, for each command.
+    """
+
+    deadline: float
+    threads: int
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> "Clock":
+        cores = len(os.sched_getaffinity(0))
+        return cls(time.monotonic() + 60 * args.minutes, max(1, cores // args.jobs))
+
+    def run(self, command: str, flags: list, folder: Path, what: str) -> bool:
+        """Whether a command of :mod:`.launch` ended well in time; its log goes to ``folder``."""
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            return False
+        folder.mkdir(parents=True, exist_ok=True)
+        log, started = folder / f"{command}.log", time.monotonic()
+        words = [sys.executable, "-m", "benchmarks.evidence.launch", command, *map(str, flags)]
+        environment = os.environ | KEEP_MEMORY
+        environment |= {"OMP_NUM_THREADS": str(self.threads), "PYTHONUNBUFFERED": "1"}
+        with open(log, "a") as file:
+            process = subprocess.Popen(
+                words, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT
+            )
+            timer = threading.Timer(left, process.send_signal, [signal.SIGTERM])
+            timer.start()
+            code = process.wait()
+            timer.cancel()
+        took = f"{(time.monotonic() - started) / 60:.1f} min"
+        if code and time.monotonic() < self.deadline:
+            print(f"{what}: {command} ended with {code} after {took}: see {log}", flush=True)
+        else:
+            print(f"{what}: {command}{', stopped,' if code else ''} {took}", flush=True)
+        return code == 0
+
+
+def test_images(args: argparse.Namespace, folder: Path, side: int, count: int) -> dict[str, Path]:
+    """Lists of manipulated images of every stage, of untouched ones of all, and ``--real``."""
+    pairs = dict.fromkeys([*stages(), UNTOUCHED], ())
+    for name, recipe in stages().items():
+        made = synthesise(
+            args.photos,
+            folder / name,
+            count=1,
+            test_count=count,
+            recipe=replace(recipe, image_size=side),
+            labels=args.labels,
+        )
+        found = json.loads((made / "test.json").read_text())
+        of_kind = [[], []]
+        for pair in found:
+            of_kind[Path(pair[0]).name.startswith(UNTOUCHED)].append(pair)
+        pairs[name], pairs[UNTOUCHED] = of_kind[False], [*pairs[UNTOUCHED], *of_kind[True]]
+    sets = {name: write_list(folder / f"{name}.json", found) for name, found in pairs.items()}
+    real = {one.name: one.path.resolve() for path in args.real for one in read_listings(path)}
+    return sets | real
+
+
+def fresh_images(args: argparse.Namespace, folder: Path, stage: str) -> list[str]:
+    """A line of BenCo's protocol: images of a stage, made fresh of photographs to train on."""
+    path = folder / f"fresh-{stage}.yaml"
+    fresh = {"photos": str(Path(args.photos).resolve()), "stage": stage}
+    fresh |= {"labels": str(Path(args.labels).resolve())} if args.labels else {}
+    write_text(path, yaml.safe_dump(fresh))
+    return ["SynthDataset", str(path)]
+
+
+def write_list(path: Path, content: list | dict) -> Path:
+    """JSON for BenCo."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(content, default=str))
+    return path
