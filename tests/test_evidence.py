@@ -157,7 +157,7 @@ def test_the_comparison_says_what_touches(results):
     }
     assert differences == {
         "without DFCM": "-0.400 [-0.400, -0.400]",
-        "conv decoder": "+0.050 [-0.100, +0.200], touches 0",
+        "conv decoder": "+0.050 [-0.100, +0.200], touches 0, one seed",
         "MLP decoder": "+0.050 [+0.050, +0.050], seeds disagree",
     }
     assert results.rows[0].name == "QMA-Net"

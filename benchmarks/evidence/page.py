@@ -119,7 +119,10 @@ class Results:
         return f"{found:.3f} [{low:.3f}, {high:.3f}] | {each} | {auc} | {iou}"
 
     def difference(self, first: str, other: str) -> str:
-        """Paired, over the seeds that both have; an interval with zero in it is said to touch."""
+        """Paired, over the seeds that both have.
+
+        An interval with zero in it is said to touch, seeds that differ in sign to disagree.
+        """
         runs = self.records.runs
         seeds = set(self.records.seeds(first)) & set(self.records.seeds(other))
         columns = [[_column(runs[row, seed]) for seed in sorted(seeds)] for row in (first, other)]
@@ -128,8 +131,10 @@ class Results:
         between = np.mean(columns[1], axis=1) - np.mean(columns[0], axis=1)
         text = f"{found['difference']:+.3f} [{low:+.3f}, {high:+.3f}]"
         if low <= 0 <= high:
-            return f"{text}, touches 0"
-        return f"{text}, seeds disagree" if between.min() < 0 < between.max() else text
+            text += ", touches 0"
+        elif between.min() < 0 < between.max():
+            text += ", seeds disagree"
+        return text + ", one seed" * (len(seeds) == 1)
 
     def test_sets(self) -> str:
         """F1 of every row on every test set, and what it marks of untouched images."""
