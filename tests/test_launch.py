@@ -59,6 +59,7 @@ def test_the_best_epoch_on_the_test_sets_is_kept_apart(work, checkpoint):
     assert len(list((work / "trained").glob("*.pth"))) == 2
 
 
+@pytest.mark.slow
 def test_resume_follows_the_uninterrupted_run(work, checkpoint):
     """--resume works on today's torch, without model flags, and repeats the second epoch."""
     flags = [*SIZE, "--data_path", "set", "--test_data_path", "set", "--epochs", 2]
@@ -83,6 +84,7 @@ def test_test_without_model_flags(work, checkpoint):
     assert all(0 <= row["test_pixel-level F1"] <= 1 for row in rows)
 
 
+@pytest.mark.slow  # the demo runs it too
 def test_test_robust(work, checkpoint):
     """In one process; the demo runs it in two (test_demo)."""
     out = "attacked"
@@ -95,7 +97,7 @@ def test_test_robust(work, checkpoint):
         assert sum(name.startswith(attack) for name in logs) == levels
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_save_images_with_a_relative_checkpoint(work, checkpoint, processes):
     out = f"images{processes}"
     flags = ["--model", "QMANet", *SIZE, "--test_data_path", "set", "--test_batch_size", 1]

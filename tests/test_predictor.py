@@ -337,6 +337,7 @@ def test_a_model_that_knows_nothing_must_be_asked_for_by_name(tmp_path, capsys):
 # --- ONNX ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # a minute and more of tracing
 def test_onnx_agrees_on_three_sizes_and_a_photograph(build_tiny, noiseprint_file, tmp_path):
     pytest.importorskip("onnxruntime", reason="the export tools are not installed")
     import onnxruntime

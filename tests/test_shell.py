@@ -477,6 +477,7 @@ def two_nodes(folder) -> list[tuple[int | None, str]]:
     return list(zip(codes, [log.read_text() for log in logs], strict=True))
 
 
+@pytest.mark.slow
 def test_two_nodes_train_together(small_data):
     """Two torchruns on this machine, one process each: the gradients are those of four images."""
     ended = two_nodes(small_data)
@@ -505,6 +506,7 @@ def test_faulty_data_stops_the_training(small_data):
     assert not (small_data / "o").exists()
 
 
+@pytest.mark.slow
 def test_a_peer_is_trained_evaluated_and_shown_beside_ours(small_data):
     """PSCC-Net through BenCo's trainer and our evaluation; ours are its results, renamed."""
     (small_data / "data/set").rename(small_data / "data/CASIAv1")
