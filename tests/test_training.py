@@ -115,6 +115,21 @@ def slow_steps():
     benco.QMANet.forward = slow
 
 
+def stuck_after_a_step():
+    """The first step is as any; the second is never done."""
+    small()
+    from qma_net import benco
+
+    forward, steps = benco.QMANet.forward, []
+
+    def stuck(self, *args, **kwargs):
+        steps.append(1)
+        time.sleep(600 if len(steps) > 1 else 0)
+        return forward(self, *args, **kwargs)
+
+    benco.QMANet.forward = stuck
+
+
 def not_a_number(names):
     """The loss of a batch with one of these images is NaN."""
     small()
@@ -640,7 +655,7 @@ def test_faulty_data_is_refused_or_left_out(work):
 
 def test_a_second_training_in_a_folder_is_refused(work):
     """While the first one runs; and not for longer, however it ends."""
-    first = Launched(flags("run", epochs=9), work, slow_steps)
+    first = Launched(flags("run", epochs=9), work, stuck_after_a_step)
     deadline = time.monotonic() + 120
     while "Epoch: [0]" not in first.output() and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -654,7 +669,7 @@ def test_a_second_training_in_a_folder_is_refused(work):
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("qma-net: got ../run, which another run is writing to, expected")
     start(again, work / "second", prepare=small)
-    assert saved_epochs(work / "run")
+    assert saved_epochs(work / "run") == [0]
 
 
 def test_what_is_refused_is_not_tried_again_by_torchrun(work):

@@ -13,7 +13,6 @@ stops at its next step, to go on from its last epoch. :mod:`.page` makes the tab
 """
 
 import argparse
-import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,11 +22,10 @@ from qma_net.files import alone
 from qma_net.launch.saving import checkpoint_path, is_logged
 from qma_net.synth.curriculum import stages
 from qma_net.synth.recipe import KINDS, UNTOUCHED
-from qma_net.synth.synthesise import synthesise
 
 from . import small
 from .plan import SPLICES, Plan, Row
-from .work import Clock, fresh_images, test_images, write_list
+from .work import Clock, fresh_images, made_pairs, test_images, training_flags, write_list
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -78,15 +76,9 @@ def prepare(plan: Plan, args: argparse.Namespace, data: Path) -> dict[str, Path]
     """
     sets = test_images(args, data, plan.image_size, plan.test_images)
     recipe = stages()[plan.stage]
-    made = synthesise(
-        args.photos,
-        data / SPLICES,
-        count=1,
-        test_count=round(plan.test_splices * len(KINDS) / (1 - recipe.untouched)),
-        recipe=replace(recipe, image_size=plan.image_size),
-        labels=args.labels,
-    )
-    found = json.loads((made / "test.json").read_text())
+    count = round(plan.test_splices * len(KINDS) / (1 - recipe.untouched))
+    recipe = replace(recipe, image_size=plan.image_size)
+    found = made_pairs(args, data / SPLICES, recipe, count)
     splices = [pair for pair in found if Path(pair[0]).name.startswith(KINDS[0])]
     sets[SPLICES] = write_list(data / f"{SPLICES}.json", splices)
     write_list(data / "protocol.json", [fresh_images(args, data, plan.stage)])
@@ -122,14 +114,17 @@ class Run:
         if checkpoint_path(self.folder, last).is_file() and is_logged(self.folder, last):
             return True
         data = self.out / "data"
-        flags = ["--model", self.row.model, *self.plan.model_flags(self.row), "--fit", "native"]
-        flags += ["--image_size", self.plan.image_size, "--data_path", data / "protocol.json"]
-        flags += ["--test_data_path", data / "tests.json", "--test_batch_size", 16]
-        flags += ["--epochs", self.plan.epochs, "--batch_size", self.plan.batch_size]
-        flags += ["--accum_iter", 1, "--lr", self.plan.lr, "--min_lr", self.plan.lr / 100]
-        flags += ["--weight_decay", 0.05, "--warmup_epochs", 1, "--seed", self.seed]
-        flags += ["--test_period", 1, "--num_workers", 1, "--no_pin_mem", "--resume", "auto"]
-        flags += ["--output_dir", self.folder, "--log_dir", self.folder]
+        flags = training_flags(
+            self.folder,
+            data / "protocol.json",
+            data / "tests.json",
+            image_size=self.plan.image_size,
+            batch_size=self.plan.batch_size,
+            epochs=self.plan.epochs,
+            lr=self.plan.lr,
+            warmup_epochs=1,
+        )
+        flags += ["--model", self.row.model, *self.plan.model_flags(self.row), "--seed", self.seed]
         return self._start("train", flags)
 
     def test(self) -> bool:

@@ -160,7 +160,8 @@ def _measured(baseline, listing: Listing) -> Iterable[dict]:
 
 
 def _attacked(folder: Path) -> Iterable[tuple[str, float, float]]:
-    yield "none", 0, read_object(folder / "clean.json", "a result")["pixel_f1"]
+    clean = read_object(folder / "clean.json", "a result")
+    yield "none", 0, round(clean["pixel_f1"], 4)
     for attack in read_attacks():
         found = read_object(folder / f"{attack.stem}.json", "a result")
         yield attack.name, attack.level, round(found["pixel_f1"], 4)

@@ -14,7 +14,7 @@ from qma_net.files import alone, config_path, read_yaml
 from qma_net.launch.saving import checkpoint_path, is_logged
 from qma_net.synth.curriculum import stages
 
-from .work import Clock, fresh_images, test_images, write_list
+from .work import Clock, fresh_images, test_images, training_flags, write_list
 
 
 def work(args: argparse.Namespace) -> None:
@@ -32,7 +32,20 @@ def work(args: argparse.Namespace) -> None:
             lines = [fresh_images(args, out / "data", one) for one in mixed]
             protocol = write_list(out / f"data/protocol-{name}.json", lines)
             tested = write_list(out / f"data/tests-{name}.json", {name: sets[name]})
-            flags = _flags(plan, folder, protocol, tested, epochs, checkpoint)
+            flags = training_flags(
+                folder,
+                protocol,
+                tested,
+                image_size=plan["image_size"],
+                batch_size=plan["batch_size"],
+                epochs=epochs,
+                lr=plan["lr"],
+                warmup_epochs=0 if checkpoint else 1,  # random weights need one
+            )
+            flags += ["--model", "QMANet", *(["--init_from", checkpoint] if checkpoint else [])]
+            flags += [
+                word for flag, value in plan["flags"].items() for word in (f"--{flag}", value)
+            ]
             checkpoint = checkpoint_path(folder, epochs - 1)
             is_trained = checkpoint.is_file() and is_logged(folder, epochs - 1)
             if not is_trained and not clock.run("train", flags, folder, name):
@@ -43,17 +56,3 @@ def work(args: argparse.Namespace) -> None:
                 return
             print(results_table(folder / "evaluate", list(sets)), flush=True)
             before.append(name)
-
-
-def _flags(
-    plan: dict, folder: Path, protocol: Path, tested: Path, epochs: int, start: Path | None
-) -> list:
-    """Of ``qma-net train``; from ``start`` without the warm-up that random weights need."""
-    flags = [word for name, value in plan["flags"].items() for word in (f"--{name}", value)]
-    flags += ["--model", "QMANet", "--fit", "native", "--image_size", plan["image_size"]]
-    flags += ["--data_path", protocol, "--test_data_path", tested, "--test_batch_size", 16]
-    flags += ["--epochs", epochs, "--batch_size", plan["batch_size"], "--accum_iter", 1]
-    flags += ["--lr", plan["lr"], "--min_lr", plan["lr"] / 100, "--weight_decay", 0.05]
-    flags += ["--warmup_epochs", 0 if start else 1, "--test_period", 1, "--num_workers", 1]
-    flags += ["--no_pin_mem", "--resume", "auto", "--output_dir", folder, "--log_dir", folder]
-    return flags + (["--init_from", start] if start else [])

@@ -16,7 +16,7 @@ import yaml
 from qma_net.data.listing import read_listings
 from qma_net.files import write_text
 from qma_net.synth.curriculum import stages
-from qma_net.synth.recipe import UNTOUCHED
+from qma_net.synth.recipe import UNTOUCHED, Recipe
 from qma_net.synth.synthesise import synthesise
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,22 +73,41 @@ def test_images(args: argparse.Namespace, folder: Path, side: int, count: int) -
     """Lists of manipulated images of every stage, of untouched ones of all, and ``--real``."""
     pairs = dict.fromkeys([*stages(), UNTOUCHED], ())
     for name, recipe in stages().items():
-        made = synthesise(
-            args.photos,
-            folder / name,
-            count=1,
-            test_count=count,
-            recipe=replace(recipe, image_size=side),
-            labels=args.labels,
-        )
-        found = json.loads((made / "test.json").read_text())
         of_kind = [[], []]
-        for pair in found:
+        for pair in made_pairs(args, folder / name, replace(recipe, image_size=side), count):
             of_kind[Path(pair[0]).name.startswith(UNTOUCHED)].append(pair)
         pairs[name], pairs[UNTOUCHED] = of_kind[False], [*pairs[UNTOUCHED], *of_kind[True]]
     sets = {name: write_list(folder / f"{name}.json", found) for name, found in pairs.items()}
     real = {one.name: one.path.resolve() for path in args.real for one in read_listings(path)}
     return sets | real
+
+
+def made_pairs(args: argparse.Namespace, folder: Path, recipe: Recipe, count: int) -> list:
+    """[image, mask] of so many images, made of photographs that are kept for testing."""
+    made = synthesise(
+        args.photos, folder, count=1, test_count=count, recipe=recipe, labels=args.labels
+    )
+    return json.loads((made / "test.json").read_text())
+
+
+def training_flags(
+    folder: Path,
+    protocol: Path,
+    tests: Path,
+    *,
+    image_size: int,
+    batch_size: int,
+    epochs: int,
+    lr: float,
+    warmup_epochs: int,
+) -> list:
+    """Of ``qma-net train``, all but the model's: what every training here has in common."""
+    flags = ["--fit", "native", "--image_size", image_size, "--data_path", protocol]
+    flags += ["--test_data_path", tests, "--test_batch_size", 16, "--test_period", 1]
+    flags += ["--epochs", epochs, "--batch_size", batch_size, "--accum_iter", 1]
+    flags += ["--lr", lr, "--min_lr", lr / 100, "--weight_decay", 0.05]
+    flags += ["--warmup_epochs", warmup_epochs, "--num_workers", 1, "--no_pin_mem"]
+    return [*flags, "--resume", "auto", "--output_dir", folder, "--log_dir", folder]
 
 
 def fresh_images(args: argparse.Namespace, folder: Path, stage: str) -> list[str]:
