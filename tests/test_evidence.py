@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from IMDLBenCo.registry import MODELS
 from IMDLBenCo.training_scripts.utils.misc import create_argparser
 
@@ -31,7 +32,7 @@ from qma_net.modeling.interaction import DFCM
 from qma_net.modeling.losses import dice_loss, edge_target
 from qma_net.modeling.noise import SRM
 from qma_net.modeling.qma_net import to_image_size
-from qma_net.synth.curriculum import stages
+from qma_net.synth.curriculum import changed, stages
 
 TINY_FLAGS = {"size": "tiny", "views": "srm,bayar"}
 
@@ -186,42 +187,55 @@ def test_runs_of_two_days_meet_in_the_tables_that_stay(results, tmp_path):
         collect(records, later, results.plan)
 
 
-def test_a_small_model_goes_through_the_stages_once(tmp_path, monkeypatch):
-    """Each stage from the weights of the one before, half of its images its own; and stopped."""
-    names, started = list(stages()), []
+def test_a_small_model_takes_its_steps_once(tmp_path, monkeypatch):
+    """Each from the weights of the one before, all tested at the end; and stopped in between."""
+    plan = read_yaml(config_path("evidence.yaml"), "")["small"]
+    names, started, most = [step["name"] for step in plan["steps"]], [], 2
 
     def run(self, command, flags, folder, what):
-        if len(started) == 5:  # two stages, and a training that is stopped
+        if len(started) == most:
             return False
-        started.append((what, command, dict(pairwise(map(str, flags)))))
+        given = dict(pairwise(map(str, flags)))
+        started.append((what, command, given))
         if command == "train":
             folder.mkdir(parents=True)
-            (folder / "log.txt").write_text('{"epoch": 1}\n')
-            (folder / "checkpoint-1.pth").touch()
+            last = int(given["--epochs"]) - 1
+            (folder / "log.txt").write_text(f'{{"epoch": {last}}}\n')
+            (folder / f"checkpoint-{last}.pth").touch()
         return True
 
     monkeypatch.setattr(small.Clock, "run", run)
     monkeypatch.setattr(small, "results_table", lambda folder, names: "")
-    sets = {name: tmp_path / f"{name}.json" for name in names}
+    sets = {name: tmp_path / f"{name}.json" for name in stages()}
     monkeypatch.setattr(small, "test_images", lambda *_: sets)
     args = Namespace(
-        out=str(tmp_path / "out"), epochs=2, photos="p", labels=None, minutes=1, jobs=1, real=[]
+        out=str(tmp_path / "out"),
+        epochs=7,
+        photos="p",
+        labels=None,
+        minutes=1,
+        jobs=1,
+        workers=3,
+        real=[],
     )
     small.work(args)
-    both = ["train", "evaluate"]
-    assert [(what, command) for what, command, _ in started] == [
-        *((name, command) for name in names[:2] for command in both),
-        (names[2], "train"),
-    ]
-    assert "--init_from" not in started[0][2]
-    assert started[4][2]["--init_from"] == str(tmp_path / f"out/1-{names[1]}/checkpoint-1.pth")
-    lines = json.loads(Path(started[4][2]["--data_path"]).read_text())
-    assert [Path(line[1]).stem for line in lines] == [f"fresh-{names[i]}" for i in (2, 2, 0, 1)]
+    assert [(what, command) for what, command, _ in started] == [(name, "train") for name in names]
+    first, last = (given for *_, given in started)
+    assert "--init_from" not in first
+    kept = tmp_path / f"out/{names[0]}/checkpoint-{plan['steps'][0]['epochs'] - 1}.pth"
+    assert (last["--init_from"], last["--epochs"], last["--num_workers"]) == (str(kept), "7", "3")
+    (line,) = (line for line in plan["steps"][-1]["lines"] if "recipe" in line)
+    fresh = [yaml.safe_load(Path(one).read_text()) for _, one in read_json(last["--data_path"])]
+    assert [one["stage"] for one in fresh] == [one["stage"] for one in plan["steps"][-1]["lines"]]
+    assert [one["recipe"] for one in fresh if "recipe" in one] == [line["recipe"]]
     started.clear()
-    small.work(args)  # goes on: nothing is trained again that is finished
-    assert [what for what, command, _ in started if command == "train"] == names[3:4]
-    plan = read_yaml(config_path("evidence.yaml"), "")["small"]
-    assert len(plan["epochs"]) == len(names)
+    small.work(args)  # goes on: what is trained is only tested
+    assert [(what, command) for what, command, _ in started] == [(n, "evaluate") for n in names]
+    assert all(changed(stages()[one["stage"]], one.get("recipe", {}), "") for one in fresh)
+
+
+def read_json(path):
+    return json.loads(Path(path).read_text())
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ stage of ``curriculum.yaml``, made of photographs that no model saw, and for the
 ``--real``. All rows of one seed come before the next seed, so that what is there at any time is a
 comparison. A run is ``OUT/<row>/<seed>``. After ``--minutes`` nothing new begins, and what trains
 stops at its next step, to go on from its last epoch. :mod:`.page` makes the tables.
-``small`` is no comparison but one model through all stages: :mod:`.small`.
+``small`` is no comparison but one model for images of all stages: :mod:`.small`.
 """
 
 import argparse
@@ -42,6 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--rows", default="", help="names of rows, by comma; default: all")
     parser.add_argument("--epochs", type=int, help="default: the plan's")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once, on as many cores each")
+    parser.add_argument("--workers", type=int, default=1, help="processes that make images, a run")
     args = parser.parse_args(argv)
     try:
         small.work(args) if args.size == "small" else work(args)
@@ -62,7 +63,11 @@ def work(args: argparse.Namespace) -> None:
     with alone(out):
         sets = prepare(plan, args, out / "data")
         clock = Clock.of(args)
-        runs = [Run(plan, row, seed, out, sets, clock) for seed in plan.seeds for row in rows]
+        runs = [
+            Run(plan, row, seed, out, sets, clock, args.workers)
+            for seed in plan.seeds
+            for row in rows
+        ]
         with ThreadPoolExecutor(args.jobs) as pool:
             ended = list(pool.map(Run.go, runs))
     print(f"{sum(ended)} of {len(runs)} runs are done, in {out}")
@@ -100,6 +105,7 @@ class Run:
     out: Path
     sets: dict[str, Path]
     clock: Clock
+    workers: int
 
     @property
     def folder(self) -> Path:
@@ -122,7 +128,8 @@ class Run:
             batch_size=self.plan.batch_size,
             epochs=self.plan.epochs,
             lr=self.plan.lr,
-            warmup_epochs=1,
+            test_period=1,
+            workers=self.workers,
         )
         flags += ["--model", self.row.model, *self.plan.model_flags(self.row), "--seed", self.seed]
         return self._start("train", flags)

@@ -99,21 +99,30 @@ def training_flags(
     batch_size: int,
     epochs: int,
     lr: float,
-    warmup_epochs: int,
+    test_period: int,
+    workers: int,
 ) -> list:
     """Of ``qma-net train``, all but the model's: what every training here has in common."""
     flags = ["--fit", "native", "--image_size", image_size, "--data_path", protocol]
-    flags += ["--test_data_path", tests, "--test_batch_size", 16, "--test_period", 1]
+    flags += ["--test_data_path", tests, "--test_batch_size", 16, "--test_period", test_period]
     flags += ["--epochs", epochs, "--batch_size", batch_size, "--accum_iter", 1]
     flags += ["--lr", lr, "--min_lr", lr / 100, "--weight_decay", 0.05]
-    flags += ["--warmup_epochs", warmup_epochs, "--num_workers", 1, "--no_pin_mem"]
+    flags += ["--warmup_epochs", 1, "--num_workers", workers, "--no_pin_mem"]
     return [*flags, "--resume", "auto", "--output_dir", folder, "--log_dir", folder]
 
 
-def fresh_images(args: argparse.Namespace, folder: Path, stage: str) -> list[str]:
-    """A line of BenCo's protocol: images of a stage, made fresh of photographs to train on."""
-    path = folder / f"fresh-{stage}.yaml"
+def fresh_images(
+    args: argparse.Namespace, folder: Path, stage: str, recipe: dict | None = None
+) -> list[str]:
+    """A line of BenCo's protocol: images of a stage, made fresh of photographs to train on.
+
+    Args:
+        recipe: fields of the stage's recipe that differ.
+    """
+    changed = "".join(f"-{field}" for field in recipe or {})
+    path = folder / f"fresh-{stage}{changed}.yaml"
     fresh = {"photos": str(Path(args.photos).resolve()), "stage": stage}
+    fresh |= {"recipe": recipe} if recipe else {}
     fresh |= {"labels": str(Path(args.labels).resolve())} if args.labels else {}
     write_text(path, yaml.safe_dump(fresh))
     return ["SynthDataset", str(path)]

@@ -15,6 +15,7 @@ import numpy as np
 from IMDLBenCo.datasets.abstract_dataset import AbstractDataset
 from IMDLBenCo.datasets.iml_datasets import JsonDataset, ManiDataset
 from IMDLBenCo.registry import DATASETS
+from torch.utils.data import get_worker_info
 
 from ..synth.curriculum import Source
 from ..synth.recipe import UNTOUCHED
@@ -55,6 +56,10 @@ class SynthDataset(AbstractDataset):
         return names, names
 
     def _get_image(self, index):
+        if (
+            get_worker_info()
+        ):  # as many of these as cores, and OpenCV starts as many threads in each
+            cv2.setNumThreads(1)
         data, mask, history = self.source.make(self.epoch, index)
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

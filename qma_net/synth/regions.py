@@ -115,8 +115,24 @@ def random_place(
     The scale is less than asked for where the region would not fit. Unscaled and unturned, the
     place is a whole number of pixels away.
     """
+    return _random_place(rng, _outline(region), frame, scale=scale, angle=angle)
+
+
+def _outline(region: np.ndarray) -> np.ndarray:
+    """(x, y) of the corners of a region's convex hull, ``(N, 2)``."""
     ys, xs = np.nonzero(region)
-    outline = cv2.convexHull(np.stack([xs, ys], axis=1).astype(np.int32))[:, 0]  # (N, 2)
+    return cv2.convexHull(np.stack([xs, ys], axis=1).astype(np.int32))[:, 0]
+
+
+def _random_place(
+    rng: np.random.Generator,
+    outline: np.ndarray,
+    frame: tuple[int, int],
+    *,
+    scale: float,
+    angle: float,
+) -> tuple[np.ndarray, float]:
+    """:func:`random_place` of a region by its outline."""
     cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
     turned = outline @ np.array([[cos, sin], [-sin, cos]])
     low, extent = turned.min(axis=0), np.ptp(turned, axis=0)
@@ -138,10 +154,10 @@ def random_place_elsewhere(
     scale is less than asked for where no such place is found.
     """
     centre = np.append(np.mean(np.nonzero(region)[::-1], axis=1), 1)
-    side = np.sqrt(region.sum())
+    side, outline = np.sqrt(region.sum()), _outline(region)
     while True:
         for _ in range(50):
-            place, used = random_place(rng, region, region.shape, scale=scale, angle=angle)
+            place, used = _random_place(rng, outline, region.shape, scale=scale, angle=angle)
             if np.abs(place @ centre - centre[:2]).max() >= max(4, distance * used * side):
                 return place, used
         scale *= 0.8

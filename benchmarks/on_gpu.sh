@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# What only a GPU can show, in some five minutes: docs/benchmarks.md, "On a GPU".
+#
+#   NOISEPRINT=DIR PHOTOS=DIR bash benchmarks/on_gpu.sh OUT
+#
+# NOISEPRINT holds noiseprint++.th and reference.npz, PHOTOS photographs to train on. Each part writes
+# a file to OUT and has its own limit of time: one that fails or is stopped costs the others nothing.
+set -uo pipefail
+out=${1:?"got no folder, expected: NOISEPRINT=DIR PHOTOS=DIR bash $0 OUT"}
+mkdir -p "$out"
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
+export PYTHONUNBUFFERED=1
+
+part() { # NAME SECONDS COMMAND...
+    local name=$1 limit=$2 begun=$SECONDS
+    shift 2
+    timeout -k 5 "$limit" "$@" >"$out/$name.txt" 2>"$out/$name.err"
+    echo "$name: exit code $?, $((SECONDS - begun)) s"
+}
+
+weights=(--noiseprint "$NOISEPRINT/noiseprint++.th" --photos "$PHOTOS")
+sixteen=("QMA-Net b3" "QMA-Net b3 mixed" TruFor "TruFor mixed" Mesorch "Mesorch mixed" SparseViT)
+part noiseprint 60 python3 -m benchmarks.noiseprint_cuda "$NOISEPRINT"/{noiseprint++.th,reference.npz}
+part peers 100 python3 -m benchmarks.peers --sizes 512 --batches 1 8 32 --no-train --rounds 5 \
+    --models "${sixteen[@]}" "SparseViT mixed" --out "$out/peers"
+part training-300 110 python3 -m benchmarks.training --models QMANet --batches 8 --steps 300 \
+    --cudnn on "${weights[@]}" --out "$out/training-300"
+part parts 30 python3 -m benchmarks.parts --batch 8
+part training-batches 110 python3 -m benchmarks.training --models QMANet --batches 8 32 64 \
+    --steps 41 --cudnn off on "${weights[@]}" --out "$out/training-batches"
