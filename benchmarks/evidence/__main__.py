@@ -128,7 +128,7 @@ class Run:
             batch_size=self.plan.batch_size,
             epochs=self.plan.epochs,
             lr=self.plan.lr,
-            test_period=1,
+            warmup_epochs=1,
             workers=self.workers,
         )
         flags += ["--model", self.row.model, *self.plan.model_flags(self.row), "--seed", self.seed]

@@ -50,11 +50,15 @@ class Plan:
         return cls(**{**content, "rows": [Row(**row) for row in content["rows"]]})
 
     def model_flags(self, row: Row) -> list[str]:
-        """The command line of a row's model; a flag that is ``true`` has no value."""
+        """The command line of a row's model."""
         ours = row.model.startswith(OURS)
-        flags = {**(self.common if ours else {}), **row.flags}
-        return [
-            word
-            for name, value in flags.items()
-            for word in ([f"--{name}"] if value is True else [f"--{name}", str(value)])
-        ]
+        return as_words({**(self.common if ours else {}), **row.flags})
+
+
+def as_words(flags: dict) -> list[str]:
+    """A command line; a flag that is ``true`` has no value."""
+    return [
+        word
+        for name, value in flags.items()
+        for word in ([f"--{name}"] if value is True else [f"--{name}", str(value)])
+    ]

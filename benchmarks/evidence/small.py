@@ -13,6 +13,7 @@ from qma_net.evaluation.rows import results_table
 from qma_net.files import alone, config_path, read_yaml
 from qma_net.launch.saving import checkpoint_path, is_logged
 
+from .plan import as_words
 from .work import Clock, fresh_images, test_images, training_flags, write_list
 
 
@@ -64,12 +65,12 @@ def _trained(
         write_list(data / f"protocol-{name}.json", lines),
         write_list(data / "tests.json", {stage: sets[stage] for stage in plan["watched"]}),
         image_size=plan["image_size"],
-        batch_size=plan["batch_size"],
+        batch_size=step["batch_size"],
         epochs=epochs,
-        lr=plan["lr"],
-        test_period=plan["test_period"],
+        lr=step["lr"],
+        warmup_epochs=step["warmup_epochs"],
         workers=args.workers,
     )
     flags += ["--model", "QMANet", *(["--init_from", before[-1]] if before else [])]
-    flags += [word for flag, value in plan["flags"].items() for word in (f"--{flag}", value)]
+    flags += as_words(plan["flags"])
     return checkpoint if clock.run("train", flags, out / name, name) else None

@@ -99,15 +99,15 @@ def training_flags(
     batch_size: int,
     epochs: int,
     lr: float,
-    test_period: int,
+    warmup_epochs: int,
     workers: int,
 ) -> list:
     """Of ``qma-net train``, all but the model's: what every training here has in common."""
     flags = ["--fit", "native", "--image_size", image_size, "--data_path", protocol]
-    flags += ["--test_data_path", tests, "--test_batch_size", 16, "--test_period", test_period]
+    flags += ["--test_data_path", tests, "--test_batch_size", 16, "--test_period", 1]
     flags += ["--epochs", epochs, "--batch_size", batch_size, "--accum_iter", 1]
     flags += ["--lr", lr, "--min_lr", lr / 100, "--weight_decay", 0.05]
-    flags += ["--warmup_epochs", 1, "--num_workers", workers, "--no_pin_mem"]
+    flags += ["--warmup_epochs", warmup_epochs, "--num_workers", workers, "--no_pin_mem"]
     return [*flags, "--resume", "auto", "--output_dir", folder, "--log_dir", folder]
 
 
