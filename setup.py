@@ -35,6 +35,7 @@ setup(
     package_data={
         "qma_net.benco_configs": ["*"],
         "qma_net.shell": ["*"],
+        "qma_net.weights": ["qma-net-small/*"],
         "qma_net.web": ["style.css", "viewer.css", "viewer.js"],
     },
     exclude_package_data={

@@ -17,8 +17,9 @@ import torch
 import yaml
 from IMDLBenCo.registry import MODELS
 from IMDLBenCo.training_scripts.utils.misc import create_argparser
+from safetensors.torch import load_file
 
-from benchmarks.evidence import models, small
+from benchmarks.evidence import models, ship, small
 from benchmarks.evidence.baselines import everything, noise_inconsistency
 from benchmarks.evidence.page import Results
 from benchmarks.evidence.plan import Plan
@@ -28,6 +29,8 @@ from qma_net.errors import QMANetError
 from qma_net.evaluation.metrics import pixel_metrics
 from qma_net.evaluation.rows import as_csv
 from qma_net.files import config_path, read_yaml
+from qma_net.inference.predictor import QMANetPredictor
+from qma_net.modeling.config import Preprocessing
 from qma_net.modeling.interaction import DFCM
 from qma_net.modeling.losses import dice_loss, edge_target
 from qma_net.modeling.noise import SRM
@@ -232,6 +235,37 @@ def test_a_small_model_takes_its_steps_once(tmp_path, monkeypatch):
     small.work(args)  # goes on: what is trained is only tested
     assert [(what, command) for what, command, _ in started] == [(n, "evaluate") for n in names]
     assert all(changed(stages()[one["stage"]], one.get("recipe", {}), "") for one in fresh)
+
+
+def test_a_threshold_is_picked_where_little_of_the_untouched_is_marked():
+    """Hand-derived: an image of 4 pixels, 2 of them manipulated with 0.9 and 0.3."""
+    counts = np.zeros((2, ship.BINS), int)
+    counts[1, [900, 300]] = 1
+    counts[0, [100, 350]] = 1
+    f1, marked = ship.scores(counts)
+    assert f1[[0, 200, 300, 301, 351, 901]] == pytest.approx([2 / 3, 0.8, 0.8, 0.5, 2 / 3, 0])
+    assert marked[[0, 200, 301, 901]].tolist() == [1, 0.75, 0.5, 0]
+    untouched = np.zeros((2, ship.BINS), int)
+    untouched[0, :450] = 1
+    untouched[0, 0] = 551  # 449 of 1,000 above 0: at most 2 % from 0.43 on
+    found = ship.pick({"one": [counts], ship.UNTOUCHED: [untouched]})
+    assert found == 0.43  # the lowest that is allowed of those with 2/3
+
+
+def test_what_ships_has_its_threshold_at_a_half(build_tiny, tmp_path):
+    model = build_tiny("b0").eval()
+    model.preprocessing = Preprocessing(64, fit="native")
+    image = photograph(64, 96)
+    before = QMANetPredictor(model).predict(image).mask
+    threshold = float(np.quantile(before, 0.7))
+    ship.write(QMANetPredictor(model), threshold, tmp_path / "it")
+    state = load_file(tmp_path / "it/model.safetensors")
+    assert {one.dtype for one in state.values()} == {torch.float16}
+    after = QMANetPredictor.from_pretrained(tmp_path / "it")
+    assert after.preprocessing.fit == "native"
+    shifted = before * (1 - threshold) / (before * (1 - threshold) + (1 - before) * threshold)
+    assert np.abs(after.predict(image).mask - shifted).max() < 0.01
+    assert (after.predict(image).mask > 0.5).mean() == pytest.approx(0.3, abs=0.02)
 
 
 def read_json(path):

@@ -12,6 +12,7 @@ import pytest
 import qma_net
 from conftest import ROOT
 from qma_net import cli
+from qma_net.weights.names import SMALL
 
 
 def run(code, **options):
@@ -72,7 +73,15 @@ def test_wheel_carries_configurations_and_scripts(tmp_path):
     metadata = zipfile.ZipFile(wheel).read(
         next(name for name in names if name.endswith("METADATA"))
     )
-    for name in ("benco_configs/protocol_cat.json", "shell/train.sh", "modeling/qma_net.py"):
+    small = [
+        f"weights/{SMALL}/{file}" for file in ("config.json", "model.safetensors", "README.md")
+    ]
+    for name in (
+        "benco_configs/protocol_cat.json",
+        "shell/train.sh",
+        "modeling/qma_net.py",
+        *small,
+    ):
         assert f"qma_net/{name}" in names
     # what needs the checkout around it
     for name in ("demo.sh", "endurance.sh", "env.sh", "evidence.sh", "test.sh"):

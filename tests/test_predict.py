@@ -185,7 +185,7 @@ def test_a_pipe_is_read(checkpoint, photos, monkeypatch, capsys):
         predict(path, out, "-")
     assert "got stdin, expected a complete photograph" in capsys.readouterr().err
     piped((photos / "b/y.jpg").read_bytes())
-    cli.main(["examine", "-", "--out", str(photos / "reports")])
+    cli.main(["examine", "-", "--checkpoint", "none", "--out", str(photos / "reports")])
     report = json.loads((photos / "reports/stdin/report.json").read_text())
     assert (report["file"], report["format"], report["width"]) == ("stdin", "JPEG", 70)
 

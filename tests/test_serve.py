@@ -158,7 +158,10 @@ def checkpoint(tmp_path_factory):
 def servers(tmp_path_factory, checkpoint):
     """Two servers that start side by side: with a model, and without."""
     folder = tmp_path_factory.mktemp("servers")
-    started = Server(folder / "with", "--checkpoint", str(checkpoint)), Server(folder / "without")
+    started = (
+        Server(folder / "with", "--checkpoint", str(checkpoint)),
+        Server(folder / "without", "--checkpoint", "none"),
+    )
     yield started
     for server in started:
         server.end()
@@ -457,7 +460,7 @@ def test_without_a_model_it_says_so_and_nothing_is_kept(chromium, servers, jpeg)
     server = servers[1]
     address = server.address()
     with visiting(chromium, address) as page:
-        assert "No model was given, so there is no mask" in page.inner_text("#header")
+        assert "without a model, so there is no mask" in page.inner_text("#header")
         assert not page.is_visible("#native")
         examined(page, jpeg)
         assert page.locator("photo-viewer [name=threshold]").count() == 0

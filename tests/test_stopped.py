@@ -36,7 +36,7 @@ def predict(work: Path, out: Path) -> list:
 
 
 def examine(work: Path, out: Path) -> list:
-    return ["examine", work / "photos", "--out", out]
+    return ["examine", work / "photos", "--checkpoint", "none", "--out", out]
 
 
 def evaluate(work: Path, out: Path) -> list:

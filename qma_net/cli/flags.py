@@ -4,6 +4,23 @@ import argparse
 from collections.abc import Sequence
 from difflib import get_close_matches
 
+from ..weights.names import NONE, SMALL
+
+
+def add_checkpoint(parser: argparse.ArgumentParser, without: str = "") -> None:
+    """``--checkpoint``, by default the package's own model.
+
+    Args:
+        without: what is still done by ``--checkpoint none``, where that is possible.
+    """
+    parser.add_argument(
+        "--checkpoint",
+        default=SMALL,
+        help="of BenCo's trainer or a folder of them (the newest), a directory of save_pretrained, "
+        f"or a hub id (default: {SMALL}, which comes with the package); 'random' shows the "
+        "mechanics with a model that knows nothing" + (f"; '{NONE}': {without}" if without else ""),
+    )
+
 
 def listed(names: str) -> list[str]:
     """``a,b`` as ``["a", "b"]``."""

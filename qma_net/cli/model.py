@@ -3,6 +3,9 @@
 import argparse
 import sys
 
+from ..weights.names import NONE
+from .flags import add_checkpoint
+
 
 def add_commands(commands) -> None:
     """Adds this group's commands to the subparsers of ``qma-net``."""
@@ -14,12 +17,7 @@ def add_commands(commands) -> None:
     predict.add_argument(
         "files", nargs="+", help="photographs, folders, patterns; - reads the standard input"
     )
-    predict.add_argument(
-        "--checkpoint",
-        required=True,
-        help="of BenCo's trainer or a folder of them (the newest), a directory of save_pretrained, "
-        "or a hub id; 'random' shows the mechanics with a model that knows nothing",
-    )
+    add_checkpoint(predict)
     predict.add_argument("--out", required=True, metavar="DIR")
     predict.add_argument(
         "--threshold", type=float, default=0.5, help="marked above it, 0 to 1 (default 0.5)"
@@ -45,9 +43,7 @@ def add_commands(commands) -> None:
         "files", nargs="+", help="photographs, folders, patterns; - reads the standard input"
     )
     examine.add_argument("--out", required=True, metavar="DIR")
-    examine.add_argument(
-        "--checkpoint", default="", help="as of predict; without it all but the mask is made"
-    )
+    add_checkpoint(examine, without="all but the mask is made")
     examine.add_argument("--native", action="store_true", help="at the photograph's own size")
     examine.add_argument(
         "--noiseprint_weights", default="", metavar="FILE", help="noiseprint++.th, for its view"
@@ -135,12 +131,12 @@ def _examine(args: argparse.Namespace) -> None:
     from ..inference.predict import load_predictor
 
     predictor, note = None, ""
-    if args.checkpoint:
+    if args.checkpoint != NONE:
         predictor, note = load_predictor(args.checkpoint, args.device)
         for said in predictor.notes:
             print(f"qma-net: {said}", file=sys.stderr)
     else:
-        print("qma-net: no --checkpoint, so no mask; all the rest is made", file=sys.stderr)
+        print("qma-net: no model, so no mask; all the rest is made", file=sys.stderr)
     folders, errors = examine_files(
         args.files,
         args.out,

@@ -17,6 +17,7 @@ from ..files import alone, clear_halves, unused, write_png, write_text
 from ..modeling.config import QMANetConfig
 from ..modeling.qma_net import QMANetModel
 from ..pictures import find_images
+from ..weights.names import RANDOM
 from .photograph import PhotographError, read_photograph
 from .prediction import Prediction, as_grey
 from .predictor import QMANetPredictor, require_probability, usable_device
@@ -26,7 +27,6 @@ SCORE = (
     "that the photograph is a forgery: untouched ones score too, how high differs by model"
 )
 STDIN = Path("-")  # the name that stands for what comes through a pipe
-RANDOM = "random"  # the name by which a model that knows nothing must be asked for
 TABLE, SETTINGS = "predictions.csv", "predictions.json"
 COLUMNS = ("file", "score", "marked", "width", "height", "mask", "overlay", "notes", "error")
 MASK_ENDING, OVERLAY_ENDING = "_mask.png", "_overlay.png"
@@ -254,8 +254,7 @@ def load_predictor(checkpoint: str, device: str = "", **options) -> tuple[QMANet
     ``options``: see :class:`QMANetPredictor`.
 
     Raises:
-        WeightsError: for what is no checkpoint. No weights are published yet, so there is no
-            default either.
+        WeightsError: for what is no checkpoint.
     """
     if checkpoint == RANDOM:
         note = "RANDOM WEIGHTS: this mask means nothing"

@@ -21,9 +21,8 @@ WELCOME = (
     "upload is removed when you close or reload this page."
 )
 NO_MODEL = (
-    "No model was given, so there is no mask: you see what the file says, where nothing can be "
-    "read, and noise views. Start it with <code>qma-net serve --checkpoint CHECKPOINT</code> for "
-    "a mask."
+    "It was started without a model, so there is no mask: you see what the file says, where "
+    "nothing can be read, and noise views. Start it with <code>qma-net serve</code> for a mask."
 )
 FIRST = (
     "<p>Choose a photograph, drop it anywhere on this page, or paste one; then press Examine.</p>"

@@ -13,12 +13,14 @@ from ..modeling.hub import CONFIG_NAME
 from ..modeling.qma_net import QMANetModel
 from ..modeling.state import WeightsError
 from .checkpoint import LONGEST_CONFIG, load_checkpoint
+from .names import SMALL
 
 
 def load_model(path: str | os.PathLike) -> QMANetModel:
     """A model from a checkpoint, a folder of them, a directory of ``save_pretrained`` or a hub id.
 
-    Of a training's folder the newest ``checkpoint-<epoch>.pth`` is taken.
+    Of a training's folder the newest ``checkpoint-<epoch>.pth`` is taken. ``"qma-net-small"`` is
+    the model that comes with the package.
 
     Raises:
         WeightsError: for anything else.
@@ -32,6 +34,8 @@ def load_model(path: str | os.PathLike) -> QMANetModel:
             return load_checkpoint(newest)
         _require_object(path / CONFIG_NAME)
         return _from_pretrained(str(path))
+    if str(path) == SMALL:
+        return _from_pretrained(str(Path(__file__).parent / SMALL))
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)) or path.suffix in (".pth", ".pt", ".th"):
         raise WeightsError(
             f"got {path}, expected a checkpoint, a directory of save_pretrained or a hub id "
