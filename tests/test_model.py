@@ -127,7 +127,7 @@ def test_an_image_that_is_too_small_or_grey_is_one_clear_line(build_tiny):
 
 
 def test_padding_is_invisible_to_the_photograph(build_tiny):
-    """The noise views are computed at the true size, before the reflection."""
+    """The noise views are computed at the true size, before rows and columns are repeated."""
     model, seen = build_tiny().eval(), []
     model.noise_view.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[2:]))
     model(torch.randn(1, 3, 40, 70))

@@ -2,7 +2,7 @@
 
 The graph takes ``image``, float32 ``(B, 3, H, W)``, ImageNet-normalised, and gives ``mask``,
 float32 ``(B, 1, H, W)``, probabilities. B, H and W are free; H and W must be multiples of 32:
-padding is the caller's (reflect at the bottom and right, and cut the mask, as ``QMANetModel``
+padding is the caller's (repeat the last row and column, and cut the mask, as ``QMANetModel``
 does). All of it is float32, NoisePrint++ above all.
 """
 

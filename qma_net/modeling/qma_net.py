@@ -188,12 +188,16 @@ def _require_usable(image: Tensor) -> None:
 
 
 def _padded(*views: Tensor) -> list[Tensor]:
-    """Reflects at the bottom and right to a multiple of 32: zeros would be a noise edge."""
+    """Repeats the last row and column to a multiple of 32.
+
+    A reflection would be a second grid of JPEG's blocks, turned around, and the model marks what
+    is beside it (docs/reading-the-paper.md).
+    """
     height, width = views[0].shape[2:]
     bottom, right = -height % STRIDE, -width % STRIDE
     if not (bottom or right):
         return list(views)
-    return [F.pad(view, (0, right, 0, bottom), mode="reflect") for view in views]
+    return [F.pad(view, (0, right, 0, bottom), mode="replicate") for view in views]
 
 
 def to_image_size(logits: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
