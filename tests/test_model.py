@@ -134,6 +134,19 @@ def test_padding_is_invisible_to_the_photograph(build_tiny):
     assert seen == [(40, 70)]
 
 
+def test_a_photograph_s_last_row_and_column_are_repeated(build_tiny):
+    """Not reflected: that would be a second grid of JPEG's blocks."""
+    model, seen = build_tiny().eval(), []
+    model.rgb_backbone.stages[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    image = torch.randn(1, 3, 40, 70)
+    model(image)
+    (padded,) = seen
+    assert padded.shape[2:] == (64, 96)
+    assert torch.equal(padded[..., :40, :70], image)
+    assert torch.equal(padded[..., 40:, :70], image[..., -1:, :].expand(-1, -1, 24, -1))
+    assert torch.equal(padded[..., 70:], padded[..., 69:70].expand(-1, -1, -1, 26))
+
+
 def test_the_batch_does_not_mix(build_tiny):
     model, images = build_tiny().eval(), torch.randn(3, 3, 64, 64)
     with torch.no_grad():
