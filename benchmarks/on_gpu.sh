@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What only a GPU can show, in some five minutes: docs/benchmarks.md, "On a GPU".
+# What only a GPU can show, in some six minutes: docs/benchmarks.md, "On a GPU".
 #
 #   NOISEPRINT=DIR PHOTOS=DIR bash benchmarks/on_gpu.sh OUT
 #
@@ -19,10 +19,10 @@ part() { # NAME SECONDS COMMAND...
 }
 
 weights=(--noiseprint "$NOISEPRINT/noiseprint++.th" --photos "$PHOTOS")
-models=("QMA-Net b3" "QMA-Net b3 mixed" TruFor "TruFor mixed" Mesorch "Mesorch mixed" SparseViT)
+models=("QMA-Net b3" "QMA-Net b3 mixed" TruFor "TruFor mixed" Mesorch "Mesorch mixed")
 part noiseprint 50 python3 -m benchmarks.noiseprint_cuda "$NOISEPRINT"/{noiseprint++.th,reference.npz}
 part peers 80 python3 -m benchmarks.peers --sizes 512 --batches 1 8 32 --no-train --rounds 5 \
-    --models "${models[@]}" "SparseViT mixed" --out "$out/peers"
+    --models "${models[@]}" SparseViT "SparseViT mixed" --out "$out/peers"
 part training-300 85 python3 -m benchmarks.training --models QMANet --batches 8 --steps 300 \
     --cudnn on "${weights[@]}" --out "$out/training-300"
 part training-batches 80 python3 -m benchmarks.training --models QMANet --batches 16 32 48 64 \

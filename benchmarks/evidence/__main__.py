@@ -19,13 +19,13 @@ from pathlib import Path
 
 from qma_net.errors import QMANetError
 from qma_net.files import alone
-from qma_net.launch.saving import checkpoint_path, is_logged
+from qma_net.launch.saving import checkpoint_path
 from qma_net.synth.curriculum import stages
 from qma_net.synth.recipe import KINDS, UNTOUCHED
 
 from . import small
 from .plan import SPLICES, Plan, Row
-from .work import Clock, fresh_images, made_pairs, test_images, training_flags, write_list
+from .work import Clock, fresh_images, made_pairs, test_images, trained, training_flags, write_list
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -116,8 +116,7 @@ class Run:
         return self.train() and self.test() and self.attack()
 
     def train(self) -> bool:
-        last = self.plan.epochs - 1
-        if checkpoint_path(self.folder, last).is_file() and is_logged(self.folder, last):
+        if trained(self.folder, self.plan.epochs):
             return True
         data = self.out / "data"
         flags = training_flags(

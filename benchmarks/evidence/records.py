@@ -15,8 +15,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from qma_net.data.listing import Listing, read_listings
 from qma_net.errors import QMANetError
 from qma_net.evaluation.attacks import read_attacks
@@ -30,6 +28,7 @@ from qma_net.synth.recipe import UNTOUCHED
 
 from .baselines import BASELINES
 from .plan import SPLICES, Plan
+from .work import read_truth
 
 OF_IMAGES = ("f1", "iou", "auc")
 OF_SETS = (*OF_IMAGES, "marked")
@@ -155,7 +154,7 @@ def _curve(folder: Path) -> list[tuple[float, float]]:
 def _measured(baseline, listing: Listing) -> Iterable[dict]:
     for pair in listing.pairs:
         rgb = read_rgb(pair.image)
-        truth = read_rgb(pair.mask)[..., 0] > 127 if pair.mask else np.zeros(rgb.shape[:2], bool)
+        truth = read_truth(pair.mask, rgb.shape[:2])
         yield pixel_metrics(baseline(rgb), truth) | {"name": pair.image.name}
 
 

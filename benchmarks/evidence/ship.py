@@ -17,18 +17,16 @@ Of a training by ``python -m benchmarks.evidence small``:
 """
 
 import argparse
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
-from qma_net.data.listing import NEGATIVE, read_listings
+from qma_net.data.listing import read_listings
 from qma_net.files import config_path, read_yaml, written_beside
 from qma_net.inference.calibrate import calibrate, keep
 from qma_net.inference.predictor import QMANetPredictor
@@ -37,6 +35,8 @@ from qma_net.modeling.hub import WEIGHTS_FILE
 from qma_net.synth.curriculum import stage, stages
 from qma_net.synth.photographs import find_usable, split_photos
 from qma_net.synth.recipe import UNTOUCHED
+
+from .work import read_truth
 
 BINS = 1000  # of a probability
 MOST_MARKED = 0.02  # of untouched pixels, where the threshold is picked
@@ -59,7 +59,7 @@ def main() -> None:
     checkpoint = checkpoint_path(args.out / last["name"], last["epochs"] - 1)
     predictor = QMANetPredictor.from_pretrained(checkpoint)
     sets = {
-        path.stem: json.loads(path.read_text())
+        path.stem: [(pair.image, pair.mask) for pair in read_listings(path)[0].pairs]
         for path in sorted((args.out / "data").glob("*.json"))
         if path.stem in {*stages(), UNTOUCHED}
     }
@@ -74,11 +74,11 @@ def main() -> None:
     judge(predictor, args.real, untouched)
 
 
-def counted(predictor: QMANetPredictor, image: str, truth: str) -> np.ndarray:
+def counted(predictor: QMANetPredictor, image: Path, truth: Path | None) -> np.ndarray:
     """``(2, BINS)``: how many pixels that are untouched, and manipulated, have each probability."""
     mask = predictor.predict(image, native=True).mask
     bins = np.minimum((mask * BINS).astype(int), BINS - 1)
-    wrong = _read_truth(truth, mask.shape)
+    wrong = read_truth(truth, mask.shape)
     return np.stack([np.bincount(bins[wrong == side], minlength=BINS) for side in (False, True)])
 
 
@@ -133,7 +133,7 @@ def judge(predictor: QMANetPredictor, real: list[str], untouched: list[str]) -> 
     print("\n| | images | F1 | marking everything | marked |\n|---|---|---|---|---|")
     everyone = []
     for listing in (one for path in real for one in read_listings(path)):
-        pairs = [(str(pair.image), str(pair.mask or NEGATIVE)) for pair in listing.pairs]
+        pairs = [(pair.image, pair.mask) for pair in listing.pairs]
         f1, everything, share = [], [], []
         for image, truth in tqdm(pairs, desc=listing.name):
             found, marks = scores(counted(predictor, image, truth))
@@ -160,16 +160,6 @@ def _row(name: str, values: np.ndarray) -> str:
         f"| {name} | {len(values)} | {f1:.3f} | {everything:.3f} ({f1 / everything:.2f} times) "
         f"| {share:.1%} |"
     )
-
-
-def _read_truth(path: str, shape: tuple[int, int]) -> np.ndarray:
-    """bool ``(H, W)``: where it was manipulated."""
-    if path == NEGATIVE:
-        return np.zeros(shape, bool)
-    truth = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if truth.shape != shape:
-        truth = cv2.resize(truth, shape[::-1], interpolation=cv2.INTER_NEAREST)
-    return truth > 127
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from qma_net.evaluation.rows import results_table
 from qma_net.files import alone, config_path, read_yaml
-from qma_net.launch.saving import checkpoint_path, is_logged
+from qma_net.launch.saving import checkpoint_path
 
 from .plan import as_words
-from .work import Clock, fresh_images, test_images, training_flags, write_list
+from .work import Clock, fresh_images, test_images, trained, training_flags, write_list
 
 
 def work(args: argparse.Namespace) -> None:
@@ -55,9 +55,8 @@ def _trained(
 ) -> Path | None:
     """The checkpoint that a step ends with; ``None`` where the minutes did not reach."""
     name, epochs = step["name"], step["epochs"]
-    checkpoint = checkpoint_path(out / name, epochs - 1)
-    if checkpoint.is_file() and is_logged(out / name, epochs - 1):
-        return checkpoint
+    if done := trained(out / name, epochs):
+        return done
     data = out / "data"
     lines = [fresh_images(args, data, **line) for line in step["lines"]]
     flags = training_flags(
@@ -73,4 +72,6 @@ def _trained(
     )
     flags += ["--model", "QMANet", *(["--init_from", before[-1]] if before else [])]
     flags += as_words(plan["flags"])
-    return checkpoint if clock.run("train", flags, out / name, name) else None
+    if not clock.run("train", flags, out / name, name):
+        return None
+    return checkpoint_path(out / name, epochs - 1)

@@ -11,10 +11,13 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from qma_net.data.listing import read_listings
 from qma_net.files import write_text
+from qma_net.launch.saving import checkpoint_path, is_logged
+from qma_net.pictures import read_rgb
 from qma_net.synth.curriculum import stages
 from qma_net.synth.recipe import UNTOUCHED, Recipe
 from qma_net.synth.synthesise import synthesise
@@ -126,6 +129,17 @@ def fresh_images(
     fresh |= {"labels": str(Path(args.labels).resolve())} if args.labels else {}
     write_text(path, yaml.safe_dump(fresh))
     return ["SynthDataset", str(path)]
+
+
+def trained(folder: Path, epochs: int) -> Path | None:
+    """The checkpoint of a training of so many epochs that is complete, tested and logged."""
+    checkpoint = checkpoint_path(folder, epochs - 1)
+    return checkpoint if checkpoint.is_file() and is_logged(folder, epochs - 1) else None
+
+
+def read_truth(mask: str | os.PathLike | None, shape: tuple[int, int]) -> np.ndarray:
+    """bool ``(H, W)``: where an image was manipulated; nowhere without a mask."""
+    return read_rgb(mask)[..., 0] > 127 if mask else np.zeros(shape, bool)
 
 
 def write_list(path: Path, content: list | dict) -> Path:

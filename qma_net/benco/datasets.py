@@ -56,9 +56,7 @@ class SynthDataset(AbstractDataset):
         return names, names
 
     def _get_image(self, index):
-        if (
-            get_worker_info()
-        ):  # as many of these as cores, and OpenCV starts as many threads in each
+        if get_worker_info():  # there is one for each core, and OpenCV starts threads in each
             cv2.setNumThreads(1)
         data, mask, history = self.source.make(self.epoch, index)
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
