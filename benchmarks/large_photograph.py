@@ -1,16 +1,17 @@
 """Time, peak memory and seams of a mask at a large photograph's own size, the old way and now.
 
     python -m benchmarks.large_photograph [--size b3] [--width 5616 --height 3744]
-        [--tile N --overlap N] [--checkpoint FILE] [--rounds 3]
+        [--tile N --overlap N] [--every 3] [--checkpoint qma-net-small]
 
 The largest photographs of NIST16 are 5616x3744. Its time is measured against the squares of 512
-that it holds, each a single forward, timed before and after it. The old way, until 2026-11-24,
-looked at tiles of 1024 that share 256, each with a noise view of its own; its time is that of one
-tile for each. Weights are random: neither time nor memory depends on them. Peak memory is the
-process's largest resident set, Python and torch included.
+that it holds, each a single forward, timed between its tiles: what slows the machine for a while
+slows both. The old way, until 2026-11-24, looked at tiles of 1024 that share 256, each with a
+noise view of its own; its time is that of one tile for each. Weights are random: neither time nor
+memory depends on them. Peak memory is the process's largest resident set, Python and torch
+included.
 
-Seams are those of a checkpoint, since a model that has learnt nothing hardly marks anything, on a
-photograph of 2560x2560 that one forward can see whole: scikit-learn's china.jpg, mirrored, with
+Seams are those of a checkpoint, since a model that has learnt nothing hardly marks anything, on
+photographs of 2560x2560 that one forward can see whole: scikit-learn's two, mirrored, with
 patches of stronger noise. D is the tiled mask less that of the one forward; a side is where two
 tiles meet, in the middle of what they share.
 
@@ -22,7 +23,6 @@ tiles meet, in the middle of what they share.
 
 import argparse
 import resource
-import statistics
 import time
 from collections.abc import Callable
 from itertools import pairwise, product
@@ -36,6 +36,7 @@ from qma_net.modeling.config import QMANetConfig
 from qma_net.modeling.noise import normalised
 from qma_net.modeling.qma_net import QMANetModel
 from qma_net.weights.locate import load_model
+from qma_net.weights.names import NONE, SMALL
 
 SQUARE = 512
 OLD_TILE, OLD_OVERLAP = 1024, 256
@@ -52,15 +53,17 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=3744)
     parser.add_argument("--tile", type=int)
     parser.add_argument("--overlap", type=int)
-    parser.add_argument("--checkpoint", default="", help="whose seams are measured")
-    parser.add_argument("--rounds", type=int, default=3, help="forwards before, and after")
+    parser.add_argument("--every", type=int, default=3, help="tiles from square to square")
+    parser.add_argument("--checkpoint", default=SMALL, help="whose seams are measured, or none")
     args = parser.parse_args()
     torch.manual_seed(0)
     model = QMANetModel.from_config(QMANetConfig(size=args.size)).eval()
     options = {key: getattr(args, key) for key in ("tile", "overlap") if getattr(args, key)}
     print_speed(args, QMANetPredictor(model, **options))
-    if args.checkpoint:
-        print_seams(QMANetPredictor(load_model(args.checkpoint), **options))
+    if args.checkpoint != NONE:
+        predictor = QMANetPredictor(load_model(args.checkpoint), **options)
+        for name in ("china.jpg", "flower.jpg"):
+            print_seams(predictor, name)
 
 
 def print_speed(args: argparse.Namespace, predictor: QMANetPredictor) -> None:
@@ -70,65 +73,58 @@ def print_speed(args: argparse.Namespace, predictor: QMANetPredictor) -> None:
     square, old_tile = (np.s_[:side, :side] for side in (SQUARE, OLD_TILE))
     one = tile_alone(predictor.model, photograph)
     one(square)
-    clock = Clock(predictor.model)
-    before = [timed(lambda: one(square)) for _ in range(args.rounds)]
-    in_square = clock.told(sum(wall for wall, _ in before), args.rounds * SQUARE**2)
+    clock, found = Clock(predictor.model), []
     memory = peak()
-    photograph_time = timed(lambda: predictor.predict(photograph, native=True))
+
+    def between(done: int, _: int) -> None:
+        if done == args.every * len(found):
+            found.append(clock.timed(lambda: one(square)))
+
+    with_squares = clock.timed(lambda: predictor.predict(photograph, native=True, progress=between))
     memory_then = peak()
-    in_photograph = clock.told(photograph_time[0], photograph[..., 0].size)
-    after = [timed(lambda: one(square)) for _ in range(args.rounds)]
-    old = timed(lambda: one(old_tile))
+    in_photograph = with_squares - np.sum(found, axis=0)
+    old = clock.timed(lambda: one(old_tile))
     squares = args.height * args.width / SQUARE**2
     count = len(old_spans(args.height)) * len(old_spans(args.width))
-    single = np.median(before + after, axis=0)
+    single = np.mean(found, axis=0)
+    ratios = in_photograph / single / squares
     print(
         f"{args.size}, {args.width}x{args.height}, {squares:.1f} squares of {SQUARE}; "
         f"{torch.get_num_threads()} threads; tiles of at most {predictor.tile} that share "
         f"{predictor.overlap}\n"
     )
-    print("| | wall (s) | processor (s) |\n|---|---|---|")
-    for name, found in (("before", before), ("after", after)):
-        wall, processor = (statistics.median(column) for column in zip(*found, strict=True))
-        print(f"| a forward of {SQUARE}, {name} | {wall:.2f} | {processor:.2f} |")
-    print(f"| {squares:.1f} of them | {squares * single[0]:.0f} | {squares * single[1]:.0f} |")
-    print("| the photograph | {:.0f} | {:.0f} |".format(*photograph_time))
-    print("| **their ratio** | **{:.2f}** | {:.2f} |".format(*(photograph_time / single / squares)))
-    print(f"| the old way: {count} tiles at {old[0]:.1f} | {count * old[0]:.0f} | ", end="")
-    print(f"{count * old[1]:.0f} |")
-    print("| its ratio | {:.2f} | {:.2f} |".format(*(count * old / single / squares)))
-    print("\n| seconds a megapixel | in a square | in the photograph |\n|---|---|---|")
-    names = ("the noise view", "encoders and decoder", "all else")
-    for name, *values in zip(names, in_square, in_photograph, strict=True):
-        print(f"| {name} | {values[0]:.2f} | {values[1]:.2f} |")
+    print("| | wall (s) | processor (s) | noise view | encoders and decoder |")
+    print("|---|---|---|---|---|")
+    spread = np.std(found, axis=0, ddof=1)
+    print(f"| a forward of {SQUARE}, {len(found)} of them: mean | {joined(single, '.2f')} |")
+    print(f"| standard deviation | {joined(spread, '.2f')} |")
+    print(f"| {squares:.1f} of them | {joined(squares * single, '.0f')} |")
+    print(f"| the photograph | {joined(in_photograph, '.0f')} |")
+    print(f"| **their ratio** | **{ratios[0]:.3f}** | {joined(ratios[1:], '.3f')} |")
+    print(f"| the old way: {count} tiles | {joined(count * old, '.0f')} |")
+    print(f"| its ratio | {joined(count * old / single / squares, '.3f')} |")
     print(f"\nPeak memory: {memory_then:.2f} GiB, before it {memory:.2f}\n", flush=True)
 
 
-def print_seams(predictor: QMANetPredictor) -> None:
-    """The table of seams."""
-    photograph = seam_photograph(SEAM_SIDE)
+def print_seams(predictor: QMANetPredictor, name: str) -> None:
+    """The table of seams on one of scikit-learn's photographs."""
+    photograph = seam_photograph(SEAM_SIDE, name)
     one = tile_alone(predictor.model, photograph)
     whole = one(np.s_[:, :])
     old = old_spans(SEAM_SIDE)
     new = spans(SEAM_SIDE, predictor.tile, predictor.overlap)
     masks = old_mask(old, one), predictor.predict(photograph, native=True).mask
-    print(f"Seams at {SEAM_SIDE}x{SEAM_SIDE}, {(whole > 0.5).mean():.1%} marked by one forward\n")
+    print(f"Seams, {name} at {SEAM_SIDE}, {(whole > 0.5).mean():.1%} marked by one forward\n")
     print("| | tiles | near | elsewhere | step | no side |\n|---|---|---|---|---|---|")
-    for name, found, mask in zip(("old", "new"), (old, new), masks, strict=True):
+    for way, found, mask in zip(("old", "new"), (old, new), masks, strict=True):
         values = " | ".join(f"{value:.4f}" for value in seams(mask - whole, found))
         shared = found[0].stop - found[1].start
-        print(f"| {name} | {len(found) ** 2} of {found[0].stop}, {shared} shared | {values} |")
-
-
-def timed(work: Callable[[], object]) -> np.ndarray:
-    """Seconds of the clock, and of the processor."""
-    start = np.array([time.perf_counter(), time.process_time()])
-    work()
-    return np.array([time.perf_counter(), time.process_time()]) - start
+        print(f"| {way} | {len(found) ** 2} of {found[0].stop}, {shared} shared | {values} |")
+    print(flush=True)
 
 
 class Clock:
-    """Seconds in a model's noise view, and in the rest of its forwards, since last told."""
+    """Seconds of a model's work, and how much of them its noise view and all else of it took."""
 
     def __init__(self, model: QMANetModel):
         self.noise = self.rest = 0.0
@@ -142,11 +138,19 @@ class Clock:
         self.noise += noise
         self.rest += rest
 
-    def told(self, wall: float, pixels: int) -> list[float]:
-        """Seconds a megapixel of both, and of all else in ``wall`` seconds."""
-        parts = [self.noise, self.rest, wall - self.noise - self.rest]
-        self.noise = self.rest = 0.0
-        return [1e6 * part / pixels for part in parts]
+    def timed(self, work: Callable[[], object]) -> np.ndarray:
+        """Seconds of the clock, of the processor, of the noise view and of the rest of forwards."""
+        start = self.now()
+        work()
+        return self.now() - start
+
+    def now(self) -> np.ndarray:
+        return np.array([time.perf_counter(), time.process_time(), self.noise, self.rest])
+
+
+def joined(values: np.ndarray, form: str) -> str:
+    """Cells of a table."""
+    return " | ".join(format(value, form) for value in values)
 
 
 def tile_alone(model: QMANetModel, pixels: np.ndarray) -> Callable[[Place], np.ndarray]:
@@ -182,11 +186,11 @@ def old_mask(tiles: list[slice], look: Callable[[Place], np.ndarray]) -> np.ndar
     return total / weights
 
 
-def seam_photograph(side: int) -> np.ndarray:
+def seam_photograph(side: int, name: str) -> np.ndarray:
     """Real texture of that size with patches of stronger noise; uint8 ``(side, side, 3)``."""
     from sklearn.datasets import load_sample_image
 
-    picture = load_sample_image("china.jpg")
+    picture = load_sample_image(name)
     height, width = picture.shape[:2]
     picture = np.pad(picture, ((0, side - height), (0, side - width), (0, 0)), mode="symmetric")
     rng = np.random.default_rng(0)
