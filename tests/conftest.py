@@ -4,6 +4,7 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub: no test asks a network
 
+import sys
 import warnings
 from pathlib import Path
 
@@ -18,6 +19,12 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("QMA_NET_SHARED", ROOT.parent / "shared"))
 
 TINY = ((16, 32, 80, 128), (1, 1, 1, 1))
+
+
+def pytest_collection_finish():
+    """Before the first test, since some start pools: see there."""
+    if launching := sys.modules.get("launching"):
+        launching.import_benco_once()
 
 
 @pytest.fixture(autouse=True)
