@@ -19,9 +19,11 @@ from qma_net.evaluation.attacks import read_attacks
 from qma_net.evaluation.evaluate import evaluate
 from qma_net.evaluation.process import Process
 from qma_net.evaluation.rows import Rows, read_rows
-from qma_net.evaluation.settings import EvaluationError, Settings
+from qma_net.evaluation.settings import AS_TRAINED, EvaluationError, Settings
 from qma_net.files import PathError
 from qma_net.modeling.config import ConfigError
+from qma_net.weights.locate import load_model
+from qma_net.weights.reading import sha256
 
 SMALL = Settings("resize", 64, 2)
 
@@ -352,6 +354,33 @@ def test_two_checkpoints_are_compared_image_by_image(work, registered, tmp_path)
     assert got["pixel_f1"] == {"difference": 0, "interval": [0, 0], "p_value": 1, "n": 7}
 
 
+def test_a_directory_of_save_pretrained_gives_what_its_checkpoint_gave(work, tmp_path):
+    """And its weights stand for it, as in the header of its results."""
+    load_model(work / "checkpoint-0.pth").save_pretrained(tmp_path / "saved")
+    weights = tmp_path / "saved/model.safetensors"
+    rows, headers = {}, {}
+    for name, path in {
+        "file": work / "checkpoint-0.pth",
+        "directory": tmp_path / "saved",
+        "weights": weights,
+    }.items():
+        evaluate([path], [work / "set"], tmp_path / name, settings=SMALL, workers=0)
+        rows[name] = (tmp_path / name / "set.csv").read_bytes()
+        headers[name] = json.loads((tmp_path / name / "set.json").read_text())["header"]
+    assert rows["file"] == rows["directory"] == rows["weights"]
+    for name in ("directory", "weights"):
+        assert headers[name]["checkpoint"] == str(weights)
+        assert headers[name]["checkpoint_sha256"] == sha256(weights)
+
+
+def test_the_package_s_own_model_is_shown_images_as_it_was_trained(work, tmp_path):
+    evaluate(["qma-net-small"], [work / "set"], tmp_path, settings=AS_TRAINED, workers=0)
+    header = json.loads((tmp_path / "set.json").read_text())["header"]
+    assert header["fit"] == "native"
+    assert header["checkpoint"].endswith("qma-net-small/model.safetensors")
+    assert "made forgeries alone" in header["about"]
+
+
 def test_bad_input_is_one_clear_line_and_finished_sets_are_kept(work, registered, tmp_path):
     write_set(tmp_path / "bad", 2)
     cv2.imwrite(str(tmp_path / "bad/Gt/1.png"), np.zeros((9, 9), np.uint8))
@@ -369,7 +398,7 @@ def test_bad_input_is_one_clear_line_and_finished_sets_are_kept(work, registered
     refused("1.png .size-mismatch.", sets=[work / "set", tmp_path / "bad"])
     refused("without images", sets=[tmp_path / "none.json"])
     refused("two test sets named 'set'", sets=[work / "set", work / "set"])
-    refused("there is none", checkpoints=[tmp_path / "absent.pth"])
+    refused("there is none of that name", checkpoints=[tmp_path / "absent.pth"])
     refused("a checkpoint twice", checkpoints=[registered, registered])
     refused("expected one of BenCo's registry: ", model="NoNet")
     refused("checkpoint of Answer", checkpoints=[work / "checkpoint-0.pth"])

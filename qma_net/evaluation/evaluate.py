@@ -26,6 +26,7 @@ from ..data.listing import Listing, read_listings
 from ..files import inside, write_png, write_text, written_beside
 from ..inference.prediction import as_grey
 from ..modeling.config import Preprocessing
+from ..weights.names import SMALL
 from .attacks import Attack
 from .images import BenCoImages
 from .metrics import PIXEL, THRESHOLD, paired_bootstrap, pixel_metrics
@@ -54,7 +55,8 @@ def evaluate(
     """Writes ``<set>.json`` and ``<set>.csv`` per test set; several checkpoints get subfolders.
 
     Args:
-        checkpoints: files of BenCo's trainer.
+        checkpoints: files of BenCo's trainer; for QMANet also directories of ``save_pretrained``
+            and ``"qma-net-small"``.
         test_sets: folders with Tp/ and Gt/, lists, or JSONs of test sets.
         out: folder for the results; finished sets in it are kept.
         settings: how the images reach the model.
@@ -159,8 +161,11 @@ def result_folders(checkpoints: Sequence[str | os.PathLike], out: Path) -> dict[
     """
     paths = [Path(checkpoint) for checkpoint in checkpoints]
     for path in paths:
-        if not path.is_file():
-            raise EvaluationError(f"got checkpoint {path}, expected a file: there is none")
+        if not path.exists() and str(path) != SMALL:
+            raise EvaluationError(
+                f"got checkpoint {path}, expected a file, a directory of save_pretrained or "
+                f"{SMALL}: there is none of that name"
+            )
     if len(paths) == 1:
         return {paths[0]: out}
     names = [path.stem for path in paths]

@@ -13,6 +13,7 @@ from ..launch.saving import BEST_NOTE
 from ..modeling.config import Preprocessing
 from ..modeling.state import load_strictly
 from ..weights.checkpoint import Checkpoint, preprocessing_in
+from ..weights.locate import load_model
 from ..weights.reading import read_checkpoint, sha256, state_in
 from .settings import EvaluationError
 
@@ -43,7 +44,8 @@ class Subject:
     def load(cls, name: str, flags: Sequence[str], checkpoint: Path, device: str) -> "Subject":
         """Builds a registered model from its flags and loads the checkpoint strictly.
 
-        For QMANet the flags come from the checkpoint; given ones must agree with it.
+        For QMANet the flags come from the checkpoint, whatever :func:`.load_model` takes; given
+        ones must agree with it.
         """
         import IMDLBenCo.model_zoo  # noqa: F401  (registers BenCo's models)
         from IMDLBenCo.registry import MODELS, POSTFUNCS
@@ -55,10 +57,13 @@ class Subject:
             known = ", ".join(sorted(MODELS.module_dict))
             raise EvaluationError(f"got --model {name}, expected one of BenCo's registry: {known}")
         build = MODELS.get(name)
-        content = read_checkpoint(checkpoint)
         if name == "QMANet":
-            ours = Checkpoint.of(content, checkpoint)
+            ours = Checkpoint.of_model(load_model(checkpoint))
+            checkpoint, preprocessing = ours.path, ours.preprocessing
             flags = [*ours.config.as_flags(), *flags]
+        else:
+            content = read_checkpoint(checkpoint)
+            preprocessing = preprocessing_in(content.get("args"))
         parser = create_argparser(build)
         parser.prog = f"... --model {name}"
         arguments = vars(parser.parse_args([str(flag) for flag in flags]))
@@ -91,7 +96,7 @@ class Subject:
             identity=identity,
             post_function=post_function,
             device=device,
-            preprocessing=preprocessing_in(content.get("args")),
+            preprocessing=preprocessing,
             needs_edges=needs_edges,
         )
 

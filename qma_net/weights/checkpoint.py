@@ -25,10 +25,10 @@ LONGEST_CONFIG = 2**16  # bytes
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint of BenCo's trainer, read once.
+    """A checkpoint, read once.
 
     Attributes:
-        path: where it was.
+        path: where its weights were.
         config: of the model.
         network: the model's tensors.
         preprocessing: how photographs reached it in training; None where the file does not say.
@@ -68,6 +68,17 @@ class Checkpoint:
             network=network,
             preprocessing=preprocessing_in(content.get("args")),
             about=about if isinstance(about, str) else "",
+        )
+
+    @classmethod
+    def of_model(cls, model: QMANetModel) -> "Checkpoint":
+        """What one would hold of a model that was read from somewhere."""
+        return cls(
+            path=model.weights_file,
+            config=model.config,
+            network=model.state_dict(),
+            preprocessing=model.preprocessing,
+            about=model.about,
         )
 
     def build(self) -> QMANetModel:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ..modeling.hub import CONFIG_NAME
+from ..modeling.hub import CONFIG_NAME, WEIGHTS_FILE
 from ..modeling.qma_net import QMANetModel
 from ..modeling.state import WeightsError
 from .checkpoint import LONGEST_CONFIG, load_checkpoint
@@ -19,15 +19,18 @@ from .names import SMALL
 def load_model(path: str | os.PathLike) -> QMANetModel:
     """A model from a checkpoint, a folder of them, a directory of ``save_pretrained`` or a hub id.
 
-    Of a training's folder the newest ``checkpoint-<epoch>.pth`` is taken. ``"qma-net-small"`` is
-    the model that comes with the package.
+    Of a training's folder the newest ``checkpoint-<epoch>.pth`` is taken, and the weights of
+    ``save_pretrained`` stand for their directory. ``"qma-net-small"`` is the model that comes with
+    the package.
 
     Raises:
         WeightsError: for anything else.
     """
     path = Path(path)
-    if path.is_file():
+    if path.is_file() and path.name != WEIGHTS_FILE:
         return load_checkpoint(path)
+    if path.is_file():
+        path = path.parent
     if path.is_dir():
         newest = newest_checkpoint(path)
         if newest:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...inference.predictor import normalised
 from ...pictures import decode, open_picture
-from ...weights.checkpoint import load_checkpoint
+from ...weights.locate import load_model
 from ...weights.reading import sha256
 from ..results import Result, Run
 from .examples import EVALUATE, Example, NotDrawn
@@ -40,7 +40,7 @@ def _sha256(path: Path, changed: int) -> str:
 
 @lru_cache(maxsize=2)  # of Figure 1; more would fill the memory
 def _load(path: Path, changed: int) -> nn.Module:
-    return load_checkpoint(path).eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    return load_model(path).eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def model_input(pixels: np.ndarray, header: dict, device: torch.device) -> Tensor:
