@@ -22,7 +22,7 @@ TINY = ((16, 32, 80, 128), (1, 1, 1, 1))
 
 
 def pytest_collection_finish():
-    """Before the first test, since some start pools: see there."""
+    """Imports BenCo for all launches, before a test starts a pool of ours: see launching.py."""
     if launching := sys.modules.get("launching"):
         launching.import_benco_once()
 

@@ -371,6 +371,8 @@ def test_a_directory_of_save_pretrained_gives_what_its_checkpoint_gave(work, tmp
     for name in ("directory", "weights"):
         assert headers[name]["checkpoint"] == str(weights)
         assert headers[name]["checkpoint_sha256"] == sha256(weights)
+    (tmp_path / "saved/checkpoint-1.pth").touch()  # a training's, beside them
+    assert load_model(weights).weights_file == weights
 
 
 def test_the_package_s_own_model_is_shown_images_as_it_was_trained(work, tmp_path):

@@ -27,18 +27,14 @@ def load_model(path: str | os.PathLike) -> QMANetModel:
         WeightsError: for anything else.
     """
     path = Path(path)
-    if path.is_file() and path.name != WEIGHTS_FILE:
-        return load_checkpoint(path)
     if path.is_file():
-        path = path.parent
+        is_saved = path.name == WEIGHTS_FILE
+        return _from_directory(path.parent) if is_saved else load_checkpoint(path)
     if path.is_dir():
         newest = newest_checkpoint(path)
-        if newest:
-            return load_checkpoint(newest)
-        _require_object(path / CONFIG_NAME)
-        return _from_pretrained(str(path))
+        return load_checkpoint(newest) if newest else _from_directory(path)
     if str(path) == SMALL:
-        return _from_pretrained(str(Path(__file__).parent / SMALL))
+        return _from_directory(Path(__file__).parent / SMALL)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)) or path.suffix in (".pth", ".pt", ".th"):
         raise WeightsError(
             f"got {path}, expected a checkpoint, a directory of save_pretrained or a hub id "
@@ -75,6 +71,11 @@ def _require_object(file: Path) -> None:
             f"got {file}, expected the configuration of a QMA-Net, the JSON object that "
             "save_pretrained writes"
         )
+
+
+def _from_directory(path: Path) -> QMANetModel:
+    _require_object(path / CONFIG_NAME)
+    return _from_pretrained(str(path))
 
 
 def _from_pretrained(path: str, **options) -> QMANetModel:
