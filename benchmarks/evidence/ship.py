@@ -9,11 +9,10 @@ Of a training by ``python -m benchmarks.evidence small``:
    over all stages with at most 2 % of untouched pixels marked. The bias of the last convolution
    takes it in, so that the model's threshold is 0.5 whoever asks.
 2. The weights are written in half precision, with how photographs are shown.
-3. What the photographs kept for testing score, untouched and at their own size, becomes its
-   calibration.
-4. What was written is read again and looks at ``--real`` and at these photographs: it ships where
-   its mean F1 on all of the real ones is twice that of marking everything, and at most 5 % of the
-   pixels of untouched ones are marked.
+3. What was written is read again and looks at the photographs kept for testing, untouched and at
+   their own size: their scores become its calibration.
+4. It looks at ``--real`` too, and ships where its mean F1 on all of these is twice that of marking
+   everything, and at most 5 % of the pixels of untouched photographs are marked.
 """
 
 import argparse
@@ -28,9 +27,10 @@ from tqdm import tqdm
 
 from qma_net.data.listing import read_listings
 from qma_net.files import config_path, read_yaml, written_beside
-from qma_net.inference.calibrate import calibrate, keep
+from qma_net.inference.calibrate import keep
 from qma_net.inference.predictor import QMANetPredictor
 from qma_net.launch.saving import checkpoint_path
+from qma_net.modeling.calibration import Calibration
 from qma_net.modeling.hub import WEIGHTS_FILE
 from qma_net.synth.curriculum import stage, stages
 from qma_net.synth.photographs import find_usable, split_photos
@@ -69,9 +69,10 @@ def main() -> None:
     write(predictor, threshold, args.place)
     predictor = QMANetPredictor.from_pretrained(args.place)
     untouched = kept_photographs(args, plan["image_size"])
-    calibration, _ = calibrate(predictor, untouched, native=True)
-    keep(calibration, predictor, args.place)
-    judge(predictor, args.real, untouched)
+    found = [predictor.predict(path, native=True) for path in tqdm(untouched, desc="untouched")]
+    scored = [prediction.score for prediction in found]
+    keep(Calibration.of_scores(scored, predictor.preprocessing, native=True), predictor, args.place)
+    judge(predictor, args.real, [float((one.mask > 0.5).mean()) for one in found])
 
 
 def counted(predictor: QMANetPredictor, image: Path, truth: Path | None) -> np.ndarray:
@@ -124,12 +125,12 @@ def kept_photographs(args: argparse.Namespace, image_size: int) -> list[str]:
     return [f"{args.photos}/{name}" for name in split_photos(names, recipe.test_share, 0)["test"]]
 
 
-def judge(predictor: QMANetPredictor, real: list[str], untouched: list[str]) -> None:
-    """Prints F1 beside that of marking everything, and whether that is enough."""
-    marked = [
-        float((predictor.predict(path, native=True).mask > 0.5).mean())
-        for path in tqdm(untouched, desc="untouched")
-    ]
+def judge(predictor: QMANetPredictor, real: list[str], marked: list[float]) -> None:
+    """Prints F1 beside that of marking everything, and whether that is enough.
+
+    Args:
+        marked: the share of each untouched photograph.
+    """
     print("\n| | images | F1 | marking everything | marked |\n|---|---|---|---|---|")
     everyone = []
     for listing in (one for path in real for one in read_listings(path)):

@@ -2,13 +2,12 @@
 
 import os
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from tqdm import tqdm
 
 from ..errors import QMANetError
-from ..modeling.calibration import DIGITS, Calibration
+from ..modeling.calibration import Calibration
 from ..modeling.hub import CALIBRATION_NAME, CONFIG_NAME, write_calibration
 from ..weights.locate import newest_checkpoint
 from .photograph import PhotographError
@@ -39,16 +38,14 @@ def calibrate(
     scores, errors = [], []
     for path in tqdm(photographs(photos), desc="calibrate", unit="photo"):
         try:
-            scores.append(round(predictor.predict(path, native=native).score, DIGITS))
+            scores.append(predictor.predict(path, native=native).score)
         except PhotographError as error:
             errors.append(str(error))
     if not scores:
         raise CalibrationError(
             f"got {', '.join(map(str, photos))}, expected untouched photographs: none can be read"
         )
-    date = datetime.now(UTC).date().isoformat()
-    made = Calibration(tuple(sorted(scores)), predictor.preprocessing, native, date)
-    return made, errors
+    return Calibration.of_scores(scores, predictor.preprocessing, native=native), errors
 
 
 def place_of(checkpoint: str, out: str = "") -> Path:

@@ -1,8 +1,9 @@
 """What untouched photographs score: the only thing that a score can be held against."""
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from .config import ConfigError, Preprocessing
 
@@ -65,6 +66,14 @@ class Calibration:
             "native": self.native,
             "date": self.date,
         }
+
+    @classmethod
+    def of_scores(
+        cls, scores: Iterable[float], preprocessing: Preprocessing, *, native: bool
+    ) -> "Calibration":
+        """Of today, from scores in any order."""
+        rising = tuple(sorted(round(score, DIGITS) for score in scores))
+        return cls(rising, preprocessing, native, datetime.now(UTC).date().isoformat())
 
     @classmethod
     def of(cls, content: Mapping) -> "Calibration":
