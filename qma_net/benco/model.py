@@ -45,7 +45,7 @@ class QMANet(nn.Module):
             paper: from random weights Dice alone starts slowly.
         init_from: a checkpoint of BenCo's trainer to start from: a fine-tuning, not a resume.
             With it no other weights are needed. In Python also a
-            :class:`~qma_net.weights.checkpoint.Checkpoint` that was read already.
+            :class:`~qma_net.modeling.qma_net.QMANetModel`, which becomes the network itself.
         gradient_checkpointing: 1 trades time for memory in training, for larger batches (BenCo
             would read any word as True, so this is a number).
     """
@@ -73,10 +73,13 @@ class QMANet(nn.Module):
         self.config = QMANetConfig(
             size, views, query_count, dfcm_stages, decode_levels, decoder, drop_path
         )
-        if init_from:
+        if isinstance(init_from, QMANetModel):
+            what = f"checkpoint {init_from.weights_file}"
+            require_same_architecture(init_from.config, self.config, what)
+            self.network = init_from
+        elif init_from:
             self.network = QMANetModel.from_config(self.config)
-            read = init_from if isinstance(init_from, Checkpoint) else Checkpoint.read(init_from)
-            read.load_into(self.network)
+            Checkpoint.read(init_from).load_into(self.network)
         else:
             self.network = build_qma_net(
                 backbone_weights=backbone_weights,

@@ -12,7 +12,7 @@ from ..files import read_object
 from ..launch.saving import BEST_NOTE
 from ..modeling.config import Preprocessing
 from ..modeling.state import load_strictly
-from ..weights.checkpoint import Checkpoint, preprocessing_in
+from ..weights.checkpoint import preprocessing_in
 from ..weights.locate import load_model
 from ..weights.reading import read_checkpoint, sha256, state_in
 from .settings import EvaluationError
@@ -57,10 +57,10 @@ class Subject:
             known = ", ".join(sorted(MODELS.module_dict))
             raise EvaluationError(f"got --model {name}, expected one of BenCo's registry: {known}")
         build = MODELS.get(name)
-        if name == "QMANet":
-            ours = Checkpoint.of_model(load_model(checkpoint))
-            checkpoint, preprocessing = ours.path, ours.preprocessing
-            flags = [*ours.config.as_flags(), *flags]
+        network = load_model(checkpoint) if name == "QMANet" else None
+        if network:
+            checkpoint, preprocessing = network.weights_file, network.preprocessing
+            flags = [*network.config.as_flags(), *flags]
         else:
             content = read_checkpoint(checkpoint)
             preprocessing = preprocessing_in(content.get("args"))
@@ -70,8 +70,8 @@ class Subject:
         # BenCo's models may be functions; both take exactly what the parser was made of
         accepted = inspect.signature(build).parameters
         arguments = {key: arguments[key] for key in sorted(accepted)}
-        if name == "QMANet":
-            model = build(**{**arguments, "init_from": ours})
+        if network:
+            model = build(**{**arguments, "init_from": network})
             del arguments["init_from"]
         else:
             # BenCo's scripts hand their own device on too, to models that want to know it
@@ -86,7 +86,7 @@ class Subject:
             "checkpoint": str(checkpoint),
             "checkpoint_sha256": sha256(checkpoint),
             **({"picked_on": PICKED_ON} if is_picked(checkpoint) else {}),
-            **({"about": ours.about} if name == "QMANet" and ours.about else {}),
+            **({"about": network.about} if network and network.about else {}),
         }
         post_function = POSTFUNCS.get_lower(hook) if POSTFUNCS.has(hook) else None
         edges = inspect.signature(model.forward).parameters.get("edge_mask")

@@ -70,17 +70,6 @@ class Checkpoint:
             about=about if isinstance(about, str) else "",
         )
 
-    @classmethod
-    def of_model(cls, model: QMANetModel) -> "Checkpoint":
-        """What one would hold of a model that was read from somewhere."""
-        return cls(
-            path=model.weights_file,
-            config=model.config,
-            network=model.state_dict(),
-            preprocessing=model.preprocessing,
-            about=model.about,
-        )
-
     def build(self) -> QMANetModel:
         """The model that it holds.
 
