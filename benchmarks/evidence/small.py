@@ -29,7 +29,9 @@ def work(args: argparse.Namespace) -> None:
     with alone(out):
         sets = test_images(args, out / "data", plan["image_size"], plan["test_images"])
         checkpoints: dict[str, Path] = {}
+        lines = []
         for step in plan["steps"]:
+            lines = step.setdefault("lines", lines)
             before = list(checkpoints.values())
             checkpoint = _trained(args, plan, step, out, sets, before, clock)
             if checkpoint is None:
