@@ -27,6 +27,7 @@ from PIL import Image
 from conftest import photograph
 from miniatures import bomb
 from qma_net import cli
+from qma_net.files import alone
 from qma_net.inference.examination import examine, read_evidence, without_model
 from qma_net.inference.photograph import PhotographError
 from qma_net.modeling.config import Preprocessing, QMANetConfig
@@ -42,6 +43,7 @@ from qma_net.web.desk import Desk
 from qma_net.web.examples import TITLES, make_examples
 from qma_net.web.jobs import Jobs
 from qma_net.web.limits import Limits, ServeError, Stopped
+from qma_net.web.serve import PREFIX, remove_left_behind
 from qma_net.web.sessions import MOST, Sessions
 
 START = 120  # seconds to wait for a server, on a machine that does other things too
@@ -60,6 +62,9 @@ class Server:
         self.log, self.temporary, self.here = (folder / name for name in ("log", "tmp", "here"))
         for made in (folder, self.temporary, self.here):
             made.mkdir()
+        killed = self.temporary / f"{PREFIX}killed"  # what one that was killed left there
+        killed.mkdir()
+        (killed / "photo.png").write_bytes(b"private")
         environment = os.environ | {"TMPDIR": str(self.temporary), "OMP_NUM_THREADS": "1"}
         environment["PYTHONPATH"] = str(Path(cli.__file__).parents[2])
         command = [sys.executable, "-m", "qma_net", "serve", "--port", "0", *flags]
@@ -636,6 +641,20 @@ def test_a_session_ends_with_all_that_it_had(sessions, tmp_path):
     assert list((tmp_path / "sessions").iterdir()) == []
     with pytest.raises(Stopped):
         session.keep(examination)
+
+
+def test_what_killed_servers_left_is_removed_and_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left, living, other = (tmp_path / name for name in (f"{PREFIX}1", f"{PREFIX}2", "other"))
+    for folder in (left, living, other):
+        folder.mkdir()
+        (folder / "photo.png").touch()
+    (tmp_path / f"{PREFIX}3").symlink_to(other)
+    with alone(living):
+        remove_left_behind()
+    assert not left.exists()
+    assert (living / "photo.png").exists()
+    assert (other / "photo.png").exists()
 
 
 def test_pages_that_never_say_goodbye_are_forgotten(sessions, tmp_path):

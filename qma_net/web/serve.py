@@ -4,18 +4,22 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image
 
+from ..files import BusyError, alone
 from ..inference.predict import load_predictor
 from ..inference.predictor import usable_device
 from .limits import Limits, ServeError
 
 LOCAL = {"127.0.0.1", "localhost", "::1"}
+PREFIX = "qma-net-serve-"  # of the temporary folder
 ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -33,7 +37,8 @@ def serve(
 ) -> None:
     """Serves the page until the process is interrupted or told to end.
 
-    All that it writes lies in a temporary folder, which goes with it.
+    All that it writes lies in a temporary folder, which goes with it; where it was killed, with the
+    next one that starts.
 
     Args:
         checkpoint: of the model; without one there is no mask.
@@ -58,9 +63,10 @@ def serve(
     listening = _listen(host, port)
     for number in ENDINGS:  # which end the process, by a way that removes the folder
         signal.signal(number, lambda *_: sys.exit(0))
-    folder = Path(tempfile.mkdtemp(prefix="qma-net-serve-"))
+    remove_left_behind()
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     try:
-        with listening:
+        with listening, alone(folder):
             _keep_to(folder)
             _serve(
                 listening,
@@ -77,6 +83,16 @@ def serve(
         pass
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_left_behind() -> None:
+    """Removes the folders of servers that were killed, and with them what was uploaded there."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError, BusyError):
+            made = folder.lstat()
+            if stat.S_ISDIR(made.st_mode) and made.st_uid == os.getuid():
+                with alone(folder):  # which a server that lives does not let go
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _keep_to(folder: Path) -> None:
