@@ -2,6 +2,7 @@
 
 import io
 import random
+import struct
 import sys
 from contextlib import suppress
 
@@ -116,7 +117,7 @@ def test_the_first_frame_of_an_animation(pixels):
 
 
 def test_photographs_of_phones(pixels):
-    """HEIC and AVIF: the pixels, turned as displayed; what a phone's file holds beside is noted."""
+    """HEIC and AVIF: the pixels, turned as displayed, and what a phone's file holds beside them."""
     pillow_heif = pytest.importorskip("pillow_heif", reason="the extra heif is not installed")
     pillow_heif.register_heif_opener()
     image, exif = Image.fromarray(pixels), Image.Exif()
@@ -124,12 +125,21 @@ def test_photographs_of_phones(pixels):
     assert heic.pixels.shape == pixels.shape
     assert np.abs(heic.pixels.astype(int) - pixels).mean() < 2
     assert heic.notes == ()
-    exif[0x0112] = 6
-    for kind, name in (("heif", "HEIC"), ("avif", "AVIF")):
-        data = encoded(image, kind, exif=exif.tobytes())
+    exif[0x0112], exif[0x010F] = 6, "Maker"
+    for kind, name, turned in (("heif", "HEIC", 1), ("avif", "AVIF", 6)):
+        data = encoded(image, kind, exif=exif.tobytes(), xmp=b"<x:xmpmeta/>")
         facts, read = read_facts(data), read_photograph(data)
-        assert (facts.format, len(facts.notes)) == (name, 1)
-        assert f"what {name} says beside its pixels" in facts.notes[0]
+        assert (facts.format, facts.xmp, facts.c2pa) == (name, "<x:xmpmeta/>", False)
+        assert facts.exif.directories == {"IFD0": {"Make": "Maker", "Orientation": str(turned)}}
+        assert [note for note in facts.notes if "has orientation 6" not in note] == []
+        assert len(facts.notes) == (name == "HEIC")
+        parts = [part.split(",")[0] for part in facts.parts]
+        assert parts == ["ftyp", "meta", "mdat"]
+        manifest = bytes.fromhex("d8fec3d61b0e483c92975828877ec481") + b"1234"
+        for box in (b"\0\0\0\x1cuuid", b"\0\0\0\0uuid", b"\0\0\0\1uuid" + struct.pack(">Q", 36)):
+            assert read_facts(data + box + manifest).c2pa, box
+        broken = read_facts(data[:-10])
+        assert any("boxes break off" in note for note in broken.notes)
         assert read.pixels.shape == (60, 40, 3)
         expected = np.rot90(pixels, -1).astype(int)
         assert np.abs(read.pixels - expected).mean() < np.abs(read.pixels - expected[::-1]).mean()

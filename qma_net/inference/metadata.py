@@ -30,12 +30,13 @@ from .jpeg import (
 MOST_CHARACTERS = 20_000  # of XMP and other text that are kept
 MOST_PARTS = 60  # of a file that are named
 MOST_NOTES = 20
-MOST_CHUNKS = 4096  # of a PNG or WebP that are walked over
+MOST_CHUNKS = 4096  # of a PNG, WebP, AVIF or HEIC that are walked over
 LARGEST_THUMBNAIL = 2_000_000  # pixels; cameras embed 160x120, some 640x480
 
 EXIF_PREFIX = b"Exif\0\0"
 XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\0"
 XMP_MORE = b"http://ns.adobe.com/xmp/extension/\0"
+C2PA_BOX = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")  # in AVIF and HEIC: C2PA, appendix A
 XMP_KEYWORD = b"XML:com.adobe.xmp"  # of a PNG's text chunk
 
 # What the segments of a JPEG hold, by their first bytes.
@@ -59,7 +60,8 @@ class FileFacts:
     """What a file says of itself; all text is printable, and cut where it is long.
 
     Attributes:
-        format: JPEG, PNG, WebP, GIF, BMP or TIFF, by its first bytes, whatever its name says.
+        format: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC, by its first bytes, whatever its
+            name says.
         size: in bytes.
         sha256: hexadecimal, of the whole file.
         jpeg: what a JPEG's header says; None for other formats.
@@ -92,11 +94,9 @@ def read_facts(data: bytes) -> FileFacts:
     kind = content_of(data[:HEAD]).removeprefix("a ")
     facts = FileFacts(kind, len(data), hashlib.sha256(data).hexdigest())
     readers = {"JPEG": _read_jpeg, "PNG": _read_png, "WebP": _read_webp, "GIF": _read_gif}
-    readers["TIFF"] = _read_tiff
+    readers |= {"TIFF": _read_tiff, "AVIF": _read_heif, "HEIC": _read_heif}
     if facts.format in readers:
         readers[facts.format](data, facts)
-    elif facts.format in ("AVIF", "HEIC"):
-        facts.notes.append(f"what {facts.format} says beside its pixels (EXIF, XMP) is not read")
     if facts.exif.thumbnail:
         facts.thumbnail = _decoded(facts.exif.thumbnail, facts.notes)
     for kept in (facts.notes, facts.parts):
@@ -217,6 +217,45 @@ def _read_tiff(data: bytes, facts: FileFacts) -> None:
     facts.c2pa = facts.exif.has_c2pa
     if facts.exif.xmp:
         _keep_xmp(facts.exif.xmp, facts)
+
+
+def _read_heif(data: bytes, facts: FileFacts) -> None:
+    """AVIF and HEIC: boxes one after the other (ISO 14496-12); EXIF and XMP as Pillow finds them.
+
+    Pillow gives the rotation that the file asks for as the EXIF's orientation, pillow-heif turns
+    the picture and sets it to 1.
+    """
+    position = 0
+    for _ in range(MOST_CHUNKS):
+        if position >= len(data):
+            break
+        size, kind = int.from_bytes(data[position:][:4], "big"), data[position + 4 :][:4]
+        start = position + 8
+        if size == 1:  # it is long, and its size follows
+            size, start = int.from_bytes(data[start:][:8], "big"), start + 8
+        elif size == 0:  # the last one
+            size = len(data) - position
+        if position + size > len(data) or start > position + size:
+            facts.notes.append(f"the {facts.format}'s boxes break off at byte {position}")
+            break
+        facts.parts.append(f"{printable(kind)}, {size:,} bytes")
+        facts.c2pa |= kind == b"uuid" and data[start:].startswith(C2PA_BOX)
+        position += size
+    try:
+        with open_picture(data, name="the file") as image:
+            said = image.info
+    except PictureError as error:
+        facts.notes.append(f"its EXIF and XMP are not read: it {error.reason}")
+        return
+    if exif := said.get("exif"):
+        facts.exif = read_exif(exif.removeprefix(EXIF_PREFIX), facts.notes)
+    if said.get("original_orientation", 1) not in (None, 1):
+        orientation = said["original_orientation"]
+        facts.notes.append(
+            f"its EXIF has orientation {orientation}, shown as 1: in a HEIC it counts for nothing"
+        )
+    if xmp := said.get("xmp"):
+        _keep_xmp(xmp, facts)
 
 
 def _is_c2pa(payload: bytes) -> bool:
