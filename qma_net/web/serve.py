@@ -37,8 +37,8 @@ def serve(
 ) -> None:
     """Serves the page until the process is interrupted or told to end.
 
-    All that it writes lies in a temporary folder, which goes with it; where it was killed, with the
-    next one that starts.
+    All that it writes lies in a temporary folder, which it removes at its end. What a server that
+    was killed left there is removed by the next one that the same user starts.
 
     Args:
         checkpoint: of the model; without one there is no mask.
