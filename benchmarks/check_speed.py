@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from qma_net.core.workers import cores, in_processes
 from qma_net.data.check import check
 from qma_net.synth.photographs import find_photos
-from qma_net.workers import cores, in_processes
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import yaml
 from fvcore.nn import FlopCountAnalysis
 
 import qma_net.benco  # noqa: F401  (teaches fvcore to count fused attention)
-from qma_net.files import config_path
+from qma_net.core.files import config_path
 from qma_net.modeling.config import QMANetConfig
 from qma_net.modeling.qma_net import QMANetModel
 

@@ -18,9 +18,9 @@ import cv2
 import numpy as np
 from torch.utils.data import DataLoader
 
+from qma_net.core.workers import cores
 from qma_net.data.prepare import prepare
 from qma_net.synth.photographs import find_photos
-from qma_net.workers import cores
 
 
 def main() -> None:

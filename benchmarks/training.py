@@ -38,9 +38,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from qma_net.core.errors import QMANetError
+from qma_net.core.files import write_text
 from qma_net.data.listing import NEGATIVE, read_listings
-from qma_net.errors import QMANetError
-from qma_net.files import write_text
 from qma_net.synth.synthesise import synthesise
 from qma_net.weights.reading import read_state
 

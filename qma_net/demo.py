@@ -22,11 +22,11 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from .core.files import read_journal, read_object, write_text, written_beside
+from .core.images import read_rgb
 from .evaluation.evaluate import evaluate
 from .evaluation.rows import read_rows
 from .evaluation.settings import Settings
-from .files import read_journal, read_object, write_text, written_beside
-from .pictures import read_rgb
 from .report.logs import read_sweep_point
 from .synth.recipe import KINDS, Recipe
 from .synth.synthesise import synthesise

@@ -17,13 +17,13 @@ from miniatures import (
     write_pair,
     write_protocols_datasets,
 )
+from qma_net.core.files import PathError
 from qma_net.data.check import check
 from qma_net.data.facts import observe
 from qma_net.data.findings import ERRORS, NOT_SEEN_FAST, FindingsError
 from qma_net.data.leaks import DISTANCE, candidates, find_copies, thumbnail_of
 from qma_net.data.listing import ListingError, read_listings
 from qma_net.data.repair import RepairError, repair
-from qma_net.files import PathError
 
 
 @pytest.fixture

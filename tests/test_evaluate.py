@@ -13,6 +13,7 @@ from sklearn.metrics import f1_score, jaccard_score, roc_auc_score
 
 from conftest import photograph
 from miniatures import set_rows, write_set
+from qma_net.core.files import PathError
 from qma_net.evaluation import evaluate as ev
 from qma_net.evaluation import robust as rb
 from qma_net.evaluation.attacks import read_attacks
@@ -20,7 +21,6 @@ from qma_net.evaluation.evaluate import evaluate
 from qma_net.evaluation.process import Process
 from qma_net.evaluation.rows import Rows, read_rows
 from qma_net.evaluation.settings import AS_TRAINED, EvaluationError, Settings
-from qma_net.files import PathError
 from qma_net.modeling.config import ConfigError
 from qma_net.weights.locate import load_model
 from qma_net.weights.reading import sha256

@@ -25,10 +25,10 @@ from benchmarks.evidence.page import Results
 from benchmarks.evidence.plan import Plan
 from benchmarks.evidence.records import Records, collect
 from conftest import ROOT, photograph
-from qma_net.errors import QMANetError
+from qma_net.core.errors import QMANetError
+from qma_net.core.files import config_path, read_yaml
 from qma_net.evaluation.metrics import pixel_metrics
 from qma_net.evaluation.rows import as_csv
-from qma_net.files import config_path, read_yaml
 from qma_net.inference.predictor import QMANetPredictor
 from qma_net.modeling.config import Preprocessing
 from qma_net.modeling.interaction import DFCM

@@ -14,15 +14,14 @@ from PIL import Image
 
 from conftest import photograph
 from qma_net import QMANetPredictor, cli
-from qma_net.inference.examination import examine, read_evidence, without_model
-from qma_net.inference.examination_page import page
-from qma_net.inference.examine import examine_files
-from qma_net.inference.exif import MOST_ENTRIES, printable, read_exif
-from qma_net.inference.jpeg import IJG_LUMA, ZIGZAG, ijg_table
-from qma_net.inference.leads import leads, srm_strength
-from qma_net.inference.metadata import MOST_NOTES, read_facts
-from qma_net.inference.photograph import PhotographError
-from qma_net.inference.readability import (
+from qma_net.examine.examination import examine, read_evidence, without_model
+from qma_net.examine.examination_page import page
+from qma_net.examine.examine import examine_files
+from qma_net.examine.exif import MOST_ENTRIES, printable, read_exif
+from qma_net.examine.jpeg import IJG_LUMA, ZIGZAG, ijg_table
+from qma_net.examine.leads import leads, srm_strength
+from qma_net.examine.metadata import MOST_NOTES, read_facts
+from qma_net.examine.readability import (
     CLIPPED,
     COMPRESSED,
     FLAT,
@@ -31,6 +30,7 @@ from qma_net.inference.readability import (
     hatched,
     readability,
 )
+from qma_net.inference.photograph import PhotographError
 from qma_net.modeling.calibration import Calibration
 from qma_net.modeling.config import ConfigError, Preprocessing
 from qma_net.modeling.state import WeightsError

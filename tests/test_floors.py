@@ -16,14 +16,14 @@ FLOORS = (
     ("evaluation",),
     ("launch",),
     ("benco",),
+    ("examine",),
     ("inference",),
     ("build",),
     ("weights",),
     ("data",),
     ("synth",),
     ("modeling",),
-    ("files", "pictures", "workers"),
-    ("errors",),
+    ("core",),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from conftest import ROOT
+from qma_net.core.errors import QMANetError
+from qma_net.core.files import PathError, inside, read_journal, read_object
 from qma_net.data.check import check
 from qma_net.data.listing import read_listings
 from qma_net.data.repair import repair
-from qma_net.errors import QMANetError
 from qma_net.evaluation.attacks import read_attacks
 from qma_net.evaluation.rows import read_rows
-from qma_net.files import PathError, inside, read_journal, read_object
-from qma_net.inference.exif import read_exif
-from qma_net.inference.metadata import read_facts
+from qma_net.examine.exif import read_exif
+from qma_net.examine.metadata import read_facts
 from qma_net.modeling.hub import CALIBRATION_NAME, CONFIG_NAME, PREPROCESSOR_NAME, WEIGHTS_FILE
 from qma_net.report import report
 from qma_net.weights.locate import load_model

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from qma_net import cli
-from qma_net.errors import QMANetError
+from qma_net.core.errors import QMANetError
 from qma_net.modeling.hub import CONFIG_NAME, WEIGHTS_FILE
 from qma_net.weights.checkpoint import CONFIG_KEY, config_to_extra_state, load_checkpoint
 from qma_net.weights.describe import describe

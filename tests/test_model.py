@@ -7,7 +7,7 @@ import torch
 import yaml
 
 from qma_net.build import build_qma_net
-from qma_net.files import config_path
+from qma_net.core.files import config_path
 from qma_net.modeling.aggregation import MFAM, QueryMLP, TamperQueries
 from qma_net.modeling.config import SIZES, QMANetConfig
 from qma_net.modeling.decoder import DCM, ESM, QuerySelection

@@ -13,7 +13,7 @@ from PIL import Image
 
 from conftest import photograph
 from miniatures import bomb, broken_photographs
-from qma_net.inference.metadata import read_facts
+from qma_net.examine.metadata import read_facts
 from qma_net.inference.photograph import Photograph, PhotographError, read_photograph
 
 

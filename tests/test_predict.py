@@ -13,7 +13,7 @@ from PIL import Image
 
 from conftest import photograph
 from qma_net import QMANetPredictor, cli
-from qma_net.files import alone
+from qma_net.core.files import alone
 from qma_net.inference.photograph import PhotographError, read_photograph
 from qma_net.modeling.config import ConfigError
 from qma_net.modeling.state import WeightsError

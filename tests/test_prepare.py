@@ -31,12 +31,12 @@ from miniatures import (
     white,
 )
 from qma_net import cli
+from qma_net.core.files import BusyError, PathError
 from qma_net.data.check import check
 from qma_net.data.convert import reduce_mask
 from qma_net.data.plan import PrepareError
 from qma_net.data.prepare import alone, prepare
 from qma_net.data.published import DATASETS, TYPES
-from qma_net.files import BusyError, PathError
 
 
 def run(name, source, out, **choices):

@@ -7,8 +7,8 @@ import pytest
 from conftest import ROOT
 from miniatures import write_dataset, write_protocols_datasets
 from qma_net import cli
+from qma_net.core.files import config_path
 from qma_net.data.protocol import ProtocolError, write_protocol
-from qma_net.files import config_path
 
 
 def test_cat_writes_seven_lists_that_benco_trains_on(tmp_path, capsys):

@@ -27,8 +27,8 @@ from PIL import Image
 from conftest import photograph
 from miniatures import bomb
 from qma_net import cli
-from qma_net.files import alone
-from qma_net.inference.examination import examine, read_evidence, without_model
+from qma_net.core.files import alone
+from qma_net.examine.examination import examine, read_evidence, without_model
 from qma_net.inference.photograph import PhotographError
 from qma_net.modeling.config import Preprocessing, QMANetConfig
 from qma_net.modeling.qma_net import QMANetModel

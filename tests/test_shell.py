@@ -22,9 +22,9 @@ from IMDLBenCo.training_scripts.utils.misc import create_argparser
 
 from conftest import ROOT, photograph
 from miniatures import write_result
+from qma_net.core.files import config_path
 from qma_net.evaluation.attacks import read_attacks
 from qma_net.evaluation.rows import read_rows
-from qma_net.files import config_path
 from qma_net.launch.flags import own_flags
 from qma_net.launch.process import free_port
 from qma_net.report.figures import draw as figures

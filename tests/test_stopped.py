@@ -22,8 +22,8 @@ from conftest import TINY, photograph
 from launching import write_tampered_set
 from miniatures import ARCHIVES
 from qma_net import build, cli
-from qma_net.files import alone, hold
-from qma_net.inference.examination_page import REPORT
+from qma_net.core.files import alone, hold
+from qma_net.examine.examination_page import REPORT
 from qma_net.modeling import config
 from qma_net.weights.checkpoint import CONFIG_KEY, NETWORK_PREFIX, config_to_extra_state
 
@@ -177,7 +177,7 @@ def begin(command, work, out, room=0):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         ["IMDLBenCo.training_scripts.train", "qma_net.benco", "qma_net.evaluation.robust"]
-        + ["qma_net.inference.examine", "qma_net.synth.synthesise", "qma_net.report"]
+        + ["qma_net.examine.examine", "qma_net.synth.synthesise", "qma_net.report"]
     )
     child = context.Process(target=run_command, args=(command(work, out), out, room))
     child.start()

@@ -23,7 +23,7 @@ import torch
 from conftest import ROOT, TINY
 from launching import SIZE, Launched, start, write_tampered_set
 from miniatures import truncate
-from qma_net.files import read_journal
+from qma_net.core.files import read_journal
 from qma_net.launch.finite import FiniteSteps
 from qma_net.launch.process import LaunchError, resuming_command
 from qma_net.launch.saving import Saving, keep_best, newest_whole, save_atomically, saved_epochs

@@ -17,8 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from qma_net.errors import QMANetError
-from qma_net.files import alone
+from qma_net.core.errors import QMANetError
+from qma_net.core.files import alone
 from qma_net.launch.saving import checkpoint_path
 from qma_net.synth.curriculum import stages
 from qma_net.synth.recipe import KINDS, UNTOUCHED

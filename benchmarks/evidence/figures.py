@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
+from qma_net.core.images import read_rgb
 from qma_net.data.listing import read_listings
 from qma_net.demo import packaged_photographs
 from qma_net.inference.predictor import QMANetPredictor
 from qma_net.launch.saving import checkpoint_path, saved_epochs
-from qma_net.pictures import read_rgb
 from qma_net.synth.curriculum import stages
 from qma_net.synth.synthesise import synthesise
 

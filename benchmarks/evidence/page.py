@@ -19,9 +19,9 @@ import numpy as np
 from IMDLBenCo.registry import MODELS
 from IMDLBenCo.training_scripts.utils.misc import create_argparser
 
-from qma_net.errors import QMANetError
+from qma_net.core.errors import QMANetError
+from qma_net.core.files import write_text, written_beside
 from qma_net.evaluation.metrics import mean, mean_and_interval, paired_bootstrap
-from qma_net.files import write_text, written_beside
 from qma_net.synth.curriculum import stages
 from qma_net.synth.recipe import UNTOUCHED
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from qma_net.files import config_path, read_yaml
+from qma_net.core.files import config_path, read_yaml
 
 OURS = "QMANet"
 SPLICES = "splices"  # the test set of the comparison

@@ -15,13 +15,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from qma_net.core.errors import QMANetError
+from qma_net.core.files import read_object, write_text
+from qma_net.core.images import read_rgb
 from qma_net.data.listing import Listing, read_listings
-from qma_net.errors import QMANetError
 from qma_net.evaluation.attacks import read_attacks
 from qma_net.evaluation.metrics import mean, pixel_metrics
 from qma_net.evaluation.rows import read_rows
-from qma_net.files import read_object, write_text
-from qma_net.pictures import read_rgb
 from qma_net.report.logs import read_curves
 from qma_net.synth.curriculum import stages
 from qma_net.synth.recipe import UNTOUCHED

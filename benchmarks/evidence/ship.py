@@ -25,9 +25,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
+from qma_net.core.files import config_path, read_yaml, written_beside
 from qma_net.data.listing import read_listings
-from qma_net.files import config_path, read_yaml, written_beside
-from qma_net.inference.calibrate import keep
+from qma_net.examine.calibrate import keep
 from qma_net.inference.predictor import QMANetPredictor
 from qma_net.launch.saving import checkpoint_path
 from qma_net.modeling.calibration import Calibration

@@ -9,8 +9,8 @@ what was stopped goes on from its last epoch.
 import argparse
 from pathlib import Path
 
+from qma_net.core.files import alone, config_path, read_yaml
 from qma_net.evaluation.rows import results_table
-from qma_net.files import alone, config_path, read_yaml
 from qma_net.launch.saving import checkpoint_path
 
 from .plan import as_words

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from qma_net.core.files import write_text
+from qma_net.core.images import read_rgb
 from qma_net.data.listing import read_listings
-from qma_net.files import write_text
 from qma_net.launch.saving import checkpoint_path, is_logged
-from qma_net.pictures import read_rgb
 from qma_net.synth.curriculum import stages
 from qma_net.synth.recipe import UNTOUCHED, Recipe
 from qma_net.synth.synthesise import synthesise

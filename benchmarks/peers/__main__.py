@@ -24,7 +24,7 @@ from pathlib import Path
 
 import torch
 
-from qma_net.files import write_text
+from qma_net.core.files import write_text
 
 from .measure import measure, peak
 from .models import OURS, PEERS, REFERENCE, base, rows

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, NullLocator
 
-from qma_net.files import written_beside
+from qma_net.core.files import written_beside
 
 from .models import OURS, PEERS, base
 from .tables import quartiles, ratio

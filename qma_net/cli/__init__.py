@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from .. import __version__
-from ..errors import QMANetError
+from ..core.errors import QMANetError
 from ..launch import SCRIPTS
 from ..launch import main as launch
 from . import data, evaluation, model, web

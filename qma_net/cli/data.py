@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from ..errors import QMANetError
+from ..core.errors import QMANetError
 from .flags import listed
 
 

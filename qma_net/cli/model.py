@@ -127,7 +127,7 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 def _examine(args: argparse.Namespace) -> None:
-    from ..inference.examine import examine_files
+    from ..examine.examine import examine_files
     from ..inference.predict import load_predictor
 
     predictor, note = None, ""
@@ -155,7 +155,7 @@ def _examine(args: argparse.Namespace) -> None:
 
 
 def _calibrate(args: argparse.Namespace) -> None:
-    from ..inference.calibrate import calibrate, keep, place_of
+    from ..examine.calibrate import calibrate, keep, place_of
     from ..inference.predict import load_predictor
     from ..modeling.calibration import FEW
 

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..pictures import TRANSPOSING
+from ..core.images import TRANSPOSING
 from .facts import AllFacts, Facts, observe_all
 from .findings import DraftReport, Report
 from .journal import recorded_types

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ..files import PathError, copy_file, inside, write_png, written_beside
-from ..pictures import UNTURN, PictureError, decoding, open_picture, orientation, rgb_pixels
-from ..workers import in_processes
+from ..core.files import PathError, copy_file, inside, write_png, written_beside
+from ..core.images import UNTURN, PictureError, decoding, open_picture, orientation, rgb_pixels
+from ..core.workers import in_processes
 from .plan import Job
 from .published import DATASETS, PublishedDataset, as_benco, black, total
 

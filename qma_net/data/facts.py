@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ..pictures import PictureError, decode, decoding, open_picture, orientation, rgb_pixels
-from ..workers import in_processes
+from ..core.images import PictureError, decode, decoding, open_picture, orientation, rgb_pixels
+from ..core.workers import in_processes
 from .leaks import thumbnail_of
 from .published import as_benco
 

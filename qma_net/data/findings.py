@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from ..errors import QMANetError
+from ..core.errors import QMANetError
 from .published import DATASETS
 
 SHOWN_PER_PROBLEM = 20

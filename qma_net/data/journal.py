@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from ..files import inside, open_journal, read_journal, write_text
+from ..core.files import inside, open_journal, read_journal, write_text
 from .plan import Job, PrepareError
 
 REPORT, JOURNAL = "prepare.json", "prepare.jsonl"

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import QMANetError
+from ..core.errors import QMANetError
 
 NEGATIVE = "Negative"
 BENCO_DATASETS = ("ManiDataset", "JsonDataset")  # what a protocol may name; and of ours:

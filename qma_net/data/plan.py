@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from ..errors import QMANetError
+from ..core.errors import QMANetError
 from .published import PublishedDataset
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z", ".bz2")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import __version__
-from ..files import alone, read_object, write_text
+from ..core.files import alone, read_object, write_text
 from .check import check
 from .convert import Conversion, convert_all
 from .findings import Report

@@ -14,8 +14,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import QMANetError
-from ..files import config_path, write_text
+from ..core.errors import QMANetError
+from ..core.files import config_path, write_text
 from .journal import is_unfinished
 from .listing import ListingError, Pair, read_listings
 from .published import DATASETS

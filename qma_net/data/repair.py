@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..errors import QMANetError
-from ..files import copy_file, inside, unused, write_png, write_text
-from ..pictures import UNTURN, PictureError, decoding, open_picture
+from ..core.errors import QMANetError
+from ..core.files import copy_file, inside, unused, write_png, write_text
+from ..core.images import UNTURN, PictureError, decoding, open_picture
 from .check import check_pairs
 from .facts import AllFacts, Facts, mask_as_benco
 from .findings import ERRORS, Finding

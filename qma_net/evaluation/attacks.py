@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import ContentError, config_path, read_yaml
+from ..core.files import ContentError, config_path, read_yaml
 from .settings import EvaluationError
 
 

@@ -20,10 +20,10 @@ import torch
 from tqdm import tqdm
 
 from .. import __version__
+from ..core.files import inside, write_png, write_text, written_beside
 from ..data.check import check
 from ..data.findings import Report
 from ..data.listing import Listing, read_listings
-from ..files import inside, write_png, write_text, written_beside
 from ..inference.prediction import as_grey
 from ..modeling.config import Preprocessing
 from ..weights.names import SMALL

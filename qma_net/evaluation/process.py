@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..files import held
+from ..core.files import held
 from ..inference.predictor import usable_device
 
 ALONE = {"RANK": 0, "WORLD_SIZE": 1}  # torchrun's variables, as they are without it

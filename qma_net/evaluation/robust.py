@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ..files import inside, write_text
+from ..core.files import inside, write_text
 from .attacks import Attack, read_attacks
 from .evaluate import (
     evaluate_set,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..files import (
+from ..core.files import (
     ContentError,
     clear_halves,
     inside,

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from ..errors import QMANetError
+from ..core.errors import QMANetError
 from ..modeling.config import FITS, Preprocessing
 
 

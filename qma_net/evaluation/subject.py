@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..files import read_object
+from ..core.files import read_object
 from ..launch.saving import BEST_NOTE
 from ..modeling.config import Preprocessing
 from ..modeling.state import load_strictly

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import QMANetError
-from ..files import written_beside
+from ..core.errors import QMANetError
+from ..core.files import written_beside
 from ..modeling.noise import normalised
 from ..modeling.qma_net import STRIDE, QMANetModel
 from .photograph import read_photograph

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..errors import QMANetError
+from ..core.errors import QMANetError
+from ..core.images import FORMATS, PictureError, decoding, open_picture, orientation
 from ..modeling.qma_net import SMALLEST_SIDE
-from ..pictures import FORMATS, PictureError, decoding, open_picture, orientation
 
 CUT = "{} bits per channel cut to 8"
 TOO_SMALL = "too small to judge"

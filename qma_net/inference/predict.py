@@ -12,11 +12,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..errors import QMANetError
-from ..files import alone, clear_halves, unused, write_png, write_text
+from ..core.errors import QMANetError
+from ..core.files import alone, clear_halves, unused, write_png, write_text
+from ..core.images import find_images
 from ..modeling.config import QMANetConfig
 from ..modeling.qma_net import QMANetModel
-from ..pictures import find_images
 from ..weights.names import RANDOM
 from .photograph import PhotographError, read_photograph
 from .prediction import Prediction, as_grey

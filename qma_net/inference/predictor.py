@@ -9,14 +9,14 @@ import numpy as np
 import torch
 
 from .. import __version__
+from ..examine.examination import Evidence, Examination, examine, read_evidence
+from ..examine.examination_page import write_examination
 from ..modeling.calibration import shown
 from ..modeling.config import ConfigError, Preprocessing
 from ..modeling.noise import NoisePrint, normalised
 from ..modeling.qma_net import SMALLEST_SIDE, STRIDE, image_score
 from ..weights.locate import load_model
 from ..weights.reading import sha256
-from .examination import Evidence, Examination, examine, read_evidence
-from .examination_page import write_examination
 from .photograph import PhotographError, read_photograph
 from .prediction import Prediction
 from .tiles import NoiseRows, Place, Progress, blended, spans

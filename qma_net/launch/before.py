@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from ..files import write_text
+from ..core.files import write_text
 from .process import LaunchError, rank, say
 from .saving import saved_epochs
 
@@ -109,8 +109,8 @@ def _checked(args: argparse.Namespace, allow: str):
 
 
 def _write_cleaned(args: argparse.Namespace, allow: str, train: Path, test: Path) -> None:
+    from ..core.files import unused
     from ..data.listing import FRESH, NATIVE, NEGATIVE, protocol_rows, read_listings
-    from ..files import unused
 
     report, sets = _checked(args, allow)
     # A pair whose names BenCo would pair wrongly is a right pair in a list.

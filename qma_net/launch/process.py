@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from ..errors import QMANetError
+from ..core.errors import QMANetError
 
 MARK = "[qma-net] "  # every line of the launcher's begins with it
 OTHERS_WAIT = 10  # seconds: torchrun ends the other processes when one has refused

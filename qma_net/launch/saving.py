@@ -14,7 +14,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
-from ..files import copy_file, read_journal, read_object, write_text, written_beside
+from ..core.files import copy_file, read_journal, read_object, write_text, written_beside
 from .process import LaunchError, say
 
 BEST = "best"  # folder of the epoch that is best on training's test sets

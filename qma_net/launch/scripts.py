@@ -17,7 +17,7 @@ Around train, besides:
 - before the start: ``--resume auto`` becomes the newest whole checkpoint; flags that BenCo would
   end at with a traceback, a folder with another run's checkpoints, and faulty data are refused
   (:mod:`.before`); what is printed goes to ``startup.txt`` (:mod:`.startup`);
-- from then on ``--output_dir`` is held against another training (:func:`qma_net.files.hold`);
+- from then on ``--output_dir`` is held against another training (:func:`qma_net.core.files.hold`);
 - ``load_model``: an epoch that was saved and not logged is tested first (:mod:`.training`); an AMP
   scaler of a CPU is taken on a GPU (:mod:`.patches`);
 - ``train_one_epoch``: every epoch is seeded by (seed, rank, epoch); an accumulation longer than
@@ -34,8 +34,8 @@ import runpy
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-from ..errors import QMANetError
-from ..files import hold
+from ..core.errors import QMANetError
+from ..core.files import hold
 from .before import check_data, require_consistent, skip_bad
 from .flags import complete_from_checkpoint, help_text, own_flags
 from .patches import keep_cudnn_on, load_tensors_only, number_the_attempts, take_empty_scalers

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, fields
 
-from ..errors import QMANetError
+from ..core.errors import QMANetError
 
 # SegFormer's Mix Transformers (Xie et al. 2021, Table 6): channels and depths of the stages.
 SIZES = {

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from .. import __version__
-from ..files import write_text, written_beside
+from ..core.files import write_text, written_beside
 from .calibration import Calibration
 from .config import ARCHITECTURE, ConfigError, Preprocessing, QMANetConfig
 from .state import WeightsError, load_strictly, require_this_architecture

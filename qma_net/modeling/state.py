@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import __version__
-from ..errors import QMANetError
+from ..core.errors import QMANetError
 from .config import ARCHITECTURE
 
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..files import alone, clear_halves, write_text
+from ..core.files import alone, clear_halves, write_text
 from .curves import draw_curves
 from .layout import WRITERS, Figure
 from .page import page

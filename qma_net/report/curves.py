@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..files import written_beside
+from ..core.files import written_beside
 from .layout import Figure
 from .logs import Curves
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files import read_journal
+from ..core.files import read_journal
 
 BENCO_F1 = "test_pixel-level F1"
 EVENTS = "events.out.tfevents."  # how the names of TensorBoard's files start

@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
+from ..core.files import config_path
 from ..data.published import DATASETS
-from ..files import config_path
 from .layout import DASH, MINUS, TIMES, Table
 
 # The key in a result file by a heading of the paper's, letters and digits alone.

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from ..errors import QMANetError
+from ..core.errors import QMANetError
+from ..core.files import ContentError, read_object
 from ..evaluation.rows import read_rows
-from ..files import ContentError, read_object
 from ..modeling.config import Preprocessing, QMANetConfig
 from ..modeling.losses import DICE_SMOOTHING, EDGE_WEIGHT, MASK_WEIGHT
 from . import shapes

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import ContentError, config_path, read_yaml
+from ..core.files import ContentError, config_path, read_yaml
 from .maker import kind_of, make_image
 from .photographs import Photographs, find_usable, split_photos
 from .recipe import Recipe, SynthesisError

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from ..pictures import (
+from ..core.images import (
     IMAGE_SUFFIXES,
     TRANSPOSING,
     PictureError,

@@ -22,8 +22,8 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import __version__
-from ..files import alone, open_journal, read_journal, read_object, write_text
-from ..workers import cores, in_processes
+from ..core.files import alone, open_journal, read_journal, read_object, write_text
+from ..core.workers import cores, in_processes
 from .maker import Maker, paths_of, write_image
 from .photographs import find_usable, split_photos
 from .recipe import SIDES, Recipe, SynthesisError

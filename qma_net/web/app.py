@@ -12,7 +12,7 @@ from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import FileResponse
 from starlette.datastructures import MutableHeaders
 
-from ..inference.page_parts import POLICY
+from ..examine.page_parts import POLICY
 from .desk import Desk
 from .examples import Example
 from .limits import Limits

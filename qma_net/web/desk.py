@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from ..inference.examination import Evidence, Examination, examine, read_evidence, without_model
-from ..inference.exif import printable
-from ..pictures import PictureError, open_picture
+from ..core.images import PictureError, open_picture
+from ..examine.examination import Evidence, Examination, examine, read_evidence, without_model
+from ..examine.exif import printable
 from .jobs import Jobs
 from .limits import Limits, ServeError
 from .sessions import Result, Sessions

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import cv2
 
-from ..files import write_png
-from ..inference.page_parts import reduced
-from ..pictures import read_rgb
+from ..core.files import write_png
+from ..core.images import read_rgb
+from ..examine.page_parts import reduced
 from ..synth.maker import Maker
 from ..synth.photographs import find_usable
 from ..synth.recipe import KINDS, UNTOUCHED, Recipe, SynthesisError

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..errors import QMANetError
+from ..core.errors import QMANetError
 
 
 class ServeError(QMANetError):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import gradio as gr
 
-from ..errors import QMANetError
-from ..inference.exif import printable
+from ..core.errors import QMANetError
+from ..examine.exif import printable
 from .desk import Desk, Step
 from .examples import Example
 from .limits import Stopped

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from .. import __version__
+from ..core.files import write_png
 from ..data.listing import NEGATIVE, read_listings
 from ..evaluation.evaluate import judge
 from ..evaluation.images import BenCoImages
 from ..evaluation.settings import AS_TRAINED, Settings
 from ..evaluation.subject import Subject
-from ..files import write_png
-from ..inference.examination import Evidence, Examination, examine
+from ..examine.examination import Evidence, Examination, examine
 from ..inference.photograph import Photograph
 from ..inference.prediction import Prediction
 from ..modeling.calibration import shown

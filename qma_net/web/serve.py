@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..files import BusyError, alone
+from ..core.files import BusyError, alone
 from ..inference.predict import load_predictor
 from ..inference.predictor import usable_device
 from .limits import Limits, ServeError

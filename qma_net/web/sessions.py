@@ -12,9 +12,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..inference.examination import Examination
-from ..inference.examination_page import page
-from ..inference.page_parts import reduced
+from ..examine.examination import Examination
+from ..examine.examination_page import page
+from ..examine.page_parts import reduced
 from ..inference.prediction import as_grey
 from .jobs import Job
 from .limits import Stopped

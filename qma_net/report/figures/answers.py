@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...core.images import decode, open_picture
 from ...inference.predictor import normalised
-from ...pictures import decode, open_picture
 from ...weights.locate import load_model
 from ...weights.reading import sha256
 from ..results import Result, Run

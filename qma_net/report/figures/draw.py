@@ -11,8 +11,8 @@ from pathlib import Path
 
 from torch import nn
 
+from ...core.files import written_beside
 from ...evaluation.metrics import THRESHOLD
-from ...files import written_beside
 from ...modeling.state import WeightsError
 from ..layout import Figure
 from ..measured import name_of

@@ -7,10 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ...core.errors import QMANetError
+from ...core.images import read_rgb
 from ...data.facts import mask_as_benco
 from ...data.listing import ListingError, read_listings
-from ...errors import QMANetError
-from ...pictures import read_rgb
 from ..paper import SETS
 from ..results import Result, Run
 from .panels import Panel, black_and_white

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..core.images import open_picture, rgb_pixels
 from ..modeling.noise import SRM, NoisePrint
-from ..pictures import open_picture, rgb_pixels
 
 WINDOW = 8192  # pixels; of a longer side, the middle is looked at
 NOISEPRINT_WINDOW = 1536  # the same for NoisePrint++, which takes seconds for each million pixels

@@ -274,7 +274,7 @@ def _umask() -> int:
 
 def config_path(name: str) -> Path:
     """A file of ``benco_configs/``: inside the package in a wheel, beside it in a checkout."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     places = [folder / "benco_configs" / name for folder in (package, package.parent)]
     for place in places:
         if place.is_file():

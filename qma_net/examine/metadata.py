@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..pictures import HEAD, PictureError, content_of, open_picture, rgb_pixels
+from ..core.images import HEAD, PictureError, content_of, open_picture, rgb_pixels
 from .exif import Exif, printable, read_exif
 from .jpeg import (
     APP0,

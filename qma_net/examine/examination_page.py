@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import write_png, write_text
+from ..core.files import write_png, write_text
+from ..inference.photograph import TOO_SMALL
+from ..inference.prediction import as_grey
 from ..modeling.calibration import FEW
 from .examination import Examination, versions
 from .exif import printable
@@ -23,8 +25,6 @@ from .page_parts import (
     reduced,
     table,
 )
-from .photograph import TOO_SMALL
-from .prediction import as_grey
 from .readability import CLIPPED, COMPRESSED, FLAT, NAMES, REASONS, SMOOTH, hatched
 
 REPORT, PAGE, MASK, OVERLAY = "report.json", "report.html", "mask.png", "overlay.png"

@@ -13,12 +13,12 @@ import PIL
 import torch
 
 from .. import __version__
+from ..inference.photograph import Photograph, read_photograph
+from ..inference.prediction import Prediction
 from ..modeling.calibration import Calibration
 from ..modeling.noise import NoisePrint
 from .leads import Lead, leads
 from .metadata import FileFacts, read_facts
-from .photograph import Photograph, read_photograph
-from .prediction import Prediction
 from .readability import Readability, hatched, readability
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..errors import QMANetError
+from ..core.errors import QMANetError
+from ..inference.photograph import PhotographError
+from ..inference.predict import photographs
+from ..inference.predictor import QMANetPredictor
 from ..modeling.calibration import Calibration
 from ..modeling.hub import CALIBRATION_NAME, CONFIG_NAME, write_calibration
 from ..weights.locate import newest_checkpoint
-from .photograph import PhotographError
-from .predict import photographs
-from .predictor import QMANetPredictor
 
 
 class CalibrationError(QMANetError):

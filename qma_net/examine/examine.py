@@ -7,15 +7,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..files import alone, clear_halves, unused
+from ..core.files import alone, clear_halves, unused
+from ..inference.photograph import PhotographError
+from ..inference.predict import name_of, photographs, source_of, tile_bar
+from ..inference.predictor import QMANetPredictor, require_probability
 from ..modeling.noise import NoisePrint
 from ..weights.reading import sha256
 from ..weights.sources import load_noiseprint
 from .examination import Evidence, Examination, examine, read_evidence, without_model
 from .examination_page import MASK, OVERLAY, PAGE, REPORT, write_examination
-from .photograph import PhotographError
-from .predict import name_of, photographs, source_of, tile_bar
-from .predictor import QMANetPredictor, require_probability
 
 FILES = {REPORT, PAGE, MASK, OVERLAY}
 

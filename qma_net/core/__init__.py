@@ -1,0 +1,1 @@
+"""Foundations shared by every package: errors, files, runs, images and worker processes."""

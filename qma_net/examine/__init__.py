@@ -1,0 +1,1 @@
+"""Examination of one photo: file facts, readability, leads and the report."""
