@@ -20,16 +20,16 @@ import torch
 from tqdm import tqdm
 
 from .. import __version__
-from ..core.files import inside, write_png, write_text, written_beside
+from ..core.files import atomic_write, safe_path, write_png, write_text
 from ..data.check import check
 from ..data.findings import Report
 from ..data.listing import Listing, read_listings
 from ..inference.prediction import as_grey
-from ..modeling.config import Preprocessing
+from ..modeling.config import DEFAULT_THRESHOLD, Preprocessing
 from ..weights.names import SMALL
 from .attacks import Attack
 from .images import BenCoImages
-from .metrics import PIXEL, THRESHOLD, paired_bootstrap, pixel_metrics
+from .metrics import PIXEL, paired_bootstrap, pixel_metrics
 from .process import Process
 from .rows import Rows, mean_name, read_rows, results_table
 from .settings import AS_TRAINED, EvaluationError, Settings
@@ -173,7 +173,7 @@ def result_folders(checkpoints: Sequence[str | os.PathLike], out: Path) -> dict[
         names = ["-".join([*path.resolve().parent.parts[-2:], path.stem]) for path in paths]
     if len(set(names)) < len(names):
         raise EvaluationError("got a checkpoint twice, expected different ones")
-    return dict(zip(paths, (inside(out, name) for name in names), strict=True))
+    return dict(zip(paths, (safe_path(out, name) for name in names), strict=True))
 
 
 def evaluate_set(
@@ -204,7 +204,7 @@ def evaluate_set(
         **subject.identity,
         **asdict(settings),
         "attack": attack.describe() if attack else None,
-        "threshold": THRESHOLD,
+        "threshold": DEFAULT_THRESHOLD,
         "versions": versions(),
     }
     rows = Rows(folder, stem, header, process)
@@ -221,7 +221,7 @@ def evaluate_set(
         for batch in loader:
             for row, mask in judge(subject, images, batch, settings):
                 if save_masks:
-                    save_mask(inside(folder, f"{stem}_masks"), row, mask, save_masks)
+                    save_mask(safe_path(folder, f"{stem}_masks"), row, mask, save_masks)
                 keep(row)
             bar.update(len(batch["index"]))
     process.wait()
@@ -265,13 +265,13 @@ def judge(
 
 def save_mask(folder: Path, row: dict, mask: np.ndarray, kind: str) -> None:
     """``<index>_<stem>.npy`` (float32) or ``.png`` (8 bits) of one mask."""
-    path = inside(folder, f"{row['index']:06d}_{Path(row['name']).stem}.{kind}")
+    path = safe_path(folder, f"{row['index']:06d}_{Path(row['name']).stem}.{kind}")
     if kind == "png":
         write_png(path, as_grey(mask))
         return
     content = io.BytesIO()  # numpy's own writing hides why a disk refuses
     np.save(content, mask.astype(np.float32))
-    with written_beside(path) as beside:
+    with atomic_write(path) as beside:
         beside.write_bytes(content.getvalue())
 
 

@@ -7,10 +7,9 @@ from collections.abc import Callable
 import torch
 
 from ..data.listing import NEGATIVE, Listing
+from ..modeling.config import EDGE_WIDTH
 from .attacks import Attack
 from .settings import Settings
-
-EDGE_WIDTH = 7  # pixels, in BenCo's scripts for the models that take edge masks
 
 
 class BenCoImages(torch.utils.data.Dataset):

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-THRESHOLD = 0.5
+from ..modeling.config import DEFAULT_THRESHOLD
+
 PIXEL = ("f1", "permute_f1", "iou", "auc", "precision", "recall", "best_f1")
 DRAWS = 2000  # of a bootstrap
 SEED = 0  # of a bootstrap
@@ -38,7 +39,7 @@ def pixel_metrics(mask: np.ndarray, truth: np.ndarray) -> dict[str, float | None
     """
     if mask.shape != truth.shape:
         raise ValueError(f"got a mask {mask.shape} for a truth {truth.shape}, expected one shape")
-    marked = mask > THRESHOLD
+    marked = mask > DEFAULT_THRESHOLD
     tp = int((marked & truth).sum())
     fp, fn = int(marked.sum()) - tp, int(truth.sum()) - tp
     tn = truth.size - tp - fp - fn
@@ -86,7 +87,7 @@ def roc_auc_and_best_f1(scores: np.ndarray, truth: np.ndarray) -> tuple[float | 
 def image_metrics(scores: Sequence[float], labels: Sequence[int]) -> dict[str, float | None]:
     """Image-level F1, accuracy (score above 0.5) and AUC; AUC is None with one class of image."""
     scores, labels = np.asarray(scores, np.float64), np.asarray(labels, bool)
-    called = scores > THRESHOLD
+    called = scores > DEFAULT_THRESHOLD
     tp, fp, fn = (called & labels).sum(), (called & ~labels).sum(), (~called & labels).sum()
     return {
         "image_f1": f1_of(int(tp), int(fp), int(fn)) if labels.any() else None,

@@ -26,6 +26,15 @@ FITS = ("resize", "pad", "native")
 ARCHITECTURE = 2
 
 
+# A pixel or an image counts as manipulated where its probability is strictly above this value.
+# BenCo's evaluators use 0.5, so every number that is compared with theirs must use it as well.
+DEFAULT_THRESHOLD = 0.5
+
+# Width in pixels of the ring along mask boundaries that serves as the edge target. It is the
+# width that BenCo's training scripts pass for models with edge supervision.
+EDGE_WIDTH = 7
+
+
 MOST_QUERIES = 1024  # 32 are the most in the paper
 
 _KINDS = {str: (str,), int: (int,), float: (float, int)}  # what each kind of field may hold

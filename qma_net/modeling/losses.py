@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .config import EDGE_WIDTH
 from .precision import widen
 from .qma_net import QMANetOutput, to_image_size
 
@@ -13,9 +14,6 @@ MASK_WEIGHT, EDGE_WEIGHT = 0.2, 0.8
 # Smoothing of the Dice loss as a share of the image area; docs/reading-the-paper.md, section
 # "The smoothing of the Dice loss", has the measured trade-off.
 DICE_SMOOTHING = 3e-3
-
-# Width in pixels of the ring that the edge map learns, at the resolution of the loss.
-EDGE_WIDTH = 7
 
 
 def dice_loss(
