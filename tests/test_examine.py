@@ -571,9 +571,9 @@ def test_too_small_to_judge(saved, tmp_path, size):
 
 def test_a_calibration_counts_who_scores_as_high():
     calibration = Calibration((0.1, 0.2, 0.2, 0.9), Preprocessing(64))
-    counts = [calibration.as_high(score) for score in (0.0, 0.1, 0.2, 0.2000001, 0.3, 0.95)]
+    counts = [calibration.count_at_least(score) for score in (0.0, 0.1, 0.2, 0.2000001, 0.3, 0.95)]
     assert counts == [4, 4, 3, 3, 1, 0]
-    assert Calibration.of(json.loads(json.dumps(calibration.as_dict()))) == calibration
+    assert Calibration.from_dict(json.loads(json.dumps(calibration.as_dict()))) == calibration
     for wrong in ((), (0.3, 0.2), (float("nan"),), (0.1, 1.2)):
         with pytest.raises(ConfigError, match="qma-net calibrate"):
             Calibration(wrong, Preprocessing(64))
@@ -590,7 +590,7 @@ def test_calibrate_gives_the_score_a_meaning(saved, photos, capsys):
     run("examine", photos / "a", "--out", photos / "out", "--checkpoint", saved)
     report = report_of(photos / "out/x")
     assert report["calibrated_on"] == 3
-    assert report["as_high"] == model.calibration.as_high(report["score"]) >= 1
+    assert report["as_high"] == model.calibration.count_at_least(report["score"]) >= 1
     shown = (photos / "out/x/report.html").read_text()
     assert f"{report['as_high']} of 3 untouched photographs" in shown
     assert "So few photographs say little" in shown

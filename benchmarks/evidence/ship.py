@@ -25,7 +25,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
-from qma_net.core.files import config_path, read_yaml, written_beside
+from qma_net.core.files import atomic_write, config_path, read_yaml
 from qma_net.data.listing import read_listings
 from qma_net.examine.calibrate import keep
 from qma_net.inference.predictor import QMANetPredictor
@@ -71,7 +71,7 @@ def main() -> None:
     untouched = kept_photographs(args, plan["image_size"])
     found = [predictor.predict(path, native=True) for path in tqdm(untouched, desc="untouched")]
     scored = [prediction.score for prediction in found]
-    keep(Calibration.of_scores(scored, predictor.preprocessing, native=True), predictor, args.place)
+    keep(Calibration.from_scores(scored, predictor.preprocessing, native=True), predictor, args.place)
     judge(predictor, args.real, [float((one.mask > 0.5).mean()) for one in found])
 
 
@@ -114,7 +114,7 @@ def write(predictor: QMANetPredictor, threshold: float, place: Path) -> None:
         model.decoder.predict.bias -= math.log(threshold / (1 - threshold))
     model.save_pretrained(place)
     state = load_file(place / WEIGHTS_FILE)
-    with written_beside(place / WEIGHTS_FILE) as beside:
+    with atomic_write(place / WEIGHTS_FILE) as beside:
         save_file({name: one.half() for name, one in state.items()}, beside)
 
 

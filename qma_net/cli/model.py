@@ -157,20 +157,20 @@ def _examine(args: argparse.Namespace) -> None:
 def _calibrate(args: argparse.Namespace) -> None:
     from ..examine.calibrate import calibrate, keep, place_of
     from ..inference.predict import load_predictor
-    from ..modeling.calibration import FEW
+    from ..modeling.calibration import FEW_PHOTOS
 
     place = place_of(args.checkpoint, args.out)
     predictor, _ = load_predictor(args.checkpoint, args.device)
     calibration, errors = calibrate(predictor, args.photos, native=args.native)
     for error in errors:
         print(f"qma-net: {error}", file=sys.stderr)
-    if calibration.count < FEW:
+    if calibration.count < FEW_PHOTOS:
         print(
-            f"qma-net: {calibration.count} photographs say little; {FEW} or more are better",
+            f"qma-net: {calibration.count} photographs say little; {FEW_PHOTOS} or more are better",
             file=sys.stderr,
         )
     file = keep(calibration, predictor, place)
-    print(f"{file}: {calibration.count} photographs, {calibration.shown}")
+    print(f"{file}: {calibration.count} photographs, {calibration.input_description}")
     if errors:
         sys.exit(1)
 

@@ -45,7 +45,7 @@ def calibrate(
         raise CalibrationError(
             f"got {', '.join(map(str, photos))}, expected untouched photographs: none can be read"
         )
-    return Calibration.of_scores(scores, predictor.preprocessing, native=native), errors
+    return Calibration.from_scores(scores, predictor.preprocessing, native=native), errors
 
 
 def place_of(checkpoint: str, out: str = "") -> Path:

@@ -81,7 +81,7 @@ class Examination:
         """How many of the calibration's photographs score at least as high."""
         if not (self.prediction and self.calibration):
             return None
-        return self.calibration.as_high(self.prediction.score)
+        return self.calibration.count_at_least(self.prediction.score)
 
     def overlay(self) -> np.ndarray:
         """The photograph, what is marked tinted, what cannot be read hatched: ``(H, W, 3)``."""
@@ -172,10 +172,10 @@ def examine(
     found = list(prediction.notes if prediction else photograph.notes)
     if evidence.is_too_small:
         found.append(f"{photograph.too_small}; no mask and no noise views were made")
-    if prediction and calibration and calibration.shown != settings["shown"]:
+    if prediction and calibration and calibration.input_description != settings["shown"]:
         found.append(
             "the checkpoint's calibration is not used: it looked at its photographs "
-            f"{calibration.shown}, this examination {settings['shown']}"
+            f"{calibration.input_description}, this examination {settings['shown']}"
         )
         calibration = None
     found += facts.notes if facts else ["no file: its pixels were given, so nothing else is known"]

@@ -10,7 +10,7 @@ import numpy as np
 from ..core.files import write_png, write_text
 from ..inference.photograph import TOO_SMALL
 from ..inference.prediction import as_grey
-from ..modeling.calibration import FEW
+from ..modeling.calibration import FEW_PHOTOS
 from .examination import Examination, versions
 from .exif import printable
 from .file_panel import file_panel
@@ -102,7 +102,7 @@ def score_in_words(examination: Examination) -> str:
     )
     if high == 0:  # the rule of three: a true share above 3 / n shows itself 95 % of the time
         said += f" With so many looked at, it may still be {percent(min(1, 3 / count))} of all."
-    if count < FEW:
+    if count < FEW_PHOTOS:
         said += " So few photographs say little."
     return (
         f"{said} They are those of the checkpoint's calibration; what they have to do with this "

@@ -11,7 +11,6 @@ import torch
 from .. import __version__
 from ..examine.examination import Evidence, Examination, examine, read_evidence
 from ..examine.examination_page import write_examination
-from ..modeling.calibration import shown
 from ..modeling.config import ConfigError, Preprocessing
 from ..modeling.noise import NoisePrint, normalised
 from ..modeling.qma_net import SMALLEST_SIDE, STRIDE, image_score
@@ -191,7 +190,7 @@ class QMANetPredictor:
         """All that decides what an examination finds, but the photograph."""
         require_probability(threshold)
         chosen = {"threshold": threshold, "native": native}
-        return self.describe() | chosen | {"shown": shown(self.preprocessing, native)}
+        return self.describe() | chosen | {"shown": self.preprocessing.describe(native=native)}
 
     def examined(
         self,

@@ -1,1 +1,1 @@
-"""The network, one role of the paper's Figure 2 to a file; `qma_net.py` composes it."""
+"""The network: one file per module of the paper's Figure 2, composed in ``qma_net.py``."""

@@ -1,28 +1,33 @@
-"""What untouched photographs score: the only thing that a score can be held against."""
+"""Scores of authentic photos, against which the score of a new photo can be compared."""
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any, Self
 
 from .config import ConfigError, Preprocessing
 
-FEW = 100  # photographs; of fewer, "none scores as high" leaves more than 3 % open
-DIGITS = 6  # of a score; both sides of a comparison are rounded to them
+# With fewer photos than this, "no authentic photo scores as high" leaves a false positive rate of
+# more than 3 % possible (95 % confidence).
+FEW_PHOTOS = 100
+
+# Scores are compared after rounding to this many decimal places.
+DIGITS = 6
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Scores of untouched photographs, and how these were shown to the model.
+    """Scores that a model gives to authentic photos.
 
     Attributes:
-        quantiles: the scores in 0..1, rising: one for each photograph.
-        preprocessing: how the photographs reached the model.
-        native: whether they were looked at in their own size instead.
-        date: when, as ISO 8601 has it.
+        quantiles: one score in 0..1 per photo, in ascending order.
+        preprocessing: how the photos were fed to the model.
+        native: whether they were processed at their original resolution instead.
+        date: day of the measurement in ISO 8601.
 
     Raises:
-        ConfigError: without scores, or with some that are none or not in order.
+        ConfigError: if there are no scores, or if they are outside 0..1 or not ascending.
     """
 
     quantiles: tuple[float, ...]
@@ -30,7 +35,7 @@ class Calibration:
     native: bool = False
     date: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         ordered = sorted(self.quantiles)
         if (
             not ordered
@@ -38,26 +43,26 @@ class Calibration:
             or not 0 <= ordered[0] <= ordered[-1] <= 1
         ):
             raise ConfigError(
-                f"got {len(self.quantiles)} quantiles of scores, expected one or more from 0 to 1, "
-                "rising: make them with qma-net calibrate"
+                f"got {len(self.quantiles)} quantiles of scores, expected at least one, ascending, "
+                "from 0 to 1: run `qma-net calibrate`"
             )
 
     @property
     def count(self) -> int:
-        """Photographs that were looked at."""
+        """Number of authentic photos."""
         return len(self.quantiles)
 
     @property
-    def shown(self) -> str:
-        """How the photographs reached the model, in words."""
-        return shown(self.preprocessing, self.native)
+    def input_description(self) -> str:
+        """How the photos were fed to the model, in words."""
+        return self.preprocessing.describe(native=self.native)
 
-    def as_high(self, score: float) -> int:
-        """How many of the photographs score at least as high."""
+    def count_at_least(self, score: float) -> int:
+        """Return how many of the authentic photos score at least this high."""
         return self.count - bisect_left(self.quantiles, round(score, DIGITS))
 
-    def as_dict(self) -> dict:
-        """What ``calibration.json`` holds."""
+    def as_dict(self) -> dict[str, Any]:
+        """Return the content of ``calibration.json``."""
         return {
             "count": self.count,
             "quantiles": list(self.quantiles),
@@ -68,28 +73,26 @@ class Calibration:
         }
 
     @classmethod
-    def of_scores(
+    def from_scores(
         cls, scores: Iterable[float], preprocessing: Preprocessing, *, native: bool
-    ) -> "Calibration":
-        """Of today, from scores in any order."""
-        rising = tuple(sorted(round(score, DIGITS) for score in scores))
-        return cls(rising, preprocessing, native, datetime.now(UTC).date().isoformat())
+    ) -> Self:
+        """Build from scores in any order, dated today."""
+        quantiles = tuple(sorted(round(score, DIGITS) for score in scores))
+        return cls(quantiles, preprocessing, native, datetime.now(UTC).date().isoformat())
 
     @classmethod
-    def of(cls, content: Mapping) -> "Calibration":
-        """From what ``calibration.json`` holds.
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """Build from the content of ``calibration.json``.
 
         Raises:
-            ConfigError, KeyError, TypeError, ValueError: where it is none.
+            ConfigError: if a value is invalid.
+            KeyError: if a key is missing.
+            TypeError: if a value has another type.
+            ValueError: if a score is not a number.
         """
         return cls(
             quantiles=tuple(float(score) for score in content["quantiles"]),
-            preprocessing=Preprocessing(image_size=content["image_size"], fit=content["fit"]),
+            preprocessing=Preprocessing.from_dict(content),
             native=bool(content["native"]),
             date=str(content.get("date", "")),
         )
-
-
-def shown(preprocessing: Preprocessing, native: bool) -> str:
-    """How a photograph reaches the model, in words; equal words are equal ways."""
-    return "at their own size" if native else str(preprocessing)

@@ -1,10 +1,12 @@
-"""Everything that fixes the architecture: the size table, the choices, the configuration."""
+"""Configuration of the architecture and of the image preprocessing."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
 
 from ..core.errors import QMANetError
 
-# SegFormer's Mix Transformers (Xie et al. 2021, Table 6): channels and depths of the stages.
+# Channels and depths of the four stages of SegFormer's encoders (Xie et al. 2021, Table 6).
 SIZES = {
     "b0": ((32, 64, 160, 256), (2, 2, 2, 2)),
     "b1": ((64, 128, 320, 512), (2, 2, 2, 2)),
@@ -20,11 +22,9 @@ DECODE_LEVELS = ("4", "1234")
 DECODERS = ("query", "conv", "mlp")
 FITS = ("resize", "pad", "native")
 
-
-# Which network a configuration means. A change of the network that makes old tensors mean
-# something else counts it up; checkpoints carry it.
+# Version of the architecture, stored in every checkpoint. Increase it whenever a change to the
+# network makes existing weights invalid.
 ARCHITECTURE = 2
-
 
 # A pixel or an image counts as manipulated where its probability is strictly above this value.
 # BenCo's evaluators use 0.5, so every number that is compared with theirs must use it as well.
@@ -34,24 +34,35 @@ DEFAULT_THRESHOLD = 0.5
 # width that BenCo's training scripts pass for models with edge supervision.
 EDGE_WIDTH = 7
 
+# Configurations come from files of unknown origin, so the number of queries needs a limit.
+MAX_QUERY_COUNT = 1024
 
-MOST_QUERIES = 1024  # 32 are the most in the paper
-
-_KINDS = {str: (str,), int: (int,), float: (float, int)}  # what each kind of field may hold
+# Types that a field may hold, by its annotation. Exact types: True is not a number here.
+_ACCEPTED_TYPES: Mapping[object, tuple[type, ...]] = {str: (str,), int: (int,), float: (float, int)}
 
 
 class ConfigError(QMANetError):
-    """A choice that does not exist; one line says what was got, expected, and what to do."""
+    """Invalid choice in a configuration."""
 
 
 @dataclass(frozen=True)
 class QMANetConfig:
-    """Everything that fixes the architecture; what a checkpoint carries to be rebuilt from.
+    """Complete description of the architecture; checkpoints carry it so that they can be rebuilt.
 
-    The defaults are the paper's model; Tables 2 and 9 are other values of these fields.
+    The defaults give the paper's model. The variants of its Tables 2 and 9 are other values of
+    these fields.
+
+    Attributes:
+        size: size of both SegFormer encoders, ``"b0"`` to ``"b5"``.
+        views: comma-separated noise views, any of :data:`VIEWS`.
+        query_count: number of tamper-aware queries.
+        dfcm_stages: stages that have a DFCM: ``"none"``, ``"4"`` or ``"1234"``.
+        decode_levels: levels that are decoded: ``"4"`` or ``"1234"``.
+        decoder: ``"query"`` for the paper's QMFD; ``"conv"`` or ``"mlp"`` for the ablations.
+        drop_path: rate of stochastic depth in both encoders during training.
 
     Raises:
-        ConfigError: for a value outside the choices, naming them.
+        ConfigError: if a value is not among the choices.
     """
 
     size: str = "b3"
@@ -62,13 +73,13 @@ class QMANetConfig:
     decoder: str = "query"
     drop_path: float = 0.1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in fields(self):
-            value, kinds = getattr(self, field.name), _KINDS[field.type]
-            if type(value) not in kinds:
+            value, accepted = getattr(self, field.name), _ACCEPTED_TYPES[field.type]
+            if type(value) not in accepted:
                 raise ConfigError(
                     f"got {field.name}={str(value)[:80]!r} of type {type(value).__name__}, "
-                    f"expected {kinds[0].__name__}"
+                    f"expected {accepted[0].__name__}"
                 )
         for name, choices in (
             ("size", tuple(SIZES)),
@@ -80,55 +91,73 @@ class QMANetConfig:
                 raise ConfigError(
                     f"got {name}={getattr(self, name)!r}, expected one of {', '.join(choices)}"
                 )
-        named = self.views.replace(" ", "").split(",")
-        if len(set(named)) < len(named) or not set(named) <= set(VIEWS):
+        views = self.views.replace(" ", "").split(",")
+        if len(set(views)) < len(views) or not set(views) <= set(VIEWS):
             raise ConfigError(
-                f"got views={self.views!r}, expected a comma-separated choice of {', '.join(VIEWS)}"
+                f"got views={self.views!r}, expected a comma-separated list of {', '.join(VIEWS)}"
             )
-        object.__setattr__(self, "views", ",".join(view for view in VIEWS if view in named))
-        if not 1 <= self.query_count <= MOST_QUERIES:
+        object.__setattr__(self, "views", ",".join(view for view in VIEWS if view in views))
+        if not 1 <= self.query_count <= MAX_QUERY_COUNT:
             raise ConfigError(
-                f"got query_count={self.query_count}, expected 1 or more, at most {MOST_QUERIES} "
-                "(paper: 16)"
+                f"got query_count={self.query_count}, expected 1 to {MAX_QUERY_COUNT} (paper: 16)"
             )
         if not 0 <= self.drop_path < 1:
             raise ConfigError(f"got drop_path={self.drop_path}, expected 0 <= drop_path < 1")
 
     def as_flags(self) -> list[str]:
-        """The command line that names this architecture, e.g. ``["--size", "b3", ...]``."""
+        """Return the command-line flags of this architecture, e.g. ``["--size", "b3", ...]``."""
         return [word for name, value in asdict(self).items() for word in (f"--{name}", str(value))]
 
     @classmethod
-    def names(cls) -> tuple[str, ...]:
+    def field_names(cls) -> tuple[str, ...]:
+        """Return the names of all fields in their order."""
         return tuple(field.name for field in fields(cls))
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How photographs reached a model in training, and so how they should reach it later.
+    """How images were fed to a model in training, which prediction should repeat.
 
     Attributes:
-        image_size: side of a square in pixels.
-        fit: ``"resize"`` to that square, ``"pad"`` into it, or ``"native"``: crops at the
-            photograph's own resolution.
+        image_size: side of the square input in pixels.
+        fit: ``"resize"`` to that square, ``"pad"`` into it, or ``"native"``: the model was trained
+            on crops at the original resolution.
 
     Raises:
-        ConfigError: for a side below 32 or a fit that does not exist.
+        ConfigError: if the side is not between 32 and 32768 or ``fit`` is unknown.
     """
 
     image_size: int = 512
     fit: str = "resize"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if type(self.image_size) is not int or not 32 <= self.image_size <= 2**15:
             raise ConfigError(
-                f"got image_size={self.image_size!r}, expected a side from 32 to 32768 pixels"
+                f"got image_size={self.image_size!r}, expected a side of 32 to 32768 pixels"
             )
         if self.fit not in FITS:
             raise ConfigError(f"got fit={self.fit!r}, expected one of {', '.join(FITS)}")
 
     def __str__(self) -> str:
-        side = f"{self.image_size}x{self.image_size}"
-        return {"resize": f"resized to {side}", "pad": f"padded to {side}"}.get(
-            self.fit, "at their own size"
-        )
+        return self.describe()
+
+    def describe(self, *, native: bool = False) -> str:
+        """Return a description such as ``"resized to 512x512"``.
+
+        Args:
+            native: describe prediction at the original resolution instead.
+        """
+        if native or self.fit == "native":
+            return "at their own size"
+        verb = "resized" if self.fit == "resize" else "padded"
+        return f"{verb} to {self.image_size}x{self.image_size}"
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """Build from the content of a JSON file; other keys are ignored.
+
+        Raises:
+            ConfigError: if a value is invalid.
+            KeyError: if ``image_size`` or ``fit`` is missing.
+        """
+        return cls(image_size=content["image_size"], fit=content["fit"])

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from .. import __version__
-from ..core.files import write_text, written_beside
+from ..core.files import atomic_write, write_text
 from .calibration import Calibration
 from .config import ARCHITECTURE, ConfigError, Preprocessing, QMANetConfig
 from .state import WeightsError, load_strictly, require_this_architecture
@@ -68,7 +68,7 @@ class HubMixin(
     def _save_pretrained(self, save_directory: Path) -> None:
         state = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
         try:
-            with written_beside(save_directory / WEIGHTS_FILE) as beside:
+            with atomic_write(save_directory / WEIGHTS_FILE) as beside:
                 save_file(state, beside, metadata={"format": "pt"})
         except SafetensorError as error:  # what a disk says that refuses
             raise WeightsError(
@@ -99,15 +99,15 @@ class HubMixin(
                 "qma-net convert makes it from a checkpoint of BenCo's trainer"
             )
         what = f"{model_id}/{CONFIG_NAME}"
-        if not isinstance(config, dict) or not set(QMANetConfig.names()) <= set(config):
+        if not isinstance(config, dict) or not set(QMANetConfig.field_names()) <= set(config):
             raise WeightsError(
                 f"got {what}, expected the configuration of a QMA-Net: "
-                f"{', '.join(QMANetConfig.names())}"
+                f"{', '.join(QMANetConfig.field_names())}"
             )
         require_this_architecture(config, what)
         try:
             model = cls.from_config(
-                QMANetConfig(**{name: config[name] for name in QMANetConfig.names()})
+                QMANetConfig(**{name: config[name] for name in QMANetConfig.field_names()})
             )
         except ConfigError as error:
             raise WeightsError(
@@ -164,4 +164,4 @@ def _preprocessing(model_id: str, download: dict) -> Preprocessing | None:
 
 def _calibration(model_id: str, download: dict) -> Calibration | None:
     expected = "quantiles, image_size, fit and native as qma-net calibrate writes them"
-    return _beside(model_id, CALIBRATION_NAME, download, Calibration.of, expected)
+    return _beside(model_id, CALIBRATION_NAME, download, Calibration.from_dict, expected)

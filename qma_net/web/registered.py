@@ -20,7 +20,6 @@ from ..evaluation.subject import Subject
 from ..examine.examination import Evidence, Examination, examine
 from ..inference.photograph import Photograph
 from ..inference.prediction import Prediction
-from ..modeling.calibration import shown
 from ..modeling.config import Preprocessing
 
 
@@ -74,7 +73,7 @@ class RegisteredModel:
             "fit": settings.fit,
             "threshold": threshold,
             "native": native,
-            "shown": shown(Preprocessing(settings.image_size, settings.fit), native),
+            "shown": Preprocessing(settings.image_size, settings.fit).describe(native=native),
         }
 
     def examined(

@@ -131,7 +131,7 @@ def require_same_architecture(got: QMANetConfig, built: QMANetConfig, what: str)
     """Raises :class:`WeightsError` when two configurations differ in more than drop path."""
     differing = [
         name
-        for name in QMANetConfig.names()
+        for name in QMANetConfig.field_names()
         if name != "drop_path" and getattr(got, name) != getattr(built, name)
     ]
     if differing:
@@ -168,8 +168,8 @@ def config_from_extra_state(extra: object, what: str) -> QMANetConfig:
         config = dict(content["config"])
     except (AttributeError, TypeError, ValueError, KeyError, RecursionError):
         content, config = {}, {}
-    if set(config) != set(QMANetConfig.names()):
-        flags = " ".join(f"--{name}" for name in QMANetConfig.names())
+    if set(config) != set(QMANetConfig.field_names()):
+        flags = " ".join(f"--{name}" for name in QMANetConfig.field_names())
         raise WeightsError(
             f"got a {what} without the configuration of a QMANet, expected a checkpoint of "
             f"BenCo's trainer with --model QMANet: build the model with the flags it was trained "
