@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from qma_net.core.workers import cores, in_processes
+from qma_net.core.workers import available_cores, map_in_processes
 from qma_net.data.check import check
 from qma_net.synth.photographs import find_photos
 
@@ -43,7 +43,7 @@ def main() -> None:
             "| processes | files | decoding alone (s) | check (s) | speed | leaks too (s) | speed |"
         )
         print("|---|---|---|---|---|---|---|")
-        for workers in (1, cores()):
+        for workers in (1, available_cores()):
             times = {"decode": [], "check": [], "leaks": []}
             for _ in range(3):
                 times["decode"].append(timed(decode_all, files, workers))
@@ -59,7 +59,7 @@ def main() -> None:
         folder = Path(folder)
         make(folder, find_photos(args.photos), args.fast_files // 2, link=True)
         seconds = timed(check, [folder], fast=True, progress=False)
-        print(f"\n--fast, {args.fast_files} files, {cores()} processes: {seconds:.1f} s")
+        print(f"\n--fast, {args.fast_files} files, {available_cores()} processes: {seconds:.1f} s")
 
 
 def make(folder: Path, photos: list[Path], count: int, link: bool = False) -> None:
@@ -85,7 +85,7 @@ def make(folder: Path, photos: list[Path], count: int, link: bool = False) -> No
 
 def decode_all(files: list[Path], workers: int) -> None:
     """Decodes every file in processes like the check's."""
-    for _ in in_processes(decode, None, files, workers, at_once=32):
+    for _ in map_in_processes(decode, None, files, workers, chunk=32):
         pass
 
 

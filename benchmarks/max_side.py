@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from torch.utils.data import DataLoader
 
-from qma_net.core.workers import cores
+from qma_net.core.workers import available_cores
 from qma_net.data.prepare import prepare
 from qma_net.synth.photographs import find_photos
 
@@ -40,11 +40,12 @@ def main() -> None:
             print(f"prepared {name}: {time.perf_counter() - start:.1f} s, check included")
             start = time.perf_counter()
         print(
-            f"\n{args.images} JPEGs of {args.size}, --max-side {args.max_side}, {cores()} cores\n"
+            f"\n{args.images} JPEGs of {args.size}, --max-side {args.max_side}, "
+            f"{available_cores()} cores\n"
         )
         print("| loader processes | as published (images/s) | reduced (images/s) | gain |")
         print("|---|---|---|---|")
-        for workers in (0, cores()):
+        for workers in (0, available_cores()):
             speeds = {"as published": [], "reduced": []}
             for _ in range(3):
                 for name, found in speeds.items():

@@ -22,7 +22,7 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from .core.files import read_journal, read_object, write_text, written_beside
+from .core.files import atomic_write, read_json_lines, read_json_object, write_text
 from .core.images import read_rgb
 from .evaluation.evaluate import evaluate
 from .evaluation.rows import read_rows
@@ -128,7 +128,7 @@ def _require_same_settings(out: Path, args: argparse.Namespace) -> None:
     file = out / "settings.json"
     if not file.is_file():
         file.write_text(json.dumps(settings, indent=1))
-    elif read_object(file, "the settings of a demo: delete it") != settings:
+    elif read_json_object(file, "the settings of a demo: delete it") != settings:
         sys.exit(
             f"demo: got settings {settings}, expected those in {file}: this folder holds another "
             "run; give another --out, or delete it"
@@ -173,7 +173,7 @@ def train(out: Path, data: Path, args: argparse.Namespace) -> Path:
         flags += ["--test_period", args.epochs, "--save_period", 1]
         flags += ["--resume", earlier[-1]] if earlier else []
         run_benco("train", folder, args, title="training", flags=flags, units=args.epochs)
-    with written_beside(kept) as beside:
+    with atomic_write(kept) as beside:
         content = read_checkpoint(finished)
         torch.save({"model": content["model"], "args": content["args"], "about": ABOUT}, beside)
     return kept
@@ -278,7 +278,7 @@ def read_truth(row: dict) -> np.ndarray:
 
 def benco_means(folder: Path) -> dict[str, float]:
     """BenCo's own means: test.py writes all sets, unnamed, to the last one's log, in order."""
-    means = read_journal(folder / list(KINDS)[-1] / "log.txt")
+    means = read_json_lines(folder / list(KINDS)[-1] / "log.txt")
     return {kind: row["test_pixel-level F1"] for kind, row in zip(KINDS, means, strict=True)}
 
 

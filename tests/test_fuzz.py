@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from conftest import ROOT
 from qma_net.core.errors import QMANetError
-from qma_net.core.files import PathError, inside, read_journal, read_object
+from qma_net.core.files import PathError, read_json_lines, read_json_object, safe_path
 from qma_net.data.check import check
 from qma_net.data.listing import read_listings
 from qma_net.data.repair import repair
@@ -255,10 +255,10 @@ def test_rows_are_rows_or_refused(data, tmp_path):
 @given(data=either([{"epoch": 1, "a": 2.0}, {"epoch": 2}]))
 def test_a_journal_is_the_rows_that_are_whole(data, tmp_path):
     (tmp_path / "log.txt").write_bytes(data.replace(b"}, {", b"}\n{").strip(b"[]"))
-    for row in read_journal(tmp_path / "log.txt", ["epoch"]):
+    for row in read_json_lines(tmp_path / "log.txt", ["epoch"]):
         assert "epoch" in row
     (tmp_path / "one.json").write_bytes(data)
-    ours(read_object, tmp_path / "one.json", "an object")
+    ours(read_json_object, tmp_path / "one.json", "an object")
 
 
 @pytest.fixture(scope="module")
@@ -335,7 +335,7 @@ def test_facts_of_a_file_are_read_with_notes(data):
 def test_a_name_stays_in_its_folder(name, tmp_path):
     for nested in (False, True):
         try:
-            path = inside(tmp_path / "out", name, nested=nested)
+            path = safe_path(tmp_path / "out", name, nested=nested)
         except PathError:
             continue
         assert tmp_path / "out" in path.resolve().parents

@@ -13,7 +13,7 @@ from PIL import Image
 
 from conftest import photograph
 from qma_net import QMANetPredictor, cli
-from qma_net.core.files import alone
+from qma_net.core.runs import FolderLock
 from qma_net.inference.photograph import PhotographError, read_photograph
 from qma_net.modeling.config import ConfigError
 from qma_net.modeling.state import WeightsError
@@ -227,7 +227,7 @@ def test_a_bar_of_tiles_is_for_a_terminal_and_a_large_photograph(checkpoint, pho
 
 
 def test_two_runs_at_once_are_refused(checkpoint, photos):
-    with alone(photos / "out"), pytest.raises(SystemExit, match="another run is writing to"):
+    with FolderLock(photos / "out"), pytest.raises(SystemExit, match="another run is writing to"):
         predict(checkpoint(), photos / "out", photos / "a")
     predict(checkpoint(), photos / "out", photos / "a")
 

@@ -31,11 +31,12 @@ from miniatures import (
     white,
 )
 from qma_net import cli
-from qma_net.core.files import BusyError, PathError
+from qma_net.core.files import PathError
+from qma_net.core.runs import BusyError, FolderLock
 from qma_net.data.check import check
 from qma_net.data.convert import reduce_mask
 from qma_net.data.plan import PrepareError
-from qma_net.data.prepare import alone, prepare
+from qma_net.data.prepare import prepare
 from qma_net.data.published import DATASETS, TYPES
 
 
@@ -514,7 +515,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
 def test_two_runs_at_once_are_refused(tmp_path):
     cocoglide(tmp_path / "source")
     with (
-        alone(tmp_path / "out"),
+        FolderLock(tmp_path / "out"),
         pytest.raises(BusyError, match="another run is writing"),
     ):
         run("CocoGlide", tmp_path / "source", tmp_path / "out")

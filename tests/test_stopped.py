@@ -22,7 +22,7 @@ from conftest import TINY, photograph
 from launching import write_tampered_set
 from miniatures import ARCHIVES
 from qma_net import build, cli
-from qma_net.core.files import alone, hold
+from qma_net.core.runs import FolderLock
 from qma_net.examine.examination_page import REPORT
 from qma_net.modeling import config
 from qma_net.weights.checkpoint import CONFIG_KEY, NETWORK_PREFIX, config_to_extra_state
@@ -148,14 +148,14 @@ def test_a_second_run_at_once_is_refused(command, work, tmp_path, capsys):
             other.join()
         cli.main([str(word) for word in command(work, out)])  # the hold died with its process
         return
-    with alone(tmp_path / "out.unfinished" if command is synth else out):
+    with FolderLock(tmp_path / "out.unfinished" if command is synth else out):
         assert "another run is writing to" in refused(command(work, out), capsys)
 
 
 def hold_and_wait(folder):
-    hold(folder)
-    (folder / "held").touch()
-    time.sleep(60)
+    with FolderLock(folder):
+        (folder / "held").touch()
+        time.sleep(60)
 
 
 # Killed, and a disk that is full: in processes of their own
@@ -184,7 +184,7 @@ def begin(command, work, out, room=0):
     return child
 
 
-def content_of(out: Path) -> dict[str, bytes]:
+def describe_content(out: Path) -> dict[str, bytes]:
     """The files of a finished run, without what names its folder or its hour."""
     found = {}
     for path in sorted(out.rglob("*")):
@@ -206,7 +206,7 @@ def test_killed_at_any_moment_the_same_command_completes_it(command, work, tmp_p
         child.join(300)
         seconds = time.monotonic() - started
         assert child.exitcode == 0, (tmp_path / f"{name}.err").read_text()[-2000:]
-    whole = content_of(tmp_path / "whole")
+    whole = describe_content(tmp_path / "whole")
     assert whole
     out, moments = tmp_path / "killed", random.Random(f"{SEED} {command.__name__}")
     living = 0
@@ -216,13 +216,13 @@ def test_killed_at_any_moment_the_same_command_completes_it(command, work, tmp_p
         living += child.is_alive()
         child.kill()
         child.join()
-        for name, content in (content_of(out) if out.exists() else {}).items():
+        for name, content in (describe_content(out) if out.exists() else {}).items():
             if name in whole and name.endswith((".png", ".jpg", ".md", ".tex")):
                 assert content == whole[name], f"{name} is not whole"
     child = begin(command, work, out)
     child.join(300)
     assert child.exitcode == 0, (tmp_path / "killed.err").read_text()[-2000:]
-    assert content_of(out) == whole
+    assert describe_content(out) == whole
     name = command.__name__
     record(
         f"{name}: SIGKILL {KILLS} times, {living} of them in mid-run: completed to the same bytes"

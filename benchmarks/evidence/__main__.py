@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qma_net.core.errors import QMANetError
-from qma_net.core.files import alone
+from qma_net.core.runs import FolderLock
 from qma_net.launch.saving import checkpoint_path
 from qma_net.synth.curriculum import stages
 from qma_net.synth.recipe import KINDS, UNTOUCHED
@@ -60,7 +60,7 @@ def work(args: argparse.Namespace) -> None:
         known = ", ".join(row.name for row in plan.rows)
         raise QMANetError(f"got --rows {args.rows}, expected some of: {known}")
     out = Path(args.out or f"runs/evidence/{args.size}").resolve()
-    with alone(out):
+    with FolderLock(out):
         sets = prepare(plan, args, out / "data")
         clock = Clock.of(args)
         runs = [

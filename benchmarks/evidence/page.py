@@ -20,7 +20,7 @@ from IMDLBenCo.registry import MODELS
 from IMDLBenCo.training_scripts.utils.misc import create_argparser
 
 from qma_net.core.errors import QMANetError
-from qma_net.core.files import write_text, written_beside
+from qma_net.core.files import atomic_write, write_text
 from qma_net.evaluation.metrics import mean, mean_and_interval, paired_bootstrap
 from qma_net.synth.curriculum import stages
 from qma_net.synth.recipe import UNTOUCHED
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
     pictures = {"curves": curves(results), "examples": examples(plan, out)}
     for name, figure in pictures.items():
         if figure:
-            with written_beside(beside / f"{args.size}-{name}.png") as path:
+            with atomic_write(beside / f"{args.size}-{name}.png") as path:
                 figure.savefig(path, format="png", dpi=110)
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from qma_net.core.errors import QMANetError
-from qma_net.core.files import read_object, write_text
+from qma_net.core.files import read_json_object, write_text
 from qma_net.core.images import read_rgb
 from qma_net.data.listing import Listing, read_listings
 from qma_net.evaluation.attacks import read_attacks
@@ -159,10 +159,10 @@ def _measured(baseline, listing: Listing) -> Iterable[dict]:
 
 
 def _attacked(folder: Path) -> Iterable[tuple[str, float, float]]:
-    clean = read_object(folder / "clean.json", "a result")
+    clean = read_json_object(folder / "clean.json", "a result")
     yield "none", 0, round(clean["pixel_f1"], 4)
     for attack in read_attacks():
-        found = read_object(folder / f"{attack.stem}.json", "a result")
+        found = read_json_object(folder / f"{attack.stem}.json", "a result")
         yield attack.name, attack.level, round(found["pixel_f1"], 4)
 
 

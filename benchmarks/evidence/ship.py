@@ -71,7 +71,9 @@ def main() -> None:
     untouched = kept_photographs(args, plan["image_size"])
     found = [predictor.predict(path, native=True) for path in tqdm(untouched, desc="untouched")]
     scored = [prediction.score for prediction in found]
-    keep(Calibration.from_scores(scored, predictor.preprocessing, native=True), predictor, args.place)
+    keep(
+        Calibration.from_scores(scored, predictor.preprocessing, native=True), predictor, args.place
+    )
     judge(predictor, args.real, [float((one.mask > 0.5).mean()) for one in found])
 
 

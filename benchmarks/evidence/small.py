@@ -9,7 +9,8 @@ what was stopped goes on from its last epoch.
 import argparse
 from pathlib import Path
 
-from qma_net.core.files import alone, config_path, read_yaml
+from qma_net.core.files import config_path, read_yaml
+from qma_net.core.runs import FolderLock
 from qma_net.evaluation.rows import results_table
 from qma_net.launch.saving import checkpoint_path
 
@@ -26,7 +27,7 @@ def work(args: argparse.Namespace) -> None:
     if args.epochs:
         plan["steps"][-1]["epochs"] = args.epochs
     out, clock = Path(args.out or "runs/evidence/small").resolve(), Clock.of(args)
-    with alone(out):
+    with FolderLock(out):
         sets = test_images(args, out / "data", plan["image_size"], plan["test_images"])
         checkpoints: dict[str, Path] = {}
         lines = []

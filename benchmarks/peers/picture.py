@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, NullLocator
 
-from qma_net.core.files import written_beside
+from qma_net.core.files import atomic_write
 
 from .models import OURS, PEERS, base
 from .tables import quartiles, ratio
@@ -32,7 +32,7 @@ def draw(results: dict, path: Path) -> None:
     for axes in (times, *bars):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25, axis="both" if axes is times else "x")
-    with written_beside(path) as beside:
+    with atomic_write(path) as beside:
         canvas.savefig(beside, format="png", dpi=130)
 
 

@@ -1,1 +1,1 @@
-"""Foundations shared by every package: errors, files, runs, images and worker processes."""
+"""Foundations shared by every package: errors, files, resumable runs, images and workers."""

@@ -1,8 +1,9 @@
-"""The one base of all errors that are somebody's input and not our fault."""
+"""Base class of every error that the user can correct."""
 
 
 class QMANetError(ValueError):
-    """One line that says what was got, what was expected and what to do.
+    """An invalid input: one line states what was given, what was expected and what to do.
 
-    The command line prints it and ends; any other exception is a bug and shows its traceback.
+    The command line prints the message and exits with status 1. Any other exception is a bug
+    and shows its traceback.
     """

@@ -1,4 +1,4 @@
-"""Pictures opened, in one place and from a list of formats; what is known of them from outside."""
+"""Opening and decoding image files, restricted to a list of formats."""
 
 import io
 import os
@@ -17,25 +17,25 @@ IMAGE_SUFFIXES = (
     *(".heic", ".heif", ".avif"),
 )
 
-# What photographs and masks are; JPEG includes MPO. Pillow knows forty more, some of which start
-# other programs.
+# The formats of photos and masks; JPEG includes MPO. Pillow supports forty more, some of which
+# start external programs.
 COMMON = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")
 FORMATS = (*COMMON, "AVIF", "HEIF")
 
-ORIENTATION = 0x0112  # EXIF tag
-TRANSPOSING = (5, 6, 7, 8)  # orientations that exchange height and width
+ORIENTATION_TAG = 0x0112  # EXIF
+TRANSPOSED_ORIENTATIONS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 
-# How to turn what was drawn on the displayed photograph back to how its pixels are stored.
-UNTURN = {
+# Map a mask drawn on the displayed photo back to the orientation of the stored pixels.
+INVERSE_TRANSPOSE = {
     5: Image.Transpose.TRANSPOSE,
     6: Image.Transpose.ROTATE_90,
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_270,
 }
 
-HEAD = 64  # bytes that tell what a file is
+HEADER_SIZE = 64  # Bytes that suffice to recognize a file's type.
 
-# How files of a kind begin.
+# Regular expressions that match the beginning of a file, and what the file then is.
 CONTENTS = (
     (rb"\xff\xd8\xff", "a JPEG"),
     (rb"\x89PNG\r\n\x1a\n", "a PNG"),
@@ -50,160 +50,175 @@ CONTENTS = (
     (rb"\xff\x0a|\0\0\0\x0cJXL ", "JPEG XL"),
     (rb".{4}ftyp(avi[fs]|m[is]f1.{4}.{0,40}avi[fs])", "AVIF"),
     (rb".{4}ftyp(hei[cxms]|hev[cxms]|m[is]f1)", "HEIC"),
-    (rb".{4}ftyp", "a film"),
+    (rb".{4}ftyp", "a video"),
     (rb"\0\0\x01\0", "an icon"),
     (rb"P[1-7]\s", "a PNM"),
     (rb"PK\x03\x04", "a ZIP archive"),
     (rb"\x1f\x8b", "a gzip archive"),
     (rb"7z\xbc\xaf|Rar!", "an archive"),
     (rb"\x93NUMPY", "a NumPy array"),
-    (rb"version https://git-lfs", "a Git LFS pointer, without the file itself"),
+    (rb"version https://git-lfs", "a Git LFS pointer without the file itself"),
     (rb"(?i)\s*(<\?xml[^>]*>\s*)?<svg", "an SVG drawing"),
     (rb"(?i)\s*<(!doctype html|html|head|body)", "a web page"),
 )
-PICTURES = frozenset(("a JPEG", "a PNG", "a TIFF", "a WebP", "a GIF", "a BMP", "AVIF", "HEIC"))
+IMAGE_CONTENTS = frozenset(
+    ("a JPEG", "a PNG", "a TIFF", "a WebP", "a GIF", "a BMP", "AVIF", "HEIC")
+)
 
 
-class PictureError(QMANetError):
-    """A file that is no picture of :data:`FORMATS`, or a damaged one; ``reason`` says which."""
+class ImageError(QMANetError):
+    """A file that is damaged or not an image in one of :data:`FORMATS`.
+
+    Attributes:
+        name: The file.
+        reason: What is wrong with it, as the end of a sentence that begins with "it".
+    """
 
     def __init__(self, name: str, reason: str):
         super().__init__(name, reason)
         self.name, self.reason = name, reason
 
     def __str__(self) -> str:
-        return f"got {self.name}, expected a picture ({', '.join(FORMATS)}): it {self.reason}"
+        return f"got {self.name}, expected an image ({', '.join(FORMATS)}): it {self.reason}"
 
 
 @contextmanager
 def decoding(name: str = "the file") -> Iterator[None]:
-    """Makes whatever a decoder throws in this block a :class:`PictureError`.
+    """Convert any exception that a decoder raises in this block to an :class:`ImageError`.
 
-    Damaged files make decoders raise nearly anything (TypeError, IndexError, struct.error, ...), so
-    the block holds calls of the decoder only: a fault of our own code would pass for a bad file.
-    A MemoryError passes.
+    Decoders raise nearly anything for damaged files (TypeError, IndexError, struct.error, ...).
+    The block should contain decoder calls only, or a bug in our own code would look like a
+    damaged file. A MemoryError is not converted.
     """
     try:
         yield
     except (MemoryError, QMANetError):
         raise
     except Image.DecompressionBombError as error:
-        reason = f"claims more pixels than any photograph has ({error})"
-        raise PictureError(name, reason) from None
+        reason = f"claims more pixels than any photo has ({error})"
+        raise ImageError(name, reason) from None
     except Exception as error:
-        raise PictureError(name, f"cannot be decoded ({_first_line(error)})") from None
+        raise ImageError(name, f"cannot be decoded ({_first_line(error)})") from None
 
 
-def open_picture(source, *, name: str = "") -> Image.Image:
-    """Opens a picture and reads its header only; a context manager, as Pillow's images are.
+def open_image(source, *, name: str = "") -> Image.Image:
+    """Open an image and read its header only. The result is a context manager, as in Pillow.
+
+    The type is detected from the content; the file name's suffix does not matter.
 
     Args:
-        source: a path; the bytes of a file; an open file, from its beginning.
-        name: for messages, where the source has none.
+        source: A path, the bytes of a file, or an open file at its beginning.
+        name: The source's name for error messages, if it has none of its own.
 
     Raises:
-        PictureError: for what is none of :data:`FORMATS`, by its content and not by its name's
-            ending, and for a header that is damaged or claims too many pixels
-            (``PIL.Image.MAX_IMAGE_PIXELS``).
-        OSError: for a path that cannot be read.
+        ImageError: If the file is not an image in one of :data:`FORMATS`, or if its header is
+            damaged or claims too many pixels (``PIL.Image.MAX_IMAGE_PIXELS``).
+        OSError: If the path cannot be read.
     """
     if isinstance(source, bytes | bytearray | memoryview):
         source, name = io.BytesIO(source), name or "bytes"
     if isinstance(source, str | os.PathLike):
         name = name or str(source)
         with open(source, "rb") as file:
-            head = file.read(HEAD)
+            head = file.read(HEADER_SIZE)
     else:
         name = name or str(getattr(source, "name", "file"))
         with decoding(name):
-            head = source.read(HEAD)
+            head = source.read(HEADER_SIZE)
             source.seek(0)
     if not head:
-        raise PictureError(name, "is empty (0 bytes)")
-    kind = content_of(head)
+        raise ImageError(name, "is empty (0 bytes)")
+    kind = describe_content(head)
     formats = _readable(kind, name)
     with decoding(name), suppress(UnidentifiedImageError):
         return Image.open(source, formats=formats)
-    if kind in PICTURES:
-        kind = f"damaged: it begins like {kind}, but its header cannot be read"
-    raise PictureError(name, f"is {kind}")
+    if kind in IMAGE_CONTENTS:
+        kind = f"damaged: it starts like {kind}, but its header cannot be read"
+    raise ImageError(name, f"is {kind}")
 
 
 def _readable(kind: str, name: str) -> tuple[str, ...]:
-    """The formats that a file of a kind may be opened as; those of phones need what may be missing.
+    """Return the Pillow formats as which content of this kind may be opened.
 
     Raises:
-        PictureError: for a kind that cannot be read here; it says what to install.
+        ImageError: If the kind needs a package that is not installed; the message names it.
     """
     if kind == "AVIF" and not features.check("avif"):
-        raise PictureError(name, "is AVIF, which this Pillow cannot read: pip install -U pillow")
+        raise ImageError(
+            name, "is AVIF, which the installed Pillow cannot read; run: pip install -U pillow"
+        )
     if kind == "HEIC":
         try:
             from pillow_heif import register_heif_opener
         except ImportError:
-            reason = "is HEIC, which needs one more package: pip install 'qma-net[heif]'"
-            raise PictureError(name, reason) from None
+            reason = "is HEIC, which needs an extra package; run: pip install 'qma-net[heif]'"
+            raise ImageError(name, reason) from None
         register_heif_opener()
         return ("HEIF",)
     return ("AVIF",) if kind == "AVIF" else COMMON
 
 
 def decode(image: Image.Image, name: str = "the file") -> None:
-    """Decodes the pixels of an opened picture.
+    """Decode the pixels of an opened image.
 
     Raises:
-        PictureError: for a damaged one.
+        ImageError: If the image is damaged.
     """
     with decoding(name):
         image.load()
 
 
 def rgb_pixels(image: Image.Image, name: str = "the file") -> np.ndarray:
-    """The pixels as Pillow converts them to RGB, uint8 ``(H, W, 3)``.
+    """Convert an opened image to RGB pixels, uint8 ``(H, W, 3)``.
 
     Raises:
-        PictureError: for a damaged picture.
+        ImageError: If the image is damaged.
     """
     with decoding(name):
         return np.asarray(image.convert("RGB"))
 
 
 def read_rgb(path: str | os.PathLike) -> np.ndarray:
-    """The pixels of a file as they are stored, uint8 ``(H, W, 3)``.
+    """Read a file's RGB pixels as stored, without applying its orientation, uint8 ``(H, W, 3)``.
 
     Raises:
-        PictureError, OSError: see :func:`open_picture`.
+        ImageError: See :func:`open_image`.
+        OSError: See :func:`open_image`.
     """
-    with open_picture(path) as picture:
-        return rgb_pixels(picture, str(path))
+    with open_image(path) as image:
+        return rgb_pixels(image, str(path))
 
 
-def content_of(head: bytes) -> str:
-    """What a file is by its first bytes, with an article: ``"a PDF"``, ``"a text"``."""
+def describe_content(head: bytes) -> str:
+    """Describe a file from its first bytes, with an article: ``"a PDF"``, ``"a text file"``."""
     for pattern, kind in CONTENTS:
         if re.match(pattern, head, re.DOTALL):
             return kind
     try:
-        text = head.decode(errors="strict" if len(head) < HEAD else "ignore")
+        text = head.decode(errors="strict" if len(head) < HEADER_SIZE else "ignore")
     except UnicodeDecodeError:
         text = "\0"
-    return "a text" if text and all(c.isprintable() or c.isspace() for c in text) else "no picture"
+    return (
+        "a text file"
+        if text and all(c.isprintable() or c.isspace() for c in text)
+        else "not an image"
+    )
 
 
-def orientation(image: Image.Image, name: str = "the file") -> int:
-    """The EXIF orientation, 1 to 8; 1 (as stored) where there is none.
+def exif_orientation(image: Image.Image, name: str = "the file") -> int:
+    """Return the EXIF orientation, 1 to 8; 1 (as stored) if the image has none.
 
     Raises:
-        PictureError: for EXIF that cannot be read; Pillow decodes a PNG to look for it.
+        ImageError: If the EXIF data is damaged. Pillow decodes a PNG to look for it.
     """
     with decoding(name):
-        return image.getexif().get(ORIENTATION, 1)
+        return image.getexif().get(ORIENTATION_TAG, 1)
 
 
 def find_images(folder: str | os.PathLike) -> list[Path]:
-    """Image files under a folder, sorted by path."""
-    found = (path for path in Path(folder).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    return sorted(path for path in found if path.is_file())
+    """List the image files under a folder by suffix, sorted by path."""
+    paths = (path for path in Path(folder).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(path for path in paths if path.is_file())
 
 
 def _first_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Work spread over processes that end when their parent does, however it ends."""
+"""Worker processes for data preparation; they end when their parent process ends."""
 
 import os
 import signal
@@ -8,79 +8,86 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
+from typing import Any
 
 from .errors import QMANetError
 
-_SHARED = {}  # in a worker: what all of its jobs have in common
+_STATE: dict[str, Any] = {}  # In a worker: the function and what all of its jobs share.
 
 
 class WorkersError(QMANetError):
-    """A process that was killed; one line says what to do."""
+    """A worker process that was killed."""
 
 
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+def available_cores() -> int:
+    """Count the processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
-def in_processes(
-    function: Callable, shared: object, jobs: Sequence, workers: int | None, at_once: int = 8
+def map_in_processes(
+    function: Callable, shared: object, jobs: Sequence, workers: int | None, chunk: int = 8
 ) -> Iterator:
-    """``function(shared, job)`` of every job, in order, in this process or in several.
+    """Yield ``function(shared, job)`` for every job, in order, from one or several processes.
 
     Args:
-        function: of a module's top level.
-        shared: sent to every process once; what a function keeps in it is kept there.
-        jobs: what is to be done.
-        workers: processes, default one per core; fewer where there is too little to do.
-        at_once: jobs handed over together.
+        function: A function at the top level of a module.
+        shared: Sent to every process once. Anything that the function stores in it stays there.
+        jobs: The second arguments of the calls.
+        workers: Number of processes, by default one per core. Fewer are started if there is
+            little to do; with one, the calls happen in this process.
+        chunk: Number of jobs that a worker receives together.
 
     Raises:
-        WorkersError: when a process was killed; what was yielded before is done.
+        WorkersError: If a worker was killed. The results yielded before are complete.
     """
-    workers = min(cores() if workers is None else workers, -(-len(jobs) // at_once))
+    workers = min(available_cores() if workers is None else workers, -(-len(jobs) // chunk))
     if workers <= 1:
-        with _one_thread():
+        with _single_threaded_opencv():
             for job in jobs:
                 yield function(shared, job)
         return
-    context = get_context("forkserver")
-    context.set_forkserver_preload([function.__module__])
-    pool = ProcessPoolExecutor(workers, context, _start, (function, shared))
+    context = get_context("spawn" if os.name == "nt" else "forkserver")
+    if os.name != "nt":
+        context.set_forkserver_preload([function.__module__])
+    pool = ProcessPoolExecutor(workers, context, _initialize, (function, shared))
     try:
-        yield from pool.map(_call, jobs, chunksize=at_once)
+        yield from pool.map(_call, jobs, chunksize=chunk)
     except BrokenProcessPool:
         raise WorkersError(
-            f"got {workers} processes, of which one was killed (out of memory, or a script without "
-            "`if __name__ == '__main__':`), expected all to stay: run it again with fewer "
-            "workers; what is finished stays"
+            f"one of {workers} worker processes was killed (out of memory, or a script without "
+            "`if __name__ == '__main__':`); run the command again with fewer workers, finished "
+            "work is kept"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _start(function: Callable, shared: object) -> None:
+def _initialize(function: Callable, shared: object) -> None:
     import cv2
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the others
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent stops its workers.
     cv2.setNumThreads(1)
-    _SHARED.update(function=function, shared=shared)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    _STATE.update(function=function, shared=shared)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _leave_with_parent() -> None:
-    """A worker whose parent was killed would wait for ever."""
-    parent_process().join()
-    os._exit(1)
+def _exit_with_parent() -> None:
+    """End this worker when its parent was killed; it would wait forever otherwise."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _call(job: object) -> object:
-    return _SHARED["function"](_SHARED["shared"], job)
+    return _STATE["function"](_STATE["shared"], job)
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """OpenCV as it is in a worker, so that one process computes what several do."""
+def _single_threaded_opencv() -> Iterator[None]:
+    """Give OpenCV one thread, as in a worker, so that results do not depend on the workers."""
     import cv2
 
     threads = cv2.getNumThreads()

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..core.images import TRANSPOSING
+from ..core.images import TRANSPOSED_ORIENTATIONS
 from .facts import AllFacts, Facts, observe_all
 from .findings import DraftReport, Report
 from .journal import recorded_types
@@ -157,7 +157,7 @@ def _judge_pair(pair: Pair, facts: AllFacts, crop_size: int, report: DraftReport
         return
     _judge_image(pair.image, image, crop_size, report)
     fits = mask is None or mask.fault or mask.mode == "array" or mask.size == image.size
-    if image.orientation in TRANSPOSING and not fits and mask.size == image.size[::-1]:
+    if image.orientation in TRANSPOSED_ORIENTATIONS and not fits and mask.size == image.size[::-1]:
         advice = (
             "its mask was drawn on the turned photograph, BenCo reads pixels as stored: turn the "
             "mask back"

@@ -11,9 +11,16 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ..core.files import PathError, copy_file, inside, write_png, written_beside
-from ..core.images import UNTURN, PictureError, decoding, open_picture, orientation, rgb_pixels
-from ..core.workers import in_processes
+from ..core.files import PathError, atomic_write, copy_file, safe_path, write_png
+from ..core.images import (
+    INVERSE_TRANSPOSE,
+    ImageError,
+    decoding,
+    exif_orientation,
+    open_image,
+    rgb_pixels,
+)
+from ..core.workers import map_in_processes
 from .plan import Job
 from .published import DATASETS, PublishedDataset, as_benco, black, total
 
@@ -45,7 +52,7 @@ def convert_all(
         WorkersError: when a process was killed; what was yielded before is done.
     """
     with tqdm(total=len(jobs), desc=conversion.dataset, unit="image", disable=not progress) as bar:
-        for record in in_processes(convert, conversion, jobs, workers):
+        for record in map_in_processes(convert, conversion, jobs, workers):
             yield record
             bar.update()
 
@@ -86,8 +93,8 @@ def reduce_mask(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _write(conversion: Conversion, job: Job) -> dict:
     dataset = DATASETS[conversion.dataset]
     source, out = conversion.source / job.image, conversion.out
-    target = inside(out, f"{job.target}{source.suffix}", nested=True)
-    mask_target = inside(out, job.mask_target, nested=True) if job.mask else None
+    target = safe_path(out, f"{job.target}{source.suffix}", nested=True)
+    mask_target = safe_path(out, job.mask_target, nested=True) if job.mask else None
     with _opened(source, "it") as image:
         size = image.size
         reduced = _reduced_size(size, conversion.max_side)
@@ -118,9 +125,9 @@ def _write(conversion: Conversion, job: Job) -> dict:
 def _opened(path: Path, what: str) -> Iterator[Image.Image]:
     """A picture with its header read; what cannot be read, also in the block, is left out."""
     try:
-        with open_picture(path) as image:
+        with open_image(path) as image:
             yield image
-    except PictureError as error:
+    except ImageError as error:
         again = ": fetch it again" if error.reason.startswith("is empty") else ""
         raise _LeftOut(f"{what} {error.reason}{again}") from None
 
@@ -162,9 +169,9 @@ def _fit_mask(
     """A mask of another size than its image made to fit, and how; or a reason not to."""
     (height, width), size = mask.shape, image.size
     transposed = (height, width) == size
-    turned = orientation(image)  # decodes a PNG
-    if transposed and turned in UNTURN:
-        stored = Image.fromarray(mask).transpose(UNTURN[turned])
+    turned = exif_orientation(image)  # decodes a PNG
+    if transposed and turned in INVERSE_TRANSPOSE:
+        stored = Image.fromarray(mask).transpose(INVERSE_TRANSPOSE[turned])
         return np.asarray(stored), "mask turned back as its photograph's EXIF orientation says"
     dataset = DATASETS[conversion.dataset]
     known = "known fault: " if PurePosixPath(job.image).stem in dataset.known_faults else ""
@@ -203,7 +210,7 @@ def _save_reduced(pixels: np.ndarray, target: Path, suffix: str, image_format: s
         options = {"format": "JPEG", "quality": JPEG_QUALITY, "subsampling": 0}
     else:
         suffix, options = ".png", {"format": "PNG"}
-    with written_beside(target.with_name(f"{target.name}{suffix}")) as beside:
+    with atomic_write(target.with_name(f"{target.name}{suffix}")) as beside:
         Image.fromarray(pixels).save(beside, **options)
     return suffix
 

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ..core.images import PictureError, decode, decoding, open_picture, orientation, rgb_pixels
-from ..core.workers import in_processes
+from ..core.images import ImageError, decode, decoding, exif_orientation, open_image, rgb_pixels
+from ..core.workers import map_in_processes
 from .leaks import thumbnail_of
 from .published import as_benco
 
@@ -64,7 +64,7 @@ def observe_all(
     seen = AllFacts({}, {})
     with tqdm(total=len(files), desc="check", unit="file", disable=not progress) as bar:
         how = {"fast": fast, "thumbnail": thumbnails}
-        found = in_processes(_observe, how, list(files), workers, at_once=32)
+        found = map_in_processes(_observe, how, list(files), workers, chunk=32)
         for (path, is_mask), facts in zip(files, found, strict=True):
             (seen.masks if is_mask else seen.images)[path] = facts
             bar.update()
@@ -82,10 +82,10 @@ def observe(
         if path.suffix.lower() in ARRAY_SUFFIXES:
             return Facts(mode="array")
         if fast:
-            with open_picture(path) as image:
+            with open_image(path) as image:
                 return _header(image)
         data = path.read_bytes()
-        with open_picture(data) as image:
+        with open_image(data) as image:
             seen = _header(image)
             decode(image)
             if is_mask:
@@ -96,7 +96,7 @@ def observe(
                     small = thumbnail_of(image)
             digest = hashlib.blake2b(data, digest_size=16).hexdigest()
             return replace(seen, digest=digest, thumbnail=small)
-    except PictureError as error:
+    except ImageError as error:
         return Facts(fault=error.reason)
     except OSError as error:
         return Facts(fault=f"cannot be read ({error.strerror})")
@@ -106,9 +106,9 @@ def mask_as_benco(path: Path) -> np.ndarray:
     """The pixels that BenCo reads as tampered, bool ``(H, W)``.
 
     Raises:
-        PictureError: for what is no picture.
+        ImageError: for what is no picture.
     """
-    with open_picture(path) as mask:
+    with open_image(path) as mask:
         return as_benco(rgb_pixels(mask, str(path)))
 
 
@@ -124,7 +124,7 @@ def _observe(how: dict, file: tuple[Path, bool]) -> Facts:
 def _header(image: Image.Image) -> Facts:
     # Asked for the EXIF of a PNG that has none, Pillow decodes the whole image.
     has_exif = "exif" in image.info or image.format == "TIFF"
-    turned = orientation(image) if has_exif else 1
+    turned = exif_orientation(image) if has_exif else 1
     return Facts(size=image.size, mode=image.mode, orientation=turned)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from ..core.files import inside, open_journal, read_journal, write_text
+from ..core.files import open_journal, read_journal, safe_path, write_text
 from .plan import Job, PrepareError
 
 REPORT, JOURNAL = "prepare.json", "prepare.jsonl"
@@ -118,7 +118,7 @@ def make_room(
     for record in obsolete:
         for target in _targets(record):
             if target not in needed:
-                inside(out, target, nested=True).unlink(missing_ok=True)
+                safe_path(out, target, nested=True).unlink(missing_ok=True)
 
 
 def _targets(record: dict) -> list[str]:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import __version__
-from ..core.files import alone, read_object, write_text
+from ..core.files import read_json_object, write_text
+from ..core.runs import FolderLock
 from .check import check
 from .convert import Conversion, convert_all
 from .findings import Report
@@ -126,7 +127,7 @@ def prepare(
     conversion = Conversion(
         dataset=dataset.name, source=source, out=out, max_side=max_side, repair=repair, link=link
     )
-    with alone(out):
+    with FolderLock(out):
         records = read_records(out, identity)
         stamps = {job.image: stamp_of(source, job) for job in plan.jobs}
         types = _types_to_record(dataset, plan)
@@ -275,4 +276,4 @@ def _report(dataset: PublishedDataset, source: Path, plan: Plan, records: dict) 
 def _read_report(out: Path) -> dict | None:
     file = out / REPORT
     expected = "the report of data prepare: choose another --out, or delete it"
-    return read_object(file, expected) if file.is_file() else None
+    return read_json_object(file, expected) if file.is_file() else None

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from ..core.errors import QMANetError
-from ..core.files import copy_file, inside, unused, write_png, write_text
-from ..core.images import UNTURN, PictureError, decoding, open_picture
+from ..core.files import copy_file, safe_path, unique_name, write_png, write_text
+from ..core.images import INVERSE_TRANSPOSE, ImageError, decoding, open_image
 from .check import check_pairs
 from .facts import AllFacts, Facts, mask_as_benco
 from .findings import ERRORS, Finding
@@ -59,12 +59,12 @@ def repair(
             raise RepairError(f"got --fix {out} with {source}, expected a folder apart from it")
     findings = {(finding.file, finding.problem): finding for finding in report.errors}
     taken = set()
-    names = [unused(listing.name, taken) for listing, _ in sets]
+    names = [unique_name(listing.name, taken) for listing, _ in sets]
     for name in names:
-        inside(out, f"{name}.json")
+        safe_path(out, f"{name}.json")
     changes = []
     for name, (listing, pairs) in zip(names, sets, strict=True):
-        folder = inside(out, name) if len(sets) > 1 else out
+        folder = safe_path(out, name) if len(sets) > 1 else out
         changes += _copy(listing, list(dict.fromkeys(pairs)), facts, findings, folder, name)
     changes += [
         f"{one.file}: left out ({one.problem}: {one.remedy})"
@@ -85,14 +85,14 @@ def _copy(
     """Writes the repaired copy of one dataset; returns what was changed and left out, in lines."""
     changes, rows, taken = [], [], set()
     for pair in pairs:
-        stem = unused(pair.image.stem, taken)
+        stem = unique_name(pair.image.stem, taken)
         mask = facts.masks.get(pair.mask)
         left_out = _left_out(pair, findings)
         if left_out:
             changes.append(f"{left_out.file}: left out ({left_out.problem}: {left_out.remedy})")
             continue
         part = folder / ("Tp" if mask else "Au")
-        image = inside(part, f"{stem}{pair.image.suffix}")
+        image = safe_path(part, f"{stem}{pair.image.suffix}")
         if not mask:
             copy_file(pair.image, image)
             rows.append([str(image), NEGATIVE])
@@ -104,9 +104,9 @@ def _copy(
                 mask,
                 facts.images[pair.image],
                 inverted=inverted,
-                target=inside(folder / "Gt", f"{stem}.png"),
+                target=safe_path(folder / "Gt", f"{stem}.png"),
             )
-        except PictureError as error:
+        except ImageError as error:
             changes.append(f"{pair.mask}: left out (unreadable: {error.reason})")
             continue
         copy_file(pair.image, image)
@@ -116,7 +116,7 @@ def _copy(
         if target.stem != pair.mask.stem:
             changes.append(f"{pair.mask}: renamed to {target.name}")
     if not listing.is_folder:
-        write_text(inside(folder, f"{name}.json"), json.dumps(rows, indent=1))
+        write_text(safe_path(folder, f"{name}.json"), json.dumps(rows, indent=1))
         changes.append(f"{listing.path}: {len(rows)} rows, absolute paths, {folder / name}.json")
     return changes
 
@@ -141,14 +141,14 @@ def _copy_mask(
     if mask.mode == "array":
         pixels, change = _first_array(pair.mask), "array to PNG, above 0 as tampered"
     elif mask.white == 0:
-        with open_picture(pair.mask) as opened, decoding(str(pair.mask)):
+        with open_image(pair.mask) as opened, decoding(str(pair.mask)):
             pixels = np.asarray(opened) > 0
         change = f"largest value {mask.top}: above 0 as tampered"
     elif mask.two_valued and mask.mode in ("L", "1", "RGB", "RGBA"):
         pixels = None
     else:
         pixels, change = mask_as_benco(pair.mask), "cut at 127.5, as BenCo does, to 0 and 255"
-    turned = image.orientation in UNTURN and mask.size == image.size[::-1] != image.size
+    turned = image.orientation in INVERSE_TRANSPOSE and mask.size == image.size[::-1] != image.size
     if pixels is None and not inverted and not turned:
         target = target.with_suffix(pair.mask.suffix)
         copy_file(pair.mask, target)
@@ -159,7 +159,7 @@ def _copy_mask(
         pixels, change = ~pixels, f"{change}, inverted".lstrip(", ")
     written = Image.fromarray(np.where(pixels, 255, 0).astype(np.uint8))
     if turned:
-        written = written.transpose(UNTURN[image.orientation])
+        written = written.transpose(INVERSE_TRANSPOSE[image.orientation])
         change = f"{change}, turned back by its photograph's EXIF orientation".lstrip(", ")
     write_png(target, np.asarray(written))
     return target, change

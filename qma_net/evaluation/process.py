@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..core.files import held
+from ..core.runs import FolderLock
 from ..inference.predictor import usable_device
 
 ALONE = {"RANK": 0, "WORLD_SIZE": 1}  # torchrun's variables, as they are without it
@@ -56,7 +56,7 @@ class Process:
         Raises:
             BusyError: where another run holds it.
         """
-        with held(folder) if self.is_first else nullcontext():
+        with FolderLock(folder) if self.is_first else nullcontext():
             yield
 
     def wait(self) -> None:

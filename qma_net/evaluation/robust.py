@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ..core.files import inside, write_text
+from ..core.files import safe_path, write_text
 from .attacks import Attack, read_attacks
 from .evaluate import (
     evaluate_set,
@@ -56,7 +56,7 @@ def robust(
             shown = shown_as(subject, settings, process)
             require_uncropped(test_sets, shown, allow, process)
             for listing in sets:
-                place = inside(folder, listing.name)
+                place = safe_path(folder, listing.name)
                 for attack in (None, *attacks):
                     evaluate_set(
                         subject,

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from ..core.files import (
     ContentError,
-    clear_halves,
-    inside,
     open_journal,
     read_journal,
-    read_object,
+    read_json_object,
+    remove_temporary_files,
+    safe_path,
     write_text,
 )
 from .metrics import PIXEL, bootstrap_interval, image_metrics, mean
@@ -41,19 +41,19 @@ class Rows:
     """
 
     def __init__(self, folder: Path, stem: str, header: dict, process: Process):
-        self.result = inside(folder, f"{stem}.json")
-        self.table = inside(folder, f"{stem}.csv")
+        self.result = safe_path(folder, f"{stem}.json")
+        self.table = safe_path(folder, f"{stem}.csv")
         self.header = json.loads(json.dumps(header))
         self.process = process
-        self.partial = inside(folder, f".{stem}.unfinished")
+        self.partial = safe_path(folder, f".{stem}.unfinished")
         self._known: dict[int, dict] = {}
         if self.finished():
             return
         if process.is_first:
             self.partial.mkdir(parents=True, exist_ok=True)
-            clear_halves(folder, (self.result.name, self.table.name, "averages.json"))
-            for place in (self.partial, inside(folder, f"{stem}_masks")):
-                clear_halves(place)
+            remove_temporary_files(folder)
+            for place in (self.partial, safe_path(folder, f"{stem}_masks")):
+                remove_temporary_files(place)
             note = self.partial / "header.json"
             if note.is_file() and _read_result(note) != self.header:
                 shutil.rmtree(self.partial)
@@ -108,7 +108,7 @@ class Rows:
 
 def _read_result(path: Path) -> dict:
     expected = "a result of qma-net evaluate or robust: give another --out, or delete it"
-    return read_object(path, expected)
+    return read_json_object(path, expected)
 
 
 def summary(rows: list[dict]) -> dict:

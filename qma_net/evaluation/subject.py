@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..core.files import read_object
+from ..core.files import read_json_object
 from ..launch.saving import BEST_NOTE
 from ..modeling.config import Preprocessing
 from ..modeling.state import load_strictly
@@ -120,5 +120,5 @@ def is_picked(checkpoint: Path) -> bool:
     note = checkpoint.parent / BEST_NOTE
     if not note.is_file():
         return False
-    best = read_object(note, "the note that the launcher writes: delete it")
+    best = read_json_object(note, "the note that the launcher writes: delete it")
     return checkpoint.name == f"checkpoint-{best.get('epoch')}.pth"

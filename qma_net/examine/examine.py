@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..core.files import alone, clear_halves, unused
+from ..core.files import remove_temporary_files, unique_name
+from ..core.runs import FolderLock
 from ..inference.photograph import PhotographError
 from ..inference.predict import name_of, photographs, source_of, tile_bar
 from ..inference.predictor import QMANetPredictor, require_probability
@@ -57,7 +58,7 @@ def examine_files(
     settings = _settings(predictor, threshold, native, noiseprint_weights)
     noiseprint = _noiseprint(noiseprint_weights, predictor)
     folders, errors = [], []
-    with alone(out):
+    with FolderLock(out):
         reports = Reports(Path(out), settings)
         for path in tqdm(paths, desc="examine", unit="photo", disable=len(paths) < 2):
             folder = reports.finished(path)
@@ -86,7 +87,7 @@ class Reports:
         self.folder, self.taken, self.done = folder, set(), {}
         settings = json.loads(json.dumps(settings))
         for place in folder.iterdir():
-            clear_halves(place, FILES)
+            remove_temporary_files(place)
             report = _read(place / REPORT)
             if report.get("settings") == settings:
                 self.done[report.get("file"), report.get("sha256")] = place
@@ -102,7 +103,7 @@ class Reports:
 
     def unused_folder(self, path: Path) -> Path:
         """The photograph's stem, with a number behind it where that is taken."""
-        return self.folder / unused(path.stem.strip(". ") or "photograph", self.taken)
+        return self.folder / unique_name(path.stem.strip(". ") or "photograph", self.taken)
 
 
 def _examined(

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..core.images import open_picture, rgb_pixels
+from ..core.images import open_image, rgb_pixels
 from ..modeling.noise import SRM, NoisePrint
 
 WINDOW = 8192  # pixels; of a longer side, the middle is looked at
@@ -103,7 +103,7 @@ def error_levels(pixels: np.ndarray) -> np.ndarray:
     """Difference to the same picture saved again as JPEG, uint8 ``(H, W, 3)``."""
     saved = io.BytesIO()
     Image.fromarray(pixels).save(saved, "JPEG", quality=ELA_QUALITY)
-    again = rgb_pixels(open_picture(saved.getvalue()))
+    again = rgb_pixels(open_image(saved.getvalue()))
     return cv2.convertScaleAbs(cv2.absdiff(pixels, again), alpha=ELA_GAIN)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..core.images import HEAD, PictureError, content_of, open_picture, rgb_pixels
+from ..core.images import HEADER_SIZE, ImageError, describe_content, open_image, rgb_pixels
 from .exif import Exif, printable, read_exif
 from .jpeg import (
     APP0,
@@ -91,7 +91,7 @@ class FileFacts:
 
 def read_facts(data: bytes) -> FileFacts:
     """Reads a file's bytes; never fails on them."""
-    kind = content_of(data[:HEAD]).removeprefix("a ")
+    kind = describe_content(data[:HEADER_SIZE]).removeprefix("a ")
     facts = FileFacts(kind, len(data), hashlib.sha256(data).hexdigest())
     readers = {"JPEG": _read_jpeg, "PNG": _read_png, "WebP": _read_webp, "GIF": _read_gif}
     readers |= {"TIFF": _read_tiff, "AVIF": _read_heif, "HEIC": _read_heif}
@@ -242,9 +242,9 @@ def _read_heif(data: bytes, facts: FileFacts) -> None:
         facts.c2pa |= kind == b"uuid" and data[start:].startswith(C2PA_BOX)
         position += size
     try:
-        with open_picture(data, name="the file") as image:
+        with open_image(data, name="the file") as image:
             said = image.info
-    except PictureError as error:
+    except ImageError as error:
         facts.notes.append(f"its EXIF and XMP are not read: it {error.reason}")
         return
     if exif := said.get("exif"):
@@ -280,10 +280,10 @@ def _keep_text(keyword: str, text: bytes, facts: FileFacts) -> None:
 def _decoded(data: bytes, notes: list[str]) -> np.ndarray | None:
     """An embedded picture's pixels: a picture of moderate size, or nothing."""
     try:
-        with open_picture(data, name="the embedded thumbnail") as image:
+        with open_image(data, name="the embedded thumbnail") as image:
             if image.width * image.height <= LARGEST_THUMBNAIL:
                 return rgb_pixels(image)
             notes.append(f"the embedded thumbnail claims {image.width}x{image.height} pixels")
-    except PictureError:
+    except ImageError:
         notes.append("the embedded thumbnail cannot be decoded")
     return None

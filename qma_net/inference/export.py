@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import QMANetError
-from ..core.files import written_beside
+from ..core.files import atomic_write
 from ..modeling.noise import normalised
 from ..modeling.qma_net import STRIDE, QMANetModel
 from .photograph import read_photograph
@@ -70,7 +70,7 @@ def export_onnx(
             f"got no {error.name}, expected the export tools: pip install 'qma-net[export]'"
         ) from None
     network = MaskOnly(model.eval())
-    with written_beside(out) as beside, torch.no_grad():
+    with atomic_write(out) as beside, torch.no_grad():
         say("writing the graph, which takes minutes for a large model")
         _write(network, beside)
         session = onnxruntime.InferenceSession(beside, providers=["CPUExecutionProvider"])

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..core.errors import QMANetError
-from ..core.images import FORMATS, PictureError, decoding, open_picture, orientation
+from ..core.images import FORMATS, ImageError, decoding, exif_orientation, open_image
 from ..modeling.qma_net import SMALLEST_SIDE
 
 CUT = "{} bits per channel cut to 8"
@@ -100,7 +100,7 @@ def _decode(data: bytes, name: str) -> Photograph:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on odd EXIF
-            with open_picture(data, name=name) as image:
+            with open_image(data, name=name) as image:
                 _require_plausible(image, name)
                 with decoding(name):
                     photograph = _from_pil(image, name)
@@ -111,7 +111,7 @@ def _decode(data: bytes, name: str) -> Photograph:
                 if image.format in ANEW:
                     notes.append(COMPRESSED_ANEW.format(ANEW[image.format]))
         return Photograph(photograph.pixels, name, tuple(notes))
-    except PictureError as error:
+    except ImageError as error:
         if data[:4] in (b"II*\0", b"MM\0*"):
             return _decode_deep(data, name)
         raise PhotographError(
@@ -142,7 +142,7 @@ def _decode_deep(data: bytes, name: str) -> Photograph:
     import cv2
 
     pixels = None
-    with suppress(PictureError), decoding(name):
+    with suppress(ImageError), decoding(name):
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
         raise PhotographError(
@@ -162,7 +162,7 @@ def _from_pil(image: Image.Image, name: str) -> Photograph:
     elif frames > 1:
         image.seek(0)
         notes.append(f"first of {frames} frames taken")
-    turned = orientation(image)
+    turned = exif_orientation(image)
     if turned != 1:
         image = ImageOps.exif_transpose(image)
         notes.append(f"turned by its EXIF orientation ({turned})")

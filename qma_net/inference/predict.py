@@ -13,8 +13,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..core.errors import QMANetError
-from ..core.files import alone, clear_halves, unused, write_png, write_text
+from ..core.files import remove_temporary_files, unique_name, write_png, write_text
 from ..core.images import find_images
+from ..core.runs import FolderLock
 from ..modeling.config import QMANetConfig
 from ..modeling.qma_net import QMANetModel
 from ..weights.names import RANDOM
@@ -67,8 +68,8 @@ def predict_files(
     """
     require_probability(threshold)
     paths, errors = photographs(names), []
-    with alone(out):
-        clear_halves(out, (TABLE, SETTINGS, f"*{MASK_ENDING}", f"*{OVERLAY_ENDING}"))
+    with FolderLock(out):
+        remove_temporary_files(out)
         settings = predictor.describe() | {"threshold": threshold, "native": native, "tta": tta}
         table = Predictions(Path(out), settings)
         with table.open() as add:
@@ -193,7 +194,7 @@ class Predictions:
 
     def unused_stem(self, path: Path) -> str:
         """The photograph's stem, with a number behind it where the folder has one of that name."""
-        return unused(path.stem, self._taken)
+        return unique_name(path.stem, self._taken)
 
 
 def read_rows(table: Path) -> list[dict]:

@@ -91,7 +91,7 @@ def kind_of(side: str, index: int, recipe: Recipe) -> str:
 
 
 def write_image(shared: tuple[Maker, Path], image: tuple[str, int]) -> dict:
-    """Writes one image of a set, for :func:`qma_net.core.workers.in_processes`.
+    """Writes one image of a set, for :func:`qma_net.core.workers.map_in_processes`.
 
     Args:
         shared: the set's maker, and its folder with its sub-folders.

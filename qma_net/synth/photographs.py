@@ -11,12 +11,12 @@ from tqdm import tqdm
 
 from ..core.images import (
     IMAGE_SUFFIXES,
-    TRANSPOSING,
-    PictureError,
+    TRANSPOSED_ORIENTATIONS,
+    ImageError,
     decoding,
+    exif_orientation,
     find_images,
-    open_picture,
-    orientation,
+    open_image,
 )
 from .recipe import Recipe, SynthesisError
 
@@ -86,7 +86,7 @@ class Photographs:
         if name not in self.maps:
             return None
         path = Path(self.labels) / self.maps[name]
-        with open_picture(path) as file, decoding(str(path)):
+        with open_image(path) as file, decoding(str(path)):
             labels = np.asarray(file)
         if labels.ndim == 3:  # a colour per segment
             labels = labels[..., :3].astype(np.int32) @ np.array([1, 256, 65536], np.int32)
@@ -205,8 +205,8 @@ def _label_maps(photos: Path, files: list[Path], labels: Path) -> dict[str, str]
 def _image_size(path: Path) -> tuple[int, int] | None:
     """Height and width from a file's header, as it is to be shown, or ``None`` if there is none."""
     try:
-        with open_picture(path) as image:
-            transposed = orientation(image) in TRANSPOSING
+        with open_image(path) as image:
+            transposed = exif_orientation(image) in TRANSPOSED_ORIENTATIONS
             return image.size if transposed else image.size[::-1]
-    except (PictureError, OSError):
+    except (ImageError, OSError):
         return None

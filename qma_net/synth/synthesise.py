@@ -22,8 +22,9 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import __version__
-from ..core.files import alone, open_journal, read_journal, read_object, write_text
-from ..core.workers import cores, in_processes
+from ..core.files import open_journal, read_journal, read_json_object, write_text
+from ..core.runs import FolderLock
+from ..core.workers import available_cores, map_in_processes
 from .maker import Maker, paths_of, write_image
 from .photographs import find_usable, split_photos
 from .recipe import SIDES, Recipe, SynthesisError
@@ -79,7 +80,7 @@ def synthesise(
     recipe = recipe or Recipe()
     recipe = recipe if image_size is None else replace(recipe, image_size=image_size)
     test_count = max(3, round(count / 10)) if test_count is None else test_count
-    workers = cores() if workers is None else workers
+    workers = available_cores() if workers is None else workers
     for name, number, least in (
         ("count", count, 1),
         ("test count", test_count, 1),
@@ -107,7 +108,7 @@ def synthesise(
     unfinished = out.with_name(out.name + ".unfinished")
     if _is_there(out, settings, finished=True):
         return out
-    with alone(unfinished):
+    with FolderLock(unfinished):
         if not _is_there(unfinished, settings, finished=False):
             write_text(unfinished / "settings.json", json.dumps(settings, indent=1) + "\n")
         for side in SIDES:
@@ -120,7 +121,7 @@ def synthesise(
         shared = Maker(photos, labels, settings), unfinished
         bar = tqdm(total=len(images), initial=len(rows), desc="images", unit="image")
         with bar, open_journal(unfinished / JOURNAL) as add:
-            for row in in_processes(write_image, shared, missing, workers):
+            for row in map_in_processes(write_image, shared, missing, workers):
                 add(row)
                 rows[row["side"], row["index"]] = row
                 bar.update()
@@ -153,7 +154,7 @@ def remake(
         The bytes of its JPEG file, and those of its mask's PNG file, or ``None`` where it is
         untouched.
     """
-    settings = read_object(Path(out) / "settings.json", SETTINGS_EXPECTED)
+    settings = read_json_object(Path(out) / "settings.json", SETTINGS_EXPECTED)
     image, mask, _ = Maker(photos, labels, settings).make(row["side"], row["index"])
     return image, mask
 
@@ -177,7 +178,7 @@ def _is_there(folder: Path, settings: dict, finished: bool) -> bool:
                 "or a synthesised set: give another --out"
             )
         return False
-    kept = read_object(file, SETTINGS_EXPECTED)
+    kept = read_json_object(file, SETTINGS_EXPECTED)
     if finished:
         kept["made_with"] = settings["made_with"]
     if kept == settings:

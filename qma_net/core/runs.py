@@ -1,0 +1,308 @@
+"""Resumable runs: a folder lock, the run's identity and a journal of finished items.
+
+Every command that writes many files works like this::
+
+    with Run(out, settings, key=("file",), journal=".predict.jsonl", contents="predictions") as run:
+        for path in run.pending(paths):
+            ...                                        # write the item's files atomically
+            run.finish({"file": str(path)}, outputs=[mask])
+
+If the process stops at any point, the same call continues after the last finished item. A call
+with other settings is refused, and so is a second process that writes to the same folder.
+"""
+
+import json
+import os
+import zlib
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from operator import itemgetter
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self, TypeVar
+
+from filelock import FileLock, Timeout
+
+from .errors import QMANetError
+from .files import read_json_lines, remove_temporary_files, write_text
+
+LOCK_NAME = ".qma-net.lock"
+CHECKSUM = "crc32"
+
+Item = TypeVar("Item")
+
+
+class BusyError(QMANetError):
+    """A folder that another process is writing to."""
+
+
+class RunError(QMANetError):
+    """A folder that holds the results of a run with other settings."""
+
+
+class FolderLock:
+    """Exclusive access to a folder, which is created if it is missing.
+
+    The operating system releases the lock when the process ends, however it ends. Forked
+    children do not inherit it.
+
+    Args:
+        folder: The folder to lock.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]):
+        self.folder = Path(folder)
+        self._lock = FileLock(self.folder / LOCK_NAME)
+
+    def acquire(self) -> Self:
+        """Lock the folder.
+
+        Raises:
+            BusyError: If another process holds the lock.
+            OSError: If the folder cannot be created or written to.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            raise BusyError(
+                f"{self.folder} is in use: another run is writing to it; wait for that run to "
+                "finish or choose another folder"
+            ) from None
+        return self
+
+    def release(self) -> None:
+        """Unlock the folder and remove the lock file."""
+        with suppress(OSError):  # Windows cannot remove a file that is open.
+            Path(self._lock.lock_file).unlink()
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self.acquire()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+class Journal:
+    """A JSON Lines file to which rows are appended one at a time, each with a checksum.
+
+    Args:
+        path: The file; it may be missing.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path)
+        self._file: BinaryIO | None = None
+
+    def read(self) -> list[dict]:
+        """Return all valid rows, without their checksums.
+
+        Rows that are torn or damaged are skipped. A journal without any checksum was written by
+        an earlier version and is accepted as it is.
+        """
+        rows = read_json_lines(self.path)
+        if not any(CHECKSUM in row for row in rows):
+            return rows
+        return [row for row in rows if row.pop(CHECKSUM, None) == _checksum(row)]
+
+    def write(self, rows: Iterable[dict]) -> None:
+        """Replace the file's content atomically."""
+        self.close()
+        write_text(self.path, "".join(map(_line, rows)))
+
+    def append(self, row: dict) -> None:
+        """Append a row; it is in the file when this returns."""
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(self.path, "a+b")  # noqa: SIM115  (closed by close())
+            if self._file.seek(0, os.SEEK_END):
+                self._file.seek(-1, os.SEEK_END)
+                if self._file.read(1) != b"\n":  # End a torn line, so that it damages no other.
+                    self._file.write(b"\n")
+        self._file.write(_line(row).encode())
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file; a later :meth:`append` opens it again."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+class Run:
+    """A resumable run that writes to one folder; a context manager.
+
+    Entering locks the folder, removes temporary files of interrupted runs, compares the identity
+    and reads what is finished. The journal's first row is the identity, every other row is the
+    record of a finished item.
+
+    Args:
+        folder: Where the run writes; created if it is missing.
+        identity: The settings that every finished item depends on; JSON-serializable.
+        key: The fields of a record that identify its item.
+        journal: The journal's file name.
+        contents: What the folder holds, for error messages ("predictions").
+        shared: Several processes write to the folder at once, each to a journal of its own. The
+            caller holds the lock, and the ``*.jsonl`` files of all processes are read.
+
+    Attributes:
+        finished: The record of each finished item, by key (a tuple if there are several fields).
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        identity: dict,
+        *,
+        key: Sequence[str],
+        journal: str,
+        contents: str,
+        shared: bool = False,
+    ):
+        self.folder = Path(folder)
+        self.identity: dict = json.loads(json.dumps(identity))
+        self.finished: dict[Hashable, dict] = {}
+        self._fields, self._key = set(key), itemgetter(*key)
+        self._contents, self._shared = contents, shared
+        self._lock = None if shared else FolderLock(self.folder)
+        self._journal = Journal(self.folder / journal)
+
+    def __enter__(self) -> Self:
+        """Lock the folder and read what is finished.
+
+        Raises:
+            BusyError: If another run is writing to the folder.
+            RunError: If the folder holds the results of other settings.
+        """
+        if self._lock:
+            self._lock.acquire()
+            remove_temporary_files(self.folder)
+        try:
+            self.reload()
+            if not self._journal.path.is_file():
+                self._journal.write([{"identity": self.identity}])
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._journal.close()
+        if self._lock:
+            self._lock.release()
+
+    def reload(self) -> None:
+        """Read the finished items again, including those of other processes.
+
+        Raises:
+            RunError: If a journal belongs to other settings or its first line is damaged.
+        """
+        self.finished = {}
+        paths = sorted(self.folder.glob("*.jsonl")) if self._shared else [self._journal.path]
+        for path in paths:
+            rows = Journal(path).read()
+            if not rows and not (path.is_file() and path.stat().st_size):
+                continue
+            self._require_identity(rows[0] if rows else {}, path)
+            for row in rows[1:]:
+                if self._fields <= row.keys() and self._outputs_exist(row):
+                    self.finished[self._key(row)] = row
+
+    def pending(
+        self, items: Iterable[Item], key: Callable[[Item], Hashable] = str
+    ) -> Iterator[Item]:
+        """Yield the items that are not finished; ``key`` maps an item to its key."""
+        return (item for item in items if key(item) not in self.finished)
+
+    def finish(self, record: dict, outputs: Iterable[str | os.PathLike[str]] = ()) -> None:
+        """Record an item as finished.
+
+        Args:
+            record: JSON-serializable; contains the key's fields.
+            outputs: The files written for it. The item is pending again if one of them is
+                missing or has another size when the run is resumed.
+        """
+        row = dict(record)
+        sizes = {
+            Path(os.path.relpath(path, self.folder)).as_posix(): os.path.getsize(path)
+            for path in outputs
+        }
+        if sizes:
+            row["outputs"] = sizes
+        self._journal.append(row)
+        self.finished[self._key(row)] = row
+
+    def retain(self, keep: Callable[[dict], bool]) -> list[dict]:
+        """Forget the finished items whose record ``keep`` rejects, and return their records."""
+        dropped = [row for row in self.finished.values() if not keep(row)]
+        self.finished = {key: row for key, row in self.finished.items() if keep(row)}
+        self._journal.write([{"identity": self.identity}, *self.finished.values()])
+        return dropped
+
+    def remove_journal(self) -> None:
+        """Remove the journal once the run is complete and its results stand on their own."""
+        self._journal.close()
+        self._journal.path.unlink(missing_ok=True)
+
+    def _require_identity(self, first: dict, path: Path) -> None:
+        # Earlier versions wrote the identity without a key of its own.
+        recorded = first.get("identity", first)
+        if recorded == self.identity:
+            return
+        if not isinstance(recorded, dict) or not recorded.keys() & self.identity.keys():
+            fault = f"the first line of {path.name} is damaged, so its settings are unknown"
+        else:
+            fault = f"it was made with other settings ({difference(recorded, self.identity)})"
+        raise RunError(
+            f"{self.folder} holds {self._contents} that cannot be continued: {fault}; choose "
+            "another folder or delete this one"
+        )
+
+    def _outputs_exist(self, row: dict) -> bool:
+        outputs = row.get("outputs", {})
+        try:
+            return all(os.path.getsize(self.folder / name) == outputs[name] for name in outputs)
+        except OSError:
+            return False
+
+
+def difference(recorded: dict, requested: dict) -> str:
+    """Name the first setting that differs: ``"seed 1, now 0"``."""
+    old, new = _flat(recorded), _flat(requested)
+    for name in (*new, *old):
+        if old.get(name) != new.get(name):
+            values = [str(settings.get(name)) for settings in (old, new)]
+            if max(map(len, values)) > 80:
+                return f"{name} differs"
+            return f"{name} {values[0]}, now {values[1]}"
+    return "none"
+
+
+def _flat(settings: dict, prefix: str = "") -> dict[str, object]:
+    """Flatten nested dictionaries to dotted names."""
+    flat: dict[str, object] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _checksum(row: dict) -> str:
+    return f"{zlib.crc32(json.dumps(row).encode()):08x}"
+
+
+def _line(row: dict) -> str:
+    return json.dumps(row | {CHECKSUM: _checksum(row)}) + "\n"
