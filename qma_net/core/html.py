@@ -1,0 +1,51 @@
+"""HTML pages from jinja2 templates; every page is one file that loads nothing else."""
+
+import base64
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+@cache
+def environment(package: str) -> "Environment":
+    """Create the jinja2 environment of a package, with autoescaping.
+
+    Args:
+        package: Name of the package with a folder ``templates/``. Its templates can extend
+            ``base.html.j2`` (blocks ``title``, ``head`` and ``content``) of this package.
+    """
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+    loaders = [PackageLoader(name) for name in dict.fromkeys((package, __package__))]
+    return Environment(
+        loader=ChoiceLoader(loaders),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def render(package: str, template: str, **context: object) -> str:
+    """Render a template as HTML in pure ASCII, so that a wrong charset cannot garble it.
+
+    Args:
+        package: As in :func:`environment`.
+        template: Name of the template, for example ``report.html.j2``.
+        context: The variables of the template.
+    """
+    text = environment(package).get_template(template).render(**context)
+    return text.encode("ascii", "xmlcharrefreplace").decode("ascii")
+
+
+def data_uri(content: bytes, media_type: str) -> str:
+    """Return the address of an image that is embedded in the page.
+
+    Args:
+        content: The encoded image.
+        media_type: For example ``image/png``.
+    """
+    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
