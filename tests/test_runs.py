@@ -109,6 +109,9 @@ def test_torn_identity_is_one_clear_error(tmp_path, size):
     if size == 0:
         with start(tmp_path) as run:
             assert not run.finished
+            run.finish({"file": "a"})
+        with start(tmp_path) as run:
+            assert set(run.finished) == {"a"}
         return
     with pytest.raises(RunError, match=r"first line of run\.jsonl is damaged"):
         start(tmp_path).__enter__()
@@ -144,6 +147,9 @@ def test_journal_without_checksums_of_an_earlier_version_is_read(tmp_path):
     (tmp_path / "run.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with start(tmp_path) as run:
         assert set(run.finished) == {"a"}
+        run.finish({"file": "b"})
+    with start(tmp_path) as run:
+        assert set(run.finished) == {"a", "b"}
 
 
 def test_retain_forgets_rejected_records(tmp_path):

@@ -119,12 +119,10 @@ class Journal:
     def append(self, row: dict) -> None:
         """Append a row; it is in the file when this returns."""
         if self._file is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self.path, "a+b")  # noqa: SIM115  (closed by close())
-            if self._file.seek(0, os.SEEK_END):
-                self._file.seek(-1, os.SEEK_END)
-                if self._file.read(1) != b"\n":  # End a torn line, so that it damages no other.
-                    self._file.write(b"\n")
+            # Rewriting removes a torn last line, which would damage the next row, and adds
+            # checksums to the rows of an earlier version.
+            self.write(self.read())
+            self._file = open(self.path, "ab")  # noqa: SIM115  (closed by close())
         self._file.write(_line(row).encode())
         self._file.flush()
 
@@ -185,7 +183,7 @@ class Run:
             remove_temporary_files(self.folder)
         try:
             self.reload()
-            if not self._journal.path.is_file():
+            if not (self._journal.path.is_file() and self._journal.path.stat().st_size):
                 self._journal.write([{"identity": self.identity}])
         except BaseException:
             self.__exit__(None, None, None)
