@@ -1,15 +1,16 @@
-"""Trains and tests the models of ``benco_configs/evidence.yaml``, in pieces that resume.
+"""Train and test the models of ``benco_configs/evidence.yaml``; interrupted runs resume.
 
     python -m benchmarks.evidence [cpu|gpu|small] --photos DIR [--labels DIR] [--real DIR ...]
         [--out DIR] [--minutes M] [--seeds 0 1 2] [--rows NAME,...] [--jobs 2]
 
-Every run is BenCo's train.py with ``qma-net train --fit native`` on images that are made fresh, the
-same ones in the same order for all models of a seed; then ``qma-net evaluate`` on images of every
-stage of ``curriculum.yaml``, made of photographs that no model saw, and for the first row on
-``--real``. All rows of one seed come before the next seed, so that what is there at any time is a
-comparison. A run is ``OUT/<row>/<seed>``. After ``--minutes`` nothing new begins, and what trains
-stops at its next step, to go on from its last epoch. :mod:`.page` makes the tables.
-``small`` is no comparison but one model for images of all stages: :mod:`.small`.
+Every run trains with BenCo's train.py (``qma-net train --fit native``) on images that are
+generated on the fly, the same images in the same order for all models of a seed. It is then tested
+with ``qma-net evaluate`` on images of every stage of ``curriculum.yaml``, generated from photos
+that no model was trained on; the first row is also tested on ``--real``. All rows of one seed are
+run before the next seed, so that the available results are always comparable. A run is stored in
+``OUT/<row>/<seed>``. After ``--minutes`` nothing new is started, and running trainings stop at
+their next step. :mod:`.page` makes the tables. ``small`` is not a comparison but one model that is
+trained on all stages: :mod:`.small`.
 """
 
 import argparse
@@ -19,84 +20,93 @@ from pathlib import Path
 
 from qma_net.core.errors import QMANetError
 from qma_net.core.runs import FolderLock
-from qma_net.launch.saving import checkpoint_path
+from qma_net.launch.checkpoints import checkpoint_path
 from qma_net.synth.curriculum import stages
 from qma_net.synth.recipe import KINDS, UNTOUCHED
 
-from . import small
-from .plan import SPLICES, Plan, Row
-from .work import Clock, fresh_images, made_pairs, test_images, trained, training_flags, write_list
+from .plan import OURS, SPLICES, Plan, Row
+from .runner import (
+    Clock,
+    finished_checkpoint,
+    on_the_fly_images,
+    synthetic_pairs,
+    test_images,
+    training_flags,
+    write_list,
+)
+from .small import run_small
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("size", nargs="?", choices=["cpu", "gpu", "small"], default="cpu")
-    parser.add_argument("--photos", required=True, help="folder of untouched photographs")
+    parser.add_argument("--photos", required=True, help="folder of authentic photos")
     parser.add_argument("--labels", help="folder of their label maps")
-    parser.add_argument("--real", nargs="*", default=[], help="test sets of real manipulated ones")
-    parser.add_argument("--out", default="", help="default runs/evidence/<size>")
-    parser.add_argument("--minutes", type=float, default=1e6, help="after which nothing begins")
-    parser.add_argument("--seeds", type=int, nargs="*", help="default: the plan's")
-    parser.add_argument("--rows", default="", help="names of rows, by comma; default: all")
-    parser.add_argument("--epochs", type=int, help="default: the plan's")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at once, on as many cores each")
-    parser.add_argument("--workers", type=int, default=1, help="processes that make images, a run")
+    parser.add_argument("--real", nargs="*", default=[], help="test sets of real forgeries")
+    parser.add_argument("--out", default="", help="output folder (default: runs/evidence/<size>)")
+    parser.add_argument("--minutes", type=float, default=1e6, help="time budget (default: none)")
+    parser.add_argument("--seeds", type=int, nargs="*", help="default: those of the plan")
+    parser.add_argument("--rows", default="", help="comma-separated row names (default: all)")
+    parser.add_argument("--epochs", type=int, help="default: that of the plan")
+    parser.add_argument("--jobs", type=int, default=1, help="runs in parallel, sharing the cores")
+    parser.add_argument("--workers", type=int, default=1, help="data-loader processes per run")
     args = parser.parse_args(argv)
     try:
-        small.work(args) if args.size == "small" else work(args)
+        run_small(args) if args.size == "small" else run_comparison(args)
     except QMANetError as error:
         parser.exit(1, f"evidence: {error}\n")
 
 
-def work(args: argparse.Namespace) -> None:
-    """Everything that is missing, as far as the minutes reach."""
+def run_comparison(args: argparse.Namespace) -> None:
+    """Run everything that is missing until the deadline."""
     plan = Plan.read(args.size)
     plan = replace(plan, epochs=args.epochs or plan.epochs, seeds=args.seeds or plan.seeds)
-    asked = [name.strip() for name in args.rows.split(",") if name.strip()]
-    rows = [row for row in plan.rows if not asked or row.name in asked]
-    if len(rows) < len(asked):
+    names = [name.strip() for name in args.rows.split(",") if name.strip()]
+    rows = [row for row in plan.rows if not names or row.name in names]
+    if len(rows) < len(names):
         known = ", ".join(row.name for row in plan.rows)
-        raise QMANetError(f"got --rows {args.rows}, expected some of: {known}")
+        raise QMANetError(f"unknown row in --rows {args.rows}; choose from: {known}")
     out = Path(args.out or f"runs/evidence/{args.size}").resolve()
     with FolderLock(out):
         sets = prepare(plan, args, out / "data")
-        clock = Clock.of(args)
+        clock = Clock.from_args(args)
         runs = [
-            Run(plan, row, seed, out, sets, clock, args.workers)
+            TrainingRun(plan, row, seed, out, sets, clock, args.workers)
             for seed in plan.seeds
             for row in rows
         ]
         with ThreadPoolExecutor(args.jobs) as pool:
-            ended = list(pool.map(Run.go, runs))
-    print(f"{sum(ended)} of {len(runs)} runs are done, in {out}")
+            complete = list(pool.map(TrainingRun.run, runs))
+    print(f"{sum(complete)} of {len(runs)} runs are complete, in {out}")
 
 
 def prepare(plan: Plan, args: argparse.Namespace, data: Path) -> dict[str, Path]:
-    """The images that are tested on, and the protocol of training; returns the test sets.
+    """Generate the test images and write the training protocol.
 
-    Beside those of :func:`.work.test_images`, for the comparison: splices of the stage that is
-    trained on.
+    Returns:
+        The test sets of :func:`.runner.test_images`, and splices of the stage that is trained on.
     """
     sets = test_images(args, data, plan.image_size, plan.test_images)
     recipe = stages()[plan.stage]
     count = round(plan.test_splices * len(KINDS) / (1 - recipe.untouched))
     recipe = replace(recipe, image_size=plan.image_size)
-    found = made_pairs(args, data / SPLICES, recipe, count)
-    splices = [pair for pair in found if Path(pair[0]).name.startswith(KINDS[0])]
+    pairs = synthetic_pairs(args, data / SPLICES, recipe, count)
+    splices = [pair for pair in pairs if Path(pair[0]).name.startswith(KINDS[0])]
     sets[SPLICES] = write_list(data / f"{SPLICES}.json", splices)
-    write_list(data / "protocol.json", [fresh_images(args, data, plan.stage)])
+    write_list(data / "protocol.json", [on_the_fly_images(args, data, plan.stage)])
     write_list(data / "tests.json", {SPLICES: sets[SPLICES]})
     return sets
 
 
 @dataclass
-class Run:
-    """A row's model with a seed: trained, then tested; what is done is not done again.
+class TrainingRun:
+    """A row's model with one seed, trained and tested; finished parts are not repeated.
 
     Attributes:
-        sets: what it is tested on.
+        sets: The test sets by name.
     """
 
     plan: Plan
@@ -109,14 +119,16 @@ class Run:
 
     @property
     def folder(self) -> Path:
+        """Where the run is stored."""
         return self.out / self.row.folder / str(self.seed)
 
-    def go(self) -> bool:
-        """Whether the run is complete."""
+    def run(self) -> bool:
+        """Run what is missing and return whether the run is complete."""
         return self.train() and self.test() and self.attack()
 
     def train(self) -> bool:
-        if trained(self.folder, self.plan.epochs):
+        """Train the model, or resume its training."""
+        if finished_checkpoint(self.folder, self.plan.epochs):
             return True
         data = self.out / "data"
         flags = training_flags(
@@ -134,31 +146,31 @@ class Run:
         return self._start("train", flags)
 
     def test(self) -> bool:
-        place = self.folder / "evaluate"
-        made = {SPLICES, *stages(), UNTOUCHED}
+        """Evaluate the model on all test sets; real images with the first row only."""
+        results = self.folder / "evaluate"
+        synthetic = {SPLICES, *stages(), UNTOUCHED}
         first = self.row is self.plan.rows[0]
-        sets = {name: path for name, path in self.sets.items() if first or name in made}
-        if all((place / f"{name}.json").is_file() for name in sets):
+        sets = {name: path for name, path in self.sets.items() if first or name in synthetic}
+        if all((results / f"{name}.json").is_file() for name in sets):
             return True
-        listed = write_list(self.folder / "sets.json", sets)
-        sets = ["--test-sets", listed, "--out", place]
-        return self._start("evaluate", [*self._subject(), *sets])
+        listing = write_list(self.folder / "sets.json", sets)
+        flags = ["--test-sets", listing, "--out", results]
+        return self._start("evaluate", [*self._model_flags(), *flags])
 
     def attack(self) -> bool:
-        """The paper's attacks, on the first row with the first seed."""
+        """Apply the paper's attacks to the first row with the first seed."""
         if self.row is not self.plan.rows[0] or self.seed != self.plan.seeds[0]:
             return True
-        place = self.folder / "robust"
-        if (place / SPLICES / "averages.json").is_file():
+        results = self.folder / "robust"
+        if (results / SPLICES / "averages.json").is_file():
             return True
-        sets = ["--test-sets", self.out / "data/tests.json", "--out", place]
-        return self._start("robust", [*self._subject(), *sets])
+        flags = ["--test-sets", self.out / "data/tests.json", "--out", results]
+        return self._start("robust", [*self._model_flags(), *flags])
 
-    def _subject(self) -> list:
-        """Flags of what is evaluated."""
+    def _model_flags(self) -> list:
         flags = ["--checkpoint", checkpoint_path(self.folder, self.plan.epochs - 1), "--native"]
         flags += ["--workers", 0, "--model", self.row.model]
-        return flags + ([] if self.row.model == "QMANet" else self.plan.model_flags(self.row))
+        return flags + ([] if self.row.model == OURS else self.plan.model_flags(self.row))
 
     def _start(self, command: str, flags: list) -> bool:
         return self.clock.run(command, flags, self.folder, f"{self.row.name}, seed {self.seed}")

@@ -1,31 +1,31 @@
-"""What needs no training: marking everything, and the noise of the photograph itself."""
+"""Baselines without training: marking every pixel, and inconsistencies of the image's noise."""
 
 import cv2
 import numpy as np
 
-BLOCK = 8  # of the finest wavelet band: 16 pixels of the photograph
+BLOCK = 8  # Block side in the finest wavelet band: 16 pixels of the image.
 MAD_OF_GAUSSIAN = 0.6745
 
 
 def everything(rgb: np.ndarray) -> np.ndarray:
-    """A mask of ones, float ``(H, W)``, for uint8 ``(H, W, 3)``."""
+    """Return a mask of ones, float ``(H, W)``, for an image uint8 ``(H, W, 3)``."""
     return np.ones(rgb.shape[:2])
 
 
 def noise_inconsistency(rgb: np.ndarray) -> np.ndarray:
-    """Blocks whose noise differs from the photograph's (Mahdian & Saic 2009).
+    """Find blocks whose noise level differs from the rest of the image (Mahdian & Saic 2009).
 
-    Their steps: the diagonal band of a wavelet transform of the luminance; in every block the
-    median of its absolute values over 0.6745, which estimates the noise's standard deviation;
-    blocks of like noise belong together. Here: the wavelet is Haar's, and two groups are
-    told apart by Otsu's threshold on the distance of a block's noise from the median block's, in
-    octaves.
+    The method takes the diagonal band of a wavelet transform of the luminance, estimates the
+    noise's standard deviation of every block as the median of the absolute values divided by
+    0.6745, and groups blocks of similar noise. This implementation uses the Haar wavelet and
+    separates two groups by Otsu's threshold on the distance of a block's noise from the median
+    block's, in octaves.
 
     Args:
-        rgb: uint8 ``(H, W, 3)``.
+        rgb: Image, uint8 ``(H, W, 3)``.
 
     Returns:
-        float ``(H, W)`` in 0..1, above 0.5 beyond the threshold.
+        Mask, float ``(H, W)`` in 0..1; values above 0.5 are beyond the threshold.
     """
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float64)
     height, width = (side // (2 * BLOCK) * (2 * BLOCK) for side in grey.shape)
@@ -33,7 +33,7 @@ def noise_inconsistency(rgb: np.ndarray) -> np.ndarray:
     diagonal = (grey[::2, ::2] - grey[1::2, ::2] - grey[::2, 1::2] + grey[1::2, 1::2]) / 2
     blocks = diagonal.reshape(height // 2 // BLOCK, BLOCK, width // 2 // BLOCK, BLOCK)
     noise = np.median(np.abs(blocks), axis=(1, 3)) / MAD_OF_GAUSSIAN
-    octaves = np.log2(noise + 0.25)  # a quarter of a grey level is no noise
+    octaves = np.log2(noise + 0.25)  # Below a quarter of a grey level there is no noise.
     distance = np.abs(octaves - np.median(octaves))
     scaled = np.uint8(np.round(255 * distance / max(distance.max(), 1e-9)))
     threshold, _ = cv2.threshold(scaled, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
@@ -45,4 +45,6 @@ def noise_inconsistency(rgb: np.ndarray) -> np.ndarray:
     return cv2.resize(above, rgb.shape[1::-1], interpolation=cv2.INTER_NEAREST)
 
 
+# By their names in the stored tables and by their names on the page.
 BASELINES = {"marking everything": everything, "noise of blocks": noise_inconsistency}
+TITLES = {"marking everything": "every pixel marked", "noise of blocks": "block noise"}

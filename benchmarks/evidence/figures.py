@@ -1,4 +1,4 @@
-"""The pictures of docs/evidence.md: learning curves, and what the first row finds."""
+"""Figures of docs/evidence.md: learning curves, and example masks of the first row."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qma_net.core.images import read_rgb
 from qma_net.data.listing import read_listings
 from qma_net.demo import packaged_photographs
 from qma_net.inference.predictor import QMANetPredictor
-from qma_net.launch.saving import checkpoint_path, saved_epochs
+from qma_net.launch.checkpoints import checkpoint_path, saved_epochs
 from qma_net.synth.curriculum import stages
 from qma_net.synth.synthesise import synthesise
 
@@ -21,22 +21,23 @@ from .plan import Plan
 if TYPE_CHECKING:
     from .page import Results
 
-IMAGES = 1840  # of an epoch: BenCo's BalancedDataset
-EXAMPLES = 10  # columns
-SMOOTHED = 5  # points of BenCo's log: a batch each, every twentieth of them or so
+IMAGES = 1840  # Per epoch, as in BenCo's BalancedDataset.
+EXAMPLES = 10  # Columns.
+SMOOTHED = 5  # Points of BenCo's log, which holds about every twentieth batch.
 
 
 def curves(results: Results) -> Figure:
-    """The mask's loss over the images seen: the seeds' mean, and from best to worst."""
+    """Plot the mask loss over the number of images: mean and range of the seeds."""
     canvas = Figure(figsize=(11, 4), layout="constrained")
     panels = canvas.subplots(1, 2, sharey=True)
     for axes, question in zip(panels, ("idea", "reading"), strict=True):
         for row in results.of_question(question):
-            found = [_smooth(run.curve) for run in results.records.of(row.name) if run.curve]
-            if not found:
+            smoothed = [_smooth(run.curve) for run in results.records.of(row.name) if run.curve]
+            if not smoothed:
                 continue
-            found = np.array([one[: min(map(len, found))] for one in found])
-            seen, losses = IMAGES * found[0, :, 0] / 1000, found[..., 1]
+            length = min(map(len, smoothed))
+            points = np.array([curve[:length] for curve in smoothed])
+            seen, losses = IMAGES * points[0, :, 0] / 1000, points[..., 1]
             style = {"color": "black", "lw": 2.2} if row is results.rows[0] else {"lw": 1.2}
             (line,) = axes.plot(seen, losses.mean(0), label=row.name, **style)
             colour = line.get_color()
@@ -45,26 +46,27 @@ def curves(results: Results) -> Figure:
         axes.legend(frameon=False, fontsize=8)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel(f"Dice loss of the mask, {results.plan.stage}, each image new")
+    panels[0].set_ylabel(f"Dice loss of the mask ({results.plan.stage})")
     return canvas
 
 
 def _smooth(curve: list[tuple[float, float]]) -> np.ndarray:
-    """(epoch, loss), each the mean of a few neighbours."""
+    """Return pairs of epoch and loss, averaged over neighbouring points."""
     kernel = np.ones(SMOOTHED) / SMOOTHED
     columns = [np.convolve(column, kernel, mode="valid") for column in np.array(curve).T]
     return np.stack(columns, axis=1)
 
 
 def examples(plan: Plan, out: Path) -> Figure | None:
-    """Image, truth and mask of photographs that ship in packages, made as for the training.
+    """Plot image, ground truth and mask of synthetic images from freely distributed photos.
 
-    None where ``out`` has no checkpoint of the first row.
+    Returns:
+        The figure, or None if ``out`` has no checkpoint of the first row.
     """
-    trained = sorted(f for f in out.glob(f"{plan.rows[0].folder}/*") if saved_epochs(f))
-    if not trained:
+    runs = sorted(path for path in out.glob(f"{plan.rows[0].folder}/*") if saved_epochs(path))
+    if not runs:
         return None
-    made = synthesise(
+    data = synthesise(
         packaged_photographs(out / "data/packaged"),
         out / "data/examples",
         count=1,
@@ -72,9 +74,9 @@ def examples(plan: Plan, out: Path) -> Figure | None:
         image_size=plan.image_size,
         recipe=stages()[plan.stage],
     )
-    checkpoint = checkpoint_path(trained[0], saved_epochs(trained[0])[-1])
+    checkpoint = checkpoint_path(runs[0], saved_epochs(runs[0])[-1])
     predictor = QMANetPredictor.from_pretrained(checkpoint)
-    (listing,) = read_listings(made / "test.json")
+    (listing,) = read_listings(data / "test.json")
     canvas = Figure(figsize=(1.2 * EXAMPLES, 3.9), layout="constrained")
     axes = canvas.subplots(3, EXAMPLES)
     for column, pair in zip(axes.T, listing.pairs, strict=True):
@@ -84,7 +86,7 @@ def examples(plan: Plan, out: Path) -> Figure | None:
         column[1].imshow(truth, cmap="gray", vmin=0, vmax=255)
         column[2].imshow(predictor.predict(pair.image).mask, cmap="gray", vmin=0, vmax=1)
         column[0].set_title(pair.image.name.split("_")[0], fontsize=9)
-    for axis, name in zip(axes[:, 0], ("image", "truth", "mask"), strict=True):
+    for axis, name in zip(axes[:, 0], ("image", "ground truth", "mask"), strict=True):
         axis.set_ylabel(name)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])

@@ -1,9 +1,8 @@
-"""Models that only the evidence needs, in BenCo's registry: a baseline, and other readings.
+"""Models for the evidence in BenCo's registry: a baseline and alternative readings of the paper.
 
-- ``SegFormerB0``: RGB alone, transformers' SegFormer with the loss of our mask.
-- ``QMANetTruncatedSRM``, ``QMANetOwnGCM``, ``QMANetFourESM``: what the paper can also be read as
-  (docs/reading-the-paper.md, "The second reading"), each a single change of ``QMANet``, with its
-  flags.
+- ``SegFormerB0``: the SegFormer of transformers on RGB, with our mask loss.
+- ``QMANetTruncatedSRM``, ``QMANetOwnGCM``, ``QMANetFourESM``: other ways to read the paper
+  (docs/reading-the-paper.md), each a single change of ``QMANet`` with the same flags.
 """
 
 from functools import wraps
@@ -27,15 +26,15 @@ from qma_net.modeling.losses import (
 from qma_net.modeling.noise import SRM, VIEW_STD
 from qma_net.modeling.qma_net import image_score, to_image_size
 
-TRUNCATED_STD = 2.4  # of SRM cut at +-3, on the photographs of VIEW_STD
+TRUNCATED_STD = 2.4  # Standard deviation of SRM truncated at +-3, on the photos of VIEW_STD.
 
 
 @MODELS.register_module()
 class SegFormerB0(nn.Module):
-    """RGB alone: SegFormer-B0 (Xie et al. 2021) from random weights, one class.
+    """SegFormer-B0 (Xie et al. 2021) on RGB, from random weights, with one class.
 
     Args:
-        bce: weight of the cross-entropy beside Dice, as of ``QMANet``.
+        bce: Weight of the cross-entropy loss that is added to Dice, as in ``QMANet``.
     """
 
     def __init__(self, bce: float = 0.0):
@@ -44,7 +43,7 @@ class SegFormerB0(nn.Module):
         self.network = SegformerForSemanticSegmentation(SegformerConfig(num_labels=1))
 
     def forward(self, image: Tensor, mask: Tensor, shape_mask: Tensor | None = None, **_) -> dict:
-        """One batch of BenCo's loaders to BenCo's dictionary, as :meth:`QMANet.forward`."""
+        """Map a batch of BenCo's loaders to BenCo's result, as :meth:`QMANet.forward` does."""
         logits = to_image_size(self.network(image).logits, image.shape[2:])
         pred_mask = logits.sigmoid()
         seg_loss = dice_loss(logits, mask, shape_mask, DICE_SMOOTHING)
@@ -60,20 +59,22 @@ class SegFormerB0(nn.Module):
 
 
 class TruncatedSRM(SRM):
-    """Residuals cut at +-3, as in steganalysis, and brought to what :class:`SRM`'s scale is."""
+    """SRM residuals truncated at +-3, as in steganalysis, on the scale of :class:`SRM`."""
 
     def forward(self, rgb: Tensor) -> Tensor:
+        """Compute the residuals; see :class:`SRM`."""
         return super().forward(rgb).clamp(-3, 3) * (VIEW_STD["srm"] / TRUNCATED_STD)
 
 
 class OwnGCM(DFCM):
-    """A GCM each for Q, K, V *and* direction: equation 4's G with the marks that Gamma has."""
+    """DFCM with one GCM for each of Q, K and V per direction instead of shared ones."""
 
     def __init__(self, channels: int, heads: int, reduction: int):
         super().__init__(channels, heads, reduction)
         self.attend_noise = CrossAttention(channels, heads, reduction)
 
     def forward(self, rgb_init: Tensor, noise_init: Tensor) -> tuple[Tensor, Tensor]:
+        """Exchange information between the modalities; see :class:`DFCM`."""
         rgb_mid = self.recalibrate_rgb(self.align(rgb_init))
         noise_mid = self.recalibrate_noise(noise_init)
         rgb_found = self.back_rgb(self.attend(rgb_mid, noise_mid))
@@ -92,42 +93,52 @@ class FourESM(nn.Module):
         self.heads = nn.ModuleList(ESM((width,)) for width in channels)
 
     def forward(self, rgb: list[Tensor]) -> Tensor:
-        """The finest map, whose loss :class:`QMANet` takes; all four in ``maps``."""
+        """Return the finest edge map, which :class:`QMANet` supervises; keep all in ``maps``."""
         self.maps = [head([level]) for head, level in zip(self.heads, rgb, strict=True)]
         return self.maps[0]
 
 
 class Reading(QMANet):
-    """``QMANet`` with its flags, and one change."""
+    """``QMANet`` with its flags and one change."""
 
-    @wraps(QMANet.__init__)  # BenCo makes flags of the signature
+    @wraps(QMANet.__init__)  # BenCo derives the command-line flags from the signature.
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.change(SIZES[self.config.size][0])
 
     def change(self, channels: tuple[int, ...]) -> None:
-        """Replaces parts of ``self.network``, whose stages have these channels."""
+        """Replace a part of ``self.network``, whose stages have these numbers of channels."""
         raise NotImplementedError
 
 
 @MODELS.register_module()
 class QMANetTruncatedSRM(Reading):
+    """QMA-Net with truncated SRM residuals."""
+
     def change(self, channels):
+        """Replace the SRM view."""
         self.network.noise_view.srm = TruncatedSRM()
 
 
 @MODELS.register_module()
 class QMANetOwnGCM(Reading):
+    """QMA-Net with one GCM per direction."""
+
     def change(self, channels):
+        """Replace the DFCMs."""
         self.network.interactions = nn.ModuleList(map(OwnGCM, channels, HEADS, REDUCTIONS))
 
 
 @MODELS.register_module()
 class QMANetFourESM(Reading):
+    """QMA-Net with one ESM per stage."""
+
     def change(self, channels):
+        """Replace the ESM."""
         self.network.edge_head = FourESM(channels)
 
     def forward(self, image, mask=None, *args, shape_mask=None, **kwargs):
+        """Compute the result of ``QMANet`` with the mean of the four edge losses."""
         result = super().forward(image, mask, *args, shape_mask=shape_mask, **kwargs)
         if mask is not None:
             edges = edge_target(mask, shape_mask)

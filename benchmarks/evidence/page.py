@@ -1,14 +1,14 @@
-"""The tables and pictures of docs/evidence.md, from what :mod:`benchmarks.evidence` left behind.
+"""Generate the tables and figures of docs/evidence.md from the runs of :mod:`benchmarks.evidence`.
 
     python -m benchmarks.evidence.page [cpu|gpu] [--out DIR] [--docs docs/evidence.md]
 
-In the page, what stands between ``<!-- NAME -->`` and ``<!-- end -->`` is replaced. Beside it, in
-``evidence/``, are the pictures and the tables of :mod:`.records` that all is made of: what
-``--out`` holds is added to them, so that runs of another day or machine join those before.
+The text between ``<!-- NAME -->`` and ``<!-- end -->`` in the page is replaced. The folder
+``evidence/`` next to it holds the figures and the CSV files of :mod:`.records`, to which the runs
+in ``--out`` are added.
 
-Intervals are of 95 %. A mean's is over the images, drawn anew for every seed; a difference's is
-paired: per image the mean over the seeds that both rows have, images drawn anew. Neither sees how
-far apart the seeds are: the F1 of every seed stands beside.
+Intervals cover 95 %. The interval of a mean is bootstrapped over images, separately for every seed.
+That of a difference is paired: per image, the mean over the seeds that both rows have. Neither
+covers the variation between seeds, so the F1 of every seed is listed as well.
 """
 
 import argparse
@@ -25,14 +25,15 @@ from qma_net.evaluation.metrics import mean, mean_and_interval, paired_bootstrap
 from qma_net.synth.curriculum import stages
 from qma_net.synth.recipe import UNTOUCHED
 
-from . import models  # noqa: F401  (registers them)
-from .baselines import BASELINES
+from . import models  # noqa: F401  (registers the models)
+from .baselines import BASELINES, TITLES
 from .figures import curves, examples
 from .plan import SPLICES, Plan, Row
 from .records import Records, collect
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -42,38 +43,39 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     out, plan = Path(args.out or f"runs/evidence/{args.size}"), Plan.read(args.size)
     page = Path(args.docs or out / "evidence.md")
-    beside = page.parent / page.stem
-    records = Records.read(beside, args.size)
+    folder = page.parent / page.stem
+    records = Records.read(folder, args.size)
     try:
         collect(records, out, plan)
     except QMANetError as error:
         parser.exit(1, f"evidence: {error}\n")
     if not records.of(plan.rows[0].name):
-        print(f"no run of {plan.rows[0].name} is complete yet: no tables; the same command goes on")
+        print(f"No run of {plan.rows[0].name} is complete yet; run the same command to resume.")
         return
-    beside.mkdir(parents=True, exist_ok=True)
-    records.write(beside, args.size)
+    folder.mkdir(parents=True, exist_ok=True)
+    records.write(folder, args.size)
     results = Results(records, plan)
-    text = page.read_text() if page.is_file() else ""
+    text = page.read_text(encoding="utf-8") if page.is_file() else ""
     for name, block in results.blocks().items():
         name = f"{args.size}-{name}"
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.S)
         if not pattern.search(text):
             text += f"\n<!-- {name} -->\n<!-- end -->\n"
-        text = pattern.sub(lambda found, block=block: found[1] + block + found[2], text)
+        text = pattern.sub(lambda match, block=block: match[1] + block + match[2], text)
     write_text(page, text)
-    pictures = {"curves": curves(results), "examples": examples(plan, out)}
-    for name, figure in pictures.items():
+    figures = {"curves": curves(results), "examples": examples(plan, out)}
+    for name, figure in figures.items():
         if figure:
-            with atomic_write(beside / f"{args.size}-{name}.png") as path:
+            with atomic_write(folder / f"{args.size}-{name}.png") as path:
                 figure.savefig(path, format="png", dpi=110)
 
 
 class Results:
-    """A plan's records as tables.
+    """The recorded runs of a plan as Markdown tables.
 
     Attributes:
-        rows: those with a run; the first of the plan first.
+        rows: The rows that have a run, in the order of the plan.
+        baselines: The baselines without training that have been measured.
     """
 
     def __init__(self, records: Records, plan: Plan):
@@ -82,7 +84,7 @@ class Results:
         self.baselines = [name for name in BASELINES if records.of(name)]
 
     def blocks(self) -> dict[str, str]:
-        """The tables by the names of their places in the page."""
+        """Return the tables by the names of their markers in the page."""
         return {
             "idea": self.comparison("idea"),
             "reading": self.comparison("reading"),
@@ -91,95 +93,92 @@ class Results:
         }
 
     def of_question(self, question: str) -> list[Row]:
-        """The first row, and those that are compared with it."""
+        """Return the first row and the rows that are compared with it."""
         return [self.rows[0], *(row for row in self.rows if row.question == question)]
 
     def comparison(self, question: str) -> str:
-        """The rows of a question beside the first, on splices of the stage that was trained on."""
+        """Compare a question's rows with the first one, on splices of the trained stage."""
         first = self.rows[0].name
         lines = [
-            "| | parameters (M) | F1 | of each seed | AUC | IoU | F1 less that of the first |",
+            "| | parameters (M) | F1 | per seed | AUC | IoU | difference in F1 |",
             "|---|---|---|---|---|---|---|",
         ]
         for row in self.of_question(question):
-            less = "" if row.name == first else self.difference(first, row.name)
+            change = "" if row.name == first else self.difference(first, row.name)
             size = f"{_parameters(self.plan, row) / 1e6:.2f}"
-            lines.append(f"| {row.name} | {size} | {self.on_splices(row.name)} | {less} |")
+            lines.append(f"| {row.name} | {size} | {self.on_splices(row.name)} | {change} |")
         if question == "idea":
             for name in self.baselines:
-                lines.append(f"| *{name}* | 0 | {self.on_splices(name)} | |")
+                lines.append(f"| *{TITLES[name]}* | 0 | {self.on_splices(name)} | |")
         return "\n".join(lines) + "\n"
 
     def on_splices(self, row: str) -> str:
-        """Cells: F1 with its interval, that of each seed, AUC, IoU."""
+        """Return the cells F1 with its interval, F1 per seed, AUC and IoU."""
         runs = self.records.of(row)
-        found, (low, high) = mean_and_interval([_column(run) for run in runs])
-        each = ", ".join(f"{np.mean(_column(run)):.3f}" for run in runs) if len(runs) > 1 else ""
-        others = [mean([run.sets[SPLICES][metric] for run in runs]) for metric in ("auc", "iou")]
-        auc, iou = (f"{value:.3f}" for value in others)
-        return f"{found:.3f} [{low:.3f}, {high:.3f}] | {each} | {auc} | {iou}"
+        f1, (low, high) = mean_and_interval([_f1(run) for run in runs])
+        each = ", ".join(f"{np.mean(_f1(run)):.3f}" for run in runs) if len(runs) > 1 else ""
+        means = [mean([run.sets[SPLICES][metric] for run in runs]) for metric in ("auc", "iou")]
+        auc, iou = (f"{value:.3f}" for value in means)
+        return f"{f1:.3f} [{low:.3f}, {high:.3f}] | {each} | {auc} | {iou}"
 
     def difference(self, first: str, other: str) -> str:
-        """Paired, over the seeds that both have.
-
-        An interval with zero in it is said to touch, seeds that differ in sign to disagree.
-        """
+        """Return the paired difference in F1 over the common seeds, with its interval."""
         runs = self.records.runs
         seeds = set(self.records.seeds(first)) & set(self.records.seeds(other))
-        columns = [[_column(runs[row, seed]) for seed in sorted(seeds)] for row in (first, other)]
-        found = paired_bootstrap(*(np.mean(of_seeds, axis=0).tolist() for of_seeds in columns))
-        low, high = found["interval"]
-        between = np.mean(columns[1], axis=1) - np.mean(columns[0], axis=1)
-        text = f"{found['difference']:+.3f} [{low:+.3f}, {high:+.3f}]"
+        columns = [[_f1(runs[row, seed]) for seed in sorted(seeds)] for row in (first, other)]
+        result = paired_bootstrap(*(np.mean(seeds_f1, axis=0).tolist() for seeds_f1 in columns))
+        low, high = result["interval"]
+        per_seed = np.mean(columns[1], axis=1) - np.mean(columns[0], axis=1)
+        text = f"{result['difference']:+.3f} [{low:+.3f}, {high:+.3f}]"
         if low <= 0 <= high:
-            text += ", touches 0"
-        elif between.min() < 0 < between.max():
-            text += ", seeds disagree"
-        return text + ", one seed" * (len(seeds) == 1)
+            text += "; includes 0"
+        elif per_seed.min() < 0 < per_seed.max():
+            text += "; seeds disagree"
+        return text + "; one seed" * (len(seeds) == 1)
 
     def test_sets(self) -> str:
-        """F1 of every row on every test set, and what it marks of untouched images."""
-        made = [SPLICES, *stages()]
-        every = {name for run in self.records.of(self.rows[0].name) for name in run.sets}
-        names = [*made, *sorted(every - {*made, UNTOUCHED})]
+        """Return F1 of every row on every test set, and the authentic pixels that it marks."""
+        synthetic = [SPLICES, *stages()]
+        tested = {name for run in self.records.of(self.rows[0].name) for name in run.sets}
+        names = [*synthetic, *sorted(tested - {*synthetic, UNTOUCHED})]
         lines = [
-            f"| F1 | {' | '.join(names)} | untouched, marked |",
+            f"| F1 | {' | '.join(names)} | authentic pixels marked |",
             "|---" * (len(names) + 2) + "|",
         ]
-        for row in [*(one.name for one in self.rows), *self.baselines]:
-            shown = f"*{row}*" if row in self.baselines else row
-            cells = [_shown(self.over_seeds(row, name, "f1"), "{:.3f}") for name in names]
-            marked = _shown(self.over_seeds(row, UNTOUCHED, "marked"), "{:.1%}")
-            lines.append(f"| {shown} | {' | '.join(cells)} | {marked} |")
+        for row in [*(row.name for row in self.rows), *self.baselines]:
+            title = f"*{TITLES[row]}*" if row in TITLES else row
+            cells = [_format(self.over_seeds(row, name, "f1"), "{:.3f}") for name in names]
+            marked = _format(self.over_seeds(row, UNTOUCHED, "marked"), "{:.1%}")
+            lines.append(f"| {title} | {' | '.join(cells)} | {marked} |")
         return "\n".join(lines) + "\n"
 
     def over_seeds(self, row: str, name: str, metric: str) -> float | None:
-        """The mean of a row's runs on a test set; None where none was tested on it."""
+        """Average a row's runs on a test set; None if no run was tested on it."""
         sets = [run.sets[name] for run in self.records.of(row) if name in run.sets]
-        return mean([found[metric] for found in sets])
+        return mean([values[metric] for values in sets])
 
     def robustness(self) -> str:
-        """F1 of the first row after every attack, level by level."""
+        """Return F1 of the first row under every attack and level."""
         if not self.records.robust:
             return "Not measured yet.\n"
         points = {}
         for attack, level, f1 in self.records.robust:
             points.setdefault(attack, []).append(f"{level:g}: {f1:.3f}" if level else f"{f1:.3f}")
-        lines = [f"| {attack} | {', '.join(found)} |" for attack, found in points.items()]
+        lines = [f"| {attack} | {', '.join(levels)} |" for attack, levels in points.items()]
         return "\n".join(["| attack | level: F1 |", "|---|---|", *lines]) + "\n"
 
 
-def _column(run) -> list[float]:
-    """F1 of the splices, always in the same order."""
+def _f1(run) -> list[float]:
+    """Return F1 of the splices, sorted by name."""
     return [values["f1"] for _, values in sorted(run.images.items())]
 
 
-def _shown(value: float | None, form: str) -> str:
-    return "-" if value is None else form.format(value)
+def _format(value: float | None, template: str) -> str:
+    return "-" if value is None else template.format(value)
 
 
 def _parameters(plan: Plan, row: Row) -> int:
-    """Trained parameters of a row's model."""
+    """Count the trainable parameters of a row's model."""
     build = MODELS.get(row.model)
     flags, _ = create_argparser(build).parse_known_args(plan.model_flags(row))
     return sum(p.numel() for p in build(**vars(flags)).parameters() if p.requires_grad)

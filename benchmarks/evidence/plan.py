@@ -1,22 +1,22 @@
-"""What is trained: ``benco_configs/evidence.yaml``, read."""
+"""The experiments of ``benco_configs/evidence.yaml``."""
 
 from dataclasses import dataclass, field
 
 from qma_net.core.files import config_path, read_yaml
 
 OURS = "QMANet"
-SPLICES = "splices"  # the test set of the comparison
+SPLICES = "splices"  # The test set on which the rows are compared.
 
 
 @dataclass(frozen=True)
 class Row:
-    """A model that is compared.
+    """A model in the comparison.
 
     Attributes:
-        name: of its row and its folder.
-        question: ``"idea"`` or ``"reading"``, the table that it stands in; empty for the first.
-        model: its name in BenCo's registry.
-        flags: its own.
+        name: Name of the row and, in lower case, of its folder.
+        question: The table it belongs to, ``"idea"`` or ``"reading"``; empty for the first row.
+        model: Name in BenCo's registry.
+        flags: The model's own flags.
     """
 
     name: str
@@ -26,12 +26,13 @@ class Row:
 
     @property
     def folder(self) -> str:
+        """Name of the row's folder."""
         return self.name.lower().replace(" ", "-").replace("+-", "")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A size of the protocol; see the comments of the file."""
+    """The settings of one size of the comparison; ``evidence.yaml`` explains the fields."""
 
     stage: str
     image_size: int
@@ -46,17 +47,23 @@ class Plan:
 
     @classmethod
     def read(cls, size: str) -> "Plan":
-        content = read_yaml(config_path("evidence.yaml"), "the small protocol")[size]
+        """Read the plan of a size, ``"cpu"`` or ``"gpu"``."""
+        content = read_plans()[size]
         return cls(**{**content, "rows": [Row(**row) for row in content["rows"]]})
 
     def model_flags(self, row: Row) -> list[str]:
-        """The command line of a row's model."""
-        ours = row.model.startswith(OURS)
-        return as_words({**(self.common if ours else {}), **row.flags})
+        """Return the command-line flags of a row's model."""
+        common = self.common if row.model.startswith(OURS) else {}
+        return as_words({**common, **row.flags})
+
+
+def read_plans() -> dict:
+    """Read ``evidence.yaml``: the plans ``cpu``, ``gpu`` and ``small``."""
+    return read_yaml(config_path("evidence.yaml"), "the plans of benchmarks.evidence")
 
 
 def as_words(flags: dict) -> list[str]:
-    """A command line; a flag that is ``true`` has no value."""
+    """Convert flags to command-line words; a flag whose value is ``True`` takes no argument."""
     return [
         word
         for name, value in flags.items()

@@ -1,12 +1,12 @@
-"""What the runs found, in tables that stay: the raw files of docs/evidence.md.
+"""Results of all runs in four CSV files, the raw data of docs/evidence.md.
 
-- ``<size>-runs.csv``: of every run and test set, the means over its images;
-- ``<size>-images.csv``: of every run and splice, what the comparison is made of;
-- ``<size>-curves.csv``: the mask's loss while a run was trained;
-- ``<size>-robust.csv``: F1 on the splices after every attack, of one run of the first row.
+- ``<size>-runs.csv``: per run and test set, the means over its images;
+- ``<size>-images.csv``: per run and splice, the values that are compared;
+- ``<size>-curves.csv``: the mask loss during training;
+- ``<size>-robust.csv``: F1 on the splices under every attack, for one run of the first row.
 
-Runs of several days and machines meet in them: what a folder holds takes the place of what was kept
-of the same row and seed. What needs no training is a run without a seed.
+The files collect runs of several days and machines; a new run replaces a recorded one of the same
+row and seed. Baselines without training are runs without a seed.
 """
 
 import csv
@@ -28,21 +28,21 @@ from qma_net.synth.recipe import UNTOUCHED
 
 from .baselines import BASELINES
 from .plan import SPLICES, Plan
-from .work import read_truth
+from .runner import read_mask
 
-OF_IMAGES = ("f1", "iou", "auc")
-OF_SETS = (*OF_IMAGES, "marked")
-UNSEEDED = -1  # what needs no training
+IMAGE_METRICS = ("f1", "iou", "auc")
+SET_METRICS = (*IMAGE_METRICS, "marked")
+UNSEEDED = -1  # The seed of baselines without training.
 
 
 @dataclass
 class Run:
-    """What is known of a row's model with a seed.
+    """The results of a row's model with one seed.
 
     Attributes:
-        sets: per test set the number of its ``images``, and the means of :data:`OF_SETS`.
-        images: of every splice by its name, :data:`OF_IMAGES`; None where undefined.
-        curve: (epoch, the mask's loss).
+        sets: Per test set, the number of ``images`` and the means of :data:`SET_METRICS`.
+        images: Per splice, by name, the values of :data:`IMAGE_METRICS`; None if undefined.
+        curve: Pairs of epoch and mask loss.
     """
 
     sets: dict[str, dict[str, float | None]] = field(default_factory=dict)
@@ -52,31 +52,41 @@ class Run:
 
 @dataclass
 class Records:
-    """All runs by row and seed, and (attack, level, F1) with "none" for what was not attacked."""
+    """All recorded results.
+
+    Attributes:
+        runs: By row and seed.
+        robust: Attack, level and F1; the attack is "none" for the clean images.
+    """
 
     runs: dict[tuple[str, int], Run] = field(default_factory=dict)
     robust: list[tuple[str, float, float]] = field(default_factory=list)
 
     def seeds(self, row: str) -> list[int]:
+        """Return the recorded seeds of a row."""
         return sorted(seed for name, seed in self.runs if name == row)
 
     def of(self, row: str) -> list[Run]:
-        """A row's runs, by their seeds."""
+        """Return a row's runs, sorted by seed."""
         return [self.runs[row, seed] for seed in self.seeds(row)]
 
     def add(self, row: str, seed: int, run: Run) -> None:
-        """Raises :class:`QMANetError` for one that was tested on other images."""
+        """Add or replace a run.
+
+        Raises:
+            QMANetError: If it was tested on other images than the recorded runs.
+        """
         for (other, _), known in self.runs.items():
             if known.images.keys() != run.images.keys():
                 raise QMANetError(
-                    f"got {row} tested on {len(run.images)} splices that are not those of "
-                    f"{other}, expected the same: made of other photographs? Give another --docs"
+                    f"{row} was tested on {len(run.images)} splices that differ from those of "
+                    f"{other} (other photos?); choose another --docs"
                 )
         self.runs[row, seed] = run
 
     @classmethod
     def read(cls, folder: Path, size: str) -> "Records":
-        """What was kept; nothing where there is nothing."""
+        """Read the CSV files in a folder; missing files are empty."""
         records = cls()
         for name in ("runs", "images", "curves"):
             for line in _lines(folder / f"{size}-{name}.csv"):
@@ -98,18 +108,18 @@ class Records:
         return records
 
     def write(self, folder: Path, size: str) -> None:
-        """All four tables, beside and renamed."""
+        """Write the four CSV files."""
         runs, images, curves = [], [], []
         for (row, seed), run in sorted(self.runs.items()):
             key = (row, "" if seed == UNSEEDED else seed)
             for name, values in sorted(run.sets.items()):
-                runs.append([*key, name, int(values["images"]), *_texts(values, OF_SETS)])
+                runs.append([*key, name, int(values["images"]), *_texts(values, SET_METRICS)])
             for name, values in sorted(run.images.items()):
-                images.append([*key, name, *_texts(values, OF_IMAGES)])
+                images.append([*key, name, *_texts(values, IMAGE_METRICS)])
             curves += [[*key, f"{epoch:.4f}", f"{loss:.4f}"] for epoch, loss in run.curve]
         for name, head, lines in (
-            ("runs", ["row", "seed", "set", "images", *OF_SETS], runs),
-            ("images", ["row", "seed", "image", *OF_IMAGES], images),
+            ("runs", ["row", "seed", "set", "images", *SET_METRICS], runs),
+            ("images", ["row", "seed", "image", *IMAGE_METRICS], images),
             ("curves", ["row", "seed", "epoch", "seg_loss"], curves),
             ("robust", ["attack", "level", "f1"], self.robust),
         ):
@@ -119,7 +129,7 @@ class Records:
 
 
 def collect(records: Records, out: Path, plan: Plan) -> None:
-    """Adds what complete runs left in ``out``, and what needs no training on the same images."""
+    """Add the complete runs in ``out``, and the baselines on the same images."""
     for row in plan.rows:
         for folder in sorted((out / row.folder).glob("*/evaluate")):
             tables = {path.stem: read_rows(path) for path in sorted(folder.glob("*.csv"))}
@@ -130,7 +140,7 @@ def collect(records: Records, out: Path, plan: Plan) -> None:
     for sets in list(out.glob(f"{plan.rows[0].folder}/*/sets.json"))[:1]:
         listings = read_listings(sets)
         for name, baseline in BASELINES.items():
-            tables = {one.name: list(_measured(baseline, one)) for one in listings}
+            tables = {listing.name: list(_measure(baseline, listing)) for listing in listings}
             records.add(name, UNSEEDED, _run(tables))
     for folder in sorted(out.glob(f"{plan.rows[0].folder}/*/robust/{SPLICES}"))[:1]:
         if (folder / "averages.json").is_file():
@@ -141,20 +151,20 @@ def _run(tables: dict[str, list[dict]]) -> Run:
     run = Run()
     for name, rows in tables.items():
         run.sets[name] = {"images": len(rows)}
-        run.sets[name] |= {metric: mean([row[metric] for row in rows]) for metric in OF_SETS}
-    run.images = {row["name"]: {key: row[key] for key in OF_IMAGES} for row in tables[SPLICES]}
+        run.sets[name] |= {metric: mean([row[metric] for row in rows]) for metric in SET_METRICS}
+    run.images = {row["name"]: {key: row[key] for key in IMAGE_METRICS} for row in tables[SPLICES]}
     return run
 
 
 def _curve(folder: Path) -> list[tuple[float, float]]:
-    found = read_curves([folder], [])
-    return found[0].series.get("train_loss/seg_loss", []) if found else []
+    curves = read_curves([folder], [])
+    return curves[0].series.get("train_loss/seg_loss", []) if curves else []
 
 
-def _measured(baseline, listing: Listing) -> Iterable[dict]:
+def _measure(baseline, listing: Listing) -> Iterable[dict]:
     for pair in listing.pairs:
         rgb = read_rgb(pair.image)
-        truth = read_truth(pair.mask, rgb.shape[:2])
+        truth = read_mask(pair.mask, rgb.shape[:2])
         yield pixel_metrics(baseline(rgb), truth) | {"name": pair.image.name}
 
 
@@ -162,14 +172,14 @@ def _attacked(folder: Path) -> Iterable[tuple[str, float, float]]:
     clean = read_json_object(folder / "clean.json", "a result")
     yield "none", 0, round(clean["pixel_f1"], 4)
     for attack in read_attacks():
-        found = read_json_object(folder / f"{attack.stem}.json", "a result")
-        yield attack.name, attack.level, round(found["pixel_f1"], 4)
+        result = read_json_object(folder / f"{attack.stem}.json", "a result")
+        yield attack.name, attack.level, round(result["pixel_f1"], 4)
 
 
 def _lines(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
-    return list(csv.DictReader(io.StringIO(path.read_text())))
+    return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
 
 
 def _texts(values: dict[str, float | None], keys: Iterable[str]) -> list[str]:

@@ -1,40 +1,46 @@
-"""One small model from nothing to images of every stage: ``small`` of the plan.
+"""Train one small model from random weights on all stages: the plan ``small``.
 
-A step begins with the weights of the one before, and its images are a mixture of stages of
-``curriculum.yaml``, all made fresh. When all steps are trained, each is tested on images of every
-stage, on untouched ones and on ``--real``. A step is ``OUT/<name>``; what is finished is kept, and
-what was stopped goes on from its last epoch.
+Every step starts from the weights of the previous one and trains on a mixture of stages of
+``curriculum.yaml``, generated on the fly. When all steps are trained, each is tested on images of
+every stage, on authentic images and on ``--real``. Step ``NAME`` is in ``OUT/NAME``. Finished work
+is kept, and an interrupted training resumes after its last epoch.
 """
 
 import argparse
 from pathlib import Path
 
-from qma_net.core.files import config_path, read_yaml
 from qma_net.core.runs import FolderLock
 from qma_net.evaluation.rows import results_table
-from qma_net.launch.saving import checkpoint_path
+from qma_net.launch.checkpoints import checkpoint_path
 
-from .plan import as_words
-from .work import Clock, fresh_images, test_images, trained, training_flags, write_list
+from .plan import as_words, read_plans
+from .runner import (
+    Clock,
+    finished_checkpoint,
+    on_the_fly_images,
+    test_images,
+    training_flags,
+    write_list,
+)
 
 
-def work(args: argparse.Namespace) -> None:
-    """Everything that is missing, as far as the minutes reach; prints a table for each step.
+def run_small(args: argparse.Namespace) -> None:
+    """Run everything that is missing until the deadline; print a table for each step.
 
-    ``--epochs`` are those of the last step.
+    ``--epochs`` applies to the last step.
     """
-    plan = read_yaml(config_path("evidence.yaml"), "the small protocol")["small"]
+    plan = read_plans()["small"]
     if args.epochs:
         plan["steps"][-1]["epochs"] = args.epochs
-    out, clock = Path(args.out or "runs/evidence/small").resolve(), Clock.of(args)
+    out, clock = Path(args.out or "runs/evidence/small").resolve(), Clock.from_args(args)
     with FolderLock(out):
         sets = test_images(args, out / "data", plan["image_size"], plan["test_images"])
         checkpoints: dict[str, Path] = {}
-        lines = []
+        lines: list[dict] = []
         for step in plan["steps"]:
             lines = step.setdefault("lines", lines)
-            before = list(checkpoints.values())
-            checkpoint = _trained(args, plan, step, out, sets, before, clock)
+            previous = list(checkpoints.values())[-1:]
+            checkpoint = _train_step(args, plan, step, out, sets, previous, clock)
             if checkpoint is None:
                 return
             checkpoints[step["name"]] = checkpoint
@@ -47,21 +53,21 @@ def work(args: argparse.Namespace) -> None:
             print(results_table(out / name / "evaluate", list(sets)), flush=True)
 
 
-def _trained(
+def _train_step(
     args: argparse.Namespace,
     plan: dict,
     step: dict,
     out: Path,
     sets: dict[str, Path],
-    before: list[Path],
+    previous: list[Path],
     clock: Clock,
 ) -> Path | None:
-    """The checkpoint that a step ends with; ``None`` where the minutes did not reach."""
+    """Train a step and return its last checkpoint, or None if time ran out."""
     name, epochs = step["name"], step["epochs"]
-    if done := trained(out / name, epochs):
-        return done
+    if checkpoint := finished_checkpoint(out / name, epochs):
+        return checkpoint
     data = out / "data"
-    lines = [fresh_images(args, data, **line) for line in step["lines"]]
+    lines = [on_the_fly_images(args, data, **line) for line in step["lines"]]
     flags = training_flags(
         out / name,
         write_list(data / f"protocol-{name}.json", lines),
@@ -73,7 +79,9 @@ def _trained(
         warmup_epochs=step["warmup_epochs"],
         workers=args.workers,
     )
-    flags += ["--model", "QMANet", *(["--init_from", before[-1]] if before else [])]
+    flags += ["--model", "QMANet"]
+    for checkpoint in previous:
+        flags += ["--init_from", checkpoint]
     flags += as_words(plan["flags"])
     if not clock.run("train", flags, out / name, name):
         return None
