@@ -1,20 +1,20 @@
-"""QMA-Net beside BenCo's own models: time, throughput, memory and arithmetic on this machine.
+"""Compare QMA-Net with BenCo's models: time, throughput, memory and arithmetic on this machine.
 
     python -m benchmarks.peers [--sizes 256 512 1024] [--batches 1 2 4 8] [--compile] [--out DIR]
 
-Everything is built with random weights, without downloads, and measured in one process, in turn:
-every round runs all models at all sizes (and, for scale, a 3x3 convolution of 64 channels and a
-matrix product), so that the noise of a shared machine falls on all alike. A ratio is the median
-of the rounds' ratios.
+All models are built with random weights, without downloads, and measured in turn in one process.
+Every round runs all models at all sizes, as well as a 3x3 convolution of 64 channels and a matrix
+product for scale, so that the noise of a shared machine affects all of them equally. A ratio is the
+median of the ratios of all rounds.
 
-Forward: eval mode, no gradients. BenCo's models run as its tester runs them, unchanged: their
-forward includes their loss. QMA-Net runs as its predictor does, without its edge supervision.
-Training: forward, backward and a step of AdamW (TruFor: phase 2); QMA-Net with its edge supervision
-and loss. "mixed" is autocast to bfloat16. Peak memory is what a step (or forward) adds at its peak
-to the weights and AdamW's state; on a CPU, each in a process of its own. A multiply-add is one
-FLOP, counted by fvcore in the plain arithmetic: the Winograd transform of NoisePrint++ on a CPU
-does fewer, so that a share of the machine may pass 1. Compiled rows have neither training nor
-memory.
+Forward: evaluation mode, no gradients. BenCo's models run unchanged, as in its tester, so their
+forward pass includes the loss. QMA-Net runs as in its predictor, without the edge supervision.
+Training: forward pass, backward pass and a step of AdamW (TruFor: phase 2), with all losses. "mixed"
+is autocast to bfloat16. Peak memory is the memory that a step (or forward pass) needs in addition to
+the weights and AdamW's state; on a CPU, each is measured in a separate process. A multiply-add is
+one FLOP, counted by fvcore for direct convolutions. On a CPU, NoisePrint++ uses a Winograd transform
+that needs fewer, so the share of the machine's speed may exceed 1. Compiled rows are not measured in
+training, and not for memory.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from .tables import tables
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measures, prints the tables, and writes them where ``--out`` says."""
+    """Measure, print the tables, and write them to ``--out``."""
     parser = _parser()
     args = parser.parse_args(argv)
     warnings.simplefilter("ignore")
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     names = args.models or rows(args.compile, args.mixed_peers)
     if unknown := {base(name) for name in names} - {OURS, *PEERS}:
-        parser.error(f"got {', '.join(unknown)}, expected some of {', '.join([OURS, *PEERS])}")
+        parser.error(f"unknown model {', '.join(unknown)}; choose from {', '.join([OURS, *PEERS])}")
     results = measure(names, args)
     text = tables(results)
     print(text)
@@ -62,17 +62,17 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--models", nargs="+", help=f"of {', '.join([OURS, *PEERS])}, or mixed")
+    parser.add_argument("--models", nargs="+", help=f"from {', '.join([OURS, *PEERS])}; append ' mixed' for bfloat16")
     parser.add_argument("--sizes", type=int, nargs="+", default=[REFERENCE])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--train-size", type=int, default=256)
     parser.add_argument("--train-batch", type=int, default=4)
-    parser.add_argument("--compile", action="store_true", help="QMA-Net by torch.compile as well")
-    parser.add_argument("--mixed-peers", action="store_true", help="BenCo's in bfloat16 as well")
+    parser.add_argument("--compile", action="store_true", help="also measure QMA-Net with torch.compile")
+    parser.add_argument("--mixed-peers", action="store_true", help="also measure BenCo's models in bfloat16")
     for skipped in ("train", "memory", "batches"):
         parser.add_argument(f"--no-{skipped}", action="store_true")
-    parser.add_argument("--out", type=Path, help="folder for peers.json, peers.md, peers.png")
+    parser.add_argument("--out", type=Path, help="output folder for peers.json, peers.md and peers.png")
     parser.add_argument("--peak", nargs=4, help=argparse.SUPPRESS)  # name, kind, size, batch
     return parser
 

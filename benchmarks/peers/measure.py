@@ -1,5 +1,6 @@
-"""Measurements: times in turn, memory, and what the machine can do. What fails is a line in
-``failed``, by what was run, and the run goes on.
+"""Measure run times in turn, memory, and the speed of the machine's kernels.
+
+A failed measurement becomes an entry in ``failed``, and the run continues.
 """
 
 import argparse
@@ -25,18 +26,21 @@ from .models import OURS, REFERENCE, base, build, count_flops, predict, random_b
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# The machine's kernels, in groups of which the fastest counts.
+# Kernels of the machine, in groups of which the fastest is used.
 WHOLE = ("convolution NCHW", "convolution channels last")
 CONVOLUTIONS = (*WHOLE, "convolution in strips of 64 rows", "convolution in strips of 16 rows")
 MATMUL = ("matmul",)
 
 
 def measure(names: list[str], args: argparse.Namespace) -> dict:
-    """Everything, raw: seconds by what was run (``TruFor, forward 512``), counts, reasons.
+    """Measure everything and return the raw results.
 
     Args:
-        names: rows, see :mod:`.models`.
-        args: the options of the command line.
+        names: The rows; see :mod:`.models`.
+        args: The options of the command line.
+
+    Returns:
+        Seconds by measurement (``"TruFor, forward 512"``), counts, and the reasons of failures.
     """
     device, failed = args.device, {}
     half = device == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -66,7 +70,7 @@ def measure(names: list[str], args: argparse.Namespace) -> dict:
 
 @contextmanager
 def noted(failed: dict[str, str], what: str) -> Iterator[None]:
-    """Turns an exception into a line of ``failed``, and prints it."""
+    """Convert an exception to an entry of ``failed`` and print it."""
     try:
         yield
     except Exception as error:
@@ -78,7 +82,7 @@ def noted(failed: dict[str, str], what: str) -> Iterator[None]:
 def interleaved(
     actions: dict[str, Callable], rounds: int, device: str, failed: dict[str, str]
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """Seconds of every action in every round, and seconds of its first call (a warm-up)."""
+    """Return the seconds of every action per round, and of its first call (a warm-up)."""
     first, seconds = {}, {name: [] for name in actions}
     for number in range(-3 if device == "cuda" else -1, rounds):
         for name in list(seconds):
@@ -94,7 +98,7 @@ def interleaved(
 
 
 def timed(action: Callable, device: str) -> float:
-    """Seconds of one call, until the device is done with it."""
+    """Return the seconds of one call, until the device has finished."""
     synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
     synchronize()
     start = time.perf_counter()
@@ -109,11 +113,14 @@ def timed(action: Callable, device: str) -> float:
 def measure_forward(
     names: list[str], shown: int, half: bool, args: argparse.Namespace, failed: dict[str, str]
 ) -> dict:
-    """Times at all sizes and batches, beside the machine's; parameters and multiply-adds.
+    """Measure forward passes at all sizes and batch sizes, kernels, parameters and multiply-adds.
 
     Args:
-        shown: the side at which multiply-adds are counted and batches grow.
-        half: whether the machine computes in bfloat16.
+        names: The rows.
+        shown: The image side for counting multiply-adds and for larger batches.
+        half: Whether the machine supports bfloat16 arithmetic.
+        args: The options of the command line.
+        failed: Receives the reasons of failures.
     """
     kernels = machine_kernels(args.device, half)
     actions = {name: kernel for name, (kernel, _) in kernels.items()}
@@ -123,7 +130,7 @@ def measure_forward(
         for name in names:
             model = base(name)
             with noted(failed, f"{name}, forward {size}"):
-                key = model, None if model == OURS else size  # QMA-Net's rows share its weights
+                key = model, None if model == OURS else size  # All rows of QMA-Net share its weights.
                 if key not in built:
                     built[key] = build(model, size, args.device).eval()
                 network = built[key]
@@ -154,7 +161,7 @@ def measure_forward(
 def measure_batches(
     networks: dict[str, nn.Module], size: int, args: argparse.Namespace, failed: dict[str, str]
 ) -> dict[str, list[float]]:
-    """Seconds of ever larger batches, for each row until its images per second stop growing."""
+    """Measure increasing batch sizes of each row until its images per second stop increasing."""
     seconds, best, growing = {}, {}, list(networks)
     for batch_size in sorted(args.batches):
         batch = random_batch(size, batch_size, args.device)
@@ -162,18 +169,18 @@ def measure_batches(
         actions = {
             key: partial(predict, name, networks[name], batch) for key, name in names.items()
         }
-        found = interleaved(actions, args.rounds, args.device, failed)[0]
-        speeds = {names[key]: batch_size / np.median(runs) for key, runs in found.items()}
+        times = interleaved(actions, args.rounds, args.device, failed)[0]
+        speeds = {names[key]: batch_size / np.median(runs) for key, runs in times.items()}
         growing = [name for name, speed in speeds.items() if speed > best.get(name, 0)]
         best |= {name: speeds[name] for name in growing}
-        seconds |= found
+        seconds |= times
     return seconds
 
 
 def measure_training(
     names: list[str], args: argparse.Namespace, failed: dict[str, str]
 ) -> dict[str, list[float]]:
-    """Seconds of steps of training, all models' states in memory."""
+    """Measure training steps, with the states of all models in memory."""
     steps = {}
     batch = random_batch(args.train_size, args.train_batch, args.device)
     for name in names:
@@ -187,7 +194,7 @@ def measure_training(
 
 
 def peak(*, name: str, kind: str, size: int, batch_size: int, device: str) -> float:
-    """MiB that a training step or a forward adds at its peak to what is there before it."""
+    """Return the peak memory in MiB that a training step or forward pass needs in addition."""
     network, batch = build(base(name), size, device), random_batch(size, batch_size, device)
     action = (
         trainer(name, network, batch)
@@ -196,7 +203,7 @@ def peak(*, name: str, kind: str, size: int, batch_size: int, device: str) -> fl
     )
     gc.collect()
     if device == "cuda":
-        action()  # workspaces of the libraries
+        action()  # Allocates the workspaces of the libraries.
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -206,21 +213,21 @@ def peak(*, name: str, kind: str, size: int, batch_size: int, device: str) -> fl
 
 
 def resident_peak(action: Callable) -> float:
-    """MiB that a call adds to the process's resident memory at its peak (Linux)."""
+    """Return the peak in MiB that a call adds to the process's resident memory (Linux only)."""
 
     def status(field: str) -> float:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(float(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 
-    ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back, or it would count as there
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts here
+    ctypes.CDLL(None).malloc_trim(0)  # Return freed memory to the system first.
+    Path("/proc/self/clear_refs").write_text("5")  # Reset the high-water mark.
     before = status("VmRSS")
     action()
     return status("VmHWM") - before
 
 
 def peak_apart(*, name: str, kind: str, size: int, batch_size: int, device: str) -> float:
-    """:func:`peak` in a fresh process."""
+    """Run :func:`peak` in a new process."""
     command = [sys.executable, "-m", "benchmarks.peers", "--device", device, "--peak"]
     command += [name, kind, str(size), str(batch_size)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -233,7 +240,7 @@ def peak_apart(*, name: str, kind: str, size: int, batch_size: int, device: str)
 
 
 def machine(device: str, half: bool) -> dict:
-    """What it was measured on: processor or GPU, versions, date."""
+    """Describe the machine: processor or GPU, versions and date."""
     name = platform.processor() or platform.machine()
     if device == "cuda":
         name = torch.cuda.get_device_name()
@@ -251,10 +258,10 @@ def machine(device: str, half: bool) -> dict:
 
 
 def machine_kernels(device: str, half: bool) -> dict[str, tuple[Callable, float]]:
-    """What the machine can do: kernels with their multiply-adds, in float32 and bfloat16.
+    """Return reference kernels with their multiply-adds, in float32 and bfloat16.
 
-    The whole convolution writes 64 MiB of float32, and on a CPU much of its time goes into fresh
-    memory; the same work in strips of rows keeps to the cache.
+    The whole convolution writes 64 MiB in float32; on a CPU much of its time is spent on newly
+    allocated memory. The same work in strips of rows stays in the cache.
     """
     kernels, channels, side, n = {}, 64, REFERENCE, 2048 if device == "cpu" else 4096
     for dtype in (torch.float32, torch.bfloat16)[: 1 + half]:
