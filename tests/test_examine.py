@@ -584,7 +584,7 @@ def test_calibrate_gives_the_score_a_meaning(saved, photos, capsys):
     run("calibrate", "--checkpoint", saved, "--photos", photos / "b", photos / "a")
     said = capsys.readouterr()
     assert said.out == f"{saved}/calibration.json: 3 photographs, resized to 64x64\n"
-    assert "3 photographs say little" in said.err
+    assert "3 photos are too few" in said.err
     model = load_model(saved)
     assert model.calibration.count == 3
     run("examine", photos / "a", "--out", photos / "out", "--checkpoint", saved)

@@ -148,7 +148,7 @@ def test_a_stopped_run_keeps_its_rows_and_goes_on(checkpoint, photos, monkeypatc
     with pytest.raises(SystemExit) as ended:
         predict(path, out, photos / "a", photos / "b")
     assert ended.value.code == 130
-    assert "stopped; what is finished is kept" in capsys.readouterr().err
+    assert "interrupted; finished work is kept" in capsys.readouterr().err
     assert [row["mask"] for row in rows_of(out)] == ["x_mask.png"]
     with open(out / "predictions.csv", "a") as table:
         table.write("torn,0.4")  # as a kill leaves it

@@ -562,7 +562,7 @@ def test_command_line(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "Coverage: 3 of the paper's 100 tampered images" in printed
     assert "0 errors" in printed
-    with pytest.raises(SystemExit, match="expected also --source DIR and --out DIR"):
+    with pytest.raises(SystemExit, match="requires --source DIR and --out DIR"):
         cli.main(["data", "prepare", "Coverage"])
 
 

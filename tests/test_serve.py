@@ -1,4 +1,4 @@
-"""``qma-net serve``: the page in a browser, what it keeps, what it refuses, what it never asks."""
+"""``qma-net serve``: the page in a browser, its limits, its privacy and its shutdown."""
 
 import io
 import json
@@ -27,66 +27,66 @@ from PIL import Image
 from conftest import photograph
 from miniatures import bomb
 from qma_net import cli
-from qma_net.core.files import alone
+from qma_net.core.runs import FolderLock
 from qma_net.examine.examination import examine, read_evidence, without_model
 from qma_net.inference.photograph import PhotographError
 from qma_net.modeling.config import Preprocessing, QMANetConfig
 from qma_net.modeling.qma_net import QMANetModel
 
-if not find_spec("gradio"):  # which takes seconds to import, and is not needed here
+if not find_spec("gradio"):  # Importing it would take seconds.
     pytest.skip("gradio is not installed (pip install 'qma-net[web]')", allow_module_level=True)
 
 import httpx
 
 from qma_net.synth.recipe import SynthesisError
-from qma_net.web.desk import Desk
+from qma_net.web.examination_service import ExaminationService
 from qma_net.web.examples import TITLES, make_examples
 from qma_net.web.jobs import Jobs
 from qma_net.web.limits import Limits, ServeError, Stopped
-from qma_net.web.serve import PREFIX, remove_left_behind
-from qma_net.web.sessions import MOST, Sessions
+from qma_net.web.serve import FOLDER_PREFIX, remove_abandoned_folders
+from qma_net.web.sessions import MAX_SESSIONS, Sessions
 
-START = 120  # seconds to wait for a server, on a machine that does other things too
-WAIT = 30_000  # milliseconds to wait for the page
+START_TIMEOUT = 120  # seconds; the machine may be busy
+PAGE_TIMEOUT = 30_000  # milliseconds
 
 
 class Server:
-    """The true command with a temporary folder and a working directory of its own.
+    """The real command, with its own temporary folder and working directory.
 
     Args:
-        folder: for these; it is made.
-        flags: of ``qma-net serve``.
+        folder: The folder for these; it is created.
+        flags: The flags of ``qma-net serve``.
     """
 
     def __init__(self, folder: Path, *flags: str):
-        self.log, self.temporary, self.here = (folder / name for name in ("log", "tmp", "here"))
-        for made in (folder, self.temporary, self.here):
-            made.mkdir()
-        killed = self.temporary / f"{PREFIX}killed"  # what one that was killed left there
-        killed.mkdir()
-        (killed / "photo.png").write_bytes(b"private")
+        self.log, self.temporary, self.cwd = (folder / name for name in ("log", "tmp", "cwd"))
+        for path in (folder, self.temporary, self.cwd):
+            path.mkdir()
+        abandoned = self.temporary / f"{FOLDER_PREFIX}killed"  # as left by a killed server
+        abandoned.mkdir()
+        (abandoned / "photo.png").write_bytes(b"private")
         environment = os.environ | {"TMPDIR": str(self.temporary), "OMP_NUM_THREADS": "1"}
         environment["PYTHONPATH"] = str(Path(cli.__file__).parents[2])
         command = [sys.executable, "-m", "qma_net", "serve", "--port", "0", *flags]
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, env=environment, cwd=self.here
+                command, stdout=log, stderr=log, env=environment, cwd=self.cwd
             )
 
     def address(self) -> str:
-        """Where it is, once it answers."""
-        for _ in range(10 * START):
-            found = re.search(r"http://127\.0\.0\.1:\d+", self.log.read_text())
-            if found or self.process.poll() is not None:
+        """Wait until the server responds and return its address."""
+        for _ in range(10 * START_TIMEOUT):
+            match = re.search(r"http://127\.0\.0\.1:\d+", self.log.read_text())
+            if match or self.process.poll() is not None:
                 break
             time.sleep(0.1)
-        assert found, self.log.read_text()
-        return found[0]
+        assert match, self.log.read_text()
+        return match[0]
 
-    def kept(self) -> list[Path]:
-        """What it has on disk of its visitors: all but its own examples."""
+    def visitor_files(self) -> list[Path]:
+        """The visitors' data on disk: all files except the examples and empty files."""
         own = re.compile(r"/examples/|/uploads/[^/]+/(splice|copymove|removal|untouched)\.png$")
-        walked = os.walk(self.temporary)  # which bears with folders that go meanwhile
+        walked = os.walk(self.temporary)  # It tolerates folders that disappear meanwhile.
         files = [Path(folder, name) for folder, _, names in walked for name in names]
         return [file for file in files if not own.search(str(file)) and size(file)]
 
@@ -96,7 +96,7 @@ class Server:
 
 
 def size(file: Path) -> int:
-    """In bytes; 0 where it has gone meanwhile."""
+    """The size in bytes; 0 if the file has been removed meanwhile."""
     try:
         return file.stat().st_size
     except FileNotFoundError:
@@ -104,7 +104,7 @@ def size(file: Path) -> int:
 
 
 class Client:
-    """One visitor, by the requests that its browser would make; one upload after the other."""
+    """One visitor, who makes the requests that a browser would make."""
 
     def __init__(self, address: str):
         self.http = httpx.Client(base_url=address, timeout=300)
@@ -119,9 +119,9 @@ class Client:
         self._open.start()
 
     def _stay(self, address: str) -> None:
-        """Keeps the session open, as a page does that is shown."""
-        where = f"{address}/gradio_api/heartbeat/{self.name}"
-        with suppress(httpx.HTTPError), httpx.stream("GET", where, timeout=60) as beat:
+        """Keep the session open, as an open page does."""
+        url = f"{address}/gradio_api/heartbeat/{self.name}"
+        with suppress(httpx.HTTPError), httpx.stream("GET", url, timeout=60) as beat:
             for _ in beat.iter_lines():
                 if self._left.is_set():
                     return
@@ -131,26 +131,26 @@ class Client:
         self._open.join()
 
     def examine(self, name: str, content: bytes) -> str:
-        """The status line and the result, as HTML."""
+        """Upload and examine a file; return the status messages and the result as HTML."""
         (path,) = self.http.post("/gradio_api/upload", files={"files": (name, content)}).json()
         upload = {"path": path, "orig_name": name, "meta": {"_type": "gradio.FileData"}}
-        asked = {"data": [upload, False], "fn_index": self.function, "session_hash": self.name}
-        self.http.post("/gradio_api/queue/join", json=asked).raise_for_status()
-        where = f"/gradio_api/queue/data?session_hash={self.name}"
-        said = []
-        with self.http.stream("GET", where) as events:
+        query = {"data": [upload, False], "fn_index": self.function, "session_hash": self.name}
+        self.http.post("/gradio_api/queue/join", json=query).raise_for_status()
+        url = f"/gradio_api/queue/data?session_hash={self.name}"
+        outputs = []
+        with self.http.stream("GET", url) as events:
             for line in events.iter_lines():
                 message = json.loads(line.removeprefix("data:")) if line else {}
-                said.append(json.dumps(message.get("output")))
+                outputs.append(json.dumps(message.get("output")))
                 if message.get("msg") == "process_completed":
                     assert message["success"], message
                     break
-        return json.dumps(said)
+        return json.dumps(outputs)
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """A directory of save_pretrained: a small model that looks at 96x96."""
+    """A directory written by save_pretrained, with a small model that resizes to 96x96."""
     torch.manual_seed(0)
     model = QMANetModel.from_config(QMANetConfig(size="b0", views="srm,bayar"))
     model.preprocessing = Preprocessing(96, "resize")
@@ -161,7 +161,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory, checkpoint):
-    """Two servers that start side by side: with a model, and without."""
+    """Two servers that start in parallel: one with a model, one without."""
     folder = tmp_path_factory.mktemp("servers")
     started = (
         Server(folder / "with", "--checkpoint", str(checkpoint)),
@@ -191,27 +191,28 @@ def chromium():
 
 @contextmanager
 def visiting(chromium, address: str, **options):
-    """A page of its own; whatever it asks for must come from the server, and be let through."""
-    asked, refused = [], []
+    """Open a page; all its requests must go to the server, and none may be blocked."""
+    requested, errors = [], []
     context = chromium.new_context(**options)
-    context.set_default_timeout(WAIT)
+    context.set_default_timeout(PAGE_TIMEOUT)
     page = context.new_page()
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("console", lambda line: line.type == "error" and refused.append(str(line.location)))
-    page.on("pageerror", lambda error: refused.append(str(error)))
+    page.on("request", lambda request: requested.append(request.url))
+    page.on("console", lambda line: line.type == "error" and errors.append(str(line.location)))
+    page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(address)
-    page.bring_to_front()  # keys go there
+    page.bring_to_front()  # so that it receives key presses
     page.wait_for_selector("#photograph input[type=file]", state="attached")
     yield page
     context.close()
-    assert len(asked) > 10
-    assert [url for url in asked if not url.startswith((f"{address}/", "data:", "blob:"))] == []
-    assert refused == []
+    assert len(requested) > 10
+    own = f"{address}/", "data:", "blob:"
+    assert [url for url in requested if not url.startswith(own)] == []
+    assert errors == []
 
 
 @pytest.fixture(scope="module")
 def page(chromium, servers):
-    """A page that many tests use, one after the other."""
+    """A page that several tests share."""
     size = {"width": 1280, "height": 900}
     with visiting(chromium, servers[0].address(), viewport=size) as opened:
         yield opened
@@ -219,7 +220,7 @@ def page(chromium, servers):
 
 @pytest.fixture
 def fresh(chromium, server):
-    """A page of one test."""
+    """A page for one test."""
     with visiting(chromium, server.address()) as opened:
         yield opened
 
@@ -231,19 +232,19 @@ def jpeg(tmp_path):
     return path
 
 
-def give(page, path: Path) -> None:
-    """Uploads a file in place of the one before."""
+def upload(page, path: Path) -> None:
+    """Upload a file, replacing the previous one."""
     if not page.locator("#photograph input[type=file]").count():
         page.click("#photograph button[aria-label=Clear]")
     page.set_input_files("#photograph input[type=file]", path)
     page.locator(f"#photograph [aria-label='{path.name}']").wait_for()
 
 
-def examined(page, path: Path) -> None:
-    """Uploads a file and waits for its result, in place of the one before."""
+def upload_and_examine(page, path: Path) -> None:
+    """Upload a file and wait for its result, which replaces the previous one."""
     viewer = page.locator("photo-viewer")
     before = viewer.get_attribute("base") if viewer.count() else ""
-    give(page, path)
+    upload(page, path)
     page.click("#examine")
     page.wait_for_selector(f"photo-viewer[ready]:not([base='{before}'])")
 
@@ -252,7 +253,7 @@ CANVAS = "document.querySelector('photo-viewer').shadowRoot.querySelector('canva
 
 
 def drawn(page) -> str:
-    """What the canvas shows, once it is drawn."""
+    """The content of the canvas, after the next redraw."""
     page.evaluate("new Promise(f => requestAnimationFrame(() => requestAnimationFrame(f)))")
     return page.evaluate(f"{CANVAS}.toDataURL()")
 
@@ -268,15 +269,15 @@ def slide(page, name: str, value: float) -> None:
 
 
 def downloaded(page, link: str) -> bytes:
-    with page.expect_download() as begun:
+    with page.expect_download() as download:
         page.click(f"photo-viewer .downloads a:text-is('{link}')")
-    return Path(begun.value.path()).read_bytes()
+    return Path(download.value.path()).read_bytes()
 
 
-def test_the_page_is_whole_without_a_network(server):
-    with urllib.request.urlopen(server.address()) as answer:
-        text, headers = answer.read().decode(), answer.headers
-        assert answer.status == 200
+def test_page_contains_no_external_references(server):
+    with urllib.request.urlopen(server.address()) as response:
+        text, headers = response.read().decode(), response.headers
+        assert response.status == 200
     assert '<html\n\tlang="en"' in text
     assert not re.search(r'<(script|link|img|iframe)[^>]*(src|href)="(https?:)?//', text)
     assert "og:image" not in text
@@ -285,13 +286,13 @@ def test_the_page_is_whole_without_a_network(server):
     assert headers["cache-control"] == "no-store"
 
 
-def test_a_photograph_is_examined_and_every_control_answers(page, jpeg):
-    examined(page, jpeg)
+def test_photo_is_examined_and_all_controls_work(page, jpeg):
+    upload_and_examine(page, jpeg)
     frame = page.frame_locator("photo-viewer iframe")
     assert frame.locator("h1").inner_text() == "Examination of the harbour.jpg"
     for heading in ("In short", "Where nothing can be read", "The file", "Leads"):
         assert frame.locator(f"h2:text-is('{heading}')").count() == 1
-    assert frame.locator("h2:text-is('The picture')").count() == 0  # the viewer shows it
+    assert frame.locator("h2:text-is('The picture')").count() == 0  # The viewer shows it.
     page.uncheck("photo-viewer [name=hatch]")
     slide(page, "threshold", 0)
     everything = drawn(page)
@@ -301,8 +302,8 @@ def test_a_photograph_is_examined_and_every_control_answers(page, jpeg):
     slide(page, "threshold", 1)
     nothing = drawn(page)
     assert page.inner_text("photo-viewer .marked") == "0.0 %"
-    frame.locator("b:text-is('0.0 %')").first.wait_for()  # of the report, at the same threshold
-    page.check("photo-viewer [value=Photograph]")
+    frame.locator("b:text-is('0.0 %')").first.wait_for()  # The report follows the threshold.
+    page.check("photo-viewer [value=Photo]")
     assert drawn(page) == nothing
     page.check("photo-viewer [value=Mask]")
     assert drawn(page) != nothing
@@ -320,18 +321,17 @@ def test_a_photograph_is_examined_and_every_control_answers(page, jpeg):
     report = downloaded(page, "report").decode()
     assert report.startswith("<!DOCTYPE html>")
     assert "The picture</h2>" in report
-    # At a threshold of 1 nothing is tinted; hatched is what cannot be read, none of this one.
+    # At a threshold of 1 nothing is tinted, and no region of this photo is hatched.
     difference = np.abs(np.asarray(overlay, int) - np.asarray(Image.open(jpeg), int))
     assert difference.max() == 0
 
 
-def test_at_100_percent_a_pixel_is_a_pixel(page, tmp_path):
-    """Across its whole width and height the canvas holds the photograph's own values."""
+def test_canvas_shows_original_pixels_at_100_percent(page, tmp_path):
     pixels = photograph(700, 1200)
     Image.fromarray(pixels).save(tmp_path / "large.png")
-    examined(page, tmp_path / "large.png")
+    upload_and_examine(page, tmp_path / "large.png")
     page.uncheck("photo-viewer [name=hatch]")
-    page.check("photo-viewer [value=Photograph]")
+    page.check("photo-viewer [value=Photo]")
     page.click("photo-viewer [data-zoom=native]")
     drawn(page)
     width, height, row, column = page.evaluate(
@@ -341,53 +341,54 @@ def test_at_100_percent_a_pixel_is_a_pixel(page, tmp_path):
           return [width, height, values(0, 50, width, 1), values(70, 0, 1, height)];
         }}"""
     )
-    assert (width, height) < (1200, 700)
+    assert width < 1200
+    assert height < 700
     left, top = -round(width / 2 - 600), -round(height / 2 - 350)
     row, column = (np.array(values).reshape(-1, 4)[:, :3] for values in (row, column))
     assert (row == pixels[top + 50, left : left + width]).all()
     assert (column == pixels[top : top + height, left + 70]).all()
 
 
-def test_what_is_no_photograph_is_one_line_and_the_page_goes_on(fresh, jpeg, tmp_path):
+def test_invalid_upload_is_reported_and_page_remains_usable(fresh, jpeg, tmp_path):
     page = fresh
     page.click("#examine")
     alert = page.locator("#status [role=alert]")
-    page.get_by_text("got no photograph, expected one").wait_for()
+    page.get_by_text("no photo was given; choose, drop or paste one first").wait_for()
     (tmp_path / "huge.jpg").write_bytes(bytes(Limits().bytes + 1))
     page.set_input_files("#photograph input[type=file]", tmp_path / "huge.jpg")
     refused = page.locator(".toast-body").first
     assert "maximum allowed size of 50.0 Mb" in refused.inner_text()
     (tmp_path / "words.jpg").write_text("no photograph at all")
-    give(page, tmp_path / "words.jpg")
+    upload(page, tmp_path / "words.jpg")
     page.click("#examine")
     page.get_by_text("got words.jpg, expected a complete photograph").wait_for()
     assert alert.inner_text().endswith("it is a text")
-    examined(page, jpeg)
+    upload_and_examine(page, jpeg)
     assert alert.count() == 0
 
 
-def test_its_own_size_shows_how_far_it_is_and_can_be_stopped(page, tmp_path):
+def test_examination_at_original_size_shows_progress_and_can_be_stopped(page, tmp_path):
     Image.fromarray(photograph(600, 1400)).save(tmp_path / "large.jpg")
-    give(page, tmp_path / "large.jpg")
+    upload(page, tmp_path / "large.jpg")
     page.check("#native input")
     page.click("#examine")
     page.wait_for_selector("#status progress[max]")
-    assert re.match(r"\d+ of \d+ tiles looked at", page.inner_text("#status"))
+    assert re.match(r"\d+ of \d+ tiles finished", page.inner_text("#status"))
     page.click("#stop")
-    page.get_by_text("Stopped: nothing was found out").wait_for()
+    page.get_by_text("Stopped. There is no result for this photo.").wait_for()
     page.uncheck("#native input")
     assert page.is_enabled("#examine")
     assert page.is_disabled("#stop")
 
 
-def test_keys_alone_are_enough(fresh, jpeg):
+def test_page_can_be_used_with_the_keyboard_alone(fresh, jpeg):
     page = fresh
     focused = "document.activeElement.closest('[id]').id"
     page.keyboard.press("Tab")
     assert page.evaluate(focused) == "photograph"
     chosen = []
     page.on("filechooser", lambda chooser: chosen.append(chooser))
-    for _ in range(60):  # on a machine that does other things too, the page answers late
+    for _ in range(60):  # The page responds late on a busy machine.
         page.keyboard.press("Enter")
         page.wait_for_timeout(500)
         if chosen:
@@ -405,14 +406,14 @@ def test_keys_alone_are_enough(fresh, jpeg):
         assert control.evaluate("control => control.tabIndex") == 0
 
 
-def test_names_for_a_screen_reader(page, jpeg):
-    examined(page, jpeg)
+def test_controls_have_names_for_screen_readers(page, jpeg):
+    upload_and_examine(page, jpeg)
     drawn(page)
     tree = page.locator("body").aria_snapshot()
     assert re.search(r'button "[^"]*upload|button "Clear"', tree)
     for named in (
-        *('button "Examine"', 'button "Stop"', 'checkbox "At its own size"'),
-        *('radio "Overlay"', 'slider "Opacity', 'slider "Threshold', 'button "Larger"'),
+        *('button "Examine"', 'button "Stop"', 'checkbox "Original size"'),
+        *('radio "Overlay"', 'slider "Opacity', 'slider "Threshold', 'button "Zoom in"'),
         *('link "mask"', 'img "Overlay of the harbour.jpg'),
     ):
         assert named in tree, tree
@@ -420,7 +421,7 @@ def test_names_for_a_screen_reader(page, jpeg):
     assert page.get_attribute("#status", "aria-live") == "polite"
 
 
-def test_an_example_is_a_press_away_also_on_a_phone(chromium, server):
+def test_example_can_be_examined_on_a_phone(chromium, server):
     phone = {"viewport": {"width": 390, "height": 800}, "is_mobile": True, "has_touch": True}
     with visiting(chromium, server.address(), **phone) as page:
         page.tap("#examples button >> nth=0")
@@ -428,8 +429,8 @@ def test_an_example_is_a_press_away_also_on_a_phone(chromium, server):
         assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
-def test_a_picture_is_pasted_in_place_of_the_one_before(page, jpeg):
-    give(page, jpeg)
+def test_pasted_image_replaces_the_previous_upload(page, jpeg):
+    upload(page, jpeg)
     page.evaluate(
         """async () => {
           const canvas = Object.assign(document.createElement("canvas"), { width: 90, height: 80 });
@@ -446,89 +447,86 @@ def test_a_picture_is_pasted_in_place_of_the_one_before(page, jpeg):
     page.wait_for_selector("photo-viewer[ready][name='image.png']")
 
 
-def test_other_names_and_other_files_are_refused(server):
+def test_other_host_names_and_files_are_refused(server):
     address = server.address()
-    foreign = urllib.request.Request(address, headers={"Host": "evil.example"})
-    for asked, code in (
-        (foreign, 421),
+    other_host = urllib.request.Request(address, headers={"Host": "evil.example"})
+    for request, code in (
+        (other_host, 421),
         (f"{address}/results/{'x' * 22}/report.html", 404),
         (f"{address}/gradio_api/file={cli.__file__}", 403),
         (f"{address}/docs", 404),
         (f"{address}/openapi.json", 404),
     ):
         with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(asked)
-        assert refused.value.code == code, asked
+            urllib.request.urlopen(request)
+        assert refused.value.code == code, request
 
 
-def test_without_a_model_it_says_so_and_nothing_is_kept(chromium, servers, jpeg):
+def test_server_without_model_has_no_mask_and_keeps_no_data(chromium, servers, jpeg):
     server = servers[1]
     address = server.address()
     with visiting(chromium, address) as page:
-        assert "without a model, so there is no mask" in page.inner_text("#header")
+        assert "runs without a model, so there is no mask" in page.inner_text("#header")
         assert not page.is_visible("#native")
-        examined(page, jpeg)
+        upload_and_examine(page, jpeg)
         assert page.locator("photo-viewer [name=threshold]").count() == 0
         assert page.locator("photo-viewer .downloads a").all_inner_texts() == ["report"]
         frame = page.frame_locator("photo-viewer iframe")
         frame.get_by_text("No model was asked, so there is no mask").wait_for()
         base = page.get_attribute("photo-viewer", "base")
         urllib.request.urlopen(f"{address}{base}photograph.png").close()
-        assert len(server.kept()) == 3  # the upload and two arrays
-    for _ in range(100):  # the server hears that the page is closed
-        if not server.kept():
+        assert len(server.visitor_files()) == 3  # The upload and two arrays.
+    for _ in range(100):  # until the server notices that the page is closed
+        if not server.visitor_files():
             break
         time.sleep(0.1)
-    assert server.kept() == []
-    assert list(server.here.iterdir()) == []
+    assert server.visitor_files() == []
+    assert list(server.cwd.iterdir()) == []
     with pytest.raises(urllib.error.HTTPError, match="404"):
         urllib.request.urlopen(f"{address}{base}photograph.png")
 
-    still_there = Client(address)
+    open_page = Client(address)
     server.process.send_signal(signal.SIGINT)
     assert server.process.wait(30) == 0
-    still_there.leave()
+    open_page.leave()
     assert list(server.temporary.iterdir()) == []
-    said = f"{address} (Ctrl+C ends it, and removes what was uploaded)\n"
-    assert server.log.read_text() == said
+    line = f"{address} (Ctrl+C stops the server and removes all uploads)\n"
+    assert server.log.read_text() == line
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
-        (["--host", "no.such.host.invalid"], "got --host no.such.host.invalid --port"),
-        (["--host", "203.0.113.7"], "expected an address of this machine and a free port"),
-        (["--port", "99999"], "--port 99999, expected an address"),
-        (["--model", "MVSSNet"], "got --model MVSSNet alone, expected its weights too"),
+        (["--host", "no.such.host.invalid"], "cannot listen on --host no.such.host.invalid --port"),
+        (
+            ["--host", "203.0.113.7"],
+            "cannot listen on --host 203.0.113.7 --port 7860: Cannot assign",
+        ),
+        (["--port", "99999"], "--port 99999: .*; choose another --port"),
+        (["--model", "MVSSNet"], "--model MVSSNet requires --checkpoint"),
     ],
 )
-def test_an_address_that_cannot_be_is_one_line(flags, said):
-    with pytest.raises(SystemExit, match=said):
+def test_unusable_address_or_model_is_one_line(flags, message):
+    with pytest.raises(SystemExit, match=message):
         cli.main(["serve", *flags])
 
 
-def test_a_port_in_use_is_one_line():
+def test_port_in_use_is_one_line():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(SystemExit, match=rf"--port {port}, .* in use; give another --port"):
+        with pytest.raises(SystemExit, match=rf"--port {port}: .* in use; choose another --port"):
             cli.main(["serve", "--port", str(port)])
 
 
-def test_flags_of_no_model_are_refused(capsys):
-    with pytest.raises(SystemExit):
-        cli.main(["serve", "--prot", "1"])
-    assert "got --prot (did you mean --port?) 1, expected" in capsys.readouterr().err
-
-
-def test_without_gradio_it_says_what_to_install(monkeypatch):
+def test_missing_gradio_names_the_extra_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(SystemExit, match=r"pip install 'qma-net\[web\]'"):
         cli.main(["serve"])
 
 
-def looked_at(desk: Desk, path: Path):
-    """The last of what an examination yields."""
-    *_, last = desk.examine(str(path), native=False, name="a")
+def result_of(service: ExaminationService, path: Path):
+    """The last item that an examination yields."""
+    *_, last = service.examine(str(path), native=False, name="a")
     return last
 
 
@@ -539,69 +537,71 @@ def sessions(tmp_path):
     return Sessions(folder)
 
 
-def test_limits_of_a_photograph(sessions, tmp_path, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # as the server has it
-    desk = Desk(None, sessions, Limits(megabytes=1, megapixels=1))
+def test_files_beyond_the_limits_are_refused(sessions, tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # as in the server
+    service = ExaminationService(None, sessions, Limits(megabytes=1, megapixels=1))
     Image.fromarray(photograph(100, 120)).save(tmp_path / "good.png")
-    assert looked_at(desk, tmp_path / "good.png").examination.evidence.facts.format == "PNG"
+    assert result_of(service, tmp_path / "good.png").examination.evidence.facts.format == "PNG"
     (tmp_path / "bomb.png").write_bytes(bomb())
-    with pytest.raises(ServeError, match="of 40000x40000 pixels, expected at most 1 million"):
-        looked_at(desk, tmp_path / "bomb.png")
+    with pytest.raises(
+        ServeError, match=r"bomb\.png has 40000x40000 pixels; the page accepts at most 1 million"
+    ):
+        result_of(service, tmp_path / "bomb.png")
     (tmp_path / "big.jpg").write_bytes(bytes(2**20 + 1))
-    with pytest.raises(ServeError, match=r"got big\.jpg of 1 MB, expected at most 1 MB"):
-        looked_at(desk, tmp_path / "big.jpg")
-    with pytest.raises(ServeError, match="which was removed"):
-        looked_at(desk, tmp_path / "gone.jpg")
+    with pytest.raises(ServeError, match=r"big\.jpg has 1 MB; the page accepts at most 1 MB"):
+        result_of(service, tmp_path / "big.jpg")
+    with pytest.raises(ServeError, match=r"gone\.jpg was removed"):
+        result_of(service, tmp_path / "gone.jpg")
     (tmp_path / "text.jpg").write_text("text")
     with pytest.raises(PhotographError, match="it is a text"):
-        looked_at(desk, tmp_path / "text.jpg")
-    desk.close()
+        result_of(service, tmp_path / "text.jpg")
+    service.close()
 
 
-def test_examples_are_made_of_a_folder_or_of_none(tmp_path, monkeypatch):
+def test_examples_are_created_from_a_folder_of_photos(tmp_path, monkeypatch):
     photos = tmp_path / "photos"
     photos.mkdir()
-    with pytest.raises(SynthesisError, match="with 0 usable photographs, expected two or more"):
+    with pytest.raises(SynthesisError, match="has 0 usable photos, expected at least two"):
         make_examples(tmp_path, str(photos))
     for seed in range(4):
         Image.fromarray(photograph(400, 600, seed)).save(photos / f"{seed}.png")
-    made = make_examples(tmp_path, str(photos))
-    assert [example.title for example in made] == list(TITLES.values())
-    for example in made:
+    examples = make_examples(tmp_path, str(photos))
+    assert [example.title for example in examples] == list(TITLES.values())
+    for example in examples:
         assert Image.open(example.photograph).format == "JPEG"
         assert max(Image.open(example.thumbnail).size) == 96
     monkeypatch.setattr("qma_net.web.examples.find_spec", lambda name: None)
     assert make_examples(tmp_path) == []
 
 
-def test_one_computes_a_few_wait_and_the_rest_are_told():
+def test_jobs_run_one_at_a_time_and_the_queue_is_limited():
     jobs, go, order = Jobs(Limits(waiting=2)), threading.Event(), []
 
     def work(name):
-        def one(progress):
+        def run(progress):
             go.wait(30)
             progress(1, 2)
             order.append(name)
 
-        return one
+        return run
 
     first, second, third = (jobs.add(work(name)) for name in "abc")
-    with pytest.raises(ServeError, match=r"one photograph more than may wait \(2\)"):
+    with pytest.raises(ServeError, match=r"too many photos are waiting \(the limit is 2\)"):
         jobs.add(work("d"))
-    assert [jobs.before(job) for job in (first, second, third)] == [0, 1, 2]
-    assert not first.is_done(0.01)
+    assert [jobs.position(job) for job in (first, second, third)] == [0, 1, 2]
+    assert not first.wait(0.01)
     second.stop()
     go.set()
-    assert third.is_done(30)
+    assert third.wait(30)
     with pytest.raises(Stopped):
         second.result()
     assert order == ["a", "c"]
-    jobs.add(work("e")).is_done(30)
+    jobs.add(work("e")).wait(30)
     assert order == ["a", "c", "e"]
     jobs.close()
 
 
-def test_time_is_up_between_tiles():
+def test_examination_that_takes_too_long_is_ended():
     jobs = Jobs(Limits(minutes=0.0005))  # 30 milliseconds
 
     def work(progress):
@@ -610,20 +610,20 @@ def test_time_is_up_between_tiles():
             progress(done, 1000)
 
     job = jobs.add(work)
-    assert job.is_done(30)
-    with pytest.raises(ServeError, match=r"of more than 0\.0005 minutes"):
+    assert job.wait(30)
+    with pytest.raises(ServeError, match=r"took more than 0\.0005 minutes"):
         job.result()
     assert 0 < job.tiles[0] < 999
     jobs.close()
 
 
-def test_a_session_ends_with_all_that_it_had(sessions, tmp_path):
+def test_closing_a_session_removes_its_files(sessions, tmp_path):
     uploads = [tmp_path / name / "same.jpg" for name in ("first", "second")]
     for upload in uploads:
         upload.parent.mkdir()
         upload.write_bytes(b"x")
     sessions.uploaded("a", uploads[0])
-    sessions.uploaded("b", uploads[0])  # the same bytes, so the same file
+    sessions.uploaded("b", uploads[0])  # Gradio stores equal uploads once.
     sessions.uploaded("a", uploads[1])
     assert uploads[0].exists()
     sessions.close("b")
@@ -635,7 +635,7 @@ def test_a_session_ends_with_all_that_it_had(sessions, tmp_path):
     first, second = session.keep(examination), session.keep(examination)
     assert sessions.result(first.token) is None
     assert sessions.result(second.token) is second
-    assert len(list((tmp_path / "sessions").rglob("*.npy"))) == 2  # of the last one only
+    assert len(list((tmp_path / "sessions").rglob("*.npy"))) == 2  # of the last result only
     sessions.close("a")
     assert not uploads[1].parent.exists()
     assert list((tmp_path / "sessions").iterdir()) == []
@@ -643,40 +643,41 @@ def test_a_session_ends_with_all_that_it_had(sessions, tmp_path):
         session.keep(examination)
 
 
-def test_what_killed_servers_left_is_removed_and_nothing_else(tmp_path, monkeypatch):
+def test_only_folders_of_killed_servers_are_removed(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    left, living, other = (tmp_path / name for name in (f"{PREFIX}1", f"{PREFIX}2", "other"))
-    for folder in (left, living, other):
+    names = f"{FOLDER_PREFIX}1", f"{FOLDER_PREFIX}2", "other"
+    abandoned, active, other = (tmp_path / name for name in names)
+    for folder in (abandoned, active, other):
         folder.mkdir()
         (folder / "photo.png").touch()
-    (tmp_path / f"{PREFIX}3").symlink_to(other)
-    with alone(living):
-        remove_left_behind()
-    assert not left.exists()
-    assert (living / "photo.png").exists()
+    (tmp_path / f"{FOLDER_PREFIX}3").symlink_to(other)
+    with FolderLock(active):
+        remove_abandoned_folders()
+    assert not abandoned.exists()
+    assert (active / "photo.png").exists()
     assert (other / "photo.png").exists()
 
 
-def test_pages_that_never_say_goodbye_are_forgotten(sessions, tmp_path):
-    for number in range(MOST + 3):
+def test_oldest_session_is_closed_when_there_are_too_many(sessions, tmp_path):
+    for number in range(MAX_SESSIONS + 3):
         sessions.of(str(number))
-    assert len(list((tmp_path / "sessions").iterdir())) == MOST
+    assert len(list((tmp_path / "sessions").iterdir())) == MAX_SESSIONS
 
 
 class Bright(torch.nn.Module):
-    """A model of BenCo's registry: bright is forged."""
+    """A model for BenCo's registry that marks bright pixels."""
 
     def __init__(self, gain: float = 3.0):
         super().__init__()
         self.gain = torch.nn.Parameter(torch.tensor(gain))
 
     def forward(self, image, mask, label, **kwargs):
-        answer = torch.sigmoid(self.gain * image.mean(1, keepdim=True))
-        return {"pred_mask": answer, "pred_label": None}
+        mask = torch.sigmoid(self.gain * image.mean(1, keepdim=True))
+        return {"pred_mask": mask, "pred_label": None}
 
 
 @pytest.mark.parametrize("padded", [False, True])
-def test_any_model_of_bencos_registry(sessions, tmp_path, monkeypatch, padded):
+def test_registered_model_examines_photos_as_in_benco(sessions, tmp_path, monkeypatch, padded):
     pytest.importorskip("IMDLBenCo.registry", reason="imdlbenco is not installed")
     from argparse import Namespace
 
@@ -690,27 +691,27 @@ def test_any_model_of_bencos_registry(sessions, tmp_path, monkeypatch, padded):
     model = RegisteredModel.load(
         "Bright", ["--gain", "4"], str(tmp_path / "bright.pth"), device="cpu", folder=tmp_path
     )
-    desk = Desk(model, sessions, Limits())
-    assert not desk.takes_native
-    assert desk.about == "Model: Bright, bright.pth."
+    service = ExaminationService(model, sessions, Limits())
+    assert not service.supports_native
+    assert service.about == "Model: Bright, bright.pth."
     pixels = np.full((120, 160, 3), 60, np.uint8)
     pixels[30:90, 80:] = 220
     Image.fromarray(pixels).save(tmp_path / "half.png")
-    result = looked_at(desk, tmp_path / "half.png")
+    result = result_of(service, tmp_path / "half.png")
     marked = result.examination.prediction.binary
     expected = pixels[..., 0] > 128
     assert marked.shape == (120, 160)
     assert (marked == expected).mean() > 0.97
     assert result.examination.settings["shown"].startswith("padded" if padded else "resized")
-    assert "Bright: gain 4" in result.report(None, pictures=False)
+    assert "Bright: gain 4" in result.report(None, images=False)
     mask, shares = result.examination.prediction.mask, result.shares()
     assert shares[::20] == [round(float((mask > t).mean()), 4) for t in (0, 0.2, 0.4, 0.6, 0.8, 1)]
     assert 0 < shares[80] < shares[20] < 1
-    assert any("shrunk to 64x48" in note for note in result.examination.notes) == padded
-    desk.close()
+    assert any("reduced to 64x48" in note for note in result.examination.notes) == padded
+    service.close()
 
 
-def test_without_benco_its_models_are_one_line(tmp_path, monkeypatch):
+def test_missing_benco_names_the_extra_to_install(tmp_path, monkeypatch):
     for name in ("IMDLBenCo", "IMDLBenCo.model_zoo"):
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setattr("qma_net.launch.cuda_to_cpu.redirect_cuda_to_cpu", lambda: None)
@@ -724,22 +725,22 @@ def test_without_benco_its_models_are_one_line(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def resident(process) -> float:
-    """Memory of a process, in MB."""
+def resident_memory(process) -> float:
+    """The memory of a process in MB."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
 
 
 @pytest.mark.slow
-def test_200_requests_from_four_visitors(tmp_path, checkpoint, capsys):
-    """A fifth of them bad: every one is answered, and memory stays where it was after warm-up."""
+def test_memory_stays_constant_over_200_requests(tmp_path, checkpoint, capsys):
+    """Four visitors; a fifth of their files is invalid, and each request gets an answer."""
     server = Server(tmp_path / "server", "--checkpoint", str(checkpoint))
     address = server.address()
     whole = io.BytesIO()
     Image.fromarray(photograph(300, 400)).save(whole, "JPEG", quality=95)
     good = whole.getvalue()
     bad = (b"", b"words", good[: len(good) // 2], bomb())
-    answers, faults = [], []
+    answers, errors = [], []
 
     def visit(number: int, times: int) -> None:
         try:
@@ -747,16 +748,16 @@ def test_200_requests_from_four_visitors(tmp_path, checkpoint, capsys):
             for i in range(times):
                 is_bad = i % 5 == 4
                 content = bad[i // 5 % 4] if is_bad else good
-                said = client.examine(f"{number}_{i}.jpg", content)
-                assert ("role=" in said) == is_bad, said
+                outputs = client.examine(f"{number}_{i}.jpg", content)
+                assert ("role=" in outputs) == is_bad, outputs
                 if not is_bad:
-                    base = re.search(r"/results/[\w-]+/", said)[0]
+                    base = re.search(r"/results/[\w-]+/", outputs)[0]
                     for file in ("mask.png", "panels.html?threshold=0.3"):
                         client.http.get(base + file).raise_for_status()
                 answers.append(is_bad)
             client.leave()
         except Exception as error:
-            faults.append(error)
+            errors.append(error)
 
     def all_visit(times: int) -> float:
         visitors = [threading.Thread(target=visit, args=(i, times)) for i in range(4)]
@@ -764,18 +765,18 @@ def test_200_requests_from_four_visitors(tmp_path, checkpoint, capsys):
             visitor.start()
         for visitor in visitors:
             visitor.join()
-        time.sleep(3)  # until the server has heard that they left
-        return resident(server.process)
+        time.sleep(3)  # until the server notices that they left
+        return resident_memory(server.process)
 
     try:
         after_warm_up = all_visit(10)
         at_end = all_visit(40)
-        left = server.kept()
+        left = server.visitor_files()
     finally:
         server.end()
     with capsys.disabled():
         print(f" {len(answers)} answers; {after_warm_up:.0f} MB, then {at_end:.0f} MB", end="")
-    assert faults == []
+    assert errors == []
     assert (len(answers), sum(answers)) == (40 + 160, 8 + 32)
     assert at_end < 1.1 * after_warm_up
     assert left == []

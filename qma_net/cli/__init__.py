@@ -1,6 +1,7 @@
-"""The ``qma-net`` command: parse, call, print. Each group of commands has a file of its own."""
+"""The ``qma-net`` command: parse, call, print. Each group of commands has its own file."""
 
 import argparse
+import logging
 import sys
 
 from .. import __version__
@@ -8,9 +9,9 @@ from ..core.errors import QMANetError
 from ..launch import SCRIPTS
 from ..launch import main as launch
 from . import data, evaluation, model, web
-from .flags import unknown_flags
+from .flags import reject_unknown_flags
 
-# Which extra brings a module that only some commands need.
+# The extra that installs a module which only some commands need.
 EXTRAS = {
     "IMDLBenCo": "benco",
     "albumentations": "benco",
@@ -20,47 +21,73 @@ EXTRAS = {
 }
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Entry point of ``qma-net`` and ``python -m qma_net``.
+class TerminalHandler(logging.Handler):
+    """Prints messages as plain lines on stdout, and warnings and errors on stderr."""
 
-    What an input is at fault for ends the process with one line; a bug shows its traceback.
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one message."""
+        try:
+            # BenCo replaces print, and tests replace the streams.
+            if record.levelno < logging.WARNING:
+                sys.stdout.write(f"{self.format(record)}\n")
+                sys.stdout.flush()
+            else:
+                sys.stderr.write(f"qma-net: {self.format(record)}\n")
+        except Exception:
+            self.handleError(record)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run ``qma-net`` or ``python -m qma_net``.
+
+    Errors that the user can correct end the process with one line; a bug shows its traceback.
+
+    Args:
+        argv: The command line without the program's name; ``sys.argv`` by default.
     """
+    _configure_logging()
     argv = sys.argv[1:] if argv is None else argv
-    if argv and argv[0] in SCRIPTS:  # BenCo parses these itself
+    if argv and argv[0] in SCRIPTS:  # BenCo parses the flags of its own scripts.
         launch(argv)
         return
     parser = _parser()
-    args, args.model_flags = parser.parse_known_args(argv)
-    if args.model_flags and not getattr(args, "model", ""):
-        parser.error(unknown_flags(parser, argv, args.model_flags))
+    args, unknown = parser.parse_known_args(argv)
+    args.model_flags = unknown
+    reject_unknown_flags(parser, argv, unknown, model=getattr(args, "model", ""))
     try:
         args.run(args)
     except KeyboardInterrupt:
         print(
-            "qma-net: stopped; what is finished is kept, the same command goes on", file=sys.stderr
+            "qma-net: interrupted; finished work is kept. Run the same command to resume.",
+            file=sys.stderr,
         )
         sys.exit(130)
     except QMANetError as error:
         sys.exit(f"qma-net: {error}")
     except OSError as error:
-        if error.errno is None:  # not the system's word on a path, but a library's on a content
+        if error.errno is None:  # It comes from a library and is not about a path.
             raise
         sys.exit(f"qma-net: {error}")
     except ModuleNotFoundError as error:
         extra = EXTRAS.get((error.name or "").split(".")[0])
         if not extra:
             raise
-        sys.exit(
-            f"qma-net: got no {error.name}, expected it installed: pip install 'qma-net[{extra}]'"
-        )
+        sys.exit(f"qma-net: {error.name} is not installed; run: pip install 'qma-net[{extra}]'")
+
+
+def _configure_logging() -> None:
+    logger = logging.getLogger(__package__.partition(".")[0])
+    logger.setLevel(logging.INFO)
+    if not any(isinstance(handler, TerminalHandler) for handler in logger.handlers):
+        logger.addHandler(TerminalHandler())
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="qma-net",
-        description="QMA-Net: find the manipulated pixels of a photograph.",
-        epilog=f"IMDL-BenCo's own scripts, with --model QMANet: qma-net {{{','.join(SCRIPTS)}}} "
-        "[their flags] [--cudnn]",
+        description="QMA-Net: image manipulation localization.",
+        epilog="IMDL-BenCo's own scripts run with --model QMANet: "
+        f"qma-net {{{','.join(SCRIPTS)}}} [flags of the script] [--cudnn]",
     )
     parser.add_argument("--version", action="version", version=f"qma-net {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")

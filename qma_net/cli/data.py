@@ -4,60 +4,98 @@ import argparse
 import sys
 
 from ..core.errors import QMANetError
-from .flags import listed
+from .flags import Commands, add_command, split_names
 
 
-def add_commands(commands) -> None:
-    """Adds this group's commands to the subparsers of ``qma-net``."""
-    data = commands.add_parser("data", help="make datasets")
+def add_commands(commands: Commands) -> None:
+    """Add this group's commands to the parser of ``qma-net``."""
+    data = add_command(commands, "data", "check, prepare and create datasets")
     data_commands = data.add_subparsers(required=True, metavar="command")
-    check = data_commands.add_parser("check", help="is a dataset what BenCo takes it for?")
-    check.add_argument("paths", nargs="+", help="Tp/Gt folders, lists, protocols, test sets")
-    check.add_argument("--json", action="store_true", help="print one JSON object")
-    check.add_argument("--fast", action="store_true", help="headers and file sizes only")
-    check.add_argument("--fix", metavar="DIR", help="write a copy with the lossless repairs")
-    check.add_argument("--pad-to", type=int, default=0, help="--image_size, if training pads")
-    check.add_argument("--allow", default="", help="problems that are right here, by comma")
-    check.add_argument("--workers", type=int, help="processes (default: one per core)")
+    check = add_command(data_commands, "check", "check a dataset before training or testing")
+    check.add_argument(
+        "paths",
+        nargs="+",
+        help="folders with Tp/ and Gt/, lists of images, protocols, JSON files of test sets",
+    )
+    check.add_argument("--json", action="store_true", help="print the report as JSON")
+    check.add_argument("--fast", action="store_true", help="check only headers and file sizes")
+    check.add_argument("--fix", metavar="DIR", help="write a copy with all lossless repairs")
+    check.add_argument(
+        "--pad-to", type=int, default=0, metavar="N", help="image size, if training pads images"
+    )
+    check.add_argument(
+        "--allow", default="", help="comma-separated names of problems that are acceptable"
+    )
+    _add_workers(check)
     check.set_defaults(run=_check)
 
-    make = data_commands.add_parser("prepare", help="a published archive as BenCo reads it")
-    make.add_argument("name", nargs="?", help="a dataset; without one, the table of facts")
-    make.add_argument("--list", action="store_true", help="print the table of facts")
-    make.add_argument("--source", metavar="DIR", help="the unpacked archive; only read")
-    make.add_argument("--out", metavar="DIR", help="the dataset's own folder, for Tp/ and Gt/")
-    make.add_argument(
-        "--max-side", type=int, default=0, help="reduce larger images; test sets change"
+    prepare = add_command(data_commands, "prepare", "convert a published dataset to BenCo's layout")
+    prepare.add_argument(
+        "name", nargs="?", help="name of the dataset (default: list the known datasets)"
     )
-    make.add_argument("--authentic", action="store_true", help="also Au/ and a list with them")
-    make.add_argument("--repair", action="store_true", help="make masks of wrong size fit")
-    make.add_argument("--link", action="store_true", help="hard links in place of copies")
-    make.add_argument("--jpeg-quality", type=int, choices=(100, 90, 75), help="of AutoSplice")
-    make.add_argument("--workers", type=int, help="processes (default: one per core)")
-    make.set_defaults(run=_prepare)
+    prepare.add_argument("--list", action="store_true", help="list the known datasets")
+    prepare.add_argument(
+        "--source", metavar="DIR", help="the unpacked archive, which is not modified"
+    )
+    prepare.add_argument("--out", metavar="DIR", help="folder for Tp/ and Gt/")
+    prepare.add_argument(
+        "--max-side",
+        type=int,
+        default=0,
+        metavar="N",
+        help="reduce larger images to this side; changes the results of test sets",
+    )
+    prepare.add_argument(
+        "--authentic",
+        action="store_true",
+        help="also write the authentic images, to Au/, and a list that includes them",
+    )
+    prepare.add_argument(
+        "--repair", action="store_true", help="resize masks whose size differs from their image's"
+    )
+    prepare.add_argument("--link", action="store_true", help="use hard links instead of copies")
+    prepare.add_argument(
+        "--jpeg-quality", type=int, choices=(100, 90, 75), help="version of AutoSplice"
+    )
+    _add_workers(prepare)
+    prepare.set_defaults(run=_prepare)
 
-    protocol = data_commands.add_parser("protocol", help="training and test JSONs for BenCo")
-    protocol.add_argument("name", choices=("cat", "mvss"))
-    protocol.add_argument("--root", required=True, help="folder of prepared datasets")
-    protocol.add_argument("--out", metavar="DIR", help="where to write (default: --root)")
+    protocol = add_command(
+        data_commands, "protocol", "write the training and test JSON files for BenCo"
+    )
+    protocol.add_argument("name", choices=("cat", "mvss"), help="name of the protocol")
+    protocol.add_argument("--root", required=True, help="folder of the prepared datasets")
+    protocol.add_argument("--out", metavar="DIR", help="folder to write to (default: --root)")
     protocol.set_defaults(run=_protocol)
 
-    synth = data_commands.add_parser("synth", help="manipulated photographs out of your own")
-    synth.add_argument("--photos", required=True, help="folder of untouched photographs")
-    synth.add_argument("--out", required=True, help="folder for train/ and test/")
-    synth.add_argument("--labels", help="folder of label maps (PNG, named like the photographs)")
-    synth.add_argument("--count", type=int, default=1000, help="training images (default 1000)")
-    synth.add_argument("--test-count", type=int, help="test images (default a tenth of --count)")
-    synth.add_argument("--image-size", type=int, help="longest side (default 384, or the stage's)")
+    synth = add_command(data_commands, "synth", "create a synthetic dataset from authentic photos")
+    synth.add_argument("--photos", required=True, metavar="DIR", help="authentic photos")
+    synth.add_argument("--out", required=True, metavar="DIR", help="folder for train/ and test/")
+    synth.add_argument(
+        "--labels", metavar="DIR", help="label maps (PNG files with the names of the photos)"
+    )
+    synth.add_argument(
+        "--count", type=int, default=1000, help="number of training images (default: 1000)"
+    )
+    synth.add_argument(
+        "--test-count", type=int, help="number of test images (default: a tenth of --count)"
+    )
+    synth.add_argument(
+        "--image-size", type=int, help="longest side in pixels (default: 384, or the stage's)"
+    )
     synth.add_argument(
         "--stage",
         default="",
-        help="of benco_configs/curriculum.yaml, the easiest first: one-trace, "
-        "histories, resampled, laundered, everything",
+        help="stage of benco_configs/curriculum.yaml; from easy to hard: one-trace, histories, "
+        "resampled, laundered, everything",
     )
-    synth.add_argument("--seed", type=int, default=0)
-    synth.add_argument("--workers", type=int, help="processes (default: one per core)")
+    synth.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
+    _add_workers(synth)
     synth.set_defaults(run=_synth)
+
+
+def _add_workers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workers", type=int, help="processes (default: one per CPU core)")
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -67,7 +105,7 @@ def _check(args: argparse.Namespace) -> None:
     from ..data.findings import NOT_SEEN_FAST
     from ..data.repair import repair
 
-    allow = listed(args.allow)
+    allow = split_names(args.allow)
     if args.fix:
         for line in repair(args.paths, args.fix, workers=args.workers, allow=allow):
             print(line, file=sys.stderr)
@@ -89,7 +127,7 @@ def _prepare(args: argparse.Namespace) -> None:
         print(published_facts())
         return
     if not args.source or not args.out:
-        raise QMANetError(f"got data prepare {args.name}, expected also --source DIR and --out DIR")
+        raise QMANetError(f"data prepare {args.name} requires --source DIR and --out DIR")
     prepared = prepare(
         args.name,
         args.source,

@@ -1,68 +1,92 @@
-"""``evaluate``, ``robust``, ``report``: numbers, and the pages made of them."""
+"""``evaluate``, ``robust``, ``report``: metrics, and the report that is made from them."""
 
 import argparse
+from typing import Any
 
-from .flags import listed
+from .flags import Commands, add_command, add_device, split_names
 
 
-def add_commands(commands) -> None:
-    """Adds this group's commands to the subparsers of ``qma-net``."""
-    exact = commands.add_parser(
-        "evaluate", help="exact metrics, per image and per test set", allow_abbrev=False
+def add_commands(commands: Commands) -> None:
+    """Add this group's commands to the parser of ``qma-net``."""
+    evaluate = add_command(
+        commands, "evaluate", "compute exact metrics per image and per test set", allow_abbrev=False
     )
-    exact.set_defaults(run=_evaluate)
-    sweep = commands.add_parser("robust", help="the same under attacks", allow_abbrev=False)
-    sweep.add_argument("--attacks", default="", help="names, by comma (default: the paper's 18)")
-    sweep.add_argument("--attack-file", help="YAML (default: benco_configs/robustness.yaml)")
-    sweep.set_defaults(run=_robust)
-    for command in (exact, sweep):
-        command.epilog = "All other flags are the model's own, as in BenCo's scripts."
-        command.add_argument("--checkpoint", nargs="+", required=True, metavar="PATH")
-        command.add_argument("--test-sets", nargs="+", required=True, metavar="PATH")
-        command.add_argument("--out", required=True, metavar="DIR")
-        command.add_argument("--model", default="QMANet", help="its name in BenCo's registry")
+    evaluate.set_defaults(run=_evaluate)
+    robust = add_command(
+        commands, "robust", "compute the same metrics on attacked images", allow_abbrev=False
+    )
+    robust.add_argument(
+        "--attacks", default="", help="comma-separated names (default: the 18 of the paper)"
+    )
+    robust.add_argument("--attack-file", help="YAML file (default: benco_configs/robustness.yaml)")
+    robust.set_defaults(run=_robust)
+    for command in (evaluate, robust):
+        command.epilog = "All other flags are passed to the model, as in BenCo's scripts."
         command.add_argument(
-            "--image-size", type=int, default=0, help="side in pixels (default: as trained)"
+            "--checkpoint", nargs="+", required=True, metavar="PATH", help="as in predict"
+        )
+        command.add_argument(
+            "--test-sets",
+            nargs="+",
+            required=True,
+            metavar="PATH",
+            help="folders with Tp/ and Gt/, lists of images, or a JSON file of named test sets",
+        )
+        command.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
+        command.add_argument("--model", default="QMANet", help="name in BenCo's registry")
+        command.add_argument(
+            "--image-size", type=int, default=0, help="side in pixels (default: as in training)"
         )
         fit = command.add_mutually_exclusive_group()
         fit.add_argument("--pad", action="store_true", help="pad instead of resizing")
-        fit.add_argument("--native", action="store_true", help="every image at its own size")
-        command.add_argument("--batch-size", type=int, default=4)
-        command.add_argument("--workers", type=int, default=2, help="reading processes")
+        fit.add_argument("--native", action="store_true", help="keep the size of every image")
+        command.add_argument("--batch-size", type=int, default=4, help="images (default: 4)")
         command.add_argument(
-            "--device", default="", help="cpu, cuda, cuda:1 (default: CUDA if any)"
+            "--workers", type=int, default=2, help="data loader processes (default: 2)"
         )
-        command.add_argument("--save-masks", nargs="?", const="npy", choices=["npy", "png"])
+        add_device(command)
+        command.add_argument(
+            "--save-masks",
+            nargs="?",
+            const="npy",
+            choices=["npy", "png"],
+            help="also save the predicted masks (default format: npy)",
+        )
         command.add_argument("--allow", default="", help="as in data check")
 
-    pages = commands.add_parser("report", help="the paper's tables and figures, ours beside them")
-    pages.add_argument("dirs", nargs="+", metavar="DIR", help="folders with result files")
-    pages.add_argument("--out", required=True, metavar="FILE.html")
-    pages.set_defaults(run=_report)
+    report = add_command(
+        commands, "report", "create the paper's tables and figures next to our results"
+    )
+    report.add_argument("dirs", nargs="+", metavar="DIR", help="folders with result files")
+    report.add_argument("--out", required=True, metavar="FILE.html", help="file to write")
+    report.set_defaults(run=_report)
 
 
 def _evaluate(args: argparse.Namespace) -> None:
     from ..evaluation.evaluate import evaluate
 
-    evaluate(args.checkpoint, args.test_sets, args.out, **_evaluation(args))
+    evaluate(args.checkpoint, args.test_sets, args.out, **_evaluation_arguments(args))
 
 
 def _robust(args: argparse.Namespace) -> None:
     from ..evaluation.attacks import read_attacks
     from ..evaluation.robust import robust
 
-    attacks = read_attacks(args.attack_file, listed(args.attacks))
-    robust(args.checkpoint, args.test_sets, args.out, attacks=attacks, **_evaluation(args))
+    attacks = read_attacks(args.attack_file, split_names(args.attacks))
+    robust(
+        args.checkpoint, args.test_sets, args.out, attacks=attacks, **_evaluation_arguments(args)
+    )
 
 
 def _report(args: argparse.Namespace) -> None:
     from ..report import report
 
     written = report(args.dirs, args.out)
-    print(f"{written[-1]}, and {len(written) - 1} files in tables/ and figures/ beside it")
+    print(f"{written[-1]}, and {len(written) - 1} files in tables/ and figures/ next to it")
 
 
-def _evaluation(args: argparse.Namespace) -> dict:
+def _evaluation_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """Collect the arguments that ``evaluate`` and ``robust`` have in common."""
     import torch
 
     from ..evaluation.settings import Settings
@@ -70,7 +94,7 @@ def _evaluation(args: argparse.Namespace) -> dict:
     if args.device == "cpu" or not torch.cuda.is_available():
         from ..launch.cuda_to_cpu import redirect_cuda_to_cpu
 
-        redirect_cuda_to_cpu()  # BenCo's other models name CUDA in their forward pass
+        redirect_cuda_to_cpu()  # Some of BenCo's models use CUDA in their forward pass.
     fit = "native" if args.native else "pad" if args.pad else ""
     return {
         "settings": Settings(fit=fit, image_size=args.image_size, batch_size=args.batch_size),
@@ -79,5 +103,5 @@ def _evaluation(args: argparse.Namespace) -> dict:
         "device": args.device,
         "workers": args.workers,
         "save_masks": args.save_masks or "",
-        "allow": listed(args.allow),
+        "allow": split_names(args.allow),
     }

@@ -1,86 +1,148 @@
-"""A model: ``weights``, ``predict``, ``examine``, ``calibrate``, ``convert``, ``export``."""
+"""``weights``, ``predict``, ``examine``, ``calibrate``, ``convert``, ``export``: models."""
 
 import argparse
 import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+from ..modeling.config import DEFAULT_THRESHOLD
 from ..weights.names import NONE
-from .flags import add_checkpoint
+from .flags import Commands, add_checkpoint, add_command, add_device
 
 
-def add_commands(commands) -> None:
-    """Adds this group's commands to the subparsers of ``qma-net``."""
-    weights = commands.add_parser("weights", help="which weights, where published; check a file")
-    weights.add_argument("files", nargs="*", help="weights to check")
+class DeprecatedSpelling(argparse.Action):
+    """Accepts an old spelling of a flag, with a note that names the new one."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Store the value."""
+        new = f"--{self.dest.replace('_', '-')}"
+        print(f"qma-net: {option_string} is deprecated; use {new}", file=sys.stderr)
+        setattr(namespace, self.dest, values)
+
+
+def add_commands(commands: Commands) -> None:
+    """Add this group's commands to the parser of ``qma-net``."""
+    weights = add_command(
+        commands, "weights", "list published weights and their terms, or check weight files"
+    )
+    weights.add_argument("files", nargs="*", help="weight files to check")
     weights.set_defaults(run=_weights)
 
-    predict = commands.add_parser("predict", help="masks and overlays of photographs")
-    predict.add_argument(
-        "files", nargs="+", help="photographs, folders, patterns; - reads the standard input"
-    )
+    predict = add_command(commands, "predict", "write masks and overlays of photos")
+    _add_photos(predict)
     add_checkpoint(predict)
-    predict.add_argument("--out", required=True, metavar="DIR")
+    predict.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
+    _add_threshold(predict)
     predict.add_argument(
-        "--threshold", type=float, default=0.5, help="marked above it, 0 to 1 (default 0.5)"
+        "--image-size", type=int, help="resize to this side in pixels (default: as in training)"
+    )
+    _add_native(predict)
+    predict.add_argument("--tta", action="store_true", help="average over mirrored images")
+    add_device(predict)
+    predict.add_argument(
+        "--mixed", action="store_true", help="use bfloat16 where the processor supports it"
     )
     predict.add_argument(
-        "--image-size", type=int, help="resize to this side (default: as the model was trained)"
-    )
-    predict.add_argument("--native", action="store_true", help="at the photograph's own size")
-    predict.add_argument("--tta", action="store_true", help="average over mirror images")
-    predict.add_argument("--device", default="", help="cpu or cuda (default: CUDA if any)")
-    predict.add_argument(
-        "--mixed", action="store_true", help="bfloat16, for processors that have its arithmetic"
-    )
-    predict.add_argument(
-        "--compile", action="store_true", help="for many photographs: half a minute, then faster"
+        "--compile",
+        action="store_true",
+        help="compile the model: takes half a minute, then each photo is faster",
     )
     predict.set_defaults(run=_predict)
 
-    examine = commands.add_parser(
-        "examine", help="a report per photograph: mask, what cannot be read, the file, noise views"
+    examine = add_command(
+        commands,
+        "examine",
+        "write a report per photo: mask, unreadable regions, metadata, noise views",
+    )
+    _add_photos(examine)
+    examine.add_argument("--out", required=True, metavar="DIR", help="folder for the reports")
+    add_checkpoint(examine, without_model="report everything except the mask")
+    _add_native(examine)
+    examine.add_argument(
+        "--noiseprint-weights",
+        default="",
+        metavar="FILE",
+        help="noiseprint++.th, to include the NoisePrint++ view",
     )
     examine.add_argument(
-        "files", nargs="+", help="photographs, folders, patterns; - reads the standard input"
+        "--noiseprint_weights",
+        dest="noiseprint_weights",
+        action=DeprecatedSpelling,
+        help=argparse.SUPPRESS,
     )
-    examine.add_argument("--out", required=True, metavar="DIR")
-    add_checkpoint(examine, without="all but the mask is made")
-    examine.add_argument("--native", action="store_true", help="at the photograph's own size")
-    examine.add_argument(
-        "--noiseprint_weights", default="", metavar="FILE", help="noiseprint++.th, for its view"
-    )
-    examine.add_argument(
-        "--threshold", type=float, default=0.5, help="marked above it, 0 to 1 (default 0.5)"
-    )
-    examine.add_argument("--device", default="", help="cpu or cuda (default: CUDA if any)")
+    _add_threshold(examine)
+    add_device(examine)
     examine.set_defaults(run=_examine)
 
-    calibrate = commands.add_parser(
-        "calibrate", help="what untouched photographs score, kept with the model"
+    calibrate = add_command(
+        commands,
+        "calibrate",
+        "measure the scores of authentic photos and store them with the model",
     )
-    calibrate.add_argument("--checkpoint", required=True, help="as of predict")
-    calibrate.add_argument("--photos", required=True, nargs="+", help="photographs, folders")
+    calibrate.add_argument("--checkpoint", required=True, help="as in predict")
+    calibrate.add_argument(
+        "--photos", required=True, nargs="+", help="authentic photos, or folders of them"
+    )
     calibrate.add_argument(
         "--out",
         default="",
         metavar="DIR",
-        help="the model is written here with it (default: into --checkpoint, where that is a "
-        "directory of save_pretrained)",
+        help="folder for the calibrated model (default: --checkpoint, if that is a directory "
+        "written by save_pretrained)",
     )
-    calibrate.add_argument("--native", action="store_true", help="as examine --native looks")
-    calibrate.add_argument("--device", default="", help="cpu or cuda (default: CUDA if any)")
+    calibrate.add_argument("--native", action="store_true", help="as in examine --native")
+    add_device(calibrate)
     calibrate.set_defaults(run=_calibrate)
 
-    convert = commands.add_parser("convert", help="a checkpoint as a directory for the hub")
-    convert.add_argument("checkpoint", help="of BenCo's trainer")
-    convert.add_argument("--out", required=True, metavar="DIR")
+    convert = add_command(
+        commands, "convert", "convert a checkpoint to a directory for the Hugging Face Hub"
+    )
+    convert.add_argument("checkpoint", help="checkpoint of BenCo's trainer")
+    convert.add_argument("--out", required=True, metavar="DIR", help="directory to write")
     convert.set_defaults(run=_convert)
 
-    export = commands.add_parser("export", help="the model for other runtimes, verified")
-    export.add_argument("--checkpoint", required=True)
-    export.add_argument("--format", default="onnx", choices=["onnx"])
-    export.add_argument("--out", required=True, metavar="FILE")
-    export.add_argument("--images", nargs="*", default=[], help="photographs to verify it on")
+    export = add_command(commands, "export", "export the model to ONNX and verify the result")
+    export.add_argument("--checkpoint", required=True, help="as in predict")
+    export.add_argument(
+        "--format", default="onnx", choices=["onnx"], help="file format (default: onnx)"
+    )
+    export.add_argument("--out", required=True, metavar="FILE", help="file to write")
+    export.add_argument(
+        "--images", nargs="*", default=[], help="photos to verify the exported model on"
+    )
     export.set_defaults(run=_export)
+
+
+def _add_photos(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "files", nargs="+", help="photos, folders or glob patterns; - reads a photo from stdin"
+    )
+
+
+def _add_threshold(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=DEFAULT_THRESHOLD,
+        help=f"mark pixels whose probability is higher, from 0 to 1 (default: {DEFAULT_THRESHOLD})",
+    )
+
+
+def _add_native(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--native", action="store_true", help="process photos at their original size"
+    )
+
+
+def _print_notes(notes: Iterable[str]) -> None:
+    for note in notes:
+        print(f"qma-net: {note}", file=sys.stderr)
 
 
 def _weights(args: argparse.Namespace) -> None:
@@ -107,8 +169,8 @@ def _predict(args: argparse.Namespace) -> None:
         mixed=args.mixed,
         compile=args.compile,
     )
-    shown = "at their own size" if args.native else predictor.preprocessing
-    print(f"qma-net: photographs {shown}", *predictor.notes, sep="; ", file=sys.stderr)
+    size = "at their own size" if args.native else predictor.preprocessing
+    print(f"qma-net: photos {size}", *predictor.notes, sep="; ", file=sys.stderr)
     errors = predict_files(
         args.files,
         args.out,
@@ -118,8 +180,7 @@ def _predict(args: argparse.Namespace) -> None:
         tta=args.tta,
         note=note,
     )
-    for error in errors:
-        print(f"qma-net: {error}", file=sys.stderr)
+    _print_notes(errors)
     print(SCORE, file=sys.stderr)
     print(f"{args.out}/predictions.csv")
     if errors:
@@ -133,10 +194,9 @@ def _examine(args: argparse.Namespace) -> None:
     predictor, note = None, ""
     if args.checkpoint != NONE:
         predictor, note = load_predictor(args.checkpoint, args.device)
-        for said in predictor.notes:
-            print(f"qma-net: {said}", file=sys.stderr)
+        _print_notes(predictor.notes)
     else:
-        print("qma-net: no model, so no mask; all the rest is made", file=sys.stderr)
+        print("qma-net: no model, so the reports have no mask", file=sys.stderr)
     folders, errors = examine_files(
         args.files,
         args.out,
@@ -148,8 +208,7 @@ def _examine(args: argparse.Namespace) -> None:
     )
     for folder in folders:
         print(folder / "report.html")
-    for error in errors:
-        print(f"qma-net: {error}", file=sys.stderr)
+    _print_notes(errors)
     if errors:
         sys.exit(1)
 
@@ -162,15 +221,15 @@ def _calibrate(args: argparse.Namespace) -> None:
     place = place_of(args.checkpoint, args.out)
     predictor, _ = load_predictor(args.checkpoint, args.device)
     calibration, errors = calibrate(predictor, args.photos, native=args.native)
-    for error in errors:
-        print(f"qma-net: {error}", file=sys.stderr)
+    _print_notes(errors)
     if calibration.count < FEW_PHOTOS:
         print(
-            f"qma-net: {calibration.count} photographs say little; {FEW_PHOTOS} or more are better",
+            f"qma-net: {calibration.count} photos are too few for a reliable calibration; "
+            f"use {FEW_PHOTOS} or more",
             file=sys.stderr,
         )
     file = keep(calibration, predictor, place)
-    print(f"{file}: {calibration.count} photographs, {calibration.input_description}")
+    print(f"{file}: {calibration.count} photos, {calibration.input_description}")
     if errors:
         sys.exit(1)
 

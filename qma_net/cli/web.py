@@ -1,39 +1,44 @@
-"""``serve``: the page."""
+"""``serve``: the local web page."""
 
 import argparse
 
 from ..weights.names import NONE, SMALL
-from .flags import add_checkpoint
+from .flags import Commands, add_checkpoint, add_command, add_device
 
 
-def add_commands(commands) -> None:
-    """Adds this group's commands to the subparsers of ``qma-net``."""
-    serve = commands.add_parser(
-        "serve", help="a page on this machine that examines photographs", allow_abbrev=False
+def add_commands(commands: Commands) -> None:
+    """Add this group's commands to the parser of ``qma-net``."""
+    serve = add_command(
+        commands,
+        "serve",
+        "start a web page on this machine that examines photos",
+        allow_abbrev=False,
+        epilog="With --model, all other flags are passed to that model.",
     )
-    add_checkpoint(serve, without="all but the mask is shown")
-    serve.add_argument("--port", type=int, default=7860, help="0 for any (default 7860)")
-    serve.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: this machine only")
-    serve.add_argument("--model", default="", help="another model of BenCo's registry, by name")
-    serve.add_argument("--device", default="", help="cpu or cuda (default: CUDA if any)")
+    add_checkpoint(serve, without_model="show everything except the mask")
+    serve.add_argument("--port", type=int, default=7860, help="0: any free port (default: 7860)")
     serve.add_argument(
-        "--examples", default="", metavar="DIR", help="untouched photographs to make examples of"
+        "--host", default="127.0.0.1", help="address (default: 127.0.0.1, this machine only)"
     )
-    serve.epilog = "With --model, all other flags are that model's own."
+    serve.add_argument("--model", default="", help="name of another model in BenCo's registry")
+    add_device(serve)
+    serve.add_argument(
+        "--examples", default="", metavar="DIR", help="authentic photos to create the examples from"
+    )
     serve.set_defaults(run=_serve)
 
 
 def _serve(args: argparse.Namespace) -> None:
     from ..web.serve import serve
 
-    own = SMALL if args.model else NONE  # another model cannot have ours
+    # The package's own model is only the default for QMA-Net itself.
+    without_checkpoint = (NONE, SMALL) if args.model else (NONE,)
     serve(
-        "" if args.checkpoint in (own, NONE) else args.checkpoint,
+        "" if args.checkpoint in without_checkpoint else args.checkpoint,
         host=args.host,
         port=args.port,
         model=args.model,
         model_flags=args.model_flags,
         device=args.device,
         examples=args.examples,
-        say=lambda line: print(line, flush=True),
     )

@@ -1,1 +1,1 @@
-"""The page of ``qma-net serve``: one photograph at a time, on this machine and nowhere else."""
+"""The page of ``qma-net serve``, which examines photos on this machine only."""

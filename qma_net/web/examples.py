@@ -1,4 +1,4 @@
-"""Photographs to try the page with: what ``qma-net data synth`` makes, one of each kind."""
+"""Example photos for the page: one of each kind that ``qma-net data synth`` creates."""
 
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -13,11 +13,11 @@ from ..synth.maker import Maker
 from ..synth.photographs import find_usable
 from ..synth.recipe import KINDS, UNTOUCHED, Recipe, SynthesisError
 
-# Photographs in scikit-image that may be used for anything: NASA's astronaut is in the public
+# Photos of scikit-image that may be used for any purpose: the astronaut (NASA) is in the public
 # domain, the others are under CC0.
-FREE = ("astronaut.png", "chelsea.png", "coffee.png")
+FREE_PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png")
 
-# Strong histories, so that there is something to see.
+# Strong traces, so that the small model detects the manipulations.
 RECIPE = Recipe(
     image_size=640,
     zoom=(0.8, 1.0),
@@ -36,20 +36,20 @@ RECIPE = Recipe(
     final_quality=(95, 97),
 )
 SEED = 8
-THUMBNAIL = 96  # pixels of the longer side
+THUMBNAIL_SIZE = 96  # pixels of the longer side
 
-# What is chosen in the page, and the side and number that make it.
+# The names that the page shows.
 TITLES = {
     "splice": "Spliced",
-    "copymove": "Copied and moved",
-    "removal": "Something removed",
-    UNTOUCHED: "Untouched",
+    "copymove": "Copy-move",
+    "removal": "Object removed",
+    UNTOUCHED: "Authentic",
 }
 
 
 @dataclass(frozen=True)
 class Example:
-    """A photograph to try, a small picture of it, and what it is called."""
+    """An example photo with its title and thumbnail."""
 
     title: str
     photograph: Path
@@ -57,38 +57,39 @@ class Example:
 
 
 def make_examples(folder: Path, photos: str = "") -> list[Example]:
-    """Writes one JPEG of each kind; none without photographs to make them of.
+    """Write one JPEG of each kind.
 
     Args:
-        folder: to write to.
-        photos: a folder of untouched photographs; default: those of scikit-image, if installed.
+        folder: The folder to write to.
+        photos: A folder of authentic photos; by default those of scikit-image, if it is installed.
+
+    Returns:
+        The examples; none without photos to create them from.
 
     Raises:
-        SynthesisError: when the folder's photographs cannot be used.
+        SynthesisError: If the folder contains fewer than two usable photos.
     """
     if photos:
-        place, names = Path(photos), find_usable(Path(photos), None, RECIPE)[0]
-        if len(names) < 2:  # a splice is made of two
+        source, names = Path(photos), find_usable(Path(photos), None, RECIPE)[0]
+        if len(names) < 2:  # A splice needs two.
             raise SynthesisError(
-                f"got {photos} with {len(names)} usable photographs, expected two or more, their "
-                f"longest side at least {RECIPE.image_size // 2} pixels: give another --examples"
+                f"{photos} has {len(names)} usable photos, expected at least two whose longest "
+                f"side has {RECIPE.image_size // 2} pixels or more; choose another --examples"
             )
     elif spec := find_spec("skimage"):
-        place, names = folder, FREE
-        for name in names:  # without the colour profiles that OpenCV warns of
-            write_png(folder / name, read_rgb(Path(spec.origin).parent / "data" / name))
+        source, names = folder, list(FREE_PHOTOS)
+        for name in names:  # Written again, without the color profiles that OpenCV warns about.
+            write_png(folder / name, read_rgb(Path(str(spec.origin)).parent / "data" / name))
     else:
-        names = []
-    if not names:
         return []
-    made = []
+    examples = []
     for kind in (*KINDS, UNTOUCHED):
         recipe = asdict(RECIPE) | {"untouched": float(kind == UNTOUCHED)}
         settings = {"photos": {"test": names}, "labels": {}, "seed": SEED, "recipe": recipe}
         number = KINDS.index(kind) if kind in KINDS else len(KINDS)
-        image, _, _ = Maker(place, None, settings).make("test", number)
+        image, _, _ = Maker(source, None, settings).make("test", number)
         photograph, thumbnail = folder / f"example_{kind}.jpg", folder / f"{kind}.png"
         photograph.write_bytes(image)
-        cv2.imwrite(str(thumbnail), reduced(cv2.imread(str(photograph)), THUMBNAIL))
-        made.append(Example(TITLES[kind], photograph, thumbnail))
-    return made
+        cv2.imwrite(str(thumbnail), reduced(cv2.imread(str(photograph)), THUMBNAIL_SIZE))
+        examples.append(Example(TITLES[kind], photograph, thumbnail))
+    return examples

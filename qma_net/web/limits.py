@@ -1,4 +1,4 @@
-"""What the page takes on, and the one line for what is beyond it."""
+"""Limits of what the page accepts, and the errors for requests beyond them."""
 
 from dataclasses import dataclass
 
@@ -6,11 +6,11 @@ from ..core.errors import QMANetError
 
 
 class ServeError(QMANetError):
-    """What the page cannot do; one line says what was got, what is expected and what to do."""
+    """A request that the page refuses."""
 
 
 class Stopped(Exception):
-    """Raised inside an examination to end it: its user said stop, or left."""
+    """Raised inside an examination to end it, because its user stopped it or left the page."""
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,10 @@ class Limits:
     """What one request may cost.
 
     Attributes:
-        megabytes: of an uploaded file.
-        megapixels: of a photograph.
-        minutes: of one examination; looked at between tiles.
-        waiting: examinations that may wait for the one that computes.
+        megabytes: Size of an uploaded file.
+        megapixels: Size of a photo.
+        minutes: Duration of one examination; checked between tiles.
+        waiting: Examinations that may wait while another one is computed.
     """
 
     megabytes: int = 50
@@ -31,29 +31,29 @@ class Limits:
 
     @property
     def bytes(self) -> int:
-        """The same in bytes; a megabyte is 2**20 of them, as in Gradio's words on it."""
+        """Size of an uploaded file in bytes; as in Gradio, a megabyte is 2**20 bytes."""
         return self.megabytes * 2**20
 
     def require_size(self, name: str, size: int) -> None:
-        """Raises :class:`ServeError` for a file of more bytes."""
+        """Raise :class:`ServeError` if a file has too many bytes."""
         if size > self.bytes:
             raise ServeError(
-                f"got {name} of {size / 2**20:.0f} MB, expected at most {self.megabytes} MB: "
-                "larger ones go through qma-net examine"
+                f"{name} has {size / 2**20:.0f} MB; the page accepts at most {self.megabytes} MB. "
+                "Use qma-net examine for larger files."
             )
 
     def require_pixels(self, name: str, width: int, height: int) -> None:
-        """Raises :class:`ServeError` for a photograph of more pixels."""
+        """Raise :class:`ServeError` if a photo has too many pixels."""
         if width * height > self.megapixels * 10**6:
             raise ServeError(
-                f"got {name} of {width}x{height} pixels, expected at most {self.megapixels} "
-                "million: larger ones go through qma-net examine"
+                f"{name} has {width}x{height} pixels; the page accepts at most {self.megapixels} "
+                "million. Use qma-net examine for larger photos."
             )
 
     def require_time(self, seconds: float) -> None:
-        """Raises :class:`ServeError` for an examination that has taken longer."""
+        """Raise :class:`ServeError` if an examination has taken too long."""
         if seconds > 60 * self.minutes:
             raise ServeError(
-                f"got an examination of more than {self.minutes:g} minutes, expected less: leave "
-                "its own size away, or use qma-net examine --native"
+                f'the examination took more than {self.minutes:g} minutes; clear "Original '
+                'size", or use qma-net examine --native'
             )

@@ -1,43 +1,43 @@
-"""The page: what a visitor sees and does, in Gradio's components."""
+"""The page's layout and behaviour, built from Gradio's components."""
 
 from collections.abc import Iterator
 from functools import partial
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
 from ..core.errors import QMANetError
 from ..examine.exif import printable
-from .desk import Desk, Step
+from .examination_service import ExaminationService, Step
 from .examples import Example
 from .limits import Stopped
 from .sessions import Result
 
-TITLE = "QMA-Net: examine a photograph"
+TITLE = "QMA-Net: examine a photo"
 
 WELCOME = (
-    "Where could this photograph have been changed? It stays on this machine, and what you "
-    "upload is removed when you close or reload this page."
+    "Find the regions of a photo that may have been manipulated. Photos stay on this machine, and "
+    "your uploads are removed when you close or reload this page."
 )
 NO_MODEL = (
-    "It was started without a model, so there is no mask: you see what the file says, where "
-    "nothing can be read, and noise views. Start it with <code>qma-net serve</code> for a mask."
+    "The page runs without a model, so there is no mask. It shows the metadata, the regions that "
+    "cannot be analysed, and noise views. For a mask, start it with <code>qma-net serve</code>."
 )
 FIRST = (
-    "<p>Choose a photograph, drop it anywhere on this page, or paste one; then press Examine.</p>"
-    "<p>Take the file as you received it: a picture that was pasted or saved again has lost its "
-    "history.</p>"
+    "<p>Choose a photo, drop it anywhere on this page, or paste one; then press Examine.</p>"
+    "<p>Use the original file if you can: pasting or saving a photo again destroys traces.</p>"
 )
-STOPPED = "<p>Stopped: nothing was found out about this photograph.</p>"
-FAULT = "this is a fault of the program, not of the photograph; where it was started it says more"
+STOPPED = "<p>Stopped. There is no result for this photo.</p>"
+FAULT = "internal error; see the terminal in which the server was started"
 
-FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]  # of the reader's machine
+FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 MONOSPACE = ["ui-monospace", "Menlo", "Consolas", "monospace"]
 
 
 def theme() -> gr.Theme:
-    """Calm, and without a font that would have to be fetched."""
+    """Return a theme that uses system fonts, so that none has to be downloaded."""
     return gr.themes.Base(
         primary_hue="blue", neutral_hue="slate", font=FONT, font_mono=MONOSPACE
     ).set(
@@ -49,28 +49,28 @@ def theme() -> gr.Theme:
     )
 
 
-def build_page(desk: Desk, examples: list[Example]) -> gr.Blocks:
-    """The page.
+def build_page(service: ExaminationService, examples: list[Example]) -> gr.Blocks:
+    """Build the page.
 
     Args:
-        desk: what examines.
-        examples: photographs to try.
+        service: Examines the photos.
+        examples: The photos to try.
     """
     with gr.Blocks(
         title=TITLE,
         analytics_enabled=False,
-        delete_cache=(3600, 86400),  # of uploads whose page never said goodbye
+        delete_cache=(3600, 86400),  # Uploads of pages that were not closed properly.
     ) as blocks:
-        gr.HTML(_header(desk), elem_id="header")
+        gr.HTML(_header(service), elem_id="header")
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=300):
                 photograph = gr.File(
-                    label="Photograph", type="filepath", height=150, elem_id="photograph"
+                    label="Photo", type="filepath", height=150, elem_id="photograph"
                 )
                 native = gr.Checkbox(
-                    label="At its own size",
-                    info="Finer, and much slower for a large photograph",
-                    visible=desk.takes_native,
+                    label="Original size",
+                    info="More precise, but much slower for large photos",
+                    visible=service.supports_native,
                     elem_id="native",
                 )
                 with gr.Row():
@@ -82,23 +82,23 @@ def build_page(desk: Desk, examples: list[Example]) -> gr.Blocks:
                 result = gr.HTML("", elem_id="result")
 
         def upload(path: str | None, request: gr.Request) -> None:
-            desk.sessions.uploaded(request.session_hash, Path(path) if path else None)
+            service.sessions.uploaded(_session_name(request), Path(path) if path else None)
 
         def examine(path: str | None, native: bool, request: gr.Request) -> Iterator[tuple]:
             upload(path, request)
-            yield from _examined(desk, path, native, request.session_hash)
+            yield from _examined(service, path, native, _session_name(request))
 
         def halt(request: gr.Request) -> None:
-            desk.sessions.of(request.session_hash).stop()
+            service.sessions.of(_session_name(request)).stop()
 
         def leave(request: gr.Request) -> None:
-            desk.sessions.close(request.session_hash)
+            service.sessions.close(_session_name(request))
 
-        quiet = {"api_visibility": "private", "show_progress": "hidden"}
-        running = {
+        quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        running: dict[str, Any] = {
             "inputs": [photograph, native],
             "outputs": [status, result, start, stop],
-            "concurrency_limit": None,  # the desk has a queue of its own, with a thread of its own
+            "concurrency_limit": None,  # The service has its own queue.
             **quiet,
         }
         photograph.change(upload, photograph, queue=False, **quiet)
@@ -114,7 +114,7 @@ def build_page(desk: Desk, examples: list[Example]) -> gr.Blocks:
 def _examples(examples: list[Example]) -> list[tuple[gr.Button, Path]]:
     if not examples:
         return []
-    gr.HTML("<h2>Or try one</h2><p>Made by <code>qma-net data synth</code>.</p>", elem_id="try")
+    gr.HTML("<h2>Examples</h2><p>Created by <code>qma-net data synth</code>.</p>", elem_id="try")
     with gr.Row(elem_id="examples"):
         return [
             (gr.Button(e.title, size="sm", min_width=110, icon=str(e.thumbnail)), e.photograph)
@@ -122,12 +122,14 @@ def _examples(examples: list[Example]) -> list[tuple[gr.Button, Path]]:
         ]
 
 
-def _examined(desk: Desk, path: str | None, native: bool, name: str) -> Iterator[tuple]:
-    """What the page shows while a photograph is examined: status, result, the two buttons."""
+def _examined(
+    service: ExaminationService, path: str | None, native: bool, name: str
+) -> Iterator[tuple]:
+    """Examine a photo; yield the page's updates: status, result and the two buttons."""
     idle = gr.Button(interactive=True), gr.Button(interactive=False)
     busy = gr.Button(interactive=False), gr.Button(interactive=True)
     try:
-        for step in desk.examine(path, native=native, name=name):
+        for step in service.examine(path, native=native, name=name):
             if isinstance(step, Result):
                 yield "<p>Done.</p>", _shown(step), *idle
             else:
@@ -141,8 +143,13 @@ def _examined(desk: Desk, path: str | None, native: bool, name: str) -> Iterator
         raise
 
 
-def _header(desk: Desk) -> str:
-    return f"<h1>QMA-Net</h1><p>{WELCOME}</p><p>{desk.about or NO_MODEL}</p>"
+def _session_name(request: gr.Request) -> str:
+    assert request.session_hash
+    return request.session_hash
+
+
+def _header(service: ExaminationService) -> str:
+    return f"<h1>QMA-Net</h1><p>{WELCOME}</p><p>{service.about or NO_MODEL}</p>"
 
 
 def _alert(text: str) -> str:
@@ -150,16 +157,16 @@ def _alert(text: str) -> str:
 
 
 def _waiting(step: Step) -> str:
-    if step.before:
-        some = "one photograph" if step.before == 1 else f"{step.before} photographs"
-        return f"<p>Waiting: {some} before yours.</p>"
+    if step.position:
+        others = "one photo is" if step.position == 1 else f"{step.position} photos are"
+        return f"<p>Waiting: {others} ahead of yours.</p>"
     done, total = step.tiles
     if total < 2:
-        return '<p>Looking&nbsp;...</p><progress aria-label="Examining"></progress>'
+        return '<p>Examining&nbsp;...</p><progress aria-label="Examining"></progress>'
     left = "" if step.seconds_left is None else f", about {_duration(step.seconds_left)} left"
     return (
-        f"<p>{done} of {total} tiles looked at{left}.</p>"
-        f'<progress aria-label="Tiles looked at" max="{total}" value="{done}"></progress>'
+        f"<p>{done} of {total} tiles finished{left}.</p>"
+        f'<progress aria-label="Finished tiles" max="{total}" value="{done}"></progress>'
     )
 
 
@@ -168,11 +175,12 @@ def _duration(seconds: float) -> str:
 
 
 def _shown(result: Result) -> str:
-    """The viewer, which ``viewer.js`` brings to life, and the report below it."""
-    found = result.examination
-    height, width = found.evidence.photograph.pixels.shape[:2]
-    name = escape(printable(Path(found.evidence.photograph.name).name), quote=True)
-    about = f'name="{name}" width="{width}" height="{height}" base="/results/{result.token}/"'
-    if found.prediction:
-        about += f' threshold="{found.prediction.threshold}" shares="{result.shares()}"'
-    return f"<photo-viewer {about}></photo-viewer>"
+    """Return the element that ``viewer.js`` turns into the viewer and the report below it."""
+    examination = result.examination
+    height, width = examination.evidence.photograph.pixels.shape[:2]
+    name = escape(printable(Path(examination.evidence.photograph.name).name), quote=True)
+    attributes = f'name="{name}" width="{width}" height="{height}" base="/results/{result.token}/"'
+    if examination.prediction:
+        threshold = examination.prediction.threshold
+        attributes += f' threshold="{threshold}" shares="{result.shares()}"'
+    return f"<photo-viewer {attributes}></photo-viewer>"

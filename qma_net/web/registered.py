@@ -1,4 +1,4 @@
-"""Any model of BenCo's registry, asked about one photograph as BenCo would ask it."""
+"""Any model of BenCo's registry, applied to one photo as BenCo applies it."""
 
 import json
 import tempfile
@@ -24,43 +24,45 @@ from ..modeling.config import Preprocessing
 
 
 class RegisteredModel:
-    """What the page needs of a predictor, around a model of BenCo's registry.
+    """A model of BenCo's registry with the predictor interface that the page needs.
 
     Args:
-        subject: the model.
-        folder: for the file that BenCo's dataset reads a photograph from.
+        subject: The model.
+        folder: A folder for the file from which BenCo's dataset reads a photo.
     """
 
-    takes_native = False  # most of them answer at one size only
+    supports_native = False  # Most of these models work at one size only.
 
     def __init__(self, subject: Subject, folder: Path):
         self._subject, self._folder = subject, folder
         self._settings: Settings = AS_TRAINED.completed(subject.preprocessing)
         about = subject.identity.get("about", "")
-        self.notes = (about,) if about else ()
+        self.notes: tuple[str, ...] = (about,) if about else ()
         if subject.preprocessing is None:
-            self.notes += ("the checkpoint does not say how images reached it in training",)
+            self.notes += (
+                "the checkpoint does not record how images were preprocessed in training",
+            )
 
     @classmethod
     def load(
         cls, name: str, flags: Sequence[str], checkpoint: str, *, device: str, folder: Path
     ) -> "RegisteredModel":
-        """Builds the model of a name from its own flags, with a checkpoint's weights.
+        """Build a registered model from its flags and load a checkpoint.
 
         Raises:
-            EvaluationError: for a name that is not registered.
-            WeightsError: for weights that are not the model's.
-            ModuleNotFoundError: without imdlbenco.
+            EvaluationError: If no model of this name is registered.
+            WeightsError: If the checkpoint does not belong to the model.
+            ModuleNotFoundError: Without imdlbenco.
         """
         return cls(Subject.load(name, flags, Path(checkpoint), device), folder)
 
     @property
     def name(self) -> str:
-        """Its name in BenCo's registry."""
+        """The model's name in BenCo's registry."""
         return self._subject.identity["model"]
 
     def examination_settings(self, *, threshold: float, native: bool) -> dict:
-        """See :meth:`qma_net.inference.predictor.QMANetPredictor.examination_settings`."""
+        """Return the settings; see :meth:`.QMANetPredictor.examination_settings`."""
         identity, settings = self._subject.identity, self._settings
         return {
             "qma_net": __version__,
@@ -84,7 +86,7 @@ class RegisteredModel:
         notes: Sequence[str] = (),
         progress: Callable[[int, int], None],
     ) -> Examination:
-        """See :meth:`qma_net.inference.predictor.QMANetPredictor.examined`."""
+        """Examine a photo; see :meth:`.QMANetPredictor.examined`."""
         prediction = None
         if not evidence.is_too_small:
             progress(0, 1)
@@ -95,21 +97,28 @@ class RegisteredModel:
         height, width = photograph.pixels.shape[:2]
         pixels, notes = photograph.pixels, (*photograph.notes, *self.notes)
         side = self._settings.image_size
-        if self._settings.fit == "pad" and max(height, width) > side:  # which BenCo would crop
+        if self._settings.fit == "pad" and max(height, width) > side:  # BenCo would crop it.
             scale = side / max(height, width)
             size = max(1, int(width * scale)), max(1, int(height * scale))
             pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-            notes += (f"shrunk to {size[0]}x{size[1]}, to fit into the square of training",)
-        mask, score = self._asked(pixels)
+            notes += (f"reduced to {size[0]}x{size[1]}, the size used in training",)
+        mask, score = self._evaluate(pixels)
         full = cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR)
         return Prediction(full, score, threshold, photograph, notes)
 
-    def _asked(self, pixels: np.ndarray) -> tuple[np.ndarray, float]:
-        """uint8 ``(H, W, 3)`` to a mask float32 ``(h, w)`` and a score, by BenCo's own dataset."""
+    def _evaluate(self, pixels: np.ndarray) -> tuple[np.ndarray, float]:
+        """Apply the model through BenCo's own dataset.
+
+        Args:
+            pixels: uint8 ``(H, W, 3)``.
+
+        Returns:
+            The mask, float32 ``(h, w)``, and the score.
+        """
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
             photograph, listing = Path(folder) / "photograph.png", Path(folder) / "list.json"
             write_png(photograph, pixels)
-            listing.write_text(json.dumps([[str(photograph), NEGATIVE]]))
+            listing.write_text(json.dumps([[str(photograph), NEGATIVE]]), encoding="utf-8")
             images = BenCoImages(
                 read_listings(listing)[0],
                 self._settings,

@@ -1,5 +1,6 @@
-"""``qma-net serve``: the page on a port of this machine, until it is stopped."""
+"""``qma-net serve``: serve the page on a port of this machine until it is stopped."""
 
+import logging
 import os
 import shutil
 import signal
@@ -10,17 +11,24 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from ..core.files import BusyError, alone
+from ..core.runs import BusyError, FolderLock
 from ..inference.predict import load_predictor
-from ..inference.predictor import usable_device
+from ..inference.predictor import QMANetPredictor, usable_device
 from .limits import Limits, ServeError
 
-LOCAL = {"127.0.0.1", "localhost", "::1"}
-PREFIX = "qma-net-serve-"  # of the temporary folder
-ENDINGS = (signal.SIGTERM, signal.SIGHUP)
+if TYPE_CHECKING:
+    from .registered import RegisteredModel
+
+logger = logging.getLogger(__name__)
+
+LOCAL_HOSTS = {"127.0.0.1", "localhost", "::1"}
+FOLDER_PREFIX = "qma-net-serve-"
+# The signals that end the server; Windows has no SIGHUP.
+END_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 def serve(
@@ -33,43 +41,43 @@ def serve(
     device: str = "",
     examples: str = "",
     limits: Limits | None = None,
-    say: Callable[[str], None] = print,
 ) -> None:
-    """Serves the page until the process is interrupted or told to end.
+    """Serve the page until the process is interrupted or terminated.
 
-    All that it writes lies in a temporary folder, which it removes at its end. What a server that
-    was killed left there is removed by the next one that the same user starts.
+    Everything is written to a temporary folder, which is removed at the end. If a server was
+    killed, the next server that the same user starts removes its folder.
 
     Args:
-        checkpoint: of the model; without one there is no mask.
-        host: address to listen at; everybody who reaches it can use the page.
-        port: to listen at; 0 for any that is free.
-        model: a name in BenCo's registry; "" is QMA-Net.
-        model_flags: that model's own.
-        device: where to compute; default CUDA where there is one.
-        examples: folder of untouched photographs to make examples of.
-        limits: of what is taken on.
-        say: called with a line for whoever started it.
+        checkpoint: The model's checkpoint; without one there is no mask.
+        host: The address to listen on; everyone who can reach it can use the page.
+        port: The port to listen on; 0 selects a free one.
+        model: A name in BenCo's registry; "" is QMA-Net.
+        model_flags: The flags of that model.
+        device: Where to compute; CUDA by default, if it is available.
+        examples: A folder of authentic photos to create examples from.
+        limits: The limits of a request.
 
     Raises:
-        ServeError: for an address that cannot be listened at, or a model without a checkpoint.
-        WeightsError, EvaluationError, SynthesisError: see what loads the model and makes examples.
-        ModuleNotFoundError: without gradio, or without imdlbenco where a model of it is asked for.
+        ServeError: If the address cannot be used, or for a model without a checkpoint.
+        WeightsError: If the checkpoint cannot be loaded.
+        EvaluationError: If the model is not registered.
+        SynthesisError: If no examples can be created from the folder.
+        ModuleNotFoundError: Without gradio, or without imdlbenco for a registered model.
     """
-    import uvicorn  # noqa: F401  (says first of all what to install)
+    import uvicorn  # noqa: F401  (If it is missing, this fails before anything else is done.)
 
     if model and not checkpoint:
-        raise ServeError(f"got --model {model} alone, expected its weights too: give --checkpoint")
-    listening = _listen(host, port)
-    for number in ENDINGS:  # which end the process, by a way that removes the folder
+        raise ServeError(f"--model {model} requires --checkpoint")
+    listener = _listen(host, port)
+    for number in END_SIGNALS:  # Exit normally, so that the folder is removed.
         signal.signal(number, lambda *_: sys.exit(0))
-    remove_left_behind()
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    remove_abandoned_folders()
+    folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
     try:
-        with listening, alone(folder):
-            _keep_to(folder)
+        with listener, FolderLock(folder):
+            _confine_to(folder)
             _serve(
-                listening,
+                listener,
                 folder,
                 checkpoint=checkpoint,
                 model=model,
@@ -77,7 +85,6 @@ def serve(
                 device=device,
                 examples=examples,
                 limits=limits or Limits(),
-                say=say,
             )
     except KeyboardInterrupt:
         pass
@@ -85,26 +92,28 @@ def serve(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def remove_left_behind() -> None:
-    """Removes the folders of servers that were killed, and with them what was uploaded there."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+def remove_abandoned_folders() -> None:
+    """Remove the folders of servers that were killed, including their uploads."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"):
         with suppress(OSError, BusyError):
-            made = folder.lstat()
-            if stat.S_ISDIR(made.st_mode) and made.st_uid == os.getuid():
-                with alone(folder):  # which a server that lives does not let go
+            status = folder.lstat()
+            # Windows has no user ids; there each user has a temporary folder.
+            is_own = not hasattr(os, "getuid") or status.st_uid == os.getuid()
+            if stat.S_ISDIR(status.st_mode) and is_own:
+                with FolderLock(folder):  # A running server holds this lock.
                     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _keep_to(folder: Path) -> None:
-    """Has this process write to the folder and ask nobody; before Gradio is imported."""
+def _confine_to(folder: Path) -> None:
+    """Make this process write only to the folder; must be called before Gradio is imported."""
     tempfile.tempdir = str(folder)
     os.environ["GRADIO_TEMP_DIR"] = str(folder / "uploads")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    Image.MAX_IMAGE_PIXELS = None  # the page's own limit says more
+    Image.MAX_IMAGE_PIXELS = None  # The page has its own limit, with a better message.
 
 
 def _serve(
-    listening: socket.socket,
+    listener: socket.socket,
     folder: Path,
     *,
     checkpoint: str,
@@ -113,67 +122,78 @@ def _serve(
     device: str,
     examples: str,
     limits: Limits,
-    say: Callable[[str], None],
 ) -> None:
-    predictor, note, prepare = None, "", lambda: None
+    predictor: QMANetPredictor | RegisteredModel | None = None
+    prepare: Callable[[], None] = _do_nothing
+    note = ""
     if model:
-        predictor, prepare = _registered(model, model_flags, checkpoint, device, folder)
+        predictor, prepare = _load_registered(model, model_flags, checkpoint, device, folder)
     elif checkpoint:
         predictor, note = load_predictor(checkpoint, device)
 
-    from .app import Server, build_app  # and Gradio, which takes seconds
-    from .desk import Desk
+    from .app import Server, build_app  # Importing Gradio takes seconds.
+    from .examination_service import ExaminationService
     from .examples import make_examples
     from .sessions import Sessions
 
-    places = {name: folder / name for name in ("examples", "sessions")}
-    for place in places.values():
-        place.mkdir()
-    desk = Desk(predictor, Sessions(places["sessions"]), limits, note=note, prepare=prepare)
-    host, port = listening.getsockname()[:2]
-    local = host in LOCAL
-    app = build_app(
-        desk,
-        make_examples(places["examples"], examples),
-        limits=limits,
-        hosts=LOCAL if local else set(),
+    examples_folder, sessions_folder = folder / "examples", folder / "sessions"
+    examples_folder.mkdir()
+    sessions_folder.mkdir()
+    service = ExaminationService(
+        predictor, Sessions(sessions_folder), limits, note=note, prepare=prepare
     )
-    if not local:
-        say(f"qma-net: everybody who can reach {host} can use this page; it asks for no password")
-    shown = f"[{host}]" if ":" in host else host
-    say(f"http://{shown}:{port} (Ctrl+C ends it, and removes what was uploaded)")
+    host, port = listener.getsockname()[:2]
+    is_local = host in LOCAL_HOSTS
+    app = build_app(
+        service,
+        make_examples(examples_folder, examples),
+        limits=limits,
+        hosts=LOCAL_HOSTS if is_local else set(),
+    )
+    if not is_local:
+        logger.warning("everyone who can reach %s can use this page; it has no password", host)
+    logger.info(
+        "http://%s:%d (Ctrl+C stops the server and removes all uploads)",
+        f"[{host}]" if ":" in host else host,
+        port,
+    )
     try:
-        Server(app, desk).run(sockets=[listening])
+        Server(app, service).run(sockets=[listener])
     finally:
-        desk.close()
+        service.close()
 
 
-def _registered(
+def _load_registered(
     model: str, flags: Sequence[str], checkpoint: str, device: str, folder: Path
-) -> tuple:
+) -> tuple["RegisteredModel", Callable[[], None]]:
     from ..launch.cuda_to_cpu import redirect_cuda_to_cpu
     from .registered import RegisteredModel
 
-    where = usable_device(device)
-    prepare = redirect_cuda_to_cpu if where.type == "cpu" else lambda: None
-    prepare()  # here for its building; in the thread that computes for its forward pass
-    predictor = RegisteredModel.load(model, flags, checkpoint, device=str(where), folder=folder)
+    usable = usable_device(device)
+    prepare = redirect_cuda_to_cpu if usable.type == "cpu" else _do_nothing
+    # The redirection is per thread: here for building the model, later for its forward pass.
+    prepare()
+    predictor = RegisteredModel.load(model, flags, checkpoint, device=str(usable), folder=folder)
     return predictor, prepare
 
 
+def _do_nothing() -> None:
+    pass
+
+
 def _listen(host: str, port: int) -> socket.socket:
-    """A socket that listens.
+    """Return a listening socket.
 
     Raises:
-        ServeError: for a port in use or forbidden, and for what is no address of this machine.
+        ServeError: If the port is in use or reserved, or the address is not of this machine.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
-        number = getattr(error, "errno", None) or 0  # negative where a name is not known
+        number = getattr(error, "errno", None) or 0  # Negative if a name cannot be resolved.
         reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or error
         raise ServeError(
-            f"got --host {host} --port {port}, expected an address of this machine and a free "
-            f"port: {reason}; give another --port, or --port 0 for any"
+            f"cannot listen on --host {host} --port {port}: {reason}; choose another --port, or "
+            "--port 0 for any free one"
         ) from None

@@ -1,4 +1,4 @@
-"""What a visitor's page holds while it is open, in a folder that goes when it is closed."""
+"""The data of open pages, in folders that are removed when the pages are closed."""
 
 import json
 import secrets
@@ -19,18 +19,18 @@ from ..inference.prediction import as_grey
 from .jobs import Job
 from .limits import Stopped
 
-FAST = [cv2.IMWRITE_PNG_COMPRESSION, 1]  # the way is short, and the photograph is waited for
-STEPS = 100  # of the threshold's slider
-STRIP = 256  # rows of a mask that are counted together, to bound memory
-MOST = 40  # pages open at once; the one opened first is forgotten for one more
+FAST_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]  # Sent over loopback, so that time counts, not size.
+THRESHOLD_STEPS = 100
+STRIP_ROWS = 256  # Rows of a mask that are counted at once, to limit memory.
+MAX_SESSIONS = 40  # The oldest session is closed when another page is opened.
 
 
 class Result:
-    """An examination with its pictures on disk, to be shown at any threshold.
+    """An examination whose arrays are on disk, available at any threshold.
 
     Args:
-        examination: what was found.
-        folder: an empty one, for its arrays.
+        examination: The examination.
+        folder: An empty folder for its arrays.
     """
 
     def __init__(self, examination: Examination, folder: Path):
@@ -53,53 +53,62 @@ class Result:
 
     @property
     def stem(self) -> str:
-        """The photograph's name without its ending."""
+        """The photo's file name without its suffix."""
         return Path(self.examination.evidence.photograph.name).stem or "photograph"
 
     def at(self, threshold: float | None) -> Examination:
-        """The examination with another threshold; None leaves it."""
-        found = self.examination
-        if threshold is None or found.prediction is None:
-            return found
+        """Return the examination at another threshold; None keeps the threshold."""
+        examination = self.examination
+        if threshold is None or examination.prediction is None:
+            return examination
         return replace(
-            found,
-            prediction=replace(found.prediction, threshold=threshold),
-            settings={**found.settings, "threshold": threshold},
+            examination,
+            prediction=replace(examination.prediction, threshold=threshold),
+            settings={**examination.settings, "threshold": threshold},
         )
 
     def shares(self) -> list[float]:
-        """How much is marked at each step of the threshold's slider."""
-        mask, counts = self.examination.prediction.mask, np.zeros(STEPS + 1, np.int64)
-        for top in range(0, len(mask), STRIP):
-            first_unmarked = np.ceil(mask[top : top + STRIP] * STEPS).astype(np.int64)  # step
-            counts += np.bincount(first_unmarked.ravel(), minlength=STEPS + 1)
+        """Return the marked share of the photo at each step of the threshold slider."""
+        assert self.examination.prediction
+        mask = self.examination.prediction.mask
+        counts = np.zeros(THRESHOLD_STEPS + 1, np.int64)
+        for top in range(0, len(mask), STRIP_ROWS):
+            strip = mask[top : top + STRIP_ROWS]
+            first_unmarked_step = np.ceil(strip * THRESHOLD_STEPS).astype(np.int64)
+            counts += np.bincount(first_unmarked_step.ravel(), minlength=THRESHOLD_STEPS + 1)
         return [round(1 - share, 4) for share in (counts.cumsum() / mask.size).tolist()]
 
-    def picture(self, name: str, threshold: float | None) -> bytes | None:
-        """A picture as a PNG: ``photograph``, ``mask``, ``unreadable``, ``overlay``."""
-        found = self.at(threshold)
-        if name == "photograph":
-            return _png(found.evidence.photograph.pixels)
-        if name == "unreadable":
-            return _png(found.readability.unreadable.astype(np.uint8) * 255)
-        if found.prediction is None:
-            return None
-        return _png(as_grey(found.prediction.mask) if name == "mask" else found.overlay())
+    def image(self, name: str, threshold: float | None) -> bytes | None:
+        """Return an image as PNG; None if there is no model.
 
-    def report(self, threshold: float | None, *, pictures: bool) -> str:
-        """The report as HTML, with its large pictures or without."""
-        return page(self.at(threshold), pictures=pictures)
+        Args:
+            name: ``photograph``, ``mask``, ``unreadable`` or ``overlay``.
+            threshold: The threshold of the overlay; None keeps the threshold.
+        """
+        examination = self.at(threshold)
+        if name == "photograph":
+            return _png(examination.evidence.photograph.pixels)
+        if name == "unreadable":
+            return _png(examination.readability.unreadable.astype(np.uint8) * 255)
+        if examination.prediction is None:
+            return None
+        is_mask = name == "mask"
+        return _png(as_grey(examination.prediction.mask) if is_mask else examination.overlay())
+
+    def report(self, threshold: float | None, *, images: bool) -> str:
+        """Return the report as HTML, with or without its large images."""
+        return page(self.at(threshold), pictures=images)
 
     def report_json(self, threshold: float | None) -> str:
-        """What ``report.json`` holds."""
+        """Return the content of ``report.json``."""
         return json.dumps(self.at(threshold).report(), indent=1) + "\n"
 
 
 class Session:
-    """One open page: what it uploaded last, the examination that runs, the last result.
+    """One open page: its last upload, its running examination and its last result.
 
     Args:
-        folder: for its arrays; it goes with :meth:`close`.
+        folder: A folder for its arrays; :meth:`close` removes it.
     """
 
     def __init__(self, folder: Path):
@@ -109,10 +118,10 @@ class Session:
         self.result: Result | None = None
 
     def keep(self, examination: Examination) -> Result:
-        """The result of an examination, in place of the one before.
+        """Replace the last result by that of an examination, and return it.
 
         Raises:
-            Stopped: when the page was left in the meantime.
+            Stopped: If the page has been closed in the meantime.
         """
         with self._lock:
             if self._is_closed:
@@ -123,12 +132,12 @@ class Session:
             return self.result
 
     def stop(self) -> None:
-        """Ends the examination that runs or waits."""
+        """Stop the running or waiting examination."""
         if self.job:
             self.job.stop()
 
     def close(self) -> None:
-        """Stops, and removes its folder."""
+        """Stop the examination and remove the folder."""
         self.stop()
         with self._lock:
             self._is_closed, self.result = True, None
@@ -136,42 +145,43 @@ class Session:
 
 
 class Sessions:
-    """All open pages, by Gradio's name for each.
+    """All open pages, by Gradio's session name.
 
     Args:
-        folder: in which each has a folder of its own.
+        folder: The folder in which each session gets its own folder.
     """
 
     def __init__(self, folder: Path):
-        self._folder, self._lock, self._open = folder, threading.Lock(), {}
+        self._folder, self._lock = folder, threading.Lock()
+        self._open: dict[str, Session] = {}
 
     def of(self, name: str) -> Session:
-        """The session of a page; a new one where there is none."""
+        """Return the session of a page; create it if necessary."""
         with self._lock:
             if name not in self._open:
-                if len(self._open) >= MOST:
+                if len(self._open) >= MAX_SESSIONS:
                     self._end(next(iter(self._open)))
                 self._open[name] = Session(Path(tempfile.mkdtemp(dir=self._folder)))
             return self._open[name]
 
     def uploaded(self, name: str, path: Path | None) -> None:
-        """Notes a page's upload, or that it took it back, and removes the one before."""
+        """Record a page's upload, or None if it was withdrawn, and remove the previous one."""
         session = self.of(name)
         with self._lock:
-            before, session.upload = session.upload, path
-            self._remove_unused(before)
+            previous, session.upload = session.upload, path
+            self._remove_unused(previous)
 
     def close(self, name: str) -> None:
-        """Ends the session of a page that was left, and removes all that it had."""
+        """End the session of a closed page and remove all its data."""
         with self._lock:
             self._end(name)
 
     def result(self, token: str) -> Result | None:
-        """The result of this token; None where its page is closed or shows another."""
+        """Return the result with this token; None if its page is closed or shows another."""
         with self._lock:
             results = [session.result for session in self._open.values() if session.result]
-        found = [r for r in results if secrets.compare_digest(r.token.encode(), token.encode())]
-        return found[0] if found else None
+        same = (r for r in results if secrets.compare_digest(r.token.encode(), token.encode()))
+        return next(same, None)
 
     def _end(self, name: str) -> None:
         session = self._open.pop(name, None)
@@ -180,22 +190,22 @@ class Sessions:
             self._remove_unused(session.upload)
 
     def _remove_unused(self, upload: Path | None) -> None:
-        """Removes an upload and Gradio's folder of it; pages with the same bytes share one."""
+        """Remove an upload and its folder, unless another page has uploaded the same bytes."""
         if upload is None or any(session.upload == upload for session in self._open.values()):
             return
         upload.unlink(missing_ok=True)
-        with suppress(OSError):  # it is gone already
+        with suppress(OSError):  # It has already been removed.
             upload.parent.rmdir()
 
 
 def _on_disk(array: np.ndarray, path: Path) -> np.ndarray:
-    """The array as it is in a file: open pages cost disk, and no memory."""
+    """Move an array to a file and map it, so that open pages use no memory."""
     np.save(path, array)
     return np.load(path, mmap_mode="r")
 
 
-def _png(picture: np.ndarray) -> bytes:
-    stored = picture[..., ::-1] if picture.ndim == 3 else picture  # OpenCV's order
-    done, content = cv2.imencode(".png", np.ascontiguousarray(stored), FAST)
-    assert done, f"a picture of {picture.shape}"
+def _png(pixels: np.ndarray) -> bytes:
+    stored = pixels[..., ::-1] if pixels.ndim == 3 else pixels  # OpenCV stores BGR.
+    success, content = cv2.imencode(".png", np.ascontiguousarray(stored), FAST_PNG)
+    assert success, f"image of shape {pixels.shape}"
     return content.tobytes()

@@ -1,14 +1,14 @@
-// The page's own script: a photograph with its mask, drawn anew at every move of a slider.
+// The page's own script: shows a photo with its mask and redraws it when a slider moves.
 //
-// Everything is drawn at the size of the screen, so that a photograph of any size answers at once;
-// at 100 % a pixel of the photograph is a pixel of the screen.
+// Everything is drawn at screen resolution, so that photos of any size respond immediately. At
+// 100 % one pixel of the photo is one pixel of the screen.
 
 "use strict";
 
 const MARK = [255, 40, 40]; // as in overlay.png
-const KEY_STEP = 0.15; // of the visible part, for an arrow key
+const KEY_STEP = 0.15; // An arrow key moves by this share of the visible part.
 
-// Gradio follows the system to a dark page unless its address says otherwise; reports are light.
+// Reports are light, so do not let Gradio follow the system's dark mode.
 const address = new URL(location.href);
 if (!address.searchParams.has("__theme")) {
   address.searchParams.set("__theme", "light");
@@ -23,8 +23,8 @@ const CONTROLS = `
 <div class="bar">
   <fieldset class="views"><legend>Show</legend></fieldset>
   <div class="zoom" role="group" aria-label="Zoom">
-    <button type="button" data-zoom="out" aria-label="Smaller">&minus;</button>
-    <button type="button" data-zoom="in" aria-label="Larger">+</button>
+    <button type="button" data-zoom="out" aria-label="Zoom out">&minus;</button>
+    <button type="button" data-zoom="in" aria-label="Zoom in">+</button>
     <button type="button" data-zoom="native">100 %</button>
     <button type="button" data-zoom="fit">Fit</button>
     <output aria-label="Zoom"></output>
@@ -48,12 +48,12 @@ const SLIDERS = `
 
 const LEGEND = `
 <span class="marked-part"><span class="swatch mark"></span> above the threshold:
-  <output class="marked"></output> of the picture</span>
+  <output class="marked"></output> of the photo</span>
 <label><input type="checkbox" name="hatch" checked> <span class="swatch hatch"></span>
-  nothing can be read here</label>`;
+  cannot be analysed</label>`;
 
-// All of it lies in a shadow, because Gradio changes a shown result into the next one in place: it
-// writes the new attributes and removes what it does not know.
+// Everything is in a shadow root: to display another result, Gradio sets the new attributes and
+// removes child elements that it does not know.
 class PhotoViewer extends HTMLElement {
   static observedAttributes = ["base"];
 
@@ -65,7 +65,7 @@ class PhotoViewer extends HTMLElement {
   }
 
   attributeChangedCallback() {
-    queueMicrotask(() => this.start()); // when all attributes are there
+    queueMicrotask(() => this.start()); // Wait until all attributes are set.
   }
 
   disconnectedCallback() {
@@ -80,34 +80,34 @@ class PhotoViewer extends HTMLElement {
     this.shares = JSON.parse(this.getAttribute("shares") || "null");
     this.scale = this.shownWidth = 0;
     this.shadowRoot.innerHTML = CONTROLS;
-    this.canvas = this.one("canvas");
-    this.frame = this.one("iframe");
-    this.choose();
+    this.canvas = this.find("canvas");
+    this.frame = this.find("iframe");
+    this.addControls();
     this.listen();
     this.report();
     this.load(this.base);
   }
 
-  one(selector) {
+  find(selector) {
     return this.shadowRoot.querySelector(selector);
   }
 
-  all(selector) {
+  findAll(selector) {
     return this.shadowRoot.querySelectorAll(selector);
   }
 
   get threshold() {
-    const slider = this.one("[name=threshold]");
+    const slider = this.find("[name=threshold]");
     return slider ? Number(slider.value) : null;
   }
 
   get view() {
-    return this.one("[type=radio]:checked").value;
+    return this.find("[type=radio]:checked").value;
   }
 
-  choose() {
-    const names = this.shares ? ["Overlay", "Photograph", "Mask"] : ["Photograph"];
-    const views = this.one(".views");
+  addControls() {
+    const names = this.shares ? ["Overlay", "Photo", "Mask"] : ["Photo"];
+    const views = this.find(".views");
     names.forEach((name, i) => {
       const label = document.createElement("label");
       label.innerHTML = `<input type="radio" name="view" value="${name}">${name}`;
@@ -115,13 +115,13 @@ class PhotoViewer extends HTMLElement {
       views.append(label);
     });
     views.hidden = names.length < 2;
-    this.one(".legend").innerHTML = LEGEND;
+    this.find(".legend").innerHTML = LEGEND;
     if (this.shares) {
-      this.one(".sliders").innerHTML = SLIDERS;
-      this.one("[name=threshold]").value = this.getAttribute("threshold");
+      this.find(".sliders").innerHTML = SLIDERS;
+      this.find("[name=threshold]").value = this.getAttribute("threshold");
     } else {
-      this.one(".marked-part").remove();
-      this.all(".downloads a:not([data-file='report.html'])").forEach((a) => a.remove());
+      this.find(".marked-part").remove();
+      this.findAll(".downloads a:not([data-file='report.html'])").forEach((a) => a.remove());
     }
   }
 
@@ -137,10 +137,10 @@ class PhotoViewer extends HTMLElement {
     try {
       await Promise.all(decoded);
     } catch {
-      this.one(".legend").textContent = "The pictures are gone: examine the photograph once more.";
+      this.find(".legend").textContent = "The result has been removed; examine the photo again.";
       return;
     }
-    if (base !== this.base) return; // another result came in the meantime
+    if (base !== this.base) return; // Another result has arrived in the meantime.
     this.pictures = pictures;
     this.watch = new ResizeObserver(() => this.resize());
     this.watch.observe(this);
@@ -148,30 +148,31 @@ class PhotoViewer extends HTMLElement {
   }
 
   listen() {
-    this.one("[name=threshold]")?.addEventListener("change", () => this.report());
-    this.all("[data-zoom]").forEach((button) =>
+    this.find("[name=threshold]")?.addEventListener("change", () => this.report());
+    this.findAll("[data-zoom]").forEach((button) =>
       button.addEventListener("click", () => this.zoom(button.dataset.zoom)));
-    const held = new Map();
+    const pressed = new Map();
     this.canvas.addEventListener("pointerdown", (event) => {
-      held.set(event.pointerId, event);
+      pressed.set(event.pointerId, event);
       this.canvas.setPointerCapture(event.pointerId);
     });
     for (const name of ["pointerup", "pointercancel"])
-      this.canvas.addEventListener(name, (event) => held.delete(event.pointerId));
+      this.canvas.addEventListener(name, (event) => pressed.delete(event.pointerId));
     this.canvas.addEventListener("pointermove", (event) => {
-      const before = held.get(event.pointerId);
+      const before = pressed.get(event.pointerId);
       if (!before) return;
-      const other = [...held.values()].find((one) => one.pointerId !== event.pointerId);
+      const other = [...pressed.values()].find((pointer) => pointer.pointerId !== event.pointerId);
       if (other) {
-        const apart = (one) => Math.hypot(one.clientX - other.clientX, one.clientY - other.clientY);
-        this.rescale((this.scale * apart(event)) / Math.max(apart(before), 1));
+        const distance = ({ clientX, clientY }) =>
+          Math.hypot(clientX - other.clientX, clientY - other.clientY);
+        this.rescale((this.scale * distance(event)) / Math.max(distance(before), 1));
       } else {
         this.move(before.clientX - event.clientX, before.clientY - event.clientY);
       }
-      held.set(event.pointerId, event);
+      pressed.set(event.pointerId, event);
     });
     this.canvas.addEventListener("wheel", (event) => {
-      if (!event.ctrlKey) return; // the page scrolls
+      if (!event.ctrlKey) return; // The page scrolls.
       event.preventDefault();
       this.rescale(this.scale * Math.exp(-event.deltaY / 200));
     }, { passive: false });
@@ -179,7 +180,7 @@ class PhotoViewer extends HTMLElement {
       const [x, y] = [this.canvas.clientWidth * KEY_STEP, this.canvas.clientHeight * KEY_STEP];
       const moves = { ArrowLeft: [-x, 0], ArrowRight: [x, 0], ArrowUp: [0, -y], ArrowDown: [0, y] };
       const zooms = { "+": "in", "=": "in", "-": "out", 1: "native", 0: "fit" };
-      const isFree = !(event.ctrlKey || event.metaKey || event.altKey); // not the browser's own
+      const isFree = !(event.ctrlKey || event.metaKey || event.altKey); // Not a browser shortcut.
       if (isFree && moves[event.key] && this.scale > this.fit) this.move(...moves[event.key]);
       else if (isFree && zooms[event.key]) this.zoom(zooms[event.key]);
       else return;
@@ -197,15 +198,15 @@ class PhotoViewer extends HTMLElement {
     });
   }
 
-  // The report and the downloads, at the threshold that is chosen.
+  // Load the report and set the download links for the current threshold.
   report() {
-    const asked = this.threshold === null ? "" : `?threshold=${this.threshold}`;
+    const query = this.threshold === null ? "" : `?threshold=${this.threshold}`;
     const name = this.getAttribute("name");
-    const stem = name.replace(/\.[^.]*$/, "") || "photograph";
+    const stem = name.replace(/\.[^.]*$/, "") || "photo";
     this.frame.title = `Report on ${name}`;
-    this.frame.src = `${this.base}panels.html${asked}`;
-    this.all("[data-file]").forEach((link) => {
-      link.href = `${this.base}${link.dataset.file}${asked}`;
+    this.frame.src = `${this.base}panels.html${query}`;
+    this.findAll("[data-file]").forEach((link) => {
+      link.href = `${this.base}${link.dataset.file}${query}`;
       link.download = `${stem}${link.dataset.ending}`;
     });
   }
@@ -239,7 +240,7 @@ class PhotoViewer extends HTMLElement {
     this.move(0, 0);
   }
 
-  // By so many pixels of the page; what is small stays in the middle.
+  // Move by pixels of the page. A photo that is smaller than the canvas stays centred.
   move(x, y) {
     const dense = window.devicePixelRatio || 1;
     const sides = [this.canvas.width, this.canvas.height];
@@ -253,53 +254,53 @@ class PhotoViewer extends HTMLElement {
   }
 
   draw() {
-    if (this.waits || !this.scale) return;
-    this.waits = true;
+    if (this.isScheduled || !this.scale) return;
+    this.isScheduled = true;
     requestAnimationFrame(() => {
-      this.waits = false;
+      this.isScheduled = false;
       this.paint();
-      this.say();
+      this.describe();
     });
   }
 
-  place(context, picture) {
+  drawScaled(context, picture) {
     const { width, height } = context.canvas;
     context.imageSmoothingEnabled = this.scale < 1;
     context.imageSmoothingQuality = "high";
     context.clearRect(0, 0, width, height);
     const [left, top] = [width, height].map((side, i) =>
-      Math.round(side / 2 - this.centre[i] * this.scale)); // whole: at 100 % pixel lies on pixel
+      Math.round(side / 2 - this.centre[i] * this.scale)); // Align the pixels at 100 %.
     context.drawImage(picture, left, top, ...this.size.map((side) => side * this.scale));
   }
 
   values(name) {
     const context = this.layer.getContext("2d", { willReadFrequently: true });
-    this.place(context, this.pictures[name]);
+    this.drawScaled(context, this.pictures[name]);
     return context.getImageData(0, 0, this.layer.width, this.layer.height);
   }
 
   paint() {
     const context = this.canvas.getContext("2d");
     const { view } = this;
-    this.place(context, this.pictures[view === "Mask" ? "mask" : "photograph"]);
-    const over = view === "Overlay" ? this.values("mask") : null;
-    const hatched = this.one("[name=hatch]").checked ? this.values("unreadable") : null;
-    if (!over && !hatched) return;
-    const drawn = over || new ImageData(this.layer.width, this.layer.height);
-    if (over) this.tint(over);
+    this.drawScaled(context, this.pictures[view === "Mask" ? "mask" : "photograph"]);
+    const overlay = view === "Overlay" ? this.values("mask") : null;
+    const hatched = this.find("[name=hatch]").checked ? this.values("unreadable") : null;
+    if (!overlay && !hatched) return;
+    const drawn = overlay || new ImageData(this.layer.width, this.layer.height);
+    if (overlay) this.tint(overlay);
     if (hatched) this.hatch(drawn.data, hatched.data);
     const layer = this.layer.getContext("2d");
     layer.putImageData(drawn, 0, 0);
     context.drawImage(this.layer, 0, 0);
   }
 
-  // The mask's values become the tint of what is above the threshold, and its outline.
+  // Replace the mask's values by the tint and outline of the region above the threshold.
   tint({ data, width, height }) {
-    const opacity = (255 * this.one("[name=opacity]").value) / 100;
-    const least = 255 * this.threshold;
+    const opacity = (255 * this.find("[name=opacity]").value) / 100;
+    const minimum = 255 * this.threshold;
     const marked = new Uint8Array(width * height);
     for (let i = 0; i < marked.length; i++) {
-      marked[i] = data[4 * i + 3] > 127 && data[4 * i] > least; // beside the photograph all is 0
+      marked[i] = data[4 * i + 3] > 127 && data[4 * i] > minimum; // Outside the photo, alpha is 0.
     }
     for (let y = 0, i = 0; y < height; y++) {
       for (let x = 0; x < width; x++, i++) {
@@ -323,21 +324,21 @@ class PhotoViewer extends HTMLElement {
     }
   }
 
-  say() {
+  describe() {
     const dense = window.devicePixelRatio || 1;
-    this.one(".zoom output").textContent = `${Math.round(100 * this.scale)} %`;
+    this.find(".zoom output").textContent = `${Math.round(100 * this.scale)} %`;
     const name = this.getAttribute("name");
     let text = `${name}, ${this.size.join(" by ")} pixels`;
     if (this.shares) {
       const marked = percent(this.shares[Math.round(100 * this.threshold)]);
-      this.one(".marked").textContent = marked;
-      const [opacity, threshold] = this.all(".sliders output");
-      opacity.textContent = `${this.one("[name=opacity]").value} %`;
+      this.find(".marked").textContent = marked;
+      const [opacity, threshold] = this.findAll(".sliders output");
+      opacity.textContent = `${this.find("[name=opacity]").value} %`;
       threshold.textContent = this.threshold.toFixed(2);
-      this.one(".sliders").hidden = this.view !== "Overlay";
+      this.find(".sliders").hidden = this.view !== "Overlay";
       text = `${this.view} of ${text}; ${marked} marked`;
     }
-    const keys = "Arrows move, plus and minus zoom, 1 is 100 %, 0 fits.";
+    const keys = "Arrow keys move, plus and minus zoom, 1 shows 100 %, 0 fits the photo.";
     this.canvas.setAttribute("aria-label", `${text}. ${keys}`);
     this.canvas.classList.toggle("zoomed", this.scale > this.fit * 1.001);
   }
@@ -345,17 +346,17 @@ class PhotoViewer extends HTMLElement {
 
 customElements.define("photo-viewer", PhotoViewer);
 
-// What Gradio's components lack for a screen reader, once they are there.
-const mend = new MutationObserver(() => {
+// Add what Gradio's components lack for screen readers, as soon as they exist.
+const accessibility = new MutationObserver(() => {
   const status = document.querySelector("#status");
   if (!status) return;
   status.setAttribute("aria-live", "polite");
   document.querySelectorAll("#examples img").forEach((icon) => { icon.alt = ""; });
 });
-mend.observe(document, { childList: true, subtree: true });
+accessibility.observe(document, { childList: true, subtree: true });
 
-// A photograph pasted or dropped anywhere goes the way of a chosen one, in place of one before.
-async function give(file) {
+// Upload a photo that was pasted or dropped anywhere on the page, replacing the previous one.
+async function upload(file) {
   const field = () => document.querySelector("#photograph input[type=file]");
   if (!field()) document.querySelector("#photograph button[aria-label='Clear']")?.click();
   for (let i = 0; i < 50 && !field(); i++) await new Promise((done) => setTimeout(done, 20));
@@ -365,13 +366,13 @@ async function give(file) {
   field().dispatchEvent(new Event("change", { bubbles: true }));
 }
 
-function taken(event, transfer) {
+function acceptFiles(event, transfer) {
   if (!transfer?.files.length) return;
   event.preventDefault();
   event.stopPropagation();
-  give(transfer.files[0]);
+  upload(transfer.files[0]);
 }
 
-document.addEventListener("paste", (event) => taken(event, event.clipboardData), true);
-document.addEventListener("drop", (event) => taken(event, event.dataTransfer), true);
+document.addEventListener("paste", (event) => acceptFiles(event, event.clipboardData), true);
+document.addEventListener("drop", (event) => acceptFiles(event, event.dataTransfer), true);
 document.addEventListener("dragover", (event) => event.preventDefault());
