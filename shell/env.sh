@@ -35,7 +35,7 @@ make_environment() {
     local extras=$1 root venv stamp python version tested constraints=()
     root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
     venv=${VENV:-$root/.venv}
-    stamp=$venv/.qma-net-$(cat "$root/setup.py" "$root"/constraints/*.txt <(echo "$extras") | cksum | cut -d' ' -f1)
+    stamp=$venv/.qma-net-$(cat "$root/pyproject.toml" "$root/setup.py" "$root"/constraints/*.txt <(echo "$extras") | cksum | cut -d' ' -f1)
     if [ ! -e "$stamp" ]; then
         python=$(find_python) || return 1
         version='import sys; print("%d.%d" % sys.version_info[:2])'
