@@ -178,7 +178,7 @@ def test_image_score_in_parts_is_the_same(monkeypatch, at_once):
 
     mask = torch.rand(2, 1, 8, 5)
     whole = qma_net.image_score(mask, share=0.2)
-    monkeypatch.setattr(qma_net, "SCORED_AT_ONCE", at_once)
+    monkeypatch.setattr(qma_net, "TOPK_CHUNK", at_once)
     assert torch.equal(qma_net.image_score(mask, share=0.2), whole)
 
 
@@ -216,7 +216,7 @@ def _gradients(rank, world, port, path):
 
 def test_two_processes_make_the_gradients_of_one(tmp_path):
     """Half the batch each, averaged by DDP, equals the whole batch at once."""
-    from qma_net.launch.process import free_port
+    from qma_net.launch.distributed import free_port
 
     gradients = []
     for world in (1, 2):

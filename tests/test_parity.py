@@ -33,7 +33,7 @@ def as_written(monkeypatch):
 
     def turn_off(model):
         monkeypatch.setattr(noise, "streamed", plain_chain)
-        monkeypatch.setattr(backbone, "WHOLE_VALUES", 2**40)
+        monkeypatch.setattr(backbone, "STRIPS_FROM_VALUES", 2**40)
         return model.to(memory_format=torch.contiguous_format)
 
     return turn_off
@@ -43,7 +43,7 @@ def as_written(monkeypatch):
 def small_strips(monkeypatch):
     """Strips of a few rows, so that small images have many."""
     monkeypatch.setattr(winograd, "STRIP_PIXELS", 600)
-    monkeypatch.setattr(backbone, "WHOLE_VALUES", 2**10)
+    monkeypatch.setattr(backbone, "STRIPS_FROM_VALUES", 2**10)
     monkeypatch.setattr(backbone, "STRIP_VALUES", 2**12)
 
 

@@ -275,7 +275,7 @@ def test_what_is_no_model_is_one_clear_line(tmp_path):
         (tmp_path / "empty", "without config.json"),
         (tmp_path / "foreign", "expected the configuration of a QMA-Net"),
         (tmp_path / "half", "expected the weights that belong to its config"),
-        (tmp_path / "old", "of architecture 1, made by qma-net 0.1.0, expected architecture 2"),
+        (tmp_path / "old", "of architecture 1, written by qma-net 0.1.0, expected architecture 2"),
         (tmp_path / "absent.pth", "there is no such file"),
         ("nobody/nothing", "expected a checkpoint, a directory of save_pretrained or a hub id"),
     ):

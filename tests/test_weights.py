@@ -151,7 +151,7 @@ def test_a_checkpoint_of_an_older_architecture_names_its_version(tmp_path):
     del content["architecture"]  # as the first one had it
     content["qma_net"] = "0.1.0"
     state[CONFIG_KEY] = torch.tensor(list(json.dumps(content).encode()), dtype=torch.uint8)
-    message = "of architecture 1, made by qma-net 0.1.0, expected architecture 2"
+    message = "of architecture 1, written by qma-net 0.1.0, expected architecture 2"
     refused(message, load_checkpoint, saved(tmp_path / "old.pth", {"model": state}))
     refused(message, model.load_state_dict, state)
 

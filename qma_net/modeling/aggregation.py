@@ -1,4 +1,4 @@
-"""Tamper-aware queries gather evidence level by level: MFAM (section 3.3, equations 5-6)."""
+"""Tamper-aware queries and their aggregation of features (section 3.3, equations 5-6)."""
 
 import torch
 from torch import Tensor, nn
@@ -6,23 +6,21 @@ from torch.nn import functional as F
 
 
 class TamperQueries(nn.Module):
-    """Q_tag: the learnable tamper-aware queries, one set carried through the levels.
-
-    Shapes: a batch size B to ``(B, N, C_1)``.
-    """
+    """Learnable tamper-aware queries Q_tag: one set, passed on from level to level."""
 
     def __init__(self, query_count: int, channels: int):
         super().__init__()
         self.queries = nn.Parameter(torch.randn(query_count, channels))
 
     def forward(self, batch_size: int) -> Tensor:
+        """Return the queries for a batch, ``(B, N, C_1)``."""
         return self.queries.expand(batch_size, -1, -1)
 
 
 class Attention(nn.Module):
-    """Multi-head attention of tokens to a context; keys have no bias, a softmax cancels it.
+    """Multi-head attention from tokens to a context.
 
-    Shapes: tokens ``(B, N, C)`` and context ``(B, L, C)`` to ``(B, N, C)``.
+    Keys have no bias because the softmax would cancel it.
     """
 
     def __init__(self, channels: int, heads: int):
@@ -34,20 +32,19 @@ class Attention(nn.Module):
         self.out = nn.Linear(channels, channels)
 
     def forward(self, tokens: Tensor, context: Tensor) -> Tensor:
-        q = self._split(self.query(tokens))  # (B, heads, N, C / heads)
-        k = self._split(self.key(context))  # (B, heads, L, C / heads)
-        v = self._split(self.value(context))
-        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        """Map tokens ``(B, N, C)`` and a context ``(B, L, C)`` to ``(B, N, C)``."""
+        q = self._split_heads(self.query(tokens))  # (B, heads, N, C / heads)
+        k = self._split_heads(self.key(context))  # (B, heads, L, C / heads)
+        v = self._split_heads(self.value(context))  # (B, heads, L, C / heads)
+        attended = F.scaled_dot_product_attention(q, k, v)  # (B, heads, N, C / heads)
+        return self.out(attended.transpose(1, 2).flatten(2))  # (B, N, C)
 
-    def _split(self, x: Tensor) -> Tensor:
+    def _split_heads(self, x: Tensor) -> Tensor:
         return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
 class TransformerBlock(nn.Module):
-    """Pre-norm block Trans of equation 6: queries attend to a context, then an MLP (ratio 4).
-
-    Shapes: queries ``(B, N, C)`` and context ``(B, L, C)`` to ``(B, N, C)``.
-    """
+    """Pre-norm transformer block, Trans in equation 6: attention, then an MLP."""
 
     def __init__(self, channels: int, heads: int, mlp_ratio: int = 4):
         super().__init__()
@@ -62,18 +59,16 @@ class TransformerBlock(nn.Module):
         )
 
     def forward(self, queries: Tensor, context: Tensor) -> Tensor:
-        found = self.attention(self.norm_queries(queries), self.norm_context(context))
-        queries = queries + found
+        """Map queries ``(B, N, C)`` and a context ``(B, L, C)`` to ``(B, N, C)``."""
+        queries = queries + self.attention(self.norm_queries(queries), self.norm_context(context))
         return queries + self.mlp(self.norm_mlp(queries))
 
 
 class MFAM(nn.Module):
     """Multi-domain Feature Aggregation Module (equations 5-6).
 
-    The queries attend to R_i, then to N_i, then to themselves, with eight heads at every level:
-    the backbone's one head at level 1 is not the multi-head attention of section 3.3.
-
-    Shapes: Q_init ``(B, N, C)`` and R, N ``(B, C, h, w)`` to Q ``(B, N, C)``.
+    The queries attend to R_i, then to N_i, then to each other. It uses eight heads at every level:
+    the backbone's single head at level 1 would not be the multi-head attention of section 3.3.
     """
 
     def __init__(self, channels: int, heads: int = 8):
@@ -83,13 +78,14 @@ class MFAM(nn.Module):
         self.among_queries = TransformerBlock(channels, heads)
 
     def forward(self, queries: Tensor, rgb: Tensor, noise: Tensor) -> Tensor:
+        """Map Q_init ``(B, N, C)`` and R, N ``(B, C, h, w)`` to Q ``(B, N, C)``."""
         queries = self.from_rgb(queries, rgb.flatten(2).transpose(1, 2))
         queries = self.from_noise(queries, noise.flatten(2).transpose(1, 2))
         return self.among_queries(queries, queries)
 
 
 class QueryMLP(nn.Sequential):
-    """MLP_i: carries the queries to the next level, ``(B, N, C_i)`` to ``(B, N, C_{i+1})``."""
+    """MLP_i: maps the queries ``(B, N, C_i)`` to the next level, ``(B, N, C_{i+1})``."""
 
     def __init__(self, channels: int, next_channels: int):
         super().__init__(
@@ -100,7 +96,8 @@ class QueryMLP(nn.Sequential):
 
 
 class NoQueries(nn.Module):
-    """Stands in for the queries, MFAM and MLP where the decoder uses none (Table 2)."""
+    """Placeholder for queries, MFAM and MLP in models without queries (Table 2)."""
 
-    def forward(self, *_) -> None:
+    def forward(self, *_: object) -> None:
+        """Return None."""
         return None

@@ -1,6 +1,7 @@
-"""GAE and LAE: the two SegFormer encoders, run stage by stage (paper section 3.2, equation 1)."""
+"""Encoders GAE and LAE: SegFormer's Mix Transformers, run stage by stage (section 3.2)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,30 +13,30 @@ HEADS = (1, 2, 5, 8)
 REDUCTIONS = (8, 4, 2, 1)
 STRIDES = (4, 8, 16, 32)
 
-# The official SegFormer: 1e-6 in block and stage norms, PyTorch's 1e-5 in all others.
+# The official SegFormer has 1e-6 in block and stage norms, and PyTorch's 1e-5 in all others.
 BLOCK_NORM_EPS = 1e-6
 
-# What an official or BenCo checkpoint may hold beside the encoder.
+# Parts of official and BenCo checkpoints that do not belong to the encoder.
 FOREIGN_HEADS = ("head.", "decode_head.", "deconv_model.")
 
-# On a CPU without gradients, a Mix-FFN is computed in strips of rows that stay in the cache, where
-# its hidden map, four times as wide as the tokens, would not.
-WHOLE_VALUES = 2**22  # values of a hidden map (16 MiB) from which it is cut into strips
-STRIP_VALUES = 2**18  # values of a strip's hidden map, about
+# On a CPU without gradients, a Mix-FFN is computed in strips of rows so that its hidden map, which
+# is four times as wide as the tokens, stays in the cache.
+STRIPS_FROM_VALUES = 2**22  # size of a hidden map (16 MiB) above which strips are faster
+STRIP_VALUES = 2**18  # approximate size of a strip's hidden map
 
 
 class MiT(nn.Module):
-    """Mix Transformer encoder (Xie et al. 2021) as four stages, each NCHW in and out.
+    """Mix Transformer encoder (Xie et al. 2021) as four stages with NCHW maps.
 
-    Stage i maps ``(B, C_{i-1}, h, w)`` to ``(B, C_i, h / s, w / s)`` with s = 4, 2, 2, 2.
+    Stage i maps ``(B, C_{i-1}, h, w)`` to ``(B, C_i, h / s, w / s)``, where s is 4, 2, 2, 2.
 
     Args:
         channels: C_1..C_4.
-        depths: number of transformer blocks in each stage.
-        drop_path: stochastic depth, rising linearly over the blocks to this rate.
+        depths: number of transformer blocks of each stage.
+        drop_path: rate of stochastic depth; it grows linearly over the blocks up to this value.
     """
 
-    def __init__(self, channels: tuple[int, ...], depths: tuple[int, ...], drop_path: float):
+    def __init__(self, channels: Sequence[int], depths: Sequence[int], drop_path: float):
         super().__init__()
         config = SegformerConfig(
             hidden_sizes=list(channels),
@@ -44,7 +45,7 @@ class MiT(nn.Module):
             sr_ratios=list(REDUCTIONS),
             drop_path_rate=drop_path,
         )
-        stages = SegformerModel(config).stages
+        stages: Any = SegformerModel(config).stages
         stages.apply(_initialise)
         for stage in stages:
             stage.layer_norm.eps = BLOCK_NORM_EPS
@@ -53,7 +54,7 @@ class MiT(nn.Module):
         self.stages = nn.ModuleList(map(Stage, stages))
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """The plain pyramid: four maps at strides 4, 8, 16, 32 (QMA-Net calls the stages)."""
+        """Return the maps of all stages, at strides 4, 8, 16, 32; QMA-Net calls the stages."""
         features = []
         for stage in self.stages:
             image = stage(image)
@@ -62,13 +63,18 @@ class MiT(nn.Module):
 
 
 class Stage(nn.Module):
-    """A stage of transformers' SegFormer whose maps stay channels-last, as its tokens are.
+    """Stage of transformers' SegFormer with NCHW maps in channels-last memory, as its tokens are.
 
-    ``checkpointing``: while training, keep only the tokens between the blocks and compute the
-    rest again in the backward pass.
+    Attributes:
+        checkpointing: in training, keep only the tokens between blocks and recompute the rest in
+            the backward pass.
     """
 
-    def __init__(self, stage: nn.Module):
+    patch_embeddings: nn.Module
+    blocks: nn.ModuleList
+    layer_norm: nn.LayerNorm
+
+    def __init__(self, stage: Any):
         super().__init__()
         self.patch_embeddings = stage.patch_embeddings
         self.blocks = stage.blocks
@@ -78,74 +84,78 @@ class Stage(nn.Module):
             block.mlp = MixFFN(block.mlp)
 
     def forward(self, image: Tensor) -> Tensor:
+        """Map ``(B, C_{i-1}, h, w)`` to ``(B, C_i, h / s, w / s)``."""
         tokens, height, width = self.patch_embeddings(image)  # (B, h w, C)
         for block in self.blocks:
             if self.checkpointing and torch.is_grad_enabled():
                 tokens = checkpoint(block, tokens, height, width, use_reentrant=False)
             else:
                 tokens = block(tokens, height, width)
-        return _as_map(self.layer_norm(tokens), width)
+        return _as_map(self.layer_norm(tokens), width)  # (B, C, h, w)
 
 
 class MixFFN(nn.Module):
-    """The feed-forward part of a block: linear, depth-wise 3x3, GELU, linear.
+    """Feed-forward part of a block: linear, depth-wise 3x3 convolution, GELU, linear."""
 
-    Shapes: tokens ``(B, h w, C)`` to the same.
-    """
+    fc1: nn.Linear
+    dwconv: Any  # a wrapper around one convolution
+    fc2: nn.Linear
 
-    def __init__(self, mlp: nn.Module):
+    def __init__(self, mlp: Any):
         super().__init__()
         self.fc1, self.dwconv, self.fc2 = mlp.fc1, mlp.dwconv, mlp.fc2
 
     def forward(self, tokens: Tensor, height: int, width: int) -> Tensor:
-        if _plainly(tokens) or tokens.shape[1] * self.fc1.out_features < WHOLE_VALUES:
+        """Map tokens ``(B, h w, C)`` of a map of this height and width to the same shape."""
+        if not self._benefits_from_strips(tokens):
             return self._rows(tokens, width, above=0, below=0)
         rows = max(1, STRIP_VALUES // (width * self.fc1.out_features))
         out = torch.empty_like(tokens)
         for top in range(0, height, rows):
             bottom = min(top + rows, height)
-            above, below = min(top, 1), min(height - bottom, 1)  # rows that the 3x3 looks into
+            above, below = min(top, 1), min(height - bottom, 1)  # neighbours for the 3x3 kernel
             strip = tokens[:, (top - above) * width : (bottom + below) * width]
             out[:, top * width : bottom * width] = self._rows(strip, width, above, below)
         return out
 
+    def _benefits_from_strips(self, tokens: Tensor) -> bool:
+        """Return whether strips are faster and do not have to be unrolled into a graph."""
+        return (
+            tokens.shape[1] * self.fc1.out_features >= STRIPS_FROM_VALUES
+            and tokens.device.type == "cpu"
+            and not torch.is_grad_enabled()
+            and not torch.compiler.is_compiling()
+            and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        )
+
     def _rows(self, tokens: Tensor, width: int, above: int, below: int) -> Tensor:
-        """Some rows of tokens; of them, ``above`` and ``below`` belong to the neighbours."""
-        hidden = _as_map(self.fc1(tokens), width)
+        """Compute rows of tokens; ``above`` and ``below`` count those of neighbouring strips."""
+        hidden = _as_map(self.fc1(tokens), width)  # (B, 4 C, h, w)
         conv = self.dwconv.dwconv
         if above or below:
             hidden = F.pad(hidden, (0, 0, 1 - above, 1 - below))
             hidden = F.conv2d(hidden, conv.weight, conv.bias, padding=(0, 1), groups=conv.groups)
         else:
             hidden = conv(hidden)
-        if torch.is_grad_enabled():  # GELU again in backward: its map is a third of what is kept
-            return checkpoint(self._last, hidden, use_reentrant=False, preserve_rng_state=False)
-        return self._last(hidden)
+        if torch.is_grad_enabled():
+            # GELU is recomputed in the backward pass: storing its map takes a third of the memory.
+            return checkpoint(self._project, hidden, use_reentrant=False, preserve_rng_state=False)
+        return self._project(hidden)
 
-    def _last(self, hidden: Tensor) -> Tensor:
-        return self.fc2(F.gelu(hidden.flatten(2).transpose(1, 2)))
-
-
-def _plainly(tokens: Tensor) -> bool:
-    """Whether strips would not pay, or would be unrolled into a graph."""
-    return (
-        tokens.device.type != "cpu"
-        or torch.is_grad_enabled()
-        or torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
-    )
+    def _project(self, hidden: Tensor) -> Tensor:
+        return self.fc2(F.gelu(hidden.flatten(2).transpose(1, 2)))  # (B, h w, C)
 
 
 def _as_map(tokens: Tensor, width: int) -> Tensor:
-    """``(B, h w, C)`` to ``(B, C, h, w)``, in channels-last memory: nothing is moved."""
+    """View tokens ``(B, h w, C)`` as a channels-last map ``(B, C, h, w)`` without a copy."""
     return tokens.transpose(1, 2).unflatten(2, (-1, width))
 
 
 def _initialise(module: nn.Module) -> None:
-    """The official initialisation, for training without ImageNet weights.
+    """Initialise as the official SegFormer does, for training without ImageNet weights.
 
-    transformers draws convolutions with a deviation of 0.02; the depth-wise ones of the Mix-FFN
-    have 0.47 officially, and with 0.02 the network hardly learns from scratch.
+    transformers draws convolutions with a standard deviation of 0.02. The depth-wise ones of the
+    Mix-FFN have 0.47 officially; with 0.02 the network hardly learns from scratch.
     """
     if isinstance(module, nn.Conv2d):
         fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups
@@ -161,17 +171,13 @@ _BLOCK_NAMES = {
     "attn.proj": "attention.o_proj",
     "attn.sr": "attention.sequence_reduction.sequence_reduction",
     "attn.norm": "attention.sequence_reduction.layer_norm",
-    "mlp.fc1": "mlp.fc1",
-    "mlp.dwconv.dwconv": "mlp.dwconv.dwconv",
-    "mlp.fc2": "mlp.fc2",
 }
 
 
 def remap_official(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """State of :class:`MiT` from the naming of the official ``mit_bX.pth`` files.
+    """Convert a state dict from the names of the official ``mit_bX.pth`` files to :class:`MiT`'s.
 
-    Heads of other tasks are dropped; a name it does not know is kept, for strict loading
-    to report.
+    Heads of other tasks are dropped. Unknown names are kept, so that strict loading reports them.
     """
     state = {}
     for name, tensor in official.items():
@@ -179,13 +185,13 @@ def remap_official(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
             continue
         module, _, leaf = name.rpartition(".")
         root, _, rest = module.partition(".")
-        stage = f"stages.{int(root[-1]) - 1}" if root[-1:].isdigit() else ""
-        if not stage:
+        if not root[-1:].isdigit():
             state[name] = tensor
-        elif root.startswith("patch_embed"):
-            state[f"{stage}.patch_embeddings.{'layer_norm' if rest == 'norm' else rest}.{leaf}"] = (
-                tensor
-            )
+            continue
+        stage = f"stages.{int(root[-1]) - 1}"
+        if root.startswith("patch_embed"):
+            part = "layer_norm" if rest == "norm" else rest
+            state[f"{stage}.patch_embeddings.{part}.{leaf}"] = tensor
         elif root.startswith("norm"):
             state[f"{stage}.layer_norm.{leaf}"] = tensor
         else:

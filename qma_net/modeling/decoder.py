@@ -1,4 +1,6 @@
-"""From triplets (Q_i, R_i, N_i) to a mask, and edges from R_i (section 3.3, equation 7; A.2)."""
+"""Decoders of the mask and of the edges (section 3.3, equation 7, appendix A.2; section 3.4)."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -6,21 +8,21 @@ from torch.nn import functional as F
 
 from .precision import float32
 
-Triplet = tuple[Tensor, Tensor, Tensor]
+# Queries, RGB features and noise features of one level: (Q_i, R_i, N_i). The ablations without
+# queries have None instead of Q_i.
+Triplet = tuple[Tensor | None, Tensor, Tensor]
 
-
-GROUPS = 8  # of the group norms, and of the grouped convolutions in the DCM
+# Groups of the group norms, and of the grouped convolutions in the DCM.
+GROUPS = 8
 
 
 class DCM(nn.Sequential):
-    """Dilated Convolution Module: fuses the two modalities of one level.
+    """Dilated Convolution Module, which fuses the two modalities of a level (section 3.3).
 
-    Hybrid dilated convolution (Wang et al. 2018, which the paper cites) at rates 1, 2 and 5: made
-    against the gridding of a single rate, with a reach of 8 pixels to every side. The first
-    convolution brings 2 C channels to C; the wide ones are grouped, three full ones would not
-    fit the paper's parameters.
-
-    Shapes: R, N ``(B, C, h, w)`` to F ``(B, C, h, w)``.
+    Hybrid dilated convolution (Wang et al. 2018, cited by the paper) with rates 1, 2 and 5. It
+    avoids the gridding of a single rate and reaches 8 pixels to every side. The first convolution
+    reduces 2 C channels to C; the others are grouped, since three full convolutions would exceed
+    the paper's number of parameters.
     """
 
     def __init__(self, channels: int):
@@ -35,17 +37,18 @@ class DCM(nn.Sequential):
             nn.GroupNorm(GROUPS, channels),
         )
 
-    def forward(self, rgb: Tensor, noise: Tensor) -> Tensor:
-        return super().forward(torch.cat([rgb, noise], dim=1))
+    def forward(self, rgb: Tensor, noise: Tensor) -> Tensor:  # type: ignore[override]
+        """Map R and N ``(B, C, h, w)`` to F ``(B, C, h, w)``."""
+        fused = torch.cat([rgb, noise], dim=1)  # (B, 2 C, h, w)
+        return super().forward(fused)  # type: ignore[no-untyped-call]
 
 
 class QuerySelection(nn.Module):
-    """M_i = Q_i (x) F_i: every query weighs the channels of every pixel (appendix A.2).
+    """Product of queries and features, M_i = Q_i (x) F_i (equation 7, appendix A.2).
 
-    ``LayerNorm(Q) . F / sqrt(C)`` in float32: unscaled, level 4 would start ten times larger
-    than level 1, and half precision overflows.
-
-    Shapes: Q ``(B, N, C)``, F ``(B, C, h, w)`` to ``(B, N, h, w)``.
+    Each query weighs the channels of every pixel: ``LayerNorm(Q) . F / sqrt(C)``, in float32.
+    Without the scale, level 4 would start ten times larger than level 1 and half precision would
+    overflow.
     """
 
     def __init__(self, channels: int):
@@ -55,18 +58,20 @@ class QuerySelection(nn.Module):
 
     @float32
     def forward(self, queries: Tensor, features: Tensor) -> Tensor:
+        """Map Q ``(B, N, C)`` and F ``(B, C, h, w)`` to M ``(B, N, h, w)``."""
         maps = self.norm(queries) * self.scale @ features.flatten(2)  # (B, N, h w)
-        return maps.unflatten(2, features.shape[2:])
+        return maps.unflatten(2, features.shape[2:])  # (B, N, h, w)
 
 
 class PredictHead(nn.Conv2d):
-    """The 1x1 convolution of appendix A.2, ``(B, C, h, w)`` to ``(B, 1, h, w)``, in float32."""
+    """Final 1x1 convolution of the decoders, in float32 (appendix A.2)."""
 
     def __init__(self, channels: int):
         super().__init__(channels, 1, 1)
 
     @float32
     def forward(self, maps: Tensor) -> Tensor:
+        """Map ``(B, C, h, w)`` to logits ``(B, 1, h, w)``."""
         return super().forward(maps)
 
 
@@ -75,31 +80,30 @@ class QMFD(nn.Module):
 
     Args:
         channels: C_1..C_4.
-        levels: which levels are decoded, as indices from 0.
+        levels: indices of the levels to decode, from 0.
         query_count: number of queries.
-
-    Shapes: four triplets (Q_i, R_i, N_i) to mask logits at stride 4, ``(B, 1, H/4, W/4)``.
     """
 
-    def __init__(self, channels: tuple[int, ...], levels: tuple[int, ...], query_count: int):
+    def __init__(self, channels: Sequence[int], levels: Sequence[int], query_count: int):
         super().__init__()
         self.levels = levels
         self.fuse = nn.ModuleList(DCM(channels[i]) for i in levels)
         self.select = nn.ModuleList(QuerySelection(channels[i]) for i in levels)
         self.predict = PredictHead(query_count * len(levels))
 
-    def forward(self, triplets: list[Triplet]) -> Tensor:
-        size = triplets[0][1].shape[2:]  # stride 4
+    def forward(self, triplets: Sequence[Triplet]) -> Tensor:
+        """Map the triplets (Q_i, R_i, N_i) of four levels to mask logits ``(B, 1, H/4, W/4)``."""
+        size = triplets[0][1].shape[2:]  # H/4, W/4
         maps = []
         for level, fuse, select in zip(self.levels, self.fuse, self.select, strict=True):
             queries, rgb, noise = triplets[level]
-            selected = select(queries, fuse(rgb, noise))  # (B, query_count, h_i, w_i)
-            maps.append(upsampled(selected, size))
+            selected = select(queries, fuse(rgb, noise))  # (B, N, h_i, w_i)
+            maps.append(_resize(selected, size))  # (B, N, H/4, W/4)
         return self.predict(torch.cat(maps, dim=1))  # (B, 1, H/4, W/4)
 
 
 class ConvNormReLU(nn.Sequential):
-    """A convolution without a change of size, group norm and ReLU. NCHW in and out."""
+    """Convolution, group norm and ReLU: ``(B, C, h, w)`` to ``(B, width, h, w)``."""
 
     def __init__(self, channels: int, width: int, kernel: int):
         super().__init__(
@@ -110,22 +114,23 @@ class ConvNormReLU(nn.Sequential):
 
 
 class PyramidDecoder(nn.Module):
-    """What Table 2 puts in the place of queries, DCM and selection: a decoder on [R_i ; N_i].
+    """Decoder on [R_i ; N_i] without queries, DCM and selection (Table 2).
 
-    "Conv Decoder": a 3x3 convolution per level, one more on all. "MLP Decoder": a linear layer
-    per level and one on all, as in SegFormer.
+    The "Conv Decoder" has a 3x3 convolution per level and another one on all levels together. The
+    "MLP Decoder" has linear layers instead, as SegFormer does.
 
     Args:
         channels: C_1..C_4.
-        levels: which levels are decoded, as indices from 0.
+        levels: indices of the levels to decode, from 0.
         kind: ``"conv"`` or ``"mlp"``.
 
-    Shapes: as :class:`QMFD`; the queries are None.
+    Raises:
+        ValueError: if ``kind`` is neither.
     """
 
-    width = 256  # of SegFormer-B0's and B1's decoder
+    width = 256  # as in the decoders of SegFormer-B0 and B1
 
-    def __init__(self, channels: tuple[int, ...], levels: tuple[int, ...], kind: str):
+    def __init__(self, channels: Sequence[int], levels: Sequence[int], kind: str):
         super().__init__()
         if kind not in ("conv", "mlp"):
             raise ValueError(f"got a decoder of kind {kind!r}, expected conv or mlp")
@@ -141,27 +146,26 @@ class PyramidDecoder(nn.Module):
             PredictHead(self.width),
         )
 
-    def forward(self, triplets: list[Triplet]) -> Tensor:
-        size = triplets[0][1].shape[2:]  # stride 4
+    def forward(self, triplets: Sequence[Triplet]) -> Tensor:
+        """Map the triplets (None, R_i, N_i) of four levels to mask logits ``(B, 1, H/4, W/4)``."""
+        size = triplets[0][1].shape[2:]  # H/4, W/4
         maps = []
         for level, embed in zip(self.levels, self.embed, strict=True):
             _, rgb, noise = triplets[level]
-            maps.append(upsampled(embed(torch.cat([rgb, noise], dim=1)), size))
+            embedded = embed(torch.cat([rgb, noise], dim=1))  # (B, width, h_i, w_i)
+            maps.append(_resize(embedded, size))  # (B, width, H/4, W/4)
         return self.predict(torch.cat(maps, dim=1))  # (B, 1, H/4, W/4)
 
 
 class ESM(nn.Module):
     """Edge Supervision Module: one edge map from the RGB features of all stages (section 3.4).
 
-    Each level is brought to a few channels and to stride 4; a 3x3 and a 1x1 convolution read the
-    edges from all of them. Training alone uses it.
-
-    Shapes: R_1..R_4, each ``(B, C_i, h_i, w_i)``, to edge logits ``(B, 1, H/4, W/4)``.
+    Only the training loss needs it.
     """
 
     width = 16  # channels per level
 
-    def __init__(self, channels: tuple[int, ...]):
+    def __init__(self, channels: Sequence[int]):
         super().__init__()
         self.reduce = nn.ModuleList(nn.Conv2d(c, self.width, 1) for c in channels)
         self.head = nn.Sequential(
@@ -171,14 +175,12 @@ class ESM(nn.Module):
             nn.Conv2d(self.width, 1, 1),
         )
 
-    def forward(self, rgb: list[Tensor]) -> Tensor:
-        size = rgb[0].shape[2:]  # stride 4
-        maps = [
-            upsampled(reduce(level), size) for reduce, level in zip(self.reduce, rgb, strict=True)
-        ]
-        return self.head(torch.cat(maps, dim=1))
+    def forward(self, rgb: Sequence[Tensor]) -> Tensor:
+        """Map R_1..R_4, each ``(B, C_i, h_i, w_i)``, to edge logits ``(B, 1, H/4, W/4)``."""
+        size = rgb[0].shape[2:]  # H/4, W/4
+        maps = [_resize(reduce(r), size) for reduce, r in zip(self.reduce, rgb, strict=True)]
+        return self.head(torch.cat(maps, dim=1))  # (B, 1, H/4, W/4)
 
 
-def upsampled(maps: Tensor, size: torch.Size) -> Tensor:
-    """``(B, C, h, w)`` to another height and width, bilinear."""
+def _resize(maps: Tensor, size: torch.Size) -> Tensor:
     return F.interpolate(maps, size, mode="bilinear", align_corners=False)

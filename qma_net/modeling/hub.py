@@ -1,21 +1,22 @@
-"""``save_pretrained``, ``from_pretrained``, ``push_to_hub``: a directory that rebuilds the model.
+"""Saving and loading a model as a directory or a Hugging Face repository.
 
-``config.json`` holds the :class:`~qma_net.modeling.config.QMANetConfig` and the version of the
-architecture, ``preprocessor_config.json`` how photographs reached the model in training (where that
-is known), ``calibration.json`` what untouched photographs score (where that was measured),
-``model.safetensors`` the weights (NoisePrint++ included), ``README.md`` a model card.
+The directory holds ``model.safetensors`` (the weights, NoisePrint++ included), ``config.json`` (the
+:class:`~qma_net.modeling.config.QMANetConfig` and the version of the architecture), ``README.md``
+(a model card) and, if they are known, ``preprocessor_config.json`` (how images were fed to the
+model in training) and ``calibration.json`` (its scores of authentic photos).
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypeVar
 
 from huggingface_hub import ModelHubMixin, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from .. import __version__
 from ..core.files import atomic_write, write_text
@@ -35,9 +36,9 @@ MODEL_CARD = """\
 
 # QMA-Net
 
-Finds the manipulated pixels of a photograph: two SegFormer encoders, on RGB and on a noise view,
-and learnable queries (*A Novel Query-Driven Multi-Stage Alternating Feature Extraction and
-Interaction Network for Image Manipulation Localization*). `config.json` says which variant.
+Locates manipulated pixels in images with two SegFormer encoders, one on RGB and one on a noise
+view, and learnable queries (*A Novel Query-Driven Multi-Stage Alternating Feature Extraction and
+Interaction Network for Image Manipulation Localization*). `config.json` states the variant.
 
 ```python
 from qma_net import QMANetPredictor
@@ -47,15 +48,18 @@ prediction = predictor.predict("photo.jpg")
 prediction.mask  # float32 (H, W), the probability that a pixel was manipulated
 ```
 
-- **Trained on**: [say which datasets, how long, and the numbers of `qma-net evaluate`]
-- **Not for**: proof. A mask is a hint where to look; untouched photographs can be marked.
-- **Terms**: the code is Apache-2.0. The weights contain what they were started from: MiT (NVIDIA
-  Source Code License for SegFormer, non-commercial) and, with the noiseprint view, NoisePrint++
-  (GRIP-UNINA, nonprofit research, credit the authors).
+- **Training data and results**: [datasets, duration, and the numbers of `qma-net evaluate`]
+- **Limitations**: a mask shows where to look and is not proof. Authentic photos can be marked.
+- **Terms**: the code is Apache-2.0. The weights contain the weights that training started from: MiT
+  (NVIDIA Source Code License for SegFormer, non-commercial) and, with the noiseprint view,
+  NoisePrint++ (GRIP-UNINA, nonprofit research, credit the authors).
 """
 
+T = TypeVar("T")
 
-class HubMixin(
+
+class HubModule(
+    nn.Module,
     ModelHubMixin,
     library_name="qma-net",
     license="other",
@@ -63,60 +67,98 @@ class HubMixin(
     tags=["image-forensics", "image-manipulation-localization"],
     model_card_template=MODEL_CARD,
 ):
-    """huggingface_hub's mixin for a model that has a ``QMANetConfig`` as ``config``."""
+    """Base class with ``save_pretrained``, ``from_pretrained`` and ``push_to_hub``.
+
+    Attributes:
+        config: configuration that the model was built from.
+        preprocessing: how images were fed to it in training; None if unknown.
+        about: notice for users, e.g. that these are weights of the demo; shown with every result.
+        weights_file: file that the weights were read from; None for new models.
+        calibration: scores of authentic photos with these weights; None if not measured.
+    """
+
+    config: QMANetConfig
+    preprocessing: Preprocessing | None = None
+    about: str = ""
+    weights_file: Path | None = None
+    calibration: Calibration | None = None
+
+    @classmethod
+    def from_config(cls, config: QMANetConfig) -> Self:
+        """Build a model with random weights."""
+        raise NotImplementedError
 
     def _save_pretrained(self, save_directory: Path) -> None:
         state = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
         try:
-            with atomic_write(save_directory / WEIGHTS_FILE) as beside:
-                save_file(state, beside, metadata={"format": "pt"})
-        except SafetensorError as error:  # what a disk says that refuses
+            with atomic_write(save_directory / WEIGHTS_FILE) as temporary:
+                save_file(state, temporary, metadata={"format": "pt"})
+        except SafetensorError as error:  # raised instead of OSError, e.g. when the disk is full
             raise WeightsError(
-                f"got {save_directory}, expected a folder with room for the weights: {error}"
+                f"cannot write the weights to {save_directory}: {error}; free some space or choose "
+                "another folder"
             ) from None
-        made = {"architecture": ARCHITECTURE, "qma_net": __version__, **asdict(self.config)}
-        made |= {"about": self.about} if self.about else {}
-        write_text(save_directory / CONFIG_NAME, json.dumps(made, indent=2) + "\n")
+        config = {"architecture": ARCHITECTURE, "qma_net": __version__, **asdict(self.config)}
+        if self.about:
+            config["about"] = self.about
+        write_text(save_directory / CONFIG_NAME, json.dumps(config, indent=2) + "\n")
         if self.preprocessing:
-            shown = json.dumps(asdict(self.preprocessing), indent=2) + "\n"
-            write_text(save_directory / PREPROCESSOR_NAME, shown)
+            text = json.dumps(asdict(self.preprocessing), indent=2) + "\n"
+            write_text(save_directory / PREPROCESSOR_NAME, text)
         if self.calibration:
             write_calibration(save_directory, self.calibration)
-        else:  # one of other weights must not stay beside these
+        else:  # A calibration of earlier weights would be wrong for these.
             (save_directory / CALIBRATION_NAME).unlink(missing_ok=True)
 
     @classmethod
-    def _from_pretrained(cls, *, model_id, config=None, map_location="cpu", **download):
-        """Called by ``from_pretrained`` with the content of ``config.json``.
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        config: Mapping[str, Any] | None = None,
+        map_location: str = "cpu",
+        **download: Any,
+    ) -> Self:
+        """Load the model; ``from_pretrained`` calls this with the content of ``config.json``.
 
         Raises:
-            WeightsError: without ``config.json``, with another model's, or with weights that are
-                missing or do not fit.
+            WeightsError: if ``config.json`` is missing or of another model, or if the weights are
+                missing or do not match it.
         """
         if config is None:
             raise WeightsError(
-                f"got {model_id} without config.json, expected what save_pretrained writes: "
-                "qma-net convert makes it from a checkpoint of BenCo's trainer"
+                f"got {model_id} without config.json, expected a directory written by "
+                "save_pretrained: convert a checkpoint of BenCo's trainer with `qma-net convert`"
             )
-        what = f"{model_id}/{CONFIG_NAME}"
-        if not isinstance(config, dict) or not set(QMANetConfig.field_names()) <= set(config):
+        source = f"{model_id}/{CONFIG_NAME}"
+        names = QMANetConfig.field_names()
+        if not isinstance(config, dict) or not set(names) <= set(config):
             raise WeightsError(
-                f"got {what}, expected the configuration of a QMA-Net: "
-                f"{', '.join(QMANetConfig.field_names())}"
+                f"got {source}, expected the configuration of a QMA-Net: {', '.join(names)}"
             )
-        require_this_architecture(config, what)
+        require_this_architecture(config, source)
         try:
-            model = cls.from_config(
-                QMANetConfig(**{name: config[name] for name in QMANetConfig.field_names()})
-            )
+            model = cls.from_config(QMANetConfig(**{name: config[name] for name in names}))
         except ConfigError as error:
             raise WeightsError(
-                f"got {what}, expected the configuration of a QMA-Net: {error}"
+                f"got {source}, expected the configuration of a QMA-Net: {error}"
             ) from None
         model.about = str(config.get("about", ""))
-        model.preprocessing = _preprocessing(model_id, download)
-        model.calibration = _calibration(model_id, download)
-        file = _file(model_id, WEIGHTS_FILE, download)
+        model.preprocessing = _read_optional(
+            model_id,
+            PREPROCESSOR_NAME,
+            download,
+            build=Preprocessing.from_dict,
+            expected="image_size and fit as save_pretrained writes them",
+        )
+        model.calibration = _read_optional(
+            model_id,
+            CALIBRATION_NAME,
+            download,
+            build=Calibration.from_dict,
+            expected="quantiles, image_size, fit and native as `qma-net calibrate` writes them",
+        )
+        file = _locate(model_id, WEIGHTS_FILE, download)
         try:
             state = load_file(file, device=map_location)
         except (OSError, SafetensorError) as error:
@@ -129,39 +171,32 @@ class HubMixin(
 
 
 def write_calibration(directory: Path, calibration: Calibration) -> None:
-    """Puts what untouched photographs score beside the weights in a directory."""
+    """Write ``calibration.json`` to a directory of ``save_pretrained``."""
     write_text(directory / CALIBRATION_NAME, json.dumps(calibration.as_dict()) + "\n")
 
 
-def _file(model_id: str, name: str, download: dict) -> Path:
-    """A file of a directory, or of a repository of the hub."""
+def _locate(model_id: str, name: str, download: Mapping[str, Any]) -> Path:
+    """Return the path of a file in a directory or, after a download, of a hub repository."""
     if Path(model_id).is_dir():
         return Path(model_id) / name
-    kept = ("revision", "cache_dir", "force_download", "local_files_only", "token")
-    options = {key: download[key] for key in kept if key in download}
+    supported = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+    options = {key: download[key] for key in supported if key in download}
     return Path(hf_hub_download(model_id, name, **options))
 
 
-def _beside(
-    model_id: str, name: str, download: dict, build: Callable[[dict], Any], expected: str
-) -> Any:
-    """What a JSON file beside the weights says, as ``build`` makes it; None without the file."""
+def _read_optional(
+    model_id: str,
+    name: str,
+    download: Mapping[str, Any],
+    *,
+    build: Callable[[Mapping[str, Any]], T],
+    expected: str,
+) -> T | None:
+    """Read a JSON file next to the weights; return None if there is no such file."""
     try:
-        return build(json.loads(_file(model_id, name, download).read_text()))
+        text = _locate(model_id, name, download).read_text(encoding="utf-8")
+        return build(json.loads(text))
     except (FileNotFoundError, EntryNotFoundError):
         return None
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"got {model_id}/{name}, expected {expected}: {error}") from None
-
-
-def _preprocessing(model_id: str, download: dict) -> Preprocessing | None:
-    def build(content: dict) -> Preprocessing:
-        return Preprocessing(image_size=content["image_size"], fit=content["fit"])
-
-    expected = "image_size and fit as save_pretrained writes them"
-    return _beside(model_id, PREPROCESSOR_NAME, download, build, expected)
-
-
-def _calibration(model_id: str, download: dict) -> Calibration | None:
-    expected = "quantiles, image_size, fit and native as qma-net calibrate writes them"
-    return _beside(model_id, CALIBRATION_NAME, download, Calibration.from_dict, expected)

@@ -1,4 +1,4 @@
-"""Interaction of the two modalities after every stage: DFCM (paper section 3.2, equations 2-4)."""
+"""Interaction of the RGB and noise features after every stage (section 3.2, equations 2-4)."""
 
 import torch
 from torch import Tensor, nn
@@ -8,13 +8,16 @@ GROUPS = 8
 
 
 class GCM(nn.Module):
-    """Group Convolution Module G: the query, key or value map of the cross-attention.
+    """Group Convolution Module, G in equation 4: the query, key or value map of the attention.
 
-    A grouped 3x3 convolution, or with ``reduction`` > 1 one whose kernel and stride are that
-    ratio, and a group norm. A norm without affine part serves the keys: what it would scale
-    the queries scale already, and what it would add the softmax cancels.
+    A grouped 3x3 convolution followed by a group norm. With ``reduction`` > 1 the kernel and the
+    stride equal the reduction, which shortens keys and values as in SegFormer.
 
-    Shapes: ``(B, C, h, w)`` to ``(B, C, h / reduction, w / reduction)``.
+    Args:
+        channels: C.
+        reduction: spatial reduction of the output.
+        affine: whether the norm has a learned scale and shift. Keys need neither: the queries
+            already learn such a scale, and the softmax cancels the shift.
     """
 
     def __init__(self, channels: int, reduction: int = 1, affine: bool = True):
@@ -26,11 +29,12 @@ class GCM(nn.Module):
         self.norm = nn.GroupNorm(GROUPS, channels, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, C, h, w)`` to ``(B, C, h / reduction, w / reduction)``."""
         return self.norm(self.conv(x))
 
 
 class Recalibration(nn.Module):
-    """Gamma: lightweight channel attention (equation 3), one per modality. NCHW in and out."""
+    """Channel attention, Gamma in equation 3; each modality has its own."""
 
     def __init__(self, channels: int, ratio: int = 4):
         super().__init__()
@@ -41,17 +45,16 @@ class Recalibration(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        weights = self.project(x.mean(dim=(2, 3), keepdim=True)).sigmoid()  # (B, C, 1, 1)
-        return x * weights
+        """Weigh the channels of ``(B, C, h, w)``."""
+        pooled = x.mean(dim=(2, 3), keepdim=True)  # (B, C, 1, 1)
+        return x * self.project(pooled).sigmoid()  # (B, C, h, w)
 
 
 class CrossAttention(nn.Module):
-    """Attn: one modality asks (Q), the other answers (K, V), with G in place of linear maps.
+    """Cross-attention between the modalities, Attn in equation 4, with GCMs as linear maps.
 
-    One G each for Q, K and V serves both directions: "a unified representation space for features
-    originating from different modalities".
-
-    Shapes: two maps ``(B, C, h, w)`` to ``(B, C, h, w)``.
+    Both directions share its three GCMs, which gives "a unified representation space for features
+    originating from different modalities" (section 3.2).
     """
 
     def __init__(self, channels: int, heads: int, reduction: int):
@@ -61,51 +64,52 @@ class CrossAttention(nn.Module):
         self.key = GCM(channels, reduction, affine=False)
         self.value = GCM(channels, reduction)
 
-    def forward(self, asking: Tensor, answering: Tensor) -> Tensor:
-        q = self._split(self.query(asking))  # (B, heads, h w, C / heads)
-        k = self._split(self.key(answering))  # (B, heads, h w / reduction^2, C / heads)
-        v = self._split(self.value(answering))
-        attended = F.scaled_dot_product_attention(q, k, v)
-        return attended.transpose(2, 3).reshape(asking.shape)  # (B, C, h, w)
+    def forward(self, target: Tensor, source: Tensor) -> Tensor:
+        """Attend from the target (queries) to the source (keys and values), ``(B, C, h, w)``."""
+        q = self._split_heads(self.query(target))  # (B, heads, h w, C / heads)
+        k = self._split_heads(self.key(source))  # (B, heads, h w / reduction^2, C / heads)
+        v = self._split_heads(self.value(source))  # (B, heads, h w / reduction^2, C / heads)
+        attended = F.scaled_dot_product_attention(q, k, v)  # (B, heads, h w, C / heads)
+        return attended.transpose(2, 3).reshape(target.shape)  # (B, C, h, w)
 
-    def _split(self, x: Tensor) -> Tensor:
+    def _split_heads(self, x: Tensor) -> Tensor:
         return x.flatten(2).unflatten(1, (self.heads, -1)).transpose(2, 3)
 
 
 class DFCM(nn.Module):
-    """Dual-modal Feature Cross-guided Module with its alignment delta (equations 2-4).
+    """Dual-modal Feature Cross-guided Module with the alignment delta (equations 2-4).
 
-    What the attention finds is brought back to each modality's own space by a 1x1 projection
-    and added to the stage's features through a learned per-channel scale s, which starts at
-    0.1 so that a pretrained path is not drowned.
-
-    Shapes: R_init, N_init ``(B, C, h, w)`` to R, N of the same shape.
+    A 1x1 convolution returns the attention's result to the feature space of its modality. It is
+    then added to the stage's features, scaled per channel by a learned factor that starts at 0.1
+    so that the residual does not overwhelm pretrained features.
     """
 
     def __init__(self, channels: int, heads: int, reduction: int):
         super().__init__()
-        self.align = nn.Conv2d(channels, channels, 1)  # delta
-        self.recalibrate_rgb = Recalibration(channels)  # Gamma^R
-        self.recalibrate_noise = Recalibration(channels)  # Gamma^N
-        self.attend = CrossAttention(channels, heads, reduction)  # G is shared
+        self.align = nn.Conv2d(channels, channels, 1)
+        self.recalibrate_rgb = Recalibration(channels)
+        self.recalibrate_noise = Recalibration(channels)
+        self.attend = CrossAttention(channels, heads, reduction)
         self.back_rgb = nn.Conv2d(channels, channels, 1)
         self.back_noise = nn.Conv2d(channels, channels, 1)
         self.scale_rgb = nn.Parameter(torch.full((channels,), 0.1))
         self.scale_noise = nn.Parameter(torch.full((channels,), 0.1))
 
     def forward(self, rgb_init: Tensor, noise_init: Tensor) -> tuple[Tensor, Tensor]:
-        rgb_mid = self.recalibrate_rgb(self.align(rgb_init))
-        noise_mid = self.recalibrate_noise(noise_init)
-        rgb_found = self.back_rgb(self.attend(rgb_mid, noise_mid))
-        noise_found = self.back_noise(self.attend(noise_mid, rgb_mid))
+        """Map R_init and N_init, ``(B, C, h, w)``, to R and N of the same shape."""
+        rgb_mid = self.recalibrate_rgb(self.align(rgb_init))  # eq 2-3
+        noise_mid = self.recalibrate_noise(noise_init)  # eq 3
+        rgb_update = self.back_rgb(self.attend(rgb_mid, noise_mid))  # eq 4
+        noise_update = self.back_noise(self.attend(noise_mid, rgb_mid))  # eq 4
         return (
-            rgb_init + self.scale_rgb.view(-1, 1, 1) * rgb_found,
-            noise_init + self.scale_noise.view(-1, 1, 1) * noise_found,
+            rgb_init + self.scale_rgb.view(-1, 1, 1) * rgb_update,
+            noise_init + self.scale_noise.view(-1, 1, 1) * noise_update,
         )
 
 
 class NoInteraction(nn.Module):
-    """A stage without DFCM (Table 2, "w/o DFCM" and "Only Stage#4")."""
+    """Identity in place of a DFCM (Table 2, "w/o DFCM" and "Only Stage#4")."""
 
     def forward(self, rgb_init: Tensor, noise_init: Tensor) -> tuple[Tensor, Tensor]:
+        """Return both arguments."""
         return rgb_init, noise_init

@@ -1,4 +1,4 @@
-"""Dice losses on the mask and on its edges (paper section 3.4, equation 8)."""
+"""Dice losses of the mask and of its edges (section 3.4, equation 8)."""
 
 import torch
 from torch import Tensor
@@ -8,11 +8,11 @@ from .config import EDGE_WIDTH
 from .precision import widen
 from .qma_net import QMANetOutput, to_image_size
 
-# Weights of the mask's and of the edges' loss (equation 8).
+# Weights of the mask loss and of the edge loss (equation 8).
 MASK_WEIGHT, EDGE_WEIGHT = 0.2, 0.8
 
-# Smoothing of the Dice loss as a share of the image area; docs/reading-the-paper.md, section
-# "The smoothing of the Dice loss", has the measured trade-off.
+# Smoothing term of the Dice loss as a share of the image area. The measured trade-off is in
+# docs/reading-the-paper.md, "Smoothing of the Dice loss".
 DICE_SMOOTHING = 3e-3
 
 
@@ -22,32 +22,41 @@ def dice_loss(
     valid: Tensor | None = None,
     smoothing: float = DICE_SMOOTHING,
 ) -> Tensor:
-    """1 - Dice with squared denominators (Milletari et al. 2016), mean over the batch.
+    """Compute 1 - Dice with squared denominators (Milletari et al. 2016), averaged over the batch.
 
-    Per image ``1 - (2 sum(p t) + s) / (sum(p^2) + sum(t^2) + s)`` in float32, where s is
-    ``smoothing`` times the area: a constant would leave an authentic image (t = 0 everywhere)
-    without gradient.
+    For each image this is ``1 - (2 sum(p t) + s) / (sum(p^2) + sum(t^2) + s)`` in float32, where
+    the smoothing term s is proportional to the area. A constant s would leave an authentic image
+    (t = 0 everywhere) almost without a gradient.
 
     Args:
         logits: ``(B, 1, H, W)``; p is their sigmoid.
-        target: ``(B, 1, H, W)`` of 0 and 1.
-        valid: ``(B, 1, H, W)``, 1 where a pixel counts, or None for everywhere.
-        smoothing: share of the area.
+        target: t, ``(B, 1, H, W)`` of 0 and 1.
+        valid: ``(B, 1, H, W)``, 1 on pixels that count and 0 on padding; default: all count.
+        smoothing: s as a share of the area.
+
+    Returns:
+        A scalar.
     """
     probability = widen(logits).sigmoid()
     target = target.to(probability.dtype)
     valid = torch.ones_like(target) if valid is None else valid.to(target.dtype)
     probability, target = probability * valid, target * valid
     s = smoothing * valid.sum(dim=(1, 2, 3))  # (B,)
-    overlap = (probability * target).sum(dim=(1, 2, 3))
-    mass = (probability.square() + target.square()).sum(dim=(1, 2, 3))
+    overlap = (probability * target).sum(dim=(1, 2, 3))  # (B,)
+    mass = (probability.square() + target.square()).sum(dim=(1, 2, 3))  # (B,)
     return (1 - (2 * overlap + s) / (mass + s)).mean()
 
 
 def cross_entropy_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Binary cross-entropy of the mask in float32, mean over the pixels that count; ours.
+    """Compute the binary cross-entropy of the mask in float32; an addition to the paper's loss.
 
-    Args: as in :func:`dice_loss`.
+    Args:
+        logits: ``(B, 1, H, W)``.
+        target: ``(B, 1, H, W)`` of 0 and 1.
+        valid: as in :func:`dice_loss`.
+
+    Returns:
+        A scalar, the mean over the pixels that count.
     """
     logits = widen(logits)
     loss = F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none")
@@ -58,12 +67,18 @@ def cross_entropy_loss(logits: Tensor, target: Tensor, valid: Tensor | None = No
 
 
 def edge_target(mask: Tensor, valid: Tensor | None = None, width: int = EDGE_WIDTH) -> Tensor:
-    """The ring around every mask boundary: where dilated mask and dilated background meet.
+    """Return the ring around mask boundaries, where dilated mask and dilated background overlap.
 
-    BenCo's operator (a cross of ``width`` pixels), at the resolution of the mask given, so
-    that the ring is whole however large the photograph was.
+    This is BenCo's operator (dilation by a cross of ``width`` pixels) at the resolution of the
+    given mask, so that the ring is complete however large the original image was.
 
-    Shapes: ``(B, 1, H, W)`` of 0 and 1, to float32 of the same shape.
+    Args:
+        mask: ``(B, 1, H, W)`` of 0 and 1.
+        valid: as in :func:`dice_loss`.
+        width: size of the cross in pixels.
+
+    Returns:
+        Float32 ``(B, 1, H, W)`` of 0 and 1.
     """
     mask = mask.float()
     background = 1 - mask
@@ -85,13 +100,16 @@ def mask_and_edge_losses(
     valid: Tensor | None = None,
     smoothing: float = DICE_SMOOTHING,
 ) -> tuple[Tensor, Tensor]:
-    """Loss_seg and Loss_edg: Dice of the mask, and Dice of the edge map.
+    """Compute Loss_seg and Loss_edg, the Dice losses of the mask and of the edge map.
 
     Args:
-        output: of the model on a batch.
-        mask: ``(B, 1, H, W)`` of 0 and 1.
-        valid: BenCo's ``shape_mask`` when it pads, ``(B, 1, H, W)``; None otherwise.
-        smoothing: of both; see :func:`dice_loss`.
+        output: output of the model for a batch, with edges.
+        mask: ground truth, ``(B, 1, H, W)`` of 0 and 1.
+        valid: BenCo's ``shape_mask``, as in :func:`dice_loss`.
+        smoothing: as in :func:`dice_loss`, for both losses.
+
+    Returns:
+        The two losses, each a scalar.
     """
     (edge_logits,) = output.edge_logits
     edge = to_image_size(edge_logits, mask.shape[2:])

@@ -1,10 +1,13 @@
-"""float32 islands: the few places that half precision would ruin.
+"""Float32 computation inside models that run in half precision or TF32.
 
-Which, and by how much: docs/reading-the-paper.md, "The noise view's precision".
+docs/reading-the-paper.md, "Precision of the noise view", states where this is needed and how large
+the errors would be otherwise.
 """
 
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,41 +16,43 @@ HALF_PRECISION = (torch.float16, torch.bfloat16)
 
 
 def widen(tensor: Tensor) -> Tensor:
-    """Half precision to float32; float32 and float64 as they are."""
+    """Convert half precision to float32; leave float32 and float64 unchanged."""
     return tensor.float() if tensor.dtype in HALF_PRECISION else tensor
 
 
-def float32(forward):
-    """Decorates a ``forward`` that computes in float32 whatever surrounds it.
+def float32(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Decorate a ``forward`` so that it computes in float32 inside any autocast context.
 
-    Autocast and TF32 are off inside, and half-precision tensor arguments are widened;
-    float64 passes through untouched. The result keeps the precision it was computed in.
+    Autocast and TF32 are switched off inside, and tensors in half precision are converted to
+    float32. Tensors in float64 are left alone. The result keeps the precision of the computation.
 
-    PyTorch has no TF32 switch of a thread or a block: on CUDA the whole process is without TF32
-    until ``forward`` returns. Kernels that other threads start meanwhile are slower, not wrong.
+    PyTorch can switch TF32 only for the whole process. On CUDA, kernels that other threads start
+    until ``forward`` returns also run without TF32, which makes them slower but not wrong.
     """
 
     @wraps(forward)
-    def in_float32(self, *tensors):
+    def in_float32(self: Any, *tensors: Tensor) -> Tensor:
         device = tensors[0].device.type
-        with torch.autocast(device, enabled=False), _process_without_tf32(device):
+        with torch.autocast(device, enabled=False), _without_tf32(device):
             return forward(self, *map(widen, tensors))
 
     return in_float32
 
 
 @contextmanager
-def _process_without_tf32(device: str):
-    """Turns TF32 off in all of the process, and afterwards back to what it was."""
+def _without_tf32(device: str) -> Iterator[None]:
     if device != "cuda":
         yield
         return
-    switches = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
-    before = [switch.fp32_precision for switch in switches]
+    switches = (
+        torch.backends.cudnn.conv,  # type: ignore[attr-defined]
+        torch.backends.cuda.matmul,
+    )
+    previous = [switch.fp32_precision for switch in switches]
     for switch in switches:
         switch.fp32_precision = "ieee"
     try:
         yield
     finally:
-        for switch, precision in zip(switches, before, strict=True):
+        for switch, precision in zip(switches, previous, strict=True):
             switch.fp32_precision = precision

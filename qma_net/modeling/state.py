@@ -1,6 +1,7 @@
-"""A state dict that fits in every name and shape, or one line that says what does not."""
+"""Strict loading of state dicts, with one-line errors that state what does not match."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,88 +12,93 @@ from .config import ARCHITECTURE
 
 
 class WeightsError(QMANetError):
-    """Weights that are missing, unreadable, foreign or of another size; one line says which."""
+    """Weights that are missing, unreadable or of another model."""
 
 
-def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Loads a state that must fit in every name, shape and kind of number.
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Load a state dict that must match in names, shapes and kinds of numbers.
+
+    Args:
+        module: module to load into.
+        state: its new state.
+        source: description of the state for error messages.
 
     Raises:
-        WeightsError: naming what is missing, unknown, of another shape or kind, or not finite.
+        WeightsError: if a tensor is missing, unknown, of another shape or kind, or not finite.
     """
-    require_tensors(state, what)
+    require_tensors(state, source)
     expected = module.state_dict()
-    missing = [name for name in expected if name not in state]
-    unknown = [name for name in state if name not in expected]
-    reshaped = [
-        f"{name} {tuple(state[name].shape)} instead of {tuple(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in state and state[name].shape != tensor.shape
+    common = [name for name in expected if name in state]
+    problems = {
+        "missing": [name for name in expected if name not in state],
+        "unknown": [name for name in state if name not in expected],
+        "of another shape": [
+            f"{name} {tuple(state[name].shape)} instead of {tuple(expected[name].shape)}"
+            for name in common
+            if state[name].shape != expected[name].shape
+        ],
+        "of another kind of number": [
+            f"{name} {state[name].dtype} instead of {expected[name].dtype}"
+            for name in common
+            if state[name].is_floating_point() != expected[name].is_floating_point()
+        ],
+    }
+    report = [
+        f"{len(names)} {kind} (first: {names[0]})" for kind, names in problems.items() if names
     ]
-    strange = [
-        f"{name} {state[name].dtype} instead of {tensor.dtype}"
-        for name, tensor in expected.items()
-        if name in state and state[name].is_floating_point() != tensor.is_floating_point()
-    ]
-    faults = [
-        f"{len(names)} {fault} (first: {names[0]})"
-        for names, fault in (
-            (missing, "missing"),
-            (unknown, "unknown"),
-            (reshaped, "of another shape"),
-            (strange, "of another kind of number"),
-        )
-        if names
-    ]
-    if faults:
+    if report:
         raise WeightsError(
-            f"got {len(state)} tensors in {what}, expected the {len(expected)} of "
-            f"{type(module).__name__}: {'; '.join(faults)}. Is it the right file and size?"
+            f"got {len(state)} tensors in {source}, expected the {len(expected)} of "
+            f"{type(module).__name__}: {'; '.join(report)}. Is it the right file and size?"
         )
-    broken = [name for name, tensor in state.items() if not tensor.isfinite().all()]
-    if broken:
+    not_finite = [name for name, tensor in state.items() if not tensor.isfinite().all()]
+    if not_finite:
         raise WeightsError(
-            f"got {len(broken)} tensors with values that are not finite in {what} (first: "
-            f"{broken[0]}), expected numbers: it is of a training that failed, take an earlier one"
+            f"got {len(not_finite)} tensors with infinite or undefined values in {source} (first: "
+            f"{not_finite[0]}). The training diverged; use an earlier checkpoint"
         )
     module.load_state_dict(state)
 
 
-def require_tensors(state: Mapping, what: str) -> None:
-    """Refuses a state dict that holds anything but plain tensors of real numbers under names.
+def require_tensors(state: Mapping[Any, Any], source: str) -> None:
+    """Check that a state dict holds only named, plain tensors of real numbers.
+
+    Args:
+        state: content of a file.
+        source: description of it for error messages.
 
     Raises:
         WeightsError: naming the first entry that is something else.
     """
     for name, tensor in state.items():
         if not isinstance(name, str):
-            fault = f"the key {str(name)[:40]!r} of type {type(name).__name__}"
+            problem = f"the key {str(name)[:40]!r} of type {type(name).__name__}"
         elif not isinstance(tensor, Tensor):
-            fault = f"a {type(tensor).__name__} as {name[:80]!r}"
+            problem = f"a {type(tensor).__name__} as {name[:80]!r}"
         elif tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
-            fault = f"a sparse, quantised or empty tensor as {name[:80]!r}"
+            problem = f"a sparse, quantized or empty tensor as {name[:80]!r}"
         elif tensor.is_complex() or tensor.dtype == torch.bool:
-            fault = f"a {tensor.dtype} tensor as {name[:80]!r}"
+            problem = f"a {tensor.dtype} tensor as {name[:80]!r}"
         else:
             continue
-        raise WeightsError(f"got {fault} in {what}, expected tensors of real numbers by name")
+        raise WeightsError(f"got {problem} in {source}, expected named tensors of real numbers")
 
 
-def require_this_architecture(made: Mapping, what: str) -> None:
-    """Refuses tensors of another version of the network.
+def require_this_architecture(metadata: Mapping[str, Any], source: str) -> None:
+    """Check that weights belong to this version of the network.
 
     Args:
-        made: what stands beside the configuration: ``architecture`` (absent in the first) and
-            ``qma_net``, the version that wrote it.
-        what: names them in the error.
+        metadata: what was saved with the configuration: ``architecture`` (missing in the first
+            version) and ``qma_net``, the version of the package.
+        source: description of the weights for error messages.
 
     Raises:
-        WeightsError: naming the version that made them.
+        WeightsError: naming the version that wrote them.
     """
-    got = made.get("architecture", 1)
-    if got != ARCHITECTURE:
+    version = metadata.get("architecture", 1)
+    if version != ARCHITECTURE:
         raise WeightsError(
-            f"got a {what} of architecture {got}, made by qma-net {made.get('qma_net', '0.1.0')}, "
-            f"expected architecture {ARCHITECTURE}, which qma-net {__version__} builds: train it "
-            "again, or use it with the version that made it"
+            f"got {source} of architecture {version}, written by qma-net "
+            f"{metadata.get('qma_net', '0.1.0')}, expected architecture {ARCHITECTURE} of qma-net "
+            f"{__version__}: train again, or use the version that wrote it"
         )

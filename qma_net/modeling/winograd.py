@@ -1,16 +1,17 @@
-"""How NoisePrint++ runs on a CPU: row by row, and with Winograd's transform.
+"""Fast NoisePrint++ on CPUs: rows streamed through all layers, with Winograd convolutions.
 
 A frozen chain of 3x3 convolutions at full resolution is 63 % of the model's arithmetic. Two
-things make it faster on a processor without changing what it computes:
+measures make it faster on a CPU without changing its result:
 
-- **Rows stream through all layers.** Every convolution is fed a few rows at a time and keeps
-  the two that its next rows need, so a strip stays in the cache from the first layer to the
-  last. Nothing is computed twice, and no layer's full map is ever in memory.
-- **Winograd's F(4, 3) along the columns** (Lavin & Gray 2016): six 1x3 convolutions give four
-  rows, in place of twelve. The transforms are products of 6x6 and 4x6 matrices with whole rows.
+- **Streaming.** Every convolution receives a few rows at a time and keeps the two rows that the
+  next ones need. A strip of rows therefore stays in the cache from the first layer to the last,
+  nothing is computed twice, and no layer's complete map is ever in memory.
+- **Winograd's F(4, 3) along the columns** (Lavin & Gray 2016). Six 1x3 convolutions yield four
+  rows, where twelve would be needed otherwise. The transforms multiply 6x6 and 4x6 matrices with
+  whole rows.
 
-In float32 the result is nearer to float64's than the plain convolution's, which sums three times
-as many terms one after the other (``python -m benchmarks.noise_precision``).
+In float32 the result is as close to float64 as that of plain convolutions: which of the two is closer
+depends on the CPU (``python -m benchmarks.noise_precision``).
 """
 
 import math
@@ -47,27 +48,35 @@ OUT = (
     (0, 1, -1, 8, -8, 1),
 )
 
-GROUP = len(OUT)  # rows that one transform gives
-TAPS = len(IN)  # rows that it takes
-NARROWEST = 16  # channels from which the transform pays
-STRIP_PIXELS = 16384  # fed at a time: 4 MiB of 64 channels in float32, for the cache
+GROUP = len(OUT)  # output rows of one transform
+TAPS = len(IN)  # input rows of one transform
+MIN_CHANNELS = 16  # with fewer channels the transform is slower than a plain convolution
+
+# Pixels per strip: 4 MiB in float32 with 64 channels, which fits into the cache.
+STRIP_PIXELS = 16384
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 @torch.no_grad()
 def streamed(convs: Sequence[nn.Conv2d], image: Tensor) -> Tensor:
-    """A chain of 3x3 convolutions with zero padding and a ReLU between each two.
+    """Apply 3x3 convolutions with zero padding, with a ReLU after each but the last.
 
-    Shapes: ``(B, C_in, H, W)`` to ``(B, C_out, H, W)``, of any H and W, without gradients.
+    Args:
+        convs: the layers, each with a bias.
+        image: ``(B, C_in, H, W)`` of any height and width.
+
+    Returns:
+        ``(B, C_out, H, W)`` without gradients.
     """
     batch, _, height, width = image.shape
     strip = GROUP * max(1, round(STRIP_PIXELS / width / GROUP))
-    # a strip, a group that each layer before held back until the last, its own, and zeros below
+    # A layer holds a strip, one group that each layer before it kept back until the last strip,
+    # its own unfinished group, and the zeros below the image.
     capacities = [min(strip, height) + GROUP * (i + 3) for i in range(len(convs))]
     widest = max(max(conv.in_channels, conv.out_channels) for conv in convs)
     workspace = image.new_empty(2, TAPS, capacities[-1] // GROUP + 1, width, widest)
     layers = [
-        (_Winograd if min(conv.in_channels, conv.out_channels) >= NARROWEST else _Plain)(
+        (_Winograd if min(conv.in_channels, conv.out_channels) >= MIN_CHANNELS else _Plain)(
             conv, capacity, workspace
         )
         for conv, capacity in zip(convs, capacities, strict=True)
@@ -75,63 +84,67 @@ def streamed(convs: Sequence[nn.Conv2d], image: Tensor) -> Tensor:
     result = image.new_empty(batch, height + GROUP, width, convs[-1].out_channels)
     for rows, out in zip(image.permute(0, 2, 3, 1), result, strict=True):
         for layer in layers:
-            layer.start()
+            layer.reset()
         finished = 0
         for top in range(0, height, strip):
-            last = top + strip >= height
-            layers[0].take(rows[top : top + strip])
+            is_last = top + strip >= height
+            layers[0].append(rows[top : top + strip])
             for layer, following in pairwise(layers):
-                done = layer.give(following.room(), last)
-                following.room()[:done].relu_()
-                following.held += done
-            finished += layers[-1].give(out[finished:], last)
+                count = layer.compute(following.free, is_last)
+                following.free[:count].relu_()
+                following.count += count
+            finished += layers[-1].compute(out[finished:], is_last)
     return result[:, :height].permute(0, 3, 1, 2)
 
 
 class _Layer:
-    """One 3x3 convolution while the rows of an image pass through it, top to bottom.
+    """One 3x3 convolution, which receives the rows of an image from top to bottom.
 
-    ``rows[:held]`` are the rows ``(held, W, C_in)`` that were taken and are still needed.
+    ``rows[:count]`` are the received rows, ``(count, W, C_in)``, that are still needed.
     """
 
     def __init__(self, conv: nn.Conv2d, capacity: int, workspace: Tensor):
         self.conv, self.workspace = conv, workspace
         self.rows = conv.weight.new_empty(capacity, workspace.shape[3], conv.in_channels)
+        self.count = 0
 
-    def start(self) -> None:
-        self.rows[:1] = 0  # above the image
-        self.held = 1
+    def reset(self) -> None:
+        self.rows[:1] = 0  # the padding above the image
+        self.count = 1
 
-    def take(self, rows: Tensor) -> None:
-        self.room()[: len(rows)] = rows
-        self.held += len(rows)
+    @property
+    def free(self) -> Tensor:
+        """Buffer for the next rows."""
+        return self.rows[self.count :]
 
-    def room(self) -> Tensor:
-        """Where the next rows are to be written."""
-        return self.rows[self.held :]
+    def append(self, rows: Tensor) -> None:
+        self.free[: len(rows)] = rows
+        self.count += len(rows)
 
-    def give(self, out: Tensor, last: bool) -> int:
-        """Writes what the rows complete to ``out``, ``(r, W, C_out)``; returns how many rows."""
-        if last:
-            self.room()[: GROUP + 1] = 0  # below the image, and what the last group lacks
-            self.held += 1
-        done = self.compute(out, max(0, self.held - 2), last)
-        waiting = self.rows[done : self.held].clone()
-        self.rows[: len(waiting)] = waiting
-        self.held = len(waiting)
-        return done
+    def compute(self, out: Tensor, is_last: bool) -> int:
+        """Write the rows ``(r, W, C_out)`` that are complete to ``out`` and return r."""
+        if is_last:
+            self.free[: GROUP + 1] = 0  # the padding below the image, and the last group's rest
+            self.count += 1
+        finished = self._convolve(out, max(0, self.count - 2), is_last)
+        remaining = self.rows[finished : self.count].clone()
+        self.rows[: len(remaining)] = remaining
+        self.count = len(remaining)
+        return finished
+
+    def _convolve(self, out: Tensor, ready: int, is_last: bool) -> int:
+        raise NotImplementedError
 
 
 class _Plain(_Layer):
-    def compute(self, out: Tensor, ready: int, last: bool) -> int:
+    def _convolve(self, out: Tensor, ready: int, is_last: bool) -> int:
         if ready:
-            rows = self.rows[: ready + 2]
-            out[:ready] = _convolved(rows, self.conv.weight, self.conv.bias)
+            out[:ready] = _conv_rows(self.rows[: ready + 2], self.conv.weight, self.conv.bias)
         return ready
 
 
 class _Winograd(_Layer):
-    """By whole groups of four rows; the image's last group may hold fewer."""
+    """Computes whole groups of four rows; only the last group of an image may be incomplete."""
 
     def __init__(self, conv: nn.Conv2d, capacity: int, workspace: Tensor):
         super().__init__(conv, capacity, workspace)
@@ -141,34 +154,42 @@ class _Winograd(_Layer):
             kernel.to(weight.dtype).unsqueeze(2).contiguous(memory_format=torch.channels_last)
             for kernel in kernels
         ]
-        self.into, self.out_of = weight.new_tensor(IN), weight.new_tensor(OUT)
+        self.transform_in, self.transform_out = weight.new_tensor(IN), weight.new_tensor(OUT)
 
-    def compute(self, out: Tensor, ready: int, last: bool) -> int:
-        groups = -(-ready // GROUP) if last else ready // GROUP
+    def _convolve(self, out: Tensor, ready: int, is_last: bool) -> int:
+        groups = -(-ready // GROUP) if is_last else ready // GROUP
         if not groups:
             return 0
-        line = self.rows[0].numel()
-        taken = self.rows.as_strided((groups, TAPS, line), (GROUP * line, line, 1))
-        spread = self._space(0, groups, self.conv.in_channels)
-        products = self._space(1, groups, self.conv.out_channels)
-        torch.bmm(self.into.expand(groups, -1, -1), taken, out=spread.flatten(2).transpose(0, 1))
-        for i in range(TAPS):
-            bias = self.conv.bias if i == 1 else None  # at the point 1, all of OUT is 1
-            products[i] = _convolved(spread[i], self.kernels[i], bias)
+        row = self.rows[0].numel()
+        windows = self.rows.as_strided((groups, TAPS, row), (GROUP * row, row, 1))
+        spread = self._buffer(0, groups, self.conv.in_channels)
+        products = self._buffer(1, groups, self.conv.out_channels)
         torch.bmm(
-            self.out_of.expand(groups, -1, -1),
+            self.transform_in.expand(groups, -1, -1),
+            windows,
+            out=spread.flatten(2).transpose(0, 1),
+        )
+        for i in range(TAPS):
+            # The second column of OUT, of the point 1, is all ones: the bias is added there once.
+            bias = self.conv.bias if i == 1 else None
+            products[i] = _conv_rows(spread[i], self.kernels[i], bias)
+        torch.bmm(
+            self.transform_out.expand(groups, -1, -1),
             products.flatten(2).transpose(0, 1),
             out=out[: GROUP * groups].view(groups, GROUP, -1),
         )
-        return ready if last else GROUP * groups
+        return ready if is_last else GROUP * groups
 
-    def _space(self, which: int, groups: int, channels: int) -> Tensor:
-        """``(TAPS, groups, W, channels)`` of what all layers write to in turn: it stays cached."""
+    def _buffer(self, index: int, groups: int, channels: int) -> Tensor:
+        """Return ``(TAPS, groups, W, channels)``, shared by all layers so that it stays cached."""
         shape = (TAPS, groups, self.rows.shape[1], channels)
-        return self.workspace[which].flatten()[: math.prod(shape)].view(shape)
+        return self.workspace[index].flatten()[: math.prod(shape)].view(shape)
 
 
-def _convolved(rows: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
-    """``(r, W, C)`` with a kernel of k rows to ``(r - k + 1, W, C_out)``; zeros left and right."""
+def _conv_rows(rows: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+    """Convolve ``(r, W, C)`` with a kernel of k rows to ``(r - k + 1, W, C_out)``.
+
+    Only the left and right borders are padded.
+    """
     result = F.conv2d(rows[None].permute(0, 3, 1, 2), kernel, bias, padding=(0, 1))
     return result.permute(0, 2, 3, 1)[0]
