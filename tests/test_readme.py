@@ -1,8 +1,10 @@
-"""README and docs: what they print is run, or at least understood by what it is for."""
+"""The commands, code and links of the README and the documentation."""
 
 import argparse
 import re
 import shlex
+import sys
+from importlib import import_module
 
 import pytest
 import torch
@@ -10,41 +12,66 @@ from PIL import Image
 
 from conftest import ROOT, photograph
 from qma_net import cli
+from qma_net.cli.flags import reject_unknown_flags
+from qma_net.launch import SCRIPTS
+from qma_net.launch.flags import parse_own_flags
 from qma_net.weights.checkpoint import CONFIG_KEY, config_to_extra_state
 
-README = (ROOT / "README.md").read_text()
-DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+PLACEHOLDERS = ("[flags", "of", "the", "model]")
 
 
-def blocks(text: str, *languages: str) -> list[str]:
-    """What stands between fences, of the blocks in one of the languages ("" for none named)."""
-    found, block, wanted = [], None, False
+def code_blocks(text: str, *languages: str) -> list[str]:
+    """The fenced code blocks in one of the languages ("" for blocks without a language)."""
+    blocks, block, wanted = [], None, False
     for line in text.splitlines():
         if line.startswith("```") and block is None:
             block, wanted = [], line[3:].strip() in languages
         elif line.startswith("```"):
-            found += ["\n".join(block)] if wanted else []
+            blocks += ["\n".join(block)] if wanted else []
             block = None
         elif block is not None:
             block.append(line)
-    return found
+    return blocks
 
 
 def commands(text: str) -> list[list[str]]:
-    """The commands of qma-net in a text's blocks, in words, without comments and pipes."""
+    """The arguments of each ``qma-net`` command in a text's code blocks.
+
+    ``torchrun ... -m qma_net`` and ``python -m qma_net.launch`` are the same command. Commands that
+    are abbreviated with ``...`` are left out.
+    """
     found = []
-    for block in blocks(text, "bash", ""):
+    for block in code_blocks(text, "bash", ""):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
-            if "qma-net" in words[:1]:
+            while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+                words.pop(0)
+            if "-m" in words:
+                words = words[words.index("-m") + 1 :]
+            names = ("qma-net", "qma_net", "qma_net.launch")
+            if words and words[0] in names and "..." not in words:
                 ends = [words.index(sign) for sign in ("|", ">", "&&") if sign in words]
                 found.append(words[1 : min(ends, default=len(words))])
     return found
 
 
+def parse_script(script: str, flags: list[str], monkeypatch) -> None:
+    """Parse the flags of one of BenCo's scripts, as the launcher does."""
+    import qma_net.benco  # noqa: F401  (registers QMANet)
+
+    _, flags = parse_own_flags(flags)
+    monkeypatch.setattr(sys, "argv", [script, *flags])
+    import_module(f"IMDLBenCo.training_scripts.{script}").get_args_parser()
+
+
 @pytest.fixture
-def at_home(build_tiny, tmp_path, monkeypatch):
-    """A folder as README's reader has it after the demo: a photograph and the demo's checkpoint."""
+def working_folder(build_tiny, tmp_path, monkeypatch):
+    """The reader's folder: a photo, and a checkpoint as the demo writes it."""
     model = build_tiny()
     state = {f"network.{name}": tensor for name, tensor in model.state_dict().items()}
     content = {"model": state | {CONFIG_KEY: config_to_extra_state(model.config)}, "about": "demo"}
@@ -57,43 +84,72 @@ def at_home(build_tiny, tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_first_commands_run_as_printed(at_home, capsys):
-    ran = [words for words in commands(README) if words[0] in ("examine", "predict", "weights")]
-    assert [words[0] for words in ran] == ["examine", "predict", "weights"]
-    for words in ran:
+def test_prediction_commands_of_the_readme_run_as_printed(working_folder, capsys):
+    executed = [words for words in commands(README) if words[0] in ("predict", "examine")]
+    assert [words[0] for words in executed] == ["predict", "examine"]
+    for words in executed:
         cli.main(words)
-    assert {path.name for path in (at_home / "masks").iterdir()} == {
-        *("photo_mask.png", "photo_overlay.png", "predictions.csv", "predictions.json")
-    }
-    assert (at_home / "report/photo/report.html").is_file()
-    assert "noiseprint++.th" in capsys.readouterr().out
+    files = {path.name for path in (working_folder / "masks").iterdir()}
+    names = {"photo_mask.png", "photo_overlay.png", "predictions.csv", "predictions.json"}
+    assert {name for name in files if not name.startswith(".")} == names
+    assert (working_folder / "reports/photo/report.html").is_file()
 
 
-def test_the_python_of_the_readme_runs(at_home):
-    first, *_ = blocks(README, "python")
+def test_weights_command_lists_the_weights_of_the_readme(capsys):
+    assert "`qma-net weights`" in README
+    cli.main(["weights"])
+    shown = capsys.readouterr().out
+    for name in ("noiseprint++.th", "nvidia/mit-b3", "mit_b0.pth", "mit_b5.pth"):
+        assert name in shown
+
+
+def test_python_code_of_the_readme_runs(working_folder):
+    (code,) = code_blocks(README, "python")
     names = {}
-    exec(first, names)
+    exec(code, names)
     assert names["prediction"].mask.shape == (60, 80)
 
 
-@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
-def test_every_command_in_the_docs_is_one(page):
-    """Its flags are known: argparse takes it, or, for BenCo's scripts, its name is one of them."""
-    from qma_net.launch import SCRIPTS
-
-    for words in commands(page.read_text()):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_documented_command_is_valid(page, monkeypatch):
+    for words in commands(page.read_text(encoding="utf-8")):
+        words = [word for word in words if word not in PLACEHOLDERS]
         if words[0] in SCRIPTS:
+            parse_script(words[0], words[1:], monkeypatch)
             continue
-        words = [word for word in words if word not in ("...", "[its", "flags]")]
-        args, unknown = cli._parser().parse_known_args(words)
-        assert not unknown or hasattr(args, "model"), words
+        parser = cli._parser()
+        args, unknown = parser.parse_known_args(words)
+        reject_unknown_flags(parser, words, unknown, model=getattr(args, "model", ""))
 
 
-@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
-def test_every_link_of_the_docs_leads_somewhere(page):
-    links = re.findall(r"\]\(((?!http|#)[^)#\s]+)", page.read_text())
+@pytest.mark.parametrize(
+    "command",
+    [
+        "qma-net predict a.jpg --out b --treshold 1",
+        "qma-net evaluate --checkpoint a --test-sets b --out c --batchsize 2",
+        "qma-net robust --checkpoint a --test-sets b --out c --attack-flie d",
+        "qma-net serve --prot 1",
+        "torchrun --nproc_per_node=2 -m qma_net train --model QMANet --epoch_count 3",
+    ],
+)
+def test_mistyped_flag_in_the_documentation_is_found(command, tmp_path, monkeypatch):
+    page = tmp_path / "page.md"
+    page.write_text(f"```bash\n{command}\n```\n")
+    with pytest.raises(SystemExit):
+        test_every_documented_command_is_valid(page, monkeypatch)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_of_the_documentation_has_a_target(page):
+    text = page.read_text(encoding="utf-8")
+    links = re.findall(r"\]\(((?!http|#)[^)#\s]+)", text)
     assert not [link for link in links if not (page.parent / link).exists()]
 
 
-def test_the_readme_is_short():
-    assert len(README.splitlines()) <= 120
+def test_every_module_named_by_the_documentation_exists():
+    for page in PAGES:
+        for name in re.findall(r"python -m ([\w.]+)", page.read_text(encoding="utf-8")):
+            folder = ROOT / name.replace(".", "/")
+            exists = folder.is_dir() or folder.with_suffix(".py").is_file()
+            ours = name.startswith(("qma_net", "benchmarks")) and name != "benchmarks.NAME"
+            assert exists or not ours, f"{page.name}: {name}"
