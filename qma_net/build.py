@@ -1,4 +1,4 @@
-"""From a configuration and published weights to a model ready to train."""
+"""Building a model that is ready for training from a configuration and published weights."""
 
 import warnings
 
@@ -18,46 +18,46 @@ def build_qma_net(
     decoder: str = QMANetConfig.decoder,
     drop_path: float = QMANetConfig.drop_path,
 ) -> QMANetModel:
-    """Builds a QMA-Net ready to train.
+    """Build a QMA-Net that is ready for training.
 
     Args:
-        size: MiT size of both backbones, b0 to b5; the paper's parameter count fits b3.
-        views: noise views of the MNFM, a comma-separated choice of srm, bayar, noiseprint.
-        backbone_weights: ImageNet weights for both backbones: an official ``mit_bX.pth``, a
-            Hugging Face directory, or an id such as ``nvidia/mit-b3``. Empty: random, with a
-            warning.
+        size: size of both SegFormer encoders, b0 to b5; b3 matches the paper's parameter count.
+        views: noise views of the MNFM, a comma-separated list of srm, bayar, noiseprint.
+        backbone_weights: ImageNet weights for both encoders: an official ``mit_bX.pth``, a Hugging
+            Face directory, or a hub id such as ``nvidia/mit-b3``. If empty, the encoders start
+            with random weights and a warning is issued.
         noiseprint_weights: the published ``noiseprint++.th``, or a TruFor checkpoint.
-        query_count: tamper-aware queries (Table 9: 4, 8, 16, 32).
-        dfcm_stages: stages with DFCM: ``"none"``, ``"4"``, ``"1234"`` (Table 2).
-        decode_levels: levels that are decoded: ``"4"``, ``"1234"`` (Table 2).
+        query_count: number of tamper-aware queries (Table 9: 4, 8, 16, 32).
+        dfcm_stages: stages with a DFCM: ``"none"``, ``"4"`` or ``"1234"`` (Table 2).
+        decode_levels: levels that are decoded: ``"4"`` or ``"1234"`` (Table 2).
         decoder: ``"query"``, ``"conv"`` or ``"mlp"`` (Table 2).
-        drop_path: stochastic depth of both backbones while training.
+        drop_path: rate of stochastic depth in both encoders during training.
 
     Returns:
-        The model; called on ``(B, 3, H, W)`` it gives ``mask_logits`` and ``edge_logits``.
+        The model. It maps ``(B, 3, H, W)`` to ``mask_logits`` and ``edge_logits``.
 
     Raises:
-        ConfigError: for a value outside the choices, or the noiseprint view without its weights.
-        qma_net.modeling.state.WeightsError: for weights that are missing or do not fit.
+        ConfigError: if a value is not among the choices, or if the noiseprint view and its weights
+            are not given together.
+        qma_net.modeling.state.WeightsError: if weights are missing or do not match.
     """
-
     config = QMANetConfig(size, views, query_count, dfcm_stages, decode_levels, decoder, drop_path)
     if "noiseprint" in config.views and not noiseprint_weights:
         raise ConfigError(NOISEPRINT_MISSING)
-    if "noiseprint" not in config.views and noiseprint_weights:
-        raise ConfigError(
-            f"got noiseprint_weights={noiseprint_weights!r} with views={config.views!r}, expected "
-            "the noiseprint view with them: add it to views or leave the weights out"
-        )
     model = QMANetModel.from_config(config)
     if noiseprint_weights:
+        if model.noise_view.noiseprint is None:
+            raise ConfigError(
+                f"got noiseprint_weights={noiseprint_weights!r} with views={config.views!r}: add "
+                "noiseprint to views or omit its weights"
+            )
         load_noiseprint(model.noise_view.noiseprint, noiseprint_weights)
     if backbone_weights:
-        load_backbones(model, config.size, backbone_weights)
+        load_backbones(model, backbone_weights)
     else:
         warnings.warn(
-            "QMA-Net starts with random backbones: give backbone_weights (`qma-net weights` says "
-            "where they are published) to train as the paper does",
+            "QMA-Net starts with random backbones: give backbone_weights to train as in the paper "
+            "(`qma-net weights` lists where they are published)",
             stacklevel=2,
         )
     return model

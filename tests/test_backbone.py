@@ -41,7 +41,7 @@ def test_official_weights_load_strictly_and_agree_with_benco(tmp_path):
     official = tmp_path / "mit_b3.pth"
     torch.save(reference.state_dict(), official)  # with BenCo's deconv head in it
     model = QMANetModel.from_config(QMANetConfig(views="srm")).eval()
-    load_backbones(model, "b3", official)
+    load_backbones(model, official)
     image = torch.randn(1, 3, 96, 64)
     with torch.no_grad():
         expected = benco_features(reference, image)
@@ -75,7 +75,7 @@ def test_hugging_face_directory(tmp_path, head):
     saved = (SegformerForImageClassification if head else SegformerModel)(config)
     saved.save_pretrained(tmp_path)
     model = QMANetModel.from_config(QMANetConfig(size="b0", views="srm"))
-    load_backbones(model, "b0", tmp_path)
+    load_backbones(model, tmp_path)
     expected = (saved.segformer if head else saved).state_dict()
     for backbone in (model.rgb_backbone, model.noise_backbone):
         assert all(torch.equal(backbone.state_dict()[n], t) for n, t in expected.items())

@@ -10,11 +10,11 @@ import yaml
 
 from conftest import photograph
 from launching import start, write_tampered_set
-from qma_net.launch.saving import saved_epochs
+from qma_net.launch.checkpoints import saved_epochs
 from qma_net.modeling.config import Preprocessing
 from qma_net.synth.curriculum import Source, changed, stage, stages
 from qma_net.synth.recipe import UNTOUCHED, Recipe, SynthesisError
-from qma_net.weights.checkpoint import mapped_checkpoint
+from qma_net.weights.checkpoint import Checkpoint
 
 NAMES = ["one-trace", "histories", "resampled", "laundered", "everything"]
 
@@ -202,7 +202,7 @@ def test_a_training_on_fresh_images_through_benco_s_script(photos, tmp_path):
     assert saved_epochs(tmp_path / "run") == [0, 1]
     rows = [json.loads(line) for line in (tmp_path / "run/log.txt").read_text().splitlines()]
     assert all("train_bce_loss" in row for row in rows)
-    kept = mapped_checkpoint(tmp_path / "run/checkpoint-1.pth").preprocessing
+    kept = Checkpoint.read(tmp_path / "run/checkpoint-1.pth", mapped=True).preprocessing
     assert kept == Preprocessing(64, "native")
     names = (tmp_path / "names").read_text().split()
     assert {name.split("_")[1] for name in names if "_" in name} == {"0", "1"}

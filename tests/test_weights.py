@@ -87,13 +87,13 @@ def test_backbones_of_another_size_or_nowhere(tmp_path):
     official = official_names(MiT(*SIZES["b0"], drop_path=0.0).state_dict())
     path = saved(tmp_path / "mit_b0.pth", official)
     model = QMANetModel.from_config(QMANetConfig(size="b1", views="srm"))
-    refused("backbone weights for --size b1", load_backbones, model, "b1", path)
-    refused("of another shape", load_backbones, model, "b1", path)
-    refused("there is no such file", load_backbones, model, "b1", "weights/mit_b1.pth")
+    refused("backbone weights for --size b1", load_backbones, model, path)
+    refused("of another shape", load_backbones, model, path)
+    refused("there is no such file", load_backbones, model, "weights/mit_b1.pth")
     del official["block2.1.attn.kv.bias"]
     partial = saved(tmp_path / "partial.pth", official)
     small = QMANetModel.from_config(QMANetConfig(size="b0", views="srm"))
-    refused("2 missing (first: stages.1.blocks.1", load_backbones, small, "b0", partial)
+    refused("2 missing (first: stages.1.blocks.1", load_backbones, small, partial)
 
 
 def test_a_hub_id_without_a_network_is_one_clear_line():

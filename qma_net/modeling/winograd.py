@@ -10,8 +10,8 @@ measures make it faster on a CPU without changing its result:
   rows, where twelve would be needed otherwise. The transforms multiply 6x6 and 4x6 matrices with
   whole rows.
 
-In float32 the result is as close to float64 as that of plain convolutions: which of the two is closer
-depends on the CPU (``python -m benchmarks.noise_precision``).
+In float32 the result is about as close to float64 as that of plain convolutions; which of the two
+is closer depends on the CPU (``python -m benchmarks.noise_precision``).
 """
 
 import math

@@ -1,1 +1,1 @@
-"""Every file of weights enters here."""
+"""Weight files: reading, checking, converting and locating them."""

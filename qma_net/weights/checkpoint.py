@@ -1,4 +1,4 @@
-"""Checkpoints of QMA-Net: which model they hold, and that model rebuilt."""
+"""Checkpoints of BenCo's trainer: reading, checking and rebuilding the model."""
 
 import argparse
 import json
@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -14,25 +15,26 @@ from .. import __version__
 from ..modeling.config import ARCHITECTURE, ConfigError, Preprocessing, QMANetConfig
 from ..modeling.qma_net import QMANetModel
 from ..modeling.state import WeightsError, load_strictly, require_tensors, require_this_architecture
-from .reading import read_checkpoint, state_in
+from .reading import read_checkpoint, unwrap_state
 
-# Where a QMANetConfig stands in a state dict of the registered model (torch's own suffix),
-# and where the network's own tensors stand.
+# Names in the state dict of the model that is registered with BenCo: the entry that holds the
+# QMANetConfig (torch's suffix for extra state), and the prefix of the network's tensors.
 CONFIG_KEY = "_extra_state"
 NETWORK_PREFIX = "network."
-LONGEST_CONFIG = 2**16  # bytes
+
+MAX_CONFIG_BYTES = 2**16
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint, read once.
+    """Content of a checkpoint.
 
     Attributes:
-        path: where its weights were.
-        config: of the model.
-        network: the model's tensors.
-        preprocessing: how photographs reached it in training; None where the file does not say.
-        about: what its user must know; see :class:`~qma_net.modeling.qma_net.QMANetModel`.
+        path: File of the checkpoint.
+        config: Configuration of the model.
+        network: Tensors of the model.
+        preprocessing: How images were fed to it in training; None if the file does not say.
+        about: Notice for users; see :class:`~qma_net.modeling.hub.HubModule`.
     """
 
     path: Path
@@ -42,39 +44,47 @@ class Checkpoint:
     about: str = ""
 
     @classmethod
-    def read(cls, path: str | os.PathLike) -> "Checkpoint":
-        """Reads a file; see :meth:`of` for what must be in it."""
-        return cls.of(read_checkpoint(path), path)
+    def read(cls, path: str | os.PathLike[str], *, mapped: bool = False) -> Self:
+        """Read a checkpoint file.
 
-    @classmethod
-    def of(cls, content: Mapping, path: str | os.PathLike) -> "Checkpoint":
-        """The checkpoint that the content of the file ``path`` is.
+        Args:
+            path: The file.
+            mapped: Leave the tensors in the file, e.g. to read only the configuration.
 
         Raises:
-            WeightsError: when it carries no configuration; names the flags to give instead.
+            WeightsError: If the file cannot be read or contains no configuration.
         """
-        state = state_in(content)
-        config = config_from_extra_state(state.get(CONFIG_KEY), f"checkpoint {path}")
-        require_tensors(state, f"checkpoint {path}")
-        network = {
-            name.removeprefix(NETWORK_PREFIX): tensor
-            for name, tensor in state.items()
-            if name != CONFIG_KEY
-        }
+        return cls.from_content(read_checkpoint(path, mapped), path)
+
+    @classmethod
+    def from_content(cls, content: Mapping[Any, Any], path: str | os.PathLike[str]) -> Self:
+        """Interpret the content of a checkpoint file that has been read already.
+
+        Raises:
+            WeightsError: If it contains no configuration.
+        """
+        source = f"checkpoint {path}"
+        state = unwrap_state(content)
+        config = config_from_extra_state(state.get(CONFIG_KEY), source)
+        require_tensors(state, source)
         about = content.get("about", "")
         return cls(
             path=Path(path),
             config=config,
-            network=network,
-            preprocessing=preprocessing_in(content.get("args")),
+            network={
+                name.removeprefix(NETWORK_PREFIX): tensor
+                for name, tensor in state.items()
+                if name != CONFIG_KEY
+            },
+            preprocessing=preprocessing_from_args(content.get("args")),
             about=about if isinstance(about, str) else "",
         )
 
     def build(self) -> QMANetModel:
-        """The model that it holds.
+        """Build the model with the checkpoint's weights.
 
         Raises:
-            WeightsError: when the tensors are not those of its configuration.
+            WeightsError: If the tensors do not match the configuration.
         """
         model = QMANetModel.from_config(self.config)
         load_strictly(model, self.network, f"{self.path} (checkpoint)")
@@ -83,40 +93,36 @@ class Checkpoint:
         return model
 
     def load_into(self, model: QMANetModel) -> None:
-        """Starts a built model from it (``--init_from``): weights only, no optimiser.
+        """Load the weights into a model of the same architecture, to fine-tune it.
 
         Raises:
-            WeightsError: when it is of another architecture, naming the flags to give.
+            WeightsError: If the architecture is another one; the message names the flags to give.
         """
         require_same_architecture(self.config, model.config, f"checkpoint {self.path}")
         load_strictly(model, self.network, f"{self.path} (checkpoint)")
 
 
-def load_checkpoint(path: str | os.PathLike) -> QMANetModel:
-    """Rebuilds the model of a checkpoint of BenCo's trainer; no flags are needed.
+def load_checkpoint(path: str | os.PathLike[str]) -> QMANetModel:
+    """Rebuild the model of a checkpoint of BenCo's trainer, without further arguments.
+
+    Args:
+        path: File ``checkpoint-<epoch>.pth``.
+
+    Returns:
+        The model on the CPU, in training mode.
 
     Raises:
-        WeightsError: when the file cannot be read, carries no configuration, or does not fit.
+        WeightsError: If the file cannot be read, contains no configuration or does not match it.
     """
     return Checkpoint.read(path).build()
 
 
-def mapped_checkpoint(path: str | os.PathLike) -> Checkpoint:
-    """A checkpoint whose tensors stay in the file: for what it says of itself.
+def preprocessing_from_args(args: object) -> Preprocessing | None:
+    """Derive the preprocessing from the flags that BenCo's trainer stores in checkpoints.
 
-    Raises:
-        WeightsError: see :meth:`Checkpoint.of`.
+    Returns:
+        The preprocessing, or None if the flags do not determine it.
     """
-    return Checkpoint.of(read_checkpoint(path, mapped=True), path)
-
-
-def checkpoint_config(path: str | os.PathLike) -> QMANetConfig:
-    """The configuration that a checkpoint carries; see :func:`mapped_checkpoint`."""
-    return mapped_checkpoint(path).config
-
-
-def preprocessing_in(args: object) -> Preprocessing | None:
-    """What the flags say that BenCo's trainer keeps in a checkpoint; None where they do not."""
     flags = vars(args) if isinstance(args, argparse.Namespace) else {}
     if "image_size" not in flags:
         return None
@@ -127,56 +133,76 @@ def preprocessing_in(args: object) -> Preprocessing | None:
         return None
 
 
-def require_same_architecture(got: QMANetConfig, built: QMANetConfig, what: str) -> None:
-    """Raises :class:`WeightsError` when two configurations differ in more than drop path."""
+def require_same_architecture(stored: QMANetConfig, built: QMANetConfig, source: str) -> None:
+    """Check that two configurations differ at most in drop path.
+
+    Args:
+        stored: Configuration of the weights.
+        built: Configuration of the model that they are to be loaded into.
+        source: Description of the weights for the error message.
+
+    Raises:
+        WeightsError: If they differ; the message names the flags to give.
+    """
     differing = [
         name
         for name in QMANetConfig.field_names()
-        if name != "drop_path" and getattr(got, name) != getattr(built, name)
+        if name != "drop_path" and getattr(stored, name) != getattr(built, name)
     ]
     if differing:
-        flags = " ".join(f"--{name} {getattr(got, name)}" for name in differing)
-        mine = " ".join(f"--{name} {getattr(built, name)}" for name in differing)
+        flags = " ".join(f"--{name} {getattr(stored, name)}" for name in differing)
+        built_flags = " ".join(f"--{name} {getattr(built, name)}" for name in differing)
         raise WeightsError(
-            f"got a {what} of a model with {flags}, expected one with {mine}: give {flags}"
+            f"got {source} of a model with {flags}, expected one with {built_flags}: give {flags}"
         )
 
 
 def config_to_extra_state(config: QMANetConfig) -> Tensor:
-    """A configuration as UTF-8 JSON in a uint8 tensor.
+    """Encode a configuration as UTF-8 JSON in a uint8 tensor.
 
-    A tensor, because tracing (fvcore, ONNX), safetensors and every tool that walks over a state
-    dict expect nothing else in it.
+    It is a tensor because tracing (fvcore, ONNX), safetensors and other tools that process state
+    dicts accept nothing else.
     """
     content = {"qma_net": __version__, "architecture": ARCHITECTURE, "config": asdict(config)}
-    text = json.dumps(content)
-    return torch.tensor(list(text.encode()), dtype=torch.uint8)
+    return torch.tensor(list(json.dumps(content).encode()), dtype=torch.uint8)
 
 
-def config_from_extra_state(extra: object, what: str) -> QMANetConfig:
-    """The configuration in a state dict's extra state, checked.
+def config_from_extra_state(extra: object, source: str) -> QMANetConfig:
+    """Decode and check the configuration in a state dict's extra state.
+
+    Args:
+        extra: The entry :data:`CONFIG_KEY`, or None if it is missing.
+        source: Description of the state dict for the error message.
 
     Raises:
-        WeightsError: when it is not one (names the flags to give instead), or of another version
-            of the architecture.
+        WeightsError: If it is not a valid configuration, or of another version of the architecture.
     """
-    try:
-        readable = (
-            extra.dtype == torch.uint8 and extra.dim() == 1 and extra.numel() <= LONGEST_CONFIG
-        )
-        content = json.loads(bytes(extra.tolist())) if readable else {}
-        config = dict(content["config"])
-    except (AttributeError, TypeError, ValueError, KeyError, RecursionError):
-        content, config = {}, {}
+    content, config = _decode(extra)
     if set(config) != set(QMANetConfig.field_names()):
         flags = " ".join(f"--{name}" for name in QMANetConfig.field_names())
         raise WeightsError(
-            f"got a {what} without the configuration of a QMANet, expected a checkpoint of "
-            f"BenCo's trainer with --model QMANet: build the model with the flags it was trained "
-            f"with ({flags}) and load the tensors into its network"
+            f"got {source} without the configuration of a QMANet, expected a checkpoint of BenCo's "
+            f"trainer with --model QMANet: build the model with the flags of its training "
+            f"({flags}) and load the tensors into its network"
         )
-    require_this_architecture(content, what)
+    require_this_architecture(content, source)
     try:
         return QMANetConfig(**config)
     except ConfigError as error:
-        raise WeightsError(f"got a {what} of no QMA-Net: {error}") from None
+        raise WeightsError(f"got {source} with an invalid configuration: {error}") from None
+
+
+def _decode(extra: object) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the JSON content of an extra state and the configuration in it, empty if invalid."""
+    if not (
+        isinstance(extra, Tensor)
+        and extra.dtype == torch.uint8
+        and extra.dim() == 1
+        and extra.numel() <= MAX_CONFIG_BYTES
+    ):
+        return {}, {}
+    try:
+        content = json.loads(bytes(extra.tolist()))
+        return content, dict(content["config"])
+    except (TypeError, ValueError, KeyError, RuntimeError):  # RecursionError is a RuntimeError.
+        return {}, {}

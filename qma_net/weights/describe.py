@@ -1,4 +1,4 @@
-"""What ``qma-net weights FILE`` says."""
+"""Description of weight files, as printed by ``qma-net weights FILE``."""
 
 import os
 from collections.abc import Mapping
@@ -11,42 +11,44 @@ from ..modeling.config import SIZES
 from ..modeling.noise import NoisePrint
 from ..modeling.state import WeightsError, load_strictly, require_tensors
 from .checkpoint import CONFIG_KEY, Checkpoint
-from .reading import read_checkpoint, sha256, state_in
-from .sources import NOISEPRINT_SHA256, noiseprint_of
+from .reading import read_checkpoint, sha256, unwrap_state
+from .sources import NOISEPRINT_SHA256, noiseprint_from_published
 
 
-def describe(path: str | os.PathLike) -> str:
-    """What a file of weights is and whether it fits, in one line.
+def describe(path: str | os.PathLike[str]) -> str:
+    """Return one line on the content of a weights file, after checking that it is complete.
 
     Raises:
-        WeightsError: when it is nothing that QMA-Net can use.
+        WeightsError: If QMA-Net cannot use the file.
     """
     content = read_checkpoint(path)
-    state = state_in(content)
+    state = unwrap_state(content)
     if CONFIG_KEY in state:
-        checkpoint = Checkpoint.of(content, path)
+        checkpoint = Checkpoint.from_content(content, path)
         checkpoint.build()
         facts = [" ".join(checkpoint.config.as_flags())]
-        facts += [f"photographs {checkpoint.preprocessing}"] if checkpoint.preprocessing else []
-        facts += [checkpoint.about] if checkpoint.about else []
+        if checkpoint.preprocessing:
+            facts.append(f"images {checkpoint.preprocessing}")
+        if checkpoint.about:
+            facts.append(checkpoint.about)
         return f"{path}: a complete QMA-Net checkpoint ({'; '.join(facts)})"
     require_tensors(state, str(path))
     if "patch_embed1.proj.weight" in state:
-        return f"{path}: {_describe_mit(remap_official(state), path)}"
-    load_strictly(NoisePrint(), noiseprint_of(state, path), f"{path} (NoisePrint++)")
+        return f"{path}: complete MiT-{_mit_size(remap_official(state), path)}"
+    load_strictly(NoisePrint(), noiseprint_from_published(state, path), f"{path} (NoisePrint++)")
     published = sha256(path) == NOISEPRINT_SHA256
-    seal = "SHA-256 as published" if published else "SHA-256 differs from the published file's"
-    return f"{path}: a complete NoisePrint++ ({seal})"
+    checksum = "SHA-256 as published" if published else "SHA-256 differs from the published file's"
+    return f"{path}: a complete NoisePrint++ ({checksum})"
 
 
-def _describe_mit(state: Mapping[str, Tensor], path: str | os.PathLike) -> str:
-    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+def _mit_size(state: Mapping[str, Tensor], path: str | os.PathLike[str]) -> str:
+    shapes = {name: tensor.shape for name, tensor in state.items()}
     with torch.device("meta"):
         for size in SIZES:
             expected = MiT(*SIZES[size], drop_path=0.0).state_dict()
-            if shapes == {name: tuple(tensor.shape) for name, tensor in expected.items()}:
-                return f"complete MiT-{size.upper()} weights (--size {size})"
+            if shapes == {name: tensor.shape for name, tensor in expected.items()}:
+                return f"{size.upper()} weights (--size {size})"
     raise WeightsError(
         f"got {path} with {len(shapes)} tensors in MiT naming, expected those of one of "
-        f"{', '.join(SIZES)} (heads {', '.join(FOREIGN_HEADS)} are left out): is it complete?"
+        f"{', '.join(SIZES)} (heads {', '.join(FOREIGN_HEADS)} are ignored): is it complete?"
     )

@@ -1,6 +1,5 @@
-"""A model from wherever a user says it is: a file, a folder, a directory for the hub, the hub."""
+"""Loading a model from a file, a folder of checkpoints, a saved directory or the hub."""
 
-import json
 import os
 import re
 import socket
@@ -9,22 +8,32 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from ..core.files import ContentError, read_json_object
 from ..modeling.hub import CONFIG_NAME, WEIGHTS_FILE
 from ..modeling.qma_net import QMANetModel
 from ..modeling.state import WeightsError
-from .checkpoint import LONGEST_CONFIG, load_checkpoint
+from .checkpoint import MAX_CONFIG_BYTES, load_checkpoint
 from .names import SMALL
 
+EXPECTED = "expected a checkpoint, a directory of save_pretrained or a hub id (owner/name)"
 
-def load_model(path: str | os.PathLike) -> QMANetModel:
-    """A model from a checkpoint, a folder of them, a directory of ``save_pretrained`` or a hub id.
 
-    Of a training's folder the newest ``checkpoint-<epoch>.pth`` is taken, and the weights of
-    ``save_pretrained`` stand for their directory. ``"qma-net-small"`` is the model that comes with
-    the package.
+def load_model(path: str | os.PathLike[str]) -> QMANetModel:
+    """Load a model from any supported source.
+
+    Args:
+        path: One of
+
+            - a checkpoint of BenCo's trainer, or a folder of them, of which the newest is used;
+            - a directory written by ``save_pretrained``, or the weights file in it;
+            - the id of a Hugging Face repository;
+            - ``"qma-net-small"``, the model included in the package.
+
+    Returns:
+        The model on the CPU.
 
     Raises:
-        WeightsError: for anything else.
+        WeightsError: If there is no such source or its content is invalid.
     """
     path = Path(path)
     if path.is_file():
@@ -36,74 +45,59 @@ def load_model(path: str | os.PathLike) -> QMANetModel:
     if str(path) == SMALL:
         return _from_directory(Path(__file__).parent / SMALL)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)) or path.suffix in (".pth", ".pt", ".th"):
-        raise WeightsError(
-            f"got {path}, expected a checkpoint, a directory of save_pretrained or a hub id "
-            "(owner/name): there is no such file"
-        )
+        raise WeightsError(f"got {path}, {EXPECTED}: there is no such file")
     try:
         return _from_pretrained(str(path), local_files_only=True)
     except WeightsError as error:
-        if not _hub_answers():
+        if not _hub_is_reachable():
             raise WeightsError(
-                f"got {path}, expected a checkpoint, a directory of save_pretrained or a hub id: "
-                "there is no such file, and the hub cannot be reached from here"
+                f"got {path}, {EXPECTED}: there is no such file, and the hub cannot be reached"
             ) from error
     return _from_pretrained(str(path))
 
 
-def newest_checkpoint(folder: str | os.PathLike) -> Path | None:
-    """The ``checkpoint-<epoch>.pth`` of the highest epoch in a folder; None without any."""
+def newest_checkpoint(folder: str | os.PathLike[str]) -> Path | None:
+    """Return the ``checkpoint-<epoch>.pth`` of the highest epoch; None if there is none."""
     files = [file for file in Path(folder).glob("checkpoint-*.pth") if file.stem[11:].isdigit()]
     return max(files, key=lambda file: int(file.stem[11:]), default=None)
 
 
-def _require_object(file: Path) -> None:
-    """Refuses a ``config.json`` that is no JSON object, before huggingface_hub trips over it."""
-    if not file.is_file():
-        return  # said by from_pretrained
-    try:
-        text = file.read_text() if file.stat().st_size <= LONGEST_CONFIG else ""
-        is_object = isinstance(json.loads(text), dict)
-    except (OSError, ValueError, RecursionError):
-        is_object = False
-    if not is_object:
-        raise WeightsError(
-            f"got {file}, expected the configuration of a QMA-Net, the JSON object that "
-            "save_pretrained writes"
-        )
-
-
 def _from_directory(path: Path) -> QMANetModel:
-    _require_object(path / CONFIG_NAME)
+    config = path / CONFIG_NAME
+    if config.is_file():  # from_pretrained reports a missing file but fails on invalid content.
+        expected = "the configuration of a QMA-Net, a JSON object that save_pretrained writes"
+        try:
+            if config.stat().st_size > MAX_CONFIG_BYTES:
+                raise WeightsError(f"got {config}, expected {expected}: it is too large")
+            read_json_object(config, expected)
+        except (OSError, ContentError) as error:
+            raise WeightsError(str(error)) from None
     return _from_pretrained(str(path))
 
 
-def _from_pretrained(path: str, **options) -> QMANetModel:
+def _from_pretrained(path: str, *, local_files_only: bool = False) -> QMANetModel:
     try:
-        return QMANetModel.from_pretrained(path, **options)
+        return QMANetModel.from_pretrained(path, local_files_only=local_files_only)
     except (OSError, ValueError) as error:
         if isinstance(error, WeightsError):
             raise
-        raise WeightsError(
-            f"got {path}, expected a checkpoint, a directory of save_pretrained or a hub id: "
-            f"{str(error).strip().splitlines()[0]}"
-        ) from None
+        reason = str(error).strip().splitlines()[0]
+        raise WeightsError(f"got {path}, {EXPECTED}: {reason}") from None
 
 
-def _hub_answers(seconds: float = 2.0) -> bool:
-    """Whether the hub can be reached at all; huggingface_hub itself tries for half a minute."""
+def _hub_is_reachable(seconds: float = 2.0) -> bool:
+    """Return whether the hub answers; huggingface_hub would keep trying for half a minute."""
     address = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
-    answers = []
+    reached = threading.Event()
 
-    def knock() -> None:
+    def connect() -> None:
         with suppress(OSError):
             port = address.port or (443 if address.scheme == "https" else 80)
-            socket.create_connection((address.hostname, port), timeout=seconds).close()
-            answers.append(True)
+            socket.create_connection((address.hostname or "", port), timeout=seconds).close()
+            reached.set()
 
     if os.environ.get("HF_HUB_OFFLINE", "0") in ("1", "true", "True", "ON", "YES"):
         return False
-    thread = threading.Thread(target=knock, daemon=True)  # a resolver may take its time
-    thread.start()
-    thread.join(seconds)
-    return bool(answers)
+    # In a thread, because name resolution has no timeout.
+    threading.Thread(target=connect, daemon=True).start()
+    return reached.wait(seconds)

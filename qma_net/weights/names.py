@@ -1,5 +1,5 @@
-"""What is no path where a checkpoint is asked for; no imports, so that a command line is quick."""
+"""Special names accepted instead of a checkpoint; without imports, to keep the CLI fast."""
 
-SMALL = "qma-net-small"  # the package's own model; its README.md says what it is
-RANDOM = "random"  # weights that mean nothing: a model to show the mechanics with
-NONE = "none"  # no model at all, where there is something to do without
+SMALL = "qma-net-small"  # the model included in the package
+RANDOM = "random"  # a model with random weights, to try the commands
+NONE = "none"  # no model, for commands that can work without one

@@ -1,9 +1,10 @@
-"""Weights that others publish: who, on what terms, and how they are read."""
+"""Published weights of NoisePrint++ and SegFormer: sources, terms, conversion and loading."""
 
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -22,13 +23,13 @@ NOISEPRINT_SOURCE = (
 NOISEPRINT_MISSING = (
     "got the noiseprint view without noiseprint_weights: give the path of noiseprint++.th "
     f"(published in {NOISEPRINT_SOURCE}; nonprofit research use), "
-    'or go without it: views="srm,bayar"'
+    'or omit the view: views="srm,bayar"'
 )
 
 
 @dataclass(frozen=True)
 class PublishedWeights:
-    """One set of weights that others publish."""
+    """Weights published by other projects."""
 
     name: str
     purpose: str
@@ -58,51 +59,58 @@ PUBLISHED = (
 )
 
 
-# --- NoisePrint++ -------------------------------------------------------------------------
+def noiseprint_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Read the state of :class:`NoisePrint` from a file; see :func:`noiseprint_from_published`."""
+    return noiseprint_from_published(read_state(path), path)
 
 
-def noiseprint_state(path: str | os.PathLike) -> dict[str, Tensor]:
-    """State of :class:`NoisePrint` from a file; see :func:`noiseprint_of`."""
-    return noiseprint_of(read_state(path), path)
+def noiseprint_from_published(
+    published: Mapping[str, Tensor], path: str | os.PathLike[str]
+) -> dict[str, Tensor]:
+    """Convert published tensors to the state of :class:`NoisePrint`.
 
-
-def noiseprint_of(published: Mapping[str, Tensor], path: str | os.PathLike) -> dict[str, Tensor]:
-    """State of :class:`NoisePrint` from the published file's, a bare state dict, or TruFor's.
+    Args:
+        published: State dict of the published file, of a plain DnCNN or of TruFor.
+        path: File that it was read from, for error messages.
 
     Raises:
-        WeightsError: when what ``path`` holds is no NoisePrint++.
+        WeightsError: If it contains no complete NoisePrint++.
     """
     require_tensors(published, f"{path} (NoisePrint++)")
-    content = {name.removeprefix("module."): value for name, value in published.items()}
-    for prefix in ("dncnn.", "layers."):  # inside TruFor; BenCo's DnCNN wraps the sequence
-        if any(name.startswith(prefix) for name in content):
-            content = {
-                name.removeprefix(prefix): value
-                for name, value in content.items()
+    state = {name.removeprefix("module."): tensor for name, tensor in published.items()}
+    for prefix in ("dncnn.", "layers."):  # TruFor's name of the part; BenCo's DnCNN's of its layers
+        if any(name.startswith(prefix) for name in state):
+            state = {
+                name.removeprefix(prefix): tensor
+                for name, tensor in state.items()
                 if name.startswith(prefix)
             }
     try:
-        return fold_noiseprint(content)
+        return fold_noiseprint(state)
     except KeyError as error:
         raise WeightsError(
             f"got {path} without tensor {error}, expected NoisePrint++ (17 convolutions, batch "
-            f"norms unfolded) as published in {NOISEPRINT_SOURCE}"
+            f"norms not folded) as published in {NOISEPRINT_SOURCE}"
         ) from error
 
 
-def load_noiseprint(noiseprint: NoisePrint, path: str | os.PathLike) -> None:
-    """Loads and folds the published NoisePrint++; see :func:`noiseprint_state`."""
+def load_noiseprint(noiseprint: NoisePrint, path: str | os.PathLike[str]) -> None:
+    """Load the published NoisePrint++.
+
+    Raises:
+        WeightsError: If the file cannot be read or contains no complete NoisePrint++.
+    """
     load_strictly(noiseprint, noiseprint_state(path), f"{path} (NoisePrint++)")
 
 
-# --- MiT ----------------------------------------------------------------------------------
+def mit_state(source: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Read the state of :class:`~qma_net.modeling.backbone.MiT`.
 
-
-def mit_state(source: str | os.PathLike) -> dict[str, Tensor]:
-    """State of :class:`MiT` from an official file, a Hugging Face directory, or an id.
+    Args:
+        source: An official ``mit_bX.pth``, a Hugging Face directory, or a hub id.
 
     Raises:
-        WeightsError: when the source is none of these.
+        WeightsError: If the source is none of these or is incomplete.
     """
     source = str(source)
     if os.path.isfile(source):
@@ -123,28 +131,37 @@ def mit_state(source: str | os.PathLike) -> dict[str, Tensor]:
 def _hugging_face_state(source: str) -> dict[str, Tensor]:
     from transformers import SegformerModel
 
+    loaded: Any
     try:
-        model, report = SegformerModel.from_pretrained(source, output_loading_info=True)
+        loaded = SegformerModel.from_pretrained(source, output_loading_info=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise WeightsError(
-            f"got backbone_weights={source!r}, expected a directory or hub id that holds a "
-            f"SegFormer ({type(error).__name__}: {str(error).strip().splitlines()[0][:200]})"
+            f"got backbone_weights={source!r}, expected a directory or hub id with a SegFormer "
+            f"({type(error).__name__}: {str(error).strip().splitlines()[0][:200]})"
         ) from error
+    model, report = loaded
     faults = sorted(report["missing_keys"]) + [str(key) for key in report["mismatched_keys"]]
     if faults:
         raise WeightsError(
             f"got {source!r} with {len(faults)} of the encoder's tensors missing or of another "
             f"shape (first: {faults[0]}), expected a complete SegFormer encoder"
         )
-    return model.state_dict()
+    state: dict[str, Tensor] = model.state_dict()
+    return state
 
 
-def load_backbones(model: QMANetModel, size: str, source: str | os.PathLike) -> None:
-    """Starts both backbones from the same ImageNet weights (paper, section 3.2).
+def load_backbones(model: QMANetModel, source: str | os.PathLike[str]) -> None:
+    """Load the same ImageNet weights into both encoders (section 3.2).
+
+    Args:
+        model: The model to start.
+        source: See :func:`mit_state`.
 
     Raises:
-        WeightsError: when they are not there, or are of another size.
+        WeightsError: If the weights are missing or of another size.
     """
     state = mit_state(source)
     for backbone in (model.rgb_backbone, model.noise_backbone):
-        load_strictly(backbone, state, f"{source} (backbone weights for --size {size})")
+        load_strictly(
+            backbone, state, f"{source} (backbone weights for --size {model.config.size})"
+        )
