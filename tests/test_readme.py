@@ -115,7 +115,8 @@ def test_every_documented_command_is_valid(page, monkeypatch):
     for words in commands(page.read_text(encoding="utf-8")):
         words = [word for word in words if word not in PLACEHOLDERS]
         if words[0] in SCRIPTS:
-            parse_script(words[0], words[1:], monkeypatch)
+            if words[1:] != ["--help"]:
+                parse_script(words[0], words[1:], monkeypatch)
             continue
         parser = cli._parser()
         args, unknown = parser.parse_known_args(words)

@@ -23,7 +23,7 @@ WELCOME = (
 )
 NO_MODEL = (
     "The page runs without a model, so there is no mask. It shows the metadata, the regions that "
-    "cannot be analysed, and noise views. For a mask, start it with <code>qma-net serve</code>."
+    "cannot be analyzed, and noise views. For a mask, start it with <code>qma-net serve</code>."
 )
 FIRST = (
     "<p>Choose a photo, drop it anywhere on this page, or paste one; then press Examine.</p>"

@@ -13,10 +13,10 @@ import torch
 from .. import __version__
 from ..core.files import write_png
 from ..data.listing import NEGATIVE, read_listings
-from ..evaluation.evaluate import judge
+from ..evaluation.evaluate import measure_batch
 from ..evaluation.images import BenCoImages
 from ..evaluation.settings import AS_TRAINED, Settings
-from ..evaluation.subject import Subject
+from ..evaluation.evaluated_model import EvaluatedModel
 from ..examine.examination import Evidence, Examination, examine
 from ..inference.photograph import Photograph
 from ..inference.prediction import Prediction
@@ -27,18 +27,18 @@ class RegisteredModel:
     """A model of BenCo's registry with the predictor interface that the page needs.
 
     Args:
-        subject: The model.
+        evaluated: The model.
         folder: A folder for the file from which BenCo's dataset reads a photo.
     """
 
     supports_native = False  # Most of these models work at one size only.
 
-    def __init__(self, subject: Subject, folder: Path):
-        self._subject, self._folder = subject, folder
-        self._settings: Settings = AS_TRAINED.completed(subject.preprocessing)
-        about = subject.identity.get("about", "")
+    def __init__(self, evaluated: EvaluatedModel, folder: Path):
+        self._evaluated, self._folder = evaluated, folder
+        self._settings: Settings = AS_TRAINED.completed(evaluated.preprocessing)
+        about = evaluated.identity.get("about", "")
         self.notes: tuple[str, ...] = (about,) if about else ()
-        if subject.preprocessing is None:
+        if evaluated.preprocessing is None:
             self.notes += (
                 "the checkpoint does not record how images were preprocessed in training",
             )
@@ -54,16 +54,16 @@ class RegisteredModel:
             WeightsError: If the checkpoint does not belong to the model.
             ModuleNotFoundError: Without imdlbenco.
         """
-        return cls(Subject.load(name, flags, Path(checkpoint), device), folder)
+        return cls(EvaluatedModel.load(name, flags, Path(checkpoint), device), folder)
 
     @property
     def name(self) -> str:
         """The model's name in BenCo's registry."""
-        return self._subject.identity["model"]
+        return self._evaluated.identity["model"]
 
     def examination_settings(self, *, threshold: float, native: bool) -> dict:
         """Return the settings; see :meth:`.QMANetPredictor.examination_settings`."""
-        identity, settings = self._subject.identity, self._settings
+        identity, settings = self._evaluated.identity, self._settings
         return {
             "qma_net": __version__,
             "name": self.name,
@@ -122,10 +122,10 @@ class RegisteredModel:
             images = BenCoImages(
                 read_listings(listing)[0],
                 self._settings,
-                self._subject.post_function,
-                with_edges=self._subject.needs_edges,
+                self._evaluated.post_function,
+                with_edges=self._evaluated.needs_edges,
             )
             batch = torch.utils.data.default_collate([images[0]])
             settings = replace(self._settings, batch_size=1)
-            [(row, mask)] = judge(self._subject, images, batch, settings)
+            [(row, mask)] = measure_batch(self._evaluated, images, batch, settings)
         return mask, row["score"]

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from ..core.runs import BusyError, FolderLock
-from ..inference.predict import load_predictor
-from ..inference.predictor import QMANetPredictor, usable_device
+from ..inference.predictor import QMANetPredictor, load_predictor, usable_device
 from .limits import Limits, ServeError
 
 if TYPE_CHECKING:
