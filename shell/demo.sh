@@ -1,18 +1,24 @@
 #!/usr/bin/env bash
-# From a fresh machine to a trained, tested, attacked and pictured QMA-Net: no GPU, no downloads
-# of data. Needs Python 3.11 or 3.12; about 12 minutes on two cores once everything is installed.
+# Train, evaluate and attack a small QMA-Net on synthetic images, and plot the results.
 #
-#   bash shell/demo.sh [flags]
+#   bash shell/demo.sh [options]
 #
-#   --photos DIR       photographs of your own, in place of the packaged ones
-#   --out DIR          where everything goes [runs/demo]
-#   --seed N           of data and training [0]
-#   --images N         for training [2000], --test-images N for testing [120]
-#   --image-size N     side in pixels [96]
-#   --epochs N         [5], --batch-size N per process [8], --lr X [1e-3]
-#   --processes N      [2]
+# Needs Python 3.11 or 3.12, but no GPU and no dataset. Takes about 12 minutes on two cores after the
+# installation.
 #
-# Interrupt it and start it again: what is finished is kept. VENV and PYTHON: see shell/env.sh.
+#   --photos DIR       use your own photos instead of the packaged ones
+#   --out DIR          output folder [runs/demo]
+#   --seed N           seed of the data and of the training [0]
+#   --images N         number of training images [2000]
+#   --test-images N    number of test images [120]
+#   --image-size N     image size in pixels [96]
+#   --epochs N         number of epochs [5]
+#   --batch-size N     batch size per process [8]
+#   --lr X             learning rate [1e-3]
+#   --processes N      number of training processes [2]
+#
+# If you interrupt it, run the same command again: finished work is kept.
+# VENV and PYTHON: see shell/env.sh.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=shell/env.sh

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# What must not break in a training of days and among strangers' files, tried for long: every test
-# marked slow, more inputs and more kills than the suite has. Under an hour on two cores.
+# Run the tests marked slow: long training runs, interruptions and fuzzing with more inputs than the
+# test suite uses. Takes less than an hour on two cores.
 #
-#   bash shell/endurance.sh [pytest's arguments]      e.g. tests/test_stopped.py
+#   bash shell/endurance.sh [options of pytest]      for example tests/test_stopped.py
 #
-#   FUZZ    inputs of each kind that are made out of valid ones [500]
-#   KILLS   how often each command that writes is killed, at moments drawn by chance [10]
-#   OUT     where what it prints is kept too [endurance.txt]
+#   FUZZ    number of inputs of each kind, derived from valid ones [500]
+#   KILLS   how often each command that writes files is killed, at random moments [10]
+#   OUT     file for a copy of the output [endurance.txt]
 #
-# VENV and PYTHON: see shell/env.sh. docs/reliability.md has what it printed.
+# docs/reliability.md describes the last results. VENV and PYTHON: see shell/env.sh.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=shell/env.sh

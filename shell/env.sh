@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# Sourced by the other scripts: makes QMA-Net's environment, once.
+# Create and activate the environment of QMA-Net. The other scripts source this file.
 #
-#   VENV     where it is (default: .venv in the repository)
-#   PYTHON   the Python 3.11 or 3.12 to make it with (default: the first one found)
+#   VENV     folder of the environment [.venv in the repository]
+#   PYTHON   interpreter to create it with, Python 3.11 or 3.12 [the first that is installed]
 #
-# Where constraints/ has a file for that Python, exactly the versions tested are installed.
+# If constraints/ has a file for this version of Python, exactly the tested versions are installed.
 
-# help_wanted SCRIPT ARGUMENTS: prints the comment at the head of SCRIPT if --help is among them.
+# help_wanted SCRIPT ARGUMENTS: print the comment at the top of SCRIPT if --help is an argument.
 help_wanted() {
     case " ${*:2} " in
         *" --help "* | *" -h "*)
@@ -25,31 +25,33 @@ find_python() {
             return
         fi
     done
-    echo "got no Python 3.11 or 3.12 (tried: ${PYTHON:-python3.12 python3.11 python3}), expected" \
-        "one with venv: install it (Debian: apt-get install python3 python3-venv) or set PYTHON" >&2
+    echo "cannot find Python 3.11 or 3.12 with venv (tried ${PYTHON:-python3.12 python3.11 python3});" \
+        "install it (Debian: apt-get install python3 python3-venv) or set PYTHON" >&2
     return 1
 }
 
-# make_environment EXTRAS: installs QMA-Net with these extras and activates the environment.
+# make_environment EXTRAS: install QMA-Net with these extras and activate the environment.
 make_environment() {
-    local extras=$1 root venv stamp python version tested constraints=()
+    local extras=$1 root venv inputs stamp python version wanted constraints=()
     root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
     venv=${VENV:-$root/.venv}
-    stamp=$venv/.qma-net-$(cat "$root/pyproject.toml" "$root/setup.py" "$root"/constraints/*.txt <(echo "$extras") | cksum | cut -d' ' -f1)
+    # The stamp marks an environment that is up to date with these files.
+    inputs=$(cat "$root/pyproject.toml" "$root/setup.py" "$root"/constraints/*.txt <(echo "$extras"))
+    stamp=$venv/.qma-net-$(cksum <<<"$inputs" | cut -d' ' -f1)
     if [ ! -e "$stamp" ]; then
         python=$(find_python) || return 1
         version='import sys; print("%d.%d" % sys.version_info[:2])'
-        tested=$("$python" -c "$version")
-        if [ -x "$venv/bin/python" ] && [ "$("$venv/bin/python" -c "$version")" != "$tested" ]; then
-            echo "got $venv of another Python than $python, which is $tested, expected one of it:" \
-                "set VENV to another folder, or PYTHON to the one that made it" >&2
+        wanted=$("$python" -c "$version")
+        if [ -x "$venv/bin/python" ] && [ "$("$venv/bin/python" -c "$version")" != "$wanted" ]; then
+            echo "the environment $venv has another version of Python than $python ($wanted);" \
+                "set VENV to another folder, or PYTHON to the interpreter that created it" >&2
             return 1
         fi
-        echo "installing QMA-Net and what it needs into $venv (about 6 GB, some minutes)"
+        echo "installing QMA-Net and its dependencies into $venv (about 6 GB, takes some minutes)"
         "$python" -m venv "$venv" || return 1
         "$venv/bin/python" -m pip install --quiet --upgrade pip || return 1
-        tested=$root/constraints/python$tested.txt
-        [ ! -e "$tested" ] || constraints=(--constraint "$tested")
+        [ ! -e "$root/constraints/python$wanted.txt" ] ||
+            constraints=(--constraint "$root/constraints/python$wanted.txt")
         "$venv/bin/python" -m pip install --quiet ${constraints[@]+"${constraints[@]}"} \
             --editable "${root}[$extras]" || return 1
         touch "$stamp"
@@ -60,6 +62,6 @@ make_environment() {
 
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
     help_wanted "$0" "$@" && exit
-    echo "env.sh: got a start of its own, expected to be sourced by demo.sh or test.sh" >&2
+    echo "env.sh: this file is sourced by other scripts; run one of them, for example test.sh" >&2
     exit 1
 fi

@@ -1,22 +1,23 @@
 #!/usr/bin/env bash
-# What this implementation learns from nothing, and which parts of it help: docs/evidence.md.
+# Train and test the models of docs/evidence.md: what QMA-Net learns from random initialization, and
+# which of its parts help.
 #
-#   PHOTOS=/data/photographs bash shell/evidence.sh [cpu|gpu|small]
+#   PHOTOS=/data/photos bash shell/evidence.sh [cpu|gpu|small]
 #
-# Every model of benco_configs/evidence.yaml is trained with BenCo's train.py on the same images, made
-# fresh, and tested on images of photographs that it never saw. `small` is one model, through all
-# stages of curriculum.yaml. Started again it goes on: what is finished is kept, a training
-# continues from its last epoch.
+# Every model of benco_configs/evidence.yaml is trained with BenCo's train.py on the same synthetic
+# images and tested on images made from other photos. `small` trains one model through all stages of
+# curriculum.yaml. If you interrupt it, run the same command again: finished work is kept, and
+# training continues from the last epoch.
 #
-#   PHOTOS   folder of untouched photographs, 500 or more; their label maps in LABELS, if any
-#   REAL     test sets of real manipulated photographs, by spaces []
-#   OUT      where everything goes [runs/evidence/<size>]
-#   MINUTES  after which nothing new begins and what trains is stopped [as long as it takes]
-#   SEEDS    by spaces [those of the plan]
-#   ROWS     names of rows of the plan, by commas [all]
-#   EPOCHS   of 1,840 images [those of the plan]
-#   JOBS     trainings at once, each with its share of the cores [1]
-#   DOCS     the page whose tables are written anew [OUT/evidence.md]
+#   PHOTOS   folder of at least 500 authentic photos; LABELS is the folder of their label maps, if any
+#   REAL     test sets of real manipulated photos, separated by spaces []
+#   OUT      output folder [runs/evidence/SIZE, where SIZE is cpu, gpu or small]
+#   MINUTES  time limit: nothing is started afterwards, and running trainings are stopped [none]
+#   SEEDS    seeds, separated by spaces [those of the plan]
+#   ROWS     names of rows of the plan, separated by commas [all]
+#   EPOCHS   number of epochs of 1,840 images each [that of the plan]
+#   JOBS     number of parallel trainings, which share the cores [1]
+#   DOCS     the page in which the tables are updated [OUT/evidence.md]
 #
 # VENV and PYTHON: see shell/env.sh.
 set -euo pipefail
@@ -26,7 +27,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 if help_wanted "$0" "$@"; then exit; fi
 size=${1:-cpu}
 [ -n "${PHOTOS:-}" ] || {
-    echo "evidence.sh: got no PHOTOS, expected a folder of photographs: PHOTOS=DIR bash $0" >&2
+    echo "evidence.sh: PHOTOS is not set; set it to a folder of photos: PHOTOS=DIR bash $0" >&2
     exit 2
 }
 make_environment benco,report

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# From a fresh machine to a green test suite: environment, lint, format check, tests.
+# Create the environment, check style and types, and run the tests.
 #
-#   bash shell/test.sh [pytest's arguments]      e.g. -m gpu, -m slow, tests/test_losses.py
+#   bash shell/test.sh [options of pytest]      for example -m gpu, -m slow, tests/test_losses.py
 #
-# VENV and PYTHON: see shell/env.sh. Needs Python 3.11 or 3.12; about 7 minutes on two cores once
-# everything is installed. Tests that use the shared data look for it in QMA_NET_SHARED.
+# Needs Python 3.11 or 3.12. Takes about 7 minutes on two cores after the installation.
+# QMA_NET_SHARED is the folder of the shared data that some tests need [../shared].
+# VENV and PYTHON: see shell/env.sh.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=shell/env.sh
@@ -14,5 +15,6 @@ make_environment benco,demo,export,heif,report,web,dev
 cd "$here/.."
 ruff check .
 ruff format --check .
-# Two workers of one thread each: more threads than cores wait for each other.
+mypy
+# More threads than cores would wait for each other: two workers with one thread each.
 OMP_NUM_THREADS=1 exec python -m pytest -n 2 --dist loadfile "$@"
