@@ -45,11 +45,11 @@ def main(argv: list[str] | None = None) -> None:
     Args:
         argv: The command line without the program's name; ``sys.argv`` by default.
     """
-    _configure_logging()
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in SCRIPTS:  # BenCo parses the flags of its own scripts.
         launch(argv)
         return
+    _configure_logging()
     parser = _parser()
     args, unknown = parser.parse_known_args(argv)
     args.model_flags = unknown
@@ -76,10 +76,9 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _configure_logging() -> None:
-    logger = logging.getLogger(__package__.partition(".")[0])
-    logger.setLevel(logging.INFO)
-    if not any(isinstance(handler, TerminalHandler) for handler in logger.handlers):
-        logger.addHandler(TerminalHandler())
+    package = logging.getLogger("qma_net")
+    package.handlers = [TerminalHandler()]
+    package.setLevel(logging.INFO)
 
 
 def _parser() -> argparse.ArgumentParser:
