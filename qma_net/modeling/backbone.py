@@ -125,7 +125,7 @@ class MixFFN(nn.Module):
             and tokens.device.type == "cpu"
             and not torch.is_grad_enabled()
             and not torch.compiler.is_compiling()
-            and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+            and not torch.jit.is_tracing()
         )
 
     def _rows(self, tokens: Tensor, width: int, above: int, below: int) -> Tensor:

@@ -129,8 +129,8 @@ class NoisePrint(nn.Module):
     @float32
     def forward(self, rgb: Tensor) -> Tensor:
         """Map grey levels divided by 256, ``(B, 3, H, W)``, to the noiseprint ``(B, 1, H, W)``."""
-        is_traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if rgb.device.type == "cpu" and not (is_traced or torch.compiler.is_exporting()):
+        is_traced = torch.jit.is_tracing() or torch.compiler.is_exporting()
+        if rgb.device.type == "cpu" and not is_traced:
             return streamed(self.convs, rgb)
         x = rgb
         for conv in self.convs[:-1]:

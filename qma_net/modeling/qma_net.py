@@ -61,10 +61,8 @@ class QMANetModel(HubModule):
         query_mlps: Sequence[nn.Module],
         decoder: nn.Module,
         edge_head: nn.Module,
-        config: QMANetConfig,
     ):
         super().__init__()
-        self.config = config
         self.noise_view = noise_view
         self.rgb_backbone = rgb_backbone
         self.noise_backbone = noise_backbone
@@ -111,8 +109,9 @@ class QMANetModel(HubModule):
             query_mlps=query_mlps,
             decoder=decoder,
             edge_head=ESM(channels),
-            config=config,
         )
+        # Not an argument of the constructor: huggingface_hub would convert it to another type.
+        model.config = config
         # The encoders' tokens are channels-last, so maps in this layout are never rearranged.
         return model.to(memory_format=torch.channels_last)
 
