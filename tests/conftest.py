@@ -1,8 +1,9 @@
-"""Shared fixtures: tiny sizes, the shared data, photographs to work with."""
+"""Shared fixtures: small models, the shared data and synthetic photos."""
 
 import os
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub: no test asks a network
+# No test uses the network. huggingface_hub reads this variable when it is imported.
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 import sys
 import warnings
@@ -22,14 +23,14 @@ TINY = ((16, 32, 80, 128), (1, 1, 1, 1))
 
 
 def pytest_collection_finish():
-    """Imports BenCo for all launches, before a test starts a pool of ours: see launching.py."""
+    """Import BenCo before a test starts a process pool: see ``launching.import_benco_once``."""
     if launching := sys.modules.get("launching"):
         launching.import_benco_once()
 
 
 @pytest.fixture(autouse=True)
 def tiny_size(monkeypatch):
-    """Adds a size small enough for tests."""
+    """Add a model size that is small enough for tests."""
     monkeypatch.setitem(config.SIZES, "tiny", TINY)
 
 
@@ -40,12 +41,14 @@ def seeded():
 
 @pytest.fixture
 def shared():
-    """A file or folder of ../shared, or a skip that says which one is absent."""
+    """Return a function that finds a file of the shared data, or skips the test without it."""
 
     def find(relative: str) -> Path:
         path = SHARED / relative
         if not path.exists():
-            pytest.skip(f"{path} is absent (set QMA_NET_SHARED to the folder of shared data)")
+            pytest.skip(
+                f"{path} does not exist; set QMA_NET_SHARED to the folder of the shared data"
+            )
         return path
 
     return find
@@ -53,30 +56,30 @@ def shared():
 
 @pytest.fixture
 def record():
-    """Adds a line to the file of ``QMA_NET_RECORD``, which ``shell/endurance.sh`` prints."""
+    """Return a function that adds a line to the summary of ``shell/endurance.sh``."""
 
     def add(line: str) -> None:
         if file := os.environ.get("QMA_NET_RECORD"):
-            with open(file, "a") as lines:
-                lines.write(line + "\n")
+            with open(file, "a", encoding="utf-8") as summary:
+                summary.write(line + "\n")
 
     return add
 
 
 @pytest.fixture
 def build_tiny():
-    """Builds a tiny model without weights, quietly."""
+    """Return a function that builds a small model with random weights, without warnings."""
 
-    def build_one(size="tiny", **choices):
+    def build_one(size="tiny", **options):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return build.build_qma_net(size, **{"views": "srm,bayar", "drop_path": 0.0, **choices})
+            return build.build_qma_net(size, **{"views": "srm,bayar", "drop_path": 0.0, **options})
 
     return build_one
 
 
 def published_noiseprint(seed: int = 0) -> torch.nn.Sequential:
-    """A DnCNN in the layout NoisePrint++ is published in, with lively batch norms."""
+    """Build a DnCNN in the published layout of NoisePrint++, with random batch norms."""
     torch.manual_seed(seed)
     layers = [torch.nn.Conv2d(3, 64, 3, padding=1), torch.nn.ReLU()]
     for _ in range(15):
@@ -92,14 +95,14 @@ def published_noiseprint(seed: int = 0) -> torch.nn.Sequential:
 
 @pytest.fixture
 def noiseprint_file(tmp_path):
-    """A file like the published noiseprint++.th, with random weights."""
+    """Write a file like the published noiseprint++.th, with random weights."""
     path = tmp_path / "noiseprint.th"
     torch.save({"network": published_noiseprint().state_dict(), "global_step": 1}, path)
     return path
 
 
 def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """A smooth, slightly noisy uint8 picture that is cheap to make."""
+    """Create a smooth RGB image with some noise, uint8 of shape (height, width, 3)."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width] / 16
     phases = rng.uniform(0, 6, (3, 2))
