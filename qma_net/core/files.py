@@ -7,10 +7,12 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from .errors import QMANetError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TEMPORARY_PREFIX, TEMPORARY_SUFFIX = ".qma-net-", ".tmp"
 MAX_NAME_BYTES = 255  # The limit of the usual file systems for one file name.
@@ -70,7 +72,7 @@ def write_json(path: str | os.PathLike[str], content: object) -> None:
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
-def write_png(path: str | os.PathLike[str], pixels: np.ndarray) -> None:
+def write_png(path: str | os.PathLike[str], pixels: "np.ndarray") -> None:
     """Write uint8 pixels, ``(H, W)`` or ``(H, W, 3)``, as a PNG file atomically."""
     from PIL import Image
 
