@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -101,7 +102,7 @@ def decoding(name: str = "the file") -> Iterator[None]:
         raise ImageError(name, f"cannot be decoded ({_first_line(error)})") from None
 
 
-def open_image(source, *, name: str = "") -> Image.Image:
+def open_image(source, *, name: str = "", max_pixels: int | None = None) -> Image.Image:
     """Open an image and read its header only. The result is a context manager, as in Pillow.
 
     The type is detected from the content; the file name's suffix does not matter.
@@ -109,10 +110,12 @@ def open_image(source, *, name: str = "") -> Image.Image:
     Args:
         source: A path, the bytes of a file, or an open file at its beginning.
         name: The source's name for error messages, if it has none of its own.
+        max_pixels: The largest image to accept, instead of ``PIL.Image.MAX_IMAGE_PIXELS``, which
+            is one setting for all threads.
 
     Raises:
         ImageError: If the file is not an image in one of :data:`FORMATS`, or if its header is
-            damaged or claims too many pixels (``PIL.Image.MAX_IMAGE_PIXELS``).
+            damaged or claims too many pixels.
         OSError: If the path cannot be read.
     """
     if isinstance(source, bytes | bytearray | memoryview):
@@ -131,10 +134,39 @@ def open_image(source, *, name: str = "") -> Image.Image:
     kind = describe_content(head)
     formats = _readable(kind, name)
     with decoding(name), suppress(UnidentifiedImageError):
-        return Image.open(source, formats=formats)
+        if max_pixels is None:
+            return Image.open(source, formats=formats)
+        return _open_up_to(max_pixels, source, head=head, formats=formats, name=name)
     if kind in IMAGE_CONTENTS:
         kind = f"damaged: it starts like {kind}, but its header cannot be read"
     raise ImageError(name, f"is {kind}")
+
+
+def _open_up_to(
+    max_pixels: int, source, *, head: bytes, formats: tuple[str, ...], name: str
+) -> Image.Image:
+    """Open an image like ``Image.open``, but with a limit of its own."""
+    Image.init()  # Registers the decoders.
+    for kind in formats:
+        decoder, accepts = Image.OPEN[kind]
+        accepted = not accepts or accepts(head)
+        if not accepted or isinstance(accepted, str):  # A string says why not.
+            continue
+        if not isinstance(source, str | os.PathLike):
+            source.seek(0)
+        try:
+            image = decoder(source, "")
+        except (SyntaxError, IndexError, TypeError, struct.error):
+            continue
+        width, height = image.size
+        if width * height > max_pixels:
+            image.close()
+            raise ImageError(
+                name,
+                f"claims {width}x{height} pixels, more than {max_pixels / 10**6:g} million",
+            )
+        return image
+    raise UnidentifiedImageError
 
 
 def _readable(kind: str, name: str) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from .errors import QMANetError
 from .files import read_json_lines, remove_temporary_files, write_text
 
 LOCK_NAME = ".qma-net.lock"
-CHECKSUM = "crc32"
+CHECKSUM, CLAIM = "crc32", "claim"
 
 Item = TypeVar("Item")
 
@@ -151,6 +151,8 @@ class Run:
 
     Attributes:
         finished: The record of each finished item, by key (a tuple if there are several fields).
+        owned: The files, relative to the folder, that this run or an interrupted one before it
+            has written or was about to write. Any other file belongs to the user.
     """
 
     def __init__(
@@ -166,6 +168,7 @@ class Run:
         self.folder = Path(folder)
         self.identity: dict = json.loads(json.dumps(identity))
         self.finished: dict[Hashable, dict] = {}
+        self.owned: set[str] = set()
         self._fields, self._key = set(key), itemgetter(*key)
         self._contents, self._shared = contents, shared
         self._lock = None if shared else FolderLock(self.folder)
@@ -214,6 +217,7 @@ class Run:
                 continue
             self._require_identity(rows[0] if rows else {}, path)
             for row in rows[1:]:
+                self.owned.update(row.get(CLAIM, ()), row.get("outputs", ()))
                 if self._fields <= row.keys() and self._outputs_exist(row):
                     self.finished[self._key(row)] = row
 
@@ -222,6 +226,12 @@ class Run:
     ) -> Iterator[Item]:
         """Yield the items that are not finished; ``key`` maps an item to its key."""
         return (item for item in items if key(item) not in self.finished)
+
+    def claim(self, paths: Iterable[str | os.PathLike[str]]) -> None:
+        """Record files before they are written, so that a later run knows whose they are."""
+        names = [self._name(path) for path in paths]
+        self._journal.append({CLAIM: names})
+        self.owned.update(names)
 
     def finish(self, record: dict, outputs: Iterable[str | os.PathLike[str]] = ()) -> None:
         """Record an item as finished.
@@ -232,12 +242,10 @@ class Run:
                 missing or has another size when the run is resumed.
         """
         row = dict(record)
-        sizes = {
-            Path(os.path.relpath(path, self.folder)).as_posix(): os.path.getsize(path)
-            for path in outputs
-        }
+        sizes = {self._name(path): os.path.getsize(path) for path in outputs}
         if sizes:
             row["outputs"] = sizes
+            self.owned.update(sizes)
         self._journal.append(row)
         self.finished[self._key(row)] = row
 
@@ -245,7 +253,8 @@ class Run:
         """Forget the finished items whose record ``keep`` rejects, and return their records."""
         dropped = [row for row in self.finished.values() if not keep(row)]
         self.finished = {key: row for key, row in self.finished.items() if keep(row)}
-        self._journal.write([{"identity": self.identity}, *self.finished.values()])
+        claims = [{CLAIM: sorted(self.owned)}] if self.owned else []
+        self._journal.write([{"identity": self.identity}, *claims, *self.finished.values()])
         return dropped
 
     def remove_journal(self) -> None:
@@ -266,6 +275,9 @@ class Run:
             f"{self.folder} holds {self._contents} that cannot be continued: {fault}; choose "
             "another folder or delete this one"
         )
+
+    def _name(self, path: str | os.PathLike[str]) -> str:
+        return Path(os.path.relpath(path, self.folder)).as_posix()
 
     def _outputs_exist(self, row: dict) -> bool:
         outputs = row.get("outputs", {})

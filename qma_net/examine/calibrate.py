@@ -1,4 +1,4 @@
-"""``qma-net calibrate``: what a model's score is on photographs that nobody touched."""
+"""``qma-net calibrate``: the scores of a model on authentic photos."""
 
 import os
 from collections.abc import Sequence
@@ -7,8 +7,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..core.errors import QMANetError
+from ..inference.photo_files import find_photos
 from ..inference.photograph import PhotographError
-from ..inference.predict import photographs
 from ..inference.predictor import QMANetPredictor
 from ..modeling.calibration import Calibration
 from ..modeling.hub import CALIBRATION_NAME, CONFIG_NAME, write_calibration
@@ -16,68 +16,77 @@ from ..weights.locate import newest_checkpoint
 
 
 class CalibrationError(QMANetError):
-    """Nothing to calibrate with, or nowhere to keep it; one line says what to do."""
+    """A calibration without photos, or without a folder to write it to."""
 
 
 def calibrate(
-    predictor: QMANetPredictor, photos: Sequence[str], *, native: bool = False
+    predictor: QMANetPredictor,
+    photos: Sequence[str | os.PathLike[str]],
+    *,
+    native: bool = False,
+    progress: bool = True,
 ) -> tuple[Calibration, list[str]]:
-    """The scores of untouched photographs.
+    """Measure the scores of authentic photos.
 
     Args:
-        predictor: the model.
-        photos: files, folders (searched recursively) and patterns.
-        native: at the photographs' own size.
+        predictor: The model.
+        photos: Files, folders (searched recursively) and patterns.
+        native: Process the photos at their own size.
+        progress: Whether to show a progress bar.
 
     Returns:
-        The calibration, and the errors, one line each, of what is no photograph.
+        The calibration, and the errors of files that are not photos, one line each.
 
     Raises:
-        CalibrationError: when none of them can be read.
+        CalibrationError: If none of the photos can be read.
     """
     scores, errors = [], []
-    for path in tqdm(photographs(photos), desc="calibrate", unit="photo"):
+    for path in tqdm(find_photos(photos), desc="calibrate", unit="photo", disable=not progress):
         try:
             scores.append(predictor.predict(path, native=native).score)
         except PhotographError as error:
             errors.append(str(error))
     if not scores:
         raise CalibrationError(
-            f"got {', '.join(map(str, photos))}, expected untouched photographs: none can be read"
+            f"got {', '.join(map(str, photos))}, expected authentic photos: none can be read"
         )
     return Calibration.from_scores(scores, predictor.preprocessing, native=native), errors
 
 
-def place_of(checkpoint: str, out: str = "") -> Path:
-    """The directory that a calibration is written to.
+def calibration_folder(checkpoint: str, out: str = "") -> Path:
+    """Return the folder to write a calibration to.
 
     Args:
-        checkpoint: where the model was loaded from.
-        out: a directory of its own; default: the checkpoint, where it is one of save_pretrained.
+        checkpoint: Where the model was loaded from.
+        out: A folder for the model with its calibration; by default the checkpoint, if it is a
+            folder written by ``save_pretrained``.
 
     Raises:
-        CalibrationError: without one.
+        CalibrationError: If there is no such folder.
     """
-    place = Path(out or checkpoint)
-    is_saved = (place / CONFIG_NAME).is_file() and newest_checkpoint(place) is None
+    folder = Path(out or checkpoint)
+    is_saved = (folder / CONFIG_NAME).is_file() and newest_checkpoint(folder) is None
     if not out and not is_saved:
         raise CalibrationError(
-            f"got {checkpoint} and no --out, expected a directory of save_pretrained, which can "
-            "hold a calibration: give --out DIR, and the model is written there with it"
+            f"got {checkpoint} and no --out, expected a folder written by save_pretrained, which "
+            "can hold a calibration; give --out DIR to write the model and its calibration there"
         )
-    return place
+    return folder
 
 
-def keep(calibration: Calibration, predictor: QMANetPredictor, place: str | os.PathLike) -> Path:
-    """Writes a calibration beside the weights that it belongs to; the weights too, if elsewhere.
+def save_calibration(
+    calibration: Calibration, predictor: QMANetPredictor, folder: str | os.PathLike[str]
+) -> Path:
+    """Write a calibration next to the weights it belongs to, and the weights if necessary.
 
     Returns:
         The file.
     """
-    place, file = Path(place), predictor.model.weights_file
+    folder, weights = Path(folder), predictor.model.weights_file
     predictor.model.calibration = calibration
-    if file is not None and Path(file).parent == place and (place / CONFIG_NAME).is_file():
-        write_calibration(place, calibration)
+    is_same_folder = weights is not None and Path(weights).parent == folder
+    if is_same_folder and (folder / CONFIG_NAME).is_file():
+        write_calibration(folder, calibration)
     else:
-        predictor.model.save_pretrained(place)
-    return place / CALIBRATION_NAME
+        predictor.model.save_pretrained(folder)
+    return folder / CALIBRATION_NAME

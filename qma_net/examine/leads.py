@@ -1,4 +1,4 @@
-"""Noise views of a photograph for a person to look at: leads, not findings."""
+"""Noise views of a photo for visual inspection: leads, not findings."""
 
 import io
 from dataclasses import dataclass
@@ -11,48 +11,49 @@ from PIL import Image
 from ..core.images import open_image, rgb_pixels
 from ..modeling.noise import SRM, NoisePrint
 
-WINDOW = 8192  # pixels; of a longer side, the middle is looked at
-NOISEPRINT_WINDOW = 1536  # the same for NoisePrint++, which takes seconds for each million pixels
+WINDOW = 8192  # Pixels; of a longer side only the middle is shown.
+NOISEPRINT_WINDOW = 1536  # For NoisePrint++, which takes seconds per million pixels.
 
-# As far in as NoisePrint++ sees beyond the picture's edge, where its zeros look like an edge.
+# Near the image border NoisePrint++ sees its zero padding, which looks like an edge.
 BORDER = NoisePrint.depth
 
-STRONGEST = 99.5  # percentile of a view that is shown as white
+WHITE_PERCENTILE = 99.5  # This percentile of a view is shown as white.
 
-ELA_QUALITY = 90  # of the second compression: above most of the web's, below most cameras'
+ELA_QUALITY = 90  # Higher than on most web sites, lower than in most cameras.
 ELA_GAIN = 25
 
 SRM_WORDS = (
-    "The picture without its content: what three small high-pass filters leave (the rich models of "
-    "steganalysis). A pasted or repainted part can be smoother or rougher than what surrounds it.",
+    "The image without its content: the output of three small high-pass filters (the rich models "
+    "of steganalysis). A pasted or repainted part can be smoother or rougher than the rest.",
     "Sky, defocus, skin smoothed by a phone and strong compression are dark; foliage, gravel, "
-    "fabric and every edge are bright. None of this is a trace.",
+    "fabric and every edge are bright.",
 )
 NOISEPRINT_WORDS = (
-    "What a network trained to tell cameras apart sees (NoisePrint++). Parts from another camera "
-    "or another history can have another texture; the shape of an object cut out can appear.",
-    "Saturated, dark and plain areas look different in every photograph, and strong compression or "
-    "resizing replaces the texture everywhere. The frame along the border is the network's own.",
+    "The output of a network trained to distinguish cameras (NoisePrint++). Parts from another "
+    "camera or with another history can have another texture; the shape of an inserted object can "
+    "appear.",
+    "Saturated, dark and plain areas look different in every photo, and strong compression or "
+    "resizing replaces the texture everywhere. The frame along the border comes from the network.",
 )
 ELA_WORDS = (
-    "How much each pixel changes when the picture is saved again as JPEG of quality "
-    f"{ELA_QUALITY}, {ELA_GAIN} times enlarged (error-level analysis). A part with another history "
-    "of compression can stand out among parts that look alike otherwise.",
-    "Edges, texture, text and saturated colours are always bright and plain areas dark. On a "
-    "picture that passed a messenger or a web site all levels are alike, and nothing can be seen.",
+    "How much each pixel changes when the image is saved again as JPEG with quality "
+    f"{ELA_QUALITY}, amplified {ELA_GAIN} times (error level analysis). A part with another "
+    "compression history can stand out among parts that otherwise look similar.",
+    "Edges, texture, text and saturated colors are always bright, and plain areas dark. In images "
+    "from messengers or web sites all levels are similar, and nothing can be seen.",
 )
 
 
 @dataclass(frozen=True)
 class Lead:
-    """One view for a person to look at.
+    """A view for visual inspection.
 
     Attributes:
-        name: what it is called.
-        picture: uint8 ``(h, w)`` or ``(h, w, 3)``, at the photograph's own size.
-        meaning: what it shows.
-        innocent: what looks suspicious in it and is not.
-        window: which part of the photograph it covers, in words; empty for the whole.
+        name: Name of the view.
+        picture: uint8 ``(h, w)`` or ``(h, w, 3)``, at the size of the photo.
+        meaning: What it shows.
+        innocent: What looks suspicious in it but is harmless.
+        window: The part of the photo that it covers, in words; empty for the whole photo.
     """
 
     name: str
@@ -63,48 +64,50 @@ class Lead:
 
 
 def leads(pixels: np.ndarray, noiseprint: NoisePrint | None = None) -> tuple[Lead, ...]:
-    """The views of a photograph: SRM, NoisePrint++ where its weights are there, error levels.
+    """Compute the views of a photo: SRM, NoisePrint++ if it is given, and error levels.
 
     Args:
         pixels: uint8 ``(H, W, 3)`` RGB, at least 32x32.
-        noiseprint: with its weights, where they are given.
+        noiseprint: NoisePrint++ with its weights.
     """
     middle, window = _middle(pixels, WINDOW)
     views = [Lead("SRM", srm_strength(middle), *SRM_WORDS, window)]
     if noiseprint is not None:
-        seen, where = _middle(pixels, NOISEPRINT_WINDOW)
+        part, part_window = _middle(pixels, NOISEPRINT_WINDOW)
         views.append(
-            Lead("NoisePrint++", noiseprint_texture(seen, noiseprint), *NOISEPRINT_WORDS, where)
+            Lead(
+                "NoisePrint++", noiseprint_texture(part, noiseprint), *NOISEPRINT_WORDS, part_window
+            )
         )
     views.append(Lead("Error levels", error_levels(middle), *ELA_WORDS, window))
     return tuple(views)
 
 
 def srm_strength(pixels: np.ndarray) -> np.ndarray:
-    """Mean strength of the three residuals of :class:`SRM`, uint8 ``(H, W)``, scaled to itself."""
-    added = pixels.sum(axis=2, dtype=np.float32)  # each kernel runs over all three channels
-    strength = np.zeros_like(added)
+    """Compute the mean strength of the three residuals of :class:`SRM`, uint8 ``(H, W)``."""
+    channel_sum = pixels.sum(axis=2, dtype=np.float32)  # Each kernel runs over all channels.
+    strength = np.zeros_like(channel_sum)
     for kernel in SRM().kernels[:, 0].numpy():
-        strength += np.abs(cv2.filter2D(added, -1, kernel, borderType=cv2.BORDER_REFLECT_101))
-    return _stretched(strength, 0.0, float(np.percentile(strength, STRONGEST)))
+        strength += np.abs(cv2.filter2D(channel_sum, -1, kernel, borderType=cv2.BORDER_REFLECT_101))
+    return _stretched(strength, 0.0, float(np.percentile(strength, WHITE_PERCENTILE)))
 
 
 @torch.inference_mode()
 def noiseprint_texture(pixels: np.ndarray, noiseprint: NoisePrint) -> np.ndarray:
-    """NoisePrint++, uint8 ``(H, W)``, stretched over what it has inside the border."""
+    """Compute NoisePrint++, uint8 ``(H, W)``, with the contrast of its inner part stretched."""
     device = next(noiseprint.parameters()).device
     image = torch.tensor(pixels, device=device).permute(2, 0, 1)[None]  # (1, 3, H, W)
     texture = noiseprint(image.float() / 256)[0, 0].cpu().numpy()  # (H, W)
     inner = texture[BORDER:-BORDER, BORDER:-BORDER] if min(texture.shape) > 4 * BORDER else texture
-    return _stretched(texture, *np.percentile(inner, (100 - STRONGEST, STRONGEST)))
+    return _stretched(texture, *np.percentile(inner, (100 - WHITE_PERCENTILE, WHITE_PERCENTILE)))
 
 
 def error_levels(pixels: np.ndarray) -> np.ndarray:
-    """Difference to the same picture saved again as JPEG, uint8 ``(H, W, 3)``."""
-    saved = io.BytesIO()
-    Image.fromarray(pixels).save(saved, "JPEG", quality=ELA_QUALITY)
-    again = rgb_pixels(open_image(saved.getvalue()))
-    return cv2.convertScaleAbs(cv2.absdiff(pixels, again), alpha=ELA_GAIN)
+    """Compute the amplified change when saved again as JPEG, uint8 ``(H, W, 3)``."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=ELA_QUALITY)
+    resaved = rgb_pixels(open_image(file.getvalue(), max_pixels=pixels.size))
+    return cv2.convertScaleAbs(cv2.absdiff(pixels, resaved), alpha=ELA_GAIN)
 
 
 def _stretched(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -112,10 +115,10 @@ def _stretched(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return scaled.clip(0, 255).astype(np.uint8)
 
 
-def _middle(pixels: np.ndarray, most: int) -> tuple[np.ndarray, str]:
-    """The middle of a picture whose sides are longer than ``most``, and words on it."""
+def _middle(pixels: np.ndarray, limit: int) -> tuple[np.ndarray, str]:
+    """Cut sides longer than ``limit`` to their middle, and describe what was cut."""
     height, width = pixels.shape[:2]
-    h, w = min(height, most), min(width, most)
+    h, w = min(height, limit), min(width, limit)
     if (h, w) == (height, width):
         return pixels, ""
     top, left = (height - h) // 2, (width - w) // 2

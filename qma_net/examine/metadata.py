@@ -1,78 +1,111 @@
-"""What a file says beside its pixels: format, EXIF, XMP, JPEG tables, C2PA, a small picture.
+"""What a file says besides its pixels: format, EXIF, XMP, IPTC, text, JPEG tables, thumbnail, C2PA.
 
-Everything is read from the bytes, with bounds on size, count and depth, and nothing in them is
-trusted: what cannot be read is a note, never an error.
+Pillow reads the metadata; :mod:`.containers` adds the structure of the file. Everything is bounded
+and nothing is trusted: what cannot be read becomes a note, never an error.
 """
 
 import hashlib
 import re
-import zlib
+import struct
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
+from PIL import ExifTags, Image, IptcImagePlugin
 
-from ..core.images import HEADER_SIZE, ImageError, describe_content, open_image, rgb_pixels
-from .exif import Exif, printable, read_exif
-from .jpeg import (
-    APP0,
-    APP1,
-    APP2,
-    APP11,
-    APP13,
-    APP14,
-    COM,
-    EOI,
-    JpegFacts,
-    jpeg_facts,
-    jpeg_segments,
+from ..core.images import (
+    HEADER_SIZE,
+    ORIENTATION_TAG,
+    ImageError,
+    decoding,
+    describe_content,
+    exif_orientation,
+    open_image,
+    rgb_pixels,
 )
+from ..inference.photograph import MAX_PIXELS
+from .containers import COM, read_structure
+from .jpeg import JpegFacts, jpeg_facts
 
-MOST_CHARACTERS = 20_000  # of XMP and other text that are kept
-MOST_PARTS = 60  # of a file that are named
-MOST_NOTES = 20
-MOST_CHUNKS = 4096  # of a PNG, WebP, AVIF or HEIC that are walked over
-LARGEST_THUMBNAIL = 2_000_000  # pixels; cameras embed 160x120, some 640x480
+MAX_CHARACTERS = 20_000  # Of XMP and other texts.
+MAX_VALUE_CHARACTERS = 400  # Of one EXIF or IPTC value.
+MAX_NUMBERS = 32  # Of one EXIF value.
+MAX_ENTRIES = 1000  # In all EXIF directories; a camera writes about a hundred.
+MAX_LISTED = 60  # Parts of the file, and texts.
+MAX_NOTES = 20
+MAX_THUMBNAIL_PIXELS = 2_000_000  # Cameras embed 160x120 pixels, some 640x480.
 
 EXIF_PREFIX = b"Exif\0\0"
-XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\0"
-XMP_MORE = b"http://ns.adobe.com/xmp/extension/\0"
-C2PA_BOX = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")  # in AVIF and HEIC: C2PA, appendix A
-XMP_KEYWORD = b"XML:com.adobe.xmp"  # of a PNG's text chunk
+XMP_KEYWORD = "XML:com.adobe.xmp"  # Of a PNG text chunk.
+GIF_XMP = b"\x21\xff\x0bXMP DataXMP"
+C2PA_TAG, XMP_TAG, MAKER_NOTE, USER_COMMENT = 0xCD41, 0x02BC, 0x927C, 0x9286
+THUMBNAIL_OFFSET, THUMBNAIL_LENGTH = 0x0201, 0x0202
 
-# What the segments of a JPEG hold, by their first bytes.
-SEGMENTS = (
-    (APP0, b"JFIF\0", "JFIF"),
-    (APP0, b"JFXX\0", "JFIF extension"),
-    (APP1, EXIF_PREFIX, "EXIF"),
-    (APP1, XMP_PREFIX, "XMP"),
-    (APP1, XMP_MORE, "more XMP"),
-    (APP2, b"ICC_PROFILE\0", "colour profile"),
-    (APP2, b"MPF\0", "index of further pictures"),
-    (APP11, b"JP", "JUMBF boxes, in which C2PA is kept"),
-    (APP13, b"Photoshop 3.0\0", "Photoshop, in which IPTC is kept"),
-    (APP14, b"Adobe", "Adobe colour transform"),
-    (COM, b"", "comment"),
-)
+# EXIF directories, with the tag that points to each and the names of their entries.
+DIRECTORIES: Mapping[str, tuple[int, Mapping[int, str]]] = {
+    "IFD1": (ExifTags.IFD.IFD1, ExifTags.TAGS),
+    "Exif": (ExifTags.IFD.Exif, ExifTags.TAGS),
+    "GPS": (ExifTags.IFD.GPSInfo, ExifTags.GPSTAGS),
+    "Interoperability": (ExifTags.IFD.Interop, {1: "InteroperabilityIndex"}),
+}
+POINTERS = {tag for tag, _ in DIRECTORIES.values()}
+
+# The common data sets of record 2 (IPTC Information Interchange Model).
+IPTC_NAMES = {
+    5: "Title",
+    25: "Keywords",
+    40: "Instructions",
+    55: "DateCreated",
+    60: "TimeCreated",
+    65: "OriginatingProgram",
+    80: "Byline",
+    90: "City",
+    101: "Country",
+    105: "Headline",
+    110: "Credit",
+    115: "Source",
+    116: "Copyright",
+    120: "Caption",
+    122: "CaptionWriter",
+}
+
+
+@dataclass
+class Exif:
+    """EXIF metadata.
+
+    Attributes:
+        directories: Text by the name of the tag, by directory: IFD0, IFD1, Exif, GPS,
+            Interoperability.
+        position: Latitude and longitude in degrees; None if absent or not a valid position.
+    """
+
+    directories: dict[str, dict[str, str]] = field(default_factory=dict)
+    position: tuple[float, float] | None = None
 
 
 @dataclass
 class FileFacts:
-    """What a file says of itself; all text is printable, and cut where it is long.
+    """What a file says besides its pixels. All texts are printable and limited in length.
 
     Attributes:
-        format: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC, by its first bytes, whatever its
-            name says.
-        size: in bytes.
-        sha256: hexadecimal, of the whole file.
-        jpeg: what a JPEG's header says; None for other formats.
-        exif: directories, orientation, position.
-        xmp: the packet as text; empty without.
-        texts: comments and text chunks, by keyword.
-        c2pa: whether a C2PA manifest is there. It is not verified.
-        thumbnail: the embedded small picture, uint8 ``(h, w, 3)``; None where there is none.
-        parts: what the file is made of, in its order, with sizes.
-        trailing: bytes behind the end of the picture; None where the format has no such end.
-        notes: what could not be read.
+        format: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC, according to the first bytes and not
+            to the name.
+        size: Size of the file in bytes.
+        sha256: Hash of the file, hexadecimal.
+        jpeg: How a JPEG is compressed; None for other formats.
+        exif: EXIF metadata.
+        xmp: The XMP packet as text; empty if there is none.
+        iptc: IPTC metadata by name.
+        texts: Comments and text chunks by keyword.
+        c2pa: Whether there is a C2PA manifest. It is not verified.
+        thumbnail: The embedded thumbnail, uint8 ``(h, w, 3)``; None if there is none.
+        parts: The parts of the file with their sizes.
+        trailing: Number of bytes after the end of the image; None if the format has no end marker.
+        notes: What could not be read.
     """
 
     format: str
@@ -81,6 +114,7 @@ class FileFacts:
     jpeg: JpegFacts | None = None
     exif: Exif = field(default_factory=Exif)
     xmp: str = ""
+    iptc: dict[str, str] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     c2pa: bool = False
     thumbnail: np.ndarray | None = None
@@ -89,201 +123,242 @@ class FileFacts:
     notes: list[str] = field(default_factory=list)
 
 
-def read_facts(data: bytes) -> FileFacts:
-    """Reads a file's bytes; never fails on them."""
+def read_facts(data: bytes, image: Image.Image | None = None) -> FileFacts:
+    """Read the facts about a file. Damage is noted, never raised.
+
+    Args:
+        data: The file.
+        image: The file as opened by Pillow, if it is open already.
+    """
     kind = describe_content(data[:HEADER_SIZE]).removeprefix("a ")
-    facts = FileFacts(kind, len(data), hashlib.sha256(data).hexdigest())
-    readers = {"JPEG": _read_jpeg, "PNG": _read_png, "WebP": _read_webp, "GIF": _read_gif}
-    readers |= {"TIFF": _read_tiff, "AVIF": _read_heif, "HEIC": _read_heif}
-    if facts.format in readers:
-        readers[facts.format](data, facts)
-    if facts.exif.thumbnail:
-        facts.thumbnail = _decoded(facts.exif.thumbnail, facts.notes)
-    for kept in (facts.notes, facts.parts):
-        most = MOST_NOTES if kept is facts.notes else MOST_PARTS
-        unique = list(dict.fromkeys(kept)) if kept is facts.notes else list(kept)
-        more = [f"... and {len(unique) - most} more"] if len(unique) > most else []
-        kept[:] = unique[:most] + more
+    structure = read_structure(data, kind)
+    facts = FileFacts(
+        format=kind,
+        size=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        c2pa=structure.has_c2pa,
+        trailing=structure.trailing,
+        notes=structure.notes,
+    )
+    if image is None:
+        image = _attempt(
+            "the metadata", facts.notes, lambda: open_image(data, max_pixels=MAX_PIXELS)
+        )
+    tables: dict[int, tuple[int, ...]] = {}
+    if image is not None:
+        stored = getattr(image, "quantization", {})
+        tables = {number: tuple(values) for number, values in sorted(stored.items())}
+        _read_exif(image, data, facts)
+        _read_texts(image, data, facts)
+    elif kind == "TIFF":
+        _read_exif(None, data, facts)
+    if kind == "JPEG":
+        facts.jpeg = jpeg_facts(structure.segments, tables, facts.notes)
+        for marker, payload in structure.segments:
+            if marker == COM:
+                _add_text("comment", payload, facts.texts)
+    facts.parts = _limited(map(printable, structure.parts), MAX_LISTED)
+    facts.notes = _limited(dict.fromkeys(facts.notes), MAX_NOTES)
     return facts
 
 
-def _read_jpeg(data: bytes, facts: FileFacts) -> None:
-    segments = list(jpeg_segments(data, facts.notes))
-    facts.jpeg = jpeg_facts(segments, facts.notes)
-    for segment in segments:
-        kinds = (
-            what
-            for marker, start, what in SEGMENTS
-            if segment.marker == marker and segment.payload.startswith(start)
-        )
-        kind = next(kinds, "unknown" if 0xE0 <= segment.marker <= 0xEF else "")
-        if kind:
-            marker = "COM" if segment.marker == COM else f"APP{segment.marker - APP0}"
-            facts.parts.append(f"{marker}: {kind}, {len(segment.payload):,} bytes")
-        if kind == "EXIF" and not facts.exif.directories:
-            facts.exif = read_exif(segment.payload[len(EXIF_PREFIX) :], facts.notes)
-        elif kind == "XMP":
-            _keep_xmp(segment.payload[len(XMP_PREFIX) :], facts)
-        elif kind == "more XMP":
-            facts.notes.append("more XMP follows in parts, which are not shown")
-        elif kind == "comment":
-            _keep_text("comment", segment.payload, facts)
-        elif segment.marker == APP11:
-            facts.c2pa |= _is_c2pa(segment.payload)
-    if segments and segments[-1].marker == EOI:
-        facts.trailing = len(data) - segments[-1].end
+def printable(value: str | bytes, limit: int = MAX_VALUE_CHARACTERS) -> str:
+    """Make text safe to show: escape control and direction characters, and limit the length."""
+    text = value if isinstance(value, str) else value.decode("utf-8", "backslashreplace")
+    shown = "".join(map(_printable_character, text[:limit]))
+    return shown if len(text) <= limit else f"{shown} ... ({len(text)} characters)"
 
 
-def _read_png(data: bytes, facts: FileFacts) -> None:
-    position = 8
-    for _ in range(MOST_CHUNKS):
-        size, kind = (
-            int.from_bytes(data[position : position + 4], "big"),
-            data[position + 4 : position + 8],
-        )
-        content = data[position + 8 : position + 8 + size]
-        if len(kind) < 4 or len(content) < size:
-            facts.notes.append(f"the PNG's chunks break off at byte {position}")
-            return
-        position += 12 + size
-        if kind != b"IDAT":
-            facts.parts.append(f"{printable(kind)}, {size:,} bytes")
-        if kind == b"eXIf":
-            facts.exif = read_exif(content.removeprefix(EXIF_PREFIX), facts.notes)
-        elif kind in (b"tEXt", b"zTXt", b"iTXt"):
-            _keep_chunk(kind, content, facts)
-        elif kind == b"caBX":
-            facts.c2pa = True
-        elif kind == b"IEND":
-            facts.trailing = len(data) - position
-            return
-    facts.notes.append(f"the PNG has more than {MOST_CHUNKS} chunks; the rest was not read")
+def _printable_character(character: str) -> str:
+    if character == "\n":
+        return character
+    if character.isprintable() and not unicodedata.category(character).startswith("C"):
+        return character
+    return " " if character in "\t\r" else f"\\x{ord(character):02x}"
 
 
-def _keep_chunk(kind: bytes, content: bytes, facts: FileFacts) -> None:
-    """A text chunk of a PNG: a keyword, and text that may be compressed."""
-    keyword, _, rest = content.partition(b"\0")
-    is_compressed = kind == b"zTXt"
-    if kind == b"zTXt":
-        rest = rest[1:]
-    elif kind == b"iTXt":
-        is_compressed = rest[:1] == b"\1"
-        rest = rest[2:].partition(b"\0")[2].partition(b"\0")[2]  # language, translated keyword
-    if is_compressed:
-        try:
-            rest = zlib.decompressobj().decompress(rest, 4 * MOST_CHARACTERS)
-        except zlib.error:
-            facts.notes.append(f"the PNG's text {printable(keyword)} cannot be decompressed")
-            return
-    if keyword == XMP_KEYWORD:
-        _keep_xmp(rest, facts)
-    else:
-        _keep_text(printable(keyword), rest, facts)
-
-
-def _read_webp(data: bytes, facts: FileFacts) -> None:
-    position, end = 12, 8 + int.from_bytes(data[4:8], "little")
-    for _ in range(MOST_CHUNKS):
-        if position >= min(end, len(data)):
-            facts.trailing = max(0, len(data) - end - end % 2)
-            return
-        kind, size = (
-            data[position:][:4],
-            int.from_bytes(data[position + 4 : position + 8], "little"),
-        )
-        content = data[position + 8 : position + 8 + size]
-        if len(content) < size:
-            facts.notes.append(f"the WebP's chunks break off at byte {position}")
-            return
-        position += 8 + size + size % 2
-        facts.parts.append(f"{printable(kind)}, {size:,} bytes")
-        if kind == b"EXIF":
-            facts.exif = read_exif(content.removeprefix(EXIF_PREFIX), facts.notes)
-        elif kind == b"XMP ":
-            _keep_xmp(content, facts)
-        facts.c2pa |= kind == b"C2PA"
-    facts.notes.append(f"the WebP has more than {MOST_CHUNKS} chunks; the rest was not read")
-
-
-def _read_gif(data: bytes, facts: FileFacts) -> None:
-    facts.c2pa = b"\x21\xff\x0bC2PA_GIF" in data
-    if (start := data.find(b"\x21\xff\x0bXMP DataXMP")) >= 0:
-        packet = data[start + 14 :][: 4 * MOST_CHARACTERS]
-        _keep_xmp(packet.split(b"<?xpacket end")[0].split(b"\x01\xff\xfe")[0], facts)
-
-
-def _read_tiff(data: bytes, facts: FileFacts) -> None:
-    facts.exif = read_exif(data, facts.notes)
-    facts.c2pa = facts.exif.has_c2pa
-    if facts.exif.xmp:
-        _keep_xmp(facts.exif.xmp, facts)
-
-
-def _read_heif(data: bytes, facts: FileFacts) -> None:
-    """AVIF and HEIC: boxes one after the other (ISO 14496-12); EXIF and XMP as Pillow finds them.
-
-    Pillow gives the rotation that the file asks for as the EXIF's orientation, pillow-heif turns
-    the picture and sets it to 1.
-    """
-    position = 0
-    for _ in range(MOST_CHUNKS):
-        if position >= len(data):
-            break
-        size, kind = int.from_bytes(data[position:][:4], "big"), data[position + 4 :][:4]
-        start = position + 8
-        if size == 1:  # it is long, and its size follows
-            size, start = int.from_bytes(data[start:][:8], "big"), start + 8
-        elif size == 0:  # the last one
-            size = len(data) - position
-        if position + size > len(data) or start > position + size:
-            facts.notes.append(f"the {facts.format}'s boxes break off at byte {position}")
-            break
-        facts.parts.append(f"{printable(kind)}, {size:,} bytes")
-        facts.c2pa |= kind == b"uuid" and data[start:].startswith(C2PA_BOX)
-        position += size
+def _attempt(what: str, notes: list[str], read: Callable[[], Any]) -> Any:
+    """Call a function of Pillow; add a note and return None if the file is damaged."""
     try:
-        with open_image(data, name="the file") as image:
-            said = image.info
+        with decoding("the file"):
+            return read()
     except ImageError as error:
-        facts.notes.append(f"its EXIF and XMP are not read: it {error.reason}")
+        notes.append(f"{what} cannot be read: it {error.reason}")
+        return None
+
+
+def _limited(items: Iterable[str], limit: int) -> list[str]:
+    items = list(items)
+    more = [f"... and {len(items) - limit} more"] if len(items) > limit else []
+    return items[:limit] + more
+
+
+def _read_exif(image: Image.Image | None, data: bytes, facts: FileFacts) -> None:
+    """Read EXIF from the same bytes as Pillow does when it orients the pixels.
+
+    ``Image.getexif`` itself is not used, because it adds the orientation of the XMP.
+    """
+    block = data if facts.format == "TIFF" else image.info.get("exif") if image else None
+    if not block:
         return
-    if exif := said.get("exif"):
-        facts.exif = read_exif(exif.removeprefix(EXIF_PREFIX), facts.notes)
-    if said.get("original_orientation", 1) not in (None, 1):
-        orientation = said["original_orientation"]
+    block = block.removeprefix(EXIF_PREFIX)
+    exif = Image.Exif()
+    if _attempt("the EXIF data", facts.notes, lambda: exif.load(block) or exif) is None:
+        return
+    found: dict[str, Mapping[int, Any]] = {"IFD0": dict(exif)}
+    for name, (pointer, _) in DIRECTORIES.items():
+        if name != "Interoperability" or pointer in found.get("Exif", {}):
+            read = partial(exif.get_ifd, pointer)
+            found[name] = _attempt(f"the EXIF directory {name}", facts.notes, read) or {}
+    _check_directories(block, found, facts.notes)
+    remaining = MAX_ENTRIES
+    for name, tags in found.items():
+        names = DIRECTORIES[name][1] if name in DIRECTORIES else ExifTags.TAGS
+        shown = [(tag, value) for tag, value in tags.items() if tag not in POINTERS]
+        if len(shown) > remaining:
+            facts.notes.append(f"EXIF: more than {MAX_ENTRIES} entries; the rest is not shown")
+        texts = {
+            names.get(tag, f"tag 0x{tag:04x}"): _exif_text(tag, value)
+            for tag, value in shown[:remaining]
+        }
+        remaining -= len(texts)
+        if texts:
+            facts.exif.directories[name] = texts
+    facts.exif.position = _position(found.get("GPS", {}))
+    facts.c2pa |= C2PA_TAG in found["IFD0"]
+    first = found.get("IFD1", {})
+    start, length = first.get(THUMBNAIL_OFFSET), first.get(THUMBNAIL_LENGTH)
+    if isinstance(start, int) and isinstance(length, int) and block[start : start + length]:
+        facts.thumbnail = _thumbnail(block[start : start + length], facts.notes)
+    if image is not None and facts.format != "TIFF":
+        _note_orientation(image, found["IFD0"], facts)
+
+
+def _check_directories(
+    block: bytes, found: Mapping[str, Mapping[int, Any]], notes: list[str]
+) -> None:
+    """Note entries that are missing and directories that lead nowhere; Pillow skips them."""
+    order = "<" if block.startswith(b"II") else ">"
+    offsets = {"IFD0": struct.unpack_from(order + "I", block, 4)[0] if len(block) >= 8 else 0}
+    for name in ("Exif", "GPS"):
+        offset = found["IFD0"].get(DIRECTORIES[name][0])
+        if isinstance(offset, int):
+            offsets[name] = offset
+    seen: set[int] = set()
+    for name, offset in offsets.items():
+        if offset in seen:
+            notes.append(f"EXIF: the directory {name} refers to another one")
+        elif not 8 <= offset <= len(block) - 2:
+            notes.append(f"EXIF: the directory {name} lies outside the data")
+        else:
+            (count,) = struct.unpack_from(order + "H", block, offset)
+            if count > len(found.get(name, {})):
+                missing = count - len(found.get(name, {}))
+                notes.append(f"EXIF: {missing} of the {count} entries of {name} cannot be read")
+        seen.add(offset)
+
+
+def _note_orientation(image: Image.Image, tags: Mapping[int, Any], facts: FileFacts) -> None:
+    """Note an orientation that does not come from EXIF, or that has no effect."""
+    applied = _attempt("the orientation", facts.notes, lambda: exif_orientation(image))
+    if ORIENTATION_TAG not in tags and applied in range(2, 9):
+        facts.notes.append(f"the orientation ({applied}) comes from the XMP; EXIF has none")
+    original = image.info.get("original_orientation")
+    if original not in (None, 1):  # pillow-heif applies the rotation of the container instead.
         facts.notes.append(
-            f"its EXIF has orientation {orientation}, shown as 1: in a HEIC it counts for nothing"
+            f"its EXIF orientation is {original}, shown as 1: it has no effect in a HEIC"
         )
-    if xmp := said.get("xmp"):
-        _keep_xmp(xmp, facts)
 
 
-def _is_c2pa(payload: bytes) -> bool:
-    """Whether a JPEG's APP11 segment begins a C2PA manifest: a JUMBF box whose label is c2pa."""
-    return payload[:2] == b"JP" and b"jumb" in payload[:64] and b"c2pa" in payload[:128]
+def _exif_text(tag: int, value: Any) -> str:
+    if isinstance(value, str):  # Pillow decodes as Latin-1; many programs write UTF-8.
+        return printable(value.split("\0")[0].encode("latin-1", "replace"))
+    if isinstance(value, bytes):
+        return _bytes_text(tag, value)
+    values = value if isinstance(value, tuple) else (value,)
+    words = " ".join(map(_number_text, values[:MAX_NUMBERS]))
+    return words + (f" ... ({len(values)} values)" if len(values) > MAX_NUMBERS else "")
 
 
-def _keep_xmp(packet: bytes, facts: FileFacts) -> None:
-    text = re.sub(rb"\s*\n\s*\n\s*", b"\n", packet[: 4 * MOST_CHARACTERS]).strip()
-    facts.xmp = printable(text, MOST_CHARACTERS)
+def _bytes_text(tag: int, value: bytes) -> str:
+    if tag == USER_COMMENT:
+        encodings = {b"UNICODE\0": "utf-16", b"JIS\0\0\0\0\0": "iso2022_jp"}
+        text = value[8:].decode(encodings.get(value[:8], "utf-8"), "replace")
+        return printable(text.strip("\0 "))
+    if tag == XMP_TAG:
+        return f"{len(value):,} bytes, shown under XMP"
+    if tag != MAKER_NOTE and re.fullmatch(rb"[ -~]+\0*", value):
+        return printable(value.rstrip(b"\0"))
+    if len(value) <= 16:
+        return " ".join(map(str, value))
+    return f"{value[:16].hex(' ')} ... ({len(value)} bytes)"
 
 
-def _keep_text(keyword: str, text: bytes, facts: FileFacts) -> None:
+def _number_text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if hasattr(value, "denominator") and not isinstance(value, int):
+        return f"{value.numerator}/{value.denominator}"
+    return printable(str(value))
+
+
+def _position(gps: Mapping[int, Any]) -> tuple[float, float] | None:
+    """Return latitude and longitude in degrees; None if they are absent or invalid."""
+    degrees = []
+    for tag, limit, reference, negative in ((2, 90, 1, "S"), (4, 180, 3, "W")):
+        try:
+            hours, minutes, seconds = map(float, gps[tag])
+        except (KeyError, TypeError, ValueError, ZeroDivisionError):
+            return None
+        angle = hours + minutes / 60 + seconds / 3600
+        if not angle <= limit:  # Also rejects NaN.
+            return None
+        text = gps.get(reference)
+        is_negative = isinstance(text, str) and text.startswith(negative)
+        degrees.append(-angle if is_negative else angle)
+    return round(degrees[0], 7), round(degrees[1], 7)
+
+
+def _read_texts(image: Image.Image, data: bytes, facts: FileFacts) -> None:
+    """Read XMP, IPTC and texts."""
+    xmp = image.info.get("xmp")
+    if facts.format == "GIF" and (start := data.find(GIF_XMP)) >= 0:
+        packet = data[start + len(GIF_XMP) :][: 4 * MAX_CHARACTERS]
+        xmp = packet.split(b"<?xpacket end")[0].split(b"\x01\xff\xfe")[0]
+    if facts.format == "PNG":
+        texts = _attempt("the text", facts.notes, lambda: image.text) or {}  # type: ignore[attr-defined]
+        xmp = xmp or texts.pop(XMP_KEYWORD, "")
+        for keyword, text in texts.items():
+            if keyword != XMP_KEYWORD:
+                _add_text(printable(keyword), text, facts.texts)
+    elif facts.format == "GIF" and "comment" in image.info:
+        _add_text("comment", image.info["comment"], facts.texts)
+    if xmp:
+        packet = xmp.encode() if isinstance(xmp, str) else bytes(xmp)
+        packet = re.sub(rb"\s*\n\s*\n\s*", b"\n", packet[: 4 * MAX_CHARACTERS]).strip()
+        facts.xmp = printable(packet, MAX_CHARACTERS)
+    if facts.format in ("JPEG", "TIFF"):
+        iptc = _attempt("the IPTC data", facts.notes, lambda: IptcImagePlugin.getiptcinfo(image))  # type: ignore[arg-type]
+        for (record, number), value in sorted((iptc or {}).items()):
+            if record == 2 and number in IPTC_NAMES:
+                values = value if isinstance(value, list) else [value]
+                facts.iptc[IPTC_NAMES[number]] = "; ".join(map(printable, values[:MAX_LISTED]))
+
+
+def _add_text(keyword: str, text: str | bytes, texts: dict[str, str]) -> None:
     name, number = keyword, 1
-    while name in facts.texts and number < MOST_PARTS:
+    while name in texts and number < MAX_LISTED:
         number += 1
         name = f"{keyword} {number}"
-    if len(facts.texts) < MOST_PARTS:
-        facts.texts[name] = printable(text.rstrip(b"\0"), MOST_CHARACTERS)
+    if len(texts) < MAX_LISTED:
+        stripped = text.rstrip("\0") if isinstance(text, str) else text.rstrip(b"\0")
+        texts[name] = printable(stripped, MAX_CHARACTERS)
 
 
-def _decoded(data: bytes, notes: list[str]) -> np.ndarray | None:
-    """An embedded picture's pixels: a picture of moderate size, or nothing."""
+def _thumbnail(data: bytes, notes: list[str]) -> np.ndarray | None:
     try:
-        with open_image(data, name="the embedded thumbnail") as image:
-            if image.width * image.height <= LARGEST_THUMBNAIL:
-                return rgb_pixels(image)
-            notes.append(f"the embedded thumbnail claims {image.width}x{image.height} pixels")
-    except ImageError:
-        notes.append("the embedded thumbnail cannot be decoded")
+        with open_image(data, name="the thumbnail", max_pixels=MAX_THUMBNAIL_PIXELS) as image:
+            return rgb_pixels(image)
+    except ImageError as error:
+        notes.append(f"the embedded thumbnail cannot be decoded: it {error.reason}")
     return None

@@ -1,70 +1,101 @@
-"""Any photograph as RGB pixels, the way a viewer shows it, and a note of what had to be done."""
+"""Reading a photo from any source as RGB pixels, oriented as a viewer displays it."""
 
 import os
 import re
-import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from ..core.errors import QMANetError
-from ..core.images import FORMATS, ImageError, decoding, exif_orientation, open_image
+from ..core.images import (
+    FORMATS,
+    ORIENTATION_TAG,
+    ImageError,
+    decoding,
+    exif_orientation,
+    open_image,
+)
 from ..modeling.qma_net import SMALLEST_SIDE
 
-CUT = "{} bits per channel cut to 8"
-TOO_SMALL = "too small to judge"
+MAX_PIXELS = 500_000_000  # The largest phone cameras make 200 million.
 
-# No camera writes these; what was compressed twice has another mask.
-ANEW = {"WEBP": "WebP", "AVIF": "AVIF"}
-COMPRESSED_ANEW = (
-    "{}: as a rule compressed anew since it left the camera; the same photograph as JPEG gets "
-    "another mask"
+TOO_SMALL = "too small to judge"
+DEPTH_NOTE = "{} bits per channel reduced to 8"
+GREY_NOTE = "grey repeated in all channels"
+ALPHA_NOTE = "alpha channel ignored"
+
+# No camera writes these formats. A photo that was compressed twice gets another mask.
+RECOMPRESSED = {"WEBP": "WebP", "AVIF": "AVIF"}
+RECOMPRESSED_NOTE = (
+    "{}: usually compressed again after the camera saved it; the same photo as JPEG gets another "
+    "mask"
 )
 
-LARGEST = 500_000_000  # pixels; the largest phone cameras make 200 million
+MODE_NOTES = {
+    "L": GREY_NOTE,
+    "1": "black and white converted to grey",
+    "P": "palette converted to RGB",
+    "CMYK": "CMYK converted to RGB",
+    "YCbCr": "YCbCr converted to RGB",
+    **dict.fromkeys(("RGBA", "LA", "PA", "RGBX", "RGBa", "La"), ALPHA_NOTE),
+}
 
 
 class PhotographError(QMANetError):
-    """Something that is not a photograph; one line names it and says why."""
+    """A source that is not a photo."""
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """Pixels as displayed, uint8 ``(H, W, 3)`` RGB; a name; notes on what was changed."""
+    """A photo as displayed.
+
+    Attributes:
+        pixels: uint8 ``(H, W, 3)`` RGB.
+        name: The path, or another name for messages and results.
+        notes: What was converted.
+        orientation: The EXIF orientation, 1 to 8, that was applied to the stored pixels.
+    """
 
     pixels: np.ndarray
     name: str
     notes: tuple[str, ...] = ()
+    orientation: int = 1
 
     @property
     def too_small(self) -> str:
-        """Why nothing can be said of it: a side is shorter than the network takes; else empty."""
+        """Why the photo cannot be judged: a side is shorter than 32 pixels; empty otherwise."""
         height, width = self.pixels.shape[:2]
         if min(height, width) >= SMALLEST_SIDE:
             return ""
         return (
-            f"{TOO_SMALL}: {width}x{height} pixels, where the network needs {SMALLEST_SIDE} on "
+            f"{TOO_SMALL}: {width}x{height} pixels; the network needs at least {SMALLEST_SIDE} on "
             "each side"
         )
 
 
-def read_photograph(source, name: str = "") -> Photograph:
-    """Reads a path, bytes, a file object, a PIL image or a NumPy array.
+PhotoSource: TypeAlias = (
+    str | os.PathLike[str] | bytes | bytearray | IO[bytes] | Image.Image | np.ndarray | Photograph
+)
 
-    The EXIF orientation is followed. Alpha is left away, palette and CMYK become RGB, grey is
-    repeated, 16 bits are cut to 8, of an animation the first frame is taken: each is noted, and so
-    are formats that no camera writes.
+
+def read_photograph(source: PhotoSource, name: str = "") -> Photograph:
+    """Read a photo as RGB pixels.
+
+    The EXIF orientation is applied. Alpha is ignored, palette and CMYK are converted to RGB, grey
+    is repeated, 16 bits are reduced to 8, and of an animation the first frame is read. Each of
+    these is noted, and so are formats that no camera writes.
 
     Args:
-        source: a path; the bytes of an image file; an open file; a ``PIL.Image.Image``; an array,
-            uint8 or uint16, ``(H, W)``, ``(H, W, 3)`` RGB or ``(H, W, 4)`` RGBA.
-        name: for messages, where the source has none.
+        source: A path; the bytes of an image file; an open file; a PIL image; or an array, uint8
+            or uint16, ``(H, W)``, ``(H, W, 3)`` RGB or ``(H, W, 4)`` RGBA.
+        name: The name for messages and results, if the source has none.
 
     Raises:
-        PhotographError: naming the source, for what is no photograph.
+        PhotographError: If the source is not a photo; the message names the source.
     """
     if isinstance(source, Photograph):
         return source
@@ -72,116 +103,122 @@ def read_photograph(source, name: str = "") -> Photograph:
         return _from_array(source, name or "array")
     if isinstance(source, Image.Image):
         return _from_pil(source, name or getattr(source, "filename", "") or "PIL image")
+    data, name = read_bytes(source, name)
+    return decode_photograph(data, name)[0]
+
+
+def read_bytes(source: object, name: str = "") -> tuple[bytes, str]:
+    """Read an image file; return its bytes and its name.
+
+    Args:
+        source: A path, the bytes of a file, or an open file.
+        name: The name, if the source has none.
+
+    Raises:
+        PhotographError: If the source cannot be read.
+    """
     if isinstance(source, bytes | bytearray):
-        return _decode(bytes(source), name or "bytes")
+        return bytes(source), name or "bytes"
     if hasattr(source, "read"):
-        return _decode(source.read(), name or str(getattr(source, "name", "file")))
+        return source.read(), name or str(getattr(source, "name", "file"))
     if not isinstance(source, str | os.PathLike):
         raise PhotographError(
             f"got a {type(source).__name__}, expected a path, bytes, a PIL image or a NumPy array"
         )
     if re.match(r"[a-z]+://", str(source), re.IGNORECASE):
         raise PhotographError(
-            f"got the address {source}, expected a file: save the picture first, in its original "
-            "size (what a web site shows is often compressed anew)"
+            f"got the address {source}, expected a file; download the image first, in its original "
+            "size (images on web pages are often compressed again)"
         )
     path = Path(source)
     if path.is_dir():
-        raise PhotographError(f"got {path}, expected a photograph: it is a folder")
+        raise PhotographError(f"got {path}, expected a photo: it is a folder")
     try:
-        data = path.read_bytes()
+        return path.read_bytes(), name or str(path)
     except OSError as error:
-        raise PhotographError(f"got {path}, expected a photograph: {error.strerror}") from None
-    return _decode(data, name or str(path))
+        raise PhotographError(f"got {path}, expected a photo: {error.strerror}") from None
 
 
-def _decode(data: bytes, name: str) -> Photograph:
-    largest, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+def decode_photograph(data: bytes, name: str) -> tuple[Photograph, Image.Image | None]:
+    """Decode the bytes of an image file.
+
+    Returns:
+        The photo, and the opened image, whose metadata can still be read. The image is None for
+        TIFF files that only OpenCV can decode.
+
+    Raises:
+        PhotographError: If the file is not a complete photo.
+    """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on odd EXIF
-            with open_image(data, name=name) as image:
-                _require_plausible(image, name)
-                with decoding(name):
-                    photograph = _from_pil(image, name)
-                    bits = _bits(image, data)
-                notes = list(photograph.notes)
-                if bits > 8:
-                    notes.append(CUT.format(bits))
-                if image.format in ANEW:
-                    notes.append(COMPRESSED_ANEW.format(ANEW[image.format]))
-        return Photograph(photograph.pixels, name, tuple(notes))
+        image = open_image(data, name=name, max_pixels=MAX_PIXELS)
+        with decoding(name):
+            photograph = _from_pil(image, name)
+            depth = _bits_per_channel(image, data)
     except ImageError as error:
         if data[:4] in (b"II*\0", b"MM\0*"):
-            return _decode_deep(data, name)
+            return _decode_tiff(data, name), None
+        hint = ""
+        if data.lstrip()[:4] == b"%PDF":
+            hint = "; extract the image from it (pdfimages -all FILE.pdf NAME)"
         raise PhotographError(
-            f"got {name}, expected a complete photograph ({', '.join(FORMATS)}): it "
-            f"{error.reason}{_hint(data)}"
+            f"got {name}, expected a complete photo ({', '.join(FORMATS)}): it {error.reason}{hint}"
         ) from None
-    finally:
-        Image.MAX_IMAGE_PIXELS = largest
+    notes = list(photograph.notes)
+    if depth > 8:
+        notes.append(DEPTH_NOTE.format(depth))
+    if image.format in RECOMPRESSED:
+        notes.append(RECOMPRESSED_NOTE.format(RECOMPRESSED[image.format]))
+    return Photograph(photograph.pixels, name, tuple(notes), photograph.orientation), image
 
 
-def _hint(data: bytes) -> str:
-    if data.lstrip()[:4] == b"%PDF":
-        return "; take the picture out of it as it is stored there (pdfimages -all FILE.pdf NAME)"
-    return ""
-
-
-def _require_plausible(image: Image.Image, name: str) -> None:
-    width, height = image.size
-    if width * height > LARGEST:
-        raise PhotographError(
-            f"got {name}, expected a photograph: its header claims {width}x{height} pixels, more "
-            f"than {LARGEST // 10**6} million"
-        )
-
-
-def _decode_deep(data: bytes, name: str) -> Photograph:
-    """A TIFF that Pillow does not read, such as one of 16-bit colour, through OpenCV."""
+def _decode_tiff(data: bytes, name: str) -> Photograph:
+    """Decode a TIFF file that Pillow cannot read, such as one with 16-bit color, with OpenCV."""
     import cv2
 
-    pixels = None
+    exif, pixels = Image.Exif(), None
     with suppress(ImageError), decoding(name):
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        exif.load(data)
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
         raise PhotographError(
-            f"got {name}, expected a complete photograph: neither Pillow nor OpenCV can decode "
-            "this TIFF"
+            f"got {name}, expected a complete photo: neither Pillow nor OpenCV can decode this TIFF"
         )
     if pixels.ndim == 3:
         pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
-    return _from_array(pixels, name)
+    stored = _from_array(pixels, name)
+    image = Image.fromarray(stored.pixels)
+    image.getexif()[ORIENTATION_TAG] = exif.get(ORIENTATION_TAG, 1)
+    oriented = _from_pil(image, name)
+    return Photograph(oriented.pixels, name, (*oriented.notes, *stored.notes), oriented.orientation)
 
 
 def _from_pil(image: Image.Image, name: str) -> Photograph:
     notes = []
     frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format == "HEIF":  # which names one of its pictures as the photograph
-        notes.append(f"of {frames} pictures the one taken that the file shows ({image.tell() + 1})")
+    if frames > 1 and image.format == "HEIF":  # The file says which image is the photo.
+        notes.append(f"primary image ({image.tell() + 1}) of {frames} used")
     elif frames > 1:
         image.seek(0)
-        notes.append(f"first of {frames} frames taken")
-    turned = exif_orientation(image)
-    if turned != 1:
+        notes.append(f"first of {frames} frames used")
+    orientation = exif_orientation(image, name)
+    if orientation in range(2, 9):
         image = ImageOps.exif_transpose(image)
-        notes.append(f"turned by its EXIF orientation ({turned})")
-    if image.mode.startswith("I"):  # 16-bit grey, and 32-bit containers of it
+        notes.append(f"rotated or mirrored by its EXIF orientation ({orientation})")
+    else:
+        orientation = 1
+    if image.mode.startswith("I"):  # 16-bit grey, also in containers of 32 bits.
         deep = np.asarray(image)
         if deep.min() < 0 or deep.max() > 65535:
-            raise PhotographError(f"got {name} with values beyond 16 bits, expected 8 or 16 bits")
-        array = _from_array(deep.astype(np.uint16), name)
-        return Photograph(array.pixels, name, (*notes, *array.notes))
+            raise PhotographError(f"got {name} with values above 16 bits, expected 8 or 16 bits")
+        grey = _from_array(deep.astype(np.uint16), name)
+        return Photograph(grey.pixels, name, (*notes, *grey.notes), orientation)
     if image.mode == "F":
         raise PhotographError(f"got {name} with floating-point pixels, expected 8 or 16 bits")
-    named = {"L": "grey repeated in all channels", "1": "black and white as grey"}
-    named |= {"P": "palette to RGB", "CMYK": "CMYK to RGB", "YCbCr": "YCbCr to RGB"}
-    named |= {mode: "alpha left away" for mode in ("RGBA", "LA", "PA", "RGBX", "RGBa", "La")}
     if image.mode != "RGB":
-        notes.append(named.get(image.mode, f"{image.mode} to RGB"))
+        notes.append(MODE_NOTES.get(image.mode, f"{image.mode} converted to RGB"))
     elif "transparency" in image.info:
-        notes.append("alpha left away")
-    return Photograph(np.asarray(image.convert("RGB")), name, tuple(notes))
+        notes.append(ALPHA_NOTE)
+    return Photograph(np.asarray(image.convert("RGB")), name, tuple(notes), orientation)
 
 
 def _from_array(array: np.ndarray, name: str) -> Photograph:
@@ -196,18 +233,18 @@ def _from_array(array: np.ndarray, name: str) -> Photograph:
     notes = []
     if array.dtype == np.uint16:
         array = (array >> 8).astype(np.uint8)
-        notes.append(CUT.format(16))
+        notes.append(DEPTH_NOTE.format(16))
     if channels == 1:
         array = np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
-        notes.append("grey repeated in all channels")
+        notes.append(GREY_NOTE)
     elif channels == 4:
         array = array[..., :3]
-        notes.append("alpha left away")
+        notes.append(ALPHA_NOTE)
     return Photograph(np.ascontiguousarray(array), name, tuple(notes))
 
 
-def _bits(image: Image.Image, data: bytes) -> int:
-    """Bits per channel in the file, by its header: Pillow reads deep colour as 8 without a word."""
+def _bits_per_channel(image: Any, data: bytes) -> int:
+    """Return the depth that the header states; Pillow reads deep color as 8 bits silently."""
     if image.format == "HEIF":
         return image.info.get("bit_depth", 8)
     if image.mode not in ("RGB", "RGBA", "LA", "CMYK"):

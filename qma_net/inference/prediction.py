@@ -1,4 +1,4 @@
-"""What the model says of one photograph."""
+"""The result of a model for one photo."""
 
 from dataclasses import dataclass
 
@@ -9,22 +9,23 @@ from .photograph import Photograph
 
 
 def as_grey(mask: np.ndarray) -> np.ndarray:
-    """Probabilities ``(H, W)`` as a picture, uint8: 255 where the model gives 1."""
+    """Convert probabilities ``(H, W)`` in 0..1 to uint8 in 0..255."""
     return np.rint(mask * 255).astype(np.uint8)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of one photograph.
+    """The result of a model for one photo.
 
     Attributes:
-        mask: float32 ``(H, W)`` in 0..1, the probability that a pixel was manipulated; H and W are
-            those of the photograph as displayed.
-        score: of the whole photograph, in 0..1: the mean of the most suspicious 1 % of pixels. No
-            probability that it is a forgery: what untouched photographs score differs by model.
-        threshold: above it a pixel is called manipulated.
-        photograph: what was looked at, with notes on how it was read.
-        notes: how it was read, how it reached the model, and what is to be known of the model.
+        mask: float32 ``(H, W)`` in 0..1, the probability that a pixel was manipulated, at the size
+            of the photo as displayed.
+        score: Score of the whole photo in 0..1: the mean of the highest 1 % of the mask. It is not
+            the probability that the photo is tampered: authentic photos score too, and how high
+            depends on the model.
+        threshold: Pixels with a higher probability count as manipulated.
+        photograph: The photo, with notes on how it was read.
+        notes: How the photo was read and fed to the model, and what to know about the model.
     """
 
     mask: np.ndarray
@@ -35,16 +36,16 @@ class Prediction:
 
     @property
     def binary(self) -> np.ndarray:
-        """Bool ``(H, W)``: probability strictly above the threshold."""
+        """Bool ``(H, W)``: where the probability is strictly above the threshold."""
         return self.mask > self.threshold
 
     def overlay(self, colour: tuple[int, int, int] = (255, 40, 40)) -> np.ndarray:
-        """The photograph with the manipulated region tinted and outlined, uint8 ``(H, W, 3)``."""
-        picture = self.photograph.pixels.copy()
+        """Draw the photo with the marked region tinted and outlined, uint8 ``(H, W, 3)``."""
+        image = self.photograph.pixels.copy()
         marked = self.binary
-        picture[marked] = (0.55 * picture[marked] + 0.45 * np.array(colour)).astype(np.uint8)
+        image[marked] = (0.55 * image[marked] + 0.45 * np.array(colour)).astype(np.uint8)
         outlines, _ = cv2.findContours(
             marked.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
         )
         width = max(1, round(max(marked.shape) / 400))
-        return cv2.drawContours(picture, outlines, -1, colour, width)
+        return np.asarray(cv2.drawContours(image, outlines, -1, colour, width))

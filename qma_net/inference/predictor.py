@@ -1,45 +1,58 @@
-"""From a photograph to a mask, at the photograph's own size."""
+"""Prediction of manipulated regions in a photo."""
 
+import importlib
+import logging
 import os
-from collections.abc import Callable, Sequence
+import warnings
 from dataclasses import asdict
+from functools import cached_property
+from typing import Any, Self, overload
 
-import cv2
 import numpy as np
 import torch
 
 from .. import __version__
-from ..examine.examination import Evidence, Examination, examine, read_evidence
-from ..examine.examination_page import write_examination
-from ..modeling.config import ConfigError, Preprocessing
+from ..modeling.calibration import Calibration
+from ..modeling.config import DEFAULT_THRESHOLD, ConfigError, Preprocessing, QMANetConfig
 from ..modeling.noise import NoisePrint, normalised
-from ..modeling.qma_net import SMALLEST_SIDE, STRIDE, image_score
+from ..modeling.qma_net import SMALLEST_SIDE, STRIDE, QMANetModel, image_score
 from ..weights.locate import load_model
+from ..weights.names import RANDOM
 from ..weights.reading import sha256
-from .photograph import PhotographError, read_photograph
+from .photograph import PhotographError, PhotoSource, read_photograph
 from .prediction import Prediction
-from .tiles import NoiseRows, Place, Progress, blended, spans
+from .preprocessing import fit_to_model
+from .tiles import NoiseRows, ProgressCallback, Region, TileProgress, blend_tiles, tile_spans
 
-FLIPS = ((), (1,), (0,), (0, 1))  # axes of (H, W): none, left-right, top-bottom, both
+logger = logging.getLogger(__name__)
+
+FLIPS = ((), (1,), (0,), (0, 1))  # Axes of (H, W): none, left-right, top-bottom, both.
+
+RANDOM_WEIGHTS_NOTE = "RANDOM WEIGHTS: this mask is meaningless"
 
 
 class QMANetPredictor:
-    """A model with everything that is needed around it.
+    """Predicts manipulated regions with a model, at the photo's own size.
 
     Args:
-        model: what :func:`qma_net.build_qma_net` or :func:`qma_net.load_checkpoint` returns.
-        device: where to compute; default: where the model is.
-        image_size: side in pixels that photographs are resized to; default: as in training, where
-            the model knows (``model.preprocessing``), else 512. Another side than in training
-            is noted with every prediction.
-        tile: ``native`` photographs with a longer side are cut into tiles of at most this side, a
-            multiple of 32.
-        overlap: pixels that neighbouring tiles share at least, where they are blended; a multiple
-            of 32.
-        mixed: compute in bfloat16 around the float32 noise view: faster where the processor has
-            bfloat16 arithmetic, many times slower where it has not.
-        compile: compile the backbones, half a minute for each size of image, to save a tenth of
-            the time of every later one; needs a C++ compiler on a CPU.
+        model: A model of :func:`qma_net.build_qma_net` or :func:`qma_net.load_checkpoint`.
+        device: The device to compute on; by default the model's.
+        image_size: Side in pixels to which photos are resized. By default photos are resized or
+            padded as in training if the model knows how (``model.preprocessing``), and resized to
+            512 otherwise. A note is added to every prediction if it differs from training.
+        tile: Largest side in pixels of the tiles for native prediction, a multiple of 32.
+        overlap: Smallest overlap of neighboring tiles in pixels, a multiple of 32.
+        mixed: Compute in bfloat16, except for the noise view: faster on processors with bfloat16
+            arithmetic, many times slower on others.
+        compile: Compile the backbones. This takes half a minute for each image size and saves a
+            tenth of the time of each later image; on a CPU it needs a C++ compiler.
+
+    Attributes:
+        preprocessing: How photos are fed to the model.
+        notes: What to know about the model; added to every prediction.
+
+    Raises:
+        ConfigError: If tile and overlap are not multiples of 32 with the overlap below the tile.
     """
 
     def __init__(
@@ -54,217 +67,228 @@ class QMANetPredictor:
     ):
         if not STRIDE <= overlap < tile or tile % STRIDE or overlap % STRIDE:
             raise ConfigError(
-                f"got tile={tile}, overlap={overlap}, expected multiples of {STRIDE}, the overlap "
-                "below the tile"
+                f"got tile={tile}, overlap={overlap}, expected multiples of {STRIDE}, with the "
+                "overlap below the tile"
             )
-        trained = getattr(model, "preprocessing", None)
+        trained: Preprocessing | None = getattr(model, "preprocessing", None)
         self.preprocessing = trained or Preprocessing()
-        self.notes = (model.about,) if getattr(model, "about", "") else ()
+        about: str = getattr(model, "about", "")
+        self.notes: tuple[str, ...] = (about,) if about else ()
         if image_size is not None:
             self.preprocessing = Preprocessing(image_size, fit="resize")
         if trained and self.preprocessing != trained:
-            self.notes += (f"{self.preprocessing}, where training had it {trained}",)
-        self.model = model.eval() if device is None else model.to(device).eval()
+            self.notes += (f"{self.preprocessing}; in training {trained}",)
+        self.model: Any = model.eval() if device is None else model.to(device).eval()
         self.tile, self.overlap, self.mixed = tile, overlap, mixed
         if compile:
             self.model.compile_for_inference()
 
     @classmethod
     def from_pretrained(
-        cls, path: str | os.PathLike, device: str | torch.device | None = None, **options
-    ) -> "QMANetPredictor":
-        """Loads a checkpoint of BenCo's trainer, a directory of ``save_pretrained``, or a hub id.
+        cls,
+        path: str | os.PathLike[str],
+        device: str | torch.device | None = None,
+        **options: Any,
+    ) -> Self:
+        """Load a model.
 
         Args:
-            path: a file, a directory, or ``owner/name`` on the Hugging Face hub.
-            device: default CUDA where there is one.
-            options: see the constructor.
+            path: A checkpoint of BenCo's trainer, a directory written by ``save_pretrained``, or
+                ``owner/name`` on the Hugging Face Hub.
+            device: The device to compute on; by default CUDA if it is available.
+            options: Further arguments of the constructor.
 
         Raises:
-            WeightsError: for anything that is none of the three, in one line.
+            WeightsError: If the path is none of these.
+            ConfigError: If the device is not available.
         """
         return cls(load_model(path), usable_device(device), **options)
 
-    def describe(self) -> dict:
-        """What a result names to be repeated: the model, its weights, how it is shown images."""
-        config, file = (
-            getattr(self.model, "config", None),
-            getattr(self.model, "weights_file", None),
-        )
+    @property
+    def device(self) -> torch.device:
+        """The device on which the model computes."""
+        device: torch.device = next(self.model.parameters()).device
+        return device
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The scores of authentic photos that were saved with the model, if any."""
+        return getattr(self.model, "calibration", None)
+
+    @property
+    def noiseprint(self) -> NoisePrint | None:
+        """The model's NoisePrint++, if it has one."""
+        return getattr(getattr(self.model, "noise_view", None), "noiseprint", None)
+
+    @cached_property
+    def _checkpoint(self) -> tuple[str, str]:
+        """The file of the weights and its SHA-256; empty if there is none."""
+        file = getattr(self.model, "weights_file", None)
+        return (str(file), sha256(file)) if file else ("", "")
+
+    def describe(self) -> dict[str, Any]:
+        """Return the settings that results record: model, weights and preprocessing."""
+        config: QMANetConfig | None = getattr(self.model, "config", None)
+        checkpoint, checkpoint_sha256 = self._checkpoint
         return {
             "qma_net": __version__,
             "model": asdict(config) if config else {},
             "about": getattr(self.model, "about", ""),
-            "checkpoint": str(file) if file else "",
-            "checkpoint_sha256": sha256(file) if file else "",
+            "checkpoint": checkpoint,
+            "checkpoint_sha256": checkpoint_sha256,
             "image_size": self.preprocessing.image_size,
             "fit": self.preprocessing.fit,
             "tile": self.tile,
             "overlap": self.overlap,
         }
 
+    @overload
     def predict(
         self,
-        image,
-        threshold: float = 0.5,
+        image: PhotoSource,
+        threshold: float = DEFAULT_THRESHOLD,
         native: bool = False,
         tta: bool = False,
-        progress: Callable[[int, int], None] | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> Prediction: ...
+
+    @overload
+    def predict(
+        self,
+        image: list[PhotoSource] | tuple[PhotoSource, ...],
+        threshold: float = DEFAULT_THRESHOLD,
+        native: bool = False,
+        tta: bool = False,
+        progress: ProgressCallback | None = None,
+    ) -> list[Prediction]: ...
+
+    def predict(
+        self,
+        image: PhotoSource | list[PhotoSource] | tuple[PhotoSource, ...],
+        threshold: float = DEFAULT_THRESHOLD,
+        native: bool = False,
+        tta: bool = False,
+        progress: ProgressCallback | None = None,
     ) -> Prediction | list[Prediction]:
-        """The mask of a photograph, or a list of masks for a list of photographs.
+        """Predict the manipulated regions of a photo, or of a list of photos.
 
         Args:
-            image: a path, bytes, an open file, a PIL image, an array (see
+            image: A path, bytes, an open file, a PIL image or an array (see
                 :func:`qma_net.inference.photograph.read_photograph`), or a list of these.
-            threshold: in 0..1; above it a pixel is called manipulated.
-            native: look at the photograph at its own size, in tiles where it is large, instead of
-                resized as in training.
-            tta: average over the photograph and its three mirror images.
-            progress: called with (done, total) tiles: first with (0, total), after every tile, and
-                meanwhile every few seconds with the numbers as they were. What it raises ends the
-                work. A photograph that is looked at whole is one tile.
+            threshold: In 0..1. Pixels with a higher probability count as manipulated.
+            native: Process the photo at its own size, in tiles if it is large, instead of resized
+                as in training.
+            tta: Average over the photo and its three mirror images.
+            progress: Called with (finished, total) tiles: first with (0, total), then after every
+                tile, and in between every few seconds with unchanged numbers. An exception that it
+                raises ends the prediction. A photo that is not divided counts as one tile.
 
         Raises:
-            PhotographError: naming what is no photograph, or too small for ``native``.
-            ConfigError: for a threshold that is no probability.
+            PhotographError: If the source is not a photo, or too small for native prediction.
+            ConfigError: If the threshold is outside 0..1.
         """
         require_probability(threshold)
         if isinstance(image, list | tuple):
-            chosen = {"threshold": threshold, "native": native, "tta": tta, "progress": progress}
-            return [self.predict(one, **chosen) for one in image]
+            return [
+                self.predict(item, threshold=threshold, native=native, tta=tta, progress=progress)
+                for item in image
+            ]
         photograph = read_photograph(image)
-        height, width = photograph.pixels.shape[:2]
-        side, fit, notes = self.preprocessing.image_size, self.preprocessing.fit, self.notes
-        if fit == "pad" and not native and max(height, width) > side:
-            notes += (f"larger than the {side}x{side} of training, so looked at in tiles",)
-        if native or fit == "native" or (fit == "pad" and max(height, width) > side):
+        model_input = fit_to_model(photograph.pixels, self.preprocessing, native=native)
+        notes, side = self.notes, self.preprocessing.image_size
+        if model_input.is_native:
+            height, width = model_input.size
             if min(height, width) < SMALLEST_SIDE:
                 raise PhotographError(
                     f"got {photograph.name} of {width}x{height} pixels, expected at least "
-                    f"{SMALLEST_SIDE}x{SMALLEST_SIDE} at its own size: leave native away"
+                    f"{SMALLEST_SIDE}x{SMALLEST_SIDE} for prediction at the photo's own size; "
+                    "omit native"
                 )
-            seen = full = self._mask(photograph.pixels, self.tile, tta, progress)
-        elif fit == "pad":
-            padded = np.pad(photograph.pixels, ((0, side - height), (0, side - width), (0, 0)))
-            seen = full = self._mask(padded, side, tta, progress)[:height, :width]
-        else:
-            resized = cv2.resize(photograph.pixels, (side, side), interpolation=cv2.INTER_LINEAR)
-            seen = self._mask(resized, side, tta, progress)
-            full = cv2.resize(seen, (width, height), interpolation=cv2.INTER_LINEAR)
-        small = (photograph.too_small,) if photograph.too_small else ()
-        notes = (*photograph.notes, *small, *notes)
-        return Prediction(full, _score(seen), threshold, photograph, notes)
+            if self.preprocessing.fit == "pad" and not native:
+                notes += (f"larger than the {side}x{side} of training, so processed in tiles",)
+        tile = self.tile if model_input.is_native else side
+        values = self._probabilities(model_input.pixels, tile, tta, progress)
+        score = float(image_score(torch.from_numpy(model_input.crop_padding(values))[None, None]))
+        too_small = (photograph.too_small,) if photograph.too_small else ()
+        notes = (*photograph.notes, *too_small, *notes)
+        return Prediction(model_input.restore(values), score, threshold, photograph, notes)
 
-    def examine(
-        self,
-        image,
-        threshold: float = 0.5,
-        native: bool = False,
-        noiseprint: NoisePrint | None = None,
-        out: str | os.PathLike | None = None,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> Examination:
-        """Everything that can be said of one photograph, and what cannot; see ``qma-net examine``.
-
-        Args:
-            image: see :meth:`predict`; of an array or a PIL image there is no file to read.
-            threshold: in 0..1; above it a pixel is called manipulated.
-            native: look at the photograph at its own size.
-            noiseprint: with its weights, for a view of its own; default: the model's, if it has it.
-            out: a folder to write ``report.html``, ``report.json``, ``mask.png`` and
-                ``overlay.png`` to; default: nothing is written.
-            progress: of the mask, see :meth:`predict`.
-
-        Raises:
-            PhotographError: naming what is no photograph.
-            ConfigError: for a threshold that is no probability.
-        """
-        settings = self.examination_settings(threshold=threshold, native=native)
-        evidence = read_evidence(image)
-        examination = self.examined(evidence, settings, noiseprint=noiseprint, progress=progress)
-        if out is not None:
-            write_examination(examination, out)
-        return examination
-
-    def examination_settings(self, *, threshold: float, native: bool) -> dict:
-        """All that decides what an examination finds, but the photograph."""
-        require_probability(threshold)
-        chosen = {"threshold": threshold, "native": native}
-        return self.describe() | chosen | {"shown": self.preprocessing.describe(native=native)}
-
-    def examined(
-        self,
-        evidence: Evidence,
-        settings: dict,
-        *,
-        noiseprint: NoisePrint | None = None,
-        notes: Sequence[str] = (),
-        progress: Callable[[int, int], None] | None = None,
-    ) -> Examination:
-        """The examination of what was read, with settings of :meth:`examination_settings`.
-
-        What is too small to judge gets no mask, and a note. ``progress``: of the mask, see
-        :meth:`predict`.
-        """
-        prediction = None
-        if not evidence.is_too_small:
-            prediction = self.predict(
-                evidence.photograph,
-                threshold=settings["threshold"],
-                native=settings["native"],
-                progress=progress,
-            )
-        own = getattr(getattr(self.model, "noise_view", None), "noiseprint", None)
-        return examine(
-            evidence,
-            settings,
-            prediction=prediction,
-            calibration=getattr(self.model, "calibration", None),
-            noiseprint=own if noiseprint is None else noiseprint,
-            notes=notes,
+    def examine(self, image: PhotoSource, *args: Any, **kwargs: Any) -> Any:
+        """Examine a photo. Deprecated: use :func:`qma_net.examine.examine_photo`."""
+        warnings.warn(
+            "QMANetPredictor.examine is deprecated; use qma_net.examine.examine_photo(predictor, "
+            "photo)",
+            DeprecationWarning,
+            stacklevel=2,
         )
+        # The examination builds on this package, so this alias must not import it at the top.
+        examine_photo = importlib.import_module("qma_net.examine").examine_photo
+        names = ("threshold", "native", "noiseprint", "out", "progress")
+        return examine_photo(self, image, **dict(zip(names, args, strict=False)), **kwargs)
 
     @torch.inference_mode()
-    def _mask(
-        self, pixels: np.ndarray, tile: int, tta: bool, report: Callable[[int, int], None] | None
+    def _probabilities(
+        self, pixels: np.ndarray, tile: int, tta: bool, report: ProgressCallback | None
     ) -> np.ndarray:
-        """Probabilities of uint8 ``(H, W, 3)``, float32 ``(H, W)``; see :class:`Progress`."""
+        """Map uint8 ``(H, W, 3)`` to probabilities, float32 ``(H, W)``."""
         flips = FLIPS if tta else FLIPS[:1]
-        rows, columns = (spans(length, tile, self.overlap) for length in pixels.shape[:2])
-        progress = Progress(len(flips) * len(rows) * len(columns), report)
-        found = []
+        rows, columns = (tile_spans(length, tile, self.overlap) for length in pixels.shape[:2])
+        progress = TileProgress(len(flips) * len(rows) * len(columns), report)
+        masks = []
         for flip in flips:
-            turned = np.flip(pixels, flip).copy() if flip else pixels
-            look = self._look(turned, progress)
-            found.append(np.flip(blended(rows, columns, look), flip))
-        return found[0] if len(found) == 1 else np.mean(found, axis=0)
+            flipped = np.flip(pixels, flip).copy() if flip else pixels
+            mask = self._blended(flipped, rows, columns, progress)
+            masks.append(np.flip(mask, flip))
+        return masks[0] if len(masks) == 1 else np.mean(masks, axis=0)
 
-    def _look(self, pixels: np.ndarray, progress: Progress) -> Callable[[Place], np.ndarray]:
-        """From the place of a tile of a photograph to its probabilities."""
-        view = getattr(self.model, "noise_view", None)
-        noise = NoiseRows(view, pixels, self.device, progress.beat) if view else None
+    def _blended(
+        self, pixels: np.ndarray, rows: list[slice], columns: list[slice], progress: TileProgress
+    ) -> np.ndarray:
+        view, device = getattr(self.model, "noise_view", None), self.device
+        noise_rows = NoiseRows(view, pixels, device, progress.ping) if view else None
 
-        def look(place: Place) -> np.ndarray:
-            image = normalised(pixels[place], self.device)
-            with torch.autocast(image.device.type, torch.bfloat16, enabled=self.mixed):
-                known = noise.of(place) if noise else None
-                logits = self.model(image, edges=False, noise=known).mask_logits
+        def predict_tile(region: Region) -> np.ndarray:
+            image = normalised(pixels[region], device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.mixed):
+                noise = noise_rows.crop(region) if noise_rows else None
+                logits = self.model(image, edges=False, noise=noise).mask_logits
             progress.step()
-            return logits[0, 0].float().sigmoid().cpu().numpy()
+            probabilities: np.ndarray = logits[0, 0].float().sigmoid().cpu().numpy()
+            return probabilities
 
-        return look
+        return blend_tiles(rows, columns, predict_tile)
 
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return next(self.model.parameters()).device
+
+def load_predictor(
+    checkpoint: str, device: str = "", **options: Any
+) -> tuple[QMANetPredictor, str]:
+    """Load the predictor of a command.
+
+    Args:
+        checkpoint: See :meth:`QMANetPredictor.from_pretrained`; ``"random"`` builds a small model
+            with random weights for a test run.
+        device: The device to compute on; by default CUDA if it is available.
+        options: Further arguments of :class:`QMANetPredictor`.
+
+    Returns:
+        The predictor, and a note for its results that is empty except for random weights.
+
+    Raises:
+        WeightsError: If the checkpoint is not one.
+        ConfigError: If the device is not available.
+    """
+    if checkpoint == RANDOM:
+        logger.warning("%s; use it only for a test run", RANDOM_WEIGHTS_NOTE)
+        model = QMANetModel.from_config(QMANetConfig(size="b0", views="srm,bayar"))
+        return QMANetPredictor(model, usable_device(device), **options), RANDOM_WEIGHTS_NOTE
+    return QMANetPredictor.from_pretrained(checkpoint, device, **options), ""
 
 
 def usable_device(name: str | torch.device | None = None) -> torch.device:
-    """The device of a name; CUDA where there is one without.
+    """Return the device of a name, by default CUDA if it is available.
 
     Raises:
-        ConfigError: for CUDA where there is none, and for what is no device.
+        ConfigError: If the name is not a device, or CUDA is not available.
     """
     if not name:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -274,19 +298,15 @@ def usable_device(name: str | torch.device | None = None) -> torch.device:
         raise ConfigError(f"got device {name!r}, expected cpu, cuda or cuda:N") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
-            f"got device {name!r} where torch finds no CUDA, expected cpu: leave the device away "
-            "to take what there is"
+            f"got device {name!r}, but CUDA is not available; omit --device to choose automatically"
         )
     return device
 
 
 def require_probability(threshold: float) -> None:
-    """Raises :class:`ConfigError` for a threshold outside 0..1."""
+    """Raise :class:`ConfigError` if a threshold is outside 0..1."""
     if not 0 <= threshold <= 1:
         raise ConfigError(
-            f"got threshold {threshold}, expected a probability from 0 to 1, such as 0.5"
+            f"got threshold {threshold}, expected a probability from 0 to 1, such as "
+            f"{DEFAULT_THRESHOLD}"
         )
-
-
-def _score(mask: np.ndarray) -> float:
-    return float(image_score(torch.from_numpy(mask)[None, None]))

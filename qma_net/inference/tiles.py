@@ -1,7 +1,8 @@
-"""A photograph looked at in overlapping tiles, blended without seams; its noise view only once."""
+"""Overlapping tiles of a large photo, blended without seams; the noise view is computed once."""
 
 from collections.abc import Callable
 from itertools import pairwise, product
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -10,117 +11,124 @@ from torch import Tensor, nn
 from ..modeling.noise import normalised
 from ..modeling.qma_net import STRIDE
 
-BAND = 1024  # rows of the noise view to compute at once, about: each band has two margins
-BLOCK_PIXELS = 2**20  # of them at a time: seconds of a processor's work, 0.25 GiB
+BAND_ROWS = 1024  # Approximate number of rows of the noise view to compute together.
+BLOCK_PIXELS = 2**20  # Pixels to compute at a time: seconds on a processor and 0.25 GiB.
 
-Place = tuple[slice, slice]  # rows and columns of a photograph
+Region: TypeAlias = tuple[slice, slice]  # Rows and columns of a photo.
+ProgressCallback: TypeAlias = Callable[[int, int], None]  # Receives (finished, all) tiles.
 
 
-class Progress:
-    """Counts what is looked at, and says so.
+class TileProgress:
+    """Counts finished tiles and reports them.
 
     Args:
-        total: how many tiles there are.
-        report: called with (done, total), first with (0, total), after every tile, and between
-            with the numbers as they were; what it raises ends the work.
+        total: Number of tiles.
+        report: Called with (finished, total): first with (0, total), then after every tile, and in
+            between with unchanged numbers. An exception that it raises ends the prediction.
     """
 
-    def __init__(self, total: int, report: Callable[[int, int], None] | None = None):
-        self.done, self.total, self.report = 0, total, report
-        self.beat()
+    def __init__(self, total: int, report: ProgressCallback | None = None):
+        self.finished, self.total, self._report = 0, total, report
+        self.ping()
 
-    def beat(self) -> None:
-        """Work goes on: a chance to stop it."""
-        if self.report:
-            self.report(self.done, self.total)
+    def ping(self) -> None:
+        """Report unchanged numbers, so that the caller can stop the prediction."""
+        if self._report:
+            self._report(self.finished, self.total)
 
     def step(self) -> None:
-        """One tile is done."""
-        self.done += 1
-        self.beat()
+        """Count one finished tile."""
+        self.finished += 1
+        self.ping()
 
 
 class NoiseRows:
-    """The noise view of a photograph as tiles from top to bottom need it, computed once.
+    """The noise view of a photo, for tiles that are requested from top to bottom.
 
-    Rows are computed when a tile reaches them and forgotten when none will, in blocks with a
-    margin of the view's reach, where a block's border would show. The photograph's own borders
-    are the view's: what it gives is the view of the whole photograph, up to rounding.
+    Rows are computed when a tile first needs them, and freed when no further tile will. They are
+    computed in blocks with a margin as wide as the view's reach, so that the result equals the view
+    of the whole photo up to rounding.
 
     Args:
-        view: the model's, from normalised ``(1, 3, h, w)`` to ``(1, 3, h, w)``.
+        view: The model's noise view, from normalized ``(1, 3, h, w)`` to ``(1, 3, h, w)``.
         pixels: uint8 ``(H, W, 3)``.
-        device: where to compute.
-        beat: called after every block.
+        device: The device to compute on.
+        ping: Called after every block.
     """
 
     def __init__(
-        self, view: nn.Module, pixels: np.ndarray, device: torch.device, beat: Callable[[], None]
+        self, view: nn.Module, pixels: np.ndarray, device: torch.device, ping: Callable[[], None]
     ):
-        self.view, self.pixels, self.device, self.beat = view, pixels, device, beat
-        self.top, self.kept = 0, torch.empty(1, 3, 0, pixels.shape[1], device=device)
+        self._view, self._pixels, self._device, self._ping = view, pixels, device, ping
+        self._reach = int(view.reach)  # type: ignore[arg-type]
+        self._top = 0  # The first row in memory.
+        self._rows = torch.empty(1, 3, 0, pixels.shape[1], device=device)
 
-    def of(self, place: Place) -> Tensor:
-        """``(1, 3, h, w)`` of a tile no higher than the ones before it."""
-        rows, columns = place
-        if rows.stop > self.top + self.kept.shape[2]:
-            self._reach(rows)
-        return self.kept[:, :, rows.start - self.top : rows.stop - self.top, columns]
+    def crop(self, region: Region) -> Tensor:
+        """Return the view ``(1, 3, h, w)`` of a tile that is not above any earlier tile."""
+        rows, columns = region
+        if rows.stop > self._top + self._rows.shape[2]:
+            self._compute(rows)
+        return self._rows[:, :, rows.start - self._top : rows.stop - self._top, columns]
 
-    def _reach(self, rows: slice) -> None:
-        """Keeps what these rows have in common with what is known, and computes what follows."""
-        known = self.kept[:, :, rows.start - self.top :]
-        end, (height, width) = rows.start + known.shape[2], self.pixels.shape[:2]
-        bottom = max(rows.stop, end + BAND)
-        bottom = height if height - bottom < BAND // 2 else bottom
-        self.top, self.kept = rows.start, known.new_empty(1, 3, bottom - rows.start, width)
-        self.kept[:, :, : known.shape[2]] = known
-        del known  # and with it all that was kept
+    def _compute(self, rows: slice) -> None:
+        """Keep the computed rows that this tile shares, and compute those below."""
+        shared = self._rows[:, :, rows.start - self._top :]
+        end, (height, width) = rows.start + shared.shape[2], self._pixels.shape[:2]
+        bottom = max(rows.stop, end + BAND_ROWS)
+        bottom = height if height - bottom < BAND_ROWS // 2 else bottom
+        self._top, self._rows = rows.start, shared.new_empty(1, 3, bottom - rows.start, width)
+        self._rows[:, :, : shared.shape[2]] = shared
+        del shared  # Frees the rows above.
         count = -(-(bottom - end) * width // BLOCK_PIXELS)
         bounds = [width * i // count for i in range(count + 1)]
         for left, right in pairwise(bounds):
             block = self._block(end, bottom, left, right)
-            self.kept[:, :, end - self.top :, left:right] = block
-            self.beat()
+            self._rows[:, :, end - self._top :, left:right] = block
+            self._ping()
 
     def _block(self, top: int, bottom: int, left: int, right: int) -> Tensor:
-        reach = self.view.reach
-        above, before = min(reach, top), min(reach, left)
-        seen = self.pixels[top - above : bottom + reach, left - before : right + reach]
-        noise = self.view(normalised(seen, self.device))
+        above, before = min(self._reach, top), min(self._reach, left)
+        rows = slice(top - above, bottom + self._reach)
+        columns = slice(left - before, right + self._reach)
+        noise = self._view(normalised(self._pixels[rows, columns], self._device))
         return noise[:, :, above : above + bottom - top, before : before + right - left]
 
 
-def blended(
-    rows: list[slice], columns: list[slice], look: Callable[[Place], np.ndarray]
+def blend_tiles(
+    rows: list[slice], columns: list[slice], predict: Callable[[Region], np.ndarray]
 ) -> np.ndarray:
-    """Looks at a photograph in overlapping tiles and blends them without seams.
+    """Predict overlapping tiles and blend them without seams.
 
-    A tile's weight falls smoothly to its inner borders over what it shares: no step is left where
-    one ends, and its last pixels, which the border disturbs, hardly count.
+    The weight of a tile falls smoothly towards its inner borders over the overlap. No step remains
+    where a tile ends, and its outermost pixels, which the border disturbs, hardly count.
 
     Args:
-        rows, columns: the tiles', see :func:`spans`.
-        look: from the place of a tile to its probabilities ``(h, w)``; asked row by row.
+        rows: The rows of the tiles, see :func:`tile_spans`.
+        columns: Their columns.
+        predict: Returns the probabilities ``(h, w)`` of a tile; called row by row.
 
     Returns:
-        float32 ``(H, W)``.
+        Probabilities, float32 ``(H, W)``.
     """
     total = np.zeros((rows[-1].stop, columns[-1].stop), np.float32)
-    for (down, falling), (across, leaving) in product(_weighted(rows), _weighted(columns)):
-        total[down, across] += np.outer(falling, leaving) * look((down, across))
+    for (down, row_weight), (across, column_weight) in product(
+        _with_weights(rows), _with_weights(columns)
+    ):
+        total[down, across] += np.outer(row_weight, column_weight) * predict((down, across))
     return total
 
 
-def spans(length: int, tile: int, overlap: int) -> list[slice]:
-    """Evenly placed spans of at most ``tile`` that cover ``length`` and share ``overlap`` or more.
+def tile_spans(length: int, tile: int, overlap: int) -> list[slice]:
+    """Divide a length into evenly spaced spans of one size that overlap.
 
-    All are of one size, as small as their number allows, and begin at multiples of the encoders'
-    stride, so that neighbours see what they share on one grid; the last ends with the photograph.
+    The spans are as small as their number allows. They begin at multiples of the encoders' stride,
+    so that neighbors see the overlap on the same grid; the last one ends with the photo.
 
     Args:
-        length: in pixels.
-        tile, overlap: in pixels, multiples of 32.
+        length: The length in pixels.
+        tile: Largest length of a span in pixels, a multiple of 32.
+        overlap: Smallest overlap in pixels, a multiple of 32.
     """
     if length <= tile:
         return [slice(0, length)]
@@ -131,16 +139,16 @@ def spans(length: int, tile: int, overlap: int) -> list[slice]:
     return [slice(STRIDE * i, min(STRIDE * (i + size), length)) for i in starts]
 
 
-def _weighted(found: list[slice]) -> list[tuple[slice, np.ndarray]]:
-    """Every span with its weights, which rise and fall where it shares pixels and add up to 1."""
-    weights = [np.ones(span.stop - span.start, np.float32) for span in found]
-    for (before, fall), (after, rise) in pairwise(zip(found, weights, strict=True)):
+def _with_weights(spans: list[slice]) -> list[tuple[slice, np.ndarray]]:
+    """Pair each span with its weights, which rise and fall in the overlaps and add up to 1."""
+    weights = [np.ones(span.stop - span.start, np.float32) for span in spans]
+    for (before, fall), (after, rise) in pairwise(zip(spans, weights, strict=True)):
         shared = before.stop - after.start
         t = (np.arange(shared, dtype=np.float32) + 0.5) / shared
         ramp = t**3 * (t * (6 * t - 15) + 10)
         rise[:shared] *= ramp
         fall[-shared:] *= ramp[::-1]
-    added = np.zeros(found[-1].stop, np.float32)
-    for span, weight in zip(found, weights, strict=True):
-        added[span] += weight
-    return [(span, weight / added[span]) for span, weight in zip(found, weights, strict=True)]
+    total = np.zeros(spans[-1].stop, np.float32)
+    for span, weight in zip(spans, weights, strict=True):
+        total[span] += weight
+    return [(span, weight / total[span]) for span, weight in zip(spans, weights, strict=True)]

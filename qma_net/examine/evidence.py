@@ -1,0 +1,52 @@
+"""The evidence of an examination: the photo's pixels and what its file says."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from ..inference.photograph import (
+    Photograph,
+    PhotoSource,
+    decode_photograph,
+    read_bytes,
+    read_photograph,
+)
+from .metadata import FileFacts, read_facts
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A photo and the facts about its file.
+
+    Attributes:
+        photograph: The pixels as displayed.
+        facts: What the file says besides its pixels; None if only pixels were given.
+    """
+
+    photograph: Photograph
+    facts: FileFacts | None
+
+    @property
+    def is_too_small(self) -> bool:
+        """Whether a side is shorter than the network needs."""
+        return bool(self.photograph.too_small)
+
+
+def read_evidence(source: PhotoSource, name: str = "") -> Evidence:
+    """Read a photo and, if it comes from a file, the facts about the file.
+
+    The file is read once: pixels, metadata and hash come from the same bytes.
+
+    Args:
+        source: See :func:`qma_net.inference.photograph.read_photograph`.
+        name: The name for messages and the report, if the source has none.
+
+    Raises:
+        PhotographError: If the source is not a photo; the message names the source.
+    """
+    if isinstance(source, Photograph | Image.Image | np.ndarray):
+        return Evidence(read_photograph(source, name), facts=None)
+    data, name = read_bytes(source, name)
+    photograph, image = decode_photograph(data, name)
+    return Evidence(photograph, read_facts(data, image))

@@ -1,0 +1,162 @@
+"""The HTML page of an examination, and the files of a report."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ..core.files import write_json, write_png, write_text
+from ..core.html import data_uri, environment, render
+from ..inference.photograph import TOO_SMALL
+from ..inference.prediction import as_grey
+from ..modeling.calibration import FEW_PHOTOS
+from .examination import Examination, software_versions
+from .metadata import printable
+from .readability import CLIPPED, COMPRESSED, FLAT, NAMES, REASONS, SMOOTH, hatched
+
+REPORT, PAGE, MASK, OVERLAY = "report.json", "report.html", "mask.png", "overlay.png"
+
+MAX_IMAGE_SIDE = 1280  # Pixels of the longer side of an image on the page.
+MAX_THUMBNAIL_SIDE = 320
+
+# Colors of the reasons for unreadable regions; color-blind readers can tell them apart, too.
+COLORS = {
+    CLIPPED: (230, 120, 20),
+    FLAT: (60, 110, 220),
+    COMPRESSED: (150, 70, 190),
+    SMOOTH: (20, 150, 140),
+}
+
+
+def write_report(examination: Examination, folder: str | os.PathLike[str]) -> list[Path]:
+    """Write ``report.html``, ``report.json`` and, with a model, ``mask.png`` and ``overlay.png``.
+
+    Every file is written atomically, and ``report.json`` last: if it exists, the others do.
+
+    Returns:
+        The files.
+    """
+    folder = Path(folder)
+    files = [folder / PAGE, folder / REPORT]
+    if examination.prediction:
+        files = [folder / MASK, folder / OVERLAY, *files]
+        write_png(folder / MASK, as_grey(examination.prediction.mask))
+        write_png(folder / OVERLAY, examination.overlay())
+    write_text(folder / PAGE, render_page(examination))
+    write_json(folder / REPORT, examination.report())
+    return files
+
+
+def render_page(examination: Examination, *, images: bool = True) -> str:
+    """Render the page of an examination as HTML.
+
+    Args:
+        examination: The examination.
+        images: Include the photo, the overlay and the mask; not needed where they are shown
+            already.
+    """
+    filters = environment(__package__).filters
+    filters.setdefault("printable", printable)
+    filters.setdefault("percent", percent)
+    filters.setdefault("png", png_uri)
+    filters.setdefault("jpeg", jpeg_uri)
+    photograph, prediction = examination.evidence.photograph, examination.prediction
+    shares = examination.readability.shares
+    context: dict[str, Any] = {
+        "examination": examination,
+        "photograph": photograph,
+        "facts": examination.evidence.facts,
+        "name": Path(photograph.name).name,
+        "too_small": TOO_SMALL if examination.evidence.is_too_small else "",
+        "few_photos": FEW_PHOTOS,
+        "readability_map": shrink(_draw_reasons(examination)),
+        "reasons": [
+            {"color": COLORS[reason], "share": shares[NAMES[reason]], "text": text}
+            for reason, text in REASONS.items()
+        ],
+        "leads": [(lead, shrink(lead.picture)) for lead in examination.leads],
+        "methods": _methods(examination),
+        "show_images": images,
+    }
+    if images:
+        context["photo"] = shrink(photograph.pixels)
+        if prediction:
+            unreadable = shrink(examination.readability.unreadable.astype(np.uint8) * 255) > 127
+            context["overlay"] = hatched(shrink(prediction.overlay()), unreadable)
+            context["mask"] = hatched(shrink(as_grey(prediction.mask)), unreadable)
+    facts = examination.evidence.facts
+    if facts and facts.thumbnail is not None:
+        thumbnail = shrink(facts.thumbnail, MAX_THUMBNAIL_SIDE)
+        photo = shrink(photograph.pixels, max(thumbnail.shape[:2]))
+        context["thumbnail"], context["small_photo"] = thumbnail, photo
+    return render(__package__, "report.html.j2", **context)
+
+
+def shrink(image: np.ndarray, limit: int = MAX_IMAGE_SIDE) -> np.ndarray:
+    """Reduce an image whose longer side exceeds the limit in pixels, by averaging."""
+    height, width = image.shape[:2]
+    scale = limit / max(height, width)
+    if scale >= 1:
+        return image
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+
+
+def png_uri(image: np.ndarray) -> str:
+    """Encode uint8 ``(H, W)`` or ``(H, W, 3)`` RGB as the address of an embedded PNG."""
+    return _uri(image, "png")
+
+
+def jpeg_uri(image: np.ndarray) -> str:
+    """Encode an image as the address of an embedded JPEG, which is smaller."""
+    return _uri(image, "jpeg")
+
+
+def percent(share: float) -> str:
+    """Format a share in 0..1; a small one is not rounded to zero."""
+    return "less than 0.1 %" if 0 < share < 0.001 else f"{100 * share:.1f} %"
+
+
+def _uri(image: np.ndarray, kind: str) -> str:
+    stored = image[..., ::-1] if image.ndim == 3 else image  # OpenCV expects BGR.
+    success, content = cv2.imencode(f".{kind}", np.ascontiguousarray(stored))
+    if not success:
+        raise RuntimeError(f"OpenCV cannot encode an image of shape {image.shape} as {kind}")
+    return data_uri(content.tobytes(), f"image/{kind}")
+
+
+def _draw_reasons(examination: Examination) -> np.ndarray:
+    """Color the unreadable regions on a pale grey version of the photo."""
+    grey = examination.evidence.photograph.pixels.mean(axis=2, dtype=np.float32)
+    drawn = np.repeat((0.6 * grey + 70).astype(np.uint8)[..., None], 3, axis=2)
+    for value, color in COLORS.items():
+        drawn[examination.readability.reasons == value] = color
+    return drawn
+
+
+def _methods(examination: Examination) -> dict[str, str]:
+    """List what the examination was made with, as plain text."""
+    settings = examination.settings
+    rows = {"Date": examination.date, "Versions": _pairs(software_versions())}
+    if settings["model"]:
+        rows["Model"] = f"{settings.get('name', 'QMA-Net')}: {_pairs(settings['model'])}"
+        rows["Checkpoint"] = printable(settings["checkpoint"]) or "none: the weights are random"
+        rows["Checkpoint SHA-256"] = settings["checkpoint_sha256"]
+    else:
+        rows["Model"] = "none"
+    if "threshold" in settings:
+        rows["Threshold"] = f"{settings['threshold']:g}"
+    if "noiseprint_sha256" in settings:
+        rows["NoisePrint++"] = f"weights with SHA-256 {settings['noiseprint_sha256']}"
+    notes = examination.evidence.photograph.notes or ("as stored, without conversion",)
+    rows["Reading"] = "; ".join(map(printable, notes))
+    if examination.prediction:
+        rows["Model input"] = settings["shown"]
+    return rows
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return printable(", ".join(f"{name} {value}" for name, value in values.items()))

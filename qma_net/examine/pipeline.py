@@ -1,0 +1,288 @@
+"""``qma-net examine``: the steps of an examination, for one photo and for many.
+
+The steps do not call each other: evidence, prediction, readability, leads, assembly, page.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+from .. import __version__
+from ..core.files import remove_temporary_files, unique_name
+from ..core.runs import Run
+from ..inference.photo_files import (
+    STDIN,
+    display_name,
+    file_state,
+    find_photos,
+    is_current,
+    photo_source,
+    tile_progress_bar,
+)
+from ..inference.photograph import Photograph, PhotographError, PhotoSource
+from ..inference.prediction import Prediction
+from ..inference.predictor import require_probability
+from ..inference.tiles import ProgressCallback
+from ..modeling.calibration import Calibration
+from ..modeling.config import DEFAULT_THRESHOLD, Preprocessing
+from ..modeling.noise import NoisePrint
+from ..weights.reading import sha256
+from ..weights.sources import load_noiseprint
+from .evidence import Evidence, read_evidence
+from .examination import Examination, assemble
+from .leads import leads
+from .page import MASK, OVERLAY, PAGE, REPORT, write_report
+from .readability import map_readability
+
+FILES = (REPORT, PAGE, MASK, OVERLAY)
+
+
+class Predictor(Protocol):
+    """What an examination needs of a model; :class:`qma_net.QMANetPredictor` provides it.
+
+    Attributes:
+        preprocessing: How photos are fed to the model.
+        calibration: The scores of authentic photos, if they were measured.
+        noiseprint: The model's NoisePrint++, if it has one.
+    """
+
+    @property
+    def preprocessing(self) -> Preprocessing: ...
+    @property
+    def calibration(self) -> Calibration | None: ...
+    @property
+    def noiseprint(self) -> NoisePrint | None: ...
+
+    def describe(self) -> dict[str, Any]: ...
+    def predict(
+        self,
+        image: Photograph,
+        threshold: float = ...,
+        native: bool = ...,
+        *,
+        progress: ProgressCallback | None = ...,
+    ) -> Prediction: ...
+
+
+def examine_photo(
+    predictor: Predictor | None,
+    photo: PhotoSource,
+    *,
+    threshold: float = DEFAULT_THRESHOLD,
+    native: bool = False,
+    noiseprint: NoisePrint | None = None,
+    out: str | os.PathLike[str] | None = None,
+    progress: ProgressCallback | None = None,
+) -> Examination:
+    """Examine one photo.
+
+    Args:
+        predictor: The model; None to examine the photo without one.
+        photo: See :meth:`qma_net.QMANetPredictor.predict`. An array or a PIL image has no file to
+            read facts from.
+        threshold: In 0..1. Pixels with a higher probability count as manipulated.
+        native: Process the photo at its own size.
+        noiseprint: NoisePrint++ with its weights, for a view; by default the model's.
+        out: Write ``report.html``, ``report.json``, ``mask.png`` and ``overlay.png`` to this
+            folder.
+        progress: See :meth:`qma_net.QMANetPredictor.predict`.
+
+    Raises:
+        PhotographError: If the source is not a photo.
+        ConfigError: If the threshold is outside 0..1.
+    """
+    examination = examine_evidence(
+        read_evidence(photo),
+        predictor,
+        describe_settings(predictor, threshold=threshold, native=native),
+        noiseprint=noiseprint,
+        progress=progress,
+    )
+    if out is not None:
+        write_report(examination, out)
+    return examination
+
+
+def describe_settings(
+    predictor: Predictor | None, *, threshold: float, native: bool
+) -> dict[str, Any]:
+    """Return everything that an examination depends on except the photo.
+
+    Raises:
+        ConfigError: If the threshold is outside 0..1.
+    """
+    require_probability(threshold)
+    if predictor is None:
+        names = ("about", "checkpoint", "checkpoint_sha256")
+        return {"qma_net": __version__, "model": {}, **dict.fromkeys(names, "")}
+    options = {"threshold": threshold, "native": native}
+    shown = predictor.preprocessing.describe(native=native)
+    return predictor.describe() | options | {"shown": shown}
+
+
+def examine_evidence(
+    evidence: Evidence,
+    predictor: Predictor | None,
+    settings: Mapping[str, Any],
+    *,
+    noiseprint: NoisePrint | None = None,
+    notes: Sequence[str] = (),
+    progress: ProgressCallback | None = None,
+) -> Examination:
+    """Examine a photo that has been read. A photo that is too small gets no mask and no leads.
+
+    Args:
+        evidence: The photo and the facts about its file.
+        predictor: The model; None to examine the photo without one.
+        settings: See :func:`describe_settings`.
+        noiseprint: NoisePrint++ with its weights; by default the model's.
+        notes: Notes to add.
+        progress: See :meth:`qma_net.QMANetPredictor.predict`.
+    """
+    prediction, views, calibration = None, (), None
+    if predictor is not None:
+        calibration = predictor.calibration
+        noiseprint = noiseprint or predictor.noiseprint
+    if not evidence.is_too_small:
+        if predictor is not None:
+            prediction = predictor.predict(
+                evidence.photograph,
+                threshold=settings["threshold"],
+                native=settings["native"],
+                progress=progress,
+            )
+        views = leads(evidence.photograph.pixels, noiseprint)
+    return assemble(
+        evidence,
+        prediction,
+        map_readability(evidence),
+        views,
+        settings=settings,
+        calibration=calibration,
+        notes=notes,
+    )
+
+
+def examine_files(
+    names: Iterable[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    predictor: Predictor | None = None,
+    *,
+    threshold: float = DEFAULT_THRESHOLD,
+    native: bool = False,
+    noiseprint_weights: str = "",
+    note: str = "",
+    progress: bool = True,
+) -> tuple[list[Path], list[str]]:
+    """Write ``<stem>/report.html`` and ``<stem>/report.json``, with a model mask and overlay.
+
+    If the stem is taken, by another photo, other settings or a folder of the user, the next free
+    one of ``<stem>_2``, ... is used. Finished reports are not made again. Files that are not photos
+    are skipped with an error.
+
+    Args:
+        names: Files, folders (searched recursively) and patterns; ``-`` is the standard input.
+        out: The folder to write to. Reports with different settings may share it.
+        predictor: The model; None to examine photos without one.
+        threshold: In 0..1. Pixels with a higher probability count as manipulated.
+        native: Process photos at their own size.
+        noiseprint_weights: The published weights of NoisePrint++, for a view.
+        note: Added to the notes of every report.
+        progress: Whether to show progress bars.
+
+    Returns:
+        The folders of the reports, and the errors, one line each.
+
+    Raises:
+        BusyError: If another run is writing to the folder.
+        WeightsError: If the weights are not those of NoisePrint++.
+    """
+    out, notes = Path(out), (note,) if note else ()
+    paths = [path for path in find_photos(names) if not _is_report_image(path)]
+    settings = describe_settings(predictor, threshold=threshold, native=native)
+    noiseprint = None
+    if noiseprint_weights:
+        settings["noiseprint_sha256"] = sha256(noiseprint_weights)
+        noiseprint = load_noiseprint_view(noiseprint_weights, predictor)
+    folders: list[Path] = []
+    errors: list[str] = []
+    with Run(
+        out, settings, key=["folder"], journal=_journal_name(settings), contents="reports"
+    ) as run:
+        finished = {record["file"]: record for record in run.finished.values()}
+        taken = {record["folder"] for record in run.finished.values()}
+        for name in {Path(file).parts[0] for file in run.owned}:
+            remove_temporary_files(out / name)
+        for path in tqdm(
+            paths, desc="examine", unit="photo", disable=not progress or len(paths) < 2
+        ):
+            name = display_name(path)
+            record = finished.get(name) if path != STDIN else None
+            if record and is_current(record):
+                folders.append(out / record["folder"])
+                continue
+            state = file_state(path)
+            try:
+                evidence = read_evidence(photo_source(path), name)
+                if record and evidence.facts and evidence.facts.sha256 == record["sha256"]:
+                    run.finish(record | state)  # Only its modification time has changed.
+                    folders.append(out / record["folder"])
+                    continue
+                with tile_progress_bar(enabled=progress) as tile_progress:
+                    examination = examine_evidence(
+                        evidence,
+                        predictor,
+                        settings,
+                        noiseprint=noiseprint,
+                        notes=notes,
+                        progress=tile_progress,
+                    )
+            except PhotographError as error:
+                errors.append(str(error))
+                continue
+            folder = out / _unused_folder(run, Path(name), taken)
+            run.claim(folder / file for file in FILES)
+            outputs = write_report(examination, folder)
+            file_hash = evidence.facts.sha256 if evidence.facts else None
+            record = {"file": name, "folder": folder.name, "sha256": file_hash, **state}
+            run.finish(record, outputs=outputs)
+            folders.append(folder)
+    return folders, errors
+
+
+def load_noiseprint_view(weights: str, predictor: Predictor | None) -> NoisePrint:
+    """Load NoisePrint++ on the device of the model.
+
+    Raises:
+        WeightsError: If the weights are not those of NoisePrint++.
+    """
+    noiseprint = NoisePrint()
+    load_noiseprint(noiseprint, weights)
+    device = getattr(predictor, "device", None)
+    return noiseprint if device is None else noiseprint.to(device)
+
+
+def _journal_name(settings: Mapping[str, Any]) -> str:
+    """Return the journal's name, which depends on the settings: each has its own finished work."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    return f".examine-{digest[:12]}.jsonl"
+
+
+def _unused_folder(run: Run, path: Path, taken: set[str]) -> str:
+    """Return the photo's stem, with a number appended if a folder of that name is not ours."""
+    stem = path.stem.strip(". ") or "photograph"
+    while True:
+        name = unique_name(stem, taken)
+        folder = run.folder / name
+        if f"{name}/{REPORT}" in run.owned or not folder.exists():
+            return name
+
+
+def _is_report_image(path: Path) -> bool:
+    """Check whether an image is the mask or the overlay of a report."""
+    return path.name in FILES and (path.parent / REPORT).is_file()
