@@ -1,4 +1,4 @@
-"""The encoders against BenCo's port of the official SegFormer, and their two sources of weights."""
+"""Encoders compared with BenCo's port of SegFormer, and loading of their pretrained weights."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from qma_net.weights.sources import load_backbones, mit_state
 
 
 def benco_transformer(depths, tmp_path):
-    """BenCo's MixVisionTransformer with random weights; its constructor insists on a file."""
+    """Build BenCo's MixVisionTransformer with random weights; its constructor needs a file."""
     from IMDLBenCo.modules.backbones.segformer import MixVisionTransformer
 
     empty = tmp_path / "empty.pth"
@@ -34,24 +34,23 @@ def benco_features(model, image):
     return features
 
 
-def test_official_weights_load_strictly_and_agree_with_benco(tmp_path):
-    """A random B3 in official naming, into both backbones, within 1e-5."""
+def test_official_weights_give_the_features_of_benco(tmp_path):
     _, depths = SIZES["b3"]
     reference = benco_transformer(depths, tmp_path)
     official = tmp_path / "mit_b3.pth"
-    torch.save(reference.state_dict(), official)  # with BenCo's deconv head in it
+    torch.save(reference.state_dict(), official)  # Includes BenCo's deconv head.
     model = QMANetModel.from_config(QMANetConfig(views="srm")).eval()
     load_backbones(model, official)
     image = torch.randn(1, 3, 96, 64)
     with torch.no_grad():
         expected = benco_features(reference, image)
         for backbone in (model.rgb_backbone, model.noise_backbone):
-            for got, want in zip(backbone(image), expected, strict=True):
-                assert got.shape == want.shape
-                assert (got - want).abs().max() / want.abs().max() < 1e-5
+            for actual, features in zip(backbone(image), expected, strict=True):
+                assert actual.shape == features.shape
+                assert (actual - features).abs().max() / features.abs().max() < 1e-5
 
 
-def test_remapping_is_one_to_one():
+def test_remapping_of_official_names_is_one_to_one():
     state = MiT(*SIZES["b0"], drop_path=0.0).state_dict()
     official = official_names(state)
     remapped = remap_official(official)
@@ -59,7 +58,7 @@ def test_remapping_is_one_to_one():
     assert all(torch.equal(remapped[name], state[name]) for name in state)
 
 
-def test_imagenet_head_is_dropped_and_strangers_are_not():
+def test_remapping_drops_the_imagenet_head_and_keeps_unknown_names():
     state = MiT(*SIZES["b0"], drop_path=0.0).state_dict()
     official = {**official_names(state), "head.weight": torch.zeros(1000, 256)}
     assert remap_official(official).keys() == state.keys()
@@ -67,7 +66,7 @@ def test_imagenet_head_is_dropped_and_strangers_are_not():
 
 
 @pytest.mark.parametrize("head", [True, False], ids=["classifier", "encoder"])
-def test_hugging_face_directory(tmp_path, head):
+def test_hugging_face_directory_is_loaded_into_both_encoders(tmp_path, head):
     from transformers import SegformerConfig, SegformerForImageClassification, SegformerModel
 
     channels, depths = SIZES["b0"]
@@ -81,8 +80,8 @@ def test_hugging_face_directory(tmp_path, head):
         assert all(torch.equal(backbone.state_dict()[n], t) for n, t in expected.items())
 
 
-def test_hugging_face_directory_as_published(tmp_path):
-    """nvidia/mit-b* were saved by an older transformers, under its names."""
+def test_names_of_older_transformers_are_understood(tmp_path):
+    """The published nvidia/mit-b* were saved by an older version of transformers."""
     from safetensors.torch import save_file
 
     channels, depths = SIZES["b0"]
@@ -115,16 +114,16 @@ def test_hugging_face_directory_as_published(tmp_path):
 NAMES = {"q": "query", "k": "key", "v": "value"}
 
 
-def test_stage_by_stage_is_the_whole(tmp_path):
+def test_stages_in_sequence_equal_the_whole_encoder():
     mit = MiT(*SIZES["b0"], drop_path=0.0).eval()
     image = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        r = image
-        for stage, whole in zip(mit.stages, mit(image), strict=True):
-            r = stage(r)
-            assert torch.equal(r, whole)
+        features = image
+        for stage, expected in zip(mit.stages, mit(image), strict=True):
+            features = stage(features)
+            assert torch.equal(features, expected)
 
 
-def test_fresh_depthwise_convolutions_are_drawn_as_the_official_ones():
+def test_depthwise_convolutions_are_initialised_as_in_the_official_segformer():
     weight = MiT(*SIZES["b0"], drop_path=0.0).stages[3].blocks[0].mlp.dwconv.dwconv.weight
     assert weight.std().item() == pytest.approx((2 / 9) ** 0.5, rel=0.05)

@@ -1,4 +1,4 @@
-"""What only a CUDA device can show: pytest -m gpu."""
+"""Checks that need a CUDA device (``pytest -m gpu``)."""
 
 import numpy as np
 import pytest
@@ -20,18 +20,18 @@ def cuda():
 @pytest.fixture
 def tf32_everywhere():
     switches = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
-    before = [switch.fp32_precision for switch in switches]
+    previous = [switch.fp32_precision for switch in switches]
     for switch in switches:
         switch.fp32_precision = "tf32"
     yield
-    for switch, precision in zip(switches, before, strict=True):
-        assert switch.fp32_precision == "tf32"  # put back after the noise view
+    for switch, precision in zip(switches, previous, strict=True):
+        assert switch.fp32_precision == "tf32"  # The noise view has restored it.
         switch.fp32_precision = precision
 
 
 @pytest.mark.parametrize("cudnn", [True, False])
 @pytest.mark.parametrize("half", [None, torch.float16, torch.bfloat16])
-def test_noiseprint_is_float32_under_tf32_and_autocast(tf32_everywhere, shared, half, cudnn):
+def test_noiseprint_runs_in_float32_despite_tf32_and_autocast(tf32_everywhere, shared, half, cudnn):
     reference = np.load(shared("noiseprintpp/reference.npz"))
     image = torch.from_numpy(reference["image"]).permute(2, 0, 1)[None].cuda() / 256
     noiseprint = NoisePrint().cuda()
@@ -46,7 +46,7 @@ def test_noiseprint_is_float32_under_tf32_and_autocast(tf32_everywhere, shared, 
 
 
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
-def test_mixed_precision_training_step(build_tiny, half):
+def test_training_step_in_mixed_precision_has_finite_gradients(build_tiny, half):
     model = build_tiny("b0").cuda().train()
     scaler = torch.amp.GradScaler("cuda", enabled=half is torch.float16)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-4)
@@ -58,9 +58,9 @@ def test_mixed_precision_training_step(build_tiny, half):
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
 
 
-def test_cpu_and_cuda_agree(build_tiny):
+def test_cpu_and_cuda_give_the_same_mask(build_tiny):
     model, image = build_tiny("b0").eval(), torch.randn(1, 3, 96, 160)
     with torch.no_grad():
         expected = model(image).mask_logits
-        got = model.cuda()(image.cuda()).mask_logits.cpu()
-    assert (got - expected).abs().max() < 1e-2 * expected.abs().max()
+        actual = model.cuda()(image.cuda()).mask_logits.cpu()
+    assert (actual - expected).abs().max() < 1e-2 * expected.abs().max()

@@ -1,4 +1,4 @@
-"""The composed model: budget, shapes, gradients, precision, errors."""
+"""The composed model: parameter count, shapes, gradients, precision and error messages."""
 
 import re
 
@@ -27,27 +27,29 @@ ABLATIONS = {
 }
 
 
-def parameters(module) -> int:
+def parameter_count(module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def step(model, image, mask):
+def training_loss(model, image, mask):
     seg_loss, edge_loss = mask_and_edge_losses(model(image), mask)
     loss = 0.2 * seg_loss + 0.8 * edge_loss
     loss.backward()
     return loss
 
 
-def test_parameter_budget_of_the_default():
+def test_default_model_has_the_parameter_count_of_the_paper():
     with torch.device("meta"):
         model = QMANetModel.from_config(QMANetConfig())
-    assert parameters(model) / 1e6 == pytest.approx(114.0, rel=0.005)
-    assert parameters(model.rgb_backbone) == parameters(model.noise_backbone) == 44_072_128
-    assert parameters(model.noise_view.noiseprint) == 556_289
+    assert parameter_count(model) / 1e6 == pytest.approx(114.0, rel=0.005)
+    assert (
+        parameter_count(model.rgb_backbone) == parameter_count(model.noise_backbone) == 44_072_128
+    )
+    assert parameter_count(model.noise_view.noiseprint) == 556_289
 
 
 @pytest.mark.parametrize("size", ["b0", "b1", "b2", "b3", "b4", "b5"])
-def test_every_size_assembles(size):
+def test_every_size_can_be_built(size):
     with torch.device("meta"):
         model = QMANetModel.from_config(QMANetConfig(size=size))
     channels, depths = SIZES[size]
@@ -55,7 +57,7 @@ def test_every_size_assembles(size):
     assert [dcm[-1].num_channels for dcm in model.decoder.fuse] == list(channels)
 
 
-def test_the_60_block_norms_of_b3_have_the_official_eps():
+def test_block_and_stage_norms_have_the_epsilon_of_the_official_segformer():
     with torch.device("meta"):
         stages = QMANetModel.from_config(QMANetConfig()).rgb_backbone.stages
     norms = [m for m in stages.modules() if isinstance(m, torch.nn.LayerNorm)]
@@ -67,31 +69,31 @@ def test_the_60_block_norms_of_b3_have_the_official_eps():
     "size", ["tiny", *(pytest.param(size, marks=pytest.mark.slow) for size in ("b0", "b3"))]
 )
 @pytest.mark.parametrize("choices", ABLATIONS.values(), ids=ABLATIONS)
-def test_every_parameter_learns(size, choices, build_tiny):
-    """One step at 128x128: finite gradients everywhere, none missing and none dead."""
+def test_every_parameter_receives_a_gradient(size, choices, build_tiny):
+    """One step at 128x128: every gradient exists, is finite and is not zero everywhere."""
     model = build_tiny(size, **choices).train()
     mask = torch.zeros(2, 1, 128, 128)
     mask[0, :, 30:70, 20:90] = mask[1, :, 64:] = 1
-    step(model, torch.randn(2, 3, 128, 128), mask)
+    training_loss(model, torch.randn(2, 3, 128, 128), mask)
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
-        if "backbone" not in name or "k_proj.bias" not in name:  # a softmax cancels key biases
+        if "backbone" not in name or "k_proj.bias" not in name:  # The softmax cancels them.
             assert parameter.grad.abs().max() > 0, name
 
 
-def test_noiseprint_is_the_only_frozen_part(build_tiny, noiseprint_file):
+def test_only_noiseprint_is_frozen(build_tiny, noiseprint_file):
     model = build_tiny(views="noiseprint,srm", noiseprint_weights=str(noiseprint_file)).train()
     frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
     assert all(name.startswith("noise_view.noiseprint.") for name in frozen)
     assert len(frozen) == 34
-    step(model, torch.randn(1, 3, 128, 128), torch.ones(1, 1, 128, 128))
+    training_loss(model, torch.randn(1, 3, 128, 128), torch.ones(1, 1, 128, 128))
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
 
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
-def test_half_precision_steps_stay_finite(half, build_tiny):
-    """Fused features are scaled until a half-precision product with the queries overflows."""
+def test_training_step_in_half_precision_stays_finite(half, build_tiny):
+    """The features are so large that their product with the queries would overflow."""
     model = build_tiny().train()
     for stage in (*model.rgb_backbone.stages, *model.noise_backbone.stages):
         stage.layer_norm.weight.data *= 300
@@ -100,7 +102,9 @@ def test_half_precision_steps_stay_finite(half, build_tiny):
     select, seen = model.decoder.select[3], []
     select.register_forward_pre_hook(lambda _, args: seen.append(args))
     with torch.autocast("cpu", half):
-        loss = step(model, torch.randn(2, 3, 64, 64), (torch.rand(2, 1, 64, 64) > 0.7).double())
+        loss = training_loss(
+            model, torch.randn(2, 3, 64, 64), (torch.rand(2, 1, 64, 64) > 0.7).double()
+        )
     queries, features = seen[0]
     unprotected = select.norm(queries.float()) @ features.float().flatten(2)
     assert unprotected.abs().max() > torch.finfo(torch.float16).max
@@ -109,7 +113,7 @@ def test_half_precision_steps_stay_finite(half, build_tiny):
 
 
 @pytest.mark.parametrize("size", [(32, 32), (333, 517), (1024, 768)])
-def test_masks_have_the_size_of_the_image(size, build_tiny):
+def test_mask_has_the_size_of_the_image(size, build_tiny):
     model = build_tiny().eval()
     with torch.no_grad():
         output = model(torch.randn(1, 3, *size))
@@ -119,23 +123,24 @@ def test_masks_have_the_size_of_the_image(size, build_tiny):
     assert edge.shape == (1, 1, padded[0] // 4, padded[1] // 4)
 
 
-def test_an_image_that_is_too_small_or_grey_is_one_clear_line(build_tiny):
+def test_image_that_is_too_small_or_not_rgb_is_rejected(build_tiny):
     with pytest.raises(ValueError, match=r"31x31 pixels.*at least 32x32: enlarge it"):
         build_tiny()(torch.randn(1, 3, 31, 31))
-    with pytest.raises(ValueError, match=r"shape \(1, 1, 64, 64\), expected \(B, 3, H, W\)"):
+    with pytest.raises(
+        ValueError, match=r"shape \(1, 1, 64, 64\), expected \(B, 3, H, W\): convert"
+    ):
         build_tiny()(torch.randn(1, 1, 64, 64))
 
 
-def test_padding_is_invisible_to_the_photograph(build_tiny):
-    """The noise views are computed at the true size, before rows and columns are repeated."""
+def test_noise_view_is_computed_before_padding(build_tiny):
     model, seen = build_tiny().eval(), []
     model.noise_view.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[2:]))
     model(torch.randn(1, 3, 40, 70))
     assert seen == [(40, 70)]
 
 
-def test_a_photograph_s_last_row_and_column_are_repeated(build_tiny):
-    """Not reflected: that would be a second grid of JPEG's blocks."""
+def test_padding_repeats_the_last_row_and_column(build_tiny):
+    """A reflection would mirror the JPEG grid."""
     model, seen = build_tiny().eval(), []
     model.rgb_backbone.stages[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     image = torch.randn(1, 3, 40, 70)
@@ -147,16 +152,15 @@ def test_a_photograph_s_last_row_and_column_are_repeated(build_tiny):
     assert torch.equal(padded[..., 70:], padded[..., 69:70].expand(-1, -1, -1, 26))
 
 
-def test_the_batch_does_not_mix(build_tiny):
+def test_images_of_a_batch_are_independent(build_tiny):
     model, images = build_tiny().eval(), torch.randn(3, 3, 64, 64)
     with torch.no_grad():
         together = model(images).mask_logits
-        apart = torch.cat([model(image[None]).mask_logits for image in images])
-    assert (together - apart).abs().max() < 1e-4
+        separate = torch.cat([model(image[None]).mask_logits for image in images])
+    assert (together - separate).abs().max() < 1e-4
 
 
-def test_interaction_feeds_the_next_stage(build_tiny):
-    """DFCM's output, not the stage's, goes into the next stage of each backbone."""
+def test_next_stage_receives_the_output_of_dfcm(build_tiny):
     model, seen = build_tiny().eval(), {}
     model.interactions[0].register_forward_hook(
         lambda _, args, out: seen.update(r=out[0], n=out[1])
@@ -168,8 +172,8 @@ def test_interaction_feeds_the_next_stage(build_tiny):
     assert seen["n_in"] is seen["n"]
 
 
-def test_one_g_serves_both_directions(build_tiny):
-    """Equation 4 gives G neither modality nor level: one each for Q, K and V of a stage."""
+def test_both_directions_of_dfcm_share_their_group_convolutions(build_tiny):
+    """Equation 4 writes G without a modality: a stage has one for each of Q, K and V."""
     dfcm, called = build_tiny().interactions[1], []
     convolutions = [module for module in dfcm.modules() if isinstance(module, GCM)]
     assert len(convolutions) == 3
@@ -179,8 +183,8 @@ def test_one_g_serves_both_directions(build_tiny):
     assert [called.count(g) for g in convolutions] == [2, 2, 2]
 
 
-def test_the_dcm_reaches_every_pixel_around():
-    """Rates 1, 2 and 5: 8 pixels to every side and none left out, where rate 2 alone leaves 3/4."""
+def test_receptive_field_of_dcm_has_no_gaps():
+    """Rates 1, 2 and 5 reach all pixels within 8 to every side; rate 2 alone would skip 3/4."""
     dcm = DCM(8).double()
     convolutions = [layer for layer in dcm if isinstance(layer, torch.nn.Conv2d)]
     assert [conv.dilation for conv in convolutions] == [(1, 1), (2, 2), (5, 5)]
@@ -195,7 +199,7 @@ def test_the_dcm_reaches_every_pixel_around():
     assert torch.equal(x[0, 0] > 0, reached)
 
 
-def test_the_edge_map_is_made_of_all_four_levels():
+def test_edge_map_depends_on_all_four_levels():
     levels = [torch.randn(1, c, 16 >> i, 16 >> i) for i, c in enumerate((16, 32, 80, 128))]
     levels = [level.requires_grad_() for level in levels]
     edge = ESM((16, 32, 80, 128))(levels)
@@ -204,7 +208,7 @@ def test_the_edge_map_is_made_of_all_four_levels():
     assert all(level.grad.abs().max() > 0 for level in levels)
 
 
-def test_queries_look_with_eight_heads_at_every_level(build_tiny):
+def test_mfam_has_eight_heads_at_every_level(build_tiny):
     heads = [
         block.attention.heads
         for mfam in build_tiny().aggregations
@@ -214,13 +218,13 @@ def test_queries_look_with_eight_heads_at_every_level(build_tiny):
 
 
 @pytest.mark.parametrize("kind", ["conv", "mlp"])
-def test_the_other_decoders_replace_the_whole_mechanism(kind, build_tiny):
+def test_other_decoders_have_no_queries_and_no_dcm(kind, build_tiny):
     model = build_tiny(decoder=kind)
-    queried = (DCM, QuerySelection, MFAM, TamperQueries, QueryMLP)
-    assert not [module for module in model.modules() if isinstance(module, queried)]
+    query_parts = (DCM, QuerySelection, MFAM, TamperQueries, QueryMLP)
+    assert not [module for module in model.modules() if isinstance(module, query_parts)]
 
 
-def test_interaction_starts_small(build_tiny):
+def test_update_of_fresh_dfcm_is_small(build_tiny):
     dfcm = build_tiny().interactions[2]
     r, n = torch.randn(2, 1, 80, 8, 8)
     r_out, n_out = dfcm(r, n)
@@ -228,7 +232,7 @@ def test_interaction_starts_small(build_tiny):
     assert 0 < (n_out - n).std() < 0.2 * n.std()
 
 
-def test_levels_start_at_the_same_scale(build_tiny):
+def test_maps_of_all_levels_start_at_a_similar_scale(build_tiny):
     model, seen = build_tiny("b0").eval(), []
     for select in model.decoder.select:
         select.register_forward_hook(lambda _, args, out: seen.append(out.std().item()))
@@ -240,7 +244,10 @@ def test_levels_start_at_the_same_scale(build_tiny):
     ("choices", "message"),
     [
         ({"size": "b9"}, "got size='b9', expected one of b0, b1, b2, b3, b4, b5"),
-        ({"views": "srm,dct"}, "got views='srm,dct', expected a comma-separated list of srm, bayar, noiseprint"),
+        (
+            {"views": "srm,dct"},
+            "got views='srm,dct', expected a comma-separated list of srm, bayar, noiseprint",
+        ),
         ({"views": ""}, "got views=''"),
         ({"dfcm_stages": "12"}, "expected one of none, 4, 1234"),
         ({"decode_levels": "1"}, "expected one of 4, 1234"),
@@ -248,15 +255,18 @@ def test_levels_start_at_the_same_scale(build_tiny):
         ({"query_count": 0}, "expected 1 to 1024"),
         ({"drop_path": 1.5}, "expected 0 <= drop_path < 1"),
         ({}, "without noiseprint_weights: give the path"),
-        ({"views": "srm", "noiseprint_weights": "x"}, "add it to views or leave the weights out"),
+        (
+            {"views": "srm", "noiseprint_weights": "x"},
+            "add noiseprint to views or omit its weights",
+        ),
     ],
 )
-def test_bad_choices_are_one_clear_line(choices, message):
+def test_invalid_choice_is_rejected_in_one_line(choices, message):
     with pytest.raises(ValueError, match=re.escape(message)) as error:
         build_qma_net(**{"size": "tiny", **choices})
     assert "\n" not in str(error.value)
 
 
-def test_random_backbones_are_announced():
+def test_random_backbones_cause_a_warning():
     with pytest.warns(UserWarning, match="random backbones"):
         build_qma_net("tiny", "srm")

@@ -1,4 +1,4 @@
-"""The noise view: kernels, constraint, NoisePrint++ and its precision."""
+"""Noise view: SRM kernels, Bayar constraint, NoisePrint++ and its precision."""
 
 import numpy as np
 import pytest
@@ -12,48 +12,47 @@ from qma_net.weights.sources import NOISEPRINT_SHA256, load_noiseprint, noisepri
 HALF = (torch.float16, torch.bfloat16)
 
 
-def test_srm_of_a_step_by_hand():
+def test_srm_of_step_derived_by_hand():
     grey = torch.zeros(1, 3, 9, 9)
-    grey[..., 4:] = 1 / 255  # one grey level, from column 4 on
-    residual = SRM()(grey)[0, :, 4]  # a row far from the border
+    grey[..., 4:] = 1 / 255  # One grey level from column 4 on.
+    residual = SRM()(grey)[0, :, 4]  # A row far from the border.
     # 1/2 (1, -2, 1) on three equal channels: (x[c-1] - 2 x[c] + x[c+1]) * 3 / 2
     assert residual[2].tolist() == pytest.approx([0, 0, 0, 1.5, -1.5, 0, 0, 0, 0], abs=1e-5)
-    # the second-order kernel's columns sum to 0: a vertical step leaves nothing
+    # The columns of the second-order kernel sum to 0, so a vertical step leaves no residual.
     assert residual[0].abs().max() < 1e-5
 
 
-def test_srm_is_blind_to_flat_areas_linear_and_fixed():
+def test_srm_is_zero_on_flat_areas_not_truncated_and_fixed():
     srm = SRM()
     assert srm(torch.full((1, 3, 16, 16), 0.7)).abs().max() < 1e-3
-    spot = torch.zeros(1, 3, 9, 9)
-    spot[..., 4, 4] = 1  # white: every kernel's centre is -1, on three channels of 255
-    assert srm(spot)[0, :, 4, 4].tolist() == [-765, -765, -765]
-    assert srm(spot)[0, :, 4, 5].tolist() == [382.5, 510, 382.5]  # 2/4, 8/12, 1/2
+    dot = torch.zeros(1, 3, 9, 9)
+    dot[..., 4, 4] = 1  # Every kernel has -1 in its centre, and 3 x 255 = 765.
+    assert srm(dot)[0, :, 4, 4].tolist() == [-765, -765, -765]
+    assert srm(dot)[0, :, 4, 5].tolist() == [382.5, 510, 382.5]  # 2/4, 8/12, 1/2
     assert not list(srm.parameters())
     assert not srm.state_dict()
 
 
-def constraint_error(bayar: Bayar) -> float:
+def constraint_violation(bayar: Bayar) -> float:
     kernels = bayar.kernels()
     rest = kernels.flatten(2).sum(-1) - kernels[:, :, 2, 2]
     return max((kernels[:, :, 2, 2] + 1).abs().max().item(), (rest - 1).abs().max().item())
 
 
-def test_bayar_constraint_holds_through_training():
+def test_bayar_constraint_holds_during_training():
     bayar = Bayar()
     optimizer = torch.optim.AdamW(bayar.parameters(), 0.1, weight_decay=0.5)
-    assert constraint_error(bayar) < 1e-6
+    assert constraint_violation(bayar) < 1e-6
     before = bayar.kernels().detach().clone()
     for _ in range(10):
         optimizer.zero_grad()
         (bayar(torch.rand(2, 3, 16, 16)) - 1).square().mean().backward()
         optimizer.step()
-        assert constraint_error(bayar) < 1e-6
+        assert constraint_violation(bayar) < 1e-6
     assert (bayar.kernels() - before).abs().max() > 0.01
 
 
-def test_bayar_gradient_is_the_constraints():
-    """Differentiable through the shift: numerical and analytic gradients agree."""
+def test_bayar_constraint_is_differentiable():
     bayar = Bayar().double()
     assert torch.autograd.gradcheck(
         lambda w: torch.func.functional_call(bayar, {"weight": w}, torch.ones(1, 3, 6, 6).double()),
@@ -61,11 +60,11 @@ def test_bayar_gradient_is_the_constraints():
     )
 
 
-def test_bayar_cannot_see_a_flat_area():
+def test_bayar_is_zero_on_flat_areas():
     assert Bayar()(torch.full((1, 3, 16, 16), 0.4)).abs().max() < 1e-6
 
 
-def test_folded_equals_unfolded_in_float64():
+def test_folded_noiseprint_equals_published_network():
     published = published_noiseprint().double()
     folded = NoisePrint().double()
     folded.load_state_dict(fold_noiseprint(published.state_dict()))
@@ -74,7 +73,7 @@ def test_folded_equals_unfolded_in_float64():
         assert (folded(image) - published(image)).abs().max() < 1e-9
 
 
-def test_published_weights_fold_exactly_and_match_the_authors_output(shared):
+def test_published_noiseprint_reproduces_the_authors_output(shared):
     path = shared("noiseprintpp/noiseprint++.th")
     assert sha256(path) == NOISEPRINT_SHA256
     published = published_noiseprint().double()
@@ -101,16 +100,16 @@ def loaded_mnfm(noiseprint_file) -> MNFM:
 
 
 @pytest.mark.parametrize("half", HALF)
-def test_the_noise_view_ignores_autocast(half, noiseprint_file):
+def test_noise_view_ignores_autocast(half, noiseprint_file):
     mnfm, image = loaded_mnfm(noiseprint_file), torch.randn(1, 3, 64, 64)
-    expected, print_expected = mnfm(image), mnfm.noiseprint(image)
+    expected, expected_noiseprint = mnfm(image), mnfm.noiseprint(image)
     with torch.autocast("cpu", half):
         assert torch.equal(mnfm(image), expected)
-        assert torch.equal(mnfm.noiseprint(image), print_expected)
+        assert torch.equal(mnfm.noiseprint(image), expected_noiseprint)
 
 
 @pytest.mark.parametrize("half", HALF)
-def test_a_halved_model_keeps_its_noise_view_in_float32(half, noiseprint_file):
+def test_noise_view_of_half_precision_model_stays_in_float32(half, noiseprint_file):
     mnfm, image = loaded_mnfm(noiseprint_file), torch.randn(1, 3, 64, 64).to(half)
     expected = mnfm(image.float())
     mnfm = mnfm.to(half)
@@ -119,7 +118,7 @@ def test_a_halved_model_keeps_its_noise_view_in_float32(half, noiseprint_file):
     assert torch.equal(mnfm(image), expected.to(half))
 
 
-def test_noiseprint_cannot_drift(noiseprint_file, build_tiny):
+def test_training_does_not_change_noiseprint(noiseprint_file, build_tiny):
     model = build_tiny(views="srm,bayar,noiseprint", noiseprint_weights=str(noiseprint_file))
     noiseprint = model.noise_view.noiseprint
     before = {name: tensor.clone() for name, tensor in noiseprint.state_dict().items()}
@@ -132,20 +131,20 @@ def test_noiseprint_cannot_drift(noiseprint_file, build_tiny):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_mnfm_denormalises_before_it_looks(noiseprint_file):
+def test_mnfm_reverts_the_normalisation(noiseprint_file):
     from qma_net.modeling.noise import IMAGENET_MEAN, IMAGENET_STD
 
     mnfm = loaded_mnfm(noiseprint_file)
     pixels = torch.randint(0, 256, (1, 3, 32, 32)).float()
-    seen = {}
-    mnfm.noiseprint.register_forward_pre_hook(lambda _, args: seen.update(noiseprint=args[0]))
-    mnfm.srm.register_forward_pre_hook(lambda _, args: seen.update(srm=args[0]))
+    inputs = {}
+    mnfm.noiseprint.register_forward_pre_hook(lambda _, args: inputs.update(noiseprint=args[0]))
+    mnfm.srm.register_forward_pre_hook(lambda _, args: inputs.update(srm=args[0]))
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
     mnfm((pixels / 255 - mean) / std)
-    assert (seen["noiseprint"] * 256 - pixels).abs().max() < 1e-3
-    assert (seen["srm"] * 255 - pixels).abs().max() < 1e-3
+    assert (inputs["noiseprint"] * 256 - pixels).abs().max() < 1e-3
+    assert (inputs["srm"] * 255 - pixels).abs().max() < 1e-3
 
 
-def test_views_are_a_choice():
+def test_fusion_has_one_input_channel_per_view_channel():
     assert MNFM(("srm",)).fusion.in_channels == 3
     assert MNFM(("srm", "bayar", "noiseprint")).fusion.in_channels == 7

@@ -1,4 +1,4 @@
-"""qma-net-small, the model that comes with the package."""
+"""qma-net-small, the model included in the package."""
 
 from dataclasses import replace
 
@@ -9,16 +9,16 @@ import torch
 from safetensors.torch import load_file
 
 import qma_net
-from benchmarks.evidence.ship import SHIPS, counted, scores
+from benchmarks.evidence.ship import CRITERION, histogram, scores
 from conftest import ROOT
 from qma_net import QMANetPredictor, cli
-from qma_net.synth.camera import png_bytes
+from qma_net.synth.camera import encode_png
 from qma_net.synth.curriculum import stage
-from qma_net.synth.maker import make_image
+from qma_net.synth.generator import generate_image
 from qma_net.synth.photographs import Photographs
 from qma_net.weights.names import SMALL
 
-PHOTOGRAPHS = ("astronaut", "coffee", "chelsea", "rocket")  # none of those that it learnt from
+PHOTOGRAPHS = ("astronaut", "coffee", "chelsea", "rocket")  # The model was not trained on these.
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def predictor():
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Photographs that ship with scikit-image, at half their size, as cameras save them."""
+    """Save photos of scikit-image at 70 % of their size as JPEG files, as a camera would."""
     data = pytest.importorskip("skimage.data", reason="the demo's packages are not installed")
     folder = tmp_path_factory.mktemp("photos")
     for name in PHOTOGRAPHS:
@@ -39,11 +39,11 @@ def photos(tmp_path_factory):
     return folder
 
 
-def test_it_travels_whole(predictor):
+def test_model_is_complete_and_small_enough(predictor):
     folder = ROOT / "qma_net/weights" / SMALL
     weights = folder / "model.safetensors"
     assert weights.stat().st_size <= 30e6
-    assert {one.dtype for one in load_file(weights).values()} == {torch.float16}
+    assert {tensor.dtype for tensor in load_file(weights).values()} == {torch.float16}
     model = predictor.model
     assert (model.config.size, model.config.views) == ("b0", "srm,bayar")
     assert predictor.preprocessing.fit == "native"
@@ -52,23 +52,24 @@ def test_it_travels_whole(predictor):
     assert "@@" not in (folder / "README.md").read_text()
 
 
-def test_it_finds_what_it_was_taught(predictor, photos, tmp_path):
+def test_model_locates_splices_in_unseen_photos(predictor, photos, tmp_path):
     recipe = replace(stage("histories"), image_size=224)
     source = Photographs(photos, [f"{name}.jpg" for name in PHOTOGRAPHS])
-    found = []
+    histograms = []
     for seed in range(12):
-        data, mask, _ = make_image(np.random.default_rng(seed), "splice", source, recipe)
+        data, mask, _ = generate_image(np.random.default_rng(seed), "splice", source, recipe)
         (tmp_path / "image.jpg").write_bytes(data)
-        (tmp_path / "mask.png").write_bytes(png_bytes(mask))
-        found.append(counted(predictor, str(tmp_path / "image.jpg"), str(tmp_path / "mask.png")))
-    f1 = np.array([scores(one)[0] for one in found])
-    everything = f1[:, 0].mean()
-    assert f1[:, 500].mean() > 2 * everything
-    untouched = [predictor.predict(path).mask > 0.5 for path in photos.iterdir()]
-    assert np.mean([one.mean() for one in untouched]) < SHIPS[1]
+        (tmp_path / "mask.png").write_bytes(encode_png(mask))
+        files = tmp_path / "image.jpg", tmp_path / "mask.png"
+        histograms.append(histogram(predictor, *files))
+    f1 = np.array([scores(counts)[0] for counts in histograms])
+    f1_of_marking_everything = f1[:, 0].mean()
+    assert f1[:, 500].mean() > 2 * f1_of_marking_everything
+    authentic = [predictor.predict(path).mask > 0.5 for path in photos.iterdir()]
+    assert np.mean([marked.mean() for marked in authentic]) < CRITERION[1]
 
 
-def test_it_is_what_predict_takes(photos, tmp_path, capsys):
+def test_model_is_the_default_of_predict(photos, tmp_path, capsys):
     out = tmp_path / "masks"
     cli.main(["predict", str(photos / "chelsea.jpg"), "--out", str(out), "--device", "cpu"])
     assert (out / "chelsea_mask.png").is_file()

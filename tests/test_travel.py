@@ -1,4 +1,4 @@
-"""The size of a training travels with its checkpoint: three commands, no size named, one F1."""
+"""The image size of the training is stored in the checkpoint and used by every command."""
 
 import json
 
@@ -14,7 +14,7 @@ from qma_net.evaluation.evaluate import evaluate
 from qma_net.evaluation.metrics import pixel_metrics
 
 
-def test_test_evaluate_and_predict_agree_without_a_size(tmp_path):
+def test_test_evaluate_and_predict_give_the_same_f1_without_image_size(tmp_path):
     for i in range(4):
         image, mask = photograph(64, 64, i), np.zeros((64, 64), np.uint8)
         image[20:50, 10:40] = photograph(30, 30, 50 + i)
@@ -27,11 +27,11 @@ def test_test_evaluate_and_predict_agree_without_a_size(tmp_path):
     flags += ["--accum_iter", 1, "--output_dir", "run", "--log_dir", "run"]
     start(["train", *MODEL, *SIZE, *flags], tmp_path)
 
-    where = ["--test_data_json", "sets.json", "--checkpoint_path", "run", "--output_dir", "test"]
-    rest = ["--num_workers", "0", "--no_pin_mem", "--test_batch_size", "2", "--log_dir", "test"]
-    start(["test", "--model", "QMANet", *where, *rest], tmp_path)
+    paths = ["--test_data_json", "sets.json", "--checkpoint_path", "run", "--output_dir", "test"]
+    options = ["--num_workers", "0", "--no_pin_mem", "--test_batch_size", "2", "--log_dir", "test"]
+    start(["test", "--model", "QMANet", *paths, *options], tmp_path)
     (log,) = (tmp_path / "test").glob("**/log.txt")
-    by_test = json.loads(log.read_text().splitlines()[-1])["test_pixel-level F1"]
+    f1_of_test = json.loads(log.read_text().splitlines()[-1])["test_pixel-level F1"]
 
     checkpoint = tmp_path / "run/checkpoint-0.pth"
     evaluate([checkpoint], [tmp_path / "sets.json"], tmp_path / "exact", device="cpu", workers=0)
@@ -40,9 +40,9 @@ def test_test_evaluate_and_predict_agree_without_a_size(tmp_path):
 
     predictor, f1 = QMANetPredictor.from_pretrained(checkpoint, device="cpu"), []
     for i in range(4):
-        truth = as_benco(cv2.imread(str(tmp_path / f"set/Gt/{i}.png")))
+        ground_truth = as_benco(cv2.imread(str(tmp_path / f"set/Gt/{i}.png")))
         mask = predictor.predict(tmp_path / f"set/Tp/{i}.png").mask
-        f1.append(pixel_metrics(mask, truth)["f1"])
-    assert result["pixel_f1"] == pytest.approx(by_test, abs=1e-5)
+        f1.append(pixel_metrics(mask, ground_truth)["f1"])
+    assert result["pixel_f1"] == pytest.approx(f1_of_test, abs=1e-5)
     assert result["pixel_f1"] == pytest.approx(np.mean(f1), abs=1e-5)
     assert 0 < result["pixel_f1"] < 1

@@ -1,10 +1,10 @@
-"""Makes the stored checkpoints of this version's architecture, once.
+"""Create the stored checkpoint of the current architecture, once per architecture.
 
     PYTHONPATH=tests python tests/stored/make.py
 
-``architecture-N.pth.xz`` is a checkpoint of BenCo's trainer, ``architecture-N/`` the same model by
-save_pretrained, ``architecture-N.json`` its answer to a photograph. A file that is there is never
-made again: it stands for what users have.
+``architecture-N/`` holds the same model as a checkpoint of BenCo's trainer and as written by
+save_pretrained; ``architecture-N.json`` is its mask of a synthetic photo. Existing files are never
+replaced, because they represent the files that users have.
 """
 
 import argparse
@@ -30,20 +30,20 @@ from qma_net.weights.checkpoint import (
 
 HERE = Path(__file__).parent
 SMALL = ((8, 16, 40, 64), (1, 1, 1, 1))
-PATTERN = 509  # weights repeat after so many and are few, so that the file packs well
+PATTERN = 509  # The weights repeat after this many values, so that the file compresses well.
 SIDE = 64
 
 
 def blocks(mask) -> list[list[float]]:
-    """Means of a mask's 8x8 pixel blocks."""
+    """Return the means of a mask's blocks of 8x8 pixels."""
     means = mask.reshape(SIDE // 8, 8, SIDE // 8, 8).mean(axis=(1, 3))
     return [[round(float(value), 6) for value in row] for row in means]
 
 
 def main() -> None:
-    place = HERE / f"architecture-{ARCHITECTURE}"
-    if place.exists():
-        sys.exit(f"{place} is there: it stands for what users have")
+    folder = HERE / f"architecture-{ARCHITECTURE}"
+    if folder.exists():
+        sys.exit(f"{folder} exists and must not change: users have such files")
     warnings.simplefilter("ignore")
     config.SIZES["small"] = SMALL
     torch.manual_seed(0)
@@ -66,17 +66,17 @@ def main() -> None:
         "scaler": {},
         "args": argparse.Namespace(image_size=SIDE, if_resizing=True, if_padding=False),
     }
-    place.mkdir()
-    file = place / "checkpoint-3.pth"
+    folder.mkdir()
+    file = folder / "checkpoint-3.pth"
     torch.save(content, file)
     model = load_checkpoint(file)
-    model.save_pretrained(place)
-    answer = QMANetPredictor(model).predict(photograph(SIDE, SIDE, 0)).mask
-    (HERE / f"{place.name}.json").write_text(json.dumps(blocks(answer)) + "\n")
-    for large in (file, place / "model.safetensors"):
+    model.save_pretrained(folder)
+    mask = QMANetPredictor(model).predict(photograph(SIDE, SIDE, 0)).mask
+    (HERE / f"{folder.name}.json").write_text(json.dumps(blocks(mask)) + "\n")
+    for large in (file, folder / "model.safetensors"):
         large.with_name(f"{large.name}.xz").write_bytes(lzma.compress(large.read_bytes(), preset=9))
         large.unlink()
-    (place / "README.md").unlink()
+    (folder / "README.md").unlink()
 
 
 if __name__ == "__main__":

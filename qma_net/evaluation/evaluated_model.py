@@ -1,0 +1,144 @@
+"""The model that is evaluated: built from BenCo's registry, with the weights of a checkpoint."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..core.files import read_json_object
+from ..launch.checkpoints import BEST_NOTE
+from ..modeling.config import Preprocessing
+from ..modeling.state import load_strictly
+from ..weights.checkpoint import preprocessing_from_args
+from ..weights.locate import load_model
+from ..weights.reading import read_checkpoint, sha256, unwrap_state
+from .settings import EvaluationError
+
+PICKED_ON = "training's test sets"  # Recorded for checkpoints in ``best/``.
+
+
+@dataclass(frozen=True)
+class EvaluatedModel:
+    """A model of BenCo's registry with the weights of a checkpoint.
+
+    Attributes:
+        model: The module, in evaluation mode.
+        identity: Description for result files. ``picked_on`` is present if the checkpoint was
+            selected on test sets, ``about`` if the checkpoint contains a notice.
+        post_function: The model's function in BenCo's ``POSTFUNCS``, or None.
+        device: The device of the model.
+        preprocessing: How images were fed to it in training; None if the checkpoint does not
+            record it.
+        needs_edges: Whether its forward pass requires BenCo's edge mask, for its loss.
+    """
+
+    model: torch.nn.Module
+    identity: dict[str, Any]
+    post_function: Callable | None
+    device: str
+    preprocessing: Preprocessing | None
+    needs_edges: bool
+
+    @classmethod
+    def load(
+        cls, name: str, flags: Sequence[str], checkpoint: Path, device: str
+    ) -> "EvaluatedModel":
+        """Build a registered model from its flags and load the checkpoint strictly.
+
+        Args:
+            name: The model's name in BenCo's registry.
+            flags: The model's own flags. QMANet's are read from the checkpoint, and given flags
+                must agree with it.
+            checkpoint: A checkpoint file; for QMANet anything that :func:`.load_model` accepts.
+            device: The device to load the model to.
+
+        Raises:
+            EvaluationError: If no model of this name is registered.
+            WeightsError: If the checkpoint does not belong to the model.
+        """
+        import IMDLBenCo.model_zoo  # noqa: F401  (registers BenCo's models)
+        from IMDLBenCo.registry import MODELS, POSTFUNCS
+        from IMDLBenCo.training_scripts.utils.misc import create_argparser
+
+        from .. import benco  # noqa: F401  (registers QMANet)
+
+        if not MODELS.has(name):
+            known = ", ".join(sorted(MODELS.module_dict))
+            raise EvaluationError(f"got --model {name}, expected one of BenCo's registry: {known}")
+        build = MODELS.get(name)
+        network = load_model(checkpoint) if name == "QMANet" else None
+        content: dict = {}
+        if network:
+            checkpoint, preprocessing = network.weights_file, network.preprocessing
+            flags = [*network.config.as_flags(), *flags]
+        else:
+            content = read_checkpoint(checkpoint)
+            preprocessing = preprocessing_from_args(content.get("args"))
+        parser = create_argparser(build)
+        parser.prog = f"... --model {name}"
+        arguments = vars(parser.parse_args([str(flag) for flag in flags]))
+        # The parser has flags of its own; the model, a class or a function, accepts only these.
+        arguments = {key: arguments[key] for key in sorted(inspect.signature(build).parameters)}
+        if network:
+            model = build(**{**arguments, "init_from": network})
+            del arguments["init_from"]
+        else:
+            # BenCo's scripts pass their device to models that have such an argument.
+            model = build(**arguments | ({"device": device} if "device" in arguments else {}))
+            arguments.pop("device", None)
+            load_strictly(model, unwrap_state(content), f"{checkpoint} (checkpoint of {name})")
+        identity = {
+            "model": name,
+            "model_flags": arguments,
+            "checkpoint": str(checkpoint),
+            "checkpoint_sha256": sha256(checkpoint),
+            **({"picked_on": PICKED_ON} if is_best_on_test_sets(checkpoint) else {}),
+            **({"about": network.about} if network and network.about else {}),
+        }
+        post_function = f"{name.lower()}_post_func"
+        edges = inspect.signature(model.forward).parameters.get("edge_mask")
+        return cls(
+            model=model.to(device).eval(),
+            identity=identity,
+            post_function=(
+                POSTFUNCS.get_lower(post_function) if POSTFUNCS.has(post_function) else None
+            ),
+            device=device,
+            preprocessing=preprocessing,
+            needs_edges=edges is not None and edges.default is edges.empty,
+        )
+
+    @torch.no_grad()
+    def __call__(self, batch: dict) -> tuple[np.ndarray, np.ndarray, str]:
+        """Predict a batch of BenCo's data loader.
+
+        Returns:
+            Masks, float32 ``(B, H, W)``; scores, ``(B,)``; and what the scores are.
+        """
+        batch = {
+            key: value.to(self.device) if isinstance(value, torch.Tensor) else value
+            for key, value in batch.items()
+        }
+        # Some of BenCo's models move tensors to the current CUDA device.
+        is_cuda = self.device.startswith("cuda")
+        with torch.cuda.device(self.device) if is_cuda else nullcontext():
+            output = self.model(**batch)
+        masks = output["pred_mask"].float().cpu().numpy()[:, 0]
+        scores = output.get("pred_label")
+        if scores is None:
+            return masks, masks.reshape(len(masks), -1).max(axis=1), "largest probability"
+        return masks, scores.float().cpu().numpy().reshape(-1), "pred_label"
+
+
+def is_best_on_test_sets(checkpoint: Path) -> bool:
+    """Check whether the launcher recorded this checkpoint as its training's best on test sets."""
+    note = checkpoint.parent / BEST_NOTE
+    if not note.is_file():
+        return False
+    best = read_json_object(note, "the note that the launcher writes; delete it")
+    return checkpoint.name == f"checkpoint-{best.get('epoch')}.pth"
