@@ -1,13 +1,13 @@
-"""The demo: a QMA-Net trained, tested, attacked and pictured on one small machine.
+"""The demo: train, test, attack and plot a small QMA-Net on a machine without a GPU.
 
-``bash shell/demo.sh`` makes the environment and calls ``python -m qma_net.demo``. Everything
-goes through BenCo's own scripts under torchrun with two processes; what is finished is kept, so
-that it can be interrupted and started again.
+``bash shell/demo.sh`` creates the environment and runs ``python -m qma_net.demo``. Training and
+tests use BenCo's own scripts under torchrun with two processes. If the demo is interrupted, the
+same command continues it.
 """
 
 import argparse
 import csv
-import json
+import logging
 import os
 import re
 import shutil
@@ -16,24 +16,29 @@ import sys
 from collections import defaultdict
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from .core.files import atomic_write, read_json_lines, read_json_object, write_text
+from .core.errors import QMANetError
+from .core.files import atomic_write, read_json_lines, read_json_object, write_json, write_text
 from .core.images import read_rgb
+from .core.runs import Journal, Run
 from .evaluation.evaluate import evaluate
-from .evaluation.rows import read_rows
+from .evaluation.results import Row, read_result_table
 from .evaluation.settings import Settings
-from .report.logs import read_sweep_point
+from .report.benco_logs import read_sweep_point
 from .synth.recipe import KINDS, Recipe
 from .synth.synthesise import synthesise
 from .weights.reading import read_checkpoint
 
-# The sharp photographs that ship inside the packages. Left out: one of a stereo pair, which would
-# lend pixels to both sides, and frames that are blurred or mostly black (clock, moon, retina).
+JOURNAL = ".demo.jsonl"
+
+# The sharp photos in installed packages. One of a stereo pair is left out, since both sides would
+# share its pixels, and so are photos that are blurred or mostly black (clock, moon, retina).
 PHOTOGRAPHS = {
     "skimage/data": (
         "astronaut.png brick.png camera.png chelsea.png coffee.png coins.png grass.png gravel.png "
@@ -42,11 +47,11 @@ PHOTOGRAPHS = {
     "sklearn/datasets/images": ["china.jpg", "flower.jpg"],
 }
 
-# What its checkpoint says of itself, wherever it is used.
-ABOUT = "demo: it learnt a few synthetic traces in minutes; not for cases"
+# Stored in the checkpoint and shown with all of its results.
+ABOUT = "demo model, trained for minutes on a few synthetic traces; do not use it on real cases"
 
-# A history that a small model learns to see in minutes. Half of the splices come from the host's
-# own photograph: only their history gives them away, not their content.
+# Traces that a small model learns to detect in minutes. Half of the splices come from the host's
+# own photo, so that only their history, not their content, reveals them.
 DEMO_RECIPE = Recipe(
     image_size=96,
     square=True,
@@ -76,21 +81,63 @@ DEMO_RECIPE = Recipe(
 SIZE_FLAGS = ["--model", "QMANet", "--size", "b0", "--views", "srm,bayar"]
 RESULT_COLUMNS = ("name", "kind", "f1", "f1_everything", "iou", "auc", "score")
 ATTACKS = {"GaussianBlur": "kernel size", "GaussNoise": "variance", "JpegCompression": "quality"}
-ATTACKED = 19  # test sets of test_robust.py: the clean one, and six levels of each attack
+ATTACKED = 19  # Test sets of test_robust.py: the clean one, and six levels of each attack.
 
-# A line of BenCo's log: the epoch (none when testing), the batch and how many there are.
+# A line of BenCo's log: the epoch (absent in tests), the batch and the number of batches.
 PROGRESS = re.compile(r"(?:Epoch|Test[^:]*): \[(\d*)[^\]]*\]\s+\[\s*(\d+)/(\d+)\]")
-BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} [{elapsed} gone, {remaining} left]"
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} [{elapsed} elapsed, {remaining} left]"
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run the demo.
+
+    Args:
+        argv: Command-line arguments, by default those of the process.
+    """
     args = _parser().parse_args(argv)
+    logging.basicConfig(stream=sys.stdout, format="%(message)s")
+    logging.getLogger("qma_net").setLevel(logging.INFO)
     out = Path(args.out).resolve()
-    out.mkdir(parents=True, exist_ok=True)
-    _require_same_settings(out, args)
-    print(f"The demo writes to {out}; start it again whenever it was interrupted.")
-    photos = Path(args.photos).resolve() if args.photos else packaged_photographs(out / "photos")
-    data = out / "data"
+    settings = {name: value for name, value in vars(args).items() if name != "out"}
+    try:
+        _adopt_earlier_version(out)
+        with Run(out, settings, key=("stage",), journal=JOURNAL, contents="a demo") as run:
+            print(f"Writing to {out}. If interrupted, run the same command to resume.")
+            run_stages(run, args)
+    except QMANetError as error:
+        sys.exit(f"demo: {error}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bash shell/demo.sh", description=__doc__)
+    parser.add_argument("--out", default="runs/demo", help="output folder (default: %(default)s)")
+    parser.add_argument("--photos", default="", help="folder of your own photos")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the data and of the training")
+    parser.add_argument("--images", type=int, default=2000, help="number of training images")
+    parser.add_argument("--test-images", type=int, default=120, help="number of test images")
+    parser.add_argument("--image-size", type=int, default=96, help="image size in pixels")
+    parser.add_argument("--epochs", type=int, default=5, help="number of epochs")
+    parser.add_argument("--batch-size", type=int, default=8, help="batch size per process")
+    parser.add_argument("--lr", type=float, default=1e-3, help="learning rate")
+    parser.add_argument("--processes", type=int, default=2, help="number of training processes")
+    return parser
+
+
+def _adopt_earlier_version(out: Path) -> None:
+    """Convert the settings that earlier versions recorded, so that other ones are refused."""
+    old = out / "settings.json"
+    if old.is_file():
+        settings = read_json_object(old, "the settings of a demo; delete the file")
+        Journal(out / JOURNAL).write([{"identity": settings}])
+        old.unlink()
+
+
+def run_stages(run: Run, args: argparse.Namespace) -> None:
+    """Run all stages that are not finished, and write the results."""
+    photos = Path(args.photos).resolve() if args.photos else run.folder / "photos"
+    if not args.photos:
+        copy_packaged_photos(photos)
+    data = run.folder / "data"
     synthesise(
         photos,
         data,
@@ -102,70 +149,51 @@ def main(argv: list[str] | None = None) -> None:
         workers=args.processes,
     )
     write_lists(data)
-    checkpoint = train(out, data, args)
-    test(out, data, checkpoint, args)
-    attack(out, data, checkpoint, args)
-    report(out, data, checkpoint, args)
+    checkpoint = train(run, args)
+    flags = ["--test_data_json", data / "test_sets.json", "--checkpoint_path", checkpoint.parent]
+    run_once(run, "test", "test", args, title="testing", flags=flags, units=len(KINDS))
+    flags = ["--test_data_path", data / "test_splice.json", "--checkpoint_path", checkpoint]
+    run_once(run, "test_robust", "robust", args, title="attacks", flags=flags, units=ATTACKED)
+    report(run.folder, checkpoint, args)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="bash shell/demo.sh", description=__doc__)
-    parser.add_argument("--out", default="runs/demo", help="default runs/demo")
-    parser.add_argument("--photos", default="", help="folder of your own photographs")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--images", type=int, default=2000, help="training images")
-    parser.add_argument("--test-images", type=int, default=120)
-    parser.add_argument("--image-size", type=int, default=96)
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--batch-size", type=int, default=8, help="per process")
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--processes", type=int, default=2)
-    return parser
-
-
-def _require_same_settings(out: Path, args: argparse.Namespace) -> None:
-    settings = {name: value for name, value in vars(args).items() if name != "out"}
-    file = out / "settings.json"
-    if not file.is_file():
-        file.write_text(json.dumps(settings, indent=1))
-    elif read_json_object(file, "the settings of a demo: delete it") != settings:
-        sys.exit(
-            f"demo: got settings {settings}, expected those in {file}: this folder holds another "
-            "run; give another --out, or delete it"
-        )
-
-
-def packaged_photographs(folder: Path) -> Path:
-    """Copies the photographs of scikit-image and scikit-learn to a folder, without a network."""
+def copy_packaged_photos(folder: Path) -> Path:
+    """Copy the photos of scikit-image and scikit-learn to a folder, and return it."""
     folder.mkdir(parents=True, exist_ok=True)
-    for place, names in PHOTOGRAPHS.items():
-        package, _, inside = place.partition("/")
-        root = Path(find_spec(package).origin).parent / inside
+    for location, names in PHOTOGRAPHS.items():
+        package, _, subfolder = location.partition("/")
+        spec = find_spec(package)
+        if spec is None or spec.origin is None:
+            raise QMANetError(f"{package} is not installed; run: pip install 'qma-net[demo]'")
         for name in names:
-            shutil.copy(root / name, folder / name)
+            shutil.copy(Path(spec.origin).parent / subfolder / name, folder / name)
     return folder
 
 
 def write_lists(data: Path) -> None:
-    """``test_<kind>.json``, a list of BenCo's per kind of manipulation, and ``test_sets.json``."""
+    """Write ``test_<kind>.json``, BenCo's list of each kind, and ``test_sets.json``."""
     lists = {kind: str(data / f"test_{kind}.json") for kind in KINDS}
     for kind, path in lists.items():
         pairs = [
             [str(image), str(data / "test/Gt" / f"{image.stem}.png")]
             for image in sorted((data / "test/Tp").glob(f"{kind}_*"))
         ]
-        write_text(path, json.dumps(pairs, indent=1))
-    write_text(data / "test_sets.json", json.dumps(lists))
+        write_json(path, pairs)
+    write_json(data / "test_sets.json", lists)
 
 
-def train(out: Path, data: Path, args: argparse.Namespace) -> Path:
-    """Trains with BenCo's train.py, from the newest checkpoint if there is one."""
-    folder, last = out / "train", args.epochs - 1
-    kept = out / "checkpoint" / f"checkpoint-{last}.pth"
-    if kept.is_file():
-        return kept
-    finished = folder / f"checkpoint-{last}.pth"
-    if not finished.is_file():
+def train(run: Run, args: argparse.Namespace) -> Path:
+    """Train with BenCo's train.py, from the latest checkpoint if there is one.
+
+    Returns:
+        The path of the final checkpoint, without the optimizer's state.
+    """
+    folder, data, last = run.folder / "train", run.folder / "data", args.epochs - 1
+    checkpoint = run.folder / "checkpoint" / f"checkpoint-{last}.pth"
+    if "train" in run.finished:
+        return checkpoint
+    trained = folder / f"checkpoint-{last}.pth"
+    if not trained.is_file():
         earlier = sorted(folder.glob("checkpoint-*.pth"), key=lambda p: int(p.stem.split("-")[1]))
         flags = ["--data_path", data / "train", "--test_data_path", data / "test"]
         flags += ["--epochs", args.epochs, "--batch_size", args.batch_size, "--accum_iter", 1]
@@ -173,41 +201,44 @@ def train(out: Path, data: Path, args: argparse.Namespace) -> Path:
         flags += ["--test_period", args.epochs, "--save_period", 1]
         flags += ["--resume", earlier[-1]] if earlier else []
         run_benco("train", folder, args, title="training", flags=flags, units=args.epochs)
-    with atomic_write(kept) as beside:
-        content = read_checkpoint(finished)
-        torch.save({"model": content["model"], "args": content["args"], "about": ABOUT}, beside)
-    return kept
+    content = read_checkpoint(trained)
+    with atomic_write(checkpoint) as temporary:
+        torch.save({"model": content["model"], "args": content["args"], "about": ABOUT}, temporary)
+    run.finish({"stage": "train"}, [checkpoint])
+    return checkpoint
 
 
-def test(out: Path, data: Path, checkpoint: Path, args: argparse.Namespace) -> None:
-    """Tests with BenCo's test.py, one test set per kind of manipulation."""
-    flags = ["--test_data_json", data / "test_sets.json", "--checkpoint_path", checkpoint.parent]
-    run_once("test", out / "test", args, title="testing", flags=flags, units=len(KINDS))
-
-
-def attack(out: Path, data: Path, checkpoint: Path, args: argparse.Namespace) -> None:
-    """Runs BenCo's test_robust.py: its three attacks on the splices."""
-    flags = ["--test_data_path", data / "test_splice.json", "--checkpoint_path", checkpoint]
-    run_once("test_robust", out / "robust", args, title="attacks", flags=flags, units=ATTACKED)
-
-
-def run_once(script: str, folder: Path, args, *, title: str, flags: list, units: int) -> None:
-    """:func:`run_benco` into a folder that appears when it is complete, and not again."""
-    if folder.is_dir():
+def run_once(
+    run: Run,
+    script: str,
+    name: str,
+    args: argparse.Namespace,
+    *,
+    title: str,
+    flags: list,
+    units: int,
+) -> None:
+    """Call :func:`run_benco` with the folder ``name``, unless this stage is finished."""
+    if script in run.finished:
         return
-    unfinished = folder.with_name(folder.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    run_benco(script, unfinished, args, title=title, flags=flags, units=units)
-    unfinished.rename(folder)
+    folder = run.folder / name
+    shutil.rmtree(folder, ignore_errors=True)  # BenCo appends to its logs.
+    run_benco(script, folder, args, title=title, flags=flags, units=units)
+    run.finish({"stage": script}, folder.rglob("log.txt"))
 
 
-def run_benco(script: str, folder: Path, args, *, title: str, flags: list, units: int) -> None:
-    """Runs one of BenCo's scripts under torchrun with a progress bar; its output goes to a log.
+def run_benco(
+    script: str, folder: Path, args: argparse.Namespace, *, title: str, flags: list, units: int
+) -> None:
+    """Run one of BenCo's scripts under torchrun and show its progress.
 
     Args:
-        folder: for its results; the log ``<script>.log`` is beside it.
-        flags: what the script gets besides those that all scripts get here.
-        units: how many epochs or test runs it makes, for the time left.
+        script: Name of the script.
+        folder: Folder for its results. Its output goes to ``<script>.log`` next to the folder.
+        args: Arguments of the demo.
+        title: Label of the progress bar.
+        flags: Flags of this script, in addition to those of all scripts.
+        units: Number of epochs or test runs, to estimate the remaining time.
     """
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
@@ -219,14 +250,14 @@ def run_benco(script: str, folder: Path, args, *, title: str, flags: list, units
     print(f"{title}: BenCo's {script}.py, log in {log}", flush=True)
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with (
-        open(log, "a", buffering=1) as file,
+        open(log, "a", buffering=1, encoding="utf-8") as file,
         tqdm(total=units, desc=title, bar_format=BAR) as bar,
         subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
         ) as process,
     ):
         started = 0
-        for line in process.stdout:
+        for line in process.stdout or ():
             file.write(line)
             if not (step := PROGRESS.search(line)):
                 continue
@@ -238,54 +269,68 @@ def run_benco(script: str, folder: Path, args, *, title: str, flags: list, units
                 bar.n = min(units, started - 1 + (int(done) + 1) / int(steps))
             bar.refresh()
     if process.returncode:
-        tail = "".join(log.read_text().splitlines(keepends=True)[-15:])
-        sys.exit(f"demo: {script}.py ended with {process.returncode}; the end of {log}:\n{tail}")
+        tail = "\n".join(log.read_text(encoding="utf-8").splitlines()[-15:])
+        sys.exit(
+            f"demo: {script}.py failed with exit status {process.returncode}; the last lines of "
+            f"{log}:\n{tail}"
+        )
 
 
-def report(out: Path, data: Path, checkpoint: Path, args: argparse.Namespace) -> None:
-    """Writes results.csv, results.md, grid.png and robustness.png, and prints the table."""
-    exact, sets = out / "evaluation", [data / "test_sets.json"]
+def report(out: Path, checkpoint: Path, args: argparse.Namespace) -> None:
+    """Write results.csv, results.md, grid.png and robustness.png, and print the table."""
+    exact, sets = out / "evaluation", [out / "data/test_sets.json"]
     settings = Settings(fit="resize", image_size=args.image_size, batch_size=8)
     evaluate([checkpoint], sets, exact, settings=settings, workers=0, save_masks="npy")
     rows = results(exact)
-    with open(out / "results.csv", "w", newline="") as file:
+    with (
+        atomic_write(out / "results.csv") as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.DictWriter(file, RESULT_COLUMNS, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
-    table = results_table(rows, benco_means(out / "test"))
+    table = markdown_table(rows, benco_means(out / "test"))
     write_text(out / "results.md", table)
-    _draw_grid(rows, out / "grid.png")
-    _draw_robustness(robustness(out / "robust"), out / "robustness.png")
+    _plot_examples(rows, out / "grid.png")
+    _plot_robustness(robustness(out / "robust"), out / "robustness.png")
     print(f"\n{table}\n{out}: results.md, results.csv, grid.png, robustness.png, checkpoint/")
 
 
-def results(exact: Path) -> list[dict]:
-    """The rows of ``qma-net evaluate``, with the F1 of marking everything and the mask's path."""
+def results(exact: Path) -> list[Row]:
+    """Read the rows of ``qma-net evaluate``.
+
+    Adds ``kind``, ``mask`` (the path of the saved mask) and ``f1_everything``, the F1 of predicting
+    every pixel as tampered.
+    """
     rows = []
     for kind in KINDS:
         masks = sorted((exact / f"{kind}_masks").iterdir())
-        for row, mask in zip(read_rows(exact / f"{kind}.csv"), masks, strict=True):
-            area = float(read_truth(row).mean())
+        for row, mask in zip(read_result_table(exact / f"{kind}.csv"), masks, strict=True):
+            area = float(read_ground_truth(row).mean())
             rows.append(row | {"kind": kind, "f1_everything": 2 * area / (1 + area), "mask": mask})
     return rows
 
 
-def read_truth(row: dict) -> np.ndarray:
-    """Bool ``(H, W)``, True on manipulated pixels."""
+def read_ground_truth(row: Row) -> np.ndarray:
+    """Read the ground truth of an image: bool ``(H, W)``, True for tampered pixels."""
     image = Path(row["path"])
     return read_rgb(image.parents[1] / "Gt" / f"{image.stem}.png")[..., 0] > 127
 
 
 def benco_means(folder: Path) -> dict[str, float]:
-    """BenCo's own means: test.py writes all sets, unnamed, to the last one's log, in order."""
+    """Read BenCo's own mean F1 of each kind.
+
+    BenCo's test.py writes the means of all test sets, in order and without names, to the log of the
+    last one.
+    """
     means = read_json_lines(folder / list(KINDS)[-1] / "log.txt")
     return {kind: row["test_pixel-level F1"] for kind, row in zip(KINDS, means, strict=True)}
 
 
-def results_table(rows: list[dict], benco: dict[str, float]) -> str:
-    """Markdown: per kind of manipulation, the mean F1 beside that of marking everything."""
+def markdown_table(rows: list[Row], benco: dict[str, float]) -> str:
+    """Format the mean F1 of each kind, next to that of predicting every pixel as tampered."""
     lines = [
-        "| manipulation | images | pixel F1 | marking everything | ratio | BenCo's test.py |",
+        "| manipulation | images | pixel F1 | all pixels tampered | ratio | BenCo's test.py |",
         "|---|---|---|---|---|---|",
     ]
     for kind in KINDS:
@@ -299,39 +344,40 @@ def results_table(rows: list[dict], benco: dict[str, float]) -> str:
 
 
 def robustness(folder: Path) -> dict[str, list[tuple[float, float]]]:
-    """F1 per attack and level from the logs of test_robust.py; ``None`` is the clean set."""
+    """Read (level, F1) of each attack from test_robust.py's logs; ``None`` is the clean set."""
     curves = defaultdict(list)
     for log in sorted(folder.glob("*/log.txt")):
-        curves[log.parent.name.split("(")[0]].append(read_sweep_point(log.parent))
+        if point := read_sweep_point(log.parent):
+            curves[log.parent.name.split("(")[0]].append(point)
     return {attack: sorted(points) for attack, points in curves.items()}
 
 
-def _draw_grid(rows: list[dict], path: Path, per_kind: int = 5) -> None:
-    """Image, truth and prediction of some test images, spread evenly over each kind."""
-    chosen = []
+def _plot_examples(rows: list[Row], path: Path, per_kind: int = 5) -> None:
+    """Plot image, ground truth and prediction of test images that are spread over each kind."""
+    chosen: list[Row] = []
     for kind in KINDS:
         of_kind = [row for row in rows if row["kind"] == kind]
         chosen += [of_kind[i] for i in np.linspace(0, len(of_kind) - 1, per_kind).astype(int)]
-    canvas = Figure(figsize=(1.5 * len(chosen), 4.6), layout="constrained")
-    axes = canvas.subplots(3, len(chosen))
+    figure = Figure(figsize=(1.5 * len(chosen), 4.6), layout="constrained")
+    axes: Any = figure.subplots(3, len(chosen))
     for column, row in enumerate(chosen):
         axes[0, column].imshow(read_rgb(row["path"]))
-        axes[1, column].imshow(read_truth(row), cmap="gray", vmin=0, vmax=1)
+        axes[1, column].imshow(read_ground_truth(row), cmap="gray", vmin=0, vmax=1)
         axes[2, column].imshow(np.load(row["mask"]), cmap="gray", vmin=0, vmax=1)
         axes[0, column].set_title(row["kind"], fontsize=9)
         axes[2, column].set_xlabel(f"F1 {row['f1']:.2f}", fontsize=9)
-    for axis, name in zip(axes[:, 0], ("image", "truth", "prediction"), strict=True):
+    for axis, name in zip(axes[:, 0], ("image", "ground truth", "prediction"), strict=True):
         axis.set_ylabel(name)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
-    canvas.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110)
 
 
-def _draw_robustness(curves: dict[str, list[tuple[float, float]]], path: Path) -> None:
-    """F1 over the level, a panel per attack, beside that of the clean set."""
+def _plot_robustness(curves: dict[str, list[tuple[float, float]]], path: Path) -> None:
+    """Plot F1 over the level of each attack, and that of the clean set."""
     clean = curves["None"][0][1]
-    canvas = Figure(figsize=(10, 3.2), layout="constrained")
-    axes = canvas.subplots(1, len(ATTACKS), sharey=True)
+    figure = Figure(figsize=(10, 3.2), layout="constrained")
+    axes: Any = figure.subplots(1, len(ATTACKS), sharey=True)
     for axis, (attack, parameter) in zip(axes, ATTACKS.items(), strict=True):
         levels, scores = zip(*curves[attack], strict=True)
         axis.plot(levels, scores, marker="o")
@@ -341,7 +387,7 @@ def _draw_robustness(curves: dict[str, list[tuple[float, float]]], path: Path) -
             axis.invert_xaxis()
     axes[0].set_ylabel("pixel F1 on splices")
     axes[0].legend()
-    canvas.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110)
 
 
 if __name__ == "__main__":

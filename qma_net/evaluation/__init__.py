@@ -1,1 +1,1 @@
-"""Exact numbers for any model of BenCo's registry, clean and under attack."""
+"""Exact metrics for any model of BenCo's registry, on clean and on attacked images."""

@@ -1,10 +1,11 @@
-"""The attacks of ``benco_configs/robustness.yaml`` as transforms of albumentations."""
+"""The attacks of ``benco_configs/robustness.yaml``, as transforms of albumentations."""
 
 import os
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,35 +17,35 @@ from .settings import EvaluationError
 class Attack:
     """One attack at one level.
 
-    Args:
-        name: in the YAML file.
-        level: its strength.
-        unit: of the level, in words.
-        transform_name: a transform of albumentations.
-        arguments: the transform's, by name.
-        transform: that transform, built, and always applied: from ``image=`` (uint8
-            ``(H, W, 3)``) and ``mask=`` to a dictionary with the same keys.
+    Attributes:
+        name: Its name in the YAML file.
+        level: Its strength.
+        unit: The unit of the level, in words.
+        transform_name: The name of a transform of albumentations.
+        arguments: The arguments of the transform.
+        transform: The transform, which is always applied. Takes ``image=`` (uint8 ``(H, W, 3)``)
+            and ``mask=``, and returns a dictionary with the same keys.
     """
 
     name: str
     level: int
     unit: str
     transform_name: str
-    arguments: dict
+    arguments: dict[str, Any]
     transform: Callable[..., dict]
 
     @property
     def stem(self) -> str:
-        """The name of its result files, without an ending."""
+        """The name of its result files, without suffix."""
         return f"{self.name}-{self.level}"
 
     def seed(self, index: int) -> None:
-        """Seeds what albumentations 1.3.0 draws from, for one image."""
+        """Seed the global generators that albumentations 1.3.0 uses, for one image."""
         random.seed(f"{self.name} {self.level} {index}")
         np.random.seed(random.getrandbits(32))
 
-    def describe(self) -> dict:
-        """The attack in the header of a result file."""
+    def describe(self) -> dict[str, Any]:
+        """Return the description of the attack for the header of a result file."""
         return {
             "name": self.name,
             "level": self.level,
@@ -54,12 +55,18 @@ class Attack:
         }
 
 
-def read_attacks(path: str | os.PathLike | None = None, names: Iterable[str] = ()) -> list[Attack]:
-    """The attacks of a YAML file, level by level: the named ones, or else the paper's.
+def read_attacks(
+    path: str | os.PathLike[str] | None = None, names: Iterable[str] = ()
+) -> list[Attack]:
+    """Read attacks from a YAML file, one for every level.
+
+    Args:
+        path: The file, by default ``benco_configs/robustness.yaml``.
+        names: The attacks to read, by default those of the paper.
 
     Raises:
-        EvaluationError: for what is no such file, and for a name, a transform or an argument that
-            does not exist.
+        EvaluationError: If the file is not a list of attacks, or if a name, a transform or an
+            argument is unknown.
     """
     path = Path(path or config_path("robustness.yaml"))
     try:
@@ -68,15 +75,16 @@ def read_attacks(path: str | os.PathLike | None = None, names: Iterable[str] = (
         raise EvaluationError(str(error)) from None
     if not isinstance(entries, list) or not all(map(_is_attack, entries)):
         raise EvaluationError(
-            f"got {path}, expected a list of attacks, each with name, unit, levels (whole "
-            "numbers), transform and arguments, as in benco_configs/robustness.yaml"
+            f"got {path}, expected a list of attacks with name, unit, levels (integers), "
+            "transform and arguments, as in benco_configs/robustness.yaml"
         )
-    names = list(names) or [entry["name"] for entry in entries if entry.get("paper")]
     by_name = {entry["name"]: entry for entry in entries}
-    for name in names:
+    attacks = []
+    for name in list(names) or [entry["name"] for entry in entries if entry.get("paper")]:
         if name not in by_name:
             raise EvaluationError(f"got attack {name!r}, expected one of {', '.join(by_name)}")
-    return [_attack(by_name[name], level) for name in names for level in by_name[name]["levels"]]
+        attacks += [_attack(by_name[name], level) for level in by_name[name]["levels"]]
+    return attacks
 
 
 def _is_attack(entry: object) -> bool:
@@ -89,7 +97,7 @@ def _is_attack(entry: object) -> bool:
     )
 
 
-def _attack(entry: dict, level: int) -> Attack:
+def _attack(entry: dict[str, Any], level: int) -> Attack:
     arguments = {key: _at_level(value, level) for key, value in entry["arguments"].items()}
     return Attack(
         name=entry["name"],
@@ -101,8 +109,8 @@ def _attack(entry: dict, level: int) -> Attack:
     )
 
 
-def _at_level(argument, level: int):
-    """An argument of the YAML with the level for LEVEL, its square for LEVEL_SQUARED."""
+def _at_level(argument: Any, level: int) -> Any:
+    """Replace LEVEL in an argument by the level, and LEVEL_SQUARED by its square."""
     if isinstance(argument, list):
         return tuple(_at_level(item, level) for item in argument)
     if argument == "LEVEL":
@@ -110,13 +118,13 @@ def _at_level(argument, level: int):
     return level**2 if argument == "LEVEL_SQUARED" else argument
 
 
-def _build_transform(entry: dict, arguments: dict) -> Callable[..., dict]:
+def _build_transform(entry: dict[str, Any], arguments: dict[str, Any]) -> Callable[..., dict]:
     import albumentations
 
     try:
         kind = getattr(albumentations, entry["transform"])
         if not issubclass(kind, albumentations.BasicTransform):
-            raise TypeError(f"{entry['transform']} is no transform")
+            raise TypeError(f"{entry['transform']} is not a transform")
         return albumentations.Compose([kind(**arguments, p=1)])
     except (AttributeError, TypeError, ValueError, ArithmeticError, LookupError) as error:
         raise EvaluationError(

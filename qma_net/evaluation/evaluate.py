@@ -1,26 +1,27 @@
-"""``qma-net evaluate``: exact numbers for any model of BenCo's registry, no image dropped.
+"""``qma-net evaluate``: exact metrics for any model of BenCo's registry, without dropped images.
 
-BenCo's datasets read the images, so what the model sees is what BenCo shows it; what is done with
-its answer is ours (:mod:`qma_net.evaluation.metrics`). Batches are formed from the whole list and
-then dealt out: one process and many see the same ones. Every image's row is kept as soon as it is
-known, so that a stopped run continues; a set's files appear when it is complete.
+BenCo's datasets read the images, so the model's input is the same as in BenCo; the metrics are
+computed by :mod:`qma_net.evaluation.metrics`. Batches are formed from the whole list and then
+distributed, so one process and several see the same batches. The row of every image is saved as
+soon as it is computed, and an interrupted run continues from there.
 """
 
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from itertools import combinations
 from pathlib import Path
+from shutil import rmtree
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from .. import __version__
-from ..core.files import atomic_write, safe_path, write_png, write_text
+from ..core.files import atomic_write, safe_path, write_json, write_png
 from ..data.check import check
 from ..data.findings import Report
 from ..data.listing import Listing, read_listings
@@ -28,21 +29,30 @@ from ..inference.prediction import as_grey
 from ..modeling.config import DEFAULT_THRESHOLD, Preprocessing
 from ..weights.names import SMALL
 from .attacks import Attack
+from .distributed import DistributedContext
+from .evaluated_model import EvaluatedModel
 from .images import BenCoImages
 from .metrics import PIXEL, paired_bootstrap, pixel_metrics
-from .process import Process
-from .rows import Rows, mean_name, read_rows, results_table
+from .results import (
+    Row,
+    format_means,
+    is_complete,
+    mean_name,
+    read_result_table,
+    unfinished_folder,
+    unfinished_rows,
+    write_result,
+)
 from .settings import AS_TRAINED, EvaluationError, Settings
-from .subject import Subject
 
-# Findings of `data check --fast` with which numbers would be wrong.
-REFUSED = ("unreadable", "size-mismatch", "unpaired", "mask-values", "missing-file")
+# Findings of `data check --fast` that would make the metrics wrong.
+FATAL_PROBLEMS = ("unreadable", "size-mismatch", "unpaired", "mask-values", "missing-file")
 
 
 def evaluate(
-    checkpoints: Sequence[str | os.PathLike],
-    test_sets: Sequence[str | os.PathLike],
-    out: str | os.PathLike,
+    checkpoints: Sequence[str | os.PathLike[str]],
+    test_sets: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
     *,
     settings: Settings = AS_TRAINED,
     model: str = "QMANet",
@@ -50,126 +60,150 @@ def evaluate(
     device: str = "",
     workers: int = 2,
     save_masks: str = "",
-    allow: Iterable[str] = (),
+    allow: Collection[str] = (),
+    progress: bool = True,
 ) -> None:
-    """Writes ``<set>.json`` and ``<set>.csv`` per test set; several checkpoints get subfolders.
+    """Write ``<set>.json`` and ``<set>.csv`` for every test set.
+
+    With several checkpoints, each has a subfolder, and ``comparison.json`` compares them.
 
     Args:
-        checkpoints: files of BenCo's trainer; for QMANet also directories of ``save_pretrained``
+        checkpoints: Files of BenCo's trainer; for QMANet also directories of ``save_pretrained``
             and ``"qma-net-small"``.
-        test_sets: folders with Tp/ and Gt/, lists, or JSONs of test sets.
-        out: folder for the results; finished sets in it are kept.
-        settings: how the images reach the model.
-        model: its name in BenCo's registry.
-        model_flags: the model's own flags; for QMANet the checkpoint knows them.
-        device: "cpu", or a CUDA device; default CUDA where there is one.
-        workers: processes that read images, per process that computes.
-        save_masks: "npy" (float32) or "png" (8 bits) keeps every mask in ``<set>_masks/``.
-        allow: problems of ``data check`` that are right here.
+        test_sets: Folders with Tp/ and Gt/, lists, or JSON files of test sets.
+        out: Folder for the results. Test sets that are complete in it are skipped.
+        settings: How the images are fed to the model.
+        model: The model's name in BenCo's registry.
+        model_flags: The model's own flags; not needed for QMANet.
+        device: ``"cpu"`` or a CUDA device; by default CUDA if it is available. Under torchrun,
+            ``"cuda"`` is the GPU of the local rank.
+        workers: Data loader processes, for each process that torchrun starts.
+        save_masks: ``"npy"`` (float32) or ``"png"`` (8 bits) saves every mask in
+            ``<set>_masks/``.
+        allow: Problems of ``data check`` to ignore.
+        progress: Show a progress bar on standard error.
 
     Raises:
-        EvaluationError, WeightsError, ListingError: in one line each; finished sets are kept.
-        BusyError: for a folder that another run is writing to.
+        EvaluationError: If the input or the output folder cannot be used.
+        WeightsError: If a checkpoint cannot be loaded.
+        ListingError: If a path is not a test set.
+        BusyError: If another run is writing to one of the folders.
     """
-    process = Process.join(device)
-    sets = read_test_sets(test_sets, allow, process)
+    context = DistributedContext.from_environment(device)
+    sets = read_test_sets(test_sets, allow, context, progress=progress)
     folders = result_folders(checkpoints, Path(out))
-    with process.alone_in(out):
+    with context.locked(out, *folders.values()):
         for checkpoint, folder in folders.items():
-            subject = Subject.load(model, model_flags, checkpoint, process.device)
-            shown = shown_as(subject, settings, process)
-            require_uncropped(test_sets, shown, allow, process)
+            evaluated = EvaluatedModel.load(model, model_flags, checkpoint, context.device)
+            completed = complete_settings(evaluated, settings, context)
+            require_uncropped(test_sets, completed, allow, context)
             for listing in sets:
                 evaluate_set(
-                    subject,
+                    evaluated,
                     listing,
                     folder,
-                    settings=shown,
-                    process=process,
+                    settings=completed,
+                    context=context,
                     workers=workers,
                     save_masks=save_masks,
+                    progress=progress,
                 )
-            process.say(results_table(folder, [listing.name for listing in sets]))
-        if process.is_first and len(folders) > 1:
+            context.log(format_means(folder, [listing.name for listing in sets]))
+        if context.is_first and len(folders) > 1:
             compare(list(folders.values()), [listing.name for listing in sets], Path(out))
-        process.wait()
+        context.wait()
 
 
-def shown_as(subject: Subject, settings: Settings, process: Process) -> Settings:
-    """How images reach a model: as asked, else as it was trained; a difference is said."""
-    shown, trained = settings.completed(subject.preprocessing), subject.preprocessing
-    here = Preprocessing(shown.image_size, shown.fit)
-    said = [f"{subject.identity['checkpoint']}: images {here}"]
-    if trained and here != trained:
-        said.append(f"training had them {trained}")
+def complete_settings(
+    evaluated: EvaluatedModel, settings: Settings, context: DistributedContext
+) -> Settings:
+    """Fill in missing settings as in training, and log how images are fed to the model."""
+    trained, completed = evaluated.preprocessing, settings.completed(evaluated.preprocessing)
+    used = Preprocessing(completed.image_size, completed.fit)
+    parts = [f"{evaluated.identity['checkpoint']}: images {used}"]
+    if trained and used != trained:
+        parts.append(f"in training they were {trained}")
     elif not trained:
-        said.append("the checkpoint does not say how it was trained")
-    said += [subject.identity["about"]] if "about" in subject.identity else []
-    process.say("; ".join(said))
-    return shown
+        parts.append("the checkpoint does not record how images were fed in training")
+    if "about" in evaluated.identity:
+        parts.append(evaluated.identity["about"])
+    context.log("; ".join(parts))
+    return completed
 
 
 def read_test_sets(
-    paths: Iterable[str | os.PathLike], allow: Iterable[str], process: Process
+    paths: Sequence[str | os.PathLike[str]],
+    allow: Collection[str],
+    context: DistributedContext,
+    *,
+    progress: bool = True,
 ) -> list[Listing]:
-    """The test sets behind the paths.
+    """Read the listings of test sets and check their files.
 
     Raises:
-        EvaluationError, ListingError: where numbers would be wrong; ``allow`` names problems of
-            ``data check`` that are right here.
+        EvaluationError: If a test set is empty, two have the same name, or files would make the
+            metrics wrong.
+        ListingError: If a path is not a test set.
     """
     sets = [listing for path in paths for listing in read_listings(path)]
     names = [listing.name for listing in sets]
     for listing in sets:
         if not listing.pairs:
-            raise EvaluationError(f"got {listing.path} without images, expected at least one")
+            raise EvaluationError(f"{listing.path} contains no images, expected at least one")
         if names.count(listing.name) > 1:
             raise EvaluationError(
-                f"got two test sets named {listing.name!r}, expected different names: name them "
-                "in a JSON {name: path}"
+                f"got two test sets named {listing.name!r}, expected different names; name them "
+                "in a JSON file {name: path}"
             )
-    if process.is_first:
-        _refuse(check(paths, fast=True, allow=allow), REFUSED)
-    process.wait()
+    if context.is_first:
+        _reject(check(paths, fast=True, allow=allow, progress=progress), FATAL_PROBLEMS)
+    context.wait()
     return sets
 
 
 def require_uncropped(
-    paths: Iterable[str | os.PathLike], settings: Settings, allow: Iterable[str], process: Process
+    paths: Sequence[str | os.PathLike[str]],
+    settings: Settings,
+    allow: Collection[str],
+    context: DistributedContext,
 ) -> None:
-    """Refuses images that BenCo would crop to fit into the square that it pads to."""
-    if settings.fit == "pad" and process.is_first:
+    """Reject images that are larger than the square they are padded to; BenCo would crop them.
+
+    Raises:
+        EvaluationError: If there are such images.
+    """
+    if settings.fit == "pad" and context.is_first:
         report = check(paths, fast=True, crop_size=settings.image_size, allow=allow, progress=False)
-        _refuse(report, ("larger-than-training",))
+        _reject(report, ("larger-than-training",))
 
 
-def _refuse(report: Report, problems: Sequence[str]) -> None:
+def _reject(report: Report, problems: Collection[str]) -> None:
     faults = [finding for finding in report.errors if finding.problem in problems]
     if faults:
         first = faults[0]
         raise EvaluationError(
-            f"got {len(faults)} files that would make the numbers wrong, the first "
-            f"{first.file} ({first.problem}): {first.remedy}; qma-net data check lists all"
+            f"{len(faults)} files would make the metrics wrong, first {first.file} "
+            f"({first.problem}): {first.remedy}; qma-net data check lists all of them"
         )
 
 
-def result_folders(checkpoints: Sequence[str | os.PathLike], out: Path) -> dict[Path, Path]:
-    """Where each checkpoint's results go: ``out`` itself for one, else a folder of its own.
+def result_folders(checkpoints: Sequence[str | os.PathLike[str]], out: Path) -> dict[Path, Path]:
+    """Choose the result folder of each checkpoint: ``out`` for one, else subfolders.
 
     Raises:
-        EvaluationError: for a checkpoint that is not there or is named twice.
+        EvaluationError: If a checkpoint does not exist or is given twice.
     """
     paths = [Path(checkpoint) for checkpoint in checkpoints]
     for path in paths:
         if not path.exists() and str(path) != SMALL:
             raise EvaluationError(
-                f"got checkpoint {path}, expected a file, a directory of save_pretrained or "
-                f"{SMALL}: there is none of that name"
+                f"checkpoint {path} does not exist; expected a file, a directory of "
+                f"save_pretrained or {SMALL}"
             )
     if len(paths) == 1:
         return {paths[0]: out}
     names = [path.stem for path in paths]
-    if len(set(names)) < len(names):  # runs are told apart by their folders
+    if len(set(names)) < len(names):  # Checkpoints of several trainings differ in their folders.
         names = ["-".join([*path.resolve().parent.parts[-2:], path.stem]) for path in paths]
     if len(set(names)) < len(names):
         raise EvaluationError("got a checkpoint twice, expected different ones")
@@ -177,85 +211,119 @@ def result_folders(checkpoints: Sequence[str | os.PathLike], out: Path) -> dict[
 
 
 def evaluate_set(
-    subject: Subject,
+    evaluated: EvaluatedModel,
     listing: Listing,
     folder: Path,
     *,
     settings: Settings,
-    process: Process,
+    context: DistributedContext,
     workers: int = 2,
     save_masks: str = "",
     attack: Attack | None = None,
-    stem: str = "",
+    name: str = "",
+    progress: bool = True,
 ) -> None:
-    """One model on one test set (attacked or not): ``<stem>.json`` and ``<stem>.csv`` in a folder.
+    """Evaluate a model on one test set and write ``<name>.json`` and ``<name>.csv``.
 
-    ``stem`` is the set's name by default; what is not explained here is as in :func:`evaluate`.
-    Finished results of the same settings are left as they are, unfinished ones completed.
+    Complete results of the same settings are left as they are; interrupted ones are completed.
+
+    Args:
+        evaluated: The model.
+        listing: The test set.
+        folder: The folder to write to, locked by the caller.
+        settings: Complete settings.
+        context: This process.
+        workers: Data loader processes.
+        save_masks: See :func:`evaluate`.
+        attack: Applied to every image, or None.
+        name: Name of the result files, by default that of the test set.
+        progress: Show a progress bar on standard error.
+
+    Raises:
+        EvaluationError: If the result files have other settings or the model fails.
     """
-    stem = stem or listing.name
+    name = name or listing.name
     images = BenCoImages(
-        listing, settings, subject.post_function, attack, with_edges=subject.needs_edges
+        listing, settings, evaluated.post_function, attack, with_edges=evaluated.needs_edges
     )
     header = {
         "set": listing.name,
         "path": str(listing.path),
         "files_sha256": images.fingerprint(),
-        **subject.identity,
+        **evaluated.identity,
         **asdict(settings),
         "attack": attack.describe() if attack else None,
         "threshold": DEFAULT_THRESHOLD,
-        "versions": versions(),
+        "versions": package_versions(),
     }
-    rows = Rows(folder, stem, header, process)
-    if rows.finished():
-        process.say(f"{folder / stem}.json is there already")
+    header = json.loads(json.dumps(header))
+    if is_complete(folder, name, header):
+        context.log(f"{folder / name}.json is already complete")
+        if context.is_first:  # An earlier run may have been killed before it removed this.
+            rmtree(unfinished_folder(folder, name), ignore_errors=True)
         return
     size = 1 if settings.fit == "native" else settings.batch_size
     batches = [list(range(len(images)))[i : i + size] for i in range(0, len(images), size)]
-    mine = [batch for batch in batches[process.rank :: process.world] if not rows.has(batch)]
-    loader = torch.utils.data.DataLoader(images, batch_sampler=mine, num_workers=workers)
-    total = sum(map(len, mine))
-    bar = tqdm(total=total, desc=stem, unit="image", disable=not process.is_first)
-    with bar, rows.journal() as keep:
-        for batch in loader:
-            for row, mask in judge(subject, images, batch, settings):
-                if save_masks:
-                    save_mask(safe_path(folder, f"{stem}_masks"), row, mask, save_masks)
-                keep(row)
-            bar.update(len(batch["index"]))
-    process.wait()
-    if process.is_first:
-        rows.finish()
-    process.wait()
+    with unfinished_rows(folder, name, header, context) as run:
+        pending = [
+            batch
+            for batch in batches[context.rank :: context.world_size]
+            if not run.finished.keys() >= set(batch)
+        ]
+        loader = torch.utils.data.DataLoader(images, batch_sampler=pending, num_workers=workers)
+        with tqdm(
+            total=sum(map(len, pending)),
+            desc=name,
+            unit="image",
+            disable=not (progress and context.is_first),
+        ) as bar:
+            for batch in loader:
+                for row, mask in measure_batch(evaluated, images, batch, settings):
+                    outputs = []
+                    if save_masks:
+                        masks = safe_path(folder, f"{name}_masks")
+                        outputs = [save_mask(masks, row, mask, save_masks)]
+                    run.finish(row, outputs)
+                bar.update(len(batch["index"]))
+        context.wait()
+        if context.is_first:
+            run.reload()
+            rows = [run.finished[index] for index in range(len(images))]
+            write_result(folder, name, header, rows)
+    context.wait()
+    if context.is_first:
+        rmtree(unfinished_folder(folder, name))
 
 
-def judge(
-    subject: Subject, images: BenCoImages, batch: dict, settings: Settings
-) -> Iterator[tuple[dict, np.ndarray]]:
-    """The row and the mask, float32 ``(H, W)``, of every image of a batch; padding is cut off.
+def measure_batch(
+    evaluated: EvaluatedModel, images: BenCoImages, batch: Mapping, settings: Settings
+) -> Iterator[tuple[Row, np.ndarray]]:
+    """Predict a batch and yield the row and the mask of every image.
+
+    Masks are float32 ``(H, W)``, without padding.
 
     Raises:
-        EvaluationError: for a mask of another size than the truth.
+        EvaluationError: If the size of a mask differs from that of the ground truth.
     """
-    masks, scores, source = subject({key: value for key, value in batch.items() if key != "index"})
+    masks, scores, source = evaluated(
+        {key: value for key, value in batch.items() if key != "index"}
+    )
     for i, index in enumerate(batch["index"].tolist()):
         mask, truth = masks[i], batch["mask"][i, 0].numpy() > 0.5
         if mask.shape != truth.shape:
             raise EvaluationError(
-                f"got a mask {mask.shape} for {images.path(index)}, expected {truth.shape}: this "
-                "model does not answer at the size of its input"
+                f"got a mask of shape {mask.shape} for {images.path(index)}, expected "
+                f"{truth.shape}: the output of this model does not have the size of its input"
             )
         if settings.fit == "pad":
             height, width = batch["shape"][i].tolist()
             mask, truth = mask[:height, :width], truth[:height, :width]
-        measured = pixel_metrics(mask, truth)
-        label = images.label(index)
+        metrics, label = pixel_metrics(mask, truth), images.label(index)
         row = {
             "index": index,
             "name": batch["name"][i],
             "label": label,
-            **(measured if label else measured | dict.fromkeys(PIXEL)),
+            **(metrics if label else metrics | dict.fromkeys(PIXEL)),
             "score": float(scores[i]),
             "score_source": source,
             "path": images.path(index),
@@ -263,23 +331,24 @@ def judge(
         yield row, mask
 
 
-def save_mask(folder: Path, row: dict, mask: np.ndarray, kind: str) -> None:
-    """``<index>_<stem>.npy`` (float32) or ``.png`` (8 bits) of one mask."""
-    path = safe_path(folder, f"{row['index']:06d}_{Path(row['name']).stem}.{kind}")
-    if kind == "png":
+def save_mask(folder: Path, row: Row, mask: np.ndarray, file_format: str) -> Path:
+    """Write a mask to ``<index>_<stem>.npy`` (float32) or ``.png`` (8 bits)."""
+    path = safe_path(folder, f"{row['index']:06d}_{Path(row['name']).stem}.{file_format}")
+    if file_format == "png":
         write_png(path, as_grey(mask))
-        return
-    content = io.BytesIO()  # numpy's own writing hides why a disk refuses
+        return path
+    content = io.BytesIO()  # Errors of numpy's own file writing do not state the cause.
     np.save(content, mask.astype(np.float32))
-    with atomic_write(path) as beside:
-        beside.write_bytes(content.getvalue())
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content.getvalue())
+    return path
 
 
-def compare(folders: list[Path], sets: list[str], out: Path) -> None:
-    """``comparison.json``: paired bootstrap between every two checkpoints, on every set."""
+def compare(folders: Sequence[Path], sets: Iterable[str], out: Path) -> None:
+    """Write ``comparison.json``: a paired bootstrap of every two checkpoints on every test set."""
     result = {}
     for name in sets:
-        tables = {folder.name: read_rows(folder / f"{name}.csv") for folder in folders}
+        tables = {folder.name: read_result_table(folder / f"{name}.csv") for folder in folders}
         result[name] = {
             f"{second} - {first}": {
                 mean_name(key): paired_bootstrap(
@@ -289,10 +358,10 @@ def compare(folders: list[Path], sets: list[str], out: Path) -> None:
             }
             for first, second in combinations(tables, 2)
         }
-    write_text(out / "comparison.json", json.dumps(result, indent=1) + "\n")
+    write_json(out / "comparison.json", result)
 
 
-def versions() -> dict[str, str]:
-    """Of everything that could change a number."""
+def package_versions() -> dict[str, str]:
+    """Return the versions of all packages that can change a metric."""
     packages = ("torch", "transformers", "imdlbenco", "albumentations", "numpy", "Pillow")
     return {"qma-net": __version__, **{name: version(name) for name in packages}}

@@ -1,4 +1,4 @@
-"""A test set as BenCo's own datasets read it."""
+"""Test sets, read by BenCo's own dataset classes."""
 
 import hashlib
 import os
@@ -13,16 +13,16 @@ from .settings import Settings
 
 
 class BenCoImages(torch.utils.data.Dataset):
-    """A test set as BenCo's own dataset reads it, with the index of every image.
+    """A test set as BenCo's own dataset reads it; every item also has its ``index``.
 
     Args:
-        listing: the test set.
-        settings: how the images reach the model.
-        post_function: the model's hook among BenCo's ``POSTFUNCS``, or None: it changes what
-            BenCo reads, in place.
-        attack: done before resizing, or None. Everything random in it is seeded by its name, its
-            level and the image's index.
-        with_edges: with BenCo's edge masks too, of the width in its own scripts.
+        listing: The test set.
+        settings: How the images are fed to the model.
+        post_function: The model's function in BenCo's ``POSTFUNCS``, which modifies the items in
+            place, or None.
+        attack: Applied before resizing, or None. Its randomness is seeded with its name, its
+            level and the index of the image.
+        with_edges: Whether to add edge masks, of the width in BenCo's scripts.
     """
 
     def __init__(
@@ -48,7 +48,8 @@ class BenCoImages(torch.utils.data.Dataset):
             edge_width=EDGE_WIDTH if with_edges else None,
             post_funcs=post_function,
         )
-        if settings.fit == "native":  # BenCo knows only squares: its own steps without the square
+        if settings.fit == "native":
+            # BenCo only resizes or pads to squares. These are its other steps.
             self.images.post_transform = albumentations.Compose(
                 [albumentations.Normalize(), ToTensorV2(transpose_mask=True)]
             )
@@ -62,15 +63,18 @@ class BenCoImages(torch.utils.data.Dataset):
         return {**self.images[index], "index": index}
 
     def path(self, index: int) -> str:
-        """Where the photograph is, as the test set names it."""
+        """Return the path of an image as the test set states it."""
         return str(self.images.tp_path[index])
 
     def label(self, index: int) -> int:
-        """1 for an image listed as tampered; BenCo's own follows the mask when attacked."""
+        """Return 1 for an image that is listed as tampered, else 0.
+
+        BenCo's own label depends on the mask after the attack.
+        """
         return int(self.images.gt_path[index] != NEGATIVE)
 
     def fingerprint(self) -> str:
-        """SHA-256 of all paths and file sizes: another set under the same name has another."""
+        """Return the SHA-256 of all paths and file sizes, to recognize a changed test set."""
         digest = hashlib.sha256()
         for path in (*self.images.tp_path, *self.images.gt_path):
             size = "" if path == NEGATIVE else os.path.getsize(path)

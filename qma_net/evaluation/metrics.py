@@ -1,13 +1,14 @@
-"""What a mask is worth: exact metrics per image, and their means with intervals.
+"""Exact pixel-level and image-level metrics, and bootstrap intervals of their means.
 
-A pixel is marked where its probability is strictly above 0.5, as BenCo does. With TP, FP, FN, TN
-counted over the photograph's pixels (padding excluded):
+A pixel is predicted as tampered if its probability is strictly above 0.5, as in BenCo. With TP, FP,
+FN and TN counted over the pixels of the image, without padding:
 
-- ``f1`` is 2 TP / (2 TP + FP + FN), ``iou`` is TP / (TP + FP + FN);
-- ``permute_f1`` is the larger of F1 and the inverted mask's F1 (BenCo's mode "double");
-- ``auc`` is the area under the ROC curve, ties counted half; undefined where the truth has one
-  class (then ``None``, and left out of means);
-- ``best_f1`` is the F1 at the threshold that is best for this very image: an upper bound.
+- ``f1`` is 2 TP / (2 TP + FP + FN), and ``iou`` is TP / (TP + FP + FN).
+- ``permute_f1`` is the larger of the F1 of the mask and that of the inverted mask (BenCo's mode
+  "double").
+- ``auc`` is the area under the ROC curve, where ties count half. It is undefined (``None``, and
+  left out of means) if the ground truth has only one class.
+- ``best_f1`` is the F1 at the best threshold for this image, an upper bound.
 """
 
 import math
@@ -18,36 +19,40 @@ import numpy as np
 from ..modeling.config import DEFAULT_THRESHOLD
 
 PIXEL = ("f1", "permute_f1", "iou", "auc", "precision", "recall", "best_f1")
-DRAWS = 2000  # of a bootstrap
-SEED = 0  # of a bootstrap
+DRAWS = 2000  # Number of bootstrap resamples.
+SEED = 0  # Random seed of the bootstrap.
 
 
 def pixel_metrics(mask: np.ndarray, truth: np.ndarray) -> dict[str, float | None]:
-    """The metrics of one manipulated photograph.
+    """Compute the metrics of one image.
 
     Args:
-        mask: probabilities ``(H, W)``.
-        truth: bool ``(H, W)``, True on manipulated pixels.
+        mask: Predicted probabilities, ``(H, W)``.
+        truth: Ground truth, bool ``(H, W)``, True for tampered pixels.
 
     Returns:
-        The metrics named in :data:`PIXEL`, and ``marked``, the share of marked pixels. All but
-        ``marked`` are None where ``truth`` is empty, ``auc`` where it is full, ``precision``
-        where nothing is marked.
+        The metrics in :data:`PIXEL`, and ``marked``, the share of pixels that are predicted as
+        tampered. For an authentic image, all but ``marked`` are None; ``auc`` is None if all pixels
+        are tampered, and ``precision`` if none are predicted as tampered.
 
     Raises:
-        ValueError: when the shapes differ.
+        ValueError: If the shapes differ.
     """
     if mask.shape != truth.shape:
-        raise ValueError(f"got a mask {mask.shape} for a truth {truth.shape}, expected one shape")
+        raise ValueError(
+            f"got a mask of shape {mask.shape} for a ground truth of shape {truth.shape}, expected "
+            "equal shapes"
+        )
     marked = mask > DEFAULT_THRESHOLD
     tp = int((marked & truth).sum())
     fp, fn = int(marked.sum()) - tp, int(truth.sum()) - tp
     tn = truth.size - tp - fp - fn
-    found = {"marked": (tp + fp) / truth.size}
+    marked_share = {"marked": (tp + fp) / truth.size}
     if not truth.any():
-        return found | dict.fromkeys(PIXEL)
+        return {**marked_share, **dict.fromkeys(PIXEL)}
     auc, best = roc_auc_and_best_f1(mask, truth)
-    return found | {
+    return {
+        **marked_share,
         "f1": f1_of(tp, fp, fn),
         "permute_f1": max(f1_of(tp, fp, fn), f1_of(fn, tn, tp)),
         "iou": tp / (tp + fp + fn),
@@ -59,15 +64,15 @@ def pixel_metrics(mask: np.ndarray, truth: np.ndarray) -> dict[str, float | None
 
 
 def f1_of(tp: int, fp: int, fn: int) -> float:
-    """2 TP / (2 TP + FP + FN), and 0 where nothing is there to find."""
+    """Return 2 TP / (2 TP + FP + FN), or 0 without true positives."""
     return 2 * tp / (2 * tp + fp + fn) if tp else 0.0
 
 
 def roc_auc_and_best_f1(scores: np.ndarray, truth: np.ndarray) -> tuple[float | None, float]:
-    """Area under the ROC curve and the best F1 over all thresholds, from one sort.
+    """Compute the area under the ROC curve and the best F1 over all thresholds, with one sort.
 
-    Equal scores fall under a threshold together, so a constant map has an area of 0.5. The area
-    is None where ``truth`` has one class.
+    A threshold never separates equal scores, so a constant map has an area of 0.5. The area is
+    None if ``truth`` has only one class.
     """
     scores, truth = scores.ravel(), truth.ravel()
     order = np.argsort(scores)[::-1]
@@ -85,43 +90,46 @@ def roc_auc_and_best_f1(scores: np.ndarray, truth: np.ndarray) -> tuple[float | 
 
 
 def image_metrics(scores: Sequence[float], labels: Sequence[int]) -> dict[str, float | None]:
-    """Image-level F1, accuracy (score above 0.5) and AUC; AUC is None with one class of image."""
-    scores, labels = np.asarray(scores, np.float64), np.asarray(labels, bool)
-    called = scores > DEFAULT_THRESHOLD
-    tp, fp, fn = (called & labels).sum(), (called & ~labels).sum(), (~called & labels).sum()
+    """Compute image-level F1, AUC and accuracy.
+
+    An image counts as tampered if its score is above 0.5. The AUC is None if all images have the
+    same label; F1 is None without tampered images.
+    """
+    score, tampered = np.asarray(scores, np.float64), np.asarray(labels, bool)
+    flagged = score > DEFAULT_THRESHOLD
+    tp = int((flagged & tampered).sum())
+    fp, fn = int(flagged.sum()) - tp, int(tampered.sum()) - tp
     return {
-        "image_f1": f1_of(int(tp), int(fp), int(fn)) if labels.any() else None,
-        "image_auc": roc_auc_and_best_f1(scores, labels)[0],
-        "image_accuracy": float((called == labels).mean()),
+        "image_f1": f1_of(tp, fp, fn) if tampered.any() else None,
+        "image_auc": roc_auc_and_best_f1(score, tampered)[0],
+        "image_accuracy": float((flagged == tampered).mean()),
     }
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-    """The mean of what is defined; None where nothing is."""
+    """Return the mean of the values that are not None, or None if there are none."""
     defined = [value for value in values if value is not None]
     return math.fsum(defined) / len(defined) if defined else None
 
 
-def bootstrap_interval(
-    values: Sequence[float | None], seed: int = SEED, share: float = 0.95
-) -> list[float] | None:
-    """The percentile interval of the mean over images drawn anew; None without values."""
+def bootstrap_interval(values: Sequence[float | None], seed: int = SEED) -> list[float] | None:
+    """Compute the percentile bootstrap interval of the mean; None without values."""
     defined = np.array([value for value in values if value is not None])
     if not len(defined):
         return None
-    edges = np.percentile(resampled_means(defined, seed), [50 * (1 - share), 50 * (1 + share)])
-    return [float(edge) for edge in edges]
+    return _interval(resampled_means(defined, seed))
 
 
 def paired_bootstrap(
     first: Sequence[float | None], second: Sequence[float | None], seed: int = SEED
 ) -> dict | None:
-    """Is the second better on the same images? Differences drawn anew, image by image.
+    """Compare two models on the same images by a bootstrap of the differences per image.
 
     Returns:
         ``difference`` of the means (second - first), its 95 % ``interval``, the two-sided
-        ``p_value`` (share of draws on the other side of zero, doubled, the observed one counted
-        as a draw: never zero), and ``n`` images where both are defined; None without any.
+        ``p_value``, and ``n``, the number of images for which both values are defined; None if
+        there are none. The p-value is twice the share of resamples on the other side of zero; the
+        observed difference counts as a resample, so it is never zero.
     """
     pairs = [(a, b) for a, b in zip(first, second, strict=True) if None not in (a, b)]
     if not pairs:
@@ -138,21 +146,28 @@ def paired_bootstrap(
 
 
 def resampled_means(values: np.ndarray, seed: int) -> np.ndarray:
-    """Means of :data:`DRAWS` resamples of ``(n,)``; a few at a time, so that memory stays small."""
+    """Return the means of :data:`DRAWS` resamples of ``(n,)`` values, ``(DRAWS,)``."""
     rng = np.random.default_rng(seed)
-    n, at_once = len(values), max(1, 10**6 // len(values))
-    blocks = (min(at_once, DRAWS - start) for start in range(0, DRAWS, at_once))
-    return np.concatenate([values[rng.integers(n, size=(k, n))].mean(axis=1) for k in blocks])
+    # Drawing all resamples together would need DRAWS x n numbers.
+    n, block = len(values), max(1, 10**6 // len(values))
+    counts = (min(block, DRAWS - start) for start in range(0, DRAWS, block))
+    return np.concatenate([values[rng.integers(n, size=(k, n))].mean(axis=1) for k in counts])
 
 
-def mean_and_interval(columns: list[list[float]]) -> tuple[float, list[float]]:
-    """The mean of the columns' means, and its 95 % interval: images drawn anew in each column.
+def mean_and_interval(columns: Sequence[Sequence[float]]) -> tuple[float, list[float]]:
+    """Return the mean of the test sets' means, and its 95 % bootstrap interval.
+
+    The images are resampled within each test set.
 
     Args:
-        columns: values of the images of one test set each; none empty.
+        columns: The values of each test set's images, not empty.
     """
-    if len(columns) == 1:
-        return float(np.mean(columns[0])), bootstrap_interval(columns[0])
-    draws = [resampled_means(np.array(values), SEED + i) for i, values in enumerate(columns)]
-    edges = np.percentile(np.mean(draws, axis=0), [2.5, 97.5])
-    return float(np.mean([np.mean(values) for values in columns])), [float(e) for e in edges]
+    arrays = [np.array(values) for values in columns]
+    draws = [resampled_means(values, SEED + i) for i, values in enumerate(arrays)]
+    average = float(np.mean([values.mean() for values in arrays]))
+    return average, _interval(np.mean(draws, axis=0))
+
+
+def _interval(means: np.ndarray, share: float = 0.95) -> list[float]:
+    edges = np.percentile(means, [50 * (1 - share), 50 * (1 + share)])
+    return [float(edge) for edge in edges]

@@ -1,4 +1,4 @@
-"""How images reach the model that is evaluated."""
+"""Settings of an evaluation: how images are fed to the model."""
 
 from dataclasses import dataclass, replace
 
@@ -7,25 +7,28 @@ from ..modeling.config import FITS, Preprocessing
 
 
 class EvaluationError(QMANetError):
-    """Input that cannot be evaluated; one line says got, expected and remedy."""
+    """Input that cannot be evaluated."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How the images reach the model.
+    """How images are fed to the model.
 
     Args:
-        fit: ``"resize"`` to or ``"pad"`` into a square of ``image_size`` pixels, as BenCo trains,
-            or ``"native"``: every image at its own size, one at a time. Empty: as trained.
-        image_size: side of that square in pixels. 0: as trained.
-        batch_size: images per forward pass and process.
+        fit: ``"resize"`` to or ``"pad"`` into a square of ``image_size`` pixels, as in BenCo, or
+            ``"native"``: every image at its own size, one at a time. Empty: as in training.
+        image_size: Side of that square in pixels. 0: as in training.
+        batch_size: Images per forward pass and process.
+
+    Raises:
+        EvaluationError: If a value is invalid.
     """
 
     fit: str = ""
     image_size: int = 0
     batch_size: int = 4
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.fit not in ("", *FITS):
             raise EvaluationError(f"got fit {self.fit!r}, expected {', '.join(FITS)}")
         if self.batch_size < 1 or (self.image_size and self.image_size < 32):
@@ -35,10 +38,10 @@ class Settings:
             )
 
     def completed(self, trained: Preprocessing | None) -> "Settings":
-        """The settings with what is left open filled in: as trained, else as the paper's."""
-        known = trained or Preprocessing()
+        """Fill in missing values as in training, or as in the paper if that is unknown."""
+        default = trained or Preprocessing()
         return replace(
-            self, fit=self.fit or known.fit, image_size=self.image_size or known.image_size
+            self, fit=self.fit or default.fit, image_size=self.image_size or default.image_size
         )
 
 

@@ -1,1 +1,1 @@
-"""Photographs made into manipulated sets."""
+"""Synthetic datasets of manipulated images, created from authentic photos."""

@@ -1,4 +1,6 @@
-"""What a camera and an editor leave in pixels: noise, blur, JPEG."""
+"""Traces of cameras and editors: noise, blur and JPEG compression."""
+
+from typing import Any
 
 import cv2
 import numpy as np
@@ -6,30 +8,40 @@ import numpy as np
 from .recipe import Recipe
 
 
-def perhaps_saved_before(
-    rng: np.random.Generator, image: np.ndarray, *, chance: float, quality: tuple[int, int]
+def maybe_compress(
+    rng: np.random.Generator, image: np.ndarray, *, probability: float, quality: tuple[int, int]
 ) -> tuple[np.ndarray, int | None]:
-    """The image, uint8 ``(H, W, 3)``, saved as JPEG by chance, and the quality if it was."""
-    if rng.random() >= chance:
-        return image, None
-    quality = int(rng.integers(*quality, endpoint=True))
-    return _saved(image, quality), quality
-
-
-def final_file(rng: np.random.Generator, image: np.ndarray, recipe: Recipe) -> tuple[bytes, dict]:
-    """The file that an image, uint8 ``(H, W, 3)``, ends as: blurred and noisy by chance.
-
-    A JPEG, or where the recipe has it and by chance a PNG: its ``final_quality`` is ``None``.
+    """Save an image as JPEG with a probability.
 
     Returns:
-        The file's bytes, and what was drawn for them, as the manifest has it.
+        The pixels, uint8 ``(H, W, 3)``, and the quality, or None if it was not saved.
+    """
+    if rng.random() >= probability:
+        return image, None
+    drawn = int(rng.integers(*quality, endpoint=True))
+    return _compressed(image, drawn), drawn
+
+
+def encode_final(
+    rng: np.random.Generator, image: np.ndarray, recipe: Recipe
+) -> tuple[bytes, dict[str, Any]]:
+    """Blur an image, add noise and encode it, as drawn from the recipe.
+
+    Args:
+        rng: Source of randomness.
+        image: uint8 ``(H, W, 3)``.
+        recipe: The probabilities and ranges.
+
+    Returns:
+        The bytes of a JPEG or PNG file, and the drawn values for the manifest; ``final_quality``
+        is None for a PNG.
     """
     blur = rng.uniform(*recipe.blur_sigma) if rng.random() < recipe.blur else None
     if blur:
         image = cv2.GaussianBlur(image, (0, 0), blur)
     noise = rng.uniform(*recipe.noise_sigma) if rng.random() < recipe.noise else None
     if noise:
-        image = with_noise(rng, image, noise)
+        image = add_noise(rng, image, noise)
     quality = int(rng.integers(*recipe.final_quality, endpoint=True))
     full_colour = bool(rng.random() < recipe.final_full_colour)
     drawn = {
@@ -39,41 +51,39 @@ def final_file(rng: np.random.Generator, image: np.ndarray, recipe: Recipe) -> t
         "final_full_colour": full_colour,
     }
     if recipe.lossless and rng.random() < recipe.lossless:
-        return png_bytes(image), drawn | {"final_quality": None}
-    return _jpeg_bytes(image, quality, full_colour), drawn
+        return encode_png(image), drawn | {"final_quality": None}
+    return _encode_jpeg(image, quality, full_colour), drawn
 
 
-def saved_on_another_grid(image: np.ndarray, quality: int, shift: tuple[int, int]) -> np.ndarray:
-    """The image, uint8 ``(H, W, 3)``, saved as JPEG with its blocks shifted by (rows, columns)."""
+def compress_on_shifted_grid(image: np.ndarray, quality: int, shift: tuple[int, int]) -> np.ndarray:
+    """Save an image, uint8 ``(H, W, 3)``, as JPEG with blocks shifted by (rows, columns)."""
     rows, columns = shift
     padded = cv2.copyMakeBorder(image, rows, 0, columns, 0, cv2.BORDER_REFLECT_101)
-    return _saved(padded, quality)[rows:, columns:]
+    return _compressed(padded, quality)[rows:, columns:]
 
 
-def with_noise(rng: np.random.Generator, image: np.ndarray, sigma: float) -> np.ndarray:
-    """The image, uint8 ``(H, W, 3)``, with white noise of ``sigma`` grey levels."""
+def add_noise(rng: np.random.Generator, image: np.ndarray, sigma: float) -> np.ndarray:
+    """Add white noise of ``sigma`` grey levels to an image, uint8 ``(H, W, 3)``."""
     noise = rng.standard_normal(image.shape, np.float32) * np.float32(sigma)
     return np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
 
 
-def is_grey(photo: np.ndarray) -> bool:
-    """Whether a photograph, uint8 ``(H, W, 3)``, has three equal channels."""
+def is_greyscale(photo: np.ndarray) -> bool:
+    """Check whether the three channels of a photo, uint8 ``(H, W, 3)``, are equal."""
     return bool((photo == photo[..., :1]).all())
 
 
-def png_bytes(image: np.ndarray) -> bytes:
-    """The PNG file of an image or a mask, uint8 ``(H, W, 3)`` or ``(H, W)``."""
+def encode_png(image: np.ndarray) -> bytes:
+    """Encode an image or a mask, uint8 ``(H, W, 3)`` or ``(H, W)``, as PNG."""
     return cv2.imencode(".png", image)[1].tobytes()
 
 
-def _saved(image: np.ndarray, quality: int) -> np.ndarray:
-    """What is read of an image, uint8 ``(H, W, 3)``, that was saved as JPEG."""
-    data = np.frombuffer(_jpeg_bytes(image, quality), np.uint8)
+def _compressed(image: np.ndarray, quality: int) -> np.ndarray:
+    data = np.frombuffer(_encode_jpeg(image, quality), np.uint8)
     return cv2.imdecode(data, cv2.IMREAD_COLOR)
 
 
-def _jpeg_bytes(image: np.ndarray, quality: int, full_colour: bool = False) -> bytes:
-    """The JPEG file; colour at half resolution as cameras save it, or in full as editors do."""
+def _encode_jpeg(image: np.ndarray, quality: int, full_colour: bool = False) -> bytes:
     options = [cv2.IMWRITE_JPEG_QUALITY, quality]
     if full_colour:
         options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]

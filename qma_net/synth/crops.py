@@ -1,4 +1,4 @@
-"""The part of a photograph that an image is made of."""
+"""Random crops of photos, from which synthetic images are created."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from .recipe import Recipe
 
 @dataclass(frozen=True)
 class Crop:
-    """A part of a photograph and what is done to it: lengths in pixels, ``turns`` by 90 degrees."""
+    """A crop of a photo and its transform: lengths in pixels, ``turns`` by 90 degrees."""
 
     top: int
     left: int
@@ -23,35 +23,35 @@ class Crop:
     mirrored: bool
 
     def of(self, photo: np.ndarray) -> np.ndarray:
-        """The crop of a photograph, uint8 ``(H, W, 3)``."""
+        """Return the crop of a photo, uint8 ``(H, W, 3)``."""
         levels = 255 * (np.arange(256) / 255) ** self.gamma
         crop = self._resized(photo, cv2.INTER_AREA)
         return self._turned(cv2.LUT(crop, np.rint(levels).astype(np.uint8)))
 
     def of_labels(self, labels: np.ndarray) -> np.ndarray:
-        """The same part of its label map, int32 ``(H, W)``."""
+        """Return the same crop of its label map, int32 ``(H, W)``."""
         return self._turned(self._resized(labels, cv2.INTER_NEAREST_EXACT))
 
-    def _resized(self, photo, interpolation):
+    def _resized(self, photo: np.ndarray, interpolation: int) -> np.ndarray:
         crop = photo[self.top : self.top + self.height, self.left : self.left + self.width]
         if (self.height, self.width) == (self.out_height, self.out_width):
             return crop
         return cv2.resize(crop, (self.out_width, self.out_height), interpolation=interpolation)
 
-    def _turned(self, photo):
+    def _turned(self, photo: np.ndarray) -> np.ndarray:
         photo = np.rot90(photo, self.turns)
         return np.ascontiguousarray(photo[:, ::-1] if self.mirrored else photo)
 
 
 def random_crop(rng: np.random.Generator, size: tuple[int, int], recipe: Recipe) -> Crop:
-    """A crop of a photograph of ``size`` (height, width) as the recipe wants it."""
-    seen = recipe.image_size / rng.uniform(*recipe.zoom)
+    """Draw a crop of a photo of ``size`` (height, width)."""
+    longest_side = recipe.image_size / rng.uniform(*recipe.zoom)  # In pixels of the photo.
     if recipe.square:
-        height = width = min(*size, round(seen))
+        height = width = min(*size, round(longest_side))
         out_height = out_width = recipe.image_size
     else:
-        part = min(1, seen / max(size))
-        height, width = (max(1, round(part * side)) for side in size)
+        share = min(1, longest_side / max(size))
+        height, width = (max(1, round(share * side)) for side in size)
         longest = min(recipe.image_size, max(height, width))
         out_height, out_width = (max(1, round(longest / max(size) * side)) for side in size)
     return Crop(

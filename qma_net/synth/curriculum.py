@@ -1,18 +1,19 @@
-"""Stages of a training from nothing, each harder than the one before; and images made fresh.
+"""Training stages of increasing difficulty, and synthetic images that differ in every epoch.
 
-The stages are facts, in ``benco_configs/curriculum.yaml``. A :class:`Source` names photographs and
-a stage; it makes any image of any epoch from (seed, epoch, number) alone.
+The stages are in ``benco_configs/curriculum.yaml``. An :class:`ImageSource` combines photos with a
+recipe and generates the image of any seed, epoch and index.
 """
 
 import os
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..core.files import ContentError, config_path, read_yaml
-from .maker import kind_of, make_image
-from .photographs import Photographs, find_usable, split_photos
+from .generator import generate_image, kind_at
+from .photographs import Photographs, find_usable_photos, split_photos
 from .recipe import Recipe, SynthesisError
 
 FIELDS = {field.name for field in fields(Recipe)}
@@ -20,99 +21,109 @@ KEYS = {"photos", "labels", "stage", "recipe", "seed"}
 
 
 def stages() -> dict[str, Recipe]:
-    """The recipes of ``curriculum.yaml`` by name, in their order."""
-    recipe, found = Recipe(), {}
-    for entry in read_yaml(config_path("curriculum.yaml"), "the stages"):
-        recipe = changed(recipe, entry["recipe"], "curriculum.yaml")
-        found[entry["name"]] = recipe
-    return found
+    """Return the recipes of ``curriculum.yaml`` by name, in order of difficulty."""
+    recipe, recipes = Recipe(), {}
+    entries: Any = read_yaml(config_path("curriculum.yaml"), "the stages")
+    for entry in entries:
+        recipe = with_changes(recipe, entry["recipe"], "curriculum.yaml")
+        recipes[entry["name"]] = recipe
+    return recipes
 
 
 def stage(name: str | None = None) -> Recipe:
-    """The recipe of a stage; of the first without a name.
+    """Return the recipe of a stage, by default of the first one.
 
     Raises:
-        SynthesisError: for a name that is none.
+        SynthesisError: If there is no stage of this name.
     """
-    known = stages()
+    recipes = stages()
     if name is None:
-        return next(iter(known.values()))
-    if name not in known:
-        raise SynthesisError(f"got stage {name!r}, expected one of {', '.join(known)}")
-    return known[name]
+        return next(iter(recipes.values()))
+    if name not in recipes:
+        raise SynthesisError(f"got stage {name!r}, expected one of {', '.join(recipes)}")
+    return recipes[name]
 
 
-def changed(recipe: Recipe, changes: object, what: str) -> Recipe:
-    """A recipe with some fields of other values, of the same kinds.
+def with_changes(recipe: Recipe, changes: object, source: str) -> Recipe:
+    """Replace fields of a recipe by values that come from a file.
+
+    Args:
+        recipe: The recipe.
+        changes: A dictionary of fields and values.
+        source: Where they come from, for error messages.
 
     Raises:
-        SynthesisError: for a field that a recipe does not have, or a value of another kind.
+        SynthesisError: If a field is unknown or a value has the wrong type.
     """
     if not isinstance(changes, dict):
-        raise SynthesisError(f"got a recipe in {what} that is no mapping, expected name: value")
+        raise SynthesisError(f"the recipe in {source} must be a mapping of fields and values")
     for name, value in changes.items():
         if name not in FIELDS:
             raise SynthesisError(
-                f"got {name!r} in {what}, expected fields of a recipe: {', '.join(sorted(FIELDS))}"
+                f"got {name!r} in {source}, expected a field of a recipe: "
+                f"{', '.join(sorted(FIELDS))}"
             )
         default = getattr(Recipe(), name)
-        if not _is_like(value, default):
-            raise SynthesisError(f"got {name}: {value!r} in {what}, expected such as {default!r}")
+        if not _has_type_of(value, default):
+            raise SynthesisError(
+                f"got {name}: {value!r} in {source}, expected a value like {default!r}"
+            )
         value = tuple(value) if isinstance(default, tuple) else value
         recipe = replace(recipe, **{name: value})
     return recipe
 
 
-def _is_like(value: object, default: object) -> bool:
+def _has_type_of(value: object, default: object) -> bool:
     if isinstance(default, tuple):
-        as_long = not isinstance(default[0], str)  # names may be more or fewer
+        # A pair of numbers is a range, but names may be any number.
+        is_range = not isinstance(default[0], str)
         return (
             isinstance(value, list)
-            and (len(value) == len(default) if as_long else bool(value))
-            and all(_is_like(one, default[0]) for one in value)
+            and (len(value) == len(default) if is_range else bool(value))
+            and all(_has_type_of(item, default[0]) for item in value)
         )
     if isinstance(default, float):
-        return type(value) in (int, float) and 0 <= value < 1e6
+        return isinstance(value, int | float) and type(value) is not bool and 0 <= value < 1e6
     return type(value) is type(default)
 
 
-class Source:
-    """Photographs, and how images are made of them.
+class ImageSource:
+    """Photos, and a recipe by which images are generated from them.
 
     Args:
-        photos: a folder of photographs, of which the recipe's test share is never used.
-        recipe: how.
-        labels: a folder of label maps, or ``None``.
-        seed: of everything random; the same photographs are kept for testing as by
+        photos: A folder of authentic photos. Those of the recipe's ``test_share`` are never used.
+        recipe: The recipe.
+        labels: A folder of label maps, or None.
+        seed: Seed of all randomness. The photos reserved for testing are the same as with
             :func:`~qma_net.synth.synthesise.synthesise` with this seed.
 
     Raises:
-        SynthesisError: where the photographs or label maps cannot be used.
+        SynthesisError: If the photos or label maps cannot be used.
     """
 
     def __init__(
         self,
-        photos: str | os.PathLike,
+        photos: str | os.PathLike[str],
         recipe: Recipe,
         *,
-        labels: str | os.PathLike | None = None,
+        labels: str | os.PathLike[str] | None = None,
         seed: int = 0,
     ):
-        names, maps = find_usable(Path(photos), labels, recipe)
+        names, maps = find_usable_photos(Path(photos), labels, recipe)
         self.recipe, self.seed = recipe, seed
-        kept = split_photos(names, recipe.test_share, seed)["train"]
-        self.photographs = Photographs(photos, kept, labels, maps)
+        train = split_photos(names, recipe.test_share, seed)["train"]
+        self.photographs = Photographs(photos, train, labels, maps)
 
     @classmethod
-    def read(cls, path: str | os.PathLike, image_size: int | None = None) -> "Source":
-        """Reads a YAML file with ``photos``, and ``stage``, ``recipe``, ``labels`` and ``seed``.
+    def read(cls, path: str | os.PathLike[str], image_size: int | None = None) -> "ImageSource":
+        """Read a YAML file with ``photos``, ``stage``, ``recipe``, ``labels`` and ``seed``.
 
         Args:
-            path: the file; folders in it are relative to it.
-            image_size: in place of the recipe's.
+            path: The file; folders in it are relative to it. Only ``photos`` is required.
+            image_size: Replaces the image size of the recipe.
 
         Raises:
-            SynthesisError: for what is no such file.
+            SynthesisError: If the file or a value in it is invalid.
         """
         path = Path(path)
         try:
@@ -121,17 +132,17 @@ class Source:
             raise SynthesisError(str(error)) from None
         if not isinstance(content, dict) or not {"photos"} <= content.keys() <= KEYS:
             raise SynthesisError(
-                f"got {path}, expected a mapping with photos: FOLDER, and perhaps "
+                f"got {path}, expected a mapping with photos: FOLDER and optionally "
                 f"{', '.join(sorted(KEYS - {'photos'}))}"
             )
         for name in ("photos", "labels", "stage"):
             if not isinstance(content.get(name, ""), str):
-                raise SynthesisError(f"got {name} {content[name]!r} in {path}, expected a name")
+                raise SynthesisError(f"got {name}: {content[name]!r} in {path}, expected a name")
         seed = content.get("seed", 0)
         if type(seed) is not int or seed < 0:
-            raise SynthesisError(f"got seed {seed!r} in {path}, expected a whole number from 0")
+            raise SynthesisError(f"got seed: {seed!r} in {path}, expected an integer of at least 0")
         recipe = stage(content.get("stage"))
-        recipe = changed(recipe, content.get("recipe", {}), str(path))
+        recipe = with_changes(recipe, content.get("recipe", {}), str(path))
         if image_size is not None:
             recipe = replace(recipe, image_size=image_size)
         labels = content.get("labels")
@@ -142,7 +153,8 @@ class Source:
             seed=seed,
         )
 
-    def make(self, epoch: int, number: int) -> tuple[bytes, np.ndarray, dict]:
-        """An image's file, its mask uint8 ``(H, W)`` of 0 and 255, and its history."""
-        rng = np.random.default_rng([self.seed, 3, epoch, number])
-        return make_image(rng, kind_of("train", number, self.recipe), self.photographs, self.recipe)
+    def generate(self, epoch: int, index: int) -> tuple[bytes, np.ndarray, dict[str, Any]]:
+        """Generate an image; see :func:`~qma_net.synth.generator.generate_image`."""
+        rng = np.random.default_rng([self.seed, 3, epoch, index])
+        kind = kind_at("train", index, self.recipe)
+        return generate_image(rng, kind, self.photographs, self.recipe)

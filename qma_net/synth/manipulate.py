@@ -1,46 +1,47 @@
 """Splicing, copy-move and removal."""
 
 from dataclasses import asdict
+from typing import Any
 
 import cv2
 import numpy as np
 
-from .camera import is_grey, perhaps_saved_before, saved_on_another_grid, with_noise
+from .camera import add_noise, compress_on_shifted_grid, is_greyscale, maybe_compress
 from .crops import random_crop
 from .photographs import Photographs
-from .recipe import UNTOUCHED, Recipe
+from .recipe import AUTHENTIC, Recipe
 from .regions import (
+    draw_placement,
+    draw_placement_elsewhere,
     draw_region,
     draw_resampling,
-    moved_region,
-    random_place,
-    random_place_elsewhere,
+    move_region,
 )
 
 
 def manipulate(
     rng: np.random.Generator, kind: str, photographs: Photographs, recipe: Recipe
-) -> tuple[np.ndarray, np.ndarray, dict]:
-    """One image before it is blurred, made noisy and saved.
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Create an image, before it is blurred, made noisy and encoded.
 
-    The host is the same for every kind when the generator's state is.
+    For the same state of ``rng``, every kind has the same host.
 
     Args:
-        rng: source of everything random.
-        kind: one of ``KINDS``, or ``"untouched"``: the host itself.
-        photographs: to make it from.
-        recipe: how it is made.
+        rng: Source of randomness.
+        kind: One of ``KINDS``, or ``AUTHENTIC`` for the host itself.
+        photographs: The photos to use.
+        recipe: The recipe.
 
     Returns:
         The image, uint8 ``(H, W, 3)``; its mask, uint8 ``(H, W)`` of 0 and 255; its history.
     """
     name, photo = photographs.draw(rng)
     crop = random_crop(rng, photo.shape[:2], recipe)
-    host, quality = perhaps_saved_before(
-        rng, crop.of(photo), chance=recipe.host_saved_before, quality=recipe.host_quality
+    host, quality = maybe_compress(
+        rng, crop.of(photo), probability=recipe.host_saved_before, quality=recipe.host_quality
     )
-    history = {"host": name, "host_crop": asdict(crop), "host_quality": quality}
-    if kind == UNTOUCHED:
+    history: dict[str, Any] = {"host": name, "host_crop": asdict(crop), "host_quality": quality}
+    if kind == AUTHENTIC:
         if recipe.decoys and rng.random() < recipe.decoys:
             host, decoy = _decoy(rng, host, recipe)
             history |= {"decoy": decoy}
@@ -52,14 +53,14 @@ def manipulate(
         labels = None if labels is None else crop.of_labels(labels)
         whole = kind == "copymove"
         region, source = draw_region(rng, labels, host.shape[:2], recipe, whole=whole)
-        if kind == "removal" and source != "random":  # with its rim
+        if kind == "removal" and source != "random":  # Segments end before the object's edge.
             region = cv2.dilate(region, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7)))
         change = _copy_move if kind == "copymove" else _remove
         region, filling, drawn = change(rng, host, region, recipe)
         drawn = {"region": source, **drawn}
     softness = rng.uniform(*recipe.edge_softness)
     alpha = cv2.GaussianBlur(region.astype(np.float32), (0, 0), softness)
-    if not (alpha > 0.5).any():  # too thin to be softened
+    if not (alpha > 0.5).any():  # The region is too thin for a soft edge.
         alpha = region.astype(np.float32)
     alpha = alpha[..., None]
     image = np.rint(alpha * filling + (1 - alpha) * host).astype(np.uint8)
@@ -68,15 +69,16 @@ def manipulate(
 
 
 def _decoy(rng: np.random.Generator, host: np.ndarray, recipe: Recipe) -> tuple[np.ndarray, str]:
-    """A host with a trace that a splice has too and that is none, and which trace it is."""
+    """Give an authentic image a trace that splices also have; return it and the trace's name."""
     if rng.random() < 0.5:
         quality = int(rng.integers(*recipe.host_quality, endpoint=True))
-        shift = tuple(int(one) for one in rng.integers(8, size=2))
-        return saved_on_another_grid(host, quality, shift), f"saved on a grid shifted by {shift}"
+        rows, columns = rng.integers(8, size=2).tolist()
+        shift = (rows, columns)
+        return compress_on_shifted_grid(host, quality, shift), f"saved on a grid shifted by {shift}"
     region, _ = draw_region(rng, None, host.shape[:2], recipe, whole=False)
     softness = rng.uniform(*recipe.edge_softness)
     alpha = cv2.GaussianBlur(region.astype(np.float32), (0, 0), softness)
-    rim = (4 * alpha * (1 - alpha))[..., None]  # 1 in the middle of the edge
+    rim = (4 * alpha * (1 - alpha))[..., None]  # Equals 1 in the middle of the edge.
     soft = cv2.GaussianBlur(host, (0, 0), softness)
     return np.rint(rim * soft + (1 - rim) * host).astype(np.uint8), "a soft rim"
 
@@ -88,39 +90,39 @@ def _splice(
     host_photo: np.ndarray,
     host: np.ndarray,
     recipe: Recipe,
-) -> tuple[np.ndarray, np.ndarray, dict]:
-    """The region, the donor moved there, and the history of both."""
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Return the region, the donor placed there, and their history."""
     name, photo = host_name, host_photo
     if rng.random() >= recipe.same_photograph:
-        name, photo = photographs.draw(rng, but=host_name)
+        name, photo = photographs.draw(rng, exclude=host_name)
     crop = random_crop(rng, photo.shape[:2], recipe)
     donor = crop.of(photo)
     noise = rng.uniform(*recipe.donor_noise)
-    donor = with_noise(rng, donor, noise)
-    if is_grey(host_photo):
+    donor = add_noise(rng, donor, noise)
+    if is_greyscale(host_photo):
         donor = cv2.cvtColor(cv2.cvtColor(donor, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-    donor, quality = perhaps_saved_before(
-        rng, donor, chance=recipe.donor_saved_before, quality=recipe.donor_quality
+    donor, quality = maybe_compress(
+        rng, donor, probability=recipe.donor_saved_before, quality=recipe.donor_quality
     )
     match = rng.uniform(*recipe.colour_match)
-    donor = _colour_matched(donor, host, match)
+    donor = _match_colours(donor, host, match)
     scale, angle = draw_resampling(rng, recipe)
     labels = photographs.label_map(name)
     labels = None if labels is None else crop.of_labels(labels)
     region, source = draw_region(rng, labels, host.shape[:2], recipe, whole=True)
     height, width = host.shape[:2]
-    if source == "random":  # in the host's frame: find it a place in the donor
-        place, scale = random_place(rng, region, donor.shape[:2], scale=1 / scale, angle=-angle)
+    if source == "random":  # The region is in the host; choose the part of the donor for it.
+        place, scale = draw_placement(rng, region, donor.shape[:2], scale=1 / scale, angle=-angle)
         scale, flags = 1 / scale, cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    else:  # in the donor's frame: find it a place in the host
+    else:  # The region is in the donor; choose where it goes in the host.
         least, most = (np.sqrt(a * height * width / region.sum()) for a in recipe.area)
         scale = np.clip(scale, least, most)
-        place, scale = random_place(rng, region, (height, width), scale=scale, angle=angle)
+        place, scale = draw_placement(rng, region, (height, width), scale=scale, angle=angle)
         flags = cv2.INTER_LINEAR
     if recipe.aligned and (scale, angle) == (1.0, 0.0) and rng.random() < recipe.aligned:
         place[:, 2] = 8 * np.rint(place[:, 2] / 8)
     if source != "random":
-        region = moved_region(region, place, (height, width))
+        region = move_region(region, place, (height, width))
     filling = cv2.warpAffine(
         donor, place, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT_101
     )
@@ -143,27 +145,27 @@ def _splice(
 
 def _copy_move(
     rng: np.random.Generator, host: np.ndarray, region: np.ndarray, recipe: Recipe
-) -> tuple[np.ndarray, np.ndarray, dict]:
-    """The region where it is copied to, never onto itself, the host moved there, the history."""
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Return the region that is pasted to, the host moved there, and the history."""
     scale, angle = draw_resampling(rng, recipe)
     least, most = (np.sqrt(share / region.mean()) for share in recipe.area)
     scale = float(np.clip(scale, min(1, least), max(1, most)))
-    place, scale = random_place_elsewhere(
+    place, scale = draw_placement_elsewhere(
         rng, region, scale=scale, angle=angle, distance=recipe.copy_distance
     )
     filling = cv2.warpAffine(host, place, host.shape[1::-1], borderMode=cv2.BORDER_REFLECT_101)
     history = {"scale": scale, "angle": angle, "place": place.tolist()}
-    return moved_region(region, place, host.shape[:2]), filling, history
+    return move_region(region, place, host.shape[:2]), filling, history
 
 
 def _remove(
     rng: np.random.Generator, host: np.ndarray, region: np.ndarray, recipe: Recipe
-) -> tuple[np.ndarray, np.ndarray, dict]:
-    """The region, the host without what was in it, the history."""
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Return the region, the host with the region removed, and the history."""
     method = recipe.inpainting[rng.integers(len(recipe.inpainting))]
     grown = cv2.dilate(region, np.ones((5, 5), np.uint8))
     if method == "clone":
-        place, _ = random_place_elsewhere(
+        place, _ = draw_placement_elsewhere(
             rng, region, scale=1.0, angle=0.0, distance=recipe.copy_distance
         )
         cover = cv2.warpAffine(
@@ -173,23 +175,23 @@ def _remove(
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REFLECT_101,
         )
-        filling = _blended(cover, host=host, region=grown)
+        filling = _blend(cover, host=host, region=grown)
         return region, filling, {"inpainting": method, "place": place.tolist()}
     algorithm = {"telea": cv2.INPAINT_TELEA, "ns": cv2.INPAINT_NS}[method]
     return region, cv2.inpaint(host, grown, 3, algorithm), {"inpainting": method}
 
 
-def _blended(cover: np.ndarray, *, host: np.ndarray, region: np.ndarray) -> np.ndarray:
-    """The host with its region covered, the cover's colours led to the host's at the edge."""
+def _blend(cover: np.ndarray, *, host: np.ndarray, region: np.ndarray) -> np.ndarray:
+    """Cover a region of the host, with colours that agree with the host's at the edge."""
     region = region.copy()
-    region[[0, -1]] = region[:, [0, -1]] = 0  # Poisson's equation needs a rim
+    region[[0, -1]] = region[:, [0, -1]] = 0  # Poisson blending needs a border.
     x, y, width, height = cv2.boundingRect(region)
     centre = (x + width // 2, y + height // 2)
     return cv2.seamlessClone(cover, host, 255 * region, centre, cv2.NORMAL_CLONE)
 
 
-def _colour_matched(donor: np.ndarray, host: np.ndarray, strength: float) -> np.ndarray:
-    """The donor with each channel's mean and contrast brought towards the host's."""
+def _match_colours(donor: np.ndarray, host: np.ndarray, strength: float) -> np.ndarray:
+    """Adapt the mean and the contrast of each channel of the donor to those of the host."""
     if strength == 0:
         return donor
     (mean, std), (goal, goal_std) = (

@@ -1,4 +1,4 @@
-"""Untouched photographs and their label maps, found, divided and read."""
+"""Authentic photos and their label maps: searching, splitting and reading."""
 
 import hashlib
 import os
@@ -20,88 +20,88 @@ from ..core.images import (
 )
 from .recipe import Recipe, SynthesisError
 
-# A palette is no photograph.
 PHOTO_SUFFIXES = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix != ".gif")
 LABEL_FOLDER = "_seg"
-CACHE_BYTES = 256 * 2**20  # of decoded photographs, per worker
+CACHE_BYTES = 256 * 2**20  # Decoded photos in memory, per process.
 
 
 class Photographs:
-    """Photographs of one side, read when they are asked for; the latest are kept in memory.
+    """The photos of one side, read on demand; the most recent ones stay in memory.
 
     Args:
-        folder: folder of photographs.
-        names: paths of the side's photographs, relative to ``folder``.
-        labels: folder of label maps, or ``None``.
-        maps: paths of label maps, relative to ``labels``, by the name of their photograph.
+        folder: Folder of photos.
+        names: Paths of the side's photos, relative to ``folder``.
+        labels: Folder of label maps, or None.
+        maps: Paths of label maps, relative to ``labels``, by the name of their photo.
     """
 
     def __init__(
         self,
-        folder: str | os.PathLike,
+        folder: str | os.PathLike[str],
         names: list[str],
-        labels: str | os.PathLike | None = None,
+        labels: str | os.PathLike[str] | None = None,
         maps: dict[str, str] | None = None,
     ):
         self.folder, self.names = Path(folder), names
         self.labels, self.maps = labels, maps or {}
-        self._kept = {}
+        self._cache: dict[str, np.ndarray | None] = {}
 
-    def draw(self, rng: np.random.Generator, but: str = "") -> tuple[str, np.ndarray]:
-        """A random photograph and its name before it, never the one named ``but``.
+    def draw(self, rng: np.random.Generator, exclude: str = "") -> tuple[str, np.ndarray]:
+        """Draw a photo other than ``exclude``; photos that cannot be decoded are skipped.
 
-        What cannot be decoded is passed over.
+        Returns:
+            Its name and its pixels.
 
         Raises:
-            SynthesisError: when nothing can be decoded.
+            SynthesisError: If no photo can be decoded.
         """
-        names = [name for name in self.names if name != but]
+        names = [name for name in self.names if name != exclude]
         for _ in range(1000):
             name = names[rng.integers(len(names))]
             photo = self.read(name)
             if photo is not None:
                 return name, photo
         raise SynthesisError(
-            f"got no photograph that can be decoded among {len(names)} in {self.folder}, expected "
-            "at least two on each side: repair or replace the files"
+            f"none of {len(names)} photos in {self.folder} can be decoded, expected at least two "
+            "for training and two for testing; repair or replace the files"
         )
 
     def read(self, name: str) -> np.ndarray | None:
-        """A photograph, uint8 ``(H, W, 3)`` in BGR, or ``None`` if it cannot be decoded."""
-        if name in self._kept:
-            self._kept[name] = self._kept.pop(name)
-            return self._kept[name]
+        """Read a photo, uint8 ``(H, W, 3)`` in BGR; return None if it cannot be decoded."""
+        if name in self._cache:
+            self._cache[name] = self._cache.pop(name)
+            return self._cache[name]
         data = np.fromfile(self.folder / name, np.uint8)
         try:
             photo = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
         except cv2.error:
             photo = None
-        self._kept[name] = photo
-        while sum(p.nbytes for p in self._kept.values() if p is not None) > CACHE_BYTES:
-            self._kept.pop(next(iter(self._kept)))
+        self._cache[name] = photo
+        while sum(p.nbytes for p in self._cache.values() if p is not None) > CACHE_BYTES:
+            self._cache.pop(next(iter(self._cache)))
         return photo
 
     def label_map(self, name: str) -> np.ndarray | None:
-        """A photograph's label map, int32 ``(H, W)``, or ``None`` if it has none."""
-        if name not in self.maps:
+        """Read the label map of a photo, int32 ``(H, W)``; return None if it has none."""
+        if self.labels is None or name not in self.maps:
             return None
         path = Path(self.labels) / self.maps[name]
         with open_image(path) as file, decoding(str(path)):
             labels = np.asarray(file)
-        if labels.ndim == 3:  # a colour per segment
+        if labels.ndim == 3:  # Every segment has a colour.
             labels = labels[..., :3].astype(np.int32) @ np.array([1, 256, 65536], np.int32)
         return labels.astype(np.int32)
 
 
-def find_photos(folder: str | os.PathLike) -> list[Path]:
-    """Photographs under a folder, sorted by path; none of a folder of label maps.
+def list_photos(folder: str | os.PathLike[str]) -> list[Path]:
+    """List the photos under a folder, sorted by path, without those in folders of label maps.
 
     Raises:
-        SynthesisError: for a folder that is not there.
+        SynthesisError: If the folder does not exist.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise SynthesisError(f"got {folder}, expected a folder of photographs: there is none")
+        raise SynthesisError(f"{folder} does not exist, expected a folder of photos")
     return [
         path
         for path in find_images(folder)
@@ -111,102 +111,116 @@ def find_photos(folder: str | os.PathLike) -> list[Path]:
 
 
 def split_photos(names: list[str], test_share: float, seed: int) -> dict[str, list[str]]:
-    """Training and test photographs, disjoint; at least two on each side.
+    """Split photos into ``"train"`` and ``"test"``, with at least two in each.
 
     Raises:
-        SynthesisError: for fewer than four photographs.
+        SynthesisError: If there are fewer than four photos.
     """
     if len(names) < 4:
         raise SynthesisError(
-            f"got {len(names)} usable photographs, expected at least 4: two to learn from and two "
-            "to test on, all different and large enough for the image size"
+            f"got {len(names)} usable photos, expected at least 4 (two for training and two for "
+            "testing) that are different and large enough for the image size"
         )
     order = [names[i] for i in np.random.default_rng([seed, 2]).permutation(len(names))]
-    held_out = min(max(2, round(test_share * len(names))), len(names) - 2)
-    return {"train": sorted(order[held_out:]), "test": sorted(order[:held_out])}
+    test_count = min(max(2, round(test_share * len(names))), len(names) - 2)
+    return {"train": sorted(order[test_count:]), "test": sorted(order[:test_count])}
 
 
-def find_usable(
-    photos: Path, labels: str | os.PathLike | None, recipe: Recipe
+def find_usable_photos(
+    photos: Path,
+    labels: str | os.PathLike[str] | None,
+    recipe: Recipe,
+    *,
+    progress: bool = False,
 ) -> tuple[list[str], dict[str, str]]:
-    """Names of the usable photographs, and of their label maps by photograph.
+    """Find the usable photos and their label maps.
 
-    Usable are those whose header can be read and whose sides are long enough; of files with the
-    same bytes only the first is.
+    A photo is usable if its header can be read and its sides are long enough. Of files with equal
+    bytes, only the first one is used.
 
     Args:
-        photos: folder of photographs.
-        labels: folder of label maps, or ``None``.
-        recipe: its image size says how long the sides must be.
+        photos: Folder of photos.
+        labels: Folder of label maps, or None.
+        recipe: Its image size determines how long the sides must be.
+        progress: Show a progress bar on standard error.
 
     Returns:
-        Paths relative to ``photos``, and paths relative to ``labels`` by these.
+        Paths of photos relative to ``photos``, and paths of their label maps relative to
+        ``labels``.
 
     Raises:
-        SynthesisError: for a folder that is not there, a label map of another size than its
-            photograph, and ``labels`` without any label map.
+        SynthesisError: If a folder does not exist, a label map differs in size from its photo, or
+            ``labels`` contains no label map.
     """
-    files = find_photos(photos)
-    maps = {} if labels is None else _label_maps(photos, files, Path(labels))
-    taken = {(Path(labels) / name).resolve() for name in maps.values()}
+    files = list_photos(photos)
+    maps = {} if labels is None else _find_label_maps(photos, files, Path(labels))
+    map_paths = {name: Path(labels or "", label) for name, label in maps.items()}
+    label_files = {path.resolve() for path in map_paths.values()}
     longest, shortest = recipe.image_size / 2, recipe.image_size / 4
     if recipe.square:
         longest = shortest = recipe.image_size
     sizes = {}
-    for path in tqdm(files, desc="photographs", unit="file", delay=2):
+    for path in tqdm(files, desc="photos", unit="file", delay=2, disable=not progress):
         size = _image_size(path)
-        if size and max(size) >= longest and min(size) >= shortest and path.resolve() not in taken:
+        if (
+            size
+            and max(size) >= longest
+            and min(size) >= shortest
+            and path.resolve() not in label_files
+        ):
             sizes[path] = size
-    alike = Counter(path.stat().st_size for path in sizes)
-    seen, names = set(), []
+    byte_counts = Counter(path.stat().st_size for path in sizes)
+    seen: set[object] = set()
+    names = []
     for path in sizes:
         length = path.stat().st_size
-        content = hashlib.sha256(path.read_bytes()).digest() if alike[length] > 1 else length
+        # Only files of equal length can be copies.
+        content = hashlib.sha256(path.read_bytes()).digest() if byte_counts[length] > 1 else length
         if content not in seen:
             seen.add(content)
             names.append(str(path.relative_to(photos)))
     maps = {name: maps[name] for name in names if name in maps}
-    for name, label in maps.items():
-        size, expected = _image_size(Path(labels) / label), sizes[photos / name]
+    for name in maps:
+        size, expected = _image_size(map_paths[name]), sizes[photos / name]
         if size != expected:
-            got = "a file that is no image" if size is None else f"{size[1]}x{size[0]} pixels"
+            actual = "is not an image" if size is None else f"has {size[1]}x{size[0]} pixels"
             raise SynthesisError(
-                f"got {got} in the label map {Path(labels) / label}, expected the "
-                f"{expected[1]}x{expected[0]} of its photograph: give a label map of the "
-                "photograph's size, or remove it"
+                f"the label map {map_paths[name]} {actual}, expected {expected[1]}x{expected[0]} "
+                "pixels, the size of its photo; replace or remove it"
             )
     if labels is not None and not maps:
         raise SynthesisError(
-            f"got no label map in {labels} for any of {len(names)} usable photographs in {photos}, "
-            f"expected PNG files named like them: x.png or, beside a folder, folder{LABEL_FOLDER}"
-            "/x.png"
+            f"{labels} contains no label map for any of {len(names)} usable photos in {photos}, "
+            f"expected PNG files of the same names: x.png or folder{LABEL_FOLDER}/x.png for "
+            "folder/x.jpg"
         )
     return names, maps
 
 
-def _label_maps(photos: Path, files: list[Path], labels: Path) -> dict[str, str]:
-    """Paths of the label maps that are there, relative to ``labels``, by photograph's name."""
+def _find_label_maps(photos: Path, files: list[Path], labels: Path) -> dict[str, str]:
+    """Map the names of photos to the existing label maps, relative to ``labels``."""
     if not labels.is_dir():
-        raise SynthesisError(f"got {labels}, expected a folder of label maps: there is none")
+        raise SynthesisError(f"{labels} does not exist, expected a folder of label maps")
     maps = {}
     for path in files:
         name = path.relative_to(photos).with_suffix(".png")
         folder = name.parent
-        places = [name]
+        candidates = [name]
         if folder.name:
-            places.append(folder.with_name(folder.name + LABEL_FOLDER) / name.name)
-        for place in places:
-            if (labels / place).is_file() and (labels / place).resolve() != path.resolve():
-                maps[str(path.relative_to(photos))] = str(place)
+            candidates.append(folder.with_name(folder.name + LABEL_FOLDER) / name.name)
+        for candidate in candidates:
+            label = labels / candidate
+            if label.is_file() and label.resolve() != path.resolve():
+                maps[str(path.relative_to(photos))] = str(candidate)
                 break
     return maps
 
 
 def _image_size(path: Path) -> tuple[int, int] | None:
-    """Height and width from a file's header, as it is to be shown, or ``None`` if there is none."""
+    """Read height and width as displayed from a file's header; None if it cannot be read."""
     try:
         with open_image(path) as image:
             transposed = exif_orientation(image) in TRANSPOSED_ORIENTATIONS
-            return image.size if transposed else image.size[::-1]
+            return image.size if transposed else (image.size[1], image.size[0])
     except (ImageError, OSError):
         return None

@@ -1,62 +1,63 @@
-"""How manipulated photographs are made: the kinds, the sides, the recipe."""
+"""The recipe of synthetic images: kinds of manipulation and parameters."""
 
 from dataclasses import dataclass
 
 from ..core.errors import QMANetError
 
 KINDS = ("splice", "copymove", "removal")
-UNTOUCHED = "untouched"
+AUTHENTIC = "untouched"  # The kind of authentic images, in file names and manifests.
 SIDES = ("train", "test")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the images are made; the defaults are for training in earnest.
+    """Parameters of synthetic images; the defaults are for training a general model.
 
-    A pair is a range to draw from. Areas are shares of the image, qualities JPEG's (1 to 100),
-    noise and blur standard deviations in grey levels and in pixels; a chance is a probability.
-    The host is the photograph that is manipulated, the donor the one that a splice is taken from.
+    A pair of numbers is a range to draw from. Areas are shares of the image, qualities are those of
+    JPEG (1 to 100), noise is a standard deviation in grey levels, blur one in pixels. The host is
+    the photo that is manipulated, the donor the photo that a splice is taken from.
 
     Attributes:
-        image_size: longest side in pixels. A photograph smaller than that gives smaller images:
-            nothing is enlarged. It is used when its longest side is at least half of this and
-            its shortest a quarter.
-        square: square crops of ``image_size``, turned by any quarter, in place of upright ones
-            in the photograph's proportions; needs a shortest side of ``image_size``.
-        zoom: pixels of the image per pixel of the photograph: how much of it is seen.
-        exposure: exponent of a gamma curve, 1 leaves the photograph as it is.
-        kinds: shares of ``KINDS`` among the manipulated training images; the test images have
-            equal numbers of each.
-        untouched: share of untouched images on both sides.
-        test_share: share of the photographs kept for testing.
-        area: area of a region.
-        from_labels: chance that a region is a segment, where a label map offers a fitting one.
+        image_size: Longest side in pixels. Photos are never enlarged, so smaller ones give smaller
+            images. A photo is used if its longest side has at least half and its shortest side at
+            least a quarter of this size.
+        square: Draw square crops of ``image_size``, rotated by a multiple of 90 degrees, instead of
+            upright crops with the photo's aspect ratio. The shortest side must have ``image_size``
+            pixels.
+        zoom: Pixels of the image per pixel of the photo.
+        exposure: Exponent of a gamma curve; 1 keeps the brightness.
+        kinds: Shares of ``KINDS`` among the manipulated training images. In the test set, all kinds
+            are equally frequent.
+        untouched: Share of authentic images in both sets.
+        test_share: Share of the photos that are reserved for the test set.
+        area: Area of a manipulated region.
+        from_labels: Probability of using a segment of a label map as region, if one fits.
         edge_softness: Gaussian blur of a region's edge, in pixels.
-        host_saved_before: chance that the host was saved as JPEG before it is manipulated.
-        host_quality: JPEG quality of a host that was saved before.
-        same_photograph: chance that a splice comes out of the host's own photograph.
-        donor_noise: noise of the donor's camera, added before all else is done to the donor.
-        donor_saved_before: chance that the donor was saved as JPEG before it is spliced.
-        donor_quality: JPEG quality of a donor that was saved before.
-        resampled: chance that a splice or a copy is rescaled and rotated.
-        scale: factor by which the lengths of a resampled region change.
-        rotation: largest angle by which a resampled region is turned to either side, in degrees.
-        colour_match: how far a donor's mean and contrast are brought to the host's, 0 to 1.
-        copy_distance: least distance of a copy from its original, in square roots of its area.
-        inpainting: what removes, drawn from these: ``"telea"`` and ``"ns"`` paint inwards from
-            the edge, ``"clone"`` covers with another part of the image, blended in.
-        blur: chance that the whole image is blurred before it is saved for the last time.
-        blur_sigma: Gaussian blur of an image that is blurred.
-        noise: chance that noise is added to the whole image before it is saved for the last time.
-        noise_sigma: noise of an image to which noise is added.
-        final_quality: JPEG quality of the image as it is written.
-        final_full_colour: chance that it is written with colour in full resolution, as editors
-            do, in place of half, as cameras do.
-        aligned: chance that a splice that is not resampled falls onto the host's grid of 8x8
-            blocks, on which JPEG works.
-        lossless: chance that the image is not saved as JPEG for the last time: it is a PNG.
-        decoys: share of the untouched images that only look manipulated: saved once more on a
-            shifted grid, or with a rim as soft as a splice's.
+        host_saved_before: Probability that the host was saved as JPEG before its manipulation.
+        host_quality: JPEG quality of such a host.
+        same_photograph: Probability that a splice is taken from the host's own photo.
+        donor_noise: Noise of the donor's camera, added before any other processing.
+        donor_saved_before: Probability that the donor was saved as JPEG before the splice.
+        donor_quality: JPEG quality of such a donor.
+        resampled: Probability that a spliced or copied region is rescaled and rotated.
+        scale: Factor by which the lengths of a resampled region change.
+        rotation: Largest rotation of a resampled region in either direction, in degrees.
+        colour_match: How much the donor's mean and contrast are adapted to the host's, 0 to 1.
+        copy_distance: Smallest distance of a copy from its original, in square roots of its area.
+        inpainting: Methods of removal: ``"telea"`` and ``"ns"`` inpaint from the edge, ``"clone"``
+            blends in another part of the image.
+        blur: Probability that the manipulated image is blurred before it is saved.
+        blur_sigma: Its Gaussian blur.
+        noise: Probability that noise is added to the manipulated image before it is saved.
+        noise_sigma: Its noise.
+        final_quality: JPEG quality of the file.
+        final_full_colour: Probability that the file has full chroma resolution, as from editors,
+            instead of half, as from cameras.
+        aligned: Probability that a splice that is not resampled is aligned with the host's grid of
+            8x8 JPEG blocks.
+        lossless: Probability that the file is a PNG instead of a JPEG.
+        decoys: Share of the authentic images that only look manipulated: they have been saved on a
+            shifted grid, or have an outline as soft as a splice's.
     """
 
     image_size: int = 384
@@ -93,4 +94,4 @@ class Recipe:
 
 
 class SynthesisError(QMANetError):
-    """Photographs, settings or folders that cannot be used; one line says why."""
+    """Photos, settings or folders that cannot be used."""

@@ -1,7 +1,7 @@
-"""Regions to manipulate, and places to move them to.
+"""Regions to manipulate, and placements of regions.
 
-A region is uint8 ``(H, W)`` of 0 and 1. A place is the affine map that moves it there, float64
-``(2, 3)`` on (x, y, 1) in pixels.
+A region is uint8 ``(H, W)`` of 0 and 1. A placement is an affine map of (x, y, 1) in pixels,
+float64 ``(2, 3)``.
 """
 
 from collections.abc import Iterator
@@ -13,10 +13,12 @@ from .recipe import Recipe
 
 
 def random_region(rng: np.random.Generator, size: tuple[int, int], area: float) -> np.ndarray:
-    """A random smooth shape inside a frame.
+    """Draw a smooth shape inside a frame: a circle whose radius varies by a few harmonics.
 
-    Its radius is a circle's with a few harmonics; ``size`` is (height, width), ``area`` its
-    share of the frame.
+    Args:
+        rng: Source of randomness.
+        size: (height, width) of the frame.
+        area: The shape's share of the frame.
     """
     height, width = size
     angle = np.linspace(0, 2 * np.pi, 180, endpoint=False)
@@ -31,8 +33,8 @@ def random_region(rng: np.random.Generator, size: tuple[int, int], area: float) 
     outline_area = 0.5 * abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))
     shape *= np.sqrt(area * height * width / outline_area)
     low, high = shape.min(axis=0), shape.max(axis=0)
-    room = np.maximum([width, height] - (high - low), 0)
-    shape += rng.uniform(0, 1, 2) * room - low
+    space = np.maximum([width, height] - (high - low), 0)
+    shape += rng.uniform(0, 1, 2) * space - low
     region = np.zeros((height, width), np.uint8)
     cv2.fillPoly(region, [np.rint(shape).astype(np.int32)], 1)
     return region
@@ -41,16 +43,18 @@ def random_region(rng: np.random.Generator, size: tuple[int, int], area: float) 
 def segments(
     labels: np.ndarray, area: tuple[float, float], whole: bool
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Connected parts of a label map that can be cut out.
+    """Find the connected parts of a label map that can be cut out.
+
+    Parts that fill less than a third of their bounding box or are narrower than 8 pixels are
+    skipped.
 
     Args:
         labels: int32 ``(H, W)``; zero means no segment.
-        area: least and largest share of the frame.
-        whole: leave out what the frame cuts off.
+        area: Smallest and largest share of the frame.
+        whole: Skip parts that touch the border of the frame.
 
     Yields:
-        The value, and the part without holes. Splinters, which fill less than a third of their
-        box or are under 8 pixels across, are left out.
+        The value, and the part with its holes filled.
     """
     height, width = labels.shape
     least, most = (share * labels.size for share in area)
@@ -77,14 +81,17 @@ def draw_region(
     *,
     whole: bool,
 ) -> tuple[np.ndarray, str]:
-    """A region of a frame, and what it was made of: ``"random"`` or ``"label <value>"``.
+    """Draw a region of a frame.
 
     Args:
-        rng: source of everything random.
-        labels: the frame's label map, int32 ``(H, W)``, or ``None``.
+        rng: Source of randomness.
+        labels: The label map of the frame, int32 ``(H, W)``, or None.
         size: (height, width) of the frame.
-        recipe: how often a segment is taken, and of which area.
-        whole: no segment that the frame cuts off.
+        recipe: How often a segment is used, and of which area.
+        whole: Use no segment that touches the border of the frame.
+
+    Returns:
+        The region and its origin: ``"random"`` or ``"label <value>"``.
     """
     if rng.random() < recipe.from_labels and labels is not None:
         fitting = list(segments(labels, recipe.area, whole))
@@ -95,14 +102,14 @@ def draw_region(
 
 
 def draw_resampling(rng: np.random.Generator, recipe: Recipe) -> tuple[float, float]:
-    """Scale, and angle in degrees, of what is moved; 1 and 0 where it is not resampled."""
+    """Draw the scale and the angle in degrees of a region; 1 and 0 if it is not resampled."""
     if rng.random() >= recipe.resampled:
         return 1.0, 0.0
     scale = np.exp(rng.uniform(*np.log(recipe.scale)))
     return float(scale), rng.uniform(-recipe.rotation, recipe.rotation)
 
 
-def random_place(
+def draw_placement(
     rng: np.random.Generator,
     region: np.ndarray,
     frame: tuple[int, int],
@@ -110,21 +117,23 @@ def random_place(
     scale: float,
     angle: float,
 ) -> tuple[np.ndarray, float]:
-    """A random place for a region inside a frame of (height, width), and the scale.
+    """Draw a placement of a region inside a frame of (height, width).
 
-    The scale is less than asked for where the region would not fit. Unscaled and unturned, the
-    place is a whole number of pixels away.
+    Without scaling and rotation, regions move by whole pixels.
+
+    Returns:
+        The placement and its scale, which is smaller than ``scale`` if the region would not fit.
     """
-    return _random_place(rng, _outline(region), frame, scale=scale, angle=angle)
+    return _draw_placement(rng, _outline(region), frame, scale=scale, angle=angle)
 
 
 def _outline(region: np.ndarray) -> np.ndarray:
-    """(x, y) of the corners of a region's convex hull, ``(N, 2)``."""
+    """Return (x, y) of the corners of a region's convex hull, ``(N, 2)``."""
     ys, xs = np.nonzero(region)
     return cv2.convexHull(np.stack([xs, ys], axis=1).astype(np.int32))[:, 0]
 
 
-def _random_place(
+def _draw_placement(
     rng: np.random.Generator,
     outline: np.ndarray,
     frame: tuple[int, int],
@@ -132,38 +141,44 @@ def _random_place(
     scale: float,
     angle: float,
 ) -> tuple[np.ndarray, float]:
-    """:func:`random_place` of a region by its outline."""
     cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
     turned = outline @ np.array([[cos, sin], [-sin, cos]])
     low, extent = turned.min(axis=0), np.ptp(turned, axis=0)
     inside = np.array(frame[::-1]) - 1
     scale = float(min(scale, *(inside / np.maximum(extent, 1e-9))))
-    room = np.floor(inside - scale * extent + 1e-6).astype(int).clip(0)
-    shift = rng.integers(0, room, endpoint=True) - scale * low
-    return np.array(
-        [[scale * cos, -scale * sin, shift[0]], [scale * sin, scale * cos, shift[1]]]
-    ), scale
+    space = np.floor(inside - scale * extent + 1e-6).astype(int).clip(0)
+    shift = rng.integers(0, space, endpoint=True) - scale * low
+    place = np.array([[scale * cos, -scale * sin, shift[0]], [scale * sin, scale * cos, shift[1]]])
+    return place, scale
 
 
-def random_place_elsewhere(
+def draw_placement_elsewhere(
     rng: np.random.Generator, region: np.ndarray, *, scale: float, angle: float, distance: float
 ) -> tuple[np.ndarray, float]:
-    """As :func:`random_place` in the region's own frame, but some way off.
+    """Draw a placement of a region in its own frame that moves it by a minimum distance.
 
-    The way is at least ``distance`` square roots of the area where it lands, and four pixels; the
-    scale is less than asked for where no such place is found.
+    Args:
+        rng: Source of randomness.
+        region: The region.
+        scale: The scale.
+        angle: The angle in degrees.
+        distance: Minimum distance in square roots of the area after scaling; it is at least four
+            pixels.
+
+    Returns:
+        The placement and its scale, which is smaller than ``scale`` if there is no such placement.
     """
     centre = np.append(np.mean(np.nonzero(region)[::-1], axis=1), 1)
     side, outline = np.sqrt(region.sum()), _outline(region)
     while True:
         for _ in range(50):
-            place, used = _random_place(rng, outline, region.shape, scale=scale, angle=angle)
+            place, used = _draw_placement(rng, outline, region.shape, scale=scale, angle=angle)
             if np.abs(place @ centre - centre[:2]).max() >= max(4, distance * used * side):
                 return place, used
         scale *= 0.8
 
 
-def moved_region(region: np.ndarray, place: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A region at its place in a frame of (height, width)."""
+def move_region(region: np.ndarray, place: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Move a region to its place in a frame of (height, width)."""
     moved = cv2.warpAffine(255 * region, place, size[::-1])
     return (moved > 127).astype(np.uint8)

@@ -1,96 +1,100 @@
-"""Manipulated photographs with exact masks, made out of untouched ones.
+"""``qma-net data synth``: datasets of splices, copy-moves and removals with exact masks.
 
-Splicing, copy-move, removal and untouched images. Every host has a history of its own, what is
-put into it another one, and the result is saved again. Regions come from label maps where there
-are some, else they are random shapes; their edges are soft. Photographs are divided before
-anything is made, so none lends pixels to both sides. Each image depends on the photographs, the
-recipe, the seed, its side and its number, and on nothing else: not on how many images there are
-nor on how many processes make them.
+Host and donor have different histories, and the result is saved once more. Regions are segments of
+label maps if there are any, otherwise random shapes, and have soft edges. Photos are split into
+training and test before images are created, so no photo contributes to both. Every image depends
+only on the photos, the recipe, the seed, its side and its index, not on the number of images or
+processes.
 
-A label map is a PNG of its photograph's size with one value (or colour) per segment; zero means
-no segment. For the photograph ``a/x.jpg`` it is ``a/x.png`` or ``a_seg/x.png`` in the folder of
-label maps. Folders that end in ``_seg`` are never searched for photographs.
+A label map is a PNG file of its photo's size with one value (or colour) per segment; zero means no
+segment. For the photo ``a/x.jpg`` it is ``a/x.png`` or ``a_seg/x.png`` in the folder of label maps.
+Folders that end in ``_seg`` are not searched for photos.
 """
 
 import json
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
 from .. import __version__
-from ..core.files import open_journal, read_journal, read_json_object, write_text
-from ..core.runs import FolderLock
+from ..core.files import read_json_lines, read_json_object, write_json, write_text
+from ..core.runs import Run, difference
 from ..core.workers import available_cores, map_in_processes
-from .maker import Maker, paths_of, write_image
-from .photographs import find_usable, split_photos
+from .generator import ImageGenerator, output_paths, write_image
+from .photographs import find_usable_photos, split_photos
 from .recipe import SIDES, Recipe, SynthesisError
 
-SETTINGS_EXPECTED = "the settings of a synthesised set: give another --out, or delete it"
-MANIFEST, JOURNAL = "manifest.jsonl", "journal.jsonl"  # whole, and of an unfinished set
+SETTINGS_EXPECTED = "the settings of a synthetic dataset; choose another --out or delete it"
+MANIFEST, JOURNAL = "manifest.jsonl", "journal.jsonl"  # The journal exists until completion.
 
 
 def synthesise(
-    photos: str | os.PathLike,
-    out: str | os.PathLike,
+    photos: str | os.PathLike[str],
+    out: str | os.PathLike[str],
     *,
     count: int = 1000,
     test_count: int | None = None,
     image_size: int | None = None,
     seed: int = 0,
     recipe: Recipe | None = None,
-    labels: str | os.PathLike | None = None,
+    labels: str | os.PathLike[str] | None = None,
     workers: int | None = None,
+    progress: bool = True,
 ) -> Path:
-    """Writes a training and a test set in BenCo's formats.
+    """Create a training set and a test set in BenCo's formats.
 
-    ``train/Tp`` and ``train/Gt`` hold the manipulated images and their masks, ``train/Au`` the
-    untouched images, and ``train.json`` lists all of them with absolute paths; likewise for
-    ``test``. ``manifest.jsonl`` has a row per image, ``settings.json`` what ``remake`` needs
-    besides. All but the two lists are the same to the byte for the same photographs, settings
-    and library versions, wherever they are written and by however many workers.
+    ``train/Tp`` and ``train/Gt`` contain the manipulated images and their masks, ``train/Au`` the
+    authentic images, and ``train.json`` lists all of them with absolute paths; likewise for
+    ``test``. ``manifest.jsonl`` has a row per image, and ``settings.json`` everything else that
+    :func:`remake` needs. Except for the two lists, all bytes are the same for the same photos,
+    settings and library versions.
 
-    The folder appears complete or not at all. A killed run goes on where it was when it is
-    started again; a finished one of the same settings is left as it is. Nothing is deleted.
+    The folder appears when it is complete; until then it is called ``<out>.unfinished``, and the
+    same call continues an interrupted run. A complete dataset of the same settings is left as it
+    is. Nothing is deleted.
 
     Args:
-        photos: folder of untouched photographs, searched recursively.
-        out: folder to write.
-        count: training images.
-        test_count: test images; a tenth of ``count`` unless given, at least three.
-        image_size: their longest side in pixels; overrides the recipe's.
-        seed: of everything random.
-        recipe: how they are made.
-        labels: folder of label maps.
-        workers: processes; as many as there are cores unless given.
+        photos: Folder of authentic photos, searched recursively.
+        out: Folder to write.
+        count: Number of training images.
+        test_count: Number of test images, by default a tenth of ``count`` but at least three.
+        image_size: Longest side in pixels; replaces the recipe's.
+        seed: Seed of all randomness.
+        recipe: The recipe.
+        labels: Folder of label maps.
+        workers: Number of processes, by default one per core.
+        progress: Show progress bars on standard error.
 
     Returns:
         ``out``.
 
     Raises:
-        SynthesisError: when the photographs, the label maps or a number cannot be used, or when
-            ``out`` holds something else.
-        WorkersError: when a process was killed; what is made stays.
-        BusyError: when another run is making the same folder.
+        SynthesisError: If the photos, the label maps or a number cannot be used, or if ``out``
+            contains something else.
+        RunError: If an unfinished dataset of other settings exists.
+        WorkersError: If a process was killed. Finished images are kept.
+        BusyError: If another run is writing the same dataset.
     """
     out, photos = Path(out).resolve(), Path(photos)
     recipe = recipe or Recipe()
     recipe = recipe if image_size is None else replace(recipe, image_size=image_size)
     test_count = max(3, round(count / 10)) if test_count is None else test_count
     workers = available_cores() if workers is None else workers
-    for name, number, least in (
+    for name, number, minimum in (
         ("count", count, 1),
         ("test count", test_count, 1),
         ("image size", recipe.image_size, 32),
         ("number of workers", workers, 1),
         ("seed", seed, 0),
     ):
-        if number < least:
-            raise SynthesisError(f"got {number} as {name}, expected at least {least}")
-    names, maps = find_usable(photos, labels, recipe)
+        if number < minimum:
+            raise SynthesisError(f"got {number} as {name}, expected at least {minimum}")
+    names, maps = find_usable_photos(photos, labels, recipe, progress=progress)
     settings = {
         "photos": split_photos(names, recipe.test_share, seed),
         "labels": maps,
@@ -106,116 +110,118 @@ def synthesise(
     }
     settings = json.loads(json.dumps(settings))
     unfinished = out.with_name(out.name + ".unfinished")
-    if _is_there(out, settings, finished=True):
+    # A complete dataset may come from other library versions.
+    if _is_dataset(out, settings, ignored=("made_with",)):
         return out
-    with FolderLock(unfinished):
-        if not _is_there(unfinished, settings, finished=False):
-            write_text(unfinished / "settings.json", json.dumps(settings, indent=1) + "\n")
-        for side in SIDES:
-            for folder in ("Tp", "Gt", "Au"):
-                (unfinished / side / folder).mkdir(parents=True, exist_ok=True)
-        rows = _finished_rows(unfinished)
-        numbers = {"train": count, "test": test_count}
-        images = [(side, index) for side in SIDES for index in range(numbers[side])]
-        missing = [image for image in images if image not in rows]
-        shared = Maker(photos, labels, settings), unfinished
-        bar = tqdm(total=len(images), initial=len(rows), desc="images", unit="image")
-        with bar, open_journal(unfinished / JOURNAL) as add:
-            for row in map_in_processes(write_image, shared, missing, workers):
-                add(row)
-                rows[row["side"], row["index"]] = row
-                bar.update()
-        ordered = [rows[image] for image in images]
-        lines = "".join(json.dumps(row) + "\n" for row in ordered)
-        write_text(unfinished / MANIFEST, lines)
-        for side in SIDES:
-            pairs = [_listed(out, row) for row in ordered if row["side"] == side]
-            write_text(unfinished / f"{side}.json", json.dumps(pairs, indent=1) + "\n")
-        (unfinished / JOURNAL).unlink()
-        unfinished.rename(out)
+    _is_dataset(unfinished, settings)
+    counts = {"train": count, "test": test_count}
+    images = [(side, index) for side in SIDES for index in range(counts[side])]
+    with Run(
+        unfinished, settings, key=("side", "index"), journal=JOURNAL, contents="images"
+    ) as run:
+        # The manifest is written last: only the journal and the folder's name are left to change.
+        rows = read_json_lines(unfinished / MANIFEST)
+        if not rows:
+            write_json(unfinished / "settings.json", settings)
+            generator = ImageGenerator(photos, labels, settings)
+            _generate(run, generator, images, workers=workers, progress=progress)
+            rows = [_manifest_row(run.finished[image]) for image in images]
+            for side in SIDES:
+                pairs = [_list_entry(out, row) for row in rows if row["side"] == side]
+                write_json(unfinished / f"{side}.json", pairs)
+            write_text(unfinished / MANIFEST, "".join(json.dumps(row) + "\n" for row in rows))
+        run.remove_journal()
+    if out.is_dir():
+        out.rmdir()  # It is empty. Windows does not rename a folder to an existing one.
+    unfinished.rename(out)
     return out
 
 
+def _generate(
+    run: Run,
+    generator: ImageGenerator,
+    images: list[tuple[str, int]],
+    *,
+    workers: int,
+    progress: bool,
+) -> None:
+    """Write all images that are not finished."""
+    for side in SIDES:
+        for folder in ("Tp", "Gt", "Au"):
+            (run.folder / side / folder).mkdir(parents=True, exist_ok=True)
+    pending = list(run.pending(images, key=tuple))
+    with tqdm(
+        total=len(images),
+        initial=len(images) - len(pending),
+        desc="images",
+        unit="image",
+        disable=not progress,
+    ) as bar:
+        for row in map_in_processes(write_image, (generator, run.folder), pending, workers):
+            run.finish(row, [run.folder / path for path in output_paths(row)])
+            bar.update()
+
+
 def remake(
-    out: str | os.PathLike,
-    row: dict,
-    photos: str | os.PathLike,
-    labels: str | os.PathLike | None = None,
+    out: str | os.PathLike[str],
+    row: dict[str, Any],
+    photos: str | os.PathLike[str],
+    labels: str | os.PathLike[str] | None = None,
 ) -> tuple[bytes, bytes | None]:
-    """Makes one image again, from its row of the manifest and the set's ``settings.json``.
+    """Create one image again, from its row of the manifest and ``settings.json``.
 
     Args:
-        out: folder of the set; of it, only ``settings.json`` is read.
-        row: a row of ``manifest.jsonl``; of it, only side and index are used.
-        photos: the folder of photographs it was made from.
-        labels: the folder of label maps it was made with.
+        out: Folder of the dataset, from which only ``settings.json`` is read.
+        row: A row of ``manifest.jsonl``, of which only side and index are used.
+        photos: The folder of photos that it was created from.
+        labels: The folder of label maps that it was created with.
 
     Returns:
-        The bytes of its JPEG file, and those of its mask's PNG file, or ``None`` where it is
-        untouched.
+        The bytes of the image file, and those of the mask's PNG file, None for an authentic image.
+
+    Raises:
+        ContentError: If ``settings.json`` is invalid.
     """
     settings = read_json_object(Path(out) / "settings.json", SETTINGS_EXPECTED)
-    image, mask, _ = Maker(photos, labels, settings).make(row["side"], row["index"])
+    generator = ImageGenerator(photos, labels, settings)
+    image, mask, _ = generator.generate(row["side"], row["index"])
     return image, mask
 
 
-def _listed(out: Path, row: dict) -> list[str]:
-    """An image's row of BenCo's list: the paths of image and mask, or ``"Negative"``."""
-    paths = [str(out / path) for path in paths_of(row)]
+def _manifest_row(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name != "outputs"}
+
+
+def _list_entry(out: Path, row: dict[str, Any]) -> list[str]:
+    """Return the entry of BenCo's list: the paths of image and mask, or ``"Negative"``."""
+    paths = [str(out / path) for path in output_paths(row)]
     return paths if len(paths) == 2 else [*paths, "Negative"]
 
 
-def _is_there(folder: Path, settings: dict, finished: bool) -> bool:
-    """Whether a folder holds a set of these settings, whole or in part; an error if another.
+def _is_dataset(folder: Path, settings: dict[str, Any], ignored: tuple[str, ...] = ()) -> bool:
+    """Check whether a folder contains the dataset of these settings, complete or not.
 
-    A finished set may be of other library versions, an unfinished one may not go on with them.
+    Raises:
+        SynthesisError: If it contains something else.
     """
     file = folder / "settings.json"
     if not file.is_file():
-        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        if folder.exists() and (not folder.is_dir() or any(map(_is_foreign, folder.iterdir()))):
             raise SynthesisError(
-                f"got {folder}, which holds other files, expected a folder that is absent, empty "
-                "or a synthesised set: give another --out"
+                f"{folder} contains other files, expected a folder that is missing, empty or a "
+                "synthetic dataset; choose another --out"
             )
         return False
-    kept = read_json_object(file, SETTINGS_EXPECTED)
-    if finished:
-        kept["made_with"] = settings["made_with"]
-    if kept == settings:
-        return True
-    got, expected = _different(settings, kept)
-    raise SynthesisError(
-        f"got {got}, expected {expected} as in {file}: this folder holds another set; give another "
-        "--out, or delete it"
-    )
+    recorded = read_json_object(file, SETTINGS_EXPECTED)
+    recorded |= {name: settings[name] for name in ignored}
+    if recorded != settings:
+        raise SynthesisError(
+            f"{folder} contains another dataset ({difference(recorded, settings)}); choose another "
+            "--out or delete it"
+        )
+    return True
 
 
-def _different(settings: dict, kept: dict) -> tuple[str, str]:
-    """What differs between two settings, in words for each."""
-    numbers, others = (
-        {
-            **{name: one.get(name) for name in ("count", "test_count", "seed")},
-            **one.get("recipe", {}),
-            **one.get("made_with", {}),
-        }
-        for one in (settings, kept)
-    )
-    names = [name for name in numbers if numbers[name] != others.get(name)]
-    if not names:
-        return "other photographs or label maps", "those"
-    return tuple(
-        ", ".join(f"{name} {one.get(name)}" for name in names) for one in (numbers, others)
-    )
-
-
-def _finished_rows(folder: Path) -> dict[tuple[str, int], dict]:
-    """Rows of the images that an earlier run finished, by side and number."""
-    rows = {}
-    for row in [
-        row
-        for name in (MANIFEST, JOURNAL)
-        for row in read_journal(folder / name, ("side", "index"))
-    ]:
-        if all((folder / path).is_file() for path in paths_of(row)):
-            rows[row["side"], row["index"]] = row
-    return rows
+def _is_foreign(path: Path) -> bool:
+    """Check for a file that is not the journal, the lock or a temporary file of a killed run."""
+    return path.name != JOURNAL and not path.name.startswith(".qma-net")

@@ -1,0 +1,103 @@
+"""Rank, device and synchronization of the processes that torchrun starts."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..core.runs import FolderLock
+from ..inference.predictor import usable_device
+from .settings import EvaluationError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DistributedContext:
+    """This process among those that torchrun started; a single process without torchrun.
+
+    Args:
+        rank: Number of this process, from 0.
+        world_size: Number of processes.
+        device: The device that this process computes on.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    device: str = "cpu"
+
+    @classmethod
+    def from_environment(cls, device: str = "") -> "DistributedContext":
+        """Read torchrun's environment variables and join its process group.
+
+        Args:
+            device: ``"cpu"`` or ``"cuda"``, where each process uses the GPU of its local rank, or
+                ``"cuda:N"`` for a single process. Empty: CUDA if it is available.
+
+        Raises:
+            ConfigError: If the device is not available.
+            EvaluationError: If several processes would share a GPU, or a process has none.
+        """
+        rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        device = device_for_process(device, world_size=world_size)
+        if world_size > 1 and not torch.distributed.is_initialized():
+            torch.distributed.init_process_group("gloo")
+        return cls(rank, world_size, device)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes and logs what all processes have in common."""
+        return self.rank == 0
+
+    @contextmanager
+    def locked(self, *folders: str | os.PathLike[str]) -> Iterator[None]:
+        """Lock folders against other runs; the first process does it for all processes.
+
+        Raises:
+            BusyError: If another run is writing to one of the folders.
+        """
+        with ExitStack() as locks:
+            if self.is_first:
+                # A second lock of the same folder would wait for the first one.
+                for folder in {Path(folder).resolve(): folder for folder in folders}.values():
+                    locks.enter_context(FolderLock(folder))
+            yield
+
+    def wait(self) -> None:
+        """Wait until all processes have arrived here."""
+        if self.world_size > 1:
+            torch.distributed.barrier()
+
+    def log(self, message: str) -> None:
+        """Log a message once for all processes."""
+        if self.is_first:
+            logger.info("%s", message)
+
+
+def device_for_process(name: str, *, world_size: int) -> str:
+    """Return the device of this process: on CUDA, the GPU of its local rank.
+
+    Raises:
+        ConfigError: If the device is not available.
+        EvaluationError: If several processes would share a GPU, or this process has none.
+    """
+    device = usable_device(name)
+    if device.type != "cuda":
+        return str(device)
+    if device.index is not None and world_size > 1:
+        raise EvaluationError(
+            f"got device {name} for {world_size} processes, expected cuda, with which each process "
+            "uses a GPU of its own"
+        )
+    index = int(os.environ.get("LOCAL_RANK", 0)) if device.index is None else device.index
+    count = torch.cuda.device_count()
+    if index >= count:
+        raise EvaluationError(
+            f"cuda:{index} does not exist: {count} CUDA devices are available; start at most "
+            f"{count} processes on this machine or use --device cpu"
+        )
+    return f"cuda:{index}"

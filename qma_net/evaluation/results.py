@@ -1,0 +1,187 @@
+"""Result files of one test set: ``<name>.json`` (means) and ``<name>.csv`` (a row per image)."""
+
+import csv
+import io
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..core.files import (
+    ContentError,
+    read_json_object,
+    remove_temporary_files,
+    safe_path,
+    write_json,
+    write_text,
+)
+from ..core.runs import Run, RunError, difference
+from .distributed import DistributedContext
+from .metrics import PIXEL, bootstrap_interval, image_metrics, mean
+from .settings import EvaluationError
+
+COLUMNS = ("name", "label", *PIXEL, "score", "marked", "path")
+
+Row = dict[str, Any]  # The results of one image: COLUMNS, index and score_source.
+
+
+def is_complete(folder: Path, name: str, header: dict) -> bool:
+    """Check whether the result files of a test set exist.
+
+    Args:
+        folder: The folder of the result files.
+        name: Name of the test set or of the attack.
+        header: All settings that the numbers depend on.
+
+    Raises:
+        EvaluationError: If they are the result of other settings.
+    """
+    path = safe_path(folder, f"{name}.json")
+    if not path.is_file():
+        return False
+    recorded = read_result(path).get("header")
+    recorded = recorded if isinstance(recorded, dict) else {}
+    recorded = {key: recorded.get(key) for key in header}
+    if recorded != header:
+        raise EvaluationError(
+            f"{path} is the result of another evaluation ({difference(recorded, header)}); choose "
+            "another --out or delete it"
+        )
+    return True
+
+
+@contextmanager
+def unfinished_rows(
+    folder: Path, name: str, header: dict, context: DistributedContext
+) -> Iterator[Run]:
+    """Open the rows of a test set that is being evaluated, by the index of the image.
+
+    They are kept in the hidden folder ``.<name>.unfinished``, in one journal per process. Rows of
+    an interrupted evaluation are reused if its settings were the same, and discarded otherwise.
+
+    Args:
+        folder: The folder of the result files, locked by the caller.
+        name: Name of the test set or of the attack.
+        header: All settings that the numbers depend on.
+        context: This process.
+    """
+    partial = unfinished_folder(folder, name)
+    run = Run(
+        partial,
+        header,
+        key=("index",),
+        journal=f"{context.rank}.jsonl",
+        contents="rows",
+        shared=True,
+    )
+    if context.is_first:
+        partial.mkdir(parents=True, exist_ok=True)
+        for written in (folder, partial, safe_path(folder, f"{name}_masks")):
+            remove_temporary_files(written)
+        try:
+            run.reload()
+        except RunError:
+            shutil.rmtree(partial)
+            partial.mkdir()
+    context.wait()
+    with run:
+        yield run
+
+
+def unfinished_folder(folder: Path, name: str) -> Path:
+    """Return the folder of the rows of a test set that is being evaluated."""
+    return safe_path(folder, f".{name}.unfinished")
+
+
+def write_result(folder: Path, name: str, header: dict, rows: list[Row]) -> None:
+    """Write the CSV file and then the JSON file, which marks the test set as complete."""
+    write_text(safe_path(folder, f"{name}.csv"), format_result_table(rows))
+    write_json(safe_path(folder, f"{name}.json"), {**summarize(rows), "header": header})
+
+
+def read_result(path: Path) -> dict:
+    """Read the JSON file of a test set.
+
+    Raises:
+        ContentError: If it is not such a file.
+    """
+    expected = "a result of qma-net evaluate or robust; choose another --out or delete it"
+    return read_json_object(path, expected)
+
+
+def summarize(rows: list[Row]) -> dict[str, Any]:
+    """Compute the means of a test set with bootstrap intervals.
+
+    Pixel-level metrics are averaged over tampered images, ``authentic_marked`` over authentic ones.
+    """
+    tampered = [row for row in rows if row["label"]]
+    authentic = [row for row in rows if not row["label"]]
+    values = {mean_name(key): [row[key] for row in tampered] for key in PIXEL}
+    values["authentic_marked"] = [row["marked"] for row in authentic]
+    return {
+        **{name: mean(column) for name, column in values.items()},
+        **image_metrics([row["score"] for row in rows], [row["label"] for row in rows]),
+        "n_tampered": len(tampered),
+        "n_authentic": len(authentic),
+        "n_undefined": {
+            name: sum(value is None for value in column) for name, column in values.items()
+        },
+        "intervals": {name: bootstrap_interval(column) for name, column in values.items()},
+        "score_source": rows[0]["score_source"],
+    }
+
+
+def mean_name(metric: str) -> str:
+    """Return the JSON key of a metric's mean: ``pixel_f1`` for ``f1``, otherwise the same."""
+    return "pixel_f1" if metric == "f1" else metric
+
+
+def format_result_table(rows: list[Row]) -> str:
+    """Format rows as CSV; undefined metrics are empty cells."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def read_result_table(path: str | os.PathLike[str]) -> list[Row]:
+    """Read the CSV file of a test set: numbers as floats, empty cells as None.
+
+    Raises:
+        ContentError: If it is not such a table.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows: list[Row] = list(csv.DictReader(file))
+        for row in rows:
+            for key in (*PIXEL, "score", "marked", "label"):
+                row[key] = float(row[key]) if row[key] else None
+            if not row["path"] or not row["name"]:
+                raise ValueError("a row has no path or no name")
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise ContentError(
+            f"got {path}, expected the CSV file next to a result of qma-net evaluate: {error}"
+        ) from None
+    return rows
+
+
+def format_means(folder: Path, names: Sequence[str], first_column: str = "test set") -> str:
+    """Format the means of the results ``<name>.json`` as an aligned table for a terminal."""
+    head = (first_column, "images", "F1", "permute-F1", "IoU", "AUC", "authentic marked")
+    keys = ("pixel_f1", "permute_f1", "iou", "auc", "authentic_marked", "image_auc")
+    rows = [(*head, "image AUC")]
+    for name in names:
+        result = read_result(folder / f"{name}.json")
+        means = ["-" if result[key] is None else f"{result[key]:.3f}" for key in keys]
+        rows.append((name, str(result["n_tampered"] + result["n_authentic"]), *means))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            [row[0].ljust(widths[0])]
+            + [cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True)]
+        )
+        for row in rows
+    )
