@@ -21,7 +21,7 @@ from PIL import Image
 
 from qma_net.core.workers import available_cores, map_in_processes
 from qma_net.data.check import check
-from qma_net.synth.photographs import find_photos
+from qma_net.synth.photographs import list_photos
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        photos = find_photos(args.photos)
+        photos = list_photos(args.photos)
         sets = [folder / "train", folder / "test"]
         for one, some in zip(sets, (photos[::2], photos[1::2]), strict=True):
             make(one, some, args.files // 4)
@@ -57,7 +57,7 @@ def main() -> None:
             )
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        make(folder, find_photos(args.photos), args.fast_files // 2, link=True)
+        make(folder, list_photos(args.photos), args.fast_files // 2, link=True)
         seconds = timed(check, [folder], fast=True, progress=False)
         print(f"\n--fast, {args.fast_files} files, {available_cores()} processes: {seconds:.1f} s")
 

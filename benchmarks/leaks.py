@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from qma_net.data import leaks
-from qma_net.synth.photographs import find_photos
+from qma_net.data import near_duplicates
+from qma_net.synth.photographs import list_photos
 
 RANDOM = "random crop, up to 5 % a side"
 
@@ -26,7 +26,7 @@ RANDOM = "random crop, up to 5 % a side"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", required=True)
-    files = find_photos(parser.parse_args().photos)
+    files = list_photos(parser.parse_args().photos)
     rng = np.random.default_rng(0)
     names = [str(file) for file in files]
     kinds = copies(rng)
@@ -36,12 +36,12 @@ def main() -> None:
         with Image.open(file) as opened:
             photo = opened.convert("RGB")
         start = time.perf_counter()
-        thumbnails["original"].append(leaks.thumbnail_of(photo))
+        thumbnails["original"].append(near_duplicates.thumbnail_of(photo))
         seconds += time.perf_counter() - start
         for kind, make in kinds.items():
-            thumbnails[kind].append(leaks.thumbnail_of(make(photo)))
+            thumbnails[kind].append(near_duplicates.thumbnail_of(make(photo)))
     pixels = {kind: as_pixels(rows) for kind, rows in thumbnails.items()}
-    hashes = {kind: leaks.perceptual_hashes(rows) for kind, rows in pixels.items()}
+    hashes = {kind: near_duplicates.perceptual_hashes(rows) for kind, rows in pixels.items()}
     different(names, pixels["original"], hashes["original"])
     print(
         "\n| copy | largest distance | smallest correlation | missed | named wrongly "
@@ -51,15 +51,15 @@ def main() -> None:
     count = len(files)
     for kind in kinds:
         both = np.concatenate([pixels["original"], pixels[kind]])
-        alike = leaks.correlations(both, np.arange(count), np.arange(count) + count)
+        alike = near_duplicates.correlations(both, np.arange(count), np.arange(count) + count)
         rows = [*thumbnails["original"], *thumbnails[kind]]
-        found = list(leaks.find_copies(rows, [0] * count + [1] * count))
+        found = list(near_duplicates.find_copies(rows, [0] * count + [1] * count))
         right = sum(copy == original + count for copy, original, _ in found)
         apart = distances(hashes["original"], hashes[kind]).max()
-        whole = leaks.bit_counts(hashes["original"][:, 0] ^ hashes[kind][:, 0])
+        whole = near_duplicates.bit_counts(hashes["original"][:, 0] ^ hashes[kind][:, 0])
         print(
             f"| {kind} | {apart} | {alike.min():.3f} | {count - right} of {count} "
-            f"| {len(found) - right} | {(whole > leaks.DISTANCE).sum()} |",
+            f"| {len(found) - right} | {(whole > near_duplicates.DISTANCE).sum()} |",
             flush=True,
         )
     print(f"\na thumbnail of a decoded photograph: {seconds / count * 1000:.2f} ms")
@@ -117,14 +117,14 @@ def cropped(photo: Image.Image, sides) -> Image.Image:
 
 
 def as_pixels(thumbnails: list[bytes]) -> np.ndarray:
-    side = leaks.THUMBNAIL
+    side = near_duplicates.THUMBNAIL
     return np.frombuffer(b"".join(thumbnails), np.uint8).reshape(-1, side, side)
 
 
 def distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """The distance that decides: the smallest between a whole image and a crop of the other."""
     ways = [first ^ second[:, :1], first[:, :1] ^ second]
-    counts = leaks.bit_counts(np.concatenate(ways, axis=1).ravel())
+    counts = near_duplicates.bit_counts(np.concatenate(ways, axis=1).ravel())
     return counts.reshape(len(first), -1).min(axis=1)
 
 
@@ -139,15 +139,15 @@ def different(names: list[str], pixels: np.ndarray, hashes: np.ndarray) -> None:
     print("\n| distance of at most | pairs | whose correlation is at most |\n|---|---|---|")
     for most in (6, 8, 10, 12, 14):
         near = np.flatnonzero(apart <= most)
-        alike = leaks.correlations(pixels, rows[near], columns[near])
+        alike = near_duplicates.correlations(pixels, rows[near], columns[near])
         print(f"| {most} | {len(near)} | {alike.max(initial=0):.3f} |")
-    near = np.flatnonzero(apart <= leaks.DISTANCE)
-    alike = leaks.correlations(pixels, rows[near], columns[near])
+    near = np.flatnonzero(apart <= near_duplicates.DISTANCE)
+    alike = near_duplicates.correlations(pixels, rows[near], columns[near])
     print(
-        f"\nfalse alarms (distance {leaks.DISTANCE}, correlation {leaks.CORRELATION}): ",
+        f"\nfalse alarms (distance {near_duplicates.DISTANCE}, correlation {near_duplicates.CORRELATION}): ",
         end="",
     )
-    wrong = np.flatnonzero(alike >= leaks.CORRELATION)
+    wrong = np.flatnonzero(alike >= near_duplicates.CORRELATION)
     print(len(wrong), *(f"{names[rows[near[i]]]} = {names[columns[near[i]]]}" for i in wrong))
     top = alike.argmax()
     print(f"the most alike: {names[rows[near[top]]]} and {names[columns[near[top]]]}")

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from qma_net.core.workers import available_cores
 from qma_net.data.prepare import prepare
-from qma_net.synth.photographs import find_photos
+from qma_net.synth.photographs import list_photos
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
     size = tuple(int(side) for side in args.size.split("x"))
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        make_imd2020(folder / "source", find_photos(args.photos)[: args.images], size)
+        make_imd2020(folder / "source", list_photos(args.photos)[: args.images], size)
         start = time.perf_counter()
         for name, max_side in (("as published", 0), ("reduced", args.max_side)):
             prepare("IMD2020", folder / "source", folder / name, max_side=max_side, progress=False)

@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 import torch
 
-from qma_net.demo import DEMO_RECIPE, packaged_photographs
+from qma_net.demo import DEMO_RECIPE, copy_packaged_photos
 from qma_net.modeling.noise import SRM, VIEW_STD, Bayar, NoisePrint
 from qma_net.synth.manipulate import manipulate
-from qma_net.synth.photographs import Photographs, find_photos
+from qma_net.synth.photographs import Photographs, list_photos
 from qma_net.weights.sources import load_noiseprint
 
 
@@ -34,8 +34,8 @@ def main() -> None:
     if noiseprint:
         load_noiseprint(noiseprint, args.noiseprint)
     with tempfile.TemporaryDirectory() as folder:
-        folder = args.photos or packaged_photographs(Path(folder))
-        photos = [cv2.imread(str(path)) for path in find_photos(folder)]
+        folder = args.photos or copy_packaged_photos(Path(folder))
+        photos = [cv2.imread(str(path)) for path in list_photos(folder)]
         if args.picture:
             draw(Path(folder), noiseprint, args.picture)
     crops = torch.stack([crop(photo) for photo in photos if min(photo.shape[:2]) >= 256])
@@ -67,7 +67,7 @@ def draw(folder: Path, noiseprint: NoisePrint | None, path: str) -> None:
     """The views of a splice: its donor is noisy and was never compressed, its host was, twice."""
     from matplotlib.figure import Figure
 
-    names = [str(name.relative_to(folder)) for name in find_photos(folder)]
+    names = [str(name.relative_to(folder)) for name in list_photos(folder)]
     recipe = replace(DEMO_RECIPE, image_size=256, zoom=(0.5, 0.6), host_quality=(70, 70))
     rng = np.random.default_rng(23)
     image, mask, _ = manipulate(rng, "splice", Photographs(folder, names), recipe)

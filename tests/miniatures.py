@@ -1,8 +1,8 @@
-"""Small datasets, archives and files that test modules build, each in one place.
+"""Small datasets, archives and files that several test modules build.
 
-Photographs and masks; files that are no photograph; datasets in BenCo's formats; a dataset with
-one of each fault; the published archives; photographs to synthesise from; test sets to evaluate
-on, results of ``qma-net evaluate`` and logs of BenCo's; weights in the naming of others.
+The sections are: images and masks; unreadable files; datasets in BenCo's formats; a dataset with
+every fault; the published archives; photos for synthesis; test sets and results; pretrained
+weights under other names.
 """
 
 import io
@@ -18,38 +18,33 @@ import torch
 from PIL import Image
 
 from conftest import photograph
-from qma_net.evaluation.metrics import PIXEL
-from qma_net.evaluation.process import Process
-from qma_net.evaluation.rows import Rows
-from qma_net.report.paper import paper_set
-from qma_net.report.results import DEFAULTS
 
-# Photographs and masks
+# Images and masks
 
 
 def save_image(path: Path, pixels: np.ndarray, **options) -> None:
-    """Writes pixels as what the suffix says, in folders that are made."""
+    """Write pixels in the format of the suffix and create missing folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, **options)
 
 
-H, W = 48, 64  # pixels of the archives' images
+H, W = 48, 64  # Size of the images in the archives.
 
 
 def save_photograph(path: Path, seed: int, height: int = H, width: int = W, **options) -> None:
-    """Writes a photograph, another one for another seed."""
+    """Write a photo that differs for every seed."""
     save_image(path, photograph(height, width, seed), **options)
 
 
 def rectangle(size: tuple[int, int], value: int = 255) -> np.ndarray:
-    """A mask of (height, width) with one rectangle of a value on 0, uint8."""
+    """Return a uint8 mask of size (height, width) with a rectangle of one value on 0."""
     mask = np.zeros(size, np.uint8)
     mask[10:25, 10:30] = value
     return mask
 
 
 def region(seed: int, height: int = H, width: int = W) -> np.ndarray:
-    """A random rectangle on a grid of 16 pixels, so that JPEG keeps its edges; bool."""
+    """Return a bool mask with a rectangle on a 16-pixel grid, which keeps its edges in JPEG."""
     rng = np.random.default_rng(seed)
     mask = np.zeros((height, width), bool)
     y, x = 16 * rng.integers(0, (height // 16 - 1, width // 16 - 1))
@@ -58,7 +53,7 @@ def region(seed: int, height: int = H, width: int = W) -> np.ndarray:
 
 
 def white(mask: np.ndarray, channels: int = 1) -> np.ndarray:
-    """A bool mask as 0 and 255, as grey, RGB or opaque RGBA."""
+    """Convert a bool mask to 0 and 255, as grey, RGB or opaque RGBA."""
     grey = np.where(mask, 255, 0).astype(np.uint8)
     if channels == 1:
         return grey
@@ -67,24 +62,24 @@ def white(mask: np.ndarray, channels: int = 1) -> np.ndarray:
     return coloured
 
 
-def turn_by_exif(path: Path, orientation: int = 6) -> None:
-    """Gives a JPEG an EXIF orientation; 6: to be shown turned by 90 degrees."""
+def set_orientation(path: Path, orientation: int = 6) -> None:
+    """Set the EXIF orientation of a JPEG; viewers rotate 6 by 90 degrees."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.open(path).save(path, exif=exif, quality=95)
 
 
-# Files that are no photograph
+# Unreadable files
 
 
 def truncate(path: Path) -> None:
-    """Cuts a file off in its middle."""
+    """Remove the second half of a file."""
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
 
 
 def bomb() -> bytes:
-    """A PNG of a few bytes whose header claims 40,000 x 40,000 pixels."""
+    """Return a PNG of a few bytes that claims 40,000 x 40,000 pixels in its header."""
 
     def chunk(kind, body):
         return (
@@ -97,10 +92,10 @@ def bomb() -> bytes:
 
 
 def broken_photographs(folder: Path) -> dict[str, str]:
-    """Writes one of each that is no photograph; returns the words its error must hold, by name."""
-    whole = io.BytesIO()
-    Image.fromarray(photograph(200, 200)).save(whole, format="jpeg")
-    jpeg = whole.getvalue()
+    """Write unreadable files; return a part of the expected error message by file name."""
+    buffer = io.BytesIO()
+    Image.fromarray(photograph(200, 200)).save(buffer, format="jpeg")
+    jpeg = buffer.getvalue()
     (folder / "folder.jpg").mkdir()
     files = {
         "text.jpg": (b"this is a text", "it is a text"),
@@ -131,7 +126,7 @@ def write_pair(
     mask_name: str | None = None,
     image_suffix: str = ".jpg",
 ) -> tuple[Path, Path]:
-    """A good pair in Tp/ and Gt/; returns both paths. ``size`` is (height, width)."""
+    """Write a valid pair of size (height, width) to Tp/ and Gt/; return both paths."""
     image, mask = folder / f"Tp/{stem}{image_suffix}", folder / f"Gt/{mask_name or stem}.png"
     save_image(image, photograph(*size, seed))
     save_image(mask, rectangle(size))
@@ -139,7 +134,7 @@ def write_pair(
 
 
 def write_dataset(folder: Path, count: int = 2) -> list[list[str]]:
-    """Good pairs of 32x32 pixels in Tp/ and Gt/; returns the rows of a list of them."""
+    """Write valid pairs of 32x32 pixels to Tp/ and Gt/; return the rows of a list of them."""
     for part in ("Tp", "Gt"):
         (folder / part).mkdir(parents=True)
     pairs = [write_pair(folder, str(i), seed=i, size=(32, 32)) for i in range(count)]
@@ -147,10 +142,9 @@ def write_dataset(folder: Path, count: int = 2) -> list[list[str]]:
 
 
 def write_protocols_datasets(root: Path) -> None:
-    """Every dataset of both protocols as ``data prepare`` leaves it, two images each."""
-    for name in ("CASIAv2", "IMD2020", "CASIAv1", "Columbia", "Coverage", "NIST16"):
-        write_dataset(root / name)
-    for name in ("CocoGlide", "AutoSplice"):
+    """Write every dataset of both protocols like ``data prepare``, with two images each."""
+    names = "CASIAv2 IMD2020 CASIAv1 Columbia Coverage NIST16 CocoGlide AutoSplice"
+    for name in names.split():
         write_dataset(root / name)
     rows = write_dataset(root / "FantasticReality")
     (root / "FantasticReality/FantasticReality.json").write_text(json.dumps(rows))
@@ -159,15 +153,15 @@ def write_protocols_datasets(root: Path) -> None:
         (root / f"TampCOCO/{part}_COCO_list.json").write_text(json.dumps(rows))
 
 
-# A dataset with one of each fault
+# A dataset with every fault
 
 
 def one_of_each_fault(folder: Path) -> set[tuple[str, str]]:
-    """Fills Tp/ and Gt/ with one of each fault; returns what must be said: {(name, problem)}."""
-    said = set()
+    """Fill Tp/ and Gt/ with one of each fault; return the expected {(name, problem)}."""
+    expected = set()
 
     def pair(stem, *problems, **options):
-        said.update(problems)
+        expected.update(problems)
         return write_pair(folder, stem, seed=len(list(folder.glob("Tp/*"))), **options)
 
     pair("good")
@@ -179,7 +173,7 @@ def one_of_each_fault(folder: Path) -> set[tuple[str, str]]:
     image, _ = pair("zero", ("zero.jpg", "unreadable"))
     image.write_bytes(b"")
     image, _ = pair("text", ("text.jpg", "unreadable"))
-    image.write_text("this is no photograph")
+    image.write_text("this is not an image")
     _, mask = pair("small", ("small.png", "size-mismatch"))
     Image.fromarray(rectangle((30, 40))).save(mask)
     _, mask = pair("turned", ("turned.png", "size-mismatch"))
@@ -205,9 +199,9 @@ def one_of_each_fault(folder: Path) -> set[tuple[str, str]]:
     _, mask = pair("empty", ("empty.png", "empty-mask"))
     Image.fromarray(rectangle((40, 60), 0)).save(mask)
     image, mask = pair("exif", ("exif.jpg", "exif-orientation"))
-    turn_by_exif(image)
+    set_orientation(image)
     image, mask = pair("exifmask", ("exifmask.jpg", "exif-orientation"))
-    turn_by_exif(image)
+    set_orientation(image)
     Image.fromarray(np.rot90(rectangle((40, 60)), -1)).save(mask)
     for name, mode in (("cmyk", "CMYK"), ("grey", "L"), ("alpha", "RGBA"), ("deepimage", "I;16")):
         image, _ = pair(name, (f"{name}.tif", "colour-mode"), image_suffix=".tif")
@@ -223,17 +217,17 @@ def one_of_each_fault(folder: Path) -> set[tuple[str, str]]:
     image, _ = pair("noimage", ("noimage.png", "unpaired"))
     image.unlink()
     (folder / "Tp/.DS_Store").write_bytes(b"\0")
-    said.add((".DS_Store", "unpaired"))
-    return said
+    expected.add((".DS_Store", "unpaired"))
+    return expected
 
 
-# The published archives, each with the faults it is known for. A maker fills the folder of an
-# unpacked archive; it returns the mask (bool) of every image that can be used, by its path in
-# the folder written, and what must be said of every image that is left out, by its name's end.
+# The published archives, each with its known faults. Each function fills the folder of an unpacked
+# archive. It returns the mask (bool) of every usable image by its path in the output folder, and a
+# part of the reason for every image that is left out by the end of its name.
 
 
 def casiav2(root: Path) -> tuple[dict, dict]:
-    """Pairs by stem, one by its digits alone; two masks of another size than their image."""
+    """Pairs by stem and one by its digits alone; two masks differ in size from their images."""
     top = root / "download" / "CASIA2.0_revised"
     masks = root / "download" / "CASIA2.0_Groundtruth"
     truth = {}
@@ -266,7 +260,7 @@ def casiav2(root: Path) -> tuple[dict, dict]:
 
 
 def casiav1(root: Path) -> tuple[dict, dict]:
-    """Pairs by stem in two folders; one image without a mask."""
+    """Pairs by stem in two folders; one image has no mask."""
     truth = {}
     names = {
         "CM": ["Sp_S_NNN_A_ani0001_ani0001_0001"],
@@ -288,7 +282,7 @@ def casiav1(root: Path) -> tuple[dict, dict]:
 
 
 def imd2020(root: Path) -> tuple[dict, dict]:
-    """Masks beside their images; one of another size."""
+    """Masks next to their images; one has another size."""
     truth = {}
     for folder, name in (("1a1ogs", "c8tf5mj_0.png"), ("z3", "00003_fake.jpg")):
         seed = len(truth)
@@ -303,7 +297,7 @@ def imd2020(root: Path) -> tuple[dict, dict]:
 
 
 def fantastic(root: Path) -> tuple[dict, dict]:
-    """Masks as arrays of class numbers; one torn."""
+    """Masks as arrays of class numbers; one is truncated."""
     top = root / "FantasticReality_v1/dataset"
     (top / "SegmentationFake").mkdir(parents=True)
     truth = {}
@@ -314,13 +308,13 @@ def fantastic(root: Path) -> tuple[dict, dict]:
         np.savez_compressed(top / f"SegmentationFake/{stem}.npz", classes)
         truth[f"Tp/{stem}.jpg"] = region(seed)
     save_photograph(top / "ColorFakeImages/IMG_0000005_IMG_0000009.jpg", 5)
-    (top / "SegmentationFake/IMG_0000005_IMG_0000009.npz").write_bytes(b"PK torn")
+    (top / "SegmentationFake/IMG_0000005_IMG_0000009.npz").write_bytes(b"PK truncated")
     save_photograph(top / "ColorRealImages/IMG_0000001.jpg", 6)
-    return truth, {"IMG_0000005_IMG_0000009.jpg": "cannot be read"}
+    return truth, {"IMG_0000005_IMG_0000009.jpg": "cannot be decoded"}
 
 
 def tampcoco(root: Path) -> tuple[dict, dict]:
-    """Pairs by the lists of four subsets; one line twice, one file absent, one empty."""
+    """Pairs by lists of four subsets; one line is repeated, one file missing and one empty."""
     top = root / "tampCOCO"
     pair = "9{}_000000000001.{e}_000000000002.{e}{}.{e}"
     names = {
@@ -333,8 +327,8 @@ def tampcoco(root: Path) -> tuple[dict, dict]:
         for seed, change in rows:
             jpg, png = pair.format(seed, change, e="jpg"), pair.format(seed, change, e="png")
             save_photograph(top / f"{part}_images/{jpg}", seed)
-            ones = region(seed).astype(np.uint8) * (1 if part == "cm" else 255)
-            save_image(top / f"{part}_masks/{png}", ones)
+            mask = region(seed).astype(np.uint8) * (1 if part == "cm" else 255)
+            save_image(top / f"{part}_masks/{png}", mask)
             lists[part].append(f"{part}_images/{jpg},{part}_masks/{png}")
             truth[f"{part}/Tp/{jpg}"] = region(seed)
     quality = "93_000000000001_aligned_Q76.jpg_000000000002_aligned_Q76.jpg_RT12.2_aligned_Q76.jpg"
@@ -342,19 +336,19 @@ def tampcoco(root: Path) -> tuple[dict, dict]:
     lists["bcmc"].append(f"bcmc_images/{quality},bcm_masks/{pair.format(3, '_RT12.2', e='png')}")
     truth[f"bcmc/Tp/{quality}"] = region(3)
     lists["sp"].append(lists["sp"][0])
-    absent = pair.format(8, "", e="jpg")
-    lists["cm"].append(f"cm_images/{absent},cm_masks/{pair.format(8, '', e='png')}")
+    missing = pair.format(8, "", e="jpg")
+    lists["cm"].append(f"cm_images/{missing},cm_masks/{pair.format(8, '', e='png')}")
     empty = pair.format(7, "", e="jpg")
     (top / f"cm_images/{empty}").write_bytes(b"")
     save_image(top / f"cm_masks/{pair.format(7, '', e='png')}", white(region(7)))
     lists["cm"].append(f"cm_images/{empty},cm_masks/{pair.format(7, '', e='png')}")
     for part, lines in lists.items():
         (top / f"{part}_COCO_list.txt").write_text("\n".join(lines) + "\n")
-    return truth, {absent: "listed but not there", empty: "empty (0 bytes)"}
+    return truth, {missing: "is listed but missing", empty: "empty (0 bytes)"}
 
 
 def columbia(root: Path) -> tuple[dict, dict]:
-    """Masks in red and green, as JPEG, beside others that are to be ignored."""
+    """Red and green JPEG masks next to others that must be ignored."""
     top = root / "Columbia Uncompressed Image Splicing Detection"
     truth = {}
     for seed, stem in enumerate(("canong3_canonxt_sub_01", "nikond70_kodakdcs330_sub_30")):
@@ -373,7 +367,7 @@ def columbia(root: Path) -> tuple[dict, dict]:
 
 
 def coverage(root: Path) -> tuple[dict, dict]:
-    """Bright masks beside those of the copies' sources; one of another size."""
+    """Bright masks next to those of the copied regions; one has another size."""
     truth = {}
     for number in (1, 2, 10):
         save_photograph(root / f"COVERAGE/image/{number}.tif", 100 + number)
@@ -394,7 +388,7 @@ def coverage(root: Path) -> tuple[dict, dict]:
 
 
 def nist16(root: Path) -> tuple[dict, dict]:
-    """Black masks and types by a table, each mask of two images; one image absent."""
+    """Black masks and types by a table; each mask belongs to two images, one image is missing."""
     top = root / "NC2016_Test0613"
     manipulations = [f"IsManipulationType{name}" for name in ("Removal", "Splice", "CopyClone")]
     rows = [["TaskID", "ProbeFileName", "ProbeMaskFileName", "IsTarget", *manipulations]]
@@ -419,11 +413,11 @@ def nist16(root: Path) -> tuple[dict, dict]:
     table.write_text("\n".join("|".join(row) for row in rows))
     (top / "reference/splice").mkdir()
     (top / "reference/splice/NC2016-splice-ref.csv").write_text("not|this|one")
-    return truth, {"NC2016_0002.jpg": "named by the table but not there"}
+    return truth, {"NC2016_0002.jpg": "is named in the table but missing"}
 
 
 def cocoglide(root: Path) -> tuple[dict, dict]:
-    """Pairs by COCO id: sorted by name, they would pair wrongly."""
+    """Pairs by COCO id, which sorting by name would pair wrongly."""
     top = root / "CocoGlide"
     truth = {}
     for seed, (kind, number) in enumerate((("dining table", "100510"), ("airplane", "87038"))):
@@ -450,7 +444,7 @@ def autosplice(root: Path) -> tuple[dict, dict]:
     return truth, {}
 
 
-# The makers, by the dataset's name.
+# The functions above by the name of the dataset.
 ARCHIVES = {
     "CASIAv2": casiav2,
     "IMD2020": imd2020,
@@ -465,35 +459,35 @@ ARCHIVES = {
 }
 
 
-# Photographs to synthesise from
+# Photos for synthesis
 
 
 def write_photographs(folder: Path) -> None:
-    """Eight photographs, upright and across, and files that cannot be used.
+    """Write eight photos, portrait and landscape, and files that cannot be used.
 
-    In scenes/ and, but for number 4, with a label map of two squares in scenes_seg/.
+    The photos are in scenes/. All except number 4 have a label map of two squares in scenes_seg/.
     """
     for i in range(8):
         height, width = (80, 110) if i % 3 else (110, 70)
         labels = np.zeros((height, width), np.uint8)
         labels[15:40, 10:30] = labels[50:75, 35:60] = 3
-        for place, pixels in (("scenes", photograph(height, width, i)), ("scenes_seg", labels)):
-            (folder / place).mkdir(exist_ok=True)
-            if (place, i) != ("scenes_seg", 4):
-                cv2.imwrite(str(folder / place / f"{i}.png"), pixels)
+        for name, pixels in (("scenes", photograph(height, width, i)), ("scenes_seg", labels)):
+            (folder / name).mkdir(exist_ok=True)
+            if (name, i) != ("scenes_seg", 4):
+                cv2.imwrite(str(folder / name / f"{i}.png"), pixels)
     shutil.copy(folder / "scenes/2.png", folder / "scenes/copy_of_2.png")
     cv2.imwrite(str(folder / "small.png"), photograph(20, 20))
-    (folder / "notes.txt").write_text("not a photograph")
+    (folder / "notes.txt").write_text("not a photo")
     (folder / "broken.jpg").write_bytes(b"\xff\xd8 not much of a picture")
-    whole = (folder / "scenes/5.png").read_bytes()  # of a readable header, but no picture
-    (folder / "truncated.png").write_bytes(whole[:40])
+    content = (folder / "scenes/5.png").read_bytes()
+    (folder / "truncated.png").write_bytes(content[:40])  # The header is readable.
 
 
-# Test sets to evaluate on, and results
+# Test sets and results
 
 
 def write_set(folder: Path, count: int = 7, size: tuple[int, int] = (72, 64)) -> None:
-    """``count`` tampered pictures in Tp/ and Gt/, the first with the largest region."""
+    """Write ``count`` tampered images to Tp/ and Gt/, the first with the largest region."""
     for i in range(count):
         image, mask = photograph(*size, i), np.zeros(size, np.uint8)
         mask[20 : 60 - 5 * i, 10:50] = 255
@@ -504,12 +498,17 @@ def write_set(folder: Path, count: int = 7, size: tuple[int, int] = (72, 64)) ->
 
 
 def set_rows(folder: Path, count: int) -> list[list[str]]:
-    """What :func:`write_set` wrote, as BenCo's JSON lists it."""
+    """Return the rows of BenCo's JSON list for the images of :func:`write_set`."""
     return [[str(folder / f"{part}/{i}.png") for part in ("Tp", "Gt")] for i in range(count)]
 
 
 def write_result(folder, name, f1, model="QMANet", flags=None, attack=None, stem="", **settings):
-    """A result as ``evaluate`` writes it; the images' F1 given, IoU, AUC and permute-F1 from it."""
+    """Write a result like ``evaluate``; the other metrics are derived from each image's F1."""
+    from qma_net.evaluation import results
+    from qma_net.evaluation.metrics import PIXEL
+    from qma_net.report.collect import DEFAULTS
+    from qma_net.report.paper_tables import paper_test_set
+
     if model == "QMANet":
         files = {"backbone_weights": "", "noiseprint_weights": "", "init_from": ""}
         flags = DEFAULTS | files | (flags or {})
@@ -529,29 +528,28 @@ def write_result(folder, name, f1, model="QMANet", flags=None, attack=None, stem
         "attack": {"name": attack[0], "level": attack[1]} if attack else None,
         "versions": {"qma-net": "0.1.0"},
     }
-    rows = Rows(folder, stem or name, header | settings, Process())
-    with rows.journal() as keep:
-        for i, value in enumerate(f1):
-            measured = dict.fromkeys(PIXEL, value)
-            measured |= {"iou": value / (2 - value), "auc": (1 + value) / 2, "marked": 0.1}
-            path = f"data/{paper_set(name) or name}/Tp/{i}.png"
-            row = {"index": i, "name": f"{i}.png", "label": 1, "path": path, "score": value}
-            keep(row | measured | {"score_source": "pred_label"})
-    rows.finish()
+    rows = []
+    for i, value in enumerate(f1):
+        measured = dict.fromkeys(PIXEL, value)
+        measured |= {"iou": value / (2 - value), "auc": (1 + value) / 2, "marked": 0.1}
+        path = f"data/{paper_test_set(name) or name}/Tp/{i}.png"
+        row = {"index": i, "name": f"{i}.png", "label": 1, "path": path, "score": value}
+        rows.append(row | measured | {"score_source": "pred_label"})
+    results.write_result(folder, stem or name, header | settings, rows)
 
 
 def write_training_log(folder: Path, end: str = "") -> None:
-    """BenCo's ``log.txt`` of three epochs; ``end`` is its last, torn line."""
+    """Write BenCo's ``log.txt`` of three epochs, followed by the incomplete line ``end``."""
     folder.mkdir()
     log = [{"train_lr": 1e-4 * i, "train_seg_loss": 1 - i / 9, "epoch": i} for i in range(3)]
     (folder / "log.txt").write_text("\n".join(map(json.dumps, log)) + "\n" + end)
 
 
-# Weights as others publish them
+# Pretrained weights under other names
 
 
 def official_names(state):
-    """The official naming of a MiT's state, written the other way round."""
+    """Rename the parameters of a MiT to the names of the official repository."""
     names = {
         "layernorm_before": "norm1",
         "layernorm_after": "norm2",

@@ -27,14 +27,14 @@ from benchmarks.evidence.records import Records, collect
 from conftest import ROOT, photograph
 from qma_net.core.errors import QMANetError
 from qma_net.evaluation.metrics import pixel_metrics
-from qma_net.evaluation.rows import as_csv
+from qma_net.evaluation.results import format_result_table
 from qma_net.inference.predictor import QMANetPredictor
 from qma_net.modeling.config import Preprocessing
 from qma_net.modeling.interaction import DFCM
 from qma_net.modeling.losses import dice_loss, edge_target
 from qma_net.modeling.noise import SRM
 from qma_net.modeling.qma_net import to_image_size
-from qma_net.synth.curriculum import changed, stages
+from qma_net.synth.curriculum import stages, with_changes
 
 TINY_FLAGS = {"size": "tiny", "views": "srm,bayar"}
 
@@ -133,7 +133,7 @@ def write_run(out, row, seed, f1):
             | {"score": 0.5, "marked": 0.25, "path": f"/{i}.png"}
             for i, value in enumerate(f1)
         ]
-        (folder / f"{name}.csv").write_text(as_csv(rows))
+        (folder / f"{name}.csv").write_text(format_result_table(rows))
 
 
 @pytest.fixture
@@ -206,7 +206,7 @@ def test_small_model_trains_each_step_once_from_the_previous_weights(tmp_path, m
         return True
 
     monkeypatch.setattr(small.Clock, "run", run)
-    monkeypatch.setattr(small, "results_table", lambda folder, names: "")
+    monkeypatch.setattr(small, "format_means", lambda folder, names: "")
     sets = {name: tmp_path / f"{name}.json" for name in stages()}
     monkeypatch.setattr(small, "test_images", lambda *_: sets)
     args = Namespace(
@@ -239,7 +239,7 @@ def test_small_model_trains_each_step_once_from_the_previous_weights(tmp_path, m
     started.clear()
     small.run_small(args)  # Resumes: finished trainings are only evaluated.
     assert [(title, command) for title, command, _ in started] == [(n, "evaluate") for n in names]
-    assert all(changed(stages()[d["stage"]], d.get("recipe", {}), "") for d in datasets)
+    assert all(with_changes(stages()[d["stage"]], d.get("recipe", {}), "") for d in datasets)
 
 
 def test_threshold_is_chosen_within_the_limit_of_authentic_pixels():
@@ -253,7 +253,7 @@ def test_threshold_is_chosen_within_the_limit_of_authentic_pixels():
     authentic = np.zeros((2, ship.BINS), int)
     authentic[0, :450] = 1
     authentic[0, 0] = 551  # 449 of 1,000 above 0: at most 2 % from 0.43 on.
-    threshold = ship.choose_threshold({"one": [counts], ship.UNTOUCHED: [authentic]})
+    threshold = ship.choose_threshold({"one": [counts], ship.AUTHENTIC: [authentic]})
     assert threshold == 0.43  # The lowest allowed threshold with F1 = 2/3.
 
 

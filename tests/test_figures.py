@@ -15,17 +15,17 @@ from miniatures import set_rows, write_result, write_set
 from qma_net.data.listing import read_listings
 from qma_net.evaluation.evaluate import evaluate
 from qma_net.evaluation.images import BenCoImages
-from qma_net.evaluation.rows import read_rows
+from qma_net.evaluation.results import read_result_table
 from qma_net.evaluation.settings import Settings
 from qma_net.modeling import config
 from qma_net.modeling.qma_net import QMANetOutput
+from qma_net.report.collect import ModelResults, collect
 from qma_net.report.figures import draw as figures
-from qma_net.report.figures.answers import load, model_input, prediction
-from qma_net.report.figures.cams import cam_panels, grad_cams, mean_logit, predicted_region
-from qma_net.report.figures.draw import draw_all
-from qma_net.report.figures.examples import Example, NotDrawn, examples
-from qma_net.report.figures.panels import Panel, grid
-from qma_net.report.results import Run, collect
+from qma_net.report.figures.draw import draw_figures
+from qma_net.report.figures.example_images import Example, FigureError, select_examples
+from qma_net.report.figures.grad_cam import cam_panels, grad_cams, mean_logit, predicted_region
+from qma_net.report.figures.image_grid import Panel, draw_grid
+from qma_net.report.figures.predictions import load_network, model_input, predict_probabilities
 
 SIDE = 64
 
@@ -122,7 +122,7 @@ def test_figure_1_compares_both_backbones_with_the_model_without_dfcm(pictures):
 def test_figure_3_shows_each_checkpoint_with_the_evaluated_f1(work, pictures):
     panels, words = axes_of(pictures[3])
     assert len(panels) == (4 + 3) * 4
-    f1 = {row["path"]: row["f1"] for row in read_rows(work / "out/none/own.csv")}
+    f1 = {row["path"]: row["f1"] for row in read_result_table(work / "out/none/own.csv")}
     shown = [one for one in panels if one.get_xlabel()]
     assert len(shown) == 7 * 2
     assert {f"F1 {f1[str(work / f'own/Tp/{i}.png')]:.2f}" for i in range(3)} <= set(words)
@@ -152,7 +152,7 @@ def test_figure_6_shows_the_four_fused_levels(pictures):
 
 
 def test_photographs_are_taken_at_even_steps_of_their_rank(work, found):
-    rows = [row for row in read_rows(work / "out/ours/own.csv") if row["f1"] is not None]
+    rows = [row for row in read_result_table(work / "out/ours/own.csv") if row["f1"] is not None]
     ranked = [row["path"] for row in sorted(rows, key=lambda row: (row["f1"], row["path"]))]
     chosen = examples(found.runs[0], 2, [])
     assert [one.set for one in chosen] == ["CASIAv1", "own"]  # the paper's first

@@ -22,7 +22,7 @@ from qma_net.data.check import check
 from qma_net.data.listing import read_listings
 from qma_net.data.repair import repair
 from qma_net.evaluation.attacks import read_attacks
-from qma_net.evaluation.rows import read_rows
+from qma_net.evaluation.results import read_result_table
 from qma_net.examine.exif import read_exif
 from qma_net.examine.metadata import read_facts
 from qma_net.modeling.hub import CALIBRATION_NAME, CONFIG_NAME, PREPROCESSOR_NAME, WEIGHTS_FILE
@@ -205,7 +205,7 @@ TABLE = (
 @pytest.mark.parametrize("name", RESULTS)
 def test_a_report_is_made_of_what_is_whole(name, tmp_path, monkeypatch):
     """One file of a stranger's beside whole ones: it is shown, or named in a note."""
-    monkeypatch.setattr("qma_net.report._paper_figures", lambda *_: [])
+    monkeypatch.setattr("qma_net.report._draw_figures", lambda *_: [])
     found = tmp_path / "found"
     found.mkdir()
     (found / "whole.json").write_text(json.dumps(FOUND | {"header": HEADER | {"set": "Columbia"}}))
@@ -224,7 +224,7 @@ def test_a_report_is_made_of_what_is_whole(name, tmp_path, monkeypatch):
 
 def test_names_stay_text_in_a_report(tmp_path, monkeypatch):
     """A set, a model, a checkpoint, an attack and a folder called as no one should."""
-    monkeypatch.setattr("qma_net.report._paper_figures", lambda *_: [])
+    monkeypatch.setattr("qma_net.report._draw_figures", lambda *_: [])
     evil = "<script>alert(1)</script>\"'>\n<img src=x onerror=alert(2)>| a\\\\b & $x$"
     header = HEADER | {"set": evil, "model": evil, "checkpoint": evil, "about": evil, "fit": evil}
     header |= {"model_flags": {evil: evil}, "versions": {"qma-net": evil}}
@@ -246,7 +246,7 @@ def test_names_stay_text_in_a_report(tmp_path, monkeypatch):
 @given(data=torn(TABLE.encode()))
 def test_rows_are_rows_or_refused(data, tmp_path):
     (tmp_path / "table.csv").write_bytes(data)
-    for row in ours(read_rows, tmp_path / "table.csv") or ():
+    for row in ours(read_result_table, tmp_path / "table.csv") or ():
         assert row["name"]
         assert isinstance(row["f1"], float | None)
 

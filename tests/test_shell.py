@@ -24,13 +24,14 @@ from conftest import ROOT, photograph
 from miniatures import write_result
 from qma_net.core.files import config_path
 from qma_net.evaluation.attacks import read_attacks
-from qma_net.evaluation.rows import read_rows
-from qma_net.launch.flags import own_flags
-from qma_net.launch.process import free_port
-from qma_net.report.figures import draw as figures
-from qma_net.report.measured import MEASURED
-from qma_net.report.results import DEFAULTS, collect
-from qma_net.report.tables import all_tables
+from qma_net.evaluation.results import read_result_table
+from qma_net.launch.flags import parse_own_flags
+from qma_net.launch.torchrun import free_port
+from qma_net.report import build_tables
+from qma_net.report.collect import DEFAULTS, collect
+from qma_net.report.figures.curves import draw_robustness
+from qma_net.report.figures.draw import draw_predictions
+from qma_net.report.table import MEASURED
 
 SHELL = ROOT / "shell"
 NAMES = sorted(file.stem for file in SHELL.glob("*.sh") if "/common.sh" in file.read_text())
@@ -101,7 +102,7 @@ def parse(command, monkeypatch) -> Namespace:
         model_args = create_argparser(MODELS.get(args.model)).parse_args(flags)
         return Namespace(torchrun=torchrun, script=script, args=args, model_args=model_args)
     assert module == "qma_net.launch"
-    own, flags = own_flags(flags)
+    own, flags = parse_own_flags(flags)
     monkeypatch.setattr(sys, "argv", [script, *flags])
     parser = import_module(f"IMDLBenCo.training_scripts.{script}").get_args_parser
     args, model_args = parser()
@@ -303,7 +304,7 @@ def test_what_is_missing_is_named_before_the_start(tmp_path):
         assert remedy in line
     assert "TRAIN_DATA=data/protocol_cat.json" in refused("train", cwd=tmp_path, NOISEPRINT="")
     line = refused("train", "--batch_size", "4", cwd=tmp_path)
-    assert "got --batch_size, expected a variable" in line
+    assert "got --batch_size, expected the variable BATCH=..." in line
     assert "got fly, expected train" in refused("slurm", "fly", cwd=tmp_path)
 
 
@@ -314,7 +315,7 @@ def test_training_continues_and_ends(tmp_path, monkeypatch):
     (command,) = dry_run("train", cwd=tmp_path, OUT="o")
     assert parse(command, monkeypatch).args.resume == "auto"
     done = bash("train", cwd=tmp_path, OUT="o", EPOCHS="26")
-    assert "o/checkpoint-25.pth is there already" in done.stderr
+    assert "o/checkpoint-25.pth exists, so this training is finished" in done.stderr
     assert not done.stdout
     (tmp_path / "o/log.txt").write_text('{"train_total_loss": 1.0, "epoch": 24}\n')
     assert dry_run("train", cwd=tmp_path, OUT="o", EPOCHS="26")  # killed before its last tests
@@ -373,8 +374,8 @@ def test_ablations_that_are_done_are_skipped(tmp_path):
         ("train", "runs/ablations/8-queries"),
         ("evaluate", "runs/ablations/8-queries/evaluate"),
     ]
-    assert "without-dfcm/checkpoint-149.pth is there already" in done.stderr
-    assert "without-dfcm/evaluate has all test sets already" in done.stderr
+    assert "without-dfcm/checkpoint-149.pth exists, so this training is finished" in done.stderr
+    assert "without-dfcm/evaluate already contains all test sets" in done.stderr
     line = refused("ablations", "--only", "5-queries", cwd=tmp_path)
     assert "got --only 5-queries, expected one of without-dfcm" in line
 
@@ -501,7 +502,7 @@ def test_faulty_data_stops_the_training(small_data):
     done = bash("train", "--views", "srm", cwd=small_data, check=False, **SMALL)
     assert done.returncode == 1
     assert "size-mismatch" in done.stderr
-    assert "qma-net: got data with faults, expected none" in done.stderr
+    assert "qma-net: the data has errors" in done.stderr
     assert "--no_data_check" in done.stderr
     assert not (small_data / "o").exists()
 
@@ -527,7 +528,7 @@ def test_a_peer_is_trained_evaluated_and_shown_beside_ours(small_data):
     files = {"backbone_weights": "", "noiseprint_weights": "", "init_from": ""}
     content["header"] |= {"model": "QMANet", "model_flags": DEFAULTS | files}
     result.write_text(json.dumps(content))
-    f1 = [row["f1"] for row in read_rows(result.with_suffix(".csv"))]
+    f1 = [row["f1"] for row in read_result_table(result.with_suffix(".csv"))]
     for folder in ("ours", "peer/evaluate"):  # a sweep's results beside evaluate's
         header = json.loads((small_data / f"o/{folder}/CASIAv1.json").read_text())["header"]
         same = {key: header[key] for key in ("checkpoint", "checkpoint_sha256", "image_size")}
@@ -544,16 +545,16 @@ def test_a_peer_is_trained_evaluated_and_shown_beside_ours(small_data):
             )
     found = collect([small_data / "o"])
     assert not found.notes
-    tables = {one.key: one for one in all_tables(found)}
+    tables = {one.key: one for one in build_tables(found)}
     for number in (1, 7):
-        rows = [row for row in tables[f"table-{number}"].rows if row.block == MEASURED]
+        rows = [row for row in tables[f"table-{number}"].rows if row.section == MEASURED]
         names = [row.labels[0] for row in rows]
         assert names[-2:] == ["QMA-Net (ours, 64 px)", "PSCC-Net (measured here, 64 px)"]
         for row in rows[-2:]:
             assert row.cells[0].text == f"{np.mean(f1):.3f}"
-    masks, curves = figures.qualitative(found), figures.robustness(found)
+    masks, curves = draw_predictions(found), draw_robustness(found)
     columns = {axes.get_title() for axes in masks.canvas.axes}
     assert {"QMA-Net (64 px)", "PSCC-Net (64 px)"} <= columns
-    assert "Not shown" not in masks.caption
+    assert "Omitted" not in masks.caption
     labels = {text.get_text() for text in curves.canvas.legends[0].get_texts()}
     assert labels == {"QMA-Net (64 px)", "PSCC-Net (64 px)"}

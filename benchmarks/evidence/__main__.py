@@ -22,7 +22,7 @@ from qma_net.core.errors import QMANetError
 from qma_net.core.runs import FolderLock
 from qma_net.launch.checkpoints import checkpoint_path
 from qma_net.synth.curriculum import stages
-from qma_net.synth.recipe import KINDS, UNTOUCHED
+from qma_net.synth.recipe import AUTHENTIC, KINDS
 
 from .plan import OURS, SPLICES, Plan, Row
 from .runner import (
@@ -148,7 +148,7 @@ class TrainingRun:
     def test(self) -> bool:
         """Evaluate the model on all test sets; real images with the first row only."""
         results = self.folder / "evaluate"
-        synthetic = {SPLICES, *stages(), UNTOUCHED}
+        synthetic = {SPLICES, *stages(), AUTHENTIC}
         first = self.row is self.plan.rows[0]
         sets = {name: path for name, path in self.sets.items() if first or name in synthetic}
         if all((results / f"{name}.json").is_file() for name in sets):

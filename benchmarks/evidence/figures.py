@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from qma_net.core.images import read_rgb
 from qma_net.data.listing import read_listings
-from qma_net.demo import packaged_photographs
+from qma_net.demo import copy_packaged_photos
 from qma_net.inference.predictor import QMANetPredictor
 from qma_net.launch.checkpoints import checkpoint_path, saved_epochs
 from qma_net.synth.curriculum import stages
@@ -67,7 +67,7 @@ def examples(plan: Plan, out: Path) -> Figure | None:
     if not runs:
         return None
     data = synthesise(
-        packaged_photographs(out / "data/packaged"),
+        copy_packaged_photos(out / "data/packaged"),
         out / "data/examples",
         count=1,
         test_count=EXAMPLES,

@@ -23,7 +23,7 @@ from qma_net.core.errors import QMANetError
 from qma_net.core.files import atomic_write, write_text
 from qma_net.evaluation.metrics import mean, mean_and_interval, paired_bootstrap
 from qma_net.synth.curriculum import stages
-from qma_net.synth.recipe import UNTOUCHED
+from qma_net.synth.recipe import AUTHENTIC
 
 from . import models  # noqa: F401  (registers the models)
 from .baselines import BASELINES, TITLES
@@ -140,7 +140,7 @@ class Results:
         """Return F1 of every row on every test set, and the authentic pixels that it marks."""
         synthetic = [SPLICES, *stages()]
         tested = {name for run in self.records.of(self.rows[0].name) for name in run.sets}
-        names = [*synthetic, *sorted(tested - {*synthetic, UNTOUCHED})]
+        names = [*synthetic, *sorted(tested - {*synthetic, AUTHENTIC})]
         lines = [
             f"| F1 | {' | '.join(names)} | authentic pixels marked |",
             "|---" * (len(names) + 2) + "|",
@@ -148,7 +148,7 @@ class Results:
         for row in [*(row.name for row in self.rows), *self.baselines]:
             title = f"*{TITLES[row]}*" if row in TITLES else row
             cells = [_format(self.over_seeds(row, name, "f1"), "{:.3f}") for name in names]
-            marked = _format(self.over_seeds(row, UNTOUCHED, "marked"), "{:.1%}")
+            marked = _format(self.over_seeds(row, AUTHENTIC, "marked"), "{:.1%}")
             lines.append(f"| {title} | {' | '.join(cells)} | {marked} |")
         return "\n".join(lines) + "\n"
 

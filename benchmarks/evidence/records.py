@@ -21,10 +21,10 @@ from qma_net.core.images import read_rgb
 from qma_net.data.listing import Listing, read_listings
 from qma_net.evaluation.attacks import read_attacks
 from qma_net.evaluation.metrics import mean, pixel_metrics
-from qma_net.evaluation.rows import read_rows
-from qma_net.report.logs import read_curves
+from qma_net.evaluation.results import read_result_table
+from qma_net.report.benco_logs import read_curves
 from qma_net.synth.curriculum import stages
-from qma_net.synth.recipe import UNTOUCHED
+from qma_net.synth.recipe import AUTHENTIC
 
 from .baselines import BASELINES
 from .plan import SPLICES, Plan
@@ -132,8 +132,8 @@ def collect(records: Records, out: Path, plan: Plan) -> None:
     """Add the complete runs in ``out``, and the baselines on the same images."""
     for row in plan.rows:
         for folder in sorted((out / row.folder).glob("*/evaluate")):
-            tables = {path.stem: read_rows(path) for path in sorted(folder.glob("*.csv"))}
-            if {SPLICES, *stages(), UNTOUCHED} <= tables.keys():
+            tables = {path.stem: read_result_table(path) for path in sorted(folder.glob("*.csv"))}
+            if {SPLICES, *stages(), AUTHENTIC} <= tables.keys():
                 run = _run(tables)
                 run.curve = _curve(folder.parent)
                 records.add(row.name, int(folder.parent.name), run)

@@ -20,7 +20,7 @@ from qma_net.core.workers import available_cores
 from qma_net.data.listing import read_listings
 from qma_net.launch.checkpoints import checkpoint_path, is_logged
 from qma_net.synth.curriculum import stages
-from qma_net.synth.recipe import UNTOUCHED, Recipe
+from qma_net.synth.recipe import AUTHENTIC, Recipe
 from qma_net.synth.synthesise import synthesise
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,12 +84,12 @@ def test_images(args: argparse.Namespace, folder: Path, side: int, count: int) -
     Returns:
         The list file of each test set by name.
     """
-    pairs = dict.fromkeys([*stages(), UNTOUCHED], ())
+    pairs = dict.fromkeys([*stages(), AUTHENTIC], ())
     for name, recipe in stages().items():
         stage_pairs = synthetic_pairs(args, folder / name, replace(recipe, image_size=side), count)
-        authentic = [pair for pair in stage_pairs if Path(pair[0]).name.startswith(UNTOUCHED)]
+        authentic = [pair for pair in stage_pairs if Path(pair[0]).name.startswith(AUTHENTIC)]
         pairs[name] = [pair for pair in stage_pairs if pair not in authentic]
-        pairs[UNTOUCHED] = [*pairs[UNTOUCHED], *authentic]
+        pairs[AUTHENTIC] = [*pairs[AUTHENTIC], *authentic]
     sets = {name: write_list(folder / f"{name}.json", rows) for name, rows in pairs.items()}
     real = [listing for path in args.real for listing in read_listings(path)]
     return sets | {listing.name: listing.path.resolve() for listing in real}

@@ -27,14 +27,14 @@ from tqdm import tqdm
 
 from qma_net.core.files import atomic_write
 from qma_net.data.listing import read_listings
-from qma_net.examine.calibrate import keep
+from qma_net.examine.calibrate import save_calibration
 from qma_net.inference.predictor import QMANetPredictor
 from qma_net.launch.checkpoints import checkpoint_path
 from qma_net.modeling.calibration import Calibration
 from qma_net.modeling.hub import WEIGHTS_FILE
 from qma_net.synth.curriculum import stage, stages
-from qma_net.synth.photographs import find_usable, split_photos
-from qma_net.synth.recipe import UNTOUCHED
+from qma_net.synth.photographs import find_usable_photos, split_photos
+from qma_net.synth.recipe import AUTHENTIC
 
 from .plan import read_plans
 from .runner import read_mask
@@ -63,7 +63,7 @@ def main() -> None:
     sets = {
         path.stem: [(pair.image, pair.mask) for pair in read_listings(path)[0].pairs]
         for path in sorted((args.out / "data").glob("*.json"))
-        if path.stem in {*stages(), UNTOUCHED}
+        if path.stem in {*stages(), AUTHENTIC}
     }
     threshold = choose_threshold(
         {name: [histogram(predictor, *pair) for pair in pairs] for name, pairs in sets.items()}
@@ -73,7 +73,7 @@ def main() -> None:
     authentic = test_photos(args, plan["image_size"])
     predictions = [predictor.predict(path, native=True) for path in tqdm(authentic)]
     image_scores = [prediction.score for prediction in predictions]
-    keep(
+    save_calibration(
         Calibration.from_scores(image_scores, predictor.preprocessing, native=True),
         predictor,
         args.place,
@@ -98,7 +98,7 @@ def scores(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def choose_threshold(histograms: dict[str, list[np.ndarray]]) -> float:
     """Choose the threshold from the images' histograms by test set; print a table."""
-    authentic = np.mean([scores(image)[1] for image in histograms.pop(UNTOUCHED)], axis=0)
+    authentic = np.mean([scores(image)[1] for image in histograms.pop(AUTHENTIC)], axis=0)
     curves = {
         name: np.mean([scores(image)[0] for image in images], axis=0)
         for name, images in histograms.items()
@@ -130,7 +130,7 @@ def write(predictor: QMANetPredictor, threshold: float, place: Path) -> None:
 def test_photos(args: argparse.Namespace, image_size: int) -> list[str]:
     """List the photos from which no training image was generated."""
     recipe = replace(stage(), image_size=image_size)
-    names, _ = find_usable(Path(args.photos), args.labels, recipe)
+    names, _ = find_usable_photos(Path(args.photos), args.labels, recipe)
     return [f"{args.photos}/{name}" for name in split_photos(names, recipe.test_share, 0)["test"]]
 
 

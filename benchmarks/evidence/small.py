@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from qma_net.core.runs import FolderLock
-from qma_net.evaluation.rows import results_table
+from qma_net.evaluation.results import format_means
 from qma_net.launch.checkpoints import checkpoint_path
 
 from .plan import as_words, read_plans
@@ -50,7 +50,7 @@ def run_small(args: argparse.Namespace) -> None:
             flags += ["--test-sets", tests, "--out", out / name / "evaluate"]
             if not clock.run("evaluate", flags, out / name, name):
                 return
-            print(results_table(out / name / "evaluate", list(sets)), flush=True)
+            print(format_means(out / name / "evaluate", list(sets)), flush=True)
 
 
 def _train_step(

@@ -8,10 +8,10 @@ import cv2
 
 from ..core.files import write_png
 from ..core.images import read_rgb
-from ..examine.page_parts import reduced
-from ..synth.maker import Maker
-from ..synth.photographs import find_usable
-from ..synth.recipe import KINDS, UNTOUCHED, Recipe, SynthesisError
+from ..examine.page import shrink
+from ..synth.generator import ImageGenerator
+from ..synth.photographs import find_usable_photos
+from ..synth.recipe import AUTHENTIC, KINDS, Recipe, SynthesisError
 
 # Photos of scikit-image that may be used for any purpose: the astronaut (NASA) is in the public
 # domain, the others are under CC0.
@@ -43,7 +43,7 @@ TITLES = {
     "splice": "Spliced",
     "copymove": "Copy-move",
     "removal": "Object removed",
-    UNTOUCHED: "Authentic",
+    AUTHENTIC: "Authentic",
 }
 
 
@@ -70,7 +70,7 @@ def make_examples(folder: Path, photos: str = "") -> list[Example]:
         SynthesisError: If the folder contains fewer than two usable photos.
     """
     if photos:
-        source, names = Path(photos), find_usable(Path(photos), None, RECIPE)[0]
+        source, names = Path(photos), find_usable_photos(Path(photos), None, RECIPE)[0]
         if len(names) < 2:  # A splice needs two.
             raise SynthesisError(
                 f"{photos} has {len(names)} usable photos, expected at least two whose longest "
@@ -83,13 +83,13 @@ def make_examples(folder: Path, photos: str = "") -> list[Example]:
     else:
         return []
     examples = []
-    for kind in (*KINDS, UNTOUCHED):
-        recipe = asdict(RECIPE) | {"untouched": float(kind == UNTOUCHED)}
+    for kind in (*KINDS, AUTHENTIC):
+        recipe = asdict(RECIPE) | {"untouched": float(kind == AUTHENTIC)}
         settings = {"photos": {"test": names}, "labels": {}, "seed": SEED, "recipe": recipe}
         number = KINDS.index(kind) if kind in KINDS else len(KINDS)
-        image, _, _ = Maker(source, None, settings).make("test", number)
+        image, _, _ = ImageGenerator(source, None, settings).generate("test", number)
         photograph, thumbnail = folder / f"example_{kind}.jpg", folder / f"{kind}.png"
         photograph.write_bytes(image)
-        cv2.imwrite(str(thumbnail), reduced(cv2.imread(str(photograph)), THUMBNAIL_SIZE))
+        cv2.imwrite(str(thumbnail), shrink(cv2.imread(str(photograph)), THUMBNAIL_SIZE))
         examples.append(Example(TITLES[kind], photograph, thumbnail))
     return examples

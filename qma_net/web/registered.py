@@ -2,11 +2,11 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
 import torch
 
@@ -14,13 +14,14 @@ from .. import __version__
 from ..core.files import write_png
 from ..data.listing import NEGATIVE, read_listings
 from ..evaluation.evaluate import measure_batch
+from ..evaluation.evaluated_model import EvaluatedModel
 from ..evaluation.images import BenCoImages
 from ..evaluation.settings import AS_TRAINED, Settings
-from ..evaluation.evaluated_model import EvaluatedModel
-from ..examine.examination import Evidence, Examination, examine
-from ..inference.photograph import Photograph
+from ..inference.photograph import PhotoSource, read_photograph
 from ..inference.prediction import Prediction
-from ..modeling.config import Preprocessing
+from ..inference.preprocessing import fit_to_model
+from ..inference.tiles import ProgressCallback
+from ..modeling.config import DEFAULT_THRESHOLD, Preprocessing
 
 
 class RegisteredModel:
@@ -32,6 +33,8 @@ class RegisteredModel:
     """
 
     supports_native = False  # Most of these models work at one size only.
+    calibration = None
+    noiseprint = None
 
     def __init__(self, evaluated: EvaluatedModel, folder: Path):
         self._evaluated, self._folder = evaluated, folder
@@ -61,9 +64,14 @@ class RegisteredModel:
         """The model's name in BenCo's registry."""
         return self._evaluated.identity["model"]
 
-    def examination_settings(self, *, threshold: float, native: bool) -> dict:
-        """Return the settings; see :meth:`.QMANetPredictor.examination_settings`."""
-        identity, settings = self._evaluated.identity, self._settings
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How photos are fed to the model."""
+        return Preprocessing(self._settings.image_size, self._settings.fit)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the settings that results record; see :meth:`.QMANetPredictor.describe`."""
+        identity = self._evaluated.identity
         return {
             "qma_net": __version__,
             "name": self.name,
@@ -71,40 +79,30 @@ class RegisteredModel:
             "about": identity.get("about", ""),
             "checkpoint": identity["checkpoint"],
             "checkpoint_sha256": identity["checkpoint_sha256"],
-            "image_size": settings.image_size,
-            "fit": settings.fit,
-            "threshold": threshold,
-            "native": native,
-            "shown": Preprocessing(settings.image_size, settings.fit).describe(native=native),
+            "image_size": self._settings.image_size,
+            "fit": self._settings.fit,
         }
 
-    def examined(
+    def predict(
         self,
-        evidence: Evidence,
-        settings: dict,
+        image: PhotoSource,
+        threshold: float = DEFAULT_THRESHOLD,
+        native: bool = False,
         *,
-        notes: Sequence[str] = (),
-        progress: Callable[[int, int], None],
-    ) -> Examination:
-        """Examine a photo; see :meth:`.QMANetPredictor.examined`."""
-        prediction = None
-        if not evidence.is_too_small:
+        progress: ProgressCallback | None = None,
+    ) -> Prediction:
+        """Apply the model to a photo; see :meth:`.QMANetPredictor.predict`."""
+        photograph = read_photograph(image)
+        if progress:
             progress(0, 1)
-            prediction = self._predict(evidence.photograph, settings["threshold"])
-        return examine(evidence, settings, prediction=prediction, notes=notes)
-
-    def _predict(self, photograph: Photograph, threshold: float) -> Prediction:
-        height, width = photograph.pixels.shape[:2]
-        pixels, notes = photograph.pixels, (*photograph.notes, *self.notes)
-        side = self._settings.image_size
-        if self._settings.fit == "pad" and max(height, width) > side:  # BenCo would crop it.
-            scale = side / max(height, width)
-            size = max(1, int(width * scale)), max(1, int(height * scale))
-            pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-            notes += (f"reduced to {size[0]}x{size[1]}, the size used in training",)
-        mask, score = self._evaluate(pixels)
-        full = cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR)
-        return Prediction(full, score, threshold, photograph, notes)
+        # BenCo's dataset would crop a photo that is larger than the padded square.
+        model_input = fit_to_model(photograph.pixels, self.preprocessing, oversize="shrink")
+        notes = (*photograph.notes, *self.notes)
+        height, width = model_input.content
+        if self._settings.fit == "pad" and model_input.size != model_input.content:
+            notes += (f"reduced to {width}x{height}, the size used in training",)
+        mask, score = self._evaluate(model_input.crop_padding(model_input.pixels))
+        return Prediction(model_input.restore(mask), score, threshold, photograph, notes)
 
     def _evaluate(self, pixels: np.ndarray) -> tuple[np.ndarray, float]:
         """Apply the model through BenCo's own dataset.
