@@ -137,7 +137,7 @@ def test_training_without_benco_names_the_extra_to_install():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.strip().endswith("pip install 'qma-net[benco]'")
+    assert done.stderr.strip().endswith("run `pip install 'qma-net[benco]'`")
 
 
 def test_wheel_contains_data_files_and_shared_scripts(tmp_path):
@@ -219,7 +219,7 @@ def test_package_can_be_run_as_a_module():
 
 
 def test_invalid_input_is_reported_in_one_line(tmp_path):
-    with pytest.raises(SystemExit, match=r"^qma-net: got .*nowhere, expected a folder"):
+    with pytest.raises(SystemExit, match=r"^qma-net: .*nowhere does not exist, expected a folder"):
         cli.main(["data", "synth", "--photos", str(tmp_path / "nowhere"), "--out", "x"])
 
 
