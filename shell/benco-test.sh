@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# BenCo's own test.py, unmodified: for the record, beside evaluate.sh's numbers (which differ where
-# BenCo counts an authentic image as 0).
+# Test a checkpoint with BenCo's test.py, for comparison with evaluate.sh, whose numbers differ
+# because BenCo scores an authentic image as 0.
 #
 #   GPUS=4 bash shell/benco-test.sh [--dry-run] [BenCo's flags]
 #
-# Writes OUT/benco-test/<the last set>/log.txt: a line per set, in their order, without names
+# Writes OUT/benco-test/<the last set>/log.txt: a line per set, in order and without names
 # (OUT/benco-test-best/ with CHECKPOINT=best).
 #
 #   CHECKPOINT  a file, or "best": as for evaluate.sh [the last epoch's in OUT]
@@ -14,8 +14,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/common.sh" "$@"
 
 take_checkpoint
-need_file TEST_SETS "qma-net data protocol cat --root $DATA makes it"
-# test.py tests every checkpoint of a folder: here is one with this one alone
+need_file TEST_SETS "create it with qma-net data protocol cat --root $DATA"
+# test.py tests every checkpoint in a folder, so this one gets a folder of its own.
 out=$OUT/benco-test$results
 folder=$out/$(basename "$CHECKPOINT" .pth)
 run mkdir -p "$folder"

@@ -1,26 +1,26 @@
 # shellcheck shell=bash
-# Sourced by the scripts of training and testing, with their flags. Only functions and defaults.
+# Functions and defaults of the training and test scripts, which source this file with their flags.
 #
 # Variables of all scripts, set in front (GPUS=4 DATA=/data bash shell/train.sh):
-#   MODEL       a name of BenCo's registry; its own flags go behind the script's name [QMANet]
+#   MODEL       a name in BenCo's registry; its own flags follow the script's name [QMANet]
 #   DATA        folder of the prepared datasets, the protocol and the test sets [data]
-#   TRAIN_DATA  what is trained on [$DATA/protocol_cat.json, by qma-net data protocol cat]
-#   TEST_SETS   what is tested on [$DATA/test_sets.json]
-#   OUT         the run's folder, on a disk that all nodes see [runs/cat; runs/cat-MODEL for another]
-#   EPOCHS      the run's length [150]
-#   IMAGE_SIZE  side in pixels, resized [512]
+#   TRAIN_DATA  training data [$DATA/protocol_cat.json, from qma-net data protocol cat]
+#   TEST_SETS   test sets [$DATA/test_sets.json]
+#   OUT         output folder, on a disk shared by all nodes [runs/cat; runs/cat-MODEL for others]
+#   EPOCHS      number of epochs [150]
+#   IMAGE_SIZE  side in pixels that images are resized to [512]
 #   WORKERS     processes that read images, per GPU [8]
-#   GPUS        of this machine; 0: on the CPU [1]
-#   PROCESSES   with GPUS=0: how many processes [1]
-#   NODES       machines; the same command is started on each [1]
-#   NODE_RANK   this machine's number, from 0 (SLURM_NODEID under Slurm)
-#   MASTER_ADDR with several nodes: the first one's address
-#   MASTER_PORT with several nodes: a free port there; a script that starts torchrun several
-#               times takes the following ones too [29500]
-#   VENV        environment to run in, if it is there; else python on the PATH [.venv]
+#   GPUS        GPUs of this machine; 0: use the CPU [1]
+#   PROCESSES   number of processes if GPUS=0 [1]
+#   NODES       number of machines; start the same command on each [1]
+#   NODE_RANK   number of this machine, from 0 (SLURM_NODEID under Slurm)
+#   MASTER_ADDR address of the first machine, if there are several
+#   MASTER_PORT free port on the first machine, if there are several; a script that starts torchrun
+#               repeatedly also uses the following ports [29500]
+#   VENV        virtual environment; if it is missing, python from the PATH is used [.venv]
 #
-# Flags: --dry-run prints the commands and starts nothing, --help prints this. All others go to
-# BenCo's script (or to qma-net) as they are.
+# Flags: --dry-run prints the commands without starting them, --help prints this text. All other
+# flags are passed to BenCo's script or to qma-net.
 
 say() { echo "$(basename "$0"): $*" >&2; }
 
@@ -29,7 +29,7 @@ fail() {
     exit 1
 }
 
-# The comment at the head of a script, without its first line.
+# Print the comment at the head of a script, without its first line.
 header() { awk 'NR > 1 { if (!/^#( |$)/) exit; sub(/^# ?/, ""); print }' "$1"; }
 
 whole_number() { # NAME LEAST
@@ -38,11 +38,11 @@ whole_number() { # NAME LEAST
     fi
 }
 
-need_file() { # NAME HINT: the variable NAME holds a path that is there
-    [ -n "$dry_run" ] || [ -e "${!1}" ] || fail "got $1=${!1}, expected a file: there is none; $2"
+need_file() { # NAME HINT: require that the path in the variable NAME exists
+    [ -n "$dry_run" ] || [ -e "${!1}" ] || fail "got $1=${!1}, expected an existing file; $2"
 }
 
-run() { # prints the command, and starts it unless --dry-run was given; with replace=1 in this process
+run() { # print the command and, without --dry-run, run it; replace=1 replaces this process
     local line
     printf -v line '%q ' "$@"
     if [ -n "$dry_run" ]; then
@@ -53,7 +53,7 @@ run() { # prints the command, and starts it unless --dry-run was given; with rep
     fi
 }
 
-torchrun() { # MODULE ARGUMENTS...: on all GPUS of all NODES
+torchrun() { # MODULE ARGUMENTS...: run on all GPUs of all nodes
     local nodes=(--standalone)
     [ "$NODES" -eq 1 ] || nodes=(--nnodes "$NODES" --node_rank "$NODE_RANK"
         --master_addr "$MASTER_ADDR" --master_port "$MASTER_PORT")
@@ -66,17 +66,17 @@ one_process() { # MODULE ARGUMENTS...
     run "$python" -m "$@"
 }
 
-benco() { # torchrun|one_process SCRIPT FLAGS...: BenCo's own script
+benco() { # torchrun|one_process SCRIPT FLAGS...: run BenCo's script
     "$1" qma_net.launch "$2" --model "$MODEL" --image_size "$IMAGE_SIZE" --if_resizing \
         --num_workers "$WORKERS" "${@:3}" "${benco_device[@]}" "${flags[@]}"
 }
 
-exact() { # evaluate|robust FLAGS...: our own evaluation
+exact() { # evaluate|robust FLAGS...: run qma-net's exact evaluation
     torchrun qma_net "$1" --model "$MODEL" --image-size "$IMAGE_SIZE" --workers "$WORKERS" "${@:2}" \
         "${exact_device[@]}" "${flags[@]}"
 }
 
-take_flags() { # sets dry_run and flags
+take_flags() { # set dry_run and flags
     dry_run='' flags=()
     local word
     for word in "$@"; do
@@ -97,7 +97,7 @@ take_flags() { # sets dry_run and flags
     done
 }
 
-variable_of() { fail "got $1, expected a variable, as the script computes with it: $2=..."; }
+variable_of() { fail "got $1, expected the variable $2=..., which the script needs to know"; }
 
 take_variables() {
     DATA=${DATA:-data}
@@ -124,7 +124,7 @@ take_variables() {
             fail "got NODES=$NODES without NODE_RANK, expected this node's number, from 0"
         whole_number NODE_RANK 0
         [ "$NODE_RANK" -lt "$NODES" ] ||
-            fail "got NODE_RANK=$NODE_RANK, expected less than NODES=$NODES: they count from 0"
+            fail "got NODE_RANK=$NODE_RANK, expected less than NODES=$NODES: ranks begin at 0"
     fi
     processes=$GPUS benco_device=(--cudnn) exact_device=()
     if [ "$GPUS" -eq 0 ]; then
@@ -132,9 +132,9 @@ take_variables() {
     fi
 }
 
-# Sets CHECKPOINT: the last epoch's, which no test set has picked, or with "best" the one that the
-# mean over training's test sets picked; and results: the folder's ending for its results.
-# shellcheck disable=SC2034 # results: the scripts use it
+# Set CHECKPOINT to the last epoch's or, for "best", to the one that was selected on the test sets
+# used during training; set results to the suffix of the folder for its results.
+# shellcheck disable=SC2034 # the scripts use results
 take_checkpoint() {
     results=''
     CHECKPOINT=${CHECKPOINT:-$OUT/checkpoint-$((EPOCHS - 1)).pth}
@@ -147,16 +147,16 @@ take_checkpoint() {
     need_file CHECKPOINT "train.sh writes the last epoch's to OUT (set OUT and EPOCHS, or CHECKPOINT)"
 }
 
-take_sets() { # DEFAULT: sets the paths of SETS, datasets or lists in DATA
+take_sets() { # DEFAULT: set sets to the paths of the datasets or lists that SETS names
     local name
     sets=()
     for name in ${SETS:-$1}; do
         sets+=("$DATA/$name")
-        SETS=$DATA/$name need_file SETS "qma-net data prepare makes it"
+        SETS=$DATA/$name need_file SETS "create it with qma-net data prepare"
     done
 }
 
-take_architecture() { # sets architecture: QMA-Net's size and NoisePrint++; another model has its own
+take_architecture() { # set architecture to the flags for QMA-Net's size and NoisePrint++
     architecture=()
     [ "$MODEL" = QMANet ] || return 0
     SIZE=${SIZE:-b3}
@@ -164,10 +164,10 @@ take_architecture() { # sets architecture: QMA-Net's size and NoisePrint++; anot
     architecture=(--size "$SIZE")
     if [ -n "$NOISEPRINT" ]; then
         architecture+=(--noiseprint_weights "$NOISEPRINT")
-        need_file NOISEPRINT "qma-net weights says where it is published"
+        need_file NOISEPRINT "qma-net weights tells where to download it"
     fi
 }
 
-replace='' restarts=() # train.sh sets them, for run and torchrun
+replace='' restarts=() # train.sh sets these for run and torchrun
 take_flags "$@"
 take_variables

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Parameters and multiply-adds (Table 10), by BenCo's own test_complexity.py; one process.
+# Count parameters and multiply-adds (Table 10) with BenCo's test_complexity.py, in one process.
 #
 #   bash shell/complexity.sh [--dry-run] [BenCo's and the model's flags, e.g. --decoder mlp]
 #
-# Writes what BenCo prints to OUT/complexity.txt too.
+# Also writes BenCo's output to OUT/complexity.txt.
 #
-#   SIZE        of both encoders, b0 to b5, of QMA-Net [b3]
+#   SIZE        of both encoders of QMA-Net, b0 to b5 [b3]
 #   NOISEPRINT  noiseprint++.th; empty, with --views srm,bayar: none [noiseprint++.th]
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# A checkpoint under attack (Figure 4, Tables 7 and 8): qma-net robust, or BenCo's test_robust.py.
+# Evaluate a checkpoint under attacks (Figure 4, Tables 7 and 8) with qma-net robust or with BenCo's
+# test_robust.py.
 #
 #   GPUS=4 bash shell/robust.sh [--dry-run] [qma-net robust's flags]
 #   BENCO=1 GPUS=4 bash shell/robust.sh [--dry-run] [BenCo's flags]
 #
-# Writes OUT/robust/<set>/ with a JSON per attack and level; with BENCO=1 OUT/benco-robust/<set>/;
-# with CHECKPOINT=best to OUT/robust-best/ and OUT/benco-robust-best/.
+# Writes a JSON file per attack and level to OUT/robust/<set>/, or with BENCO=1 BenCo's logs to
+# OUT/benco-robust/<set>/ (OUT/robust-best/ and OUT/benco-robust-best/ with CHECKPOINT=best).
 #
 #   CHECKPOINT  a file, or "best": as for evaluate.sh [the last epoch's in OUT]
-#   SETS        datasets in DATA, by space [those of Tables 7 and 8: CASIAv1 Columbia NIST16 Coverage]
-#   BENCO       1: BenCo's own script, unmodified [0]
+#   SETS        datasets in DATA, by space [as in Tables 7 and 8: CASIAv1 Columbia NIST16 Coverage]
+#   BENCO       1: BenCo's script, unmodified [0]
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=shell/common.sh

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Masks of a checkpoint as pictures, by BenCo's own test_save_images.py.
+# Save a checkpoint's masks as images with BenCo's test_save_images.py.
 #
 #   bash shell/save-images.sh [--dry-run] [BenCo's flags]
 #
-# Writes OUT/images/<set>/ (OUT/images-best/ with CHECKPOINT=best). One process and one image at a
-# time, whatever GPUS and NODES say: BenCo never saves the images that do not fill a batch of all
-# processes. (Its TruFor fails on a single image: --test_batch_size 2.)
+# Writes OUT/images/<set>/ (OUT/images-best/ with CHECKPOINT=best). GPUS and NODES are ignored: it
+# uses one process and a batch of one image, since BenCo does not save images that do not fill a
+# batch of all processes. (BenCo's TruFor fails on a single image: use --test_batch_size 2.)
 #
 #   CHECKPOINT  a file, or "best": as for evaluate.sh [the last epoch's in OUT]
 #   SETS        datasets in DATA, by space [CASIAv1 Columbia Coverage NIST16]

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# A Slurm job: one of the other scripts on all its nodes, one torchrun on each.
+# Run one of the other scripts as a Slurm job, with torchrun on every node.
 #
 #   sbatch --nodes=2 --gpus-per-node=4 shell/slurm.sh train [its flags]       in the repository
-#   NODES=2 GPUS=4 bash shell/slurm.sh train --dry-run                        off the cluster
+#   NODES=2 GPUS=4 bash shell/slurm.sh train --dry-run                        without a cluster
 #
-# After train, evaluate, benco-test, robust, save-images, complexity or ablations come that
-# script's own flags; its variables are exported in front of sbatch. Two minutes before its time is
-# up a training is asked to end; a job that Slurm requeues, or the same sbatch, continues it.
-# NODES, GPUS, NODE_RANK and MASTER_ADDR are Slurm's:
+# The script is one of train, evaluate, benco-test, robust, save-images, complexity and ablations,
+# followed by its flags; export its variables before calling sbatch. A training is asked to stop
+# two minutes before the time limit. A requeued job resumes it, and so does the same sbatch
+# command. Slurm determines NODES, GPUS, NODE_RANK and MASTER_ADDR.
 #
 #   MASTER_PORT [20000 + the job's number modulo 20000]
-#   SHELL_DIR   the folder of these scripts [shell, where sbatch was called]
+#   SHELL_DIR   the folder of these scripts [shell, in the folder where sbatch was called]
 
 #SBATCH --job-name=qma-net
 #SBATCH --nodes=1
@@ -23,7 +23,7 @@
 #SBATCH --output=slurm-%j.log
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-if [ ! -e "$here/common.sh" ]; then # Slurm runs a copy of this file
+if [ ! -e "$here/common.sh" ]; then # Slurm runs a copy of this file.
     here=${SHELL_DIR:-${SLURM_SUBMIT_DIR:-.}/shell}
     if [ ! -e "$here/common.sh" ]; then
         echo "slurm.sh: got no $here/common.sh, expected it: call sbatch in the repository," \
@@ -32,7 +32,7 @@ if [ ! -e "$here/common.sh" ]; then # Slurm runs a copy of this file
     fi
 fi
 if [ -n "${SLURM_JOB_ID:-}" ]; then
-    unset NODE_RANK # each task has its own
+    unset NODE_RANK # It differs between tasks.
     NODES=${SLURM_JOB_NUM_NODES:-1} GPUS=${SLURM_GPUS_ON_NODE:-${GPUS:-1}}
     MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
     MASTER_PORT=${MASTER_PORT:-$((20000 + SLURM_JOB_ID % 20000))}

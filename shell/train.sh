@@ -1,27 +1,27 @@
 #!/usr/bin/env bash
-# Trains QMA-Net as the paper does (4.1), with BenCo's own train.py; or one of BenCo's models by the
-# same recipe: MODEL=Mesorch bash shell/train.sh [its flags].
+# Train QMA-Net by the paper's recipe (section 4.1) with BenCo's train.py, or one of BenCo's models
+# by the same recipe: MODEL=Mesorch bash shell/train.sh [its flags].
 #
 #   GPUS=4 bash shell/train.sh [--dry-run] [BenCo's flags, e.g. --seed 1]
 #   NODES=2 NODE_RANK=0 MASTER_ADDR=10.0.0.1 GPUS=4 bash shell/train.sh     on each node, 0 and 1
 #
-# Started again it continues from the newest whole checkpoint in OUT; a finished training is left
-# alone. A checkpoint is saved every epoch; the last two and every 25th are kept, some 15 GB in all
-# at the size b3. docs/training.md tells how to stop it, and what it writes.
+# Run again, it resumes from the newest intact checkpoint in OUT; a finished training is left
+# unchanged. A checkpoint is saved after every epoch; the last two and every 25th are kept, about
+# 15 GB in total at size b3. docs/training.md describes the output and how to stop a run.
 #
-#   TOTAL_BATCH images in a step; another number is another recipe than the paper's [32]
-#   BATCH       images per GPU at once [what TOTAL_BATCH leaves for a GPU, at most 8]
-#   ACCUM       batches to a step [TOTAL_BATCH / BATCH / all GPUs]
-#   TEST_SETS   what is tested on between the epochs: the paper's four sets; AutoSplice's 3,621
-#               images would cost hours [$DATA/test_sets_train.json]
+#   TOTAL_BATCH images per optimizer step; a value other than 32 differs from the paper [32]
+#   BATCH       images per GPU and batch [TOTAL_BATCH divided by the GPUs, at most 8]
+#   ACCUM       batches per optimizer step [TOTAL_BATCH / BATCH / all GPUs]
+#   TEST_SETS   test sets during training: the paper's four; the 3,621 images of AutoSplice would
+#               take hours [$DATA/test_sets_train.json]
 #   SIZE        of both encoders, b0 to b5 [b3]
-#   BACKBONE    ImageNet weights, a name of Hugging Face or a path; empty: none [nvidia/mit-$SIZE]
+#   BACKBONE    ImageNet weights, a Hugging Face name or a path; empty: none [nvidia/mit-$SIZE]
 #   NOISEPRINT  noiseprint++.th; empty, with --views srm,bayar: none [noiseprint++.th]
-#               (these three are QMA-Net's; with another MODEL give its own flags)
-#   CHECK       0: no check of the data before the start (--no_data_check) [1]
-#   RESTARTS    how often torchrun starts all processes anew after one has died
-#               [3; 0 on several nodes, where it was not tried: start the same command again]
-#   ALLOW       problems of qma-net data check that are right here, by comma []
+#               (these three apply to QMA-Net; for another MODEL pass its own flags)
+#   CHECK       0: skip the data check before the start (--no_data_check) [1]
+#   RESTARTS    how often torchrun restarts all processes after one has died
+#               [3; 0 on several nodes, where it was not tested: run the same command again]
+#   ALLOW       problems of qma-net data check that are expected in this data, by comma []
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 TEST_SETS=${TEST_SETS:-${DATA:-data}/test_sets_train.json}
@@ -41,13 +41,14 @@ whole_number ACCUM 1
 product=$((BATCH * ACCUM * gpus))
 [ "$product" -eq "$TOTAL_BATCH" ] ||
     fail "got batch $BATCH per GPU x accumulation $ACCUM x $gpus GPUs = $product, expected" \
-        "$TOTAL_BATCH: change BATCH, ACCUM, GPUS or NODES (TOTAL_BATCH=$product is another recipe)"
+        "$TOTAL_BATCH: change BATCH, ACCUM, GPUS or NODES, or set TOTAL_BATCH=$product, which" \
+        "differs from the paper"
 
 last=$OUT/checkpoint-$((EPOCHS - 1)).pth
-# The row of log.txt is the last thing of an epoch; without it the tests are still to be made.
+# The row in log.txt is written last; without it, the epoch must still be tested.
 if [ -e "$last" ] && { [ ! -e "$OUT/log.txt" ] ||
     grep -q "\"epoch\": $((EPOCHS - 1))}" "$OUT/log.txt"; }; then
-    say "$last is there already, this training is finished (for another, set OUT)"
+    say "$last exists, so this training is finished (set OUT for another)"
     exit 0
 fi
 take_architecture
@@ -55,8 +56,8 @@ if [ "$MODEL" = QMANet ]; then
     BACKBONE=${BACKBONE-nvidia/mit-$SIZE}
     [ -z "$BACKBONE" ] || architecture+=(--backbone_weights "$BACKBONE")
 fi
-need_file TRAIN_DATA "qma-net data prepare and qma-net data protocol cat --root $DATA make it"
-need_file TEST_SETS "qma-net data prepare and qma-net data protocol cat --root $DATA make it"
+need_file TRAIN_DATA "create it with qma-net data prepare and qma-net data protocol cat --root $DATA"
+need_file TEST_SETS "create it with qma-net data prepare and qma-net data protocol cat --root $DATA"
 check=()
 [ -z "${ALLOW:-}" ] || check+=(--allow "$ALLOW")
 [ "${CHECK:-1}" != 0 ] || check+=(--no_data_check)
@@ -65,7 +66,7 @@ RESTARTS=${RESTARTS:-$((NODES == 1 ? 3 : 0))}
 whole_number RESTARTS 0
 restarts=(--max-restarts "$RESTARTS")
 
-replace=1 # torchrun takes this process's place, so that a signal of Slurm reaches it
+replace=1 # torchrun replaces this process, so that it receives Slurm's signals
 benco torchrun train "${architecture[@]}" \
     --data_path "$TRAIN_DATA" --test_data_path "$TEST_SETS" \
     --batch_size "$BATCH" --accum_iter "$ACCUM" --epochs "$EPOCHS" \

@@ -1,4 +1,4 @@
-"""How tests start BenCo's real scripts: as users do, in processes of their own."""
+"""Helpers that start BenCo's scripts in separate processes, as users do."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from conftest import photograph
-from qma_net.launch.process import free_port
+from qma_net.launch.torchrun import free_port
 
 MODEL = ["--model", "QMANet", "--size", "b0", "--views", "srm"]
 SIZE = ["--image_size", "64", "--if_resizing", "--num_workers", "0", "--no_pin_mem"]
@@ -28,7 +28,7 @@ ALONE = {
 
 
 def write_tampered_set(folder: Path, count: int = 7) -> None:
-    """A small set in BenCo's layout: tampered pictures in ``folder/set``, and ``sets.json``."""
+    """Write a small dataset of tampered images to ``folder/set``, and ``sets.json``."""
     for name in ("Tp", "Gt"):
         (folder / "set" / name).mkdir(parents=True)
     for i in range(count):
@@ -52,13 +52,18 @@ def start(
     more=(),
     timeout=300,
 ):
-    """Runs a command of ours as a user would: in a process of its own, or under torchrun.
+    """Run a command in a separate process, or in several under torchrun.
 
     Args:
-        command: words behind ``python -m qma_net.launch``, or behind ``launcher``.
-        prepare: called first, in that process; only without torchrun.
-        more: flags of torchrun.
-        timeout: seconds.
+        command: The arguments of ``python -m qma_net.launch``, or of ``launcher``.
+        folder: The working directory.
+        processes: The number of processes; torchrun starts them if there are several.
+        launcher: Python's arguments that name the program.
+        check: Assert that the exit code is 0.
+        env: Additional environment variables.
+        prepare: A function that the process calls first; only without torchrun.
+        more: Flags of torchrun.
+        timeout: Seconds.
     """
     command = list(map(str, command))
     if processes == 1 and launcher == LAUNCHER:
@@ -81,17 +86,17 @@ def start(
 
 
 def import_benco_once() -> None:
-    """In the process that :class:`Launched` forks from.
+    """Import BenCo in the process that :class:`Launched` forks from.
 
-    To be called before any pool of ours: a process has one such server, and who comes first says
-    what it holds.
+    Call this before any test starts a process pool: a process has only one fork server, and its
+    first user determines what it imports.
     """
     forkserver.set_forkserver_preload(["IMDLBenCo.training_scripts.train", "qma_net.benco"])
     forkserver.ensure_running()
 
 
 class Launched:
-    """The launcher in a child of a process that has imported BenCo once: 8 seconds less each."""
+    """The launcher in a fork of a process that has imported BenCo, which saves 8 seconds."""
 
     def __init__(self, command, folder, prepare=None):
         self.command = list(map(str, command))
@@ -103,19 +108,19 @@ class Launched:
         self.child.start()
 
     def output(self, number: int = 0) -> str:
-        """What it has printed so far, or written to standard error (1)."""
+        """Return what it has written to standard output (0) or standard error (1) so far."""
         file = self.files[number]
         return file.read_text() if file.exists() else ""
 
     def wait(self, timeout: float = 300) -> subprocess.CompletedProcess:
-        """Its end."""
+        """Wait until it ends and return its exit code and output."""
         self.child.join(timeout=timeout)
         written = [self.output(number) for number in (0, 1)]
         return subprocess.CompletedProcess(self.command, self.child.exitcode, *written)
 
 
 def _launch(command, folder, out, err, prepare):
-    """In the child: ``python -m qma_net.launch COMMAND``, its output to files."""
+    """Run ``python -m qma_net.launch COMMAND`` in the child, with its output in files."""
     os.chdir(folder)
     for number, file in ((1, out), (2, err)):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)

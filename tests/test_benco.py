@@ -1,4 +1,4 @@
-"""The registered model: flags, BenCo's forward contract, data parallelism, overfitting."""
+"""The registered model: flags, BenCo's interface, data parallelism and overfitting."""
 
 import inspect
 import os
@@ -24,7 +24,7 @@ def tiny_qmanet():
 
 
 def benco_batch(count=2, side=64, seed=0):
-    """A batch with the names, shapes and types of BenCo's collated loaders."""
+    """Return a batch with the names, shapes and types of BenCo's data loader."""
     generator = torch.Generator().manual_seed(seed)
     mask = torch.zeros(count, 1, side, side, dtype=torch.float64)
     mask[..., side // 4 : side // 2, : side // 2] = 1
@@ -38,7 +38,7 @@ def benco_batch(count=2, side=64, seed=0):
     }
 
 
-def test_registered_under_its_name_and_without_a_post_function():
+def test_model_is_registered_without_post_function():
     from IMDLBenCo.registry import MODELS, POSTFUNCS
 
     from qma_net.benco import QMANet
@@ -47,7 +47,7 @@ def test_registered_under_its_name_and_without_a_post_function():
     assert not POSTFUNCS.has("qmanet_post_func")
 
 
-def test_every_flag_is_one_that_benco_can_parse():
+def test_benco_can_parse_every_flag():
     from IMDLBenCo.training_scripts.utils.misc import create_argparser
 
     from qma_net.benco import QMANet
@@ -62,7 +62,7 @@ def test_every_flag_is_one_that_benco_can_parse():
 @pytest.mark.parametrize(
     "script", ["train", "test", "test_robust", "test_save_images", "test_complexity"]
 )
-def test_no_flag_is_a_prefix_of_or_equal_to_one_of_benco(script):
+def test_no_flag_is_equal_to_or_prefix_of_a_benco_flag(script):
     from importlib.util import find_spec
 
     from qma_net.benco import QMANet
@@ -74,7 +74,7 @@ def test_no_flag_is_a_prefix_of_or_equal_to_one_of_benco(script):
         assert not [name for name in theirs if name.startswith(ours)]
 
 
-def test_outputs_are_what_the_trainer_reads(tiny_qmanet):
+def test_training_outputs_match_benco_interface(tiny_qmanet):
     result = tiny_qmanet.train()(**benco_batch(), if_predcit_label=False)
     assert result["pred_mask"].shape == (2, 1, 64, 64)
     assert 0 <= result["pred_mask"].min() <= result["pred_mask"].max() <= 1
@@ -87,8 +87,7 @@ def test_outputs_are_what_the_trainer_reads(tiny_qmanet):
     assert all(image.ndim == 4 for image in result["visual_image"].values())
 
 
-def test_the_defaults_stand_once():
-    """What BenCo needs spelt out in a signature is QMANetConfig's, and the losses' own weights."""
+def test_constructor_defaults_equal_those_of_configuration_and_losses():
     from qma_net import build_qma_net
     from qma_net.benco import QMANet
     from qma_net.modeling.config import QMANetConfig
@@ -102,13 +101,13 @@ def test_the_defaults_stand_once():
     assert (flags["alpha"].default, flags["beta"].default) == (MASK_WEIGHT, EDGE_WEIGHT)
 
 
-def test_without_a_mask_there_are_no_losses(tiny_qmanet):
+def test_no_losses_without_mask(tiny_qmanet):
     result = tiny_qmanet.eval()(benco_batch()["image"])
     assert "backward_loss" not in result
     assert result["visual_loss"] == {}
 
 
-def test_loss_weights_are_arguments():
+def test_loss_weights_are_configurable():
     from qma_net.benco import QMANet
 
     torch.manual_seed(0)
@@ -117,7 +116,7 @@ def test_loss_weights_are_arguments():
     assert torch.equal(result["backward_loss"], result["visual_loss"]["seg_loss"])
 
 
-def test_a_cross_entropy_beside_the_dice_losses():
+def test_cross_entropy_is_added_to_dice_losses():
     from torch.nn import functional as F
 
     from qma_net.benco import QMANet
@@ -135,7 +134,7 @@ def test_a_cross_entropy_beside_the_dice_losses():
     assert losses["backward_loss"] == without["backward_loss"] + 0.5 * bce
 
 
-def test_the_smoothing_of_the_losses_is_a_flag():
+def test_dice_smoothing_is_configurable():
     from qma_net.benco import QMANet
 
     losses = []
@@ -148,19 +147,19 @@ def test_the_smoothing_of_the_losses_is_a_flag():
     assert all(losses[1][name] < 0.9 * losses[0][name] for name in ("seg_loss", "edge_loss"))
 
 
-def test_padding_does_not_enter_the_loss(tiny_qmanet):
+def test_loss_ignores_padding(tiny_qmanet):
     batch = benco_batch()
     shape_mask = torch.zeros(2, 1, 64, 64, dtype=torch.float64)
     shape_mask[..., :48, :48] = 1
     batch["mask"] *= shape_mask
     inside = tiny_qmanet(**batch, shape_mask=shape_mask)
-    batch["mask"][..., 50:, 50:] = 1  # nonsense in the padding
+    batch["mask"][..., 50:, 50:] = 1  # Arbitrary values in the padding.
     again = tiny_qmanet(**batch, shape_mask=shape_mask)
     assert inside["backward_loss"].item() == pytest.approx(again["backward_loss"].item(), abs=1e-6)
 
 
-def test_padding_does_not_enter_the_score(tiny_qmanet):
-    """A network that is sure of the padding and doubts the photograph."""
+def test_image_score_ignores_padding(tiny_qmanet):
+    """The network marks the padding as tampered and the image as authentic."""
     shape_mask = torch.zeros(2, 1, 64, 64, dtype=torch.float64)
     shape_mask[..., :48, :48] = 1
     logits = torch.where(shape_mask > 0, -1.0, 9.0)
@@ -172,24 +171,24 @@ def test_padding_does_not_enter_the_score(tiny_qmanet):
     assert inside.tolist() == pytest.approx([torch.tensor(-1.0).sigmoid().item()] * 2)
 
 
-@pytest.mark.parametrize("at_once", [3, 7, 40])
-def test_image_score_in_parts_is_the_same(monkeypatch, at_once):
+@pytest.mark.parametrize("chunk_size", [3, 7, 40])
+def test_image_score_does_not_depend_on_chunk_size(monkeypatch, chunk_size):
     from qma_net.modeling import qma_net
 
     mask = torch.rand(2, 1, 8, 5)
     whole = qma_net.image_score(mask, share=0.2)
-    monkeypatch.setattr(qma_net, "TOPK_CHUNK", at_once)
+    monkeypatch.setattr(qma_net, "TOPK_CHUNK", chunk_size)
     assert torch.equal(qma_net.image_score(mask, share=0.2), whole)
 
 
-def test_image_score_is_the_mean_of_the_top_percent():
+def test_image_score_is_mean_of_highest_percent():
     from qma_net.modeling.qma_net import image_score
 
-    mask = torch.zeros(2, 1, 20, 20)  # 400 pixels: the top 4
+    mask = torch.zeros(2, 1, 20, 20)  # 400 pixels, so the highest 4 count.
     mask[0, 0, 0, :6] = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
     assert image_score(mask).tolist() == pytest.approx([0.75, 0])
     left = torch.zeros(2, 1, 20, 20)
-    left[..., :2] = 1  # only 0.9 and 0.8 count
+    left[..., :2] = 1  # Only 0.9 and 0.8 are inside.
     assert image_score(mask, left).tolist() == pytest.approx([1.7 / 4, 0])
 
 
@@ -205,7 +204,7 @@ def _gradients(rank, world, port, path):
     model = QMANet(size="tiny", views="srm,bayar", drop_path=0.0).double().train()
     model = torch.nn.parallel.DistributedDataParallel(model)
     batch = benco_batch(4)
-    batch["image"] = batch["image"].double()  # to compare mathematics, not rounding
+    batch["image"] = batch["image"].double()  # Avoids differences in rounding.
     share = slice(rank * 4 // world, (rank + 1) * 4 // world)
     batch = {name: value[share] for name, value in batch.items()}
     model(**batch)["backward_loss"].backward()
@@ -214,22 +213,22 @@ def _gradients(rank, world, port, path):
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_make_the_gradients_of_one(tmp_path):
-    """Half the batch each, averaged by DDP, equals the whole batch at once."""
-    from qma_net.launch.distributed import free_port
+def test_gradients_of_two_processes_equal_those_of_one(tmp_path):
+    """Two halves of a batch, averaged by DDP, give the gradients of the whole batch."""
+    from qma_net.launch.torchrun import free_port
 
     gradients = []
     for world in (1, 2):
         path = tmp_path / f"{world}.pth"
         mp.spawn(_gradients, (world, free_port(), path), nprocs=world)
         gradients.append(torch.load(path, weights_only=True))
-    one, two = gradients
-    for name, expected in one.items():
-        if "k_proj.bias" not in name:  # nothing but rounding: a softmax cancels key biases
-            assert (two[name] - expected).abs().max() <= 1e-5 * expected.abs().max(), name
+    single, double = gradients
+    for name, expected in single.items():
+        if "k_proj.bias" not in name:  # A softmax cancels key biases: only rounding is left.
+            assert (double[name] - expected).abs().max() <= 1e-5 * expected.abs().max(), name
 
 
-VARIANTS = [  # but level 4 alone, which sees a 64x64 image as 2x2 and has no finer answer
+VARIANTS = [  # Without level 4 alone, which has only 2x2 positions for a 64x64 image.
     {"dfcm_stages": "none"},
     {"dfcm_stages": "4"},
     {"decoder": "conv"},
@@ -241,10 +240,10 @@ VARIANTS = [  # but level 4 alone, which sees a 64x64 image as 2x2 and has no fi
 
 
 @pytest.mark.parametrize(
-    "variant", [{}, *(pytest.param(one, marks=pytest.mark.slow) for one in VARIANTS)], ids=str
+    "variant", [{}, *(pytest.param(choice, marks=pytest.mark.slow) for choice in VARIANTS)], ids=str
 )
 def test_overfits_eight_images(variant):
-    """A b0 at 64x64 learns 8 images by heart, also without a part that Tables 2 and 9 take out."""
+    """A b0 at 64x64 memorizes 8 images, also without the parts that Tables 2 and 9 remove."""
     import cv2
 
     from qma_net.benco import QMANet

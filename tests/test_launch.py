@@ -1,4 +1,4 @@
-"""BenCo's real scripts with our model, on the CPU: one process and two, as users start them."""
+"""BenCo's scripts with QMA-Net on the CPU, started as users do, in one process and in two."""
 
 import json
 import re
@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import ROOT
 from launching import ALONE, MODEL, SIZE, start, write_tampered_set
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    """A folder with a small test set in BenCo's layout: seven tampered pictures."""
+    """Return a folder with a small test set in BenCo's layout: seven tampered images."""
     folder = tmp_path_factory.mktemp("benco")
     write_tampered_set(folder)
     return folder
@@ -30,38 +31,37 @@ def train(work, out, processes, *extra, **options):
 
 @pytest.fixture(scope="module")
 def checkpoint(work):
-    """A checkpoint of BenCo's trainer, made with two processes under torchrun."""
+    """Train with two processes under torchrun and return the checkpoint."""
     done = train(work, "trained", 2, "--save_period", 1)
-    assert "BenCo's CUDA calls go to the CPU" in done.stdout
+    assert "BenCo's CUDA calls are redirected" in done.stdout
     rows = [json.loads(line) for line in (work / "trained/log.txt").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [0, 1]
     assert all(np.isfinite(row["train_total_loss"]) for row in rows)
     return work / "trained/checkpoint-1.pth"
 
 
-def test_train_in_one_process_without_torchrun(work):
+def test_training_runs_without_torchrun(work):
     train(work, "alone", 1)
     assert (work / "alone/checkpoint-1.pth").is_file()
 
 
-def test_the_best_epoch_on_the_test_sets_is_kept_apart(work, checkpoint):
-    """In best/, with what picked it: beside the checkpoints, where test.py reads every file."""
+def test_best_epoch_on_test_sets_is_copied_to_best_folder(work, checkpoint):
     rows = [json.loads(line) for line in (work / "trained/log.txt").read_text().splitlines()]
     means = [row["test_pixel-level F1"] for row in rows]
-    best = int(np.argmax(means))  # the earlier of two alike
+    best = int(np.argmax(means))  # The earlier of two equal epochs.
     note = json.loads((work / "trained/best/best.json").read_text())
     assert (note["epoch"], note["mean"]) == (best, pytest.approx(means[best]))
     assert list(note["test_sets"].values()) == [note["mean"]]
-    kept = sorted(file.name for file in (work / "trained/best").iterdir())
-    assert kept == ["best.json", f"checkpoint-{best}.pth"]
+    names = sorted(file.name for file in (work / "trained/best").iterdir())
+    assert names == ["best.json", f"checkpoint-{best}.pth"]
     name = f"checkpoint-{best}.pth"
     assert (work / "trained/best" / name).read_bytes() == (work / "trained" / name).read_bytes()
     assert len(list((work / "trained").glob("*.pth"))) == 2
 
 
 @pytest.mark.slow
-def test_resume_follows_the_uninterrupted_run(work, checkpoint):
-    """--resume works on today's torch, without model flags, and repeats the second epoch."""
+def test_resumed_epoch_equals_uninterrupted_run(work, checkpoint):
+    """Resumes without model flags and repeats the second epoch."""
     flags = [*SIZE, "--data_path", "set", "--test_data_path", "set", "--epochs", 2]
     flags += ["--batch_size", 2, "--accum_iter", 1, "--warmup_epochs", 1, "--lr", 1e-4]
     flags += ["--test_period", 1, "--output_dir", "resumed", "--log_dir", "resumed"]
@@ -71,8 +71,8 @@ def test_resume_follows_the_uninterrupted_run(work, checkpoint):
     assert rows[0] == rows[1]
 
 
-def test_test_without_model_flags(work, checkpoint):
-    """In one process; the demo runs it in two (test_demo). The folder best/ does not disturb it."""
+def test_test_script_reads_model_flags_from_checkpoint(work, checkpoint):
+    """In one process; test_demo runs it in two. The folder best/ does not disturb it."""
     assert (work / "trained/best").is_dir()
     out = "tested"
     flags = ["--model", "QMANet", *SIZE, "--test_data_json", "sets.json", "--test_batch_size", 2]
@@ -84,9 +84,8 @@ def test_test_without_model_flags(work, checkpoint):
     assert all(0 <= row["test_pixel-level F1"] <= 1 for row in rows)
 
 
-@pytest.mark.slow  # the demo runs it too
-def test_test_robust(work, checkpoint):
-    """In one process; the demo runs it in two (test_demo)."""
+@pytest.mark.slow  # test_demo runs it too, in two processes.
+def test_robustness_script_logs_every_attack(work, checkpoint):
     out = "attacked"
     flags = ["--model", "QMANet", *SIZE, "--test_data_path", "set", "--test_batch_size", 2]
     flags += ["--checkpoint_path", checkpoint, "--output_dir", out, "--log_dir", out]
@@ -98,19 +97,19 @@ def test_test_robust(work, checkpoint):
 
 
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_save_images_with_a_relative_checkpoint(work, checkpoint, processes):
+def test_save_images_accepts_relative_checkpoint_path(work, checkpoint, processes):
     out = f"images{processes}"
     flags = ["--model", "QMANet", *SIZE, "--test_data_path", "set", "--test_batch_size", 1]
     flags += ["--checkpoint_path", "trained/checkpoint-1.pth", "--output_dir", out]
     start(["test_save_images", *flags], work, processes)
     masks = list((work / out / "pred").glob("*.png"))
-    assert len(masks) >= 6  # BenCo drops the remainder of two processes
+    assert len(masks) >= 6  # BenCo omits the remainder of two processes.
     assert cv2.imread(str(masks[0]), cv2.IMREAD_UNCHANGED).shape == (72, 64)
     assert len(json.loads((work / out / "pred_label_combined.json").read_text())) >= 6
 
 
-def test_complexity_counts_the_fused_attention(work, noiseprint_file):
-    """The default model: parameters and multiply-adds at 512x512."""
+def test_complexity_script_counts_fused_attention(work, noiseprint_file):
+    """Parameters and multiply-adds of the default model at 512x512."""
     flags = ["--model", "QMANet", "--noiseprint_weights", noiseprint_file, "--image_size", 512]
     flags += ["--if_resizing", "--test_batch_size", 1, "--num_workers", 0]
     done = start(["test_complexity", *flags, "--device", "cpu"], work)
@@ -121,10 +120,10 @@ def test_complexity_counts_the_fused_attention(work, noiseprint_file):
     assert "Unsupported operator aten::scaled_dot_product_attention" not in done.stderr
 
 
-def test_attention_is_counted_as_its_two_products():
+def test_attention_is_counted_as_two_matrix_products():
     from fvcore.nn import FlopCountAnalysis
 
-    import qma_net.benco  # noqa: F401  (teaches fvcore)
+    import qma_net.benco  # noqa: F401  (registers the operation count)
 
     class Attend(torch.nn.Module):
         def forward(self, q, k):
@@ -134,46 +133,45 @@ def test_attention_is_counted_as_its_two_products():
     assert FlopCountAnalysis(Attend(), (q, k)).total() == 2 * (2 * 3 * 10 * 7 * 8)
 
 
-def test_benco_init_and_one_import_line(work, tmp_path):
-    """BenCo's own way in: its copied scripts with one line changed."""
+def test_benco_init_script_trains_with_one_changed_import(work, tmp_path):
     init = "import sys; from IMDLBenCo.cli import main; sys.argv = ['benco', 'init']; main()"
     start([init], tmp_path, launcher=("-c",))
     script = tmp_path / "train.py"
     line = "from qma_net.benco import QMANet"
     changed, count = re.subn("from mymodel import MyModel.*", line, script.read_text())
     assert count == 1
-    # Without a GPU: the two lines that qma_net.benco's warning gives.
+    # The two lines that qma_net.benco suggests where CUDA is not available.
     on_cpu = "from qma_net.launch import redirect_cuda_to_cpu\nredirect_cuda_to_cpu()\n"
     script.write_text(on_cpu + changed)
     flags = [*MODEL, *SIZE, "--data_path", work / "set", "--test_data_path", work / "set"]
     flags += ["--epochs", 1, "--batch_size", 2, "--accum_iter", 1, "--lr", 1e-4]
     done = start(flags, tmp_path, launcher=("train.py",), env=ALONE)
-    assert "no CUDA here" not in done.stderr
+    assert "CUDA is not available" not in done.stderr
     assert (tmp_path / "output_dir/checkpoint-0.pth").is_file()
 
 
-def test_accumulation_longer_than_the_loader_is_refused(work):
+def test_accumulation_over_more_batches_than_epoch_is_refused(work):
     done = train(work, "refused", 1, "--accum_iter", 16, check=False)
     assert done.returncode == 1
-    assert "got --accum_iter 16 with 3 batches per process and epoch" in done.stderr
+    assert "got --accum_iter 16 and only 3 batches per process and epoch" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_foreign_files_among_the_checkpoints_are_named(work, tmp_path):
+def test_other_files_among_checkpoints_are_refused(work, tmp_path):
     (tmp_path / "mit_b3.pth").write_bytes(b"")
     flags = ["--model", "QMANet", *SIZE, "--checkpoint_path", tmp_path]
     done = start(["test", *flags], work, check=False)
     assert done.returncode == 1
-    assert "got mit_b3.pth among the .pth files" in done.stderr
+    assert f"got mit_b3.pth in {tmp_path}, expected only checkpoint-<epoch>.pth" in done.stderr
 
 
-def test_help_names_all_flags(work):
+def test_help_lists_flags_of_launcher_model_and_benco(work):
     done = start(["train", "--help"], work)
     for flag in ("--data_path", "--cudnn", "--save_period", "--noiseprint_weights", "--init_from"):
         assert flag in done.stdout
 
 
-def test_an_unknown_script_is_one_clear_line():
+def test_unknown_script_is_refused():
     from qma_net.launch.scripts import main
 
     with pytest.raises(SystemExit, match="qma-net: got 'fly', expected one of train, test"):
@@ -182,28 +180,29 @@ def test_an_unknown_script_is_one_clear_line():
 
 @pytest.fixture
 def misc():
-    """BenCo's misc module, restored afterwards: the launcher patches it for good."""
+    """Return BenCo's misc module and restore it afterwards, since the launcher does not."""
     import IMDLBenCo.training_scripts.utils.misc as misc
 
-    kept = dict(vars(misc))
+    original = dict(vars(misc))
     yield misc
-    vars(misc).update(kept)
+    vars(misc).update(original)
 
 
-def test_cudnn_stays_on_only_by_flag_and_says_so(misc, capsys, monkeypatch):
+def test_cudnn_stays_on_only_with_flag(misc, caplog, monkeypatch):
     from qma_net.launch.patches import keep_cudnn_on
 
+    caplog.set_level("INFO", "qma_net")
     monkeypatch.setattr(torch.backends.cudnn, "enabled", True)
     misc.seed_torch(1)
     assert not torch.backends.cudnn.enabled
     keep_cudnn_on()
     misc.seed_torch(1)
     assert torch.backends.cudnn.enabled
-    assert "cuDNN is on" in capsys.readouterr().out
+    assert "cuDNN is on" in caplog.text
 
 
-def test_a_kill_while_saving_leaves_the_old_checkpoint(misc, tmp_path, monkeypatch):
-    from qma_net.launch.saving import save_atomically
+def test_kill_while_saving_leaves_old_checkpoint(misc, tmp_path, monkeypatch):
+    from qma_net.launch.checkpoints import save_atomically
 
     save_atomically()
     misc.save_on_master({"a": 1}, tmp_path / "checkpoint-0.pth")
@@ -219,8 +218,7 @@ def test_a_kill_while_saving_leaves_the_old_checkpoint(misc, tmp_path, monkeypat
     assert len(list(tmp_path.glob("*.pth"))) == 1
 
 
-def test_nothing_is_redirected_until_asked():
-    """Importing our modules leaves torch alone: on a GPU no redirection is active."""
+def test_imports_do_not_redirect_torch():
     code = (
         "import torch; before = torch.cuda.synchronize, torch.distributed.init_process_group, "
         "torch.nn.parallel.DistributedDataParallel, torch.load\n"
@@ -231,13 +229,26 @@ def test_nothing_is_redirected_until_asked():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_the_contract_that_all_of_this_rests_on():
-    """Fails loudly when another BenCo is installed than the one this was written against."""
-    from importlib.metadata import version
-    from importlib.util import find_spec
+def test_launcher_imports_without_posix_modules():
+    """As on Windows, where single-process commands should run."""
+    code = (
+        "import os, signal, sys, filelock, fvcore.nn, IMDLBenCo.training_scripts.train\n"
+        "from transformers import SegformerModel\n"
+        "for name in ('fcntl', 'resource', 'pwd', 'grp', 'termios'): sys.modules[name] = None\n"
+        "for name in ('getuid', 'fork', 'register_at_fork', 'pread', 'sched_getaffinity'):\n"
+        "    delattr(os, name)\n"
+        "for name in ('SIGHUP', 'SIGKILL', 'SIGUSR1'): delattr(signal, name)\n"
+        "from qma_net.launch import checkpoints, flags, preflight, training_hooks\n"
+        "flags.help_text(); training_hooks.StopRequests('').install_handlers()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
-    from qma_net.launch.scripts import BENCO_VERSION, SCRIPTS
 
-    assert version("imdlbenco") == BENCO_VERSION
-    for script in SCRIPTS:
-        assert find_spec(f"IMDLBenCo.training_scripts.{script}")
+def test_benco_package_prints_nothing_on_import():
+    code = (
+        "import IMDLBenCo.training_scripts.train\nprint('begin', flush=True)\nimport qma_net.benco"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.partition("begin\n")[2] == ""
+    assert "qma_net" not in done.stderr

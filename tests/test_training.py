@@ -1,4 +1,4 @@
-"""A training that is killed, stopped, fed with what is broken: with BenCo's real train.py."""
+"""Training with BenCo's train.py: resuming, stopping, non-finite losses, damaged data, refusals."""
 
 import errno
 import json
@@ -23,13 +23,19 @@ import torch
 from conftest import ROOT, TINY
 from launching import SIZE, Launched, start, write_tampered_set
 from miniatures import truncate
-from qma_net.core.files import read_journal
-from qma_net.launch.finite import FiniteSteps
-from qma_net.launch.process import LaunchError, resuming_command
-from qma_net.launch.saving import Saving, keep_best, newest_whole, save_atomically, saved_epochs
-from qma_net.launch.stopping import STOP
-from qma_net.launch.training import Training
-from qma_net.launch.unreadable import Unreadable
+from qma_net.core.files import read_json_lines
+from qma_net.launch.checkpoints import (
+    CheckpointSchedule,
+    newest_intact_checkpoint,
+    save_atomically,
+    save_best,
+    saved_epochs,
+)
+from qma_net.launch.nonfinite_steps import StepGuard
+from qma_net.launch.stop_requests import STOP_FILE
+from qma_net.launch.torchrun import LaunchError, resuming_command
+from qma_net.launch.training_hooks import TrainingHooks
+from qma_net.launch.unreadable_images import UnreadableImages
 from qma_net.modeling import config
 
 FLAGS = ["--model", "QMANet", "--size", "tiny", "--views", "srm", *SIZE]
@@ -42,17 +48,17 @@ def flags(out, *more, epochs=3):
 
 
 def rows(folder: Path) -> list[dict]:
-    return read_journal(folder / "log.txt")
+    return read_json_lines(folder / "log.txt")
 
 
 @pytest.fixture
 def work(tmp_path):
-    """A folder with seven tampered pictures, trained and tested on: three steps an epoch."""
+    """Return a folder with seven tampered images for training and testing: 3 steps per epoch."""
     write_tampered_set(tmp_path)
     return tmp_path
 
 
-# What happens in the child before the launcher starts
+# Functions that the child process calls before the launcher starts
 
 
 def small():
@@ -60,24 +66,24 @@ def small():
 
 
 def at_batch(epoch, step, action):
-    """Calls ``action(image)`` at a batch of an epoch, before BenCo's trainer sees its model."""
+    """Call ``action`` at a training batch of an epoch."""
     small()
     import IMDLBenCo.training_scripts.trainer as trainer
 
     from qma_net import benco
 
-    now = {"epoch": -1, "step": 0}
+    position = {"epoch": -1, "step": 0}
     train, forward = trainer.train_one_epoch, benco.QMANet.forward
 
     def train_one_epoch(model, loader, optimizer, device, number, *args, **kwargs):
-        now.update(epoch=number, step=0)
+        position.update(epoch=number, step=0)
         return train(model, loader, optimizer, device, number, *args, **kwargs)
 
     def watched(self, *args, **kwargs):
         if self.training:
-            if now["epoch"] == epoch and now["step"] == step:
+            if (position["epoch"], position["step"]) == (epoch, step):
                 action()
-            now["step"] += 1
+            position["step"] += 1
         return forward(self, *args, **kwargs)
 
     trainer.train_one_epoch, benco.QMANet.forward = train_one_epoch, watched
@@ -93,11 +99,11 @@ def die_in_test_of(epoch):
 
     test = tester.test_one_epoch
 
-    def test_one_epoch(model, loader, evaluators, device, epoch_now, *args, **kwargs):
-        # the keyword form of BenCo's train.py is `epoch=`; the launcher passes it by position
-        if epoch_now == epoch:
+    def test_one_epoch(model, loader, evaluators, device, number, *args, **kwargs):
+        # BenCo's train.py passes epoch by keyword, the launcher by position.
+        if number == epoch:
             die()
-        return test(model, loader, evaluators, device, epoch_now, *args, **kwargs)
+        return test(model, loader, evaluators, device, number, *args, **kwargs)
 
     tester.test_one_epoch = test_one_epoch
 
@@ -116,7 +122,7 @@ def slow_steps():
 
 
 def stuck_after_a_step():
-    """The first step is as any; the second is never done."""
+    """Complete the first step and hang in the second."""
     small()
     from qma_net import benco
 
@@ -130,41 +136,41 @@ def stuck_after_a_step():
     benco.QMANet.forward = stuck
 
 
-def not_a_number(names):
-    """The loss of a batch with one of these images is NaN."""
+def make_loss_nan(names):
+    """Make the loss of every batch that contains one of these images NaN."""
     small()
     from qma_net import benco
 
     forward = benco.QMANet.forward
 
-    def spoilt(self, *args, **kwargs):
+    def with_nan(self, *args, **kwargs):
         result = forward(self, *args, **kwargs)
         if self.training and names & set(kwargs["name"]):
             result["backward_loss"] = result["backward_loss"] * math.nan
             result["visual_loss"]["total_loss"] = result["backward_loss"]
         return result
 
-    benco.QMANet.forward = spoilt
+    benco.QMANet.forward = with_nan
 
 
-def forking():
-    """The loader's processes are forked, as they are where nothing else was chosen."""
+def fork_loader_processes():
+    """Fork the loader's processes, as is the default outside of the test's fork server."""
     small()
     multiprocessing.set_start_method("fork", force=True)
 
 
-def restarted():
-    """By torchrun, after a process has died."""
+def pretend_restart():
+    """Pretend that torchrun has restarted the processes."""
     small()
     os.environ["TORCHELASTIC_RESTART_COUNT"] = "1"
 
 
-def no_room():
-    """No file may grow over 4 MiB: what a full disk says at the same place."""
+def limit_file_size():
+    """Let no file grow beyond 4 MiB, which fails where a full disk would."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**22, 2**22))
 
 
-# Never lose more than an epoch
+# Checkpoints and resuming
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +181,7 @@ def uninterrupted(tmp_path_factory):
     return folder / "run", done
 
 
-def test_a_checkpoint_an_epoch_and_few_on_disk(uninterrupted):
+def test_every_epoch_is_saved_and_few_checkpoints_are_kept(uninterrupted):
     folder, _ = uninterrupted
     assert saved_epochs(folder) == [0, 2, 3]
     assert [row["epoch"] for row in rows(folder)] == [0, 1, 2, 3]
@@ -185,7 +191,7 @@ def test_a_checkpoint_an_epoch_and_few_on_disk(uninterrupted):
     assert saved_epochs(folder / "best") == [note["epoch"]]
 
 
-def test_the_start_is_a_summary_and_a_file(uninterrupted):
+def test_startup_is_summarized_on_console_and_logged_to_file(uninterrupted):
     folder, done = uninterrupted
     before = done.stdout[: done.stdout.index("Epoch: [0]")].splitlines()
     assert len(before) < 20
@@ -193,129 +199,128 @@ def test_the_start_is_a_summary_and_a_file(uninterrupted):
     assert "model: QMANet, " in text
     assert "data: set 7" in text
     assert "test sets: small 7" in text
-    assert "batch 2 x accumulation 1 x 1 process = 2 images, 3 an epoch" in text
+    assert "batch 2 x accumulation 1 x 1 process = 2 images, 3 steps per epoch" in text
     assert "epochs 0 to 3, learning rate 0.0001 to 0, no AMP, cuDNN off" in text
     written = (folder / "startup.txt").read_text()
-    assert f"the whole start, {len(written.splitlines())} lines" in text
+    assert f"full startup log ({len(written.splitlines())} lines)" in text
     assert "Model = QMANet(" in written
     assert "0 errors, 0 warnings" in written
 
 
-def test_killed_and_resumed_twice_it_is_the_uninterrupted_run(uninterrupted, work):
-    """In mid-epoch, and between saving and testing; beside a newer checkpoint that is cut off."""
+def test_run_killed_and_resumed_twice_equals_uninterrupted_run(uninterrupted, work):
+    """Kills it during an epoch and between saving and testing; a newer checkpoint is truncated."""
     command = flags("run", "--test_period", 2, "--resume", "auto", epochs=4)
     first = start(command, work, prepare=partial(at_batch, 1, 1, die), check=False)
     assert first.returncode == -signal.SIGKILL
     run = work / "run"
     assert saved_epochs(run) == [0]
     (run / "checkpoint-3.pth").write_bytes((run / "checkpoint-0.pth").read_bytes()[:-5000])
-    (run / ".checkpoint-1.pth.x.tmp").write_bytes(b"half")
+    (run / ".qma-net-x.tmp").write_bytes(b"half")
     with open(run / "log.txt", "a") as file:
         file.write('{"epoch": 1, "trai')
     second = start(command, work, prepare=partial(die_in_test_of, 2), check=False)
     assert second.returncode == -signal.SIGKILL
-    assert "run/checkpoint-3.pth is passed over: it is not whole" in second.stdout
-    assert "Resume run/checkpoint-0.pth: epoch 1 comes next" in second.stdout
+    assert "skipping run/checkpoint-3.pth: it is incomplete or damaged" in second.stdout
+    assert "resuming from run/checkpoint-0.pth: continuing with epoch 1" in second.stdout
     assert not list(run.glob("*.tmp"))
     (run / "checkpoint-3.pth").unlink(missing_ok=True)
     assert [row["epoch"] for row in rows(run)] == [0, 1]
     third = start(command, work, prepare=small)
-    assert "epoch 2 was not logged: without training, its tests come next" in third.stdout
+    assert "epoch 2 was saved but not logged; testing it without training again" in third.stdout
     assert "Epoch: [2]" not in third.stdout
     whole, resumed = rows(uninterrupted[0]), rows(run)
     assert [list(row) for row in whole] == [list(row) for row in resumed]
-    for one, other in zip(whole, resumed, strict=True):
-        assert list(one.values()) == pytest.approx(list(other.values()), abs=1e-6)
+    for expected, row in zip(whole, resumed, strict=True):
+        assert list(row.values()) == pytest.approx(list(expected.values()), abs=1e-6)
     notes = [(folder / "best/best.json").read_text() for folder in (uninterrupted[0], run)]
     assert notes[0] == notes[1]
 
 
-def test_a_start_over_another_run_is_refused_with_the_command_that_goes_on(work):
+def test_new_run_in_folder_with_checkpoints_is_refused_with_resume_command(work):
     (work / "run").mkdir()
     (work / "run/checkpoint-4.pth").write_bytes(b"")
     done = start(flags("run"), work, prepare=small, check=False)
     assert done.returncode == 1
-    # what libraries warn of when they are first imported stands before it
+    # Libraries may print warnings before it when they are first imported.
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("qma-net: ")]
     assert line == done.stderr.strip().splitlines()[-1]
     assert "Traceback" not in done.stderr
-    assert "got checkpoints to epoch 4 in run and no --resume" in line
-    assert shlex.split(line.partition("go on there: ")[2])[-2:] == ["--resume", "auto"]
+    assert "--output_dir run already contains checkpoints up to epoch 4" in line
+    assert shlex.split(line.partition("resume with: ")[2])[-2:] == ["--resume", "auto"]
 
 
-def test_no_whole_checkpoint_starts_at_0(tmp_path, capsys):
+def test_folder_without_intact_checkpoint_gives_none(tmp_path, caplog):
+    caplog.set_level("INFO", "qma_net")
     (tmp_path / "checkpoint-1.pth").write_bytes(b"PK")
     torch.save({"model": {}}, tmp_path / "checkpoint-0.pth")
-    assert newest_whole(tmp_path) is None
-    said = capsys.readouterr().out
-    assert "checkpoint-1.pth is passed over: it is not whole" in said
-    assert "checkpoint-0.pth is passed over: it holds no epoch, optimizer" in said
+    assert newest_intact_checkpoint(tmp_path) is None
+    assert "checkpoint-1.pth: it is incomplete or damaged" in caplog.text
+    assert "checkpoint-0.pth: it lacks epoch, optimizer" in caplog.text
 
 
-def test_a_damaged_checkpoint_is_passed_over(tmp_path):
+def test_damaged_checkpoint_is_skipped(tmp_path):
     for epoch in (0, 1):
         state = {"model": {"w": torch.ones(1000)}, "optimizer": {}, "epoch": epoch}
         torch.save(state, tmp_path / f"checkpoint-{epoch}.pth")
     content = bytearray((tmp_path / "checkpoint-1.pth").read_bytes())
-    place = content.index(b"\x00\x00\x80\x3f" * 8)
-    content[place : place + 4] = b"\x00\x00\x00\x00"  # one weight, in the middle of the file
+    position = content.index(b"\x00\x00\x80\x3f" * 8)
+    content[position : position + 4] = b"\x00\x00\x00\x00"  # One weight in mid-file.
     (tmp_path / "checkpoint-1.pth").write_bytes(content)
-    assert newest_whole(tmp_path).name == "checkpoint-0.pth"
+    assert newest_intact_checkpoint(tmp_path).name == "checkpoint-0.pth"
 
 
-def test_what_is_kept_on_disk(tmp_path):
+def test_pruning_keeps_newest_two_every_25th_and_last_epoch(tmp_path):
     for epoch in (0, 3, 24, 25, 26, 27, 28, 90):
         (tmp_path / f"checkpoint-{epoch}.pth").touch()
-    Saving(1)._prune(tmp_path, newest=28, epochs=29)
+    CheckpointSchedule(1)._prune(tmp_path, newest=28, epochs=29)
     assert saved_epochs(tmp_path) == [0, 25, 27, 28, 90]
 
 
-def test_the_best_of_unsaved_epochs_is_saved(tmp_path):
-    """With --save_period 5 an epoch that is tested may not have been saved."""
-    training = Training(
+def test_best_epoch_is_saved_even_if_not_due(tmp_path):
+    """With --save_period 5 a tested epoch may not have been saved."""
+    hooks = TrainingHooks(
         Namespace(save_period=5, max_skipped=50, clip_grad=0.0, fit=""), startup=None, command=""
     )
-    training.is_main_process = lambda: True
-    training.save = lambda: (tmp_path / "checkpoint-3.pth").write_bytes(b"three")
-    training.figures = {"a": 0.5, "b": 0.3}
-    training._keep_best(tmp_path, 3)
+    hooks.is_main_process = lambda: True
+    hooks.save = lambda: (tmp_path / "checkpoint-3.pth").write_bytes(b"three")
+    hooks.test_means = {"a": 0.5, "b": 0.3}
+    hooks._save_if_best(tmp_path, 3)
     assert (tmp_path / "best/checkpoint-3.pth").read_bytes() == b"three"
-    training.save = pytest.fail
+    hooks.save = pytest.fail
     for worse in ({"a": 0.4, "b": 0.4}, {"a": math.nan, "b": 0.9}):
-        training.figures = worse
-        training._keep_best(tmp_path, 4)
+        hooks.test_means = worse
+        hooks._save_if_best(tmp_path, 4)
     assert json.loads((tmp_path / "best/best.json").read_text())["epoch"] == 3
 
 
-def test_the_best_is_replaced_without_a_moment_between(tmp_path, monkeypatch):
-    """Killed after the copy, before its note: the note still names a file that is there."""
+def test_best_note_names_existing_file_if_killed_during_replacement(tmp_path, monkeypatch):
+    """A kill between the copy and its note leaves the old note and its checkpoint."""
     for epoch in (1, 2):
         (tmp_path / f"checkpoint-{epoch}.pth").write_bytes(bytes([epoch]))
-    keep_best(tmp_path, 1, {"a": 0.5})
-    monkeypatch.setattr("qma_net.launch.saving.write_text", lambda *_: die_softly())
+    save_best(tmp_path, 1, {"a": 0.5})
+    monkeypatch.setattr("qma_net.launch.checkpoints.write_json", lambda *_: interrupt())
     with pytest.raises(KeyboardInterrupt):
-        keep_best(tmp_path, 2, {"a": 0.6})
+        save_best(tmp_path, 2, {"a": 0.6})
     note = json.loads((tmp_path / "best/best.json").read_text())
     assert (tmp_path / f"best/checkpoint-{note['epoch']}.pth").read_bytes() == b"\x01"
 
 
-def die_softly():
+def interrupt():
     raise KeyboardInterrupt
 
 
-def test_a_full_disk_loses_nothing_that_was_saved(work):
-    prepare = partial(at_batch, 1, 0, no_room)
+def test_full_disk_keeps_earlier_checkpoints(work):
+    prepare = partial(at_batch, 1, 0, limit_file_size)
     done = start(flags("run"), work, prepare=prepare, check=False)
     assert done.returncode == 1
-    assert "qma-net: got a disk that refused run/checkpoint-1.pth (" in done.stderr
+    assert "qma-net: cannot write run/checkpoint-1.pth, " in done.stderr
     assert "Traceback" not in done.stderr
-    assert newest_whole(work / "run").name == "checkpoint-0.pth"
+    assert newest_intact_checkpoint(work / "run").name == "checkpoint-0.pth"
     assert not list((work / "run").glob(".*.tmp"))
 
 
-def test_an_empty_output_dir_saves_nothing(work):
-    """BenCo's own meaning of it; everything is then printed."""
-    done = start(flags("", epochs=1), work, prepare=partial(not_a_number, {"3.jpg"}))
+def test_empty_output_dir_saves_nothing_and_prints_everything(work):
+    done = start(flags("", epochs=1), work, prepare=partial(make_loss_nan, {"3.jpg"}))
     assert "Model = QMANet(" in done.stdout
     assert not list(work.rglob("*.pth"))
     assert {path.name for path in work.iterdir()} == {"set", "sets.json", "log", ".out", ".err"}
@@ -323,27 +328,27 @@ def test_an_empty_output_dir_saves_nothing(work):
 
 @pytest.fixture
 def misc():
-    """BenCo's misc module, restored afterwards: the launcher patches it for good."""
+    """Return BenCo's misc module and restore it afterwards, since the launcher does not."""
     import IMDLBenCo.training_scripts.utils.misc as misc
 
-    kept = dict(vars(misc))
+    original = dict(vars(misc))
     load_state_dict = misc.NativeScalerWithGradNormCount.load_state_dict
     yield misc
-    vars(misc).update(kept)
+    vars(misc).update(original)
     misc.NativeScalerWithGradNormCount.load_state_dict = load_state_dict
 
 
-def test_no_space_left_is_one_line(misc, tmp_path, monkeypatch):
+def test_full_disk_is_launch_error(misc, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     save_atomically()
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(LaunchError, match=r"got a disk that refused .*: \[Errno 28\] No space"):
+    with pytest.raises(LaunchError, match=r"cannot write .* MiB are free \(\[Errno 28\] No space"):
         misc.save_on_master({}, tmp_path / "checkpoint-0.pth")
 
 
-# Stopped
+# Stopping
 
 
 @pytest.mark.parametrize(
@@ -351,18 +356,18 @@ def test_no_space_left_is_one_line(misc, tmp_path, monkeypatch):
     [
         ("SIGTERM", 143),
         ("SIGINT", 130),
-        ("STOP", 0),
+        (STOP_FILE, 0),
         pytest.param("SIGINT twice", 130, marks=pytest.mark.slow),
     ],
 )
-def test_stopped_it_ends_after_the_step_and_says_how_to_go_on(work, how, code):
+def test_stop_request_ends_after_step_with_resume_command(work, how, code):
     run, twice = work / "run", how == "SIGINT twice"
     running = Launched(flags("run", "--test_period", 9), work, slow_steps)
     deadline = time.monotonic() + 120
     while "Epoch: [1]" not in running.output() and time.monotonic() < deadline:
         time.sleep(0.1)
-    if how == STOP:
-        (run / STOP).touch()
+    if how == STOP_FILE:
+        (run / STOP_FILE).touch()
     else:
         os.kill(running.child.pid, getattr(signal, how.split()[0]))
     if twice:
@@ -371,19 +376,19 @@ def test_stopped_it_ends_after_the_step_and_says_how_to_go_on(work, how, code):
     done = running.wait(60)
     assert done.returncode == code
     assert "Traceback" not in done.stderr
-    assert not (run / STOP).exists()
-    assert newest_whole(run).name == "checkpoint-0.pth"
-    said = re.findall(r"Go on with: (.*)", done.stdout)
-    assert len(said) == (0 if twice else 1)
+    assert not (run / STOP_FILE).exists()
+    assert newest_intact_checkpoint(run).name == "checkpoint-0.pth"
+    commands = re.findall(r"Resume with: (.*)", done.stdout)
+    assert len(commands) == (0 if twice else 1)
     if not twice:
-        words = shlex.split(said[0])
+        words = shlex.split(commands[0])
         assert words[:2] == ["qma-net", "train"]
         assert words[-2:] == ["--resume", "auto"]
 
 
-def test_the_command_that_goes_on_is_the_one_given(monkeypatch):
+def test_resuming_command_repeats_given_command():
     command = [sys.executable, "-c"]
-    command += ["from qma_net.launch.process import resuming_command as c; import sys;"]
+    command += ["from qma_net.launch.torchrun import resuming_command as c; import sys;"]
     command[-1] += " print(c('train', sys.argv[2:]))"
     command += ["train", "--lr", "1e-4", "--resume", "old.pth", "--resume=older.pth"]
     out = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
@@ -391,7 +396,7 @@ def test_the_command_that_goes_on_is_the_one_given(monkeypatch):
     assert resuming_command("train", ["--lr", "1"]) == "qma-net train --lr 1 --resume auto"
 
 
-# Restarted by torchrun
+# Restarts by torchrun
 
 KILLED_ONCE = """
 import os, signal, sys
@@ -412,7 +417,7 @@ main()
 
 
 def run_and_kill(work, kills, *, epochs):
-    """Two processes under torchrun, of which one is killed in each attempt but the last."""
+    """Run two processes under torchrun and kill one in each attempt but the last."""
     script = work / "killed.py"
     script.write_text(KILLED_ONCE.format(tests=str(ROOT / "tests"), kills=kills))
     return start(
@@ -427,7 +432,7 @@ def run_and_kill(work, kills, *, epochs):
 
 
 @pytest.mark.slow
-def test_torchrun_restarts_a_run_killed_five_times(work, record):
+def test_torchrun_restarts_run_killed_five_times(work, record):
     kills = [(0, 0, 0), (1, 1, 0), (0, 2, 0), (1, 3, 0), (0, 3, 0)]
     run_and_kill(work, kills, epochs=4)
     assert [row["epoch"] for row in rows(work / "run")] == [0, 1, 2, 3]
@@ -435,8 +440,8 @@ def test_torchrun_restarts_a_run_killed_five_times(work, record):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [STOP, "SIGTERM"])
-def test_all_ranks_stop_together_under_torchrun(work, how):
+@pytest.mark.parametrize("how", [STOP_FILE, "SIGTERM"])
+def test_all_ranks_stop_together(work, how):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc_per_node", "2", "-m", "qma_net.launch"]
     command += map(str, flags("run", "--test_period", 99, epochs=200))
@@ -448,43 +453,43 @@ def test_all_ranks_stop_together_under_torchrun(work, how):
         deadline = time.monotonic() + 120
         while "Epoch: [1]" not in (work / "out").read_text() and time.monotonic() < deadline:
             time.sleep(0.2)
-        if how == STOP:
+        if how == STOP_FILE:
             (work / "run/STOP").touch()
         else:
             running.send_signal(signal.SIGTERM)
         code = running.wait(60)
     text = (work / "out").read_text()
-    assert (code == 0) == (how == STOP)
-    said = re.findall(r"Go on with: (.*)", text)
-    assert [shlex.split(line) for line in said] == [[*command, "--resume", "auto"]]
+    assert (code == 0) == (how == STOP_FILE)
+    commands = re.findall(r"Resume with: (.*)", text)
+    assert [shlex.split(line) for line in commands] == [[*command, "--resume", "auto"]]
     assert "forcefully exiting" not in text
-    assert newest_whole(work / "run")
+    assert newest_intact_checkpoint(work / "run")
 
 
-# Numbers stay sane
+# Non-finite losses and gradients
 
 
-def test_a_step_that_is_not_finite_is_left_out_and_named(work):
-    done = start(flags("run", epochs=2), work, prepare=partial(not_a_number, {"3.jpg"}))
+def test_non_finite_step_is_skipped_and_reported(work):
+    done = start(flags("run", epochs=2), work, prepare=partial(make_loss_nan, {"3.jpg"}))
     skipped = (work / "run/skipped.txt").read_text()
     assert re.search(r"^epoch \d, step \d of 3: loss is not finite: .*3\.jpg", skipped, re.M)
-    assert "is left out, its loss is not finite" in done.stdout
+    assert "was skipped because its loss is not finite" in done.stdout
     assert all(np.isfinite(row["train_total_loss"]) for row in rows(work / "run"))
     weights = torch.load(work / "run/checkpoint-1.pth", weights_only=False)["model"]
-    assert all(one.isfinite().all() for one in weights.values())
+    assert all(tensor.isfinite().all() for tensor in weights.values())
 
 
-def test_too_many_of_them_end_the_run(work):
-    prepare = partial(not_a_number, {f"{i}.jpg" for i in range(7)})
+def test_too_many_non_finite_steps_end_run(work):
+    prepare = partial(make_loss_nan, {f"{i}.jpg" for i in range(7)})
     done = start(flags("run", "--max_skipped", 1), work, prepare=prepare, check=False)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("qma-net: got 2 optimiser steps in a row with a non-finite loss")
+    assert last.startswith("qma-net: the training diverged: 2 optimizer steps in a row had a non-")
     assert "Traceback" not in done.stderr
 
 
 class Scaler:
-    """BenCo's loss scaler on the CPU, with a GradScaler that works there."""
+    """BenCo's loss scaler with a GradScaler that works on the CPU."""
 
     def __init__(self, misc, scale):
         self.benco = misc.NativeScalerWithGradNormCount()
@@ -495,53 +500,52 @@ class Scaler:
 
 
 def one_step(misc, tmp_path, *, scale, factor, clip_grad=0.0):
-    """A step of a weight of 1 with a loss whose gradient is ``factor``, and finite."""
+    """Take a step of a weight of 1 with a finite loss whose gradient is ``factor``."""
     model = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.ones_(model.weight)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    steps = FiniteSteps(max_skipped=9, clip_grad=clip_grad)
-    steps.begin(0, 1, tmp_path, model, Scaler(misc, scale))
-    steps.batch(["a.png"])
+    guard = StepGuard(max_skipped=9, clip_grad=clip_grad)
+    guard.begin_epoch(0, 1, tmp_path, model, Scaler(misc, scale))
+    guard.begin_batch(["a.png"])
     loss = (model.weight * factor).sum()
     if math.isnan(factor):
-        loss = (model.weight - 1).abs().sqrt().sum()  # 0, and its slope is not defined
-    steps(loss, optimizer, parameters=model.parameters(), update_grad=True)
-    return steps, model.weight.item()
+        loss = (model.weight - 1).abs().sqrt().sum()  # It is 0, with an undefined slope.
+    guard(loss, optimizer, parameters=model.parameters(), update_grad=True)
+    return guard, model.weight.item()
 
 
-def test_an_overflow_of_amp_s_scale_search_is_no_fault(misc, tmp_path):
-    steps, weight = one_step(misc, tmp_path, scale=65536.0, factor=1e36)
-    assert (weight, steps.overflown, steps.skipped) == (1.0, 1, 0)
-    assert steps.amp_scale == 32768.0
-    steps, weight = one_step(misc, tmp_path, scale=1.0, factor=math.nan)
-    assert (weight, steps.overflown, steps.skipped) == (1.0, 0, 1)
+def test_overflow_during_amp_scale_search_is_not_an_error(misc, tmp_path):
+    guard, weight = one_step(misc, tmp_path, scale=65536.0, factor=1e36)
+    assert (weight, guard.overflows, guard.skipped) == (1.0, 1, 0)
+    assert guard.amp_scale == 32768.0
+    guard, weight = one_step(misc, tmp_path, scale=1.0, factor=math.nan)
+    assert (weight, guard.overflows, guard.skipped) == (1.0, 0, 1)
     assert "gradient is not finite: a.png" in (tmp_path / "skipped.txt").read_text()
-    steps, weight = one_step(misc, tmp_path, scale=65536.0, factor=0.25)
-    assert (weight, steps.overflown, steps.skipped) == (0.75, 0, 0)
+    guard, weight = one_step(misc, tmp_path, scale=65536.0, factor=0.25)
+    assert (weight, guard.overflows, guard.skipped) == (0.75, 0, 0)
 
 
-def test_clip_grad_is_the_largest_norm_of_a_step(misc, tmp_path):
+def test_clip_grad_limits_gradient_norm(misc, tmp_path):
     _, weight = one_step(misc, tmp_path, scale=1024.0, factor=8.0)
     assert weight == -7.0
     _, weight = one_step(misc, tmp_path, scale=1024.0, factor=8.0, clip_grad=0.5)
     assert weight == pytest.approx(0.5, abs=1e-4)
 
 
-def test_batch_norms_keep_no_trace_of_a_skipped_step(misc, tmp_path):
+def test_skipped_step_leaves_batch_norm_statistics_unchanged(misc, tmp_path):
     model = torch.nn.Sequential(torch.nn.BatchNorm1d(1))
-    steps = FiniteSteps(max_skipped=9, clip_grad=0.0)
-    steps.begin(0, 1, tmp_path, model, misc.NativeScalerWithGradNormCount())
+    guard = StepGuard(max_skipped=9, clip_grad=0.0)
+    guard.begin_epoch(0, 1, tmp_path, model, misc.NativeScalerWithGradNormCount())
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    steps.batch(["a.png"])
+    guard.begin_batch(["a.png"])
     loss = model(torch.tensor([[1.0], [math.nan]])).sum()
-    steps(loss, optimizer, parameters=model.parameters(), update_grad=True)
-    assert steps.skipped == 1
+    guard(loss, optimizer, parameters=model.parameters(), update_grad=True)
+    assert guard.skipped == 1
     assert model[0].running_mean.tolist() == [0.0]
 
 
-def test_an_empty_amp_scaler_is_taken_and_a_full_one_too(misc):
-    """A checkpoint of a CPU on a GPU, and the other way round."""
-    from qma_net.launch.patches import take_empty_scalers
+def test_amp_state_moves_between_cpu_and_gpu(misc):
+    from qma_net.launch.patches import accept_empty_scaler_state
 
     on_cpu = misc.NativeScalerWithGradNormCount()
     if torch.cuda.is_available():
@@ -551,7 +555,7 @@ def test_an_empty_amp_scaler_is_taken_and_a_full_one_too(misc):
     on_gpu._scaler = torch.amp.GradScaler("cpu", init_scale=512.0)
     with pytest.raises(RuntimeError, match="empty"):
         on_gpu.load_state_dict(on_cpu.state_dict())
-    take_empty_scalers()
+    accept_empty_scaler_state()
     on_gpu.load_state_dict(on_cpu.state_dict())
     assert on_gpu.state_dict()["scale"] == 512.0
     on_cpu.load_state_dict(on_gpu.state_dict())
@@ -564,22 +568,22 @@ def test_an_empty_amp_scaler_is_taken_and_a_full_one_too(misc):
 # Data
 
 
-def test_an_unreadable_image_is_replaced_and_named(work):
-    """By a process of the loader; its header is whole, so that the check before lets it pass."""
+def test_unreadable_training_image_is_replaced_and_reported(work):
+    """The header is intact, so the data check accepts the file; a loader process finds it."""
     truncate(work / "set/Tp/2.jpg")
     test = work / "test"
     test.mkdir()
     write_tampered_set(test)
     command = flags("run", "--num_workers", 1, "--test_data_path", "test/sets.json", epochs=2)
-    done = start(command, work, prepare=forking)
+    done = start(command, work, prepare=fork_loader_processes)
     (line,) = set((work / "run/skipped.txt").read_text().splitlines())
     assert line.startswith("set/Tp/2.jpg cannot be used (OSError: ")
-    assert line.endswith("set/Tp/3.jpg takes its place")
+    assert line.endswith("; replaced by set/Tp/3.jpg")
     assert done.stdout.count("set/Tp/2.jpg cannot be used") == 1
-    assert "image 1 of set, at most 10" in done.stdout
+    assert "(unreadable image 1 of set, limit 10)" in done.stdout
 
 
-def test_an_unreadable_test_image_is_not_replaced(work):
+def test_unreadable_test_image_is_not_replaced(work):
     test = work / "test"
     test.mkdir()
     write_tampered_set(test)
@@ -591,70 +595,70 @@ def test_an_unreadable_test_image_is_not_replaced(work):
     assert rows(work / "run") == []
 
 
-class Broken:
-    """A training set of BenCo's of which some images cannot be read."""
+class PartlyUnreadableDataset:
+    """A BenCo training set in which some images are unreadable."""
 
     entry_path = "list.json"
 
-    def __init__(self, size, broken):
+    def __init__(self, size, unreadable):
         self.tp_path = [f"{i}.png" for i in range(size)]
-        self.broken = broken
+        self.unreadable = unreadable
 
     def __len__(self):
         return len(self.tp_path)
 
     def _get_image(self, index):
-        if index in self.broken:
+        if index in self.unreadable:
             raise OSError(f"no {index}")
         return index
 
 
-def test_too_many_unreadable_images_end_the_run(tmp_path, capsys):
-    dataset, unreadable = Broken(1100, set(range(0, 1100, 2))), Unreadable()
+def test_too_many_unreadable_images_end_run(tmp_path):
+    dataset = PartlyUnreadableDataset(1100, set(range(0, 1100, 2)))
+    unreadable = UnreadableImages()
     unreadable.protect(dataset, tmp_path)
-    for index in [*range(22), *range(22)]:  # 11, each of them twice
+    for index in [*range(22), *range(22)]:  # 11 images, each of them twice.
         assert dataset._get_image(index) == index + (index % 2 == 0)
         unreadable.read_reports()
-    assert not unreadable.too_many
+    assert not unreadable.excess
     assert dataset._get_image(22) == 23
     unreadable.read_reports()
-    assert "12 unusable images in list.json (at most 11)" in str(unreadable.error())
+    assert "12 unreadable images in list.json (limit 11)" in str(unreadable.error())
     assert len((tmp_path / "skipped.txt").read_text().splitlines()) == 12
 
 
-def test_a_disk_that_is_gone_ends_the_run(tmp_path):
-    dataset, unreadable = Broken(20, set(range(20))), Unreadable()
+def test_failed_disk_ends_run(tmp_path):
+    dataset, unreadable = PartlyUnreadableDataset(20, set(range(20))), UnreadableImages()
     unreadable.protect(dataset, tmp_path)
     with pytest.raises(OSError, match="no 3"):
         dataset._get_image(3)
     unreadable.read_reports()
-    assert unreadable.too_many
+    assert unreadable.excess
 
 
-def test_faulty_data_is_refused_or_left_out(work):
+def test_data_with_errors_is_refused_or_excluded(work):
     import cv2
 
     cv2.imwrite(str(work / "set/Gt/4.png"), np.zeros((32, 64), np.uint8))
     done = start(flags("run", epochs=1), work, prepare=small, check=False)
     assert done.returncode == 1
     assert "error: size-mismatch, 2 files" in done.stderr
-    assert "leave the pairs out with --skip_bad" in done.stderr.splitlines()[-1]
+    assert "exclude the pairs with --skip_bad" in done.stderr.splitlines()[-1]
     assert not (work / "run").exists()
     command = flags("run", "--resume", "auto", epochs=1)
-    done = start(command, work, prepare=restarted, check=False)
-    assert "error: size-mismatch, 2 files" in done.stderr  # also by an attempt after the first
+    done = start(command, work, prepare=pretend_restart, check=False)
+    assert "error: size-mismatch, 2 files" in done.stderr  # Also after a restart.
     done = start(flags("run", "--skip_bad", epochs=1), work, prepare=small)
-    assert "--skip_bad: 1 of 7 pairs of set left out" in done.stdout
+    assert "--skip_bad: excluded 1 of 7 pairs of set" in done.stdout
     trained = json.loads((work / "run/cleaned/train.json").read_text())
     assert [Path(image).name for image, _ in trained] == [f"{i}.jpg" for i in (0, 1, 2, 3, 5, 6)]
     assert list(json.loads((work / "run/cleaned/test_sets.json").read_text())) == ["small"]
 
 
-# Refused in one line
+# Refusals in one line
 
 
-def test_a_second_training_in_a_folder_is_refused(work):
-    """While the first one runs; and not for longer, however it ends."""
+def test_second_training_in_same_folder_is_refused_while_first_runs(work):
     first = Launched(flags("run", epochs=9), work, stuck_after_a_step)
     deadline = time.monotonic() + 120
     while "Epoch: [0]" not in first.output() and time.monotonic() < deadline:
@@ -667,40 +671,40 @@ def test_a_second_training_in_a_folder_is_refused(work):
     first.wait(60)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("qma-net: got ../run, which another run is writing to, expected")
+    assert last.startswith("qma-net: ../run is in use: another run is writing to it")
     start(again, work / "second", prepare=small)
     assert saved_epochs(work / "run") == [0]
 
 
-def test_what_is_refused_is_not_tried_again_by_torchrun(work):
+def test_torchrun_does_not_restart_refused_run(work):
     (work / "list.json").write_text("[]")
     command = flags("run", "--test_data_path", "list.json")
     command[command.index("tiny")] = "b0"
     done = start(command, work, processes=2, more=("--max-restarts", "5"), check=False)
     assert done.returncode == 1
-    assert done.stderr.count("qma-net: got --test_data_path list.json, which is a list") == 1
+    assert done.stderr.count("qma-net: got the list list.json for --test_data_path") == 1
 
 
 @pytest.mark.parametrize("out", ["/sys/run", "sets.json", "sets.json/run"])
-def test_an_output_that_cannot_be_written_to_is_one_line(work, out):
+def test_unwritable_output_dir_is_refused(work, out):
     done = start(flags(out), work, prepare=small, check=False)
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith(f"qma-net: got --output_dir {out}, expected a folder that can be")
+    assert last.startswith(f"qma-net: cannot write to --output_dir {out}: ")
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
     ("more", "line"),
     [
-        (["--if_padding"], "got both --if_resizing and --if_padding, expected"),
-        (["--test_data_path", "list.json"], "got --test_data_path list.json, which is a list"),
-        (["--device", "cuda"], "got --device cuda and no CUDA device, expected"),
-        (["--accum_iter", "16"], "got --accum_iter 16 with 3 batches per process"),
+        (["--if_padding"], "got both --if_resizing and --if_padding, expected one"),
+        (["--test_data_path", "list.json"], "got the list list.json for --test_data_path"),
+        (["--device", "cuda"], "got --device cuda, but CUDA is not available"),
+        (["--accum_iter", "16"], "got --accum_iter 16 and only 3 batches per process"),
     ],
 )
-def test_what_cannot_be_run_is_one_line(work, more, line):
+def test_impossible_run_is_refused(work, more, line):
     if "cuda" in more and torch.cuda.is_available():
-        pytest.skip("there is CUDA")
+        pytest.skip("CUDA is available")
     (work / "list.json").write_text("[]")
     done = start(flags("run", *more), work, prepare=small, check=False)
     assert done.returncode == 1
@@ -709,14 +713,14 @@ def test_what_cannot_be_run_is_one_line(work, more, line):
     assert "Traceback" not in done.stderr
 
 
-def test_neither_resizing_nor_padding_is_one_line(work):
+def test_missing_resizing_and_padding_is_refused(work):
     command = [word for word in flags("run") if word != "--if_resizing"]
     done = start(command, work, prepare=small, check=False)
-    assert "qma-net: got neither of the two, expected --if_resizing" in done.stderr
+    assert "qma-net: got neither --if_resizing nor --if_padding, expected one" in done.stderr
 
 
-def test_a_start_that_fails_shows_the_end_of_its_record(work):
-    command = flags("run", "--log_dir", "set/Tp/0.jpg")  # a file where a folder is wanted
+def test_failed_start_prints_end_of_startup_log(work):
+    command = flags("run", "--log_dir", "set/Tp/0.jpg")  # A file instead of a folder.
     done = start(command, work, prepare=small, check=False)
     assert done.returncode == 1
     assert "Sampler_train" in done.stdout
@@ -724,7 +728,7 @@ def test_a_start_that_fails_shows_the_end_of_its_record(work):
     assert "Train transform" in (work / "run/startup.txt").read_text()
 
 
-def test_the_wrong_package_and_python_are_named(monkeypatch):
+def test_wrong_benco_package_and_python_are_refused(monkeypatch):
     from importlib.metadata import PackageNotFoundError
 
     from qma_net.launch import scripts
@@ -738,34 +742,38 @@ def test_the_wrong_package_and_python_are_named(monkeypatch):
         monkeypatch.setattr(scripts, "version", version)
 
     installed("imdlbenco13", "imdlbenco")
-    with pytest.raises(LaunchError, match=r"got imdlbenco13, .* expected imdlbenco: pip uninstall"):
+    with pytest.raises(
+        LaunchError, match=r"got imdlbenco13, .* expected imdlbenco: run `pip uninstall"
+    ):
         scripts._require_benco()
     installed()
     monkeypatch.setattr(sys, "version_info", (3, 13, 1))
-    with pytest.raises(LaunchError, match=r"got Python 3\.13 .* expected Python 3\.11 or 3\.12"):
+    with pytest.raises(LaunchError, match=r"got Python 3\.13, expected Python 3\.11 or 3\.12"):
         scripts._require_benco()
 
 
-def test_help_says_what_the_model_s_flags_may_be(work):
-    said = " ".join(start(["train", "--help"], work).stdout.split())
+def test_help_describes_all_flags_in_order(work):
+    text = " ".join(start(["train", "--help"], work).stdout.split())
     for words in (
-        "--size SIZE MiT size of both backbones",
+        "--size SIZE size of both SegFormer encoders",
         "one of b0, b1, b2, b3, b4, b5 (default b3)",
         "one of query, conv, mlp (default query)",
-        "--init_from INIT_FROM a checkpoint of BenCo's trainer to start from",
-        "--save_period N a checkpoint every N epochs",
+        "--init_from INIT_FROM a checkpoint of BenCo's trainer to fine-tune",
+        "--save_period N save a checkpoint every N epochs",
         "--skip_bad",
         "BenCo's flags:",
         "--test_data_path TEST_DATA_PATH",
     ):
-        assert words in said
-    assert said.index("--init_from") < said.index("--save_period") or "--cudnn" in said
-    assert ":func:" not in said
+        assert words in text
+    in_order = ("--cudnn ", "--save_period N", "--size SIZE", "--init_from INIT", "BenCo's flags:")
+    positions = [text.index(words) for words in in_order]
+    assert positions == sorted(positions)
+    assert ":func:" not in text
 
 
-def test_a_script_of_benco_init_without_a_gpu_is_told_two_lines(tmp_path):
+def test_benco_init_script_without_cuda_gets_instructions(tmp_path):
     if torch.cuda.is_available():
-        pytest.skip("there is CUDA")
+        pytest.skip("CUDA is available")
     script = "import IMDLBenCo.training_scripts.utils.misc as misc\nimport qma_net.benco\n"
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

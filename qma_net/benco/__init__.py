@@ -1,8 +1,6 @@
-"""What IMDL-BenCo's registry gets from here: the model, and datasets to train on.
+"""QMA-Net's model and datasets for IMDL-BenCo, which are registered on import."""
 
-Importing this package registers them.
-"""
-
+import logging
 import sys
 
 import torch
@@ -12,20 +10,24 @@ from .model import QMANet
 
 __all__ = ["NativeDataset", "QMANet", "SynthDataset"]
 
+logger = logging.getLogger(__name__)
 
-def _warn_of_missing_gpu() -> None:
-    """A script of ``benco init`` calls for CUDA in many places; two lines take it to the CPU."""
+
+def _warn_about_missing_cuda() -> None:
+    """Explain how to run a script of ``benco init`` on the CPU, since it calls CUDA directly.
+
+    The message is logged, because BenCo's models switch off all warnings.
+    """
     benco = sys.modules.get("IMDLBenCo.training_scripts.utils.misc")
-    by_script = benco is not None and vars(sys.modules["__main__"]).get("misc") is benco
-    redirected = not torch.cuda.set_device.__module__.startswith("torch")
-    if by_script and not redirected and not torch.cuda.is_available():
-        print(  # BenCo's models turn all warnings off
-            "qma_net: no CUDA here, which BenCo's scripts call for: make these the script's first "
-            "two lines to run it on the CPU\n"
+    is_benco_script = benco is not None and vars(sys.modules["__main__"]).get("misc") is benco
+    is_redirected = not torch.cuda.set_device.__module__.startswith("torch")
+    if is_benco_script and not is_redirected and not torch.cuda.is_available():
+        logger.warning(
+            "qma_net: CUDA is not available, but BenCo's scripts need it. To run this script on "
+            "the CPU, begin it with these two lines:\n"
             "from qma_net.launch import redirect_cuda_to_cpu\n"
-            "redirect_cuda_to_cpu()",
-            file=sys.stderr,
+            "redirect_cuda_to_cpu()"
         )
 
 
-_warn_of_missing_gpu()
+_warn_about_missing_cuda()

@@ -1,11 +1,13 @@
 """QMA-Net as a model of IMDL-BenCo: ``--model QMANet``.
 
-No ``from __future__ import annotations`` here: BenCo makes command-line flags out of the
-constructor's annotations, and needs them as types.
+BenCo turns the constructor's annotations into the types of command-line flags, so they must be
+plain ``str``, ``int`` or ``float``, without ``from __future__ import annotations``.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import import_module
+from typing import Any
 
 from IMDLBenCo.registry import MODELS
 from torch import Tensor, nn
@@ -32,22 +34,22 @@ from ..weights.checkpoint import (
 
 @MODELS.register_module()
 class QMANet(nn.Module):
-    """The paper's network and loss behind BenCo's forward contract.
+    """The paper's network and loss with BenCo's interface.
 
-    The flags are those of :func:`qma_net.build_qma_net`, and:
+    The other arguments are those of :func:`qma_net.build_qma_net`.
 
     Args:
         alpha: weight of the mask loss (equation 8).
         beta: weight of the edge loss (equation 8).
-        dice_smoothing: share of the image area that smooths both Dice losses: more spares
-            authentic images false alarms, less finds smaller masks.
-        bce: weight of a cross-entropy of the mask beside both Dice losses; ours, not in the
-            paper: from random weights Dice alone starts slowly.
-        init_from: a checkpoint of BenCo's trainer to start from: a fine-tuning, not a resume.
-            With it no other weights are needed. In Python also a
-            :class:`~qma_net.modeling.qma_net.QMANetModel`, which becomes the network itself.
-        gradient_checkpointing: 1 trades time for memory in training, for larger batches (BenCo
-            would read any word as True, so this is a number).
+        dice_smoothing: smoothing of both Dice losses, as a share of the image area; larger values
+            cause fewer false positives on authentic images, smaller values find smaller regions.
+        bce: weight of an additional cross-entropy loss of the mask, which is not in the paper;
+            without pretrained weights, Dice losses alone start slowly.
+        init_from: a checkpoint of BenCo's trainer to fine-tune; no other weights are needed. In
+            Python also a :class:`~qma_net.modeling.qma_net.QMANetModel`, which becomes the network
+            itself.
+        gradient_checkpointing: 1 saves memory in training at the cost of time (a number, since
+            BenCo would read any word as True).
     """
 
     def __init__(
@@ -74,8 +76,8 @@ class QMANet(nn.Module):
             size, views, query_count, dfcm_stages, decode_levels, decoder, drop_path
         )
         if isinstance(init_from, QMANetModel):
-            what = f"checkpoint {init_from.weights_file}"
-            require_same_architecture(init_from.config, self.config, what)
+            source = f"checkpoint {init_from.weights_file}"
+            require_same_architecture(init_from.config, self.config, source)
             self.network = init_from
         elif init_from:
             self.network = QMANetModel.from_config(self.config)
@@ -95,27 +97,30 @@ class QMANet(nn.Module):
         label: Tensor | None = None,
         edge_mask: Tensor | None = None,
         shape_mask: Tensor | None = None,
-        *args,
-        **kwargs,
-    ) -> dict:
-        """One batch of BenCo's loaders.
+        *args: Any,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Compute predictions and losses for a batch of BenCo's data loader.
 
-        BenCo's own ``edge_mask`` is not used: the edge target is made from the mask the loss
-        sees (:func:`qma_net.modeling.losses.edge_target`).
+        BenCo's ``edge_mask`` is ignored: the edge target is derived from ``mask``
+        (:func:`qma_net.modeling.losses.edge_target`).
 
         Args:
-            image: float32 ``(B, 3, H, W)``, ImageNet-normalised.
-            mask: float64 ``(B, 1, H, W)`` of 0 and 1; without it there are no losses.
-            label: int64 ``(B,)``; unused, the image score comes from the mask.
-            shape_mask: ``(B, 1, H, W)``, 1 on the photograph, when BenCo pads.
+            image: float32 ``(B, 3, H, W)``, normalized with ImageNet's statistics.
+            mask: float64 ``(B, 1, H, W)`` of 0 and 1; without it no losses are computed.
+            label: int64 ``(B,)``; ignored, since the image-level score is derived from the mask.
+            edge_mask: Ignored.
+            shape_mask: ``(B, 1, H, W)``, 1 inside the image and 0 in BenCo's padding.
+            args: Ignored.
+            kwargs: Ignored; BenCo passes all fields of its batches.
 
         Returns:
-            BenCo's dictionary: ``pred_mask`` ``(B, 1, H, W)`` in 0..1, ``pred_label`` ``(B,)``,
-            ``backward_loss``, ``visual_loss`` and ``visual_image``.
+            BenCo's dictionary: ``pred_mask`` ``(B, 1, H, W)`` from 0 to 1, ``pred_label``
+            ``(B,)``, ``backward_loss``, ``visual_loss`` and ``visual_image``.
         """
         output = self.network(image)
         pred_mask = output.mask_logits.sigmoid()
-        result = {
+        result: dict[str, Any] = {
             "pred_mask": pred_mask,
             "pred_label": image_score(pred_mask, shape_mask),
             "visual_loss": {},
@@ -135,24 +140,32 @@ class QMANet(nn.Module):
         return result
 
     def get_extra_state(self) -> Tensor:
-        """What a checkpoint keeps beside the weights: enough to rebuild the model."""
+        """Return the configuration, so that a checkpoint suffices to rebuild the model."""
         return config_to_extra_state(self.config)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Refuses a checkpoint of another architecture before a tensor is touched."""
-        got = config_from_extra_state(state, "state dict")
-        require_same_architecture(got, self.config, "state dict")
+        """Reject a checkpoint of another architecture before any tensor is loaded.
 
-    def _load_from_state_dict(self, state_dict, prefix, *args):
+        Raises:
+            WeightsError: If the configurations differ.
+        """
+        got = config_from_extra_state(state, "a state dict")
+        require_same_architecture(got, self.config, "a state dict")
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         if prefix + CONFIG_KEY not in state_dict:
-            config_from_extra_state(None, "state dict")  # raises, naming the flags
+            config_from_extra_state(None, "a state dict")  # Raises an error that names the flags.
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def attention_flops(inputs, outputs) -> int:
-    """Multiply-adds of ``scaled_dot_product_attention``: both of its matrix products.
+def attention_flops(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
+    """Count the multiply-adds of ``scaled_dot_product_attention``: both of its matrix products.
 
-    fvcore counts none; BenCo's complexity script would leave all fused attention out.
+    fvcore counts none, and BenCo's test_complexity would ignore all fused attention.
+
+    Args:
+        inputs: The traced inputs: query ``(..., L, E)``, key ``(..., S, E)``, value and options.
+        outputs: The traced outputs.
     """
     query, key = (value.type().sizes() for value in inputs[:2])
     batch_and_heads = 1
@@ -161,8 +174,6 @@ def attention_flops(inputs, outputs) -> int:
     return 2 * batch_and_heads * query[-2] * key[-2] * query[-1]
 
 
-# By name: in fvcore.nn a function of the same name hides the module.
+# import_module, because a function of the same name in fvcore.nn hides this module.
 _flop_count = import_module("fvcore.nn.flop_count")
-
-
 _flop_count._DEFAULT_SUPPORTED_OPS["aten::scaled_dot_product_attention"] = attention_flops

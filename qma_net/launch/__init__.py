@@ -1,4 +1,4 @@
-"""BenCo's own scripts, unmodified, with QMA-Net registered: see :mod:`.scripts`."""
+"""BenCo's training and test scripts, unmodified, with QMA-Net registered."""
 
 from .scripts import BENCO_VERSION, SCRIPTS, main
 
@@ -6,14 +6,14 @@ __all__ = ["BENCO_VERSION", "SCRIPTS", "main", "redirect_cuda_to_cpu"]
 
 
 def redirect_cuda_to_cpu() -> None:
-    """For a script of ``benco init``, as its first lines: without a GPU it then runs on the CPU.
+    """Run a script of ``benco init`` on the CPU if CUDA is not available.
 
-    ::
+    Call this in the script's first lines::
 
         from qma_net.launch import redirect_cuda_to_cpu
         redirect_cuda_to_cpu()
 
-    Where there is CUDA it changes nothing. BenCo's scripts want torchrun, one process or more.
+    It does nothing if CUDA is available. Start the script with torchrun, also for one process.
     """
     import torch
 

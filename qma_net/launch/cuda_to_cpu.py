@@ -1,29 +1,31 @@
-"""BenCo's scripts on a machine without CUDA: what they hard-code to it goes to the CPU.
+"""Redirection of CUDA calls to the CPU, for BenCo's code on a machine without CUDA.
 
-Used by :mod:`qma_net.launch.scripts` and by ``qma-net evaluate`` and ``robust`` (BenCo's other
-models name CUDA in their forward pass), only where CUDA is absent or ``--device cpu`` was given.
-It is one way, for the life of the process. What it redirects:
-
-- tensors made with ``device="cuda"``, moved by ``.to("cuda")`` or ``.cuda()``: stay on the CPU;
-- ``torch.cuda.synchronize`` and ``set_device``: do nothing;
-- ``torch.distributed.init_process_group("nccl")``: uses gloo;
-- ``DistributedDataParallel(device_ids=...)``: without device ids;
-- ``SyncBatchNorm.convert_sync_batchnorm``: returns the model (it refuses CPU tensors).
+Used by the launcher and, since BenCo's other models name CUDA in their forward pass, by
+``qma-net evaluate``, ``robust`` and ``serve``. It is installed only if CUDA is not available or
+``--device cpu`` was given, and stays for the life of the process. :mod:`.contracts` lists what is
+redirected.
 """
+
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
 
+from .contracts import install, replaces
+
 
 class _CudaToCpu(TorchFunctionMode):
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(
+        self, func: Callable, types: Iterable, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
         if func is torch.Tensor.cuda:
             return args[0]
         kwargs = {name: _on_cpu(value) for name, value in (kwargs or {}).items()}
         return func(*map(_on_cpu, args), **kwargs)
 
 
-def _on_cpu(value):
+def _on_cpu(value: Any) -> Any:
     if isinstance(value, str):
         return "cpu" if value == "cuda" or value.startswith("cuda:") else value
     if isinstance(value, torch.device) and value.type == "cuda":
@@ -31,22 +33,24 @@ def _on_cpu(value):
     return value
 
 
+class _CpuDistributedDataParallel(torch.nn.parallel.DistributedDataParallel):
+    def __init__(
+        self, module: torch.nn.Module, device_ids: Any = None, output_device: Any = None, **options
+    ):
+        super().__init__(module, **options)
+
+
 def redirect_cuda_to_cpu() -> None:
-    """Redirects, from here on and in this process, everything listed above."""
+    """Redirect CUDA calls to the CPU until this process ends."""
     _CudaToCpu().__enter__()
-    torch.cuda.synchronize = lambda device=None: None
-    torch.cuda.set_device = lambda device: None
-    torch.nn.SyncBatchNorm.convert_sync_batchnorm = staticmethod(lambda module, group=None: module)
+    install("torch.cuda:synchronize", lambda device=None: None)
+    install("torch.cuda:set_device", lambda device: None)
+    install(
+        "torch.nn:SyncBatchNorm.convert_sync_batchnorm",
+        staticmethod(lambda module, process_group=None: module),
+    )
+    install("torch.nn.parallel:DistributedDataParallel", _CpuDistributedDataParallel)
 
-    init_process_group = torch.distributed.init_process_group
-
-    def init_with_gloo(backend=None, *args, **kwargs):
-        return init_process_group("gloo", *args, **kwargs)
-
-    torch.distributed.init_process_group = init_with_gloo
-
-    class DistributedDataParallel(torch.nn.parallel.DistributedDataParallel):
-        def __init__(self, module, device_ids=None, output_device=None, **kwargs):
-            super().__init__(module, **kwargs)
-
-    torch.nn.parallel.DistributedDataParallel = DistributedDataParallel
+    @replaces("torch.distributed:init_process_group")
+    def init_with_gloo(original: Callable, backend: Any = None, *args: Any, **kwargs: Any) -> None:
+        original("gloo", *args, **kwargs)

@@ -1,33 +1,36 @@
-"""The launcher's own flags, those that a checkpoint knows, and what ``--help`` says of both."""
+"""The launcher's own flags, the flags that a checkpoint determines, and the help text of both."""
 
 import argparse
+import logging
 import os
 import re
 from pathlib import Path
 
-from .process import LaunchError, say
-from .saving import NAME, newest_whole, output_folder
+from .checkpoints import CHECKPOINT_NAME, newest_intact_checkpoint, output_folder
+from .torchrun import LaunchError
 
-AUTO = "auto"  # --resume auto: the newest whole checkpoint of --output_dir
+logger = logging.getLogger(__name__)
+
+AUTO = "auto"  # --resume auto: the newest intact checkpoint in --output_dir.
 
 
-def own_flags(flags: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The launcher's flags, and the rest: BenCo's and the model's."""
+def parse_own_flags(flags: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Return the launcher's flags, and the remaining ones for BenCo and the model."""
     return own_parser().parse_known_args(flags)
 
 
 def own_parser() -> argparse.ArgumentParser:
-    """The launcher's flags; ``--resume auto`` is BenCo's flag with a value of ours."""
+    """Build the parser of the launcher's flags; ``--resume auto`` is a value of BenCo's flag."""
     parser = argparse.ArgumentParser(
         prog="qma-net train", add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS
     )
     group = parser.add_argument_group("the launcher's flags")
     add = group.add_argument
-    add("--device", default="", help="cpu or cuda (default: CUDA if any)")
-    add("--cudnn", action="store_true", help="turn cuDNN back on, which BenCo turns off")
+    add("--device", default="", help="cpu or cuda (default: CUDA if available)")
+    add("--cudnn", action="store_true", help="turn cuDNN on again after BenCo has turned it off")
     group = parser.add_argument_group(
-        "the launcher's flags for train, besides --resume auto (the newest whole checkpoint of "
-        "--output_dir; without one it starts at 0)"
+        "the launcher's flags for train, in addition to --resume auto (resume from the newest "
+        "intact checkpoint in --output_dir, or start at epoch 0 if there is none)"
     )
     add = group.add_argument
     add(
@@ -35,46 +38,54 @@ def own_parser() -> argparse.ArgumentParser:
         type=int,
         default=1,
         metavar="N",
-        help="a checkpoint every N epochs; the last two, every 25th and the run's last are kept; "
-        "0: BenCo's own alone (every 25th) (default 1)",
+        help="save a checkpoint every N epochs and keep the last two, every 25th and the final "
+        "one; 0: only BenCo's own (every 25th and the final one) (default 1)",
     )
     add(
         "--clip_grad",
         type=float,
         default=0.0,
         metavar="NORM",
-        help="largest norm of a step's gradient; 0: no limit (default 0)",
+        help="largest gradient norm of a step; 0: no limit (default 0)",
     )
     add(
         "--max_skipped",
         type=int,
         default=50,
         metavar="N",
-        help="end after more than N optimiser steps in a row with a non-finite loss or gradient, "
-        "or more than N and 1%% of the steps in an epoch (default 50)",
+        help="stop after more than N optimizer steps in a row with a non-finite loss or gradient, "
+        "or in an epoch after more than N and 1%% of its steps (default 50)",
     )
     add("--no_data_check", action="store_true", help="start without qma-net data check --fast")
     add(
         "--skip_bad",
         action="store_true",
-        help="train and test without the pairs that the check finds faulty, on lists in "
-        "--output_dir",
+        help="exclude the pairs in which the data check finds errors, by lists in --output_dir",
     )
     add(
         "--fit",
         choices=("native",),
         default="",
-        help="trained on crops at their own resolution (a protocol of NativeDataset and "
-        "SynthDataset): the checkpoint says so, and photographs are looked at so",
+        help="train on crops at native resolution (a protocol of NativeDataset and SynthDataset); "
+        "the checkpoint records it, and prediction then uses images at their own size",
     )
-    add("--allow", default="", metavar="A,B", help="problems of data check that are right here")
+    add(
+        "--allow",
+        default="",
+        metavar="A,B",
+        help="problems of qma-net data check that are expected in this data",
+    )
     return parser
 
 
 def complete_from_checkpoint(flags: list[str]) -> list[str]:
-    """Adds the model flags that a named checkpoint knows and the command line leaves out.
+    """Add the model flags that are not given and that a given checkpoint determines.
 
-    ``--resume auto`` becomes the newest whole checkpoint of ``--output_dir``, or nothing.
+    ``--resume auto`` becomes the newest intact checkpoint in ``--output_dir``, or is removed.
+
+    Raises:
+        LaunchError: If a folder given as a checkpoint contains none, or other .pth files.
+        WeightsError: If the checkpoint cannot be read.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("model", "checkpoint_path", "resume", "init_from"):
@@ -82,7 +93,7 @@ def complete_from_checkpoint(flags: list[str]) -> list[str]:
     given, rest = parser.parse_known_args(flags)
     if given.resume == AUTO:
         folder = _output_dir(rest)
-        given.resume = str((folder and newest_whole(folder)) or "")
+        given.resume = str((folder and newest_intact_checkpoint(folder)) or "")
     if given.checkpoint_path:
         rest += ["--checkpoint_path", os.path.abspath(given.checkpoint_path)]
     for name in ("model", "resume", "init_from"):
@@ -92,57 +103,65 @@ def complete_from_checkpoint(flags: list[str]) -> list[str]:
     if given.model != "QMANet" or not source:
         return rest
 
-    from ..weights.checkpoint import mapped_checkpoint
+    from ..weights.checkpoint import Checkpoint
 
-    checkpoint = newest_checkpoint(source)
-    content = mapped_checkpoint(checkpoint)
-    known = content.config.as_flags()
+    path = resolve_checkpoint(source)
+    checkpoint = Checkpoint.read(path, mapped=True)
+    known = checkpoint.config.as_flags()
     named = {flag.split("=")[0] for flag in rest}
-    trained = content.preprocessing
-    if given.checkpoint_path and trained:  # images reach a test as they reached the training
+    trained = checkpoint.preprocessing
+    if given.checkpoint_path and trained:  # Test images get the preprocessing of the training.
         if "--image_size" not in named:
             known += ["--image_size", str(trained.image_size)]
         if not {"--if_resizing", "--if_padding"} & named:
             rest.append("--if_padding" if trained.fit == "pad" else "--if_resizing")
             if trained.fit == "native":
-                say(
-                    "trained on crops at their own resolution, and BenCo's scripts resize: "
-                    "qma-net evaluate shows it images at their own size"
+                logger.warning(
+                    "this model was trained on crops at native resolution, but BenCo's scripts "
+                    "resize images; qma-net evaluate uses them at their own size"
                 )
     for flag, value in zip(known[::2], known[1::2], strict=True):
         if flag not in named:
             rest += [flag, value]
     if not given.init_from and not {"--noiseprint_weights", "--backbone_weights"} & named:
-        rest += ["--init_from", str(checkpoint)]
-    say(f"model flags from {checkpoint}: {' '.join(known)}")
+        rest += ["--init_from", str(path)]
+    logger.info("model flags from %s: %s", path, " ".join(known))
     return rest
 
 
 def _output_dir(flags: list[str]) -> Path | None:
-    """BenCo's ``--output_dir``, with its default; None where it is empty."""
+    """Return BenCo's ``--output_dir``, with its default; None if it is empty."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--output_dir", default="./output_dir")
     return output_folder(parser.parse_known_args(flags)[0])
 
 
-def newest_checkpoint(path: str) -> Path:
-    """The checkpoint a path names: itself, or the newest ``checkpoint-<epoch>.pth`` in a folder."""
+def resolve_checkpoint(path: str | os.PathLike[str]) -> Path:
+    """Return a checkpoint file, or the newest checkpoint in a folder.
+
+    Raises:
+        LaunchError: If the folder has no ``checkpoint-<epoch>.pth``, or other .pth files, which
+            BenCo's test.py would take for checkpoints.
+    """
     path = Path(path)
     if not path.is_dir():
         return path
-    files = sorted(path.glob("*.pth"))
-    strange = [file.name for file in files if not NAME.fullmatch(file.name)]
-    if strange or not files:
-        found = f"{strange[0]} among the .pth files" if strange else "no .pth file"
-        raise LaunchError(
-            f"got {found} of {path}, expected only checkpoint-<epoch>.pth: BenCo's test.py "
-            "reads every .pth file there as one"
-        )
-    return max(files, key=lambda file: int(NAME.fullmatch(file.name)[1]))
+    epochs: dict[int, Path] = {}
+    for file in sorted(path.glob("*.pth")):
+        match = CHECKPOINT_NAME.fullmatch(file.name)
+        if not match:
+            raise LaunchError(
+                f"got {file.name} in {path}, expected only checkpoint-<epoch>.pth: BenCo's "
+                "test.py reads every .pth file in that folder as a checkpoint; move it elsewhere"
+            )
+        epochs[int(match[1])] = file
+    if not epochs:
+        raise LaunchError(f"got no checkpoint in {path}, expected checkpoint-<epoch>.pth")
+    return epochs[max(epochs)]
 
 
 def help_text() -> str:
-    """QMA-Net's flags and the launcher's, with choices and defaults; BenCo's own come after."""
+    """Return the help for QMA-Net's and the launcher's flags, with choices and defaults."""
     from inspect import cleandoc, signature
 
     from ..benco import QMANet
@@ -153,7 +172,7 @@ def help_text() -> str:
     choices |= {"decoder": DECODERS, "views": VIEWS}
     meanings = {}
     for documented in (build_qma_net, QMANet):
-        meanings |= _documented_arguments(cleandoc(documented.__doc__))
+        meanings |= _documented_arguments(cleandoc(documented.__doc__ or ""))
     parser = own_parser()
     group = parser.add_argument_group("QMA-Net's flags (--model QMANet)")
     for name, parameter in signature(QMANet).parameters.items():
@@ -167,7 +186,7 @@ def help_text() -> str:
 
 
 def _documented_arguments(docstring: str) -> dict[str, str]:
-    """What a docstring's ``Args:`` say of each, in one line of plain text."""
+    """Return the descriptions in a docstring's ``Args:`` section as plain text, one line each."""
     section = docstring.partition("Args:\n")[2]
     entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
     plain = {name: " ".join(text.split()) for name, text in entries}

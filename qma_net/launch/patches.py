@@ -1,80 +1,70 @@
-"""What is put in place of parts of BenCo and torch while a script runs."""
+"""Replacements of torch and BenCo functions that apply to every script."""
 
 import argparse
-import functools
+import logging
 import os
+from collections.abc import Callable
+from typing import Any
 
-from .process import say
+from .contracts import MISC, replaces
+
+logger = logging.getLogger(__name__)
 
 
 def load_tensors_only() -> None:
-    """``--resume`` meets a Namespace that torch refuses; test.py asks for no check at all."""
+    """Make ``torch.load`` reject pickled objects other than tensors and BenCo's Namespace.
+
+    BenCo's test scripts switch the check off, and ``--resume`` would fail on the Namespace.
+    """
     import torch
 
-    load = torch.load
-
-    @functools.wraps(load)
-    def load_weights_only(*args, **kwargs):
+    @replaces("torch:load")
+    def load(original: Callable, *args: Any, **kwargs: Any) -> Any:
         with torch.serialization.safe_globals([argparse.Namespace]):
-            return load(*args, **{**kwargs, "weights_only": True})
-
-    torch.load = load_weights_only
+            return original(*args, **{**kwargs, "weights_only": True})
 
 
-def take_empty_scalers() -> None:
-    """A CPU saves an AMP scaler without content, which a GPU's refuses to load.
+def accept_empty_scaler_state() -> None:
+    """Let a GPU resume from a checkpoint of a CPU, which contains an empty AMP scaler state.
 
-    The GPU then searches its scale as at a start. The other way round torch ignores the content.
+    The loss scale is then determined again. The opposite case works without help.
     """
-    import IMDLBenCo.training_scripts.utils.misc as misc
 
-    scaler = misc.NativeScalerWithGradNormCount
-    load_state_dict = scaler.load_state_dict
-
-    @functools.wraps(load_state_dict)
-    def load_if_any(self, state_dict):
+    @replaces(f"{MISC}:NativeScalerWithGradNormCount.load_state_dict")
+    def load_state_dict(original: Callable, self: Any, state_dict: dict) -> None:
         if state_dict:
-            load_state_dict(self, state_dict)
+            original(self, state_dict)
         elif self._scaler.is_enabled():
-            say("the checkpoint was saved without AMP: its scale is searched anew")
-
-    scaler.load_state_dict = load_if_any
+            logger.info("the checkpoint was saved without AMP; the loss scale starts again")
 
 
-def number_the_attempts() -> None:
-    """Lets processes that torchrun has restarted find each other, and not those before them.
+def separate_restarts() -> None:
+    """Give every restart by torchrun its own part of the store.
 
-    The store of torchrun's agent outlives its workers and holds their addresses; each attempt of
-    ``--max-restarts`` gets its own part of it.
+    The store outlives the processes and contains their addresses; without this, restarted
+    processes would try to connect to those that have died.
     """
     attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
     if attempt == 0 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return
     import torch
 
-    init_process_group = torch.distributed.init_process_group
-
-    @functools.wraps(init_process_group)
-    def init_in_own_part(backend=None, init_method="env://", **kwargs):
-        places = {name: kwargs.pop(name) for name in ("rank", "world_size") if name in kwargs}
-        store, number, size = next(torch.distributed.rendezvous(init_method, **places))
+    @replaces("torch.distributed:init_process_group")
+    def init_process_group(
+        original: Callable, backend: Any = None, init_method: str = "env://", **kwargs: Any
+    ) -> None:
+        given = {name: kwargs.pop(name) for name in ("rank", "world_size") if name in kwargs}
+        store, rank, world_size = next(torch.distributed.rendezvous(init_method, **given))
         store = torch.distributed.PrefixStore(f"attempt_{attempt}", store)
-        return init_process_group(backend, store=store, rank=number, world_size=size, **kwargs)
-
-    torch.distributed.init_process_group = init_in_own_part
+        original(backend, store=store, rank=rank, world_size=world_size, **kwargs)
 
 
 def keep_cudnn_on() -> None:
-    """``--cudnn``: BenCo's ``seed_torch`` turns cuDNN off, and this on again."""
-    import IMDLBenCo.training_scripts.utils.misc as misc
+    """Turn cuDNN back on after BenCo's ``seed_torch`` has turned it off (``--cudnn``)."""
     import torch
 
-    seed_torch = misc.seed_torch
-
-    @functools.wraps(seed_torch)
-    def seed_and_keep_cudnn(seed):
-        seed_torch(seed)
+    @replaces(f"{MISC}:seed_torch")
+    def seed_torch(original: Callable, seed: int) -> None:
+        original(seed)
         torch.backends.cudnn.enabled = True
-        say("--cudnn: cuDNN is on (BenCo's seed_torch had turned it off)")
-
-    misc.seed_torch = seed_and_keep_cudnn
+        logger.info("cuDNN is on (--cudnn); BenCo's seed_torch had turned it off")

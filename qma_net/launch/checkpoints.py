@@ -1,0 +1,198 @@
+"""Checkpoints of a training: atomic saving, pruning, resuming and the best epoch.
+
+The files are BenCo's ``checkpoint-<epoch>.pth`` in ``--output_dir``. The best epoch has a folder of
+its own, since BenCo's test.py tests every checkpoint in a folder.
+"""
+
+import argparse
+import logging
+import math
+import re
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..core.files import (
+    atomic_write,
+    copy_file,
+    read_json_lines,
+    read_json_object,
+    remove_temporary_files,
+    write_json,
+    write_text,
+)
+from .contracts import MISC, replaces
+from .torchrun import LaunchError
+
+logger = logging.getLogger(__name__)
+
+BEST = "best"  # Folder of the epoch that is best on training's test sets.
+BEST_NOTE = "best.json"  # In that folder: the epoch and its figures.
+LOG = "log.txt"  # BenCo's log, a JSON object per epoch.
+
+KEPT_NEWEST = 2  # One checkpoint more than needed, in case the newest is damaged.
+KEPT_PERIOD = 25  # Epochs that BenCo itself saves.
+CHECKPOINT_NAME = re.compile(r"checkpoint-(\d+)\.pth")
+
+
+def save_atomically() -> None:
+    """Make BenCo write checkpoints atomically and report a full disk as :class:`LaunchError`."""
+    import IMDLBenCo.training_scripts.utils.misc as misc
+    import torch
+
+    @replaces(f"{MISC}:save_on_master")
+    def save_on_master(original: Callable, content: Any, path: Path) -> None:
+        if not misc.is_main_process():
+            return
+        try:
+            with atomic_write(path) as temporary:
+                torch.save(content, temporary)
+        except (OSError, RuntimeError) as error:
+            # torch reports a full disk as a RuntimeError that names its own source file.
+            if isinstance(error, RuntimeError) and "inline_container" not in str(error):
+                raise
+            free = shutil.disk_usage(Path(path).parent).free
+            reason = str(error).splitlines()[0][:200]
+            raise LaunchError(
+                f"cannot write {path}, {free / 2**20:,.0f} MiB are free ({reason}); free some "
+                "disk space and continue with --resume auto. Earlier checkpoints are intact"
+            ) from error
+
+
+def output_folder(args: argparse.Namespace) -> Path | None:
+    """Return ``--output_dir``, or None if it is empty, which means that nothing is saved."""
+    return Path(args.output_dir) if args.output_dir else None
+
+
+def saved_epochs(folder: Path) -> list[int]:
+    """Return the epochs of the checkpoints in a folder in ascending order, damaged ones too."""
+    matches = (CHECKPOINT_NAME.fullmatch(file.name) for file in folder.glob("checkpoint-*.pth"))
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def checkpoint_path(folder: Path, epoch: int) -> Path:
+    """Return the path where BenCo saves an epoch."""
+    return folder / f"checkpoint-{epoch}.pth"
+
+
+def newest_intact_checkpoint(folder: Path) -> Path | None:
+    """Return the newest checkpoint of a folder that can be resumed from, or None."""
+    for epoch in reversed(saved_epochs(folder)):
+        path = checkpoint_path(folder, epoch)
+        if fault := _fault(path):
+            logger.info("skipping %s: it %s", path, fault)
+        else:
+            return path
+    return None
+
+
+def _fault(path: Path) -> str:
+    """Describe why a checkpoint cannot be resumed from; empty if it can."""
+    from ..modeling.state import WeightsError
+    from ..weights.reading import read_checkpoint
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                return f"is damaged ({damaged})"
+        content = read_checkpoint(path, mapped=True)
+    except (WeightsError, zipfile.BadZipFile, OSError, EOFError) as error:
+        return f"is incomplete or damaged ({str(error).splitlines()[0][:120]})"
+    missing = {"model", "optimizer", "epoch"} - set(content)
+    return f"lacks {', '.join(sorted(missing))}" if missing else ""
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove temporary files, superseded best checkpoints and a torn log line of a killed run."""
+    best = folder / BEST
+    for place in (folder, best):
+        remove_temporary_files(place)
+    if (best / BEST_NOTE).is_file():
+        _remove_other_epochs(best, _read_best(best / BEST_NOTE)["epoch"])
+    log = folder / LOG
+    if log.is_file():
+        text = log.read_text(encoding="utf-8", errors="replace")
+        if text and not text.endswith("\n"):
+            write_text(log, text[: text.rfind("\n") + 1])
+
+
+def is_logged(folder: Path, epoch: int) -> bool:
+    """Return whether BenCo has logged an epoch, which is the last thing it does in an epoch."""
+    return any(row.get("epoch") == epoch for row in read_json_lines(folder / LOG))
+
+
+def training_losses(checkpoint: Path) -> dict[str, float]:
+    """Return the average losses of a checkpoint's epoch, if this launcher saved it."""
+    from ..weights.reading import read_checkpoint
+
+    return getattr(read_checkpoint(checkpoint, mapped=True).get("args"), "train_stats", {})
+
+
+class CheckpointSchedule:
+    """Which epochs are saved and which checkpoints are kept.
+
+    Args:
+        period: Save a checkpoint every so many epochs, in addition to BenCo's own (every 25th and
+            the last); 0 saves only BenCo's and deletes none.
+
+    Attributes:
+        newest: The epoch that was saved last; BenCo saves some epochs twice.
+    """
+
+    def __init__(self, period: int):
+        self.period = period
+        self.newest: int | None = None
+
+    def install(self) -> None:
+        """Wrap BenCo's ``save_model``."""
+        import IMDLBenCo.training_scripts.utils.misc as misc
+
+        @replaces(f"{MISC}:save_model")
+        def save_model(original: Callable, args: Any, epoch: int, **parts: Any) -> None:
+            if self.newest == epoch:
+                return
+            original(args=args, epoch=epoch, **parts)
+            self.newest = epoch
+            if self.period and misc.is_main_process():
+                self._prune(Path(args.output_dir), newest=epoch, epochs=args.epochs)
+
+    def is_due(self, epoch: int) -> bool:
+        """Return whether an epoch must be saved."""
+        return bool(self.period) and (epoch + 1) % self.period == 0
+
+    def _prune(self, folder: Path, *, newest: int, epochs: int) -> None:
+        """Delete all checkpoints but the two newest, every 25th and the last epoch's."""
+        saved = [epoch for epoch in saved_epochs(folder) if epoch <= newest]
+        for epoch in saved[:-KEPT_NEWEST]:
+            if epoch % KEPT_PERIOD and epoch + 1 != epochs:
+                checkpoint_path(folder, epoch).unlink()
+
+
+def is_new_best(folder: Path, mean: float) -> bool:
+    """Return whether a mean over the test sets is higher than that of the epoch in ``best/``."""
+    note = folder / BEST / BEST_NOTE
+    return not note.is_file() or mean > _read_best(note)["mean"]
+
+
+def _read_best(note: Path) -> dict:
+    best = read_json_object(note, f"the note on the best epoch; delete {note.parent}")
+    return {"epoch": -1, "mean": -math.inf} | best
+
+
+def save_best(folder: Path, epoch: int, test_sets: dict[str, float]) -> None:
+    """Copy an epoch's checkpoint to ``best/``, in place of the one there."""
+    mean = sum(test_sets.values()) / len(test_sets)
+    best = checkpoint_path(folder / BEST, epoch)
+    copy_file(checkpoint_path(folder, epoch), best)
+    note = {"epoch": epoch, "mean": mean, "test_sets": test_sets}
+    write_json(folder / BEST / BEST_NOTE, note)
+    _remove_other_epochs(folder / BEST, epoch)
+    logger.info("epoch %d is the best so far on the test sets (mean %.4f): %s", epoch, mean, best)
+
+
+def _remove_other_epochs(best: Path, epoch: int) -> None:
+    for file in best.glob("checkpoint-*.pth"):
+        if file != checkpoint_path(best, epoch):
+            file.unlink()

@@ -1,0 +1,319 @@
+"""Every function of BenCo, torch and fvcore that QMA-Net replaces, and what each one relies on.
+
+BenCo's scripts run unmodified; the functions that they call are wrapped or redirected. All
+replacements are listed in :data:`CONTRACTS` with the time and the purpose of the replacement, and
+with the signature and the call sites that must stay as they are. ``tests/test_contracts.py``
+checks every entry against the installed packages.
+
+The launcher also changes these parts of its own process: ``sys.argv``; ``sys.stdout`` on the
+first rank until the first epoch (:mod:`.console`); the handlers of SIGINT and SIGTERM during a
+training (:mod:`.stop_requests`); and, without torchrun, the environment variables that torchrun
+would set (:mod:`.torchrun`).
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
+
+SCRIPTS = "IMDLBenCo.training_scripts"
+MISC = f"{SCRIPTS}.utils.misc"
+TRAIN = f"{SCRIPTS}.train"
+TRAINER, TESTER = f"{SCRIPTS}.trainer.trainer", f"{SCRIPTS}.tester.tester"
+DATASET = "IMDLBenCo.datasets.abstract_dataset"
+IN_TRAIN, ALWAYS = "in train", "in every script"
+ON_CPU, ON_IMPORT = "without CUDA or with --device cpu", "when qma_net.benco is imported"
+
+
+@dataclass(frozen=True)
+class Contract:
+    """A function, method or class that is replaced.
+
+    Attributes:
+        target: ``module:attribute``.
+        when: The condition under which it is replaced.
+        purpose: What the replacement does, and where it is defined.
+        parameters: The names of its parameters in order, separated by spaces: all of them for a
+            function of BenCo, the ones that matter for other packages, empty if unknown.
+        calls: Code that the replacement relies on, as pairs of a module and a part of its source.
+    """
+
+    target: str
+    when: str
+    purpose: str
+    parameters: str
+    calls: tuple[tuple[str, str], ...] = ()
+
+    def violations(self) -> list[str]:
+        """Compare the contract with the installed packages; an empty list means it holds."""
+        try:
+            target = resolve_name(self.target)
+        except (ImportError, AttributeError) as error:
+            return [f"{self.target} does not exist ({error})"]
+        violations = []
+        if expected := self.parameters.split():
+            actual = list(inspect.signature(target).parameters)
+            is_benco = self.target.startswith("IMDLBenCo")
+            if expected != [name for name in actual if is_benco or name in expected]:
+                violations.append(f"{self.target} has the parameters {actual}, expected {expected}")
+        violations += [
+            f"{module} does not contain `{code}`"
+            for module, code in self.calls
+            if _without_spaces(code) not in _without_spaces(_source(module))
+        ]
+        return violations
+
+
+def _source(module: str) -> str:
+    try:
+        spec = find_spec(module)
+    except ModuleNotFoundError:
+        spec = None
+    return Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
+
+
+def _without_spaces(code: str) -> str:
+    return "".join(code.split())
+
+
+_TABLE = (
+    # Checkpoints
+    Contract(
+        "torch:load",
+        ALWAYS,
+        "load tensors and argparse.Namespace only, never other pickled objects (patches.py)",
+        "f weights_only",
+        (
+            (f"{SCRIPTS}.test", "torch.load(ckpt, map_location=args.device, weights_only=False)"),
+            (MISC, "checkpoint = torch.load(args.resume, map_location='cpu')"),
+        ),
+    ),
+    Contract(
+        f"{MISC}:save_on_master",
+        ALWAYS,
+        "write checkpoints atomically and report a full disk (checkpoints.py)",
+        "args kwargs",
+        ((MISC, "save_on_master(to_save, checkpoint_path)"),),
+    ),
+    Contract(
+        f"{MISC}:save_model",
+        IN_TRAIN,
+        "skip an epoch that is already saved and delete old checkpoints (checkpoints.py)",
+        "args epoch model model_without_ddp optimizer loss_scaler",
+        (
+            (TRAIN, "if args.output_dir and (epoch % 25 == 0 or epoch + 1 == args.epochs):"),
+            (TRAIN, "misc.save_model(args=args, model=model, model_without_ddp="),
+            (MISC, "output_dir / ('checkpoint-%s.pth' % epoch_name)"),
+        ),
+    ),
+    Contract(
+        f"{MISC}:load_model",
+        IN_TRAIN,
+        "test an epoch that was saved but not logged before training goes on (training_hooks.py)",
+        "args model_without_ddp optimizer loss_scaler",
+        (
+            (TRAIN, "misc.load_model(args=args, model_without_ddp=model_without_ddp, optimizer="),
+            (MISC, "args.start_epoch = checkpoint['epoch'] + 1"),
+        ),
+    ),
+    Contract(
+        f"{MISC}:NativeScalerWithGradNormCount.load_state_dict",
+        ALWAYS,
+        "accept the empty AMP state of a checkpoint that was saved on a CPU (patches.py)",
+        "self state_dict",
+        ((MISC, "self._scaler.load_state_dict(state_dict)"),),
+    ),
+    # Training and testing
+    Contract(
+        f"{SCRIPTS}.trainer:train_one_epoch",
+        IN_TRAIN,
+        "seed every epoch, guard its steps and save a checkpoint (training_hooks.py)",
+        "model data_loader optimizer device epoch loss_scaler log_writer log_per_epoch_count args",
+        (
+            (
+                TRAIN,
+                "train_one_epoch(model, data_loader_train, optimizer, device, epoch, loss_scaler, "
+                "log_writer=log_writer, log_per_epoch_count=args.log_per_epoch_count, args=args)",
+            ),
+        ),
+    ),
+    Contract(
+        f"{SCRIPTS}.tester:test_one_epoch",
+        IN_TRAIN,
+        "copy the checkpoint of the best epoch to best/ (training_hooks.py)",
+        "model data_loader evaluator_list device epoch name log_writer print_freq args is_test",
+        (
+            (
+                TRAIN,
+                "test_one_epoch(model, data_loader=test_dataloader, evaluator_list=evaluator_list, "
+                "device=device, epoch=epoch, name=test_dataset_name,",
+            ),
+        ),
+    ),
+    Contract(
+        f"{MISC}:NativeScalerWithGradNormCount.__call__",
+        IN_TRAIN,
+        "skip steps with a non-finite loss or gradient; --clip_grad (nonfinite_steps.py)",
+        "self loss optimizer clip_grad parameters create_graph update_grad",
+        (
+            (
+                TRAINER,
+                "loss_scaler(predict_loss, optimizer, parameters=model.parameters(), "
+                "update_grad=(data_iter_step + 1) % accum_iter == 0)",
+            ),
+            (MISC, "self._scaler = torch.cuda.amp.GradScaler()"),
+        ),
+    ),
+    Contract(
+        "torch.optim:Optimizer.step",
+        f"{IN_TRAIN}, on the optimizer and only during a call of the loss scaler",
+        "delay the step until all ranks agree that it is finite (nonfinite_steps.py)",
+        "self closure",
+        ((MISC, "self._scaler.step(optimizer)"),),
+    ),
+    Contract(
+        f"{MISC}:MetricLogger",
+        f"{IN_TRAIN}, during an epoch and during its tests",
+        "run checks between batches and average finite losses only (training_hooks.py)",
+        "delimiter",
+        (
+            (TRAINER, 'misc.MetricLogger(delimiter="  ")'),
+            (TRAINER, "metric_logger.log_every(data_loader, print_freq,"),
+            (TESTER, "metric_logger.log_every(data_loader, print_freq,"),
+            (MISC, "self.meters = defaultdict(SmoothedValue)"),
+            (MISC, "for obj in iterable: data_time.update(time.time() - end) yield obj"),
+        ),
+    ),
+    Contract(
+        f"{MISC}:SmoothedValue.update",
+        f"{IN_TRAIN}, in a subclass during an epoch",
+        "leave non-finite values out of an epoch's average (training_hooks.py)",
+        "self value n",
+        ((MISC, "self.deque.append(value / n)"), (MISC, "return self.total / self.count")),
+    ),
+    Contract(
+        f"{DATASET}:AbstractDataset._get_image",
+        f"{IN_TRAIN}, on every training set",
+        "replace an unreadable image by the next one (unreadable_images.py)",
+        "self index",
+        (
+            (DATASET, "= self._get_image(index)"),
+            ("IMDLBenCo.datasets.balanced_dataset", "self.dataset_list = ["),
+        ),
+    ),
+    Contract(
+        f"{DATASET}:AbstractDataset._init_dataset_path",
+        f"{ON_IMPORT}, in SynthDataset and NativeDataset",
+        "list images that are synthesized or cropped (benco/datasets.py)",
+        "self path",
+        ((DATASET, "self.tp_path, self.gt_path = self._init_dataset_path(path)"),),
+    ),
+    Contract(
+        f"{MISC}:seed_torch",
+        "with --cudnn",
+        "turn cuDNN back on (patches.py)",
+        "seed",
+        ((TRAIN, "misc.seed_torch(seed)"), (MISC, "torch.backends.cudnn.enabled = False")),
+    ),
+    # Processes and devices
+    Contract(
+        "torch.distributed:init_process_group",
+        f"after a restart by torchrun; {ON_CPU}",
+        "give each restart its own part of the store (patches.py); use gloo (cuda_to_cpu.py)",
+        "backend init_method world_size rank store",
+        (
+            (
+                MISC,
+                "torch.distributed.init_process_group(backend=args.dist_backend, "
+                "init_method=args.dist_url, world_size=args.world_size, rank=args.rank)",
+            ),
+        ),
+    ),
+    Contract(
+        "torch.nn.parallel:DistributedDataParallel",
+        ON_CPU,
+        "ignore device_ids (cuda_to_cpu.py)",
+        "module device_ids output_device",
+        ((TRAIN, "torch.nn.parallel.DistributedDataParallel(model, device_ids=[args.gpu],"),),
+    ),
+    Contract(
+        "torch.nn:SyncBatchNorm.convert_sync_batchnorm",
+        ON_CPU,
+        "return the model unchanged, since SyncBatchNorm rejects CPU tensors (cuda_to_cpu.py)",
+        "module process_group",
+        ((TRAIN, "torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)"),),
+    ),
+    Contract(
+        "torch.cuda:synchronize",
+        ON_CPU,
+        "do nothing (cuda_to_cpu.py)",
+        "device",
+        ((TRAINER, "torch.cuda.synchronize()"),),
+    ),
+    Contract(
+        "torch.cuda:set_device",
+        ON_CPU,
+        "do nothing (cuda_to_cpu.py)",
+        "device",
+        ((MISC, "torch.cuda.set_device(args.gpu)"),),
+    ),
+    Contract(
+        "torch:Tensor.cuda",
+        f"{ON_CPU}, by a torch.overrides.TorchFunctionMode",
+        "return the tensor; the same mode turns device='cuda' into 'cpu' (cuda_to_cpu.py)",
+        "",
+        (
+            (MISC, "torch.tensor(x).cuda()"),
+            (MISC, "torch.tensor([self.count, self.total], dtype=torch.float64, device='cuda')"),
+        ),
+    ),
+    # Operation counts
+    Contract(
+        "fvcore.nn.flop_count:_DEFAULT_SUPPORTED_OPS",
+        ON_IMPORT,
+        "count the operations of scaled_dot_product_attention (benco/model.py)",
+        "",
+        (
+            ("fvcore.nn.flop_count", "self.set_op_handle(**_DEFAULT_SUPPORTED_OPS)"),
+            (f"{SCRIPTS}.test_complexity", "FlopCountAnalysis("),
+        ),
+    ),
+)
+CONTRACTS = {contract.target: contract for contract in _TABLE}
+
+
+def install(target: str, replacement: object) -> Any:
+    """Replace a function or class that is listed in :data:`CONTRACTS`.
+
+    Returns:
+        What was there before.
+
+    Raises:
+        KeyError: If the target is not listed.
+    """
+    module, _, attribute = CONTRACTS[target].target.partition(":")
+    parent, _, name = attribute.rpartition(".")
+    owner = resolve_name(f"{module}:{parent}")
+    previous = getattr(owner, name)
+    setattr(owner, name, replacement)
+    return previous
+
+
+def replaces(target: str) -> Callable[[Callable], Callable]:
+    """Install the decorated function for ``target``; it receives the original as first argument."""
+
+    def decorate(function: Callable) -> Callable:
+        original = resolve_name(target)
+
+        @functools.wraps(original)
+        def replacement(*args: Any, **kwargs: Any) -> Any:
+            return function(original, *args, **kwargs)
+
+        install(target, replacement)
+        return replacement
+
+    return decorate

@@ -1,0 +1,171 @@
+"""Pre-flight checks for training: flags, data and earlier checkpoints."""
+
+import argparse
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core.files import unique_name, write_json
+from .checkpoints import saved_epochs
+from .torchrun import LaunchError, rank
+
+if TYPE_CHECKING:
+    from ..data.findings import Report
+
+logger = logging.getLogger(__name__)
+
+CLEANED = "cleaned"  # Folder of the lists that --skip_bad writes, in the output folder.
+BENCO_TEST_SET = "test_dataset"  # BenCo's name for a folder that is the only test set.
+
+
+def check_flags(args: argparse.Namespace, command: str, *, fit: str = "") -> None:
+    """Refuse flags at which BenCo would fail or overwrite another run.
+
+    Args:
+        args: BenCo's flags.
+        command: The command that resumes the run in ``--output_dir``, for the message.
+        fit: The launcher's ``--fit``.
+
+    Raises:
+        LaunchError: If the flags contradict each other or the data.
+    """
+    if args.if_resizing == args.if_padding:
+        given = "both --if_resizing and" if args.if_padding else "neither --if_resizing nor"
+        raise LaunchError(
+            f"got {given} --if_padding, expected one of them: --if_resizing (as in the paper) "
+            "scales images to --image_size, --if_padding pads them"
+        )
+    if fit == "native":
+        _require_native_protocol(args.data_path)
+    path = Path(args.test_data_path)
+    if path.is_file() and isinstance(_read_json(path), list):
+        raise LaunchError(
+            f"got the list {path} for --test_data_path, expected a folder with Tp/ and Gt/ or a "
+            f'JSON file with test sets; write {{"{path.stem}": "{path}"}} to a file and pass that'
+        )
+    saved = saved_epochs(Path(args.output_dir)) if args.output_dir else []
+    if saved and not args.resume:
+        raise LaunchError(
+            f"--output_dir {args.output_dir} already contains checkpoints up to epoch {saved[-1]}; "
+            f"choose a new folder or resume with: {command}"
+        )
+
+
+def _require_native_protocol(data_path: str) -> None:
+    from ..data.listing import NATIVE_DATASET, SYNTH_DATASET, protocol_rows
+
+    kinds = {kind for kind, _ in protocol_rows(data_path)}
+    if not kinds or not kinds <= {SYNTH_DATASET, NATIVE_DATASET}:
+        others = ", ".join(sorted(kinds - {SYNTH_DATASET, NATIVE_DATASET}))
+        raise LaunchError(
+            f"got --fit native and --data_path {data_path}, which "
+            f"{f'contains {others}' if others else 'is not a protocol'}; expected a protocol of "
+            f'crops at native resolution: [["{NATIVE_DATASET}", FOLDER OR LIST], '
+            f'["{SYNTH_DATASET}", FILE.yaml]]'
+        )
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise LaunchError(f"got {path}, expected a JSON file: {error}") from None
+
+
+def check_data(args: argparse.Namespace, allow: str) -> str:
+    """Run the fast check of ``qma-net data check`` on the training and test data.
+
+    Args:
+        args: BenCo's flags.
+        allow: Problems that are expected here, separated by commas.
+
+    Returns:
+        The report.
+
+    Raises:
+        LaunchError: If the check finds errors.
+        ListingError: If a path is not a dataset.
+        FindingsError: If ``allow`` names an unknown problem.
+    """
+    report = _fast_check(args, allow)
+    if report.errors:
+        raise LaunchError(
+            f"the data has errors:\n{report.text()}\nFix them, accept expected problems with "
+            "--allow, exclude the pairs with --skip_bad, or start with --no_data_check"
+        )
+    logger.info("data check: no errors, %d warnings", len(report.warnings))
+    return report.text()
+
+
+def exclude_faulty_pairs(args: argparse.Namespace, allow: str) -> dict[str, str]:
+    """Write lists without the pairs in which the fast check finds an error.
+
+    The first rank writes them. All ranks get the same paths, which BenCo reads after a barrier.
+
+    Args:
+        args: BenCo's flags.
+        allow: Problems that are expected here, separated by commas.
+
+    Returns:
+        The values to use for ``--data_path`` and ``--test_data_path``.
+
+    Raises:
+        LaunchError: If there is no output folder, or a list without a valid pair.
+    """
+    if not args.output_dir:
+        raise LaunchError("--skip_bad needs a folder for its lists; set --output_dir")
+    folder = Path(args.output_dir).resolve() / CLEANED
+    train, test = folder / "train.json", folder / "test_sets.json"
+    if rank() == 0:
+        _write_cleaned_lists(args, allow, train, test)
+    return {"--data_path": str(train), "--test_data_path": str(test)}
+
+
+def _fast_check(args: argparse.Namespace, allow: str) -> "Report":
+    from ..data.check import check
+
+    paths = (args.data_path, args.test_data_path)
+    return check(paths, fast=True, allow=[name for name in allow.split(",") if name])
+
+
+def _write_cleaned_lists(args: argparse.Namespace, allow: str, train: Path, test: Path) -> None:
+    from ..data.listing import NATIVE_DATASET, NEGATIVE, SYNTH_DATASET, protocol_rows, read_listings
+
+    report = _fast_check(args, allow)
+    # Wrong pairing by name does not matter here, since a list names both files of a pair.
+    faulty = {finding.file for finding in report.errors if finding.problem != "unpaired"}
+    training_lists = len(read_listings(args.data_path))
+    taken: set[str] = set()
+    lists: list[str] = []
+    for number, (listing, pairs) in enumerate(report.pairs):
+        rows = [
+            [str(pair.image.resolve()), str(pair.mask.resolve()) if pair.mask else NEGATIVE]
+            for pair in pairs
+            if str(pair.image) not in faulty and str(pair.mask) not in faulty
+        ]
+        if not rows:
+            raise LaunchError(
+                f"all pairs of {listing.path} have errors; run `qma-net data check` to list them"
+            )
+        use = "train" if number < training_lists else "test"
+        name = unique_name(f"{use}-{listing.name}".replace("/", "-"), taken)
+        lists.append(str(train.parent / f"{name}.json"))
+        write_json(lists[-1], rows)
+        excluded, total = len(listing.pairs) - len(rows), len(listing.pairs)
+        logger.info("--skip_bad: excluded %d of %d pairs of %s", excluded, total, listing.path)
+    if protocol := protocol_rows(args.data_path):
+        cleaned = iter(lists[:training_lists])
+        content = [
+            [SYNTH_DATASET, str(path.resolve())]
+            if kind == SYNTH_DATASET
+            else [NATIVE_DATASET if kind == NATIVE_DATASET else "JsonDataset", next(cleaned)]
+            for kind, path in protocol
+        ]
+    else:
+        content = _read_json(Path(lists[0]))
+    write_json(train, content)
+    names = [listing.name for listing, _ in report.pairs[training_lists:]]
+    if Path(args.test_data_path).is_dir():
+        names = [BENCO_TEST_SET]
+    write_json(test, dict(zip(names, lists[training_lists:], strict=True)))

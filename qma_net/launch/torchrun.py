@@ -1,0 +1,98 @@
+"""This process among those of torchrun: its rank, environment, command line and errors."""
+
+import os
+import shlex
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
+
+from ..core.errors import QMANetError
+
+OTHER_RANKS_WAIT = 10  # Seconds in which torchrun ends the other processes after one has failed.
+
+
+class LaunchError(QMANetError):
+    """A run that cannot start or continue."""
+
+
+def rank() -> int:
+    """Return the rank of this process; rank 0 writes files and messages."""
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0)))
+
+
+def exit_with_error(error: QMANetError) -> NoReturn:
+    """Exit with a one-line message, printed by the first process of each machine.
+
+    The other processes wait for torchrun to end them, and print the message only if it does not.
+    Since the same error would occur again, torchrun is ended instead of restarting the processes.
+    """
+    if int(os.environ.get("LOCAL_RANK", 0)) > 0:
+        time.sleep(OTHER_RANKS_WAIT)
+    restarts, limit = (
+        int(os.environ.get(f"TORCHELASTIC_{name}", 0)) for name in ("RESTART_COUNT", "MAX_RESTARTS")
+    )
+    if restarts < limit:
+        sys.stderr.write(f"qma-net: {error}\n")
+        sys.stderr.flush()
+        os.kill(os.getppid(), signal.SIGTERM)
+        sys.exit(1)
+    sys.exit(f"qma-net: {error}")
+
+
+def max_over_ranks(number: int) -> int:
+    """Return the largest number that any rank passes; every rank must call this."""
+    import torch
+
+    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+        return number
+    on_gpu = torch.distributed.get_backend() == "nccl"
+    shared = torch.tensor(number, device="cuda" if on_gpu else "cpu")
+    torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
+    return int(shared)
+
+
+def resuming_command(script: str, flags: list[str]) -> str:
+    """Return the command line of this run, torchrun's included, with ``--resume auto``.
+
+    Where the system has no ``/proc``, the command is ``qma-net SCRIPT`` with the flags.
+    """
+    words = ["qma-net", script, *flags]
+    for process in (os.getppid(), os.getpid()):
+        file = Path(f"/proc/{process}/cmdline")
+        line = file.read_bytes().decode(errors="replace") if file.exists() else ""
+        actual = line.split("\0")[:-1]
+        if flags and actual[-len(flags) - 1 :] == [script, *flags]:
+            words = actual
+            break
+    if "--resume" in words:
+        position = words.index("--resume")
+        words = words[:position] + words[position + 2 :]
+    words = [word for word in words if not word.startswith("--resume=")]
+    return shlex.join([*words, "--resume", "auto"])
+
+
+def set_single_process_environment(script: str) -> None:
+    """Set torchrun's variables for one process if torchrun did not; BenCo's scripts need them.
+
+    Raises:
+        LaunchError: If test_complexity, which is not distributed, was started more than once.
+    """
+    world_size = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", 1)))
+    if script == "test_complexity" and world_size > 1:
+        raise LaunchError(
+            f"got {world_size} processes for test_complexity, expected one: start it without "
+            "torchrun"
+        )
+    if not {"RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK"} & os.environ.keys():
+        single = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+        os.environ.update(single, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
+
+
+def free_port() -> int:
+    """Return a TCP port that is free on the loopback interface."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

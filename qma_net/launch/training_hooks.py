@@ -1,0 +1,317 @@
+"""Hooks around BenCo's training loop.
+
+BenCo's train.py calls ``load_model`` once. Each epoch calls ``train_one_epoch``, then
+``save_model``, then ``test_one_epoch`` once per test set if the epoch is tested, and finally writes
+the epoch's row to log.txt. All of these are wrapped.
+"""
+
+import argparse
+import functools
+import json
+import logging
+import math
+import os
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .checkpoints import (
+    CheckpointSchedule,
+    is_logged,
+    is_new_best,
+    output_folder,
+    remove_unfinished,
+    save_best,
+    training_losses,
+)
+from .console import StartupLog, training_summary
+from .contracts import MISC, SCRIPTS, install, replaces
+from .nonfinite_steps import SKIPPED_FILE, StepGuard
+from .stop_requests import StopRequests
+from .torchrun import LaunchError, max_over_ranks, rank
+from .unreadable_images import UnreadableImages, member_datasets
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingHooks:
+    """The hooks of one run of BenCo's train.py.
+
+    Args:
+        own: The launcher's flags.
+        startup: The log of what is printed before the first epoch.
+        command: The command that resumes this run.
+
+    Attributes:
+        test_means: The mean of the evaluators on each test set, for the epoch being tested.
+        to_test: The losses of the epoch that is tested without training it again.
+        save: Saves the epoch that was trained last.
+    """
+
+    def __init__(self, own: argparse.Namespace, startup: StartupLog, command: str):
+        self.own, self.startup = own, startup
+        self.stop_requests = StopRequests(command)
+        self.schedule = CheckpointSchedule(own.save_period)
+        self.guard = StepGuard(max_skipped=own.max_skipped, clip_grad=own.clip_grad)
+        self.unreadable = UnreadableImages()
+        self.test_means: dict[str, float] = {}
+        self.to_test: dict[int, dict] = {}
+        self.save: Callable[[], None]
+
+    def install(self) -> None:
+        """Wrap BenCo's functions; call this before train.py imports them."""
+        import IMDLBenCo.training_scripts.utils.misc as misc
+
+        self.stop_requests.install_handlers()
+        self.schedule.install()
+        self.is_main_process = misc.is_main_process
+
+        @replaces(f"{MISC}:load_model")
+        def load_model(original: Callable, args: Any, **parts: Any) -> None:
+            original(args=args, **parts)
+            self._resume(args)
+
+        @replaces(f"{SCRIPTS}.trainer:train_one_epoch")
+        def train_one_epoch(
+            original: Callable,
+            model: Any,
+            data_loader: Any,
+            optimizer: Any,
+            device: Any,
+            epoch: int,
+            loss_scaler: Any,
+            *,
+            args: Any,
+            **options: Any,
+        ) -> dict:
+            self._begin(model.module, data_loader, args)
+            self.stop_requests.check()
+            if self.own.fit:
+                args.fit = self.own.fit  # A checkpoint contains BenCo's flags.
+            for member in member_datasets(data_loader.dataset):
+                if hasattr(member, "set_epoch"):  # It synthesizes new images for every epoch.
+                    member.set_epoch(epoch)
+            self.test_means = {}
+            self.save = functools.partial(
+                misc.save_model,
+                args=args,
+                epoch=epoch,
+                model=model,
+                model_without_ddp=model.module,
+                optimizer=optimizer,
+                loss_scaler=loss_scaler,
+            )
+            if epoch in self.to_test:
+                args.train_stats = self.to_test.pop(epoch)
+                return args.train_stats
+            _seed(args.seed, epoch)
+            steps = len(data_loader) // args.accum_iter
+            self.guard.begin_epoch(epoch, steps, output_folder(args), model.module, loss_scaler)
+            with self._training(args.accum_iter):
+                losses = original(
+                    *(model, data_loader, optimizer, device, epoch, self.guard),
+                    args=args,
+                    **options,
+                )
+            self._log_steps(epoch, options.get("log_writer"))
+            # Checkpoints contain the flags, and a resumed run can log these losses.
+            args.train_stats = losses
+            if args.output_dir and self.schedule.is_due(epoch):
+                self.save()
+            return losses
+
+        @replaces(f"{SCRIPTS}.tester:test_one_epoch")
+        def test_one_epoch(
+            original: Callable,
+            model: Any,
+            data_loader: Any,
+            evaluator_list: list,
+            device: Any,
+            epoch: int,
+            name: str = "",
+            *,
+            args: Any,
+            **options: Any,
+        ) -> dict:
+            with self._exit_as_requested(), _between_batches(None, self._after_test_batch):
+                figures = original(
+                    *(model, data_loader, evaluator_list, device, epoch, name),
+                    args=args,
+                    **options,
+                )
+            values = [figures[evaluator.name] for evaluator in evaluator_list]
+            self.test_means[name] = float(sum(values) / len(values))
+            folder = output_folder(args)
+            if folder and len(self.test_means) == _count_test_sets(args.test_data_path):
+                self._save_if_best(folder, epoch)
+            return figures
+
+    def _resume(self, args: Any) -> None:
+        """Decide, after BenCo's ``load_model``, which epoch comes next."""
+        folder = output_folder(args)
+        if folder and self.is_main_process():
+            remove_unfinished(folder)
+        if not args.resume:
+            return
+        epoch = args.start_epoch - 1
+        is_own = folder and Path(args.resume).resolve().parent == folder.resolve()
+        if folder and is_own and not is_logged(folder, epoch):
+            self.to_test = {epoch: training_losses(Path(args.resume))}
+            self.schedule.newest = args.start_epoch = epoch
+            next_step = f"epoch {epoch} was saved but not logged; testing it without training again"
+        elif args.start_epoch >= args.epochs:
+            next_step = f"all {args.epochs} epochs are complete"
+        else:
+            next_step = f"continuing with epoch {args.start_epoch}"
+        logger.info("resuming from %s: %s", args.resume, next_step)
+
+    def _begin(self, model: Any, data_loader: Any, args: Any) -> None:
+        """Check the data loader and print the summary before the first epoch."""
+        if self.stop_requests.training_has_begun:
+            return
+        _require_steps(data_loader, args.accum_iter)
+        for line in training_summary(model, data_loader, args):
+            logger.info("%s", line)
+        self.startup.end()
+        self.unreadable.protect(data_loader.dataset, output_folder(args))
+        self.stop_requests.begin(output_folder(args))
+
+    @contextmanager
+    def _training(self, accum_iter: int) -> Iterator[None]:
+        """Check for stop requests and unreadable images during ``train_one_epoch``."""
+
+        def before(batch: dict) -> None:
+            self.guard.begin_batch(batch.get("name", []))
+
+        def after(number: int) -> None:
+            self.unreadable.read_reports()
+            if number % accum_iter == 0:
+                if max_over_ranks(int(bool(self.unreadable.excess))):
+                    raise self.unreadable.error()
+                self.stop_requests.check()
+
+        try:
+            with self._exit_as_requested(), _between_batches(before, after, finite_only=True):
+                yield
+        except LaunchError:
+            raise
+        except Exception as error:
+            self.unreadable.read_reports()
+            if self.unreadable.excess:
+                raise self.unreadable.error() from error
+            raise
+
+    def _after_test_batch(self, number: int) -> None:
+        self.stop_requests.check()
+
+    @contextmanager
+    def _exit_as_requested(self) -> Iterator[None]:
+        """Treat errors as consequences of a signal that has also reached other processes."""
+        try:
+            yield
+        except Exception as error:
+            if self.stop_requests.received and not isinstance(error, LaunchError):
+                self.stop_requests.exit_as_requested()
+            raise
+
+    def _log_steps(self, epoch: int, log_writer: Any) -> None:
+        scale = self.guard.amp_scale
+        if scale is not None:
+            overflows = self.guard.overflows
+            logger.info("epoch %d: AMP scale %g, %d steps overflowed", epoch, scale, overflows)
+            if log_writer is not None:
+                log_writer.add_scalar("amp_scale", scale, epoch)
+        if self.guard.skipped:
+            skipped = self.guard.skipped
+            logger.info("epoch %d: %d steps were skipped, see %s", epoch, skipped, SKIPPED_FILE)
+
+    def _save_if_best(self, folder: Path, epoch: int) -> None:
+        """Copy the epoch to ``best/`` if its mean over the test sets is the highest so far."""
+        mean = sum(self.test_means.values()) / len(self.test_means)
+        is_best = self.is_main_process() and math.isfinite(mean) and is_new_best(folder, mean)
+        if max_over_ranks(int(is_best)):
+            self.save()
+        if is_best:
+            save_best(folder, epoch, self.test_means)
+
+
+@contextmanager
+def _between_batches(
+    before: Callable[[dict], None] | None,
+    after: Callable[[int], None],
+    *,
+    finite_only: bool = False,
+) -> Iterator[None]:
+    """Call functions before and after each batch of BenCo's loops.
+
+    BenCo iterates over batches with ``MetricLogger.log_every``, so what follows a batch's step
+    precedes the next batch that is taken from it.
+
+    Args:
+        before: Called with the next batch.
+        after: Called with the number of batches done; an exception ends the loop.
+        finite_only: Leave non-finite values out of averages, as their steps are skipped.
+    """
+    import IMDLBenCo.training_scripts.utils.misc as misc
+
+    class HookedLogger(misc.MetricLogger):
+        def __init__(self, *args: Any, **kwargs: Any):
+            super().__init__(*args, **kwargs)
+            if finite_only:
+                self.meters = defaultdict(_finite_meter(misc.SmoothedValue))
+
+        def log_every(self, *args: Any, **kwargs: Any) -> Iterator[dict]:
+            for number, batch in enumerate(super().log_every(*args, **kwargs), 1):
+                if before:
+                    before(batch)
+                yield batch
+                after(number)
+
+    original = install(f"{MISC}:MetricLogger", HookedLogger)
+    try:
+        yield
+    finally:
+        install(f"{MISC}:MetricLogger", original)
+
+
+def _finite_meter(smoothed_value: Any) -> type:
+    """Derive a running average of finite values; the printed window still shows all values."""
+
+    class FiniteMeter(smoothed_value):
+        def update(self, value: float, n: int = 1) -> None:
+            if math.isfinite(value):
+                super().update(value, n)
+            else:
+                self.deque.append(value)
+
+        @property
+        def global_avg(self) -> float:
+            return self.total / self.count if self.count else math.nan
+
+    return FiniteMeter
+
+
+def _require_steps(data_loader: Any, accum_iter: int) -> None:
+    if len(data_loader) < accum_iter:
+        raise LaunchError(
+            f"got --accum_iter {accum_iter} and only {len(data_loader)} batches per process and "
+            "epoch, so BenCo would never take an optimizer step; lower --accum_iter or --batch_size"
+        )
+
+
+def _seed(seed: int, epoch: int) -> None:
+    """Seed an epoch by (seed, rank, epoch), so that a resumed run repeats an uninterrupted one."""
+    import numpy
+    import torch
+
+    state = numpy.random.SeedSequence((seed, rank(), epoch)).generate_state(1)[0]
+    random.seed(int(state))
+    numpy.random.seed(state)
+    torch.manual_seed(int(state))
+
+
+def _count_test_sets(path: str) -> int:
+    return 1 if os.path.isdir(path) else len(json.loads(Path(path).read_text(encoding="utf-8")))
