@@ -1,4 +1,4 @@
-"""shell/: the commands are ones that torchrun, BenCo and qma-net accept, and they run."""
+"""Shell scripts: torchrun, BenCo and qma-net accept the commands that they start, and they run."""
 
 import json
 import os
@@ -34,7 +34,9 @@ from qma_net.report.figures.draw import draw_predictions
 from qma_net.report.table import MEASURED
 
 SHELL = ROOT / "shell"
-NAMES = sorted(file.stem for file in SHELL.glob("*.sh") if "/common.sh" in file.read_text())
+NAMES = sorted(
+    file.stem for file in SHELL.glob("*.sh") if "/common.sh" in file.read_text(encoding="utf-8")
+)
 STARTERS = [name for name in NAMES if name != "slurm"]
 
 ONE = {"GPUS": "1"}
@@ -44,7 +46,7 @@ MACHINES = pytest.mark.parametrize("machines", [ONE, FOUR, NODES], ids=["1 GPU",
 
 
 def bash(script, *flags, cwd, check=True, **variables):
-    """Runs a script of shell/ with this Python's environment."""
+    """Run a script of shell/ in the environment of this Python."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("SLURM")}
     done = subprocess.run(
         ["bash", SHELL / f"{script}.sh", *map(str, flags)],
@@ -58,8 +60,8 @@ def bash(script, *flags, cwd, check=True, **variables):
     return done
 
 
-def refused(script, *flags, cwd, **variables) -> str:
-    """The one line a script ends with."""
+def error_message(script, *flags, cwd, **variables) -> str:
+    """Run a script that fails and return its error message, which must be one line."""
     done = bash(script, *flags, cwd=cwd, check=False, **variables)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
@@ -69,7 +71,7 @@ def refused(script, *flags, cwd, **variables) -> str:
 
 
 def dry_run(script, *flags, cwd, **variables) -> list[list[str]]:
-    """The commands of Python that a script would start, in words, without its pipe."""
+    """Return the Python commands that a script would start, as lists of words without pipes."""
     done = bash(script, *flags, "--dry-run", cwd=cwd, **variables)
     lines = [shlex.split(line) for line in done.stdout.splitlines()]
     commands = [line for line in lines if line[0] == f"{sys.prefix}/bin/python"]
@@ -78,10 +80,11 @@ def dry_run(script, *flags, cwd, **variables) -> list[list[str]]:
 
 
 def parse(command, monkeypatch) -> Namespace:
-    """A command through the real parsers: torchrun's, then BenCo's or qma-net's, and the model's.
+    """Parse a command with the parsers of torchrun, of BenCo or qma-net, and of the model.
 
-    ``torchrun`` holds what torchrun understood (None without it), ``script`` the script's name,
-    ``args`` and ``model_args`` what that made of its flags.
+    Returns:
+        A namespace with ``torchrun``, its parsed arguments (None without torchrun), ``script``, the
+        name of the script, and ``args`` and ``model_args``, the script's parsed arguments.
     """
     import qma_net.benco  # noqa: F401  (registers QMANet)
 
@@ -109,55 +112,58 @@ def parse(command, monkeypatch) -> Namespace:
     return Namespace(torchrun=torchrun, script=script, args=args, model_args=model_args, own=own)
 
 
-def test_the_task_has_its_scripts():
+def test_scripts_are_complete():
     assert set(NAMES) == {
         *("train", "evaluate", "benco-test", "robust", "save-images", "complexity"),
         *("ablations", "slurm"),
     }
 
 
-def test_shellcheck():
+def test_scripts_pass_shellcheck():
     if not shutil.which("shellcheck"):
-        pytest.skip("shellcheck is absent (Debian: apt-get install shellcheck)")
+        pytest.skip("shellcheck is not installed (Debian: apt-get install shellcheck)")
     scripts = sorted(SHELL.glob("*.sh"))
     done = subprocess.run(["shellcheck", "-x", *scripts], cwd=ROOT, text=True, capture_output=True)
     assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("script", NAMES)
-def test_help_mentions_every_variable(script, tmp_path):
-    said = bash(script, "--help", cwd=tmp_path).stdout
-    assert "--dry-run" in said
-    own, common = ((SHELL / f"{name}.sh").read_text() for name in (script, "common"))
+def test_help_documents_every_variable(script, tmp_path):
+    text = bash(script, "--help", cwd=tmp_path).stdout
+    assert "--dry-run" in text
+    own, common = (
+        (SHELL / f"{name}.sh").read_text(encoding="utf-8") for name in (script, "common")
+    )
     functions = re.findall(r"^(\w+)\(\) \{.*?^\}$", common, flags=re.MULTILINE | re.DOTALL)
-    for name in functions:  # those of common.sh that this script never calls
+    # Variables of functions that the script never calls need no description.
+    for name in functions:
         if name.startswith("take_") and name not in own + common[common.rindex("}") :]:
             common = re.sub(rf"^{name}\(\).*?^\}}$", "", common, flags=re.MULTILINE | re.DOTALL)
     code = re.sub(r"^\s*#.*", "", own + common, flags=re.MULTILINE)
     read = set(re.findall(r"\$\{?!?([A-Z][A-Z_]+)\b", code)) - {"BASH_SOURCE"}
     assert len(read) > 12
     for name in read:
-        assert name.startswith("SLURM_") or re.search(rf"^  {name} ", said, re.MULTILINE), name
+        assert name.startswith("SLURM_") or re.search(rf"^  {name} ", text, re.MULTILINE), name
 
 
 @MACHINES
 @pytest.mark.parametrize("script", STARTERS)
-def test_commands_are_accepted(script, machines, tmp_path, monkeypatch):
+def test_commands_are_accepted_by_their_parsers(script, machines, tmp_path, monkeypatch):
     commands = dry_run(script, cwd=tmp_path, **machines)
     assert commands
     for command in commands:
-        got = parse(command, monkeypatch)
-        assert got.args.model == "QMANet"
+        parsed = parse(command, monkeypatch)
+        assert parsed.args.model == "QMANet"
         if script in ("save-images", "complexity"):
-            assert got.torchrun is None
+            assert parsed.torchrun is None
             continue
-        assert got.torchrun.nproc_per_node == machines["GPUS"]
+        assert parsed.torchrun.nproc_per_node == machines["GPUS"]
         if "NODES" in machines:
-            assert (got.torchrun.nnodes, got.torchrun.node_rank) == ("2", 1)
-            assert got.torchrun.master_addr == "10.0.0.1"
+            assert (parsed.torchrun.nnodes, parsed.torchrun.node_rank) == ("2", 1)
+            assert parsed.torchrun.master_addr == "10.0.0.1"
         else:
-            assert got.torchrun.standalone
-    assert not list(tmp_path.iterdir())  # a dry run leaves nothing behind
+            assert parsed.torchrun.standalone
+    assert not list(tmp_path.iterdir())  # A dry run writes no files.
 
 
 PEER = {"MODEL": "PSCC_Net", "IMAGE_SIZE": "64"}
@@ -166,21 +172,30 @@ PEER_FLAGS = ["--input_size", "64", "--pretrain_path", "weights of hrnet.pth"]
 
 @pytest.mark.parametrize("benco", ["0", "1"])
 @pytest.mark.parametrize("script", [name for name in STARTERS if name != "ablations"])
-def test_a_peer_takes_its_own_flags_and_none_of_ours(script, benco, tmp_path, monkeypatch):
+def test_other_model_receives_only_its_own_flags(script, benco, tmp_path, monkeypatch):
     commands = dry_run(script, *PEER_FLAGS, cwd=tmp_path, **PEER, BENCO=benco)
     assert commands
     for command in commands:
-        got = parse(command, monkeypatch)
-        assert (got.args.model, got.args.image_size) == ("PSCC_Net", 64)
-        assert vars(got.model_args) == {"input_size": 64, "pretrain_path": "weights of hrnet.pth"}
+        parsed = parse(command, monkeypatch)
+        assert (parsed.args.model, parsed.args.image_size) == ("PSCC_Net", 64)
+        assert vars(parsed.model_args) == {
+            "input_size": 64,
+            "pretrain_path": "weights of hrnet.pth",
+        }
         where = {"save-images": "images", "train": ""}.get(script, script)
         where = f"benco-{where}" if (script, benco) == ("robust", "1") else where
         if script != "complexity":
-            out = got.args.out if script != "train" and "out" in got.args else got.args.output_dir
+            out = (
+                parsed.args.out
+                if script != "train" and "out" in parsed.args
+                else parsed.args.output_dir
+            )
             assert out.startswith(f"runs/cat-PSCC_Net/{where}".rstrip("/"))
 
 
-def test_a_peer_is_trained_by_the_same_recipe_and_keeps_its_masks(tmp_path, monkeypatch):
+def test_other_model_is_trained_with_the_same_settings_and_its_masks_are_saved(
+    tmp_path, monkeypatch
+):
     ours, theirs = (
         vars(parse(*dry_run("train", *flags, cwd=tmp_path, **variables), monkeypatch).args)
         for flags, variables in (([], {"IMAGE_SIZE": "64"}), (PEER_FLAGS, PEER))
@@ -189,15 +204,15 @@ def test_a_peer_is_trained_by_the_same_recipe_and_keeps_its_masks(tmp_path, monk
     assert differing == {"model", "output_dir", "log_dir"}
     (command,) = dry_run("evaluate", *PEER_FLAGS, cwd=tmp_path, **PEER)
     assert parse(command, monkeypatch).args.save_masks == "png"
-    line = refused("ablations", cwd=tmp_path, **PEER)
+    line = error_message("ablations", cwd=tmp_path, **PEER)
     assert "got MODEL=PSCC_Net, expected QMANet" in line
 
 
 @MACHINES
-def test_training_is_the_paper_s_recipe(machines, tmp_path, monkeypatch):
+def test_training_uses_the_settings_of_the_paper(machines, tmp_path, monkeypatch):
     (command,) = dry_run("train", cwd=tmp_path, **machines)
-    got = parse(command, monkeypatch)
-    args, model = got.args, got.model_args
+    parsed = parse(command, monkeypatch)
+    args, model = parsed.args, parsed.model_args
     gpus = int(machines["GPUS"]) * int(machines.get("NODES", 1))
     assert args.batch_size * args.accum_iter * gpus == 32
     assert (args.image_size, args.if_resizing, args.if_padding) == (512, True, False)
@@ -213,24 +228,24 @@ def test_training_is_the_paper_s_recipe(machines, tmp_path, monkeypatch):
         "noiseprint++.th",
     )
     assert (model.alpha, model.beta) == (0.2, 0.8)
-    assert got.own.cudnn
+    assert parsed.own.cudnn
 
 
-def test_variables_and_flags_arrive(tmp_path, monkeypatch):
+def test_variables_and_flags_are_passed_on(tmp_path, monkeypatch):
     variables = {"DATA": "/my data", "OUT": "o", "SIZE": "b0", "NOISEPRINT": "", "BACKBONE": ""}
     variables |= {"GPUS": "0", "PROCESSES": "2", "TOTAL_BATCH": "12", "BATCH": "2", "EPOCHS": "3"}
     flags = ["--views", "srm", "--seed", "7", "--lr", "2e-4"]
     (command,) = dry_run("train", *flags, cwd=tmp_path, **variables)
-    got = parse(command, monkeypatch)
-    assert (got.args.batch_size, got.args.accum_iter, got.args.epochs) == (2, 3, 3)
-    assert (got.args.seed, got.args.lr, got.args.pin_mem) == (7, 2e-4, False)
-    assert got.args.data_path == "/my data/protocol_cat.json"
-    assert (got.model_args.size, got.model_args.views) == ("b0", "srm")
-    assert (got.model_args.backbone_weights, got.model_args.noiseprint_weights) == ("", "")
-    assert (got.own.device, got.torchrun.nproc_per_node) == ("cpu", "2")
+    parsed = parse(command, monkeypatch)
+    assert (parsed.args.batch_size, parsed.args.accum_iter, parsed.args.epochs) == (2, 3, 3)
+    assert (parsed.args.seed, parsed.args.lr, parsed.args.pin_mem) == (7, 2e-4, False)
+    assert parsed.args.data_path == "/my data/protocol_cat.json"
+    assert (parsed.model_args.size, parsed.model_args.views) == ("b0", "srm")
+    assert (parsed.model_args.backbone_weights, parsed.model_args.noiseprint_weights) == ("", "")
+    assert (parsed.own.device, parsed.torchrun.nproc_per_node) == ("cpu", "2")
 
 
-def test_tests_take_the_last_epoch_s_checkpoint(tmp_path, monkeypatch):
+def test_checkpoint_of_last_epoch_is_evaluated(tmp_path, monkeypatch):
     (command,) = dry_run("evaluate", cwd=tmp_path, OUT="o", EPOCHS="3")
     assert parse(command, monkeypatch).args.checkpoint == ["o/checkpoint-2.pth"]
     (command,) = dry_run("robust", cwd=tmp_path, CHECKPOINT="x.pth")
@@ -238,9 +253,9 @@ def test_tests_take_the_last_epoch_s_checkpoint(tmp_path, monkeypatch):
     assert args.checkpoint == ["x.pth"]
     assert args.test_sets == [f"data/{s}" for s in ("CASIAv1", "Columbia", "NIST16", "Coverage")]
     commands = dry_run("robust", cwd=tmp_path, BENCO="1", SETS="a b.json")
-    got = [parse(command, monkeypatch).args for command in commands]
-    assert [args.test_data_path for args in got] == ["data/a", "data/b.json"]
-    assert [args.output_dir for args in got] == [
+    parsed = [parse(command, monkeypatch).args for command in commands]
+    assert [args.test_data_path for args in parsed] == ["data/a", "data/b.json"]
+    assert [args.output_dir for args in parsed] == [
         "runs/cat/benco-robust/a",
         "runs/cat/benco-robust/b",
     ]
@@ -256,7 +271,7 @@ def test_tests_take_the_last_epoch_s_checkpoint(tmp_path, monkeypatch):
         ("benco-test", "0", "benco-test-best"),
     ],
 )
-def test_the_best_checkpoint_s_results_have_a_folder_of_their_own(
+def test_results_of_best_checkpoint_have_their_own_folder(
     script, benco, folder, tmp_path, monkeypatch
 ):
     (tmp_path / "o/best").mkdir(parents=True)
@@ -268,7 +283,7 @@ def test_the_best_checkpoint_s_results_have_a_folder_of_their_own(
     inside = {"robust": f"{folder}/s" if benco == "1" else folder, "save-images": f"{folder}/s"}
     assert (args.get("out") or args["output_dir"]) == f"o/{inside.get(script, folder)}"
     named = args.get("checkpoint") or [args["checkpoint_path"]]
-    # test.py takes a folder: the script's own, with that checkpoint alone
+    # BenCo's test.py takes a folder, so the script creates one with this checkpoint only.
     expected = (
         "o/benco-test-best/checkpoint-1" if script == "benco-test" else "o/best/checkpoint-1.pth"
     )
@@ -288,27 +303,29 @@ def test_the_best_checkpoint_s_results_have_a_folder_of_their_own(
         ("robust", {**NODES, "NODE_RANK": "2"}, "got NODE_RANK=2, expected less than NODES=2"),
     ],
 )
-def test_what_does_not_add_up_is_refused(script, variables, message, tmp_path):
-    assert message in refused(script, "--dry-run", cwd=tmp_path, **variables)
+def test_inconsistent_variables_are_rejected(script, variables, message, tmp_path):
+    assert message in error_message(script, "--dry-run", cwd=tmp_path, **variables)
 
 
-def test_what_is_missing_is_named_before_the_start(tmp_path):
+def test_missing_files_are_named_before_the_start(tmp_path):
     for script, name, remedy in (
         ("train", "NOISEPRINT=noiseprint++.th", "qma-net weights"),
         ("complexity", "NOISEPRINT=noiseprint++.th", "qma-net weights"),
         ("evaluate", "CHECKPOINT=runs/cat/checkpoint-149.pth", "train.sh writes"),
         ("slurm", "no Slurm job", "sbatch"),
     ):
-        line = refused(script, *(["train"] if script == "slurm" else []), cwd=tmp_path)
+        line = error_message(script, *(["train"] if script == "slurm" else []), cwd=tmp_path)
         assert name in line
         assert remedy in line
-    assert "TRAIN_DATA=data/protocol_cat.json" in refused("train", cwd=tmp_path, NOISEPRINT="")
-    line = refused("train", "--batch_size", "4", cwd=tmp_path)
+    assert "TRAIN_DATA=data/protocol_cat.json" in error_message(
+        "train", cwd=tmp_path, NOISEPRINT=""
+    )
+    line = error_message("train", "--batch_size", "4", cwd=tmp_path)
     assert "got --batch_size, expected the variable BATCH=..." in line
-    assert "got fly, expected train" in refused("slurm", "fly", cwd=tmp_path)
+    assert "got fly, expected train" in error_message("slurm", "fly", cwd=tmp_path)
 
 
-def test_training_continues_and_ends(tmp_path, monkeypatch):
+def test_finished_training_is_not_started_again(tmp_path, monkeypatch):
     (tmp_path / "o").mkdir()
     for epoch in (4, 25, 9):
         (tmp_path / f"o/checkpoint-{epoch}.pth").touch()
@@ -318,13 +335,13 @@ def test_training_continues_and_ends(tmp_path, monkeypatch):
     assert "o/checkpoint-25.pth exists, so this training is finished" in done.stderr
     assert not done.stdout
     (tmp_path / "o/log.txt").write_text('{"train_total_loss": 1.0, "epoch": 24}\n')
-    assert dry_run("train", cwd=tmp_path, OUT="o", EPOCHS="26")  # killed before its last tests
+    assert dry_run("train", cwd=tmp_path, OUT="o", EPOCHS="26")  # interrupted before the last tests
     (tmp_path / "o/log.txt").write_text('{"train_total_loss": 1.0, "epoch": 25}\n')
     assert not dry_run("train", cwd=tmp_path, OUT="o", EPOCHS="26")
 
 
-def test_the_ablations_are_the_paper_s():
-    entries = yaml.safe_load(config_path("ablations.yaml").read_text())
+def test_ablations_are_those_of_the_paper():
+    entries = yaml.safe_load(config_path("ablations.yaml").read_text(encoding="utf-8"))
     rows = {2: [], 9: []}
     for entry in entries:
         rows[entry["table"]].append(entry["row"])
@@ -340,32 +357,33 @@ def test_the_ablations_are_the_paper_s():
     assert [entry["name"] for entry in entries if not entry["flags"]] == ["qma-net", "16-queries"]
 
 
-def test_every_setting_is_trained_once(tmp_path, monkeypatch):
-    entries = yaml.safe_load(config_path("ablations.yaml").read_text())
+def test_every_ablation_is_trained_once(tmp_path, monkeypatch):
+    entries = yaml.safe_load(config_path("ablations.yaml").read_text(encoding="utf-8"))
     commands = dry_run("ablations", "--seed", "1", cwd=tmp_path, **NODES)
     trainings, evaluations = commands[::2], commands[1::2]
-    got = [parse(command, monkeypatch) for command in trainings]
-    settings = [entry["flags"] for entry in entries[:-1]]  # the last is Table 2's own again
-    for one, flags in zip(got, settings, strict=True):
-        assert {name: getattr(one.model_args, name) for name in flags} == flags
-        assert (one.args.seed, one.args.epochs) == (1, 150)
-    folders = [one.args.output_dir for one in got]
+    parsed = [parse(command, monkeypatch) for command in trainings]
+    # The last entry repeats the full model of Table 2.
+    settings = [entry["flags"] for entry in entries[:-1]]
+    for training, flags in zip(parsed, settings, strict=True):
+        assert {name: getattr(training.model_args, name) for name in flags} == flags
+        assert (training.args.seed, training.args.epochs) == (1, 150)
+    folders = [training.args.output_dir for training in parsed]
     assert folders[:2] == ["runs/ablations/without-dfcm", "runs/ablations/level-4-only"]
     assert folders[5] == "runs/cat"
     assert len(set(folders)) == 9
-    got += [parse(command, monkeypatch) for command in evaluations]
-    assert len({one.torchrun.master_port for one in got}) == 18
+    parsed += [parse(command, monkeypatch) for command in evaluations]
+    assert len({command.torchrun.master_port for command in parsed}) == 18
 
 
-def test_ablations_that_are_done_are_skipped(tmp_path):
+def test_finished_ablations_are_skipped(tmp_path):
     data, out = tmp_path / "data", tmp_path / "runs/ablations"
     data.mkdir()
     (data / "test_sets.json").write_text(json.dumps({"a": "A", "b": "B"}))
     for name, sets in (("without-dfcm", "ab"), ("conv-decoder", "a")):
         (out / name / "evaluate").mkdir(parents=True)
         (out / name / "checkpoint-149.pth").touch()
-        for one in sets:
-            (out / name / f"evaluate/{one}.json").touch()
+        for test_set in sets:
+            (out / name / f"evaluate/{test_set}.json").touch()
     only = ["--only", "without-dfcm,conv-decoder,8-queries"]
     done = bash("ablations", *only, "--dry-run", cwd=tmp_path)
     started = re.findall(r"qma_net(?:\.launch)? (\w+) .*--out(?:put_dir)? (\S+)", done.stdout)
@@ -376,13 +394,13 @@ def test_ablations_that_are_done_are_skipped(tmp_path):
     ]
     assert "without-dfcm/checkpoint-149.pth exists, so this training is finished" in done.stderr
     assert "without-dfcm/evaluate already contains all test sets" in done.stderr
-    line = refused("ablations", "--only", "5-queries", cwd=tmp_path)
+    line = error_message("ablations", "--only", "5-queries", cwd=tmp_path)
     assert "got --only 5-queries, expected one of without-dfcm" in line
 
 
 @pytest.fixture
 def cluster(tmp_path):
-    """A Slurm of two nodes: its variables, and commands that do what Slurm's do, one by one."""
+    """Imitate Slurm with two nodes: its variables, ``scontrol`` and ``srun``."""
     tools, spool = tmp_path / "tools", tmp_path / "spool"
     tools.mkdir()
     spool.mkdir()
@@ -393,7 +411,7 @@ def cluster(tmp_path):
     )
     for tool in tools.iterdir():
         tool.chmod(0o755)
-    shutil.copy(SHELL / "slurm.sh", spool / "slurm_script")  # Slurm runs a copy
+    shutil.copy(SHELL / "slurm.sh", spool / "slurm_script")  # Slurm runs a copy of the script.
     variables = {"SLURM_JOB_ID": "123", "SLURM_JOB_NODELIST": "node[7-8]", "PATH": "/usr/bin:/bin"}
     variables |= {"SLURM_JOB_NUM_NODES": "2", "SLURM_GPUS_ON_NODE": "4", "SLURM_NODEID": "0"}
     variables |= {"SLURM_SUBMIT_DIR": str(ROOT), "VENV": sys.prefix}
@@ -401,21 +419,21 @@ def cluster(tmp_path):
     return spool / "slurm_script", variables
 
 
-def test_a_slurm_job_starts_every_node(cluster, tmp_path, monkeypatch):
+def test_slurm_job_starts_every_node(cluster, tmp_path, monkeypatch):
     script, variables = cluster
     command = ["bash", script, "train", "--seed", "2"]
     done = subprocess.run(
         command, env=variables, cwd=tmp_path, check=True, capture_output=True, text=True
     )
-    got = [parse(shlex.split(line), monkeypatch) for line in done.stdout.splitlines()]
-    assert [one.torchrun.node_rank for one in got] == [0, 1]
-    for one in got:
-        assert (one.torchrun.master_addr, one.torchrun.master_port) == ("node7", 20123)
-        assert (one.torchrun.nnodes, one.torchrun.nproc_per_node) == ("2", "4")
-        assert (one.args.batch_size, one.args.accum_iter, one.args.seed) == (4, 1, 2)
+    parsed = [parse(shlex.split(line), monkeypatch) for line in done.stdout.splitlines()]
+    assert [node.torchrun.node_rank for node in parsed] == [0, 1]
+    for node in parsed:
+        assert (node.torchrun.master_addr, node.torchrun.master_port) == ("node7", 20123)
+        assert (node.torchrun.nnodes, node.torchrun.nproc_per_node) == ("2", "4")
+        assert (node.args.batch_size, node.args.accum_iter, node.args.seed) == (4, 1, 2)
 
 
-def test_a_slurm_job_off_the_cluster(tmp_path, monkeypatch):
+def test_slurm_job_can_be_shown_without_slurm(tmp_path, monkeypatch):
     flags = ["train", "--dry-run", "--seed", "2"]
     done = bash("slurm", *flags, cwd=tmp_path, NODES="2", GPUS="4")
     srun, command = map(shlex.split, done.stdout.splitlines())
@@ -426,7 +444,7 @@ def test_a_slurm_job_off_the_cluster(tmp_path, monkeypatch):
 
 @pytest.fixture
 def small_data(tmp_path):
-    """A protocol of one list with eight tampered pictures, also its test set."""
+    """Write a protocol of one list with eight tampered images, which are also the test set."""
     folder = tmp_path / "data/set"
     for name in ("Tp", "Gt"):
         (folder / name).mkdir(parents=True)
@@ -448,14 +466,15 @@ SMALL |= {"EPOCHS": "1", "WORKERS": "0", "TOTAL_BATCH": "4", "OUT": "o"}
 
 
 def two_nodes(folder) -> list[tuple[int | None, str]]:
-    """Exit codes and outputs of train.sh as two nodes would start it; None: it hung."""
+    """Run train.sh as two nodes and return exit codes (None after a timeout) and outputs."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("SLURM")}
     nodes = {"NODES": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     nodes |= {**clean, **SMALL, "VENV": sys.prefix, "OMP_NUM_THREADS": "1"}
     logs = [folder / f"node-{rank}.log" for rank in (0, 1)]
     started = []
     for rank, log in enumerate(logs):
-        with open(log, "w") as out:  # a file: of two pipes read in turn the second may fill
+        # A file, because a full pipe would block the process while the other one is read.
+        with open(log, "w", encoding="utf-8") as out:
             process = subprocess.Popen(
                 ["bash", SHELL / "train.sh", "--views", "srm", "--lr", "1e-3"],
                 cwd=folder,
@@ -475,29 +494,30 @@ def two_nodes(folder) -> list[tuple[int | None, str]]:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    return list(zip(codes, [log.read_text() for log in logs], strict=True))
+    return list(zip(codes, [log.read_text(encoding="utf-8") for log in logs], strict=True))
 
 
 @pytest.mark.slow
 def test_two_nodes_train_together(small_data):
-    """Two torchruns on this machine, one process each: the gradients are those of four images."""
-    ended = two_nodes(small_data)
-    if None in [code for code, _ in ended]:  # another test took the port before torchrun did
+    """Two torchruns with one process each on this machine share a batch of four images."""
+    results = two_nodes(small_data)
+    # Another test may have taken the port before torchrun did.
+    if None in [code for code, _ in results]:
         shutil.rmtree(small_data / "o", ignore_errors=True)
-        ended = two_nodes(small_data)
-    outputs = [output for _, output in ended]
-    assert [code for code, _ in ended] == [0, 0], outputs
+        results = two_nodes(small_data)
+    outputs = [output for _, output in results]
+    assert [code for code, _ in results] == [0, 0], outputs
     assert "effective batch size: 4" in outputs[0]
     assert "distributed init (rank 0)" in outputs[0]
     assert "distributed init (rank 1)" in outputs[1]
     assert "data check --fast: 0 errors" in outputs[0]
-    (row,) = map(json.loads, (small_data / "o/log.txt").read_text().splitlines())
+    (row,) = map(json.loads, (small_data / "o/log.txt").read_text(encoding="utf-8").splitlines())
     assert np.isfinite(row["train_total_loss"])
     checkpoint = torch.load(small_data / "o/checkpoint-0.pth", weights_only=False)
     assert checkpoint["args"].world_size == 2
 
 
-def test_faulty_data_stops_the_training(small_data):
+def test_faulty_data_prevents_training(small_data):
     cv2.imwrite(str(small_data / "data/set/Gt/3.png"), np.zeros((32, 64), np.uint8))
     done = bash("train", "--views", "srm", cwd=small_data, check=False, **SMALL)
     assert done.returncode == 1
@@ -508,29 +528,33 @@ def test_faulty_data_stops_the_training(small_data):
 
 
 @pytest.mark.slow
-def test_a_peer_is_trained_evaluated_and_shown_beside_ours(small_data):
-    """PSCC-Net through BenCo's trainer and our evaluation; ours are its results, renamed."""
+def test_other_model_is_trained_evaluated_and_reported_next_to_ours(small_data):
+    """Train PSCC-Net with BenCo and evaluate it; a renamed copy of its results stands for ours."""
     (small_data / "data/set").rename(small_data / "data/CASIAv1")
     for file in (small_data / "data").glob("*.json"):
-        named = file.read_text().replace("data/set", "data/CASIAv1")
+        named = file.read_text(encoding="utf-8").replace("data/set", "data/CASIAv1")
         file.write_text(named.replace('"set"', '"CASIAv1"'))
     torch.save({}, small_data / "empty.pth")
     peer = {**SMALL, **PEER, "OUT": "o/peer", "BATCH": "2", "TOTAL_BATCH": "2"}
     flags = ["--input_size", "64", "--pretrain_path", "empty.pth"]
     bash("train", *flags, cwd=small_data, **peer)
     bash("evaluate", *flags, cwd=small_data, **peer)
-    (row,) = map(json.loads, (small_data / "o/peer/log.txt").read_text().splitlines())
+    (row,) = map(
+        json.loads, (small_data / "o/peer/log.txt").read_text(encoding="utf-8").splitlines()
+    )
     assert np.isfinite(row["train_combined_loss"])
 
     shutil.copytree(small_data / "o/peer/evaluate", small_data / "o/ours")
     result = small_data / "o/ours/CASIAv1.json"
-    content = json.loads(result.read_text())
+    content = json.loads(result.read_text(encoding="utf-8"))
     files = {"backbone_weights": "", "noiseprint_weights": "", "init_from": ""}
     content["header"] |= {"model": "QMANet", "model_flags": DEFAULTS | files}
     result.write_text(json.dumps(content))
     f1 = [row["f1"] for row in read_result_table(result.with_suffix(".csv"))]
-    for folder in ("ours", "peer/evaluate"):  # a sweep's results beside evaluate's
-        header = json.loads((small_data / f"o/{folder}/CASIAv1.json").read_text())["header"]
+    for folder in ("ours", "peer/evaluate"):  # Add the results of `robust` to those of `evaluate`.
+        header = json.loads((small_data / f"o/{folder}/CASIAv1.json").read_text(encoding="utf-8"))[
+            "header"
+        ]
         same = {key: header[key] for key in ("checkpoint", "checkpoint_sha256", "image_size")}
         for attack in read_attacks():
             write_result(
@@ -543,16 +567,16 @@ def test_a_peer_is_trained_evaluated_and_shown_beside_ours(small_data):
                 stem=f"{attack.name}-{attack.level}",
                 **same,
             )
-    found = collect([small_data / "o"])
-    assert not found.notes
-    tables = {one.key: one for one in build_tables(found)}
+    results = collect([small_data / "o"])
+    assert not results.notes
+    tables = {table.key: table for table in build_tables(results)}
     for number in (1, 7):
         rows = [row for row in tables[f"table-{number}"].rows if row.section == MEASURED]
         names = [row.labels[0] for row in rows]
         assert names[-2:] == ["QMA-Net (ours, 64 px)", "PSCC-Net (measured here, 64 px)"]
         for row in rows[-2:]:
             assert row.cells[0].text == f"{np.mean(f1):.3f}"
-    masks, curves = draw_predictions(found), draw_robustness(found)
+    masks, curves = draw_predictions(results), draw_robustness(results)
     columns = {axes.get_title() for axes in masks.canvas.axes}
     assert {"QMA-Net (64 px)", "PSCC-Net (64 px)"} <= columns
     assert "Omitted" not in masks.caption
