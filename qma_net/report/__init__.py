@@ -1,68 +1,95 @@
-"""``qma-net report``: what was measured, and every table and figure of the paper, from files alone.
+"""``qma-net report``: the paper's tables and figures next to our results.
 
-``results.py`` finds what there is, with ``complexity.py`` and ``logs.py`` for what BenCo wrote;
-``paper.py`` knows what the paper printed (``benco_configs/paper_tables.yaml``); ``measured.py``
-looks up what a run has for a cell of it; ``tables.py``, ``counts.py`` and ``beyond.py`` put one
-beside the other; ``layout.py`` writes tables; ``curves.py`` and ``figures/`` draw; ``page.py`` puts
-all of it on one page.
+``collect.py`` finds result files, ``model_tables.py`` and ``dataset_tables.py`` build tables from
+them, ``figures/`` draws, and ``table.py`` and ``page.py`` write the files.
 """
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..core.files import alone, clear_halves, write_text
-from .curves import draw_curves
-from .layout import WRITERS, Figure
-from .page import page
-from .results import ReportError, Results, collect
-from .tables import all_tables
+from ..core.files import atomic_write, remove_temporary_files, write_text
+from ..core.runs import FolderLock
+from .collect import ReportError, Results, collect
+from .dataset_tables import dataset_table
+from .model_tables import (
+    ablation_table,
+    benco_sweeps,
+    checkpoint_comparisons,
+    comparison_table,
+    complexity_table,
+    other_attacks,
+    other_test_sets,
+)
+from .page import Figure, render_page
+from .paper_tables import published_tables
+from .table import Table, write_table
 
-__all__ = ["report"]
+__all__ = ["build_tables", "report"]
+
+BUILDERS = {
+    **dict.fromkeys((1, 5, 6, 7, 8), comparison_table),
+    **dict.fromkeys((2, 9), ablation_table),
+    **dict.fromkeys((3, 4), dataset_table),
+    10: complexity_table,
+}
 
 
-def report(dirs: Sequence[str | os.PathLike], out: str | os.PathLike) -> list[Path]:
-    """Writes the page, and beside it ``tables/*.md``, ``tables/*.tex`` and ``figures/*.png``.
+def report(dirs: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> list[Path]:
+    """Write the report as an HTML page, with its tables and figures as files next to it.
 
     Args:
-        dirs: folders with results, searched to the bottom.
-        out: the HTML file.
+        dirs: Folders with results, which are searched with all subfolders.
+        out: The HTML file. ``tables/*.md``, ``tables/*.tex`` and ``figures/*.png`` are written
+            to the same folder.
 
     Returns:
-        Everything written, the page last.
+        All files that were written; the page is the last one.
 
     Raises:
-        ReportError: in one line, for folders without any result, or an ``out`` that is a folder.
-        BusyError: for a folder that another run is writing to.
+        ReportError: If the folders contain no result, or ``out`` is not the name of an HTML file.
+        BusyError: If another run is writing to the folder.
     """
     out = Path(out)
     if out.is_dir() or out.suffix.lower() not in (".html", ".htm"):
-        raise ReportError(f"got --out {out}, expected the name of an HTML file: add report.html")
+        raise ReportError(f"got --out {out}, expected the name of an HTML file, e.g. report.html")
     results = collect(dirs)
-    tables = all_tables(results)
-    with alone(out.parent):
-        clear_halves(out.parent, [out.name])
-        for folder in ("tables", "figures"):
-            clear_halves(out.parent / folder)
+    tables = build_tables(results)
+    with FolderLock(out.parent):
+        for folder in (out.parent, out.parent / "tables", out.parent / "figures"):
+            remove_temporary_files(folder)
         written = []
         for table in tables:
-            for suffix, write in WRITERS.items():
+            for suffix in ("md", "tex"):
                 path = out.parent / "tables" / f"{table.key}.{suffix}"
-                write_text(path, write(table))
+                write_text(path, write_table(table, suffix))
                 written.append(path)
-        figures = _paper_figures(results, out.parent / "figures")
-        figures += draw_curves(results.curves, out.parent / "figures", results.notes)
-        write_text(out, page(results, tables, figures, dirs))
-        return [*written, *(figure.path for figure in figures), out]
+        figures = _draw_figures(results)
+        for figure in figures:
+            path = out.parent / "figures" / f"{figure.stem}.png"
+            with atomic_write(path) as temporary:
+                temporary.write_bytes(figure.png)
+            written.append(path)
+        write_text(out, render_page(results, tables, figures, dirs))
+        return [*written, out]
 
 
-def _paper_figures(results: Results, folder: Path) -> list[Figure]:
-    """The paper's figures; none, and a note, without matplotlib."""
+def build_tables(results: Results) -> list[Table]:
+    """Build the paper's ten tables, and the other tables for which there are results."""
+    paper = published_tables()
+    tables = [BUILDERS[number](paper[number], results) for number in sorted(paper)]
+    builders = (other_test_sets, other_attacks, checkpoint_comparisons, benco_sweeps)
+    further = [build(results) for build in builders]
+    return [*tables, *(table for table in further if table.rows)]
+
+
+def _draw_figures(results: Results) -> list[Figure]:
     try:
-        from .figures.draw import draw_all
+        from .figures.draw import draw_figures
     except ModuleNotFoundError as error:
-        if error.name != "matplotlib":
+        if (error.name or "").partition(".")[0] != "matplotlib":
             raise
-        results.notes.append("matplotlib is not installed: no figures")
+        note = "matplotlib is not installed, so there are no figures; run: pip install matplotlib"
+        results.notes.append(note)
         return []
-    return draw_all(results, folder)
+    return draw_figures(results)

@@ -1,1 +1,1 @@
-"""The paper's figures from result files, photographs and checkpoints; start at ``draw.py``."""
+"""The report's figures, drawn from result files, images and checkpoints; see ``draw.py``."""

@@ -1,169 +1,168 @@
-"""The paper's Figures 1, 3, 4 and 6 from result files and the checkpoints they name.
+"""The paper's Figures 1, 3, 4 and 6, and the training curves.
 
-Figure 4 needs result files alone. The others need the photographs where they were, and the
-checkpoints, unchanged; Figure 3 makes do with saved masks. What is missing leaves its figure, or
-its part of it, out and is said. Figures 2 and 5 are drawings: ``docs/architecture.svg`` and
-``docs/qmfd.svg``.
+Figure 4 needs only result files. Figures 1 and 6 need the evaluated images and checkpoints,
+unchanged; Figure 3 needs the images, and either saved masks or checkpoints. If something is
+missing, the figure or the part of it is omitted with a note. Figures 2 and 5 are drawings:
+``docs/architecture.svg`` and ``docs/qmfd.svg``.
 """
 
 from functools import cache
-from pathlib import Path
 
-from torch import nn
+from ...core.errors import QMANetError
+from ...modeling.config import DEFAULT_THRESHOLD
+from ...modeling.qma_net import QMANetModel
+from ..collect import ModelResults, Results, setting_of
+from ..model_tables import full_name
+from ..page import Figure
+from .curves import draw_robustness, draw_training_curves
+from .example_images import EVALUATE, Example, FigureError, select_examples
+from .grad_cam import cam_panels
+from .image_grid import Panel, draw_grid, mask_image
+from .predictions import load_network, predict_probabilities
 
-from ...core.files import written_beside
-from ...evaluation.metrics import THRESHOLD
-from ...modeling.state import WeightsError
-from ..layout import Figure
-from ..measured import name_of
-from ..results import Results, Run, setting_of
-from .answers import load, prediction
-from .cams import cam_panels
-from .examples import EVALUATE, Example, NotDrawn, evaluated_f1, examples
-from .panels import Panel, Picture, black_and_white, grid
-from .robustness import robustness
-
-DPI = 130
-GRID_ROWS, CAM_ROWS = 9, 4  # photographs of Figure 3, and of Figures 1 and 6
-MOST_COLUMNS = 8  # checkpoints of Figure 3
+GRID_ROWS, CAM_ROWS = 9, 4  # Images in Figure 3, and in Figures 1 and 6.
+MAX_MODELS = 8  # In Figure 3.
 
 TARGET = (
-    "Grad-CAM's target is the mean logit over the predicted mask, the pixels above 0.5 (outlined); "
-    "where none is, over the highest 1 %. Every map is stretched from its own smallest value to "
-    "its largest, so maps do not compare in strength; one without a positive part stays dark."
+    "The target of Grad-CAM is the mean logit over the predicted mask, which is outlined: the "
+    "pixels above 0.5 or, if there are none, the highest 1 %. Every map is scaled to its own "
+    "range, so the maps cannot be compared in strength; a map without positive values stays dark."
+)
+SELECTION = (
+    "The images were not picked by hand: the tampered images of each test set are ranked by the F1 "
+    "of {}, and images at regular intervals of the ranking are shown."
 )
 
-BY_RANK = (
-    "The photographs are not picked: each test set's tampered ones are ranked by the F1 of {}, and "
-    "those at even steps of the rank are shown, good and bad."
-)
 
-
-def draw_all(results: Results, folder: Path) -> list[Figure]:
-    """Writes ``figure-<number>.png``; for what cannot be drawn, ``results.notes`` says why."""
-    drawn = []
+def draw_figures(results: Results) -> list[Figure]:
+    """Draw all figures; notes in ``results`` say why a figure is omitted."""
+    figures = []
     for number, draw in FIGURES.items():
         try:
-            picture = draw(results)
-        except (NotDrawn, WeightsError) as error:
-            results.notes.append(f"Figure {number} is not drawn: {error}")
-            continue
-        path = Path(folder) / f"figure-{number}.png"
-        with written_beside(path) as beside:
-            picture.canvas.savefig(beside, format="png", dpi=DPI)
-        drawn.append(Figure(path, f"Figure {number}: {picture.title}", picture.caption))
-    return drawn
+            figures.append(draw(results))
+        except QMANetError as error:
+            results.notes.append(f"Figure {number} is omitted: {error}")
+    return [*figures, *draw_training_curves(results.curves)]
 
 
-def backbone_cams(results: Results) -> Picture:
-    """Figure 1: what both backbones' outputs contribute, with and without interaction (DFCM)."""
-    ours = _default(results)
-    wanted = setting_of({"dfcm_stages": "none"})
-    classical = next(
-        (one for one in results.runs if one.setting == wanted and one.variant == ours.variant), None
+def draw_backbone_cams(results: Results) -> Figure:
+    """Draw Figure 1: contributions of both backbones, with and without interaction (DFCM)."""
+    ours = _default_model(results)
+    setting = setting_of({"dfcm_stages": "none"})
+    ablated = next(
+        (m for m in results.models if m.setting == setting and m.variant == ours.variant), None
     )
-    if classical is None:
-        raise NotDrawn(
-            "no results of the model without DFCM: bash shell/ablations.sh --only without-dfcm, "
-            f"then {EVALUATE}"
+    if ablated is None:
+        raise FigureError(
+            "there are no results of the model without DFCM; run bash shell/ablations.sh "
+            f"--only without-dfcm, then {EVALUATE}"
         )
-    chosen = examples(ours, CAM_ROWS, results.notes)
-    panels = {example.image: [Panel(example.thumbnail), example.truth_panel] for example in chosen}
-    for run in (classical, ours):
-        model = load(run)
-        layers = (model.rgb_backbone.stages[-1], model.noise_backbone.stages[-1])
-        for example in chosen:
-            cams, predicted = cam_panels(run, model, example, layers)
-            panels[example.image] += [predicted, *cams]
-    columns = ["image", "truth"]
-    for name in ("without DFCM:", "QMA-Net:"):
-        columns += [f"{name}\n{what}" for what in ("prediction", "RGB backbone", "noise backbone")]
+    examples = select_examples(ours, CAM_ROWS, results.notes)
+    rows = [(example.test_set, example.panels) for example in examples]
+    for model in (ablated, ours):
+        network = load_network(model)
+        layers = (network.rgb_backbone.stages[-1], network.noise_backbone.stages[-1])
+        for example, (_, panels) in zip(examples, rows, strict=True):
+            panels += cam_panels(model, network, example, layers)
+    columns = ["image", "ground truth"]
+    for name in ("without DFCM", "QMA-Net"):
+        columns += [f"{name}:\n{part}" for part in ("prediction", "RGB backbone", "noise backbone")]
     caption = (
-        "Grad-CAM of the last stage of both backbones, before that level's interaction. Without "
-        f"DFCM the backbones never meet: {name_of(classical)}. {TARGET} "
-        + BY_RANK.format(name_of(ours))
+        "Grad-CAM of the last stage of both backbones, before the interaction at that level. "
+        f"Without DFCM, the backbones do not interact: {full_name(ablated)}. {TARGET} "
+        + SELECTION.format(full_name(ours))
     )
-    canvas = grid(columns, [(one.set, panels[one.image]) for one in chosen], heat=True)
-    return Picture(canvas, "what both backbones' outputs contribute (Grad-CAM)", caption)
+    canvas = draw_grid(columns, rows, with_heat_scale=True)
+    title = "contributions of both backbones (Grad-CAM)"
+    return Figure("figure-1", f"Figure 1: {title}", caption, canvas)
 
 
-def qualitative(results: Results) -> Picture:
-    """Figure 3: predictions of every checkpoint on photographs of every test set."""
-    runs = [run for run in results.runs if run.clean]
-    if not runs:
-        raise NotDrawn(f"no results on a test set: {EVALUATE}")
-    chosen, ranking = examples(runs[0], GRID_ROWS, results.notes), name_of(runs[0])
-    # ours, then other models, then ablations
-    runs.sort(key=lambda run: (not run.is_default, run.is_ours))
-    columns, cells, without = [], [], []
-    for run in runs:
-        if len(columns) == MOST_COLUMNS:
-            without.append(f"{name_of(run)} ({MOST_COLUMNS} models fit)")
-            continue
+def draw_predictions(results: Results) -> Figure:
+    """Draw Figure 3: predictions of every model for images of every test set."""
+    models = [model for model in results.models if model.clean]
+    if not models:
+        raise FigureError(f"there are no results on a test set; run {EVALUATE}")
+    examples = select_examples(models[0], GRID_ROWS, results.notes)
+    caption = (
+        f"White: pixels above {DEFAULT_THRESHOLD}; below them, the image's pixel F1 as evaluated. "
+        + SELECTION.format(full_name(models[0]))
+    )
+    # Order: ours, other models, ablations.
+    models.sort(key=lambda model: (not model.is_default, model.is_ours))
+    columns = ["image", "ground truth"]
+    rows: list[tuple[str, list[Panel | None]]] = [(e.test_set, [*e.panels]) for e in examples]
+    omitted = []
+    for model in models:
         try:
-            cells.append(_predictions(run, chosen))
-            columns.append(name_of(run))
-        except (NotDrawn, WeightsError) as error:
-            without.append(f"{name_of(run)} ({error})")
-    if not columns:
-        raise NotDrawn(f"neither masks nor checkpoints: {'; '.join(without)}")
-    rows = [
-        (example.set, [Panel(example.thumbnail), example.truth_panel, *predicted])
-        for example, predicted in zip(chosen, zip(*cells, strict=True), strict=True)
-    ]
-    caption = (
-        f"White: pixels above {THRESHOLD}; under them the photograph's pixel F1 as evaluated. "
-        + BY_RANK.format(ranking)
-        + (f" Not shown: {'; '.join(without)}." if without else "")
-    )
-    return Picture(grid(["image", "truth", *columns], rows), "predictions", caption)
+            if len(columns) == MAX_MODELS + 2:
+                raise FigureError(f"the figure is limited to {MAX_MODELS} models")
+            predictions = _prediction_panels(model, examples)
+        except QMANetError as error:
+            omitted.append(f"{full_name(model)} ({error})")
+            continue
+        columns.append(full_name(model))
+        for panel, (_, panels) in zip(predictions, rows, strict=True):
+            panels.append(panel)
+    if len(columns) == 2:
+        raise FigureError(f"there are neither masks nor checkpoints: {'; '.join(omitted)}")
+    if omitted:
+        caption += f" Omitted: {'; '.join(omitted)}."
+    return Figure("figure-3", "Figure 3: predictions", caption, draw_grid(columns, rows))
 
 
-def _predictions(run: Run, chosen: list[Example]) -> list[Panel | None]:
-    """A panel for every photograph; None on test sets that a run has no result on."""
+def _prediction_panels(model: ModelResults, examples: list[Example]) -> list[Panel | None]:
+    """Draw a panel per image; None for test sets on which the model was not evaluated."""
 
     @cache
-    def model() -> nn.Module:
-        return load(run)
+    def load() -> QMANetModel:
+        return load_network(model)
 
-    panels = []
-    for example in chosen:
-        f1 = evaluated_f1(run, example)
+    panels: list[Panel | None] = []
+    for example in examples:
+        f1 = example.f1_of(model)
         if f1 is None:
             panels.append(None)
             continue
-        marked = prediction(run, example, model) > THRESHOLD
-        panels.append(Panel(black_and_white(marked, example.thumbnail.shape), f"F1 {f1:.2f}"))
+        mask = predict_probabilities(model, example, load) > DEFAULT_THRESHOLD
+        panels.append(Panel(mask_image(mask, example.thumbnail.shape), f"F1 {f1:.2f}"))
     if not any(panels):
-        raise NotDrawn("no result on these photographs")
+        raise FigureError("no result for these images")
     return panels
 
 
-def level_cams(results: Results) -> Picture:
-    """Figure 6: what each fused level F_i of the decoder (after its DCM) contributes."""
-    run = _default(results)
-    chosen = examples(run, CAM_ROWS, results.notes)
-    model = load(run)
-    rows = []
-    for example in chosen:
-        cams, predicted = cam_panels(run, model, example, model.decoder.fuse)
-        row = [Panel(example.thumbnail), example.truth_panel, predicted, *cams]
-        rows.append((example.set, row))
-    levels = [f"$F_{level + 1}$ (1/{4 << level})" for level in model.decoder.levels]
+def draw_level_cams(results: Results) -> Figure:
+    """Draw Figure 6: contributions of the decoder's fused levels F_i, the outputs of its DCMs."""
+    model = _default_model(results)
+    examples = select_examples(model, CAM_ROWS, results.notes)
+    network = load_network(model)
+    rows = [
+        (e.test_set, [*e.panels, *cam_panels(model, network, e, network.decoder.fuse)])
+        for e in examples
+    ]
+    levels = [f"$F_{level + 1}$ (1/{4 << level})" for level in network.decoder.levels]
     caption = (
-        "Grad-CAM of the decoder's fused features F_i, the outputs of its DCMs, in brackets their "
-        f"side as a share of the input's. {TARGET} " + BY_RANK.format(name_of(run))
+        "Grad-CAM of the decoder's fused features F_i, the outputs of its DCMs, with their scale "
+        f"relative to the input. {TARGET} " + SELECTION.format(full_name(model))
     )
-    canvas = grid(["image", "truth", "prediction", *levels], rows, heat=True)
-    return Picture(canvas, "what the fused levels contribute (Grad-CAM)", caption)
+    columns = ["image", "ground truth", "prediction", *levels]
+    canvas = draw_grid(columns, rows, with_heat_scale=True)
+    title = "contributions of the fused levels (Grad-CAM)"
+    return Figure("figure-6", f"Figure 6: {title}", caption, canvas)
 
 
-def _default(results: Results) -> Run:
-    """The paper's model, or the one of another size that stands first."""
-    run = next((run for run in results.runs if run.is_default and run.clean), None)
-    if run is None:
-        raise NotDrawn(f"no results of the default model on a test set: {EVALUATE}")
-    return run
+def _default_model(results: Results) -> ModelResults:
+    """Return the paper's model, or the first of another size."""
+    model = next((model for model in results.models if model.is_default and model.clean), None)
+    if model is None:
+        raise FigureError(
+            f"there are no results of the default model on a test set; run {EVALUATE}"
+        )
+    return model
 
 
-FIGURES = {1: backbone_cams, 3: qualitative, 4: robustness, 6: level_cams}
+FIGURES = {
+    1: draw_backbone_cams,
+    3: draw_predictions,
+    4: draw_robustness,
+    6: draw_level_cams,
+}

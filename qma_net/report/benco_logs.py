@@ -1,0 +1,180 @@
+"""Readers of BenCo's logs: training curves, robustness sweeps and model complexity."""
+
+import ast
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..core.files import read_json_lines
+
+PIXEL_F1 = "test_pixel-level F1"
+EVENT_FILES = "events.out.tfevents."  # The names of TensorBoard's files start like this.
+COMPLEXITY_FILES = re.compile(r"complexity.*\.(txt|log)$", re.IGNORECASE)
+
+# A row of fvcore's table: a module, and its parameters as a rounded count or as a shape.
+COMPLEXITY_ROW = re.compile(
+    r"^\| +([\w.]+) +\| +(?:([\d.]+)([KMG]?)|\(([\d, ]+)\)) +\|", re.MULTILINE
+)
+UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9}
+
+Points = list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The scalars of one training or test: points (epoch, value) by the scalar's name."""
+
+    folder: Path
+    source: str  # "TensorBoard" or "log.txt"
+    series: dict[str, Points]
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """The output of BenCo's ``test_complexity`` for one model and one image."""
+
+    model: str  # Its name in BenCo's registry.
+    flags: dict[str, Any]
+    image_size: int  # Side in pixels.
+    parameters: float
+    multiply_adds: float
+
+
+def read_sweeps(folders: Iterable[Path]) -> dict[Path, dict[str, Points]]:
+    """Read the logs of BenCo's ``test_robust.py``.
+
+    It creates a folder per setting and names it after the transform, ``GaussianBlur(...)``.
+
+    Returns:
+        Points (level, pixel F1) by parent folder and transform.
+    """
+    sweeps: dict[Path, dict[str, Points]] = {}
+    for folder in sorted(folders):
+        transform, bracket, _ = folder.name.partition("(")
+        point = read_sweep_point(folder) if bracket and transform.isalnum() else None
+        if point:
+            sweeps.setdefault(folder.parent, {}).setdefault(transform, []).append(point)
+    return {
+        parent: {transform: sorted(points) for transform, points in transforms.items()}
+        for parent, transforms in sweeps.items()
+    }
+
+
+def read_sweep_point(folder: Path) -> tuple[float, float] | None:
+    """Read level and pixel F1 of one setting of ``test_robust.py``; None if it logged none."""
+    rows = read_json_lines(folder / "log.txt")
+    if not rows or not {"epoch", PIXEL_F1} <= set(rows[-1]):
+        return None
+    return float(rows[-1]["epoch"]), float(rows[-1][PIXEL_F1])
+
+
+def read_curves(folders: Iterable[Path], notes: list[str]) -> list[Curves]:
+    """Read the curves of BenCo's trainings and tests from TensorBoard's files or ``log.txt``.
+
+    Scalars with a single point are omitted. BenCo writes metrics that it splits by test set to
+    folders of their own; they are added to the curves of the folder above.
+    """
+    all_curves = []
+    for folder in sorted(folders):
+        if "_Metric_" in folder.name:
+            continue
+        series = _read_events(folder, notes)
+        for inner in sorted(folder.glob("*_Metric_*/")):
+            metric, _, name = inner.name.partition("_Metric_")
+            for points in _read_events(inner, notes).values():
+                series[f"{metric} ({name})"] = points
+        source = "TensorBoard"
+        if not any(len(points) > 1 for points in series.values()):
+            series, source = _read_log(folder / "log.txt"), "log.txt"
+        series = {name: points for name, points in series.items() if len(points) > 1}
+        if series:
+            all_curves.append(Curves(folder, source, series))
+    return all_curves
+
+
+def _read_events(folder: Path, notes: list[str]) -> dict[str, Points]:
+    """Read all scalars of TensorBoard's files in one folder by epoch."""
+    if not any(folder.glob(f"{EVENT_FILES}*")):
+        return {}
+    try:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    except ModuleNotFoundError:
+        note = "TensorBoard is not installed; curves are read from log.txt where it exists"
+        notes += [] if note in notes else [note]
+        return {}
+    events = EventAccumulator(str(folder), {"scalars": 0, "images": 1, "tensors": 1})
+    events.Reload()
+    series = {}
+    for tag in events.Tags()["scalars"]:
+        # BenCo counts thousandths of an epoch while it trains.
+        steps = 1000 if tag == "lr" or tag.startswith("train_loss/") else 1
+        series[tag] = [(event.step / steps, event.value) for event in events.Scalars(tag)]
+    return series
+
+
+def _read_log(path: Path) -> dict[str, Points]:
+    """Read the numbers of BenCo's ``log.txt`` by epoch, under TensorBoard's names.
+
+    After a resume, the last row of an epoch counts.
+    """
+    series: dict[str, dict[float, float]] = {}
+    for row in read_json_lines(path):
+        try:
+            epoch = float(row.pop("epoch"))
+        except (ValueError, KeyError, TypeError):
+            continue
+        for name, value in row.items():
+            if isinstance(value, int | float):
+                series.setdefault(_tensorboard_name(name), {})[epoch] = float(value)
+    return {name: sorted(points.items()) for name, points in series.items()}
+
+
+def _tensorboard_name(column: str) -> str:
+    if column == "train_lr":
+        return "lr"
+    return re.sub(r"^train_", "train_loss/", column.removeprefix("test_"))
+
+
+def read_complexity(path: Path) -> Complexity | None:
+    """Read a log of BenCo's ``test_complexity``; None if it contains no result."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    namespaces = [_parse_flags(block) for block in re.findall(r"Namespace\((.*?)\)\n", text, re.S)]
+    total = re.search(r"^(?:\[[\d:.]+\] +)?(\d{6,})$", text, re.MULTILINE)
+    rows = {}
+    for name, count, unit, shape in COMPLEXITY_ROW.findall(text):
+        sides = [int(side) for side in shape.split(",") if side.strip()]
+        rows[name] = math.prod(sides) if shape else float(count) * UNITS[unit]
+    if not total or not rows or not namespaces:
+        return None
+    return Complexity(
+        model=str(namespaces[0].get("model", "?")),
+        flags=namespaces[1] if len(namespaces) > 1 else {},
+        image_size=int(namespaces[0].get("image_size", 512)),
+        parameters=_count_parameters(next(iter(rows)), rows, is_top=True),
+        multiply_adds=float(total[1]),
+    )
+
+
+def _parse_flags(block: str) -> dict[str, Any]:
+    """Parse the ``name=value`` pairs of a printed argparse namespace."""
+    flags = {}
+    for name, value in re.findall(r"(\w+)=('(?:[^'\\]|\\.)*'|[^,\n]+)", block):
+        try:
+            flags[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            flags[name] = value
+    return flags
+
+
+def _count_parameters(module: str, rows: dict[str, float], is_top: bool = False) -> float:
+    """Count a module's parameters by adding up its parts, since fvcore rounds large counts.
+
+    If the parts listed do not add up to the module, its rounded count is returned.
+    """
+    parts = [row for row in rows if row != module and (is_top or row.startswith(f"{module}."))]
+    direct = [part for part in parts if not any(part.startswith(f"{other}.") for other in parts)]
+    total = sum(_count_parameters(part, rows) for part in direct)
+    return total if direct and abs(total - rows[module]) <= 0.006 * rows[module] else rows[module]

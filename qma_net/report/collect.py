@@ -1,0 +1,304 @@
+"""Find result files in folders and assign them to models.
+
+Files are recognized by their content, wherever they are: the results of ``evaluate`` and
+``robust`` by their header, the report of ``data prepare`` and the output of ``data check --json``
+by their keys. BenCo's logs are recognized by their names (``complexity*.txt`` or ``.log``,
+``log.txt``, TensorBoard's files).
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import QMANetError
+from ..core.files import ContentError, read_json_object
+from ..evaluation.results import read_result_table
+from ..modeling.config import Preprocessing, QMANetConfig
+from ..modeling.losses import DICE_SMOOTHING, EDGE_WEIGHT, MASK_WEIGHT
+from . import result_schema
+from .benco_logs import (
+    COMPLEXITY_FILES,
+    EVENT_FILES,
+    Complexity,
+    Curves,
+    Points,
+    read_complexity,
+    read_curves,
+    read_sweeps,
+)
+from .paper_tables import normalized_name, paper_test_set
+
+# The flags that Tables 2 and 9 vary.
+ABLATED = ("dfcm_stages", "decode_levels", "decoder", "query_count")
+
+# Other flags that make a model different from the paper's. Drop path only matters in training.
+VARIED = ("size", "views", "alpha", "beta", "dice_smoothing")
+
+# The paper's model as flags of BenCo's scripts.
+PAPER_PREPROCESSING = Preprocessing()
+DEFAULTS = asdict(QMANetConfig()) | {
+    "alpha": MASK_WEIGHT,
+    "beta": EDGE_WEIGHT,
+    "dice_smoothing": DICE_SMOOTHING,
+    "gradient_checkpointing": 0,
+}
+
+Attack = tuple[str, int]  # name and level
+
+
+class ReportError(QMANetError):
+    """Folders or a file name that no report can be made from."""
+
+
+@dataclass
+class ResultFile:
+    """A JSON file of ``evaluate`` or ``robust`` and its content: one model on one test set."""
+
+    path: Path
+    summary: dict[str, Any]
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """The model, the test set and the settings of the evaluation."""
+        return self.summary["header"]
+
+    @property
+    def test_set(self) -> str:
+        """The test set, by its published name if it is one of the paper's."""
+        return paper_test_set(self.header["set"]) or self.header["set"]
+
+    @property
+    def attack(self) -> Attack | None:
+        """The attack on the images; None for clean images."""
+        attack = self.header.get("attack")
+        return (attack["name"], attack["level"]) if attack else None
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """The metrics per image from the CSV file next to the JSON file, if it exists."""
+        table = self.path.with_suffix(".csv")
+        return read_result_table(table) if table.is_file() else []
+
+    def per_image(self, metric: str) -> dict[str, float]:
+        """Return a metric by image path, for the images for which it is defined."""
+        key = "f1" if metric == "pixel_f1" else metric
+        return {row["path"]: row[key] for row in self.rows if row[key] is not None}
+
+
+@dataclass
+class ModelResults:
+    """All results of one checkpoint with the same settings.
+
+    Attributes:
+        header: The header of one of the result files.
+        clean: Results by test set.
+        attacked: Results by test set and attack.
+        label: Distinguishes the models of a report; empty for the paper's model.
+    """
+
+    header: dict[str, Any]
+    clean: dict[str, ResultFile] = field(default_factory=dict)
+    attacked: dict[str, dict[Attack, ResultFile]] = field(default_factory=dict)
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        """The model's name in BenCo's registry."""
+        return self.header["model"]
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is a QMA-Net of any configuration."""
+        return self.name == "QMANet"
+
+    @property
+    def setting(self) -> dict[str, str]:
+        """The values of the flags that Tables 2 and 9 vary."""
+        return setting_of(self.header["model_flags"]) if self.is_ours else {}
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it is a QMA-Net, of any size, without ablations."""
+        return self.is_ours and self.setting == setting_of({})
+
+    @property
+    def variant(self) -> tuple[str, ...]:
+        """All other differences from the paper's model and evaluation, as short texts."""
+        words = []
+        for name in VARIED if self.is_ours else ():
+            value = str(self.header["model_flags"].get(name, DEFAULTS[name]))
+            if value != str(DEFAULTS[name]):
+                words.append(value if name == "size" else f"{name} {value}")
+        fit = self.header.get("fit", PAPER_PREPROCESSING.fit)
+        side = self.header.get("image_size", PAPER_PREPROCESSING.image_size)
+        words += [fit] if fit != PAPER_PREPROCESSING.fit else []
+        if fit != "native" and side != PAPER_PREPROCESSING.image_size:
+            words.append(f"{side} px")
+        words += ["best on its test sets"] if "picked_on" in self.header else []
+        return tuple(words)
+
+
+def setting_of(flags: dict[str, Any]) -> dict[str, str]:
+    """Return the ablated flags, completed with defaults, as text: YAML and JSON types differ."""
+    return {name: str(flags.get(name, DEFAULTS[name])) for name in ABLATED}
+
+
+@dataclass
+class Results:
+    """Everything that was found.
+
+    Attributes:
+        models: The evaluated models, those with the paper's configuration first.
+        comparisons: Contents of ``comparison.json`` by path.
+        prepared: Contents of ``prepare.json`` by the dataset's normalized name.
+        checked: Rows of ``data check --json`` by the dataset's normalized name and its subset,
+            which is "" for a whole dataset.
+        complexities: Logs of BenCo's ``test_complexity``.
+        curves: Curves of BenCo's trainings and tests.
+        sweeps: Logs of BenCo's ``test_robust.py``.
+        notes: Remarks about files and figures for the reader of the report.
+    """
+
+    models: list[ModelResults] = field(default_factory=list)
+    comparisons: dict[Path, dict[str, Any]] = field(default_factory=dict)
+    prepared: dict[str, dict[str, Any]] = field(default_factory=dict)
+    checked: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    complexities: list[Complexity] = field(default_factory=list)
+    curves: list[Curves] = field(default_factory=list)
+    sweeps: dict[Path, dict[str, Points]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        contents = (self.models, self.comparisons, self.prepared, self.checked)
+        return any((*contents, self.complexities, self.curves, self.sweeps))
+
+
+def collect(dirs: Sequence[str | os.PathLike[str]]) -> Results:
+    """Read all result files in folders and their subfolders, except hidden (unfinished) ones.
+
+    Raises:
+        ReportError: If a folder does not exist or none contains a result.
+    """
+    folders = [Path(folder) for folder in dirs]
+    for folder in folders:
+        if not folder.is_dir():
+            raise ReportError(f"got {folder}, expected a folder with result files: it is missing")
+    results = Results()
+    models: dict[tuple, ModelResults] = {}
+    logs = set()
+    for path in _find_files(folders):
+        if path.suffix == ".json":
+            _add_json(path, results, models)
+        elif COMPLEXITY_FILES.match(path.name):
+            complexity = read_complexity(path)
+            results.complexities += [complexity] if complexity else []
+        elif path.name == "log.txt" or path.name.startswith(EVENT_FILES):
+            logs.add(path.parent)
+    results.models = _sort_and_label(list(models.values()))
+    results.sweeps = read_sweeps(logs)
+    results.curves = read_curves(logs, results.notes)
+    if not results:
+        raise ReportError(
+            f"got no result files in {', '.join(map(str, folders))}, expected the JSON files of "
+            "qma-net evaluate or robust, prepare.json, complexity*.txt or BenCo's logs; run "
+            "qma-net evaluate first, or name the folder that was given to its --out"
+        )
+    return results
+
+
+def _find_files(folders: Iterable[Path]) -> Iterator[Path]:
+    """Yield every file once, in a fixed order, without hidden files and folders."""
+    seen = set()
+    for top in folders:
+        for folder, subfolders, names in os.walk(top):
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+            for name in sorted(names):
+                path = Path(folder, name)
+                if not name.startswith(".") and path.resolve() not in seen:
+                    seen.add(path.resolve())
+                    yield path
+
+
+def _add_json(path: Path, results: Results, models: dict[tuple, ModelResults]) -> None:
+    """Add a JSON file to the results if it is one; lists (of images) are not read."""
+    try:
+        with open(path, "rb") as file:
+            if file.read(1) != b"{":
+                return
+        content = read_json_object(path, "a result")
+    except (ContentError, OSError) as error:
+        results.notes.append(f"{path} could not be read: {error}")
+        return
+    header = content.get("header")
+    if isinstance(header, dict) and {"set", "model_flags"} <= header.keys():
+        schema: dict[str, Any] = result_schema.RESULT
+    elif path.name == "comparison.json":
+        schema = result_schema.COMPARISON
+    elif {"dataset", "tampered", "paper"} <= content.keys():
+        schema = result_schema.PREPARED
+    elif {"sets", "errors"} <= content.keys():
+        schema = result_schema.CHECKED
+    else:
+        return
+    fault = result_schema.find_fault(content, schema)
+    if fault:
+        results.notes.append(f"{path} is not shown because it is not a valid result: {fault}")
+    elif schema is result_schema.RESULT:
+        _add_result(ResultFile(path, content), results.notes, models)
+    elif schema is result_schema.COMPARISON:
+        results.comparisons[path] = content
+    elif schema is result_schema.PREPARED:
+        results.prepared[normalized_name(content["dataset"])] = content
+    else:
+        for row in content["sets"]:
+            name = normalized_name(row.get("dataset") or row["name"])
+            results.checked.setdefault(name, {})[row.get("part") or ""] = row
+
+
+def _add_result(result: ResultFile, notes: list[str], models: dict[tuple, ModelResults]) -> None:
+    """Add a result to its model; of several for the same images, the first one found is used."""
+    header = result.header
+    flags = tuple(sorted((key, str(value)) for key, value in header["model_flags"].items()))
+    settings = ("model", "checkpoint_sha256", "fit", "image_size", "picked_on")
+    identity = (flags, *(header.get(name) for name in settings))
+    model = models.setdefault(identity, ModelResults(header))
+    files: dict[Any, ResultFile] = model.clean
+    if result.attack:
+        files = model.attacked.setdefault(result.test_set, {})
+    key = result.attack or result.test_set
+    used = files.setdefault(key, result)
+    if used.path.name == "clean.json":  # Results of `evaluate` take precedence over `robust`.
+        files[key], result, used = result, used, result
+    if used.header["files_sha256"] != result.header["files_sha256"]:
+        notes.append(
+            f"{result.path} is not shown: {used.path} has the same test set name "
+            f"({result.test_set}) and model, but other images"
+        )
+
+
+def _sort_and_label(models: list[ModelResults]) -> list[ModelResults]:
+    """Sort the models and label each with its variant, and with its checkpoint if necessary."""
+    models.sort(key=lambda m: (not m.is_default, len(m.variant), m.header["checkpoint"]))
+    for model in models:
+        alike = [
+            other
+            for other in models
+            if (other.name, other.setting, other.variant)
+            == (model.name, model.setting, model.variant)
+        ]
+        checkpoint = [_distinct_checkpoint(model, alike)] if len(alike) > 1 else []
+        model.label = ", ".join([*model.variant, *checkpoint])
+    return models
+
+
+def _distinct_checkpoint(model: ModelResults, alike: list[ModelResults]) -> str:
+    """Return the shortest unique end of the checkpoint's path, or the start of its checksum."""
+    all_parts = [Path(other.header["checkpoint"]).with_suffix("").parts for other in alike]
+    parts = Path(model.header["checkpoint"]).with_suffix("").parts
+    for count in range(1, len(parts) + 1):
+        if sum(other[-count:] == parts[-count:] for other in all_parts) == 1:
+            return "/".join(parts[-count:])
+    return model.header["checkpoint_sha256"][:8]

@@ -1,0 +1,113 @@
+"""Tables 3 and 4: the datasets as ``data prepare`` and ``data check --json`` counted them."""
+
+from typing import Any
+
+from ..data.published import (
+    AI_GENERATED,
+    COPY_MOVE,
+    DATASETS,
+    REMOVAL,
+    SPLICE,
+    PublishedDataset,
+)
+from .collect import Results
+from .paper_tables import PublishedTable, Value, normalized_name
+from .table import DASH, DIFFERENCE, MEASURED, MISSING, NO_RESULT, Cell, Row, Table
+
+# Manipulation types by the paper's headings.
+TYPES = {"cope-move": COPY_MOVE, "splice": SPLICE, "remove": REMOVAL, "AI-Gen": AI_GENERATED}
+
+UNKNOWN = "N/K"  # The paper's abbreviation of "not known".
+
+# Values by the paper's headings, without those that are unknown; `reason` says why.
+Counts = dict[str, Any]
+
+
+def dataset_table(published: PublishedTable, results: Results) -> Table:
+    """Create Table 3 or 4: the published counts, ours, and the difference."""
+    table = published.new_table()
+    headings = [column.name for column in published.columns]
+    all_counts: list[Counts] = []
+    differences = []
+    for labels, cells in published.rows:
+        is_total = labels[0] == "Total"
+        counts = _add_up(all_counts) if is_total else _count(labels[0], results, table)
+        all_counts.append(counts)
+        pairs = list(zip(headings, cells, strict=True))
+        shown = tuple(_cell(counts, heading, paper, published) for heading, paper in pairs)
+        table.rows.append(Row(MEASURED, labels, shown))
+        shown = tuple(_difference_cell(counts.get(h), paper, published) for h, paper in pairs)
+        differences.append(Row(DIFFERENCE, labels, shown))
+    table.rows += differences
+    return table
+
+
+def _cell(counts: Counts, heading: str, paper: Value, published: PublishedTable) -> Cell:
+    """Show a count; "N/K" if the type of every image is unknown here and in the paper."""
+    if heading in counts:
+        return Cell(published.show(counts[heading]))
+    if heading in TYPES and "Number" in counts:
+        hint = "the manipulation type of every image is not known"
+        return Cell(UNKNOWN if paper == UNKNOWN else DASH, hint=hint)
+    return Cell(DASH, hint=counts.get("reason", NO_RESULT))
+
+
+def _difference_cell(count: int | None, paper: Value, published: PublishedTable) -> Cell:
+    """Subtract the published count; empty for resolutions and for unknown counts."""
+    if not isinstance(paper, int):
+        return Cell()
+    return MISSING if count is None else Cell(published.show(count - paper, sign=True))
+
+
+def _count(label: str, results: Results, table: Table) -> Counts:
+    """Return the counts of a dataset, and add the commands that count the rest to the table."""
+    key = normalized_name(label)
+    dataset = next(d for d in DATASETS.values() if normalized_name(d.name) == key)
+    prepared = results.prepared.get(key)
+    checked = _combine_subsets(dataset, results.checked.get(key, {}))
+    folder = f"ROOT/{dataset.name}"
+    if "Number" not in checked:
+        if not prepared:
+            command = f"qma-net data prepare {dataset.name} --source ARCHIVE --out {folder}"
+            table.commands.append(command)
+        lists = [f"{folder}/{dataset.list_name.format(part=part)}.json" for part in dataset.parts]
+        paths = " ".join(lists or [folder])
+        table.commands.append(f"qma-net data check {paths} --json > {folder}.check.json")
+    return checked | _arrange(prepared) if prepared else checked
+
+
+def _combine_subsets(dataset: PublishedDataset, rows: dict[str, dict[str, Any]]) -> Counts:
+    """Return the counts of ``data check``, added up over all lists of a dataset with subsets."""
+    if "" in rows or not dataset.parts:
+        return _arrange(rows[""]) if rows else {}
+    counts = [_arrange(rows[part]) for part in dataset.parts if part in rows]
+    if counts and len(counts) < len(dataset.parts):
+        return {"reason": f"{len(counts)} of {len(dataset.parts)} lists"}
+    return _add_up(counts) if counts else {}
+
+
+def _arrange(row: dict[str, Any]) -> Counts:
+    """Arrange a row of ``data check``, or the report of ``data prepare``, by heading."""
+    types = row.get("types") or {}
+    resolutions = {"min": row.get("smallest"), "max": row.get("largest")}
+    return {
+        **{heading: types[name] for heading, name in TYPES.items() if name in types},
+        "Number": row["tampered"],
+        **{heading: size for heading, size in resolutions.items() if size},
+    }
+
+
+def _add_up(parts: list[Counts]) -> Counts:
+    """Add up counts and combine resolutions, leaving out what is unknown for one of the parts."""
+    total: Counts = {}
+    for heading in (*TYPES, "Number", "min", "max"):
+        values = [part[heading] for part in parts if heading in part]
+        if len(values) == len(parts):
+            choose = {"min": min, "max": max}.get(heading)
+            total[heading] = choose(values, key=_area) if choose else sum(values)
+    return total
+
+
+def _area(size: str) -> int:
+    width, height = size.split("x")
+    return int(width) * int(height)

@@ -1,0 +1,89 @@
+"""Grad-CAM: how much the layers of a model contribute to its mask."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..collect import ModelResults
+from .example_images import Example, FigureError
+from .image_grid import Panel, heat_image, mask_image
+from .predictions import model_input
+
+
+class MaskLogits(nn.Module):
+    """A model whose output is only the logits of its mask, ``(B, 1, H, W)``, for Grad-CAM."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the logits for an image, ``(B, 3, H, W)``."""
+        return self.model(image).mask_logits
+
+
+def predicted_region(logits: Tensor) -> Tensor:
+    """Return the pixels above a probability of 0.5, or the highest 1 % if there are none."""
+    region = logits > 0
+    if region.any():
+        return region
+    count = max(1, logits.numel() // 100)
+    return logits >= logits.flatten().topk(count).values[-1]
+
+
+def mean_logit(logits: Tensor) -> Tensor:
+    """Return the mean logit over the predicted region, the scalar that Grad-CAM explains."""
+    return logits[predicted_region(logits)].mean()
+
+
+def grad_cams(
+    model: nn.Module, image: Tensor, layers: Sequence[nn.Module]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compute Grad-CAM (Selvaraju et al. 2017) of several layers in one pass.
+
+    Args:
+        model: A model in evaluation mode whose output has ``mask_logits``.
+        image: The input, ``(1, 3, H, W)``.
+        layers: Modules with output ``(1, C, h, w)`` in the order of their execution; the mask
+            depends on all of them.
+
+    Returns:
+        The maps ``(layers, H, W)``, each from 0 to 1, and the mask's logits ``(H, W)``.
+
+    Raises:
+        FigureError: If the package grad-cam is not installed.
+    """
+    try:
+        from pytorch_grad_cam import GradCAM
+    except ModuleNotFoundError as error:
+        raise FigureError(
+            f"{error.name} is not installed; run pip install 'qma-net[report]'"
+        ) from None
+    targets = [mean_logit]
+    with GradCAM(MaskLogits(model), list(layers)) as cam:
+        cam(image, targets)
+        maps = cam.compute_cam_per_layer(image, targets, eigen_smooth=False)
+        model.zero_grad()
+        return np.concatenate(maps)[:, 0], cam.outputs[0, 0].detach().cpu().numpy()
+
+
+def cam_panels(
+    model: ModelResults, network: nn.Module, example: Example, layers: Sequence[nn.Module]
+) -> list[Panel]:
+    """Draw the prediction for an image, and the Grad-CAM of every layer over the image."""
+    thumbnail = example.thumbnail
+    prepared = model_input(example.pixels, model)
+    image = prepared.tensor(next(network.parameters()).device)
+    maps, logits = grad_cams(network, image, layers)
+    region = predicted_region(torch.from_numpy(logits)).numpy()
+    prediction = mask_image(prepared.crop_padding(region), thumbnail.shape)
+    f1 = example.f1_of(model)
+    texts = [] if f1 is None else [f"F1 {f1:.2f}"]
+    texts += [] if (logits > 0).any() else ["none above 0.5"]
+    panels = [Panel(prediction, ", ".join(texts))]
+    for cam in map(prepared.crop_padding, maps):
+        pixels = heat_image(thumbnail, cam, prediction[..., 0] > 0)
+        panels.append(Panel(pixels, "" if cam.any() else "nothing positive"))
+    return panels

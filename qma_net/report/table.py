@@ -1,0 +1,164 @@
+"""The report's tables, and their writer for Markdown, LaTeX and HTML."""
+
+import re
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING
+
+from ..core.html import environment
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+MINUS, TIMES, DASH = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}", "\N{EM DASH}"
+
+# The sections of a table.
+PUBLISHED, MEASURED, DIFFERENCE = "As published", "Measured here", "Measured here minus published"
+PAIRED = "Measured here: ablation minus QMA-Net (ours) on the same images"
+
+NO_RESULT = "no result file"
+
+LATEX = {  # Characters with a meaning in LaTeX, or without a glyph in its fonts.
+    "\\": r"\textbackslash{}",
+    **{sign: f"\\{sign}" for sign in "_%&#${}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    MINUS: "$-$",
+    DASH: "---",
+    TIMES: r"$\times$",
+    "<": "$<$",
+    ">": "$>$",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table."""
+
+    text: str = ""
+    detail: str = ""  # Shown smaller under the text, for example an interval.
+    hint: str = ""  # An explanation, which the HTML page shows as a tooltip.
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether it stands for a value that is not known."""
+        return self.text == DASH
+
+
+MISSING = Cell(DASH, hint=NO_RESULT)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row: the section it belongs to, its labels and its cells; rows of ours are highlighted."""
+
+    section: str
+    labels: tuple[str, ...]
+    cells: tuple[Cell, ...] = ()
+    is_ours: bool = False
+
+
+@dataclass
+class Table:
+    """A table of the report.
+
+    Attributes:
+        key: Name of its files, and its anchor on the page.
+        title: Title, with the number of the paper's table.
+        labels: Headings of the columns with the rows' labels.
+        groups: The other columns: pairs of a group heading, which may be empty, and column names.
+        rows: All rows.
+        notes: Remarks under the table.
+        commands: Commands that produce the missing results.
+    """
+
+    key: str
+    title: str
+    labels: tuple[str, ...]
+    groups: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    rows: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)
+
+    @property
+    def width(self) -> int:
+        """Number of columns, without those of the labels."""
+        return sum(len(names) for _, names in self.groups)
+
+    @property
+    def caption(self) -> str:
+        """The title without the number of the paper's table."""
+        return re.sub(r"^Table [0-9]+: ", "", self.title)
+
+    @property
+    def is_grouped(self) -> bool:
+        """Whether the columns have group headings."""
+        return any(group for group, _ in self.groups)
+
+    @property
+    def group_spans(self) -> list[tuple[int, int]]:
+        """First and last column, from 1, of every group with a heading."""
+        spans, first = [], len(self.labels) + 1
+        for group, names in self.groups:
+            spans += [(first, first + len(names) - 1)] if group else []
+            first += len(names)
+        return spans
+
+    @property
+    def sections(self) -> dict[str, list[Row]]:
+        """The rows by section, in order of first appearance."""
+        names = dict.fromkeys(row.section for row in self.rows)
+        return {name: [row for row in self.rows if row.section == name] for name in names}
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether it holds any result of ours, complete or not."""
+        return any(
+            cell.text and cell != MISSING
+            for row in self.rows
+            if row.section != PUBLISHED
+            for cell in row.cells
+        )
+
+
+def write_table(table: Table, suffix: str) -> str:
+    """Format a table.
+
+    Args:
+        table: The table.
+        suffix: ``md`` for GitHub's Markdown, ``tex`` for LaTeX with the package booktabs, or
+            ``html`` for a fragment of the page.
+    """
+    return _environment(suffix).get_template(f"table.{suffix}.j2").render(table=table)
+
+
+def escape_latex(text: object) -> str:
+    """Escape the characters that LaTeX would interpret."""
+    return "".join(LATEX.get(letter, letter) for letter in _one_line(text))
+
+
+def escape_markdown(text: object) -> str:
+    """Escape the characters that Markdown would interpret inside a table."""
+    return re.sub(r"([|*_<>])", r"\\\1", _one_line(text))
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())
+
+
+@cache
+def _environment(suffix: str) -> "Environment":
+    """Create the template environment of a format; every inserted text is escaped for it."""
+    html = environment(__package__)
+    if suffix == "html":
+        return html
+    escape = {"md": escape_markdown, "tex": escape_latex}[suffix]
+    return html.overlay(
+        block_start_string="<%",  # The default delimiters contain braces, which LaTeX needs.
+        block_end_string="%>",
+        variable_start_string="<<",
+        variable_end_string=">>",
+        autoescape=False,
+        # A value that the template marks with `safe` is inserted as it is.
+        finalize=lambda value: value if hasattr(value, "__html__") else escape(value),
+    )
