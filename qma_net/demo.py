@@ -241,11 +241,10 @@ def run_benco(
         units: Number of epochs or test runs, to estimate the remaining time.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command: list[object] = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc_per_node", args.processes, "-m", "qma_net.launch", script, *SIZE_FLAGS]
     command += ["--image_size", args.image_size, "--if_resizing", "--num_workers", 1]
     command += ["--test_batch_size", 8, "--no_pin_mem", "--output_dir", folder, "--log_dir", folder]
-    command = [str(word) for word in [*command, *flags]]
     log = folder.parent / f"{script}.log"
     print(f"{title}: BenCo's {script}.py, log in {log}", flush=True)
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
@@ -253,7 +252,11 @@ def run_benco(
         open(log, "a", buffering=1, encoding="utf-8") as file,
         tqdm(total=units, desc=title, bar_format=BAR) as bar,
         subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+            [str(word) for word in [*command, *flags]],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
         ) as process,
     ):
         started = 0

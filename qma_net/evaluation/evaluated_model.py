@@ -74,7 +74,7 @@ class EvaluatedModel:
         network = load_model(checkpoint) if name == "QMANet" else None
         content: dict = {}
         if network:
-            checkpoint, preprocessing = network.weights_file, network.preprocessing
+            checkpoint, preprocessing = network.weights_file or checkpoint, network.preprocessing
             flags = [*network.config.as_flags(), *flags]
         else:
             content = read_checkpoint(checkpoint)

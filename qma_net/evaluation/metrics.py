@@ -131,17 +131,17 @@ def paired_bootstrap(
         there are none. The p-value is twice the share of resamples on the other side of zero; the
         observed difference counts as a resample, so it is never zero.
     """
-    pairs = [(a, b) for a, b in zip(first, second, strict=True) if None not in (a, b)]
-    if not pairs:
+    pairs = zip(first, second, strict=True)
+    differences = np.array([b - a for a, b in pairs if a is not None and b is not None])
+    if not len(differences):
         return None
-    differences = np.array([b - a for a, b in pairs])
     means = resampled_means(differences, seed)
     other_side = (1 + min((means <= 0).sum(), (means >= 0).sum())) / (1 + DRAWS)
     return {
         "difference": float(differences.mean()),
         "interval": [float(edge) for edge in np.percentile(means, [2.5, 97.5])],
         "p_value": float(min(1.0, 2 * other_side)),
-        "n": len(pairs),
+        "n": len(differences),
     }
 
 

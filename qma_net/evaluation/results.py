@@ -172,7 +172,7 @@ def format_means(folder: Path, names: Sequence[str], first_column: str = "test s
     """Format the means of the results ``<name>.json`` as an aligned table for a terminal."""
     head = (first_column, "images", "F1", "permute-F1", "IoU", "AUC", "authentic marked")
     keys = ("pixel_f1", "permute_f1", "iou", "auc", "authentic_marked", "image_auc")
-    rows = [(*head, "image AUC")]
+    rows: list[tuple[str, ...]] = [(*head, "image AUC")]
     for name in names:
         result = read_result(folder / f"{name}.json")
         means = ["-" if result[key] is None else f"{result[key]:.3f}" for key in keys]

@@ -43,6 +43,11 @@ class Crop:
         return np.ascontiguousarray(photo[:, ::-1] if self.mirrored else photo)
 
 
+def size_of(image: np.ndarray) -> tuple[int, int]:
+    """Return (height, width) of an image or a mask."""
+    return image.shape[0], image.shape[1]
+
+
 def random_crop(rng: np.random.Generator, size: tuple[int, int], recipe: Recipe) -> Crop:
     """Draw a crop of a photo of ``size`` (height, width)."""
     longest_side = recipe.image_size / rng.uniform(*recipe.zoom)  # In pixels of the photo.

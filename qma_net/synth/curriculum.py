@@ -57,6 +57,7 @@ def with_changes(recipe: Recipe, changes: object, source: str) -> Recipe:
     """
     if not isinstance(changes, dict):
         raise SynthesisError(f"the recipe in {source} must be a mapping of fields and values")
+    values: dict[str, Any] = {}
     for name, value in changes.items():
         if name not in FIELDS:
             raise SynthesisError(
@@ -68,9 +69,8 @@ def with_changes(recipe: Recipe, changes: object, source: str) -> Recipe:
             raise SynthesisError(
                 f"got {name}: {value!r} in {source}, expected a value like {default!r}"
             )
-        value = tuple(value) if isinstance(default, tuple) else value
-        recipe = replace(recipe, **{name: value})
-    return recipe
+        values[name] = tuple(value) if isinstance(default, tuple) else value
+    return replace(recipe, **values)
 
 
 def _has_type_of(value: object, default: object) -> bool:

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from .camera import add_noise, compress_on_shifted_grid, is_greyscale, maybe_compress
-from .crops import random_crop
+from .crops import random_crop, size_of
 from .photographs import Photographs
 from .recipe import AUTHENTIC, Recipe
 from .regions import (
@@ -36,7 +36,7 @@ def manipulate(
         The image, uint8 ``(H, W, 3)``; its mask, uint8 ``(H, W)`` of 0 and 255; its history.
     """
     name, photo = photographs.draw(rng)
-    crop = random_crop(rng, photo.shape[:2], recipe)
+    crop = random_crop(rng, size_of(photo), recipe)
     host, quality = maybe_compress(
         rng, crop.of(photo), probability=recipe.host_saved_before, quality=recipe.host_quality
     )
@@ -45,14 +45,14 @@ def manipulate(
         if recipe.decoys and rng.random() < recipe.decoys:
             host, decoy = _decoy(rng, host, recipe)
             history |= {"decoy": decoy}
-        return host, np.zeros(host.shape[:2], np.uint8), history
+        return host, np.zeros(size_of(host), np.uint8), history
     if kind == "splice":
         region, filling, drawn = _splice(rng, photographs, name, photo, host, recipe)
     else:
         labels = photographs.label_map(name)
         labels = None if labels is None else crop.of_labels(labels)
         whole = kind == "copymove"
-        region, source = draw_region(rng, labels, host.shape[:2], recipe, whole=whole)
+        region, source = draw_region(rng, labels, size_of(host), recipe, whole=whole)
         if kind == "removal" and source != "random":  # Segments end before the object's edge.
             region = cv2.dilate(region, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7)))
         change = _copy_move if kind == "copymove" else _remove
@@ -75,7 +75,7 @@ def _decoy(rng: np.random.Generator, host: np.ndarray, recipe: Recipe) -> tuple[
         rows, columns = rng.integers(8, size=2).tolist()
         shift = (rows, columns)
         return compress_on_shifted_grid(host, quality, shift), f"saved on a grid shifted by {shift}"
-    region, _ = draw_region(rng, None, host.shape[:2], recipe, whole=False)
+    region, _ = draw_region(rng, None, size_of(host), recipe, whole=False)
     softness = rng.uniform(*recipe.edge_softness)
     alpha = cv2.GaussianBlur(region.astype(np.float32), (0, 0), softness)
     rim = (4 * alpha * (1 - alpha))[..., None]  # Equals 1 in the middle of the edge.
@@ -95,7 +95,7 @@ def _splice(
     name, photo = host_name, host_photo
     if rng.random() >= recipe.same_photograph:
         name, photo = photographs.draw(rng, exclude=host_name)
-    crop = random_crop(rng, photo.shape[:2], recipe)
+    crop = random_crop(rng, size_of(photo), recipe)
     donor = crop.of(photo)
     noise = rng.uniform(*recipe.donor_noise)
     donor = add_noise(rng, donor, noise)
@@ -109,10 +109,10 @@ def _splice(
     scale, angle = draw_resampling(rng, recipe)
     labels = photographs.label_map(name)
     labels = None if labels is None else crop.of_labels(labels)
-    region, source = draw_region(rng, labels, host.shape[:2], recipe, whole=True)
-    height, width = host.shape[:2]
+    region, source = draw_region(rng, labels, size_of(host), recipe, whole=True)
+    height, width = size_of(host)
     if source == "random":  # The region is in the host; choose the part of the donor for it.
-        place, scale = draw_placement(rng, region, donor.shape[:2], scale=1 / scale, angle=-angle)
+        place, scale = draw_placement(rng, region, size_of(donor), scale=1 / scale, angle=-angle)
         scale, flags = 1 / scale, cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     else:  # The region is in the donor; choose where it goes in the host.
         least, most = (np.sqrt(a * height * width / region.sum()) for a in recipe.area)
@@ -155,7 +155,7 @@ def _copy_move(
     )
     filling = cv2.warpAffine(host, place, host.shape[1::-1], borderMode=cv2.BORDER_REFLECT_101)
     history = {"scale": scale, "angle": angle, "place": place.tolist()}
-    return move_region(region, place, host.shape[:2]), filling, history
+    return move_region(region, place, size_of(host)), filling, history
 
 
 def _remove(

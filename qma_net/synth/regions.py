@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
+from .crops import size_of
 from .recipe import Recipe
 
 
@@ -36,7 +37,7 @@ def random_region(rng: np.random.Generator, size: tuple[int, int], area: float) 
     space = np.maximum([width, height] - (high - low), 0)
     shape += rng.uniform(0, 1, 2) * space - low
     region = np.zeros((height, width), np.uint8)
-    cv2.fillPoly(region, [np.rint(shape).astype(np.int32)], 1)
+    cv2.fillPoly(region, [np.rint(shape).astype(np.int32)], (1,))
     return region
 
 
@@ -68,7 +69,7 @@ def segments(
                 continue
             part = (parts[1] == number).astype(np.uint8)
             outline, _ = cv2.findContours(part, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-            part = cv2.drawContours(part, outline, -1, 1, cv2.FILLED)
+            part = cv2.drawContours(part, outline, -1, (1,), cv2.FILLED)
             if part.sum() <= most:
                 yield int(value), part
 
@@ -172,7 +173,7 @@ def draw_placement_elsewhere(
     side, outline = np.sqrt(region.sum()), _outline(region)
     while True:
         for _ in range(50):
-            place, used = _draw_placement(rng, outline, region.shape, scale=scale, angle=angle)
+            place, used = _draw_placement(rng, outline, size_of(region), scale=scale, angle=angle)
             if np.abs(place @ centre - centre[:2]).max() >= max(4, distance * used * side):
                 return place, used
         scale *= 0.8
