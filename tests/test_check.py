@@ -1,4 +1,4 @@
-"""qma-net data check: one of each fault, on files that real encoders wrote."""
+"""``data check`` and ``--fix`` on a dataset with every fault, and near-duplicate detection."""
 
 import json
 import os
@@ -19,45 +19,55 @@ from miniatures import (
 )
 from qma_net.core.files import PathError
 from qma_net.data.check import check
-from qma_net.data.facts import observe
+from qma_net.data.facts import inspect_file
 from qma_net.data.findings import ERRORS, NOT_SEEN_FAST, FindingsError
-from qma_net.data.leaks import DISTANCE, candidates, find_copies, thumbnail_of
 from qma_net.data.listing import ListingError, read_listings
+from qma_net.data.near_duplicates import DISTANCE, candidates, find_copies, thumbnail_of
 from qma_net.data.repair import RepairError, repair
 
 
 @pytest.fixture
 def faulty(tmp_path):
-    """A Tp/Gt folder with one of each fault, and what must be said: {(name, problem)}."""
+    """Return a Tp/Gt folder with one of each fault and the expected {(name, problem)}."""
     return tmp_path / "faulty", one_of_each_fault(tmp_path / "faulty")
 
 
-WARNED = {"exif.jpg", "twin2.jpg", "cmyk.tif", "grey.tif", "alpha.tif", "deepimage.tif", "deep.png"}
+WARNINGS = {
+    "exif.jpg",
+    "twin2.jpg",
+    "cmyk.tif",
+    "grey.tif",
+    "alpha.tif",
+    "deepimage.tif",
+    "deep.png",
+}
 
 
 def named(findings):
-    return [(Path(one.file).name, one.problem) for one in findings]
+    return [(Path(finding.file).name, finding.problem) for finding in findings]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_one_of_each_fault_is_named_once(faulty, workers):
-    folder, said = faulty
+def test_every_fault_is_reported_once(faulty, workers):
+    folder, expected = faulty
     report = check([folder], workers=workers, progress=False)
-    found = named(report.errors + report.warnings)
-    assert set(found) == said
-    assert len(found) == len(said)
-    assert {name for name, _ in named(report.warnings)} == WARNED
+    reported = named(report.errors + report.warnings)
+    assert set(reported) == expected
+    assert len(reported) == len(expected)
+    assert {name for name, _ in named(report.warnings)} == WARNINGS
 
 
-def test_fast_sees_what_headers_tell(faulty):
-    folder, said = faulty
-    found = set(named((fast := check([folder], fast=True, progress=False)).errors + fast.warnings))
-    assert found <= said | {("palette.png", "mask-values"), ("deep.png", "mask-values")}
-    assert {"size-mismatch", "unpaired", "exif-orientation", "colour-mode"} <= {p for _, p in found}
-    assert {("zero.jpg", "unreadable"), ("array.npz", "mask-values")} <= found
+def test_fast_check_reports_what_headers_reveal(faulty):
+    folder, expected = faulty
+    report = check([folder], fast=True, progress=False)
+    reported = set(named(report.errors + report.warnings))
+    assert reported <= expected | {("palette.png", "mask-values"), ("deep.png", "mask-values")}
+    problems = {problem for _, problem in reported}
+    assert {"size-mismatch", "unpaired", "exif-orientation", "colour-mode"} <= problems
+    assert {("zero.jpg", "unreadable"), ("array.npz", "mask-values")} <= reported
 
 
-def test_the_repaired_copy_has_no_error(faulty, tmp_path):
+def test_repaired_copy_has_no_error(faulty, tmp_path):
     folder, _ = faulty
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     changes = repair([folder], tmp_path / "copy", progress=False)
@@ -69,32 +79,32 @@ def test_the_repaired_copy_has_no_error(faulty, tmp_path):
         mask = np.asarray(Image.open(tmp_path / f"copy/Gt/{stem}.png"))
         assert (mask == rectangle((40, 60))).all(), stem
     left_out = "cut cutmask zero text small turned greys colours palette empty nomask noimage"
-    kept = {path.stem for path in (tmp_path / "copy/Tp").iterdir()}
-    assert kept.isdisjoint(left_out.split())
+    copied = {path.stem for path in (tmp_path / "copy/Tp").iterdir()}
+    assert copied.isdisjoint(left_out.split())
     for stem in left_out.split():
         assert any(f"{stem}." in line and "left out" in line for line in changes), stem
     assert any("suffixed_gt.png: renamed to suffixed.png" in line for line in changes)
 
 
-def test_a_copy_never_lands_in_its_source(faulty):
+def test_copy_inside_its_source_is_refused(faulty):
     folder, _ = faulty
-    with pytest.raises(RepairError, match="expected a folder apart from it"):
+    with pytest.raises(RepairError, match="expected a folder outside of it"):
         repair([folder], folder / "fixed", progress=False)
 
 
-def test_what_the_fix_does_is_said_and_done_by_a_field(faulty, tmp_path):
+def test_fixes_do_not_depend_on_file_names(faulty, tmp_path):
     folder, _ = faulty
     report = check([folder], progress=False)
     for finding in report.errors + report.warnings:
         assert ("--fix" in finding.remedy) == finding.fixable, finding
-    named_like_a_fix, mask = write_pair(tmp_path / "set", "a (--fix does)")
+    named_like_a_fix, mask = write_pair(tmp_path / "set", "a (--fix does this)")
     mask.unlink()
     changes = repair([tmp_path / "set"], tmp_path / "copy", progress=False)
     assert [line.split(":")[0] for line in changes] == [str(named_like_a_fix)]
 
 
-def test_benco_reads_the_repaired_copy_as_meant(tmp_path):
-    """What check calls black, BenCo's loader reads as black; the copy it reads as drawn."""
+def test_benco_reads_the_repaired_mask(tmp_path):
+    """BenCo reads a mask of 0 and 1 as empty, as check reports, and its repaired copy correctly."""
     from IMDLBenCo.datasets import ManiDataset
 
     _, mask = write_pair(tmp_path / "set", "a")
@@ -111,8 +121,8 @@ def test_benco_reads_the_repaired_copy_as_meant(tmp_path):
     assert sums[0] == 0 < sums[1]
 
 
-def test_sort_order_that_pairs_wrongly(tmp_path):
-    """a_gt.png sorts behind a_b_gt.png, a.jpg before a_b.jpg."""
+def test_wrong_pairing_by_sort_order_is_reported_and_fixed(tmp_path):
+    """a_gt.png is sorted after a_b_gt.png, but a.jpg before a_b.jpg."""
     for seed, stem in enumerate(("a", "a_b", "c")):
         write_pair(tmp_path / "set", stem, seed, mask_name=f"{stem}_gt")
     report = check([tmp_path / "set"], progress=False)
@@ -121,7 +131,7 @@ def test_sort_order_that_pairs_wrongly(tmp_path):
     assert check([tmp_path / "copy"], progress=False).errors == []
 
 
-def test_lists(tmp_path, monkeypatch):
+def test_lists_with_missing_files_and_relative_paths(tmp_path, monkeypatch):
     for seed in range(3):
         write_pair(tmp_path / "data", str(seed), seed)
     rows = [[f"data/Tp/{i}.jpg", f"data/Gt/{i}.png"] for i in range(4)]
@@ -136,11 +146,11 @@ def test_lists(tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     report = check(["../list.json"], progress=False)
-    assert {one.problem for one in report.errors} == {"missing-file"}
-    assert f"is found from {tmp_path} only" in report.errors[0].remedy
+    assert {finding.problem for finding in report.errors} == {"missing-file"}
+    assert f"exists only relative to {tmp_path}:" in report.errors[0].remedy
 
 
-def test_protocols_test_sets_and_leaks(tmp_path):
+def test_duplicates_between_training_and_test_sets_are_errors(tmp_path):
     for seed, name in enumerate(("one", "two", "three")):
         write_pair(tmp_path / name, "a", seed)
         write_pair(tmp_path / name, "b", 10 + seed)
@@ -164,7 +174,7 @@ def test_protocols_test_sets_and_leaks(tmp_path):
 
 
 def noise(seed, size=(240, 320)):
-    """A picture with something at every scale, unlike that of any other seed."""
+    """Return an image with details of all scales that differs for every seed."""
     rng = np.random.default_rng(seed)
     layers = [
         cv2.resize(rng.random((n, n, 3), np.float32), size[::-1], interpolation=cv2.INTER_CUBIC)
@@ -178,16 +188,16 @@ COPIES = {
     "saved as JPEG": ("c.jpg", lambda photo: photo),
     "half the size": ("c.png", lambda photo: photo.resize((160, 120))),
     "cropped": ("c.png", lambda photo: photo.crop((16, 3, 314, 240))),
-    "another photograph": ("c.png", lambda photo: noise(99)),
+    "different photo": ("c.png", lambda photo: noise(99)),
 }
 
 
 @pytest.mark.parametrize("kind", COPIES)
-def test_the_same_photograph_in_two_sets_is_a_leak(tmp_path, kind):
+def test_same_photo_in_two_sets_is_a_leak(tmp_path, kind):
     name, copied = COPIES[kind]
-    for place, seeds in (("train", range(3)), ("test", (7, 8))):
+    for folder, seeds in (("train", range(3)), ("test", (7, 8))):
         for seed in seeds:
-            image, mask = write_pair(tmp_path / place, str(seed))
+            image, mask = write_pair(tmp_path / folder, str(seed))
             noise(seed).save(image, quality=95)
             Image.fromarray(rectangle((240, 320))).save(mask)
     image, mask = write_pair(tmp_path / "test", "c", image_suffix=Path(name).suffix)
@@ -195,49 +205,49 @@ def test_the_same_photograph_in_two_sets_is_a_leak(tmp_path, kind):
     Image.fromarray(rectangle(copied(noise(1)).size[::-1])).save(mask)
     paths = [tmp_path / "train", tmp_path / "test"]
     report = check(paths, progress=False)
-    if kind == "another photograph":
+    if kind == "different photo":
         assert report.errors == []
         return
     assert named(report.errors) == [(name, "near-duplicate")]
-    assert f"the same photograph as {tmp_path / 'train/Tp/1.jpg'} (train)" in (
-        report.errors[0].remedy
-    )
+    assert f"the same photo as {tmp_path / 'train/Tp/1.jpg'} (train)" in report.errors[0].remedy
     assert named(check(paths, allow=["near-duplicate"], progress=False).errors) == []
     assert check(paths, fast=True, progress=False).errors == []
     repair(paths, tmp_path / "copy", progress=False)
     assert (tmp_path / "copy/test/Tp" / name).is_file()
 
 
-def test_versions_of_a_photograph_within_a_training_are_no_leak(tmp_path):
+def test_same_photo_in_two_training_sets_is_not_a_leak(tmp_path):
     entries = []
-    for place in ("one", "two"):
-        image, mask = write_pair(tmp_path / place, "a", image_suffix=".png")
+    for folder in ("one", "two"):
+        image, mask = write_pair(tmp_path / folder, "a", image_suffix=".png")
         noise(1).resize((320 + len(entries), 240)).save(image)
         Image.fromarray(rectangle((240, 320 + len(entries)))).save(mask)
-        entries.append(["ManiDataset", str(tmp_path / place)])
+        entries.append(["ManiDataset", str(tmp_path / folder)])
     (tmp_path / "protocol.json").write_text(json.dumps(entries))
     assert check([tmp_path / "protocol.json"], progress=False).errors == []
     report = check([tmp_path / "one", tmp_path / "two"], progress=False)
     assert named(report.errors) == [("a.png", "near-duplicate")]
 
 
-def test_a_candidate_that_looks_otherwise_is_no_leak(tmp_path, monkeypatch):
-    """With every pair a candidate, the thumbnails alone tell photographs apart."""
+def test_candidates_that_look_different_are_not_leaks(tmp_path, monkeypatch):
+    """If every pair is a candidate, the thumbnails alone distinguish photos."""
     monkeypatch.setattr(
-        "qma_net.data.leaks.candidates",
+        "qma_net.data.near_duplicates.candidates",
         lambda first, second: np.argwhere(np.ones((len(first), len(second)))),
     )
     thumbnails = [thumbnail_of(noise(seed)) for seed in range(6)]
     thumbnails.append(thumbnail_of(noise(2).crop((0, 12, 308, 240))))
-    ((copy, first, likeness),) = find_copies(thumbnails, [0, 0, 0, 1, 1, 1, 1])
+    ((copy, first, correlation),) = find_copies(thumbnails, [0, 0, 0, 1, 1, 1, 1])
     assert (copy, first) == (6, 2)
-    assert likeness > 0.9
+    assert correlation > 0.9
     assert thumbnail_of(Image.new("RGB", (99, 99), (40, 90, 200))) == b""
 
 
-def test_candidates_are_all_pairs_of_near_hashes():
-    """The table finds what comparing all with all finds, but for those three bits off in each
-    quarter; random hashes are never near, so near ones are planted."""
+def test_candidates_are_all_pairs_of_similar_hashes():
+    """Candidates are those of an exhaustive comparison, except for three bits in each quarter.
+
+    Random hashes are never similar, so similar ones are planted.
+    """
     rng = np.random.default_rng(0)
     first = rng.integers(1 << 63, size=(300, 6)).astype(np.uint64)
     second = rng.integers(1 << 63, size=(200, 6)).astype(np.uint64)
@@ -249,11 +259,11 @@ def test_candidates_are_all_pairs_of_near_hashes():
         else:
             second[row, row % 6] = first[row * 2, 0] ^ np.uint64(flipped)
     expected = set()
-    for i, one in enumerate(first):
-        for j, other in enumerate(second):
-            ways = [int(a) ^ int(other[0]) for a in one] + [int(one[0]) ^ int(b) for b in other]
-            for apart in ways:
-                quarters = [(apart >> 16 * band & 0xFFFF).bit_count() for band in range(4)]
+    for i, a in enumerate(first):
+        for j, b in enumerate(second):
+            differences = [int(x) ^ int(b[0]) for x in a] + [int(a[0]) ^ int(x) for x in b]
+            for difference in differences:
+                quarters = [(difference >> 16 * band & 0xFFFF).bit_count() for band in range(4)]
                 if sum(quarters) <= DISTANCE and min(quarters) <= 2:
                     expected.add((i, j))
     assert len(expected) > 60
@@ -263,65 +273,65 @@ def test_candidates_are_all_pairs_of_near_hashes():
 
 
 @pytest.mark.parametrize("name", ["../../ESCAPED", "/ESCAPED", "..", "a\0b", "a\nb", "x" * 300])
-def test_a_set_s_name_never_leads_out_of_the_copy(tmp_path, name):
-    for place in ("one", "two"):
-        write_pair(tmp_path / place, "a", seed=len(place))
+def test_name_of_a_set_cannot_lead_out_of_the_copy(tmp_path, name):
+    for seed, folder in enumerate(("one", "two")):
+        write_pair(tmp_path / folder, "a", seed=seed)
     tests = {name: str(tmp_path / "one"), "good": str(tmp_path / "two")}
     (tmp_path / "tests.json").write_text(json.dumps(tests))
     before = set(tmp_path.rglob("*"))
-    with pytest.raises(PathError, match=r"expected a plain name: it .*; rename it"):
+    with pytest.raises(PathError, match=r"expected a plain file name: it .*; rename it"):
         repair([tmp_path / "tests.json"], tmp_path / "deep/er/copy", progress=False)
     assert set(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is PostScript (EPS)"),
         (b"%PDF-1.7\n" + b"\0" * 99, "is a PDF"),
         (b"<!DOCTYPE html><html>", "is a web page"),
         (b"version https://git-lfs.github.com/spec/v1", "is a Git LFS pointer"),
         (b"not found\n", "is a text"),
-        (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "is damaged: it begins like a PNG"),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "is damaged: it starts like a PNG"),
         (b"", "is empty (0 bytes)"),
     ],
 )
 @pytest.mark.parametrize("fast", [False, True])
-def test_a_file_is_called_what_its_content_is(tmp_path, content, said, fast):
+def test_unreadable_file_is_described_by_its_content(tmp_path, content, message, fast):
     image, _ = write_pair(tmp_path, "a")
     image.write_bytes(content)
     report = check([tmp_path], fast=fast, progress=False)
     assert named(report.errors) == [("a.jpg", "unreadable")]
-    assert report.errors[0].remedy.startswith(said)
+    assert report.errors[0].remedy.startswith(message)
 
 
 @pytest.mark.parametrize(
     "kind", [TypeError, AssertionError, IndexError, OverflowError, struct.error]
 )
-def test_whatever_a_decoder_throws_is_a_fact(tmp_path, monkeypatch, kind):
+def test_any_exception_of_a_decoder_is_a_fault_of_the_file(tmp_path, monkeypatch, kind):
     def broken(*_, **__):
         raise kind("odd")
 
     image, mask = write_pair(tmp_path, "a")
     monkeypatch.setattr("PIL.Image.Image.getexif", broken)
-    turn = observe(image)
+    without_exif = inspect_file(image)
     monkeypatch.undo()
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", broken)
-    assert "cannot be decoded (odd)" in observe(image).fault
-    assert "cannot be decoded (odd)" in observe(mask, is_mask=True).fault
+    assert "cannot be decoded (odd)" in inspect_file(image).fault
+    assert "cannot be decoded (odd)" in inspect_file(mask, is_mask=True).fault
     monkeypatch.setattr("PIL.Image.open", broken)
-    assert "cannot be decoded (odd)" in observe(image, fast=True).fault
-    assert turn.fault == ""
+    assert "cannot be decoded (odd)" in inspect_file(image, fast=True).fault
+    assert without_exif.fault == ""
 
 
-def test_a_machine_without_memory_is_no_fault_of_the_file(tmp_path, monkeypatch):
+def test_lack_of_memory_is_not_a_fault_of_the_file(tmp_path, monkeypatch):
     def exhausted(*_, **__):
         raise MemoryError
 
     image, _ = write_pair(tmp_path, "a")
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", exhausted)
     with pytest.raises(MemoryError):
-        observe(image)
+        inspect_file(image)
 
 
 def types(copy_move=0, splice=0, removal=0, ai_generated=0):
@@ -334,17 +344,17 @@ def types(copy_move=0, splice=0, removal=0, ai_generated=0):
 
 
 def rows_of(paths):
-    """The rows of ``--json``, through JSON, without paths and resolutions."""
+    """Return the rows of ``--json`` without paths and resolutions."""
     rows = json.loads(json.dumps(check(paths, progress=False).as_dict()))["sets"]
-    left = {"path", "smallest", "largest"}
-    return [{key: value for key, value in row.items() if key not in left} for row in rows]
+    omitted = {"path", "smallest", "largest"}
+    return [{key: value for key, value in row.items() if key not in omitted} for row in rows]
 
 
-def test_types_told_by_names(tmp_path):
+def test_types_follow_from_names(tmp_path):
     for seed, stem in enumerate(("Tp_D_NRN_S_N_a_1", "Tp_S_NRN_D_N_a_2", "Tp_D_CNN_M_N_a_3")):
         write_pair(tmp_path / "CASIAv2", stem, seed)
     write_pair(tmp_path / "casiav1", "Sp_S_NNN_A_a_1", 5)
-    write_pair(tmp_path / "casiav1", "CM_Sp_D_NNN_A_a_1", 6)  # as prepare names one of two alike
+    write_pair(tmp_path / "casiav1", "CM_Sp_D_NNN_A_a_1", 6)  # Named like prepare names duplicates.
     for seed, name in enumerate(("Columbia", "Coverage", "CocoGlide", "AutoSplice", "IMD2020")):
         write_pair(tmp_path / name, "a", 10 + seed)
     rows = {row["name"]: row for row in rows_of(sorted(tmp_path.iterdir()))}
@@ -365,7 +375,7 @@ def test_types_told_by_names(tmp_path):
     assert "types" not in rows_of([tmp_path / "CASIAv2"])[0]
 
 
-def test_types_of_subsets_told_by_their_lists(tmp_path):
+def test_types_of_subsets_follow_from_their_lists(tmp_path):
     write_protocols_datasets(tmp_path)
     lists = sorted((tmp_path / "TampCOCO").glob("*.json"))
     others = {"authentic": 0, "dataset": "TampCOCO", "tampered": 2}
@@ -396,25 +406,25 @@ def test_types_count_tampered_images_only(tmp_path):
     assert row["authentic"] == 1
 
 
-def test_another_set_has_no_dataset_and_no_types(tmp_path):
+def test_unknown_dataset_has_no_types(tmp_path):
     write_pair(tmp_path / "mine", "Tp_D_a")
     assert rows_of([tmp_path / "mine"]) == [{"name": "mine", "tampered": 1, "authentic": 0}]
 
 
-def test_an_unknown_problem_to_allow_is_one_line(tmp_path):
+def test_unknown_problem_to_allow_is_an_error(tmp_path):
     write_pair(tmp_path, "a")
     with pytest.raises(FindingsError, match="got --allow blurry, expected some of unreadable, "):
         check([tmp_path], allow=["blurry", "duplicate"], progress=False)
 
 
-def test_padding_crops_what_is_larger(tmp_path):
+def test_images_larger_than_the_padding_are_errors(tmp_path):
     write_pair(tmp_path, "a")
     assert check([tmp_path], crop_size=60, progress=False).errors == []
     report = check([tmp_path], crop_size=59, progress=False)
     assert named(report.errors) == [("a.jpg", "larger-than-training")]
 
 
-def test_a_header_bomb_is_not_decoded(tmp_path):
+def test_decompression_bomb_is_not_decoded(tmp_path):
     image, _ = write_pair(tmp_path, "a", image_suffix=".png")
     image.write_bytes(bomb())
     report = check([tmp_path], progress=False)
@@ -423,84 +433,87 @@ def test_a_header_bomb_is_not_decoded(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["{", "[[1, 2]]", '[["a"]]', '{"a": 1}', "3"])
-def test_what_is_no_dataset_is_one_clear_line(tmp_path, content):
+def test_other_paths_than_datasets_are_clear_errors(tmp_path, content):
     (tmp_path / "x.json").write_text(content)
     with pytest.raises(ListingError, match=r"got .*x\.json, expected"):
         read_listings(tmp_path / "x.json")
     with pytest.raises(ListingError, match="without Tp/"):
         read_listings(tmp_path)
-    with pytest.raises(ListingError, match="there is none"):
+    with pytest.raises(ListingError, match="it does not exist"):
         read_listings(tmp_path / "absent")
 
 
 @pytest.mark.parametrize(
-    ("folders", "said"),
+    ("folders", "message"),
     [
-        ("images masks", "images/ and masks/ are there, BenCo's names are Tp/ and Gt/: rename"),
-        ("Image Mask", "Image/ and Mask/ are there"),
-        ("tampered gt", "tampered/ and gt/ are there"),
-        ("test/images test/masks", "test/images/ and test/masks/ are there"),
-        ("Tp mask", "Tp/ and mask/ are there"),
-        ("images", "images/ is there, BenCo's name for images is Tp/"),
-        ("train/Tp train/Gt", "they are in train/: give .*/train$"),
-        ("a b", "data prepare makes one"),
+        ("images masks", "it contains images/ and masks/, which BenCo calls Tp/ and Gt/: rename"),
+        ("Image Mask", "Image/ and Mask/, which"),
+        ("tampered gt", "tampered/ and gt/, which"),
+        ("test/images test/masks", "test/images/ and test/masks/, which"),
+        ("Tp mask", "Tp/ and mask/, which"),
+        ("images", "images/, but BenCo calls the folder of images Tp/"),
+        ("train/Tp train/Gt", "they are in train/: use .*/train$"),
+        ("a b", "use `qma-net data prepare`"),
     ],
 )
-def test_a_folder_of_another_layout_is_told_both_names(tmp_path, folders, said):
+def test_other_folder_layouts_are_recognized(tmp_path, folders, message):
     for folder in folders.split():
         (tmp_path / folder).mkdir(parents=True)
-    with pytest.raises(ListingError, match=f"without (Tp|Gt)/, expected .*{said}"):
+    with pytest.raises(ListingError, match=f"without (Tp|Gt)/, expected .*{message}"):
         read_listings(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
-        ('["a.jpg", "b.jpg"]', "its first row is the name 'a.jpg' alone: add its mask"),
+        ('["a.jpg", "b.jpg"]', "the first row is only the name 'a.jpg': add its mask"),
         ('[{"image": "a", "mask": "b"}]', "an object with image, mask: write"),
         ('[["a", "b", "c"]]', "a row has 3 entries"),
-        ('{"set": [["a", "b"]]}', "'set' is a list: give each dataset's list a file of its own"),
-        ("[" * 100_000, "nested too deep"),
+        ('{"set": [["a", "b"]]}', "'set' is a list: write each dataset's list to its own file"),
+        ("[" * 100_000, "nested too deeply"),
     ],
 )
-def test_a_list_of_another_form_is_told_what_it_holds(tmp_path, content, said):
+def test_other_list_formats_are_recognized(tmp_path, content, message):
     (tmp_path / "x.json").write_text(content)
-    with pytest.raises(ListingError, match=said):
+    with pytest.raises(ListingError, match=message):
         read_listings(tmp_path / "x.json")
 
 
-def test_a_file_that_names_itself_ends(tmp_path):
+def test_file_that_names_itself_is_an_error(tmp_path):
     (tmp_path / "x.json").write_text(json.dumps({"a": str(tmp_path / "y.json")}))
     (tmp_path / "y.json").write_text(json.dumps([["JsonDataset", str(tmp_path / "x.json")]]))
     with pytest.raises(ListingError, match=r"x\.json, which names itself"):
         read_listings(tmp_path / "x.json")
 
 
-def test_listed_names_without_their_folder_are_found(tmp_path):
+def test_listed_names_without_folder_are_located(tmp_path):
     image, mask = write_pair(tmp_path, "a")
     (tmp_path / "x.json").write_text(json.dumps([["a.jpg", "a.png"]]))
     report = check([tmp_path / "x.json"], progress=False)
-    assert [one.problem for one in report.errors] == ["missing-file"] * 2
-    assert f"{image} is: write its path in" in report.errors[0].remedy
-    assert f"{mask} is: write its path in" in report.errors[1].remedy
+    assert [finding.problem for finding in report.errors] == ["missing-file"] * 2
+    assert f"but {image} does: correct its path in" in report.errors[0].remedy
+    assert f"but {mask} does: correct its path in" in report.errors[1].remedy
 
 
-def test_real_images_give_no_error(shared):
-    report = check(sorted(shared("real").iterdir()), progress=False)
+def test_real_images_have_no_errors(shared):
+    folders = sorted(shared("real").iterdir())
+    report = check(folders, progress=False)
     assert report.errors == []
-    assert sum(row["tampered"] for row in report.sets) == 36
+    counts = [len(list((folder / "Tp").iterdir())) for folder in folders]
+    assert [row["tampered"] for row in report.sets] == counts
+    assert sum(counts) >= 36
 
 
-def test_command_line(faulty, tmp_path, capsys):
+def test_check_command(faulty, tmp_path, capsys):
     from qma_net.cli import main
 
-    folder, said = faulty
-    with pytest.raises(SystemExit) as ended:
+    folder, expected = faulty
+    with pytest.raises(SystemExit) as exit_info:
         main(["data", "check", str(folder), "--json"])
-    assert ended.value.code == 1
+    assert exit_info.value.code == 1
     printed = json.loads(capsys.readouterr().out)
     assert {(Path(row["file"]).name, row["problem"]) for row in printed["errors"]} == {
-        row for row in said if row[0] not in WARNED
+        row for row in expected if row[0] not in WARNINGS
     }
     assert set(printed["errors"][0]) == {"file", "problem", "remedy"}
     main(["data", "check", str(folder), "--allow", ",".join(ERRORS)])

@@ -1,4 +1,4 @@
-"""Every published dataset as a miniature in its own layout, with the faults it is known for."""
+"""``data prepare`` on miniatures of every published dataset, with their known faults."""
 
 import json
 import os
@@ -32,7 +32,7 @@ from miniatures import (
 )
 from qma_net import cli
 from qma_net.core.files import PathError
-from qma_net.core.runs import BusyError, FolderLock
+from qma_net.core.runs import BusyError, FolderLock, Journal, RunError
 from qma_net.data.check import check
 from qma_net.data.convert import reduce_mask
 from qma_net.data.plan import PrepareError
@@ -40,12 +40,12 @@ from qma_net.data.prepare import prepare
 from qma_net.data.published import DATASETS, TYPES
 
 
-def run(name, source, out, **choices):
-    return prepare(name, source, out, **{"workers": 1, "progress": False, **choices})
+def run(name, source, out, **options):
+    return prepare(name, source, out, **{"workers": 1, "progress": False, **options})
 
 
-def masks_of(name: str, out: Path) -> dict[str, Path]:
-    """Images and their masks as BenCo pairs them."""
+def pairs_of_benco(name: str, out: Path) -> dict[str, Path]:
+    """Return the mask of each image, as BenCo pairs them."""
     from IMDLBenCo.datasets import JsonDataset, ManiDataset
 
     options = {"is_resizing": True, "output_size": (32, 32)}
@@ -54,16 +54,18 @@ def masks_of(name: str, out: Path) -> dict[str, Path]:
         sets = [JsonDataset(str(out / f"{part}_COCO_list.json"), **options) for part in parts]
     else:
         sets = [ManiDataset(str(out), **options)]
-    for one in sets:
-        for item in one:
+    pairs = {}
+    for dataset in sets:
+        for item in dataset:
             assert item["label"] == 1
             assert set(item["mask"].unique().tolist()) == {0.0, 1.0}
-    pairs = [pair for one in sets for pair in zip(one.tp_path, one.gt_path, strict=True)]
-    return {Path(i).relative_to(out).as_posix(): Path(m) for i, m in pairs}
+        for image, mask in zip(dataset.tp_path, dataset.gt_path, strict=True):
+            pairs[Path(image).relative_to(out).as_posix()] = Path(mask)
+    return pairs
 
 
-def tree(folder: Path) -> dict[str, tuple]:
-    """All files with their times, to see whether anything was written."""
+def tree(folder: Path) -> dict[str, int]:
+    """Return the modification time of every file, to detect whether anything was written."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in files}
 
@@ -76,7 +78,7 @@ def read_mask(path: Path) -> np.ndarray:
     return pixels == 255
 
 
-def test_the_miniatures_cover_the_table():
+def test_every_published_dataset_has_a_miniature():
     assert list(ARCHIVES) == list(DATASETS)
     for dataset in DATASETS.values():
         assert dataset.unverified
@@ -84,30 +86,30 @@ def test_the_miniatures_cover_the_table():
         assert "miniature" in dataset.verified_on
 
 
-def test_the_documentation_says_what_the_table_says():
-    text = (ROOT / "docs/datasets.md").read_text()
+def test_documentation_agrees_with_the_table_of_facts():
+    text = (ROOT / "docs/datasets.md").read_text(encoding="utf-8")
     for dataset in DATASETS.values():
         assert f"| {dataset.name} | {dataset.rule} |" in text
         assert f"- **{dataset.name}**: {'; '.join(dataset.unverified)}." in text
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
-def test_recipe_on_its_miniature(name, tmp_path):
+def test_miniature_is_converted_with_exact_masks(name, tmp_path):
     source, out = tmp_path / "source", tmp_path / "out"
     truth, left_out = ARCHIVES[name](source)
     before = tree(source)
     prepared = run(name, source, out)
     report = prepared.report
-    found = masks_of(name, out)
-    assert found.keys() == truth.keys()
-    for image_path, mask in truth.items():
-        np.testing.assert_array_equal(read_mask(found[image_path]), mask, err_msg=image_path)
-        if not image_path.startswith("bcmc"):
-            assert found[image_path].stem == Path(image_path).stem
-    copies = {path.name: path.read_bytes() for path in source.rglob("*") if path.is_file()}
-    if name != "AutoSplice":  # its three versions share names
-        for image_path in truth:
-            assert (out / image_path).read_bytes() == copies[Path(image_path).name]
+    masks = pairs_of_benco(name, out)
+    assert masks.keys() == truth.keys()
+    for image, mask in truth.items():
+        np.testing.assert_array_equal(read_mask(masks[image]), mask, err_msg=image)
+        if not image.startswith("bcmc"):
+            assert masks[image].stem == Path(image).stem
+    contents = {path.name: path.read_bytes() for path in source.rglob("*") if path.is_file()}
+    if name != "AutoSplice":  # Its three versions share names.
+        for image in truth:
+            assert (out / image).read_bytes() == contents[Path(image).name]
     reasons = {Path(row["file"]).name: row["why"] for row in report["left_out"]}
     for file, why in left_out.items():
         (reason,) = [reasons[known] for known in reasons if known.endswith(file)]
@@ -119,15 +121,15 @@ def test_recipe_on_its_miniature(name, tmp_path):
     assert f"{len(truth)} of the paper's {DATASETS[name].tampered}" in text
     assert all(f"not verified: {line}" in text for line in DATASETS[name].unverified)
     assert json.loads((out / "prepare.json").read_text()) == report
-    made = tree(out)
+    times = tree(out)
     again = run(name, source, out)
-    assert tree(out) == made
-    assert again.done_now == 0
+    assert tree(out) == times
+    assert again.processed == 0
     assert "nothing to do" in again.text()
     assert tree(source) == before
 
 
-# The types of every miniature's images, in the order of TYPES; None: nothing tells them.
+# Numbers of images in the order of TYPES; None if the types are unknown.
 TYPES_OF = {
     "CASIAv2": (2, 2, 0, 0),
     "IMD2020": None,
@@ -143,7 +145,7 @@ TYPES_OF = {
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
-def test_types_in_the_report_and_in_a_check(name, tmp_path):
+def test_manipulation_types_are_in_the_reports_of_prepare_and_check(name, tmp_path):
     out = tmp_path / name
     ARCHIVES[name](tmp_path / "source")
     report = run(name, tmp_path / "source", out, authentic=True).report
@@ -157,21 +159,21 @@ def test_types_in_the_report_and_in_a_check(name, tmp_path):
         return
     expected = dict(zip(TYPES, TYPES_OF[name], strict=True))
     assert report["types"] == expected
-    assert {type_: sum(one[type_] for one in counted) for type_ in TYPES} == expected
+    assert {kind: sum(row[kind] for row in counted) for kind in TYPES} == expected
 
 
-def with_types(source: Path, *flags: str) -> None:
-    """Replaces the types of the miniature of NIST16, row by row: removal, splice, copy-move."""
+def set_types(source: Path, *flags: str) -> None:
+    """Set the types in the rows of NIST16's table: removal, splice and copy-move."""
     table = source / "NC2016_Test0613/reference/manipulation/NC2016-manipulation-ref.csv"
     header, *rows = [line.split("|") for line in table.read_text().splitlines()]
-    rows = [row[:4] + list(three) + row[7:] for row, three in zip(rows, flags, strict=False)]
+    rows = [row[:4] + list(types) + row[7:] for row, types in zip(rows, flags, strict=False)]
     table.write_text("\n".join("|".join(row) for row in [header, *rows]))
 
 
-def test_types_of_a_table_are_kept_in_the_journal(tmp_path):
+def test_types_of_a_table_are_recorded_in_the_journal(tmp_path):
     source, out = tmp_path / "source", tmp_path / "NIST16"
     nist16(source)
-    with_types(source, "NNY", "NNY", "YNN", "NYN")
+    set_types(source, "NNY", "NNY", "YNN", "NYN")
     report = run("NIST16", source, out).report
     assert report["types"] == {"copy-move": 2, "splice": 1, "removal": 1, "ai-generated": 0}
     (out / "Tp/NC2016_5310.jpg").unlink()
@@ -180,24 +182,24 @@ def test_types_of_a_table_are_kept_in_the_journal(tmp_path):
     rows = [[image, image.replace("/Tp/", "/Gt/")[:-3] + "png"] for image in images]
     (tmp_path / "list.json").write_text(json.dumps({"NIST16": str(tmp_path / "rows.json")}))
     (tmp_path / "rows.json").write_text(json.dumps(rows))
-    for place in (out, tmp_path / "list.json"):
-        (row,) = check([place], progress=False).sets
+    for path in (out, tmp_path / "list.json"):
+        (row,) = check([path], progress=False).sets
         assert row["types"] == {"copy-move": 1, "splice": 1, "removal": 1, "ai-generated": 0}
     (out / "prepare.jsonl").unlink()
     assert "types" not in check([out], progress=False).sets[0]
 
 
 @pytest.mark.parametrize("flags", [("NYN", "NNN"), ("NYN", "NYY"), ("NYN", "???")])
-def test_a_table_that_tells_no_one_type_is_said(tmp_path, flags):
+def test_rows_without_exactly_one_type_are_noted(tmp_path, flags):
     nist16(tmp_path / "source")
-    with_types(tmp_path / "source", *flags)
+    set_types(tmp_path / "source", *flags)
     report = run("NIST16", tmp_path / "source", tmp_path / "NIST16").report
     assert "types" not in report
-    assert any("1 tampered images without one manipulation type" in x for x in report["notes"])
+    assert any("1 tampered images do not have exactly one" in note for note in report["notes"])
     assert "types" not in check([tmp_path / "NIST16"], progress=False).sets[0]
 
 
-def test_a_table_without_types_is_used(tmp_path):
+def test_table_without_types_is_accepted(tmp_path):
     source = tmp_path / "source"
     nist16(source)
     table = source / "NC2016_Test0613/reference/manipulation/NC2016-manipulation-ref.csv"
@@ -207,23 +209,61 @@ def test_a_table_without_types_is_used(tmp_path):
     assert "types" not in report
 
 
-def test_a_folder_made_before_types_were_noted_gets_them(tmp_path):
+def write_as_earlier_version(journal: Path, without: tuple[str, ...] = ()) -> None:
+    """Rewrite a journal without checksums and with the bare identity in its first row."""
+    first, *records = Journal(journal).read()
+    records = [{key: row[key] for key in row if key not in without} for row in records]
+    rows = [first["identity"], *records]
+    journal.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_run_of_an_earlier_version_is_resumed(tmp_path):
+    source, out = tmp_path / "source", tmp_path / "out"
+    autosplice(source)
+    whole = run("AutoSplice", source, out).report
+    write_as_earlier_version(out / "prepare.jsonl")
+    assert run("AutoSplice", source, out).processed == 0
+    (out / "prepare.json").unlink()
+    (out / "Gt/9_0.png").unlink()
+    resumed = run("AutoSplice", source, out)
+    assert resumed.processed == 1
+    assert resumed.report == whole
+    assert run("AutoSplice", source, out).processed == 0
+
+
+@pytest.mark.parametrize("version", ["current", "earlier"])
+def test_torn_identity_is_one_clear_error(tmp_path, version):
+    coverage(tmp_path / "source")
+    out = tmp_path / "out"
+    run("Coverage", tmp_path / "source", out)
+    journal = out / "prepare.jsonl"
+    if version == "earlier":
+        write_as_earlier_version(journal)
+    identity, _, rest = journal.read_bytes().partition(b"\n")
+    before = tree(out)
+    for content in (identity[:20], identity[:20] + b"\n" + rest, rest):
+        journal.write_bytes(content)
+        with pytest.raises(RunError, match=r"first line of prepare\.jsonl is damaged") as error:
+            run("Coverage", tmp_path / "source", out)
+        assert "\n" not in str(error.value)
+    assert tree(out).keys() == before.keys()
+
+
+def test_types_are_added_to_a_folder_of_an_earlier_version(tmp_path):
     source, out = tmp_path / "source", tmp_path / "NIST16"
     nist16(source)
     whole = run("NIST16", source, out).report
     journal = out / "prepare.jsonl"
-    identity, *records = map(json.loads, journal.read_text().splitlines())
-    records = [{key: row[key] for key in row if key != "type"} for row in records]
-    journal.write_text("".join(json.dumps(row) + "\n" for row in (identity, *records)))
+    write_as_earlier_version(journal, without=("type",))
     report = {key: whole[key] for key in whole if key != "types"}
     (out / "prepare.json").write_text(json.dumps(report))
     again = run("NIST16", source, out)
-    assert again.done_now == 0
+    assert again.processed == 0
     assert again.report == whole
     assert check([out], progress=False).sets[0]["types"] == whole["types"]
 
 
-def test_wrongly_named_masks_are_found_and_listed(tmp_path):
+def test_masks_with_different_names_are_paired_and_listed(tmp_path):
     casiav2(tmp_path / "source")
     report = run("CASIAv2", tmp_path / "source", tmp_path / "out").report
     (row,) = report["renamed"]
@@ -231,47 +271,47 @@ def test_wrongly_named_masks_are_found_and_listed(tmp_path):
     assert "Tp_D_CNN_M_N_ind0091_10647_gt.png" in row["why"]
 
 
-def test_repair_turns_or_resizes_and_says_so(tmp_path):
+def test_repair_rotates_or_resizes_masks_and_reports_it(tmp_path):
     source, out = tmp_path / "source", tmp_path / "out"
     casiav2(source)
     assert len(run("CASIAv2", source, out).report["left_out"]) == 2
     prepared = run("CASIAv2", source, out, repair=True)
-    assert prepared.done_now == 2
+    assert prepared.processed == 2
     assert prepared.report["left_out"] == []
     why = {row["file"][-9:]: row["why"] for row in prepared.report["repaired"]}
     assert "counter-clockwise" in why["11227.jpg"]
     assert "mask 63x48, image 64x48" in why["00751.tif"]
-    turned = read_mask(out / "Gt/Tp_D_CNN_M_N_sec00011_cha00085_11227.png")
-    np.testing.assert_array_equal(turned, np.rot90(region(7, W, H)))
+    rotated = read_mask(out / "Gt/Tp_D_CNN_M_N_sec00011_cha00085_11227.png")
+    np.testing.assert_array_equal(rotated, np.rot90(region(7, W, H)))
     assert read_mask(out / "Gt/Tp_S_NNN_S_N_sec00074_sec00074_00751.png").shape == (H, W)
-    back = run("CASIAv2", source, out)
-    assert back.done_now == 2
+    without_repair = run("CASIAv2", source, out)
+    assert without_repair.processed == 2
     assert not (out / "Gt/Tp_D_CNN_M_N_sec00011_cha00085_11227.png").exists()
-    assert back.checked.errors == []
+    assert without_repair.checked.errors == []
 
 
-def test_a_corrected_mask_is_taken_up_and_a_vanished_image_taken_out(tmp_path):
+def test_changed_and_deleted_source_files_are_followed(tmp_path):
     source, out = tmp_path / "source", tmp_path / "out"
     imd2020(source)
     run("IMD2020", source, out)
     save_image(source / "IMD2020/z14/00030_fake_mask.png", white(region(5)))
-    assert run("IMD2020", source, out).done_now == 1
+    assert run("IMD2020", source, out).processed == 1
     np.testing.assert_array_equal(read_mask(out / "Gt/00030_fake.png"), region(5))
     (source / "IMD2020/z3/00003_fake.jpg").unlink()
     report = run("IMD2020", source, out).report
     assert report["tampered"] == len(list((out / "Tp").iterdir())) == 2
     assert "1 masks have no image" in report["notes"]
     (out / "Gt/00030_fake.png").unlink()
-    assert run("IMD2020", source, out).done_now == 1
+    assert run("IMD2020", source, out).processed == 1
 
 
-def test_exif_says_how_to_turn_a_transposed_mask(tmp_path):
+def test_transposed_mask_is_rotated_by_the_exif_orientation(tmp_path):
     truth, _ = imd2020(tmp_path / "source")
     exif = Image.Exif()
     exif[0x0112] = 6
     save_photograph(tmp_path / "source/IMD2020/z3/00003_fake.jpg", 1, exif=exif)
-    shown = np.rot90(region(1), -1)
-    save_image(tmp_path / "source/IMD2020/z3/00003_fake_mask.png", white(shown))
+    displayed = np.rot90(region(1), -1)
+    save_image(tmp_path / "source/IMD2020/z3/00003_fake_mask.png", white(displayed))
     report = run("IMD2020", tmp_path / "source", tmp_path / "out").report
     np.testing.assert_array_equal(
         read_mask(tmp_path / "out/Gt/00003_fake.png"), truth["Tp/00003_fake.jpg"]
@@ -279,29 +319,29 @@ def test_exif_says_how_to_turn_a_transposed_mask(tmp_path):
     assert "EXIF" in report["repaired"][0]["why"]
 
 
-def test_tampcoco_says_what_its_lists_hold(tmp_path):
+def test_tampcoco_lists_are_described_and_followed(tmp_path):
     source, out = tmp_path / "source", tmp_path / "out"
     tampcoco(source)
     (source / "tampCOCO/bcmc_COCO_list.txt").unlink()
     notes = run("TampCOCO", source, out).report["notes"]
-    assert "sp: 3 lines, 2 different, 0 name absent files" in notes
-    assert "cm: 3 lines, 3 different, 1 name absent files" in notes
-    assert any(note.startswith("bcmc: no bcmc_COCO_list.txt, so all") for note in notes)
-    rows = {part: json.loads((out / f"{part}_COCO_list.json").read_text()) for part in ("bcm",)}
-    rows["bcmc"] = json.loads((out / "bcmc_COCO_list.json").read_text())
-    assert rows["bcm"][0][1] == rows["bcmc"][0][1]
-    assert Path(rows["bcm"][0][1]).is_absolute()
+    assert "sp: 3 lines, 2 unique, 0 with missing files" in notes
+    assert "cm: 3 lines, 3 unique, 1 with missing files" in notes
+    assert any(note.startswith("bcmc: bcmc_COCO_list.txt is missing, so all") for note in notes)
+    ((_, mask),) = json.loads((out / "bcm_COCO_list.json").read_text())
+    ((_, shared_mask),) = json.loads((out / "bcmc_COCO_list.json").read_text())
+    assert mask == shared_mask
+    assert Path(mask).is_absolute()
     (source / "tampCOCO/bcm_COCO_list.txt").write_text("")
     with open(source / "tampCOCO/cm_COCO_list.txt", "a") as file:
         file.write("cm_images/gone.jpg,cm_masks/gone.png\n")
     shrunk = run("TampCOCO", source, out)
-    assert shrunk.done_now == 0
-    assert "cm: 4 lines, 4 different, 2 name absent files" in shrunk.report["notes"]
+    assert shrunk.processed == 0
+    assert "cm: 4 lines, 4 unique, 2 with missing files" in shrunk.report["notes"]
     assert list((out / "bcm/Tp").iterdir()) == []
-    assert Path(rows["bcmc"][0][1]).is_file()
+    assert Path(shared_mask).is_file()
 
 
-def test_tampcoco_in_part(tmp_path):
+def test_some_subsets_of_tampcoco_suffice(tmp_path):
     tampcoco(tmp_path / "source")
     for part in ("cm", "bcm", "bcmc"):
         (tmp_path / f"source/tampCOCO/{part}_COCO_list.txt").unlink()
@@ -309,11 +349,11 @@ def test_tampcoco_in_part(tmp_path):
             file.unlink()
     report = run("TampCOCO", tmp_path / "source", tmp_path / "out").report
     assert report["tampered"] == 2
-    assert sum("neither" in note for note in report["notes"]) == 3
+    assert sum("are missing" in note for note in report["notes"]) == 3
     assert not (tmp_path / "out/bcm_COCO_list.json").exists()
 
 
-def test_fantastic_reality_has_its_list(tmp_path):
+def test_list_of_fantastic_reality_is_written(tmp_path):
     fantastic(tmp_path / "source")
     out = tmp_path / "out"
     run("FantasticReality", tmp_path / "source", out, authentic=True)
@@ -322,11 +362,11 @@ def test_fantastic_reality_has_its_list(tmp_path):
         [str(out / f"Tp/{stem}.jpg"), str(out / f"Gt/{stem}.png")]
         for stem in ("IMG_0000000_IMG_0000009", "IMG_0000001_IMG_0000009")
     ]
-    both = json.loads((out / "FantasticReality_with_authentic.json").read_text())
-    assert both == [*rows, [str(out / "Au/IMG_0000001.jpg"), "Negative"]]
+    with_authentic = json.loads((out / "FantasticReality_with_authentic.json").read_text())
+    assert with_authentic == [*rows, [str(out / "Au/IMG_0000001.jpg"), "Negative"]]
 
 
-def test_authentic_images_of_a_table_and_without_them_again(tmp_path):
+def test_authentic_images_are_removed_without_the_flag(tmp_path):
     nist16(tmp_path / "source")
     out = tmp_path / "out"
     report = run("NIST16", tmp_path / "source", out, authentic=True).report
@@ -336,7 +376,7 @@ def test_authentic_images_of_a_table_and_without_them_again(tmp_path):
     assert not (out / "Au/NC2016_0001.jpg").exists()
 
 
-def test_nist16_reads_commas_too_and_reports_grey(tmp_path):
+def test_nist16_accepts_commas_and_reports_grey_masks(tmp_path):
     nist16(tmp_path / "source")
     table = tmp_path / ("source/NC2016_Test0613/reference/manipulation/NC2016-manipulation-ref.csv")
     table.write_text(table.read_text().replace("|", ","))
@@ -346,16 +386,16 @@ def test_nist16_reads_commas_too_and_reports_grey(tmp_path):
     assert any("4 masks have pixels between black and white" in note for note in report["notes"])
 
 
-def test_autosplice_s_versions(tmp_path):
+def test_jpeg_quality_selects_the_version_of_autosplice(tmp_path):
     autosplice(tmp_path / "source")
     run("AutoSplice", tmp_path / "source", tmp_path / "out", jpeg_quality=75)
     source = tmp_path / "source/AutoSplice/Forged_JPEG75/9_2.jpg"
     assert (tmp_path / "out/Tp/9_2.jpg").read_bytes() == source.read_bytes()
-    with pytest.raises(PrepareError, match="--jpeg-quality 75"):
+    with pytest.raises(RunError, match="jpeg_quality 75, now 100"):
         run("AutoSplice", tmp_path / "source", tmp_path / "out")
 
 
-def test_max_side_reduces_both_and_keeps_masks_two_valued(tmp_path):
+def test_max_side_reduces_images_and_masks(tmp_path):
     source, out = tmp_path / "source", tmp_path / "out"
     casiav2(source)
     save_photograph(source / "Tp_D_NRN_S_N_arc00013_sec00045_11700.jpg", 30, 20, 30)
@@ -366,44 +406,44 @@ def test_max_side_reduces_both_and_keeps_masks_two_valued(tmp_path):
     assert sizes["11818.jpg"] == sizes["02052.png"] == (32, 24)
     mask = read_mask(out / "Gt/Tp_D_CRN_S_N_cha00063_art00014_11818.png")
     np.testing.assert_array_equal(mask, region(0)[::2, ::2])
-    assert run("CASIAv2", source, out, max_side=32).done_now == 0
-    with pytest.raises(PrepareError, match="made with CASIAv2 --max-side 32"):
+    assert run("CASIAv2", source, out, max_side=32).processed == 0
+    with pytest.raises(RunError, match=r"made with other settings \(max_side 32, now 0\)"):
         run("CASIAv2", source, out)
 
 
-def test_whether_max_side_changes_numbers_is_said(tmp_path, capsys):
+def test_effect_of_max_side_on_results_is_stated(tmp_path, capsys):
     cli.main(["data", "prepare", "--list"])
-    said, name = {}, ""
+    rules, name = {}, ""
     for line in capsys.readouterr().out.splitlines():
         name = line if line[0] != " " else name
         if line.startswith("  --max-side: "):
-            said[name.split(" (")[0]] = line.removeprefix("  --max-side: ")
-    assert list(said) == list(DATASETS)
+            rules[name.split(" (")[0]] = line.removeprefix("  --max-side: ")
+    assert list(rules) == list(DATASETS)
     for name, dataset in DATASETS.items():
-        start = "allowed" if dataset.role == "training" else "changes the numbers of this test set"
-        assert said[name].startswith(start)
-        assert ("1024" in said[name]) == (name in ("NIST16", "IMD2020"))
+        start = "allowed" if dataset.role == "training" else "changes the results on this test set"
+        assert rules[name].startswith(start)
+        assert ("1024" in rules[name]) == (name in ("NIST16", "IMD2020"))
     coverage(tmp_path / "source")
     prepared = run("Coverage", tmp_path / "source", tmp_path / "out", max_side=32)
-    line = "--max-side 32 changes the numbers of this test set where it reduces an image"
+    line = "--max-side 32 changes the results on this test set if it reduces any image"
     assert prepared.report["notes"].count(line) == 1
     assert line in prepared.text().splitlines()
     imd2020(tmp_path / "training")
-    for name, place, options in (
+    for name, source, options in (
         ("IMD2020", "training", {"max_side": 32}),
         ("Coverage", "source", {}),
     ):
-        notes = run(name, tmp_path / place, tmp_path / name, **options).report["notes"]
+        notes = run(name, tmp_path / source, tmp_path / name, **options).report["notes"]
         assert not any("--max-side" in note for note in notes)
 
 
-def test_a_mask_that_reduction_would_empty_keeps_what_it_touches():
+def test_reduced_mask_is_never_empty():
     mask = np.zeros((64, 64), bool)
     mask[3, 3] = True
     assert reduce_mask(mask, (16, 16)).sum() == 1
 
 
-def test_links_share_their_file_and_leave_the_source_alone(tmp_path):
+def test_hard_links_do_not_change_the_source(tmp_path):
     truth, _ = cocoglide(tmp_path / "source")
     before = tree(tmp_path / "source")
     run("CocoGlide", tmp_path / "source", tmp_path / "out", link=True)
@@ -413,7 +453,7 @@ def test_links_share_their_file_and_leave_the_source_alone(tmp_path):
     assert tree(tmp_path / "source") == before
 
 
-def test_masks_that_mark_nothing_and_deep_masks(tmp_path):
+def test_empty_masks_are_left_out_and_16_bit_masks_are_read(tmp_path):
     cocoglide(tmp_path / "source")
     masks = tmp_path / "source/CocoGlide/mask"
     save_image(masks / "airplane_87038_mask.png", np.zeros((H, W), np.uint8))
@@ -422,32 +462,31 @@ def test_masks_that_mark_nothing_and_deep_masks(tmp_path):
         np.where(region(0), 65535, 30080).astype("u2"),
     )
     report = run("CocoGlide", tmp_path / "source", tmp_path / "out").report
-    assert "marks nothing" in report["left_out"][0]["why"]
-    made = read_mask(tmp_path / "out/Gt/glide_inpainting_val2017_100510_up.png")
-    np.testing.assert_array_equal(made, region(0))
+    assert "is empty" in report["left_out"][0]["why"]
+    mask = read_mask(tmp_path / "out/Gt/glide_inpainting_val2017_100510_up.png")
+    np.testing.assert_array_equal(mask, region(0))
 
 
-SLOWLY = """
+SLOW_PREPARE = """
 import sys, time
-from qma_net.data import convert
-from qma_net.data.prepare import prepare
+import qma_net.data.prepare as module
 
-first = convert.convert
+convert = module.convert
 def slow(*args):
     time.sleep(0.05)
-    return first(*args)
-convert.convert = slow
-prepare("AutoSplice", sys.argv[1], sys.argv[2], workers=1, progress=False)
+    return convert(*args)
+module.convert = slow
+module.prepare("AutoSplice", sys.argv[1], sys.argv[2], workers=1, progress=False)
 """
 
 
-def test_a_killed_run_is_completed_by_the_next(tmp_path):
+def test_killed_run_is_resumed(tmp_path):
     source, out = tmp_path / "source", tmp_path / "killed"
     top = source / "AutoSplice"
     for number in range(24):
         save_photograph(top / f"Forged_JPEG100/{number}_0.jpg", number)
         save_image(top / f"Mask/{number}_mask.png", white(region(number)))
-    process = subprocess.Popen([sys.executable, "-c", SLOWLY, source, out])
+    process = subprocess.Popen([sys.executable, "-c", SLOW_PREPARE, source, out])
     journal = out / "prepare.jsonl"
     while not (journal.is_file() and len(journal.read_text().splitlines()) > 4):
         assert process.poll() is None
@@ -458,34 +497,37 @@ def test_a_killed_run_is_completed_by_the_next(tmp_path):
     finished = len(journal.read_text().splitlines()) - 1
     with open(journal, "a") as file:
         file.write('{"image": "AutoSplice/Forged_JPEG100/23_0.jpg", "tar')
-    (out / "Tp/.23_0.jpg.x1y2.tmp").write_bytes(b"half a file")
-    done = sorted((out / "Tp").glob("*.jpg"), key=lambda path: path.stat().st_mtime_ns)[0]
-    before = done.stat().st_mtime_ns
-    completed = run("AutoSplice", source, out, workers=2)
-    assert completed.done_now == 24 - finished > 0
-    assert done.stat().st_mtime_ns == before
-    whole = run("AutoSplice", source, tmp_path / "whole")
-    assert completed.report == whole.report
+    (out / "Tp/.qma-net-x1y2.tmp").write_bytes(b"half a file")
+    oldest = min((out / "Tp").glob("*.jpg"), key=lambda path: path.stat().st_mtime_ns)
+    before = oldest.stat().st_mtime_ns
+    resumed = run("AutoSplice", source, out, workers=2)
+    assert resumed.processed == 24 - finished > 0
+    assert oldest.stat().st_mtime_ns == before
+    uninterrupted = run("AutoSplice", source, tmp_path / "uninterrupted")
+    assert resumed.report == uninterrupted.report
     for folder in ("Tp", "Gt"):
-        made = {path.name: path.read_bytes() for path in (out / folder).iterdir()}
-        assert made == {p.name: p.read_bytes() for p in (tmp_path / "whole" / folder).iterdir()}
-    assert run("AutoSplice", source, out).done_now == 0
+        files, expected = (
+            {path.name: path.read_bytes() for path in (root / folder).iterdir()}
+            for root in (out, tmp_path / "uninterrupted")
+        )
+        assert files == expected
+    assert run("AutoSplice", source, out).processed == 0
 
 
 def processes_of(session: int) -> list[int]:
-    """Living processes that a command started in a session of its own, itself among them."""
-    found = []
+    """Return the running processes of a command that was started in its own session."""
+    processes = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            state, _, _, its_session = stat.read_text().rpartition(")")[2].split()[:4]
-        except FileNotFoundError:  # ended meanwhile
+            state, _, _, process_session = stat.read_text().rpartition(")")[2].split()[:4]
+        except FileNotFoundError:  # The process has just ended.
             continue
-        if int(its_session) == session and state != "Z":
-            found.append(int(stat.parent.name))
-    return found
+        if int(process_session) == session and state != "Z":
+            processes.append(int(stat.parent.name))
+    return processes
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="looks for processes in /proc")
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="reads /proc")
 def test_workers_end_when_their_parent_is_killed(tmp_path):
     source, out = tmp_path / "source", tmp_path / "out"
     top = source / "AutoSplice"
@@ -501,18 +543,20 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    while len(processes_of(process.pid)) < 5:  # it, two helpers of multiprocessing, two workers
+    while (
+        len(processes_of(process.pid)) < 5
+    ):  # The command, two helpers of multiprocessing, two workers.
         assert process.poll() is None
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    until = time.monotonic() + 20
-    while processes_of(process.pid) and time.monotonic() < until:
+    deadline = time.monotonic() + 20
+    while processes_of(process.pid) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert processes_of(process.pid) == []
 
 
-def test_two_runs_at_once_are_refused(tmp_path):
+def test_second_run_in_the_same_folder_is_refused(tmp_path):
     cocoglide(tmp_path / "source")
     with (
         FolderLock(tmp_path / "out"),
@@ -521,38 +565,38 @@ def test_two_runs_at_once_are_refused(tmp_path):
         run("CocoGlide", tmp_path / "source", tmp_path / "out")
 
 
-def test_what_cannot_be_used_is_said_in_one_line(tmp_path):
+def test_unusable_arguments_are_one_clear_error(tmp_path):
     source = tmp_path / "source"
     cocoglide(source)
     (tmp_path / "packed").mkdir()
     (tmp_path / "packed/CocoGlide.zip").write_bytes(b"PK")
-    (tmp_path / "mine/Tp").mkdir(parents=True)
+    (tmp_path / "other/Tp").mkdir(parents=True)
     cases = [
         ("Casia", source, "out", "got 'Casia', expected one of CASIAv2"),
-        ("CocoGlide", tmp_path / "absent", "out", "there is none"),
+        ("CocoGlide", tmp_path / "absent", "out", "it does not exist"),
         ("CocoGlide", tmp_path / "packed", "out", "unpack CocoGlide.zip first"),
-        ("Columbia", source, "out", "no images of Columbia among them, expected 'Columbia Unc"),
+        ("Columbia", source, "out", "no images of Columbia, expected 'Columbia Unc"),
         ("NIST16", source, "out", "0 tables"),
         ("CocoGlide", source, "source/CocoGlide/out", "inside --source"),
         ("CocoGlide", source, "source", "inside --source"),
-        ("CocoGlide", source, "mine", "with Tp/ but no prepare.jsonl"),
+        ("CocoGlide", source, "other", "with Tp/ but no prepare.jsonl"),
     ]
-    for name, place, out, expected in cases:
+    for name, folder, out, expected in cases:
         with pytest.raises(PrepareError) as error:
-            run(name, place, tmp_path / out)
+            run(name, folder, tmp_path / out)
         assert expected in str(error.value)
         assert "\n" not in str(error.value)
-    with pytest.raises(PrepareError, match="expected a side in pixels"):
+    with pytest.raises(PrepareError, match="expected a size in pixels"):
         run("CocoGlide", source, tmp_path / "out", max_side=-1)
     with pytest.raises(PrepareError, match="only AutoSplice"):
         run("CocoGlide", source, tmp_path / "out", jpeg_quality=75)
-    os.rename(source / "CocoGlide", source / "one")
+    os.rename(source / "CocoGlide", source / "copy")
     cocoglide(source)
-    with pytest.raises(PrepareError, match="expected one of the two"):
+    with pytest.raises(PrepareError, match="expected only one of them"):
         run("CocoGlide", source, tmp_path / "out")
 
 
-def test_command_line(tmp_path, capsys):
+def test_prepare_command(tmp_path, capsys):
     cli.main(["data", "prepare", "--list"])
     printed = capsys.readouterr().out
     assert all(f"{name} (" in printed for name in DATASETS)
@@ -566,7 +610,7 @@ def test_command_line(tmp_path, capsys):
         cli.main(["data", "prepare", "Coverage"])
 
 
-def test_real_casia2_samples(shared, tmp_path):
+def test_real_samples_of_casia2_are_converted(shared, tmp_path):
     source = shared("real/CASIA2_samples")
     prepared = run("CASIAv2", source, tmp_path / "out")
     assert prepared.report["tampered"] == 18
@@ -575,25 +619,26 @@ def test_real_casia2_samples(shared, tmp_path):
         np.testing.assert_array_equal(read_mask(tmp_path / "out/Gt" / mask.name), expected)
 
 
-@pytest.mark.parametrize("target", ["../kept.txt", "/{}/kept.txt", "Tp/../../kept.txt"])
-def test_a_journal_never_deletes_outside_its_folder(tmp_path, target):
+@pytest.mark.parametrize("target", ["../outside.txt", "/{}/outside.txt", "Tp/../../outside.txt"])
+def test_manipulated_journal_deletes_no_file_outside_the_folder(tmp_path, target):
     coverage(tmp_path / "source")
     run("Coverage", tmp_path / "source", tmp_path / "out")
-    kept = tmp_path / "kept.txt"
-    kept.write_text("mine")
+    outside = tmp_path / "outside.txt"
+    outside.write_text("unrelated")
     record = {"image": "gone.tif", "target": target.format(tmp_path), "stamp": [], "repair": False}
-    with open(tmp_path / "out/prepare.jsonl", "a") as journal:
-        journal.write(json.dumps(record) + "\n")
-    with pytest.raises(PathError, match="expected a path inside it"):
+    journal = Journal(tmp_path / "out/prepare.jsonl")
+    journal.append(record)
+    journal.close()
+    with pytest.raises(PathError, match="expected a relative path"):
         run("Coverage", tmp_path / "source", tmp_path / "out")
-    assert kept.read_text() == "mine"
+    assert outside.read_text() == "unrelated"
 
 
-def test_a_photograph_of_a_format_that_is_none_is_left_out(tmp_path):
+def test_file_that_is_not_an_image_is_left_out(tmp_path):
     coverage(tmp_path / "source")
     image = tmp_path / "source/COVERAGE/image/2t.tif"
     image.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n")
-    done = run("Coverage", tmp_path / "source", tmp_path / "out")
-    why = {Path(row["file"]).name: row["why"] for row in done.report["left_out"]}
+    prepared = run("Coverage", tmp_path / "source", tmp_path / "out")
+    why = {Path(row["file"]).name: row["why"] for row in prepared.report["left_out"]}
     assert why["2t.tif"] == "it is PostScript (EPS)"
     assert not (tmp_path / "out/Tp/2t.tif").exists()

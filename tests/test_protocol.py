@@ -1,4 +1,4 @@
-"""BenCo's JSONs of a protocol: what is there, and what it means that something is not."""
+"""``data protocol``: JSON files for BenCo, and the consequences of missing datasets."""
 
 import json
 
@@ -11,7 +11,7 @@ from qma_net.core.files import config_path
 from qma_net.data.protocol import ProtocolError, write_protocol
 
 
-def test_cat_writes_seven_lists_that_benco_trains_on(tmp_path, capsys):
+def test_benco_trains_on_the_seven_lists_of_protocol_cat(tmp_path, capsys):
     from IMDLBenCo.datasets import BalancedDataset
 
     write_protocols_datasets(tmp_path)
@@ -34,39 +34,39 @@ def test_cat_writes_seven_lists_that_benco_trains_on(tmp_path, capsys):
     }
     assert printed.splitlines()[-3:] == [
         f"training: --data_path {written}",
-        f"tests while training: --test_data_path {tmp_path}/test_sets_train.json",
+        f"tests during training: --test_data_path {tmp_path}/test_sets_train.json",
         f"evaluation: --test_data_json, qma-net evaluate --test-sets {tmp_path}/test_sets.json",
     ]
 
 
-def test_what_is_missing_is_left_out_and_told(tmp_path, capsys):
+def test_missing_datasets_are_omitted_and_named(tmp_path, capsys):
     write_protocols_datasets(tmp_path)
     (tmp_path / "TampCOCO/bcmc_COCO_list.json").unlink()
     (tmp_path / "NIST16").rename(tmp_path / "elsewhere")
-    with pytest.raises(SystemExit) as done:
+    with pytest.raises(SystemExit) as exit_info:
         cli.main(["data", "protocol", "cat", "--root", str(tmp_path), "--out", str(tmp_path / "o")])
-    assert done.value.code == 1
+    assert exit_info.value.code == 1
     printed = capsys.readouterr().out
-    gone = f"MISSING {tmp_path}/TampCOCO/bcmc_COCO_list.json: training, 1840 of the 12880 images"
-    assert gone in printed
-    assert f"MISSING {tmp_path}/NIST16: test, no NIST16 row" in printed
+    missing = f"MISSING {tmp_path}/TampCOCO/bcmc_COCO_list.json: training, 1840 of the 12880 images"
+    assert missing in printed
+    assert f"MISSING {tmp_path}/NIST16: test, no results for NIST16" in printed
     assert len(json.loads((tmp_path / "o/protocol_cat.json").read_text())) == 6
-    assert printed.count("NIST16") == 2  # its row and its path, once
+    assert printed.count("NIST16") == 2  # In one line: its path and its name.
     for name in ("test_sets", "test_sets_train"):
         sets = json.loads((tmp_path / f"o/{name}.json").read_text())
         assert "Columbia" in sets
         assert "NIST16" not in sets
 
 
-def test_no_set_to_test_on_while_training(tmp_path):
+def test_test_sets_during_training_may_all_be_missing(tmp_path):
     write_dataset(tmp_path / "AutoSplice")
     written = write_protocol("cat", tmp_path)
     assert [path.name for path in tmp_path.glob("*.json")] == ["test_sets.json"]
     assert written.while_training is None
-    assert "--test_data_path: not written, nothing is there" in written.text()
+    assert "--test_data_path: not written, no dataset exists" in written.text()
 
 
-def test_mvss_trains_on_the_whole_of_one_set(tmp_path):
+def test_mvss_trains_on_all_of_casia2(tmp_path):
     from IMDLBenCo.datasets import JsonDataset
 
     write_protocols_datasets(tmp_path)
@@ -85,27 +85,27 @@ def test_mvss_trains_on_the_whole_of_one_set(tmp_path):
     assert written.while_training == written.test == tmp_path / "test_sets_mvss.json"
 
 
-def test_an_empty_or_unfinished_set_is_told(tmp_path):
+def test_empty_and_unfinished_datasets_are_named(tmp_path):
     write_protocols_datasets(tmp_path)
     (tmp_path / "Columbia/prepare.jsonl").write_text("{}")
     write_dataset(tmp_path / "more/CASIAv2", 0)
-    assert "was not finished" in write_protocol("mvss", tmp_path).text()
+    assert "did not finish" in write_protocol("mvss", tmp_path).text()
     (tmp_path / "CASIAv2").rename(tmp_path / "old")
     (tmp_path / "more/CASIAv2").rename(tmp_path / "CASIAv2")
     written = write_protocol("mvss", tmp_path)
-    assert "it is there, and empty" in written.text()
+    assert "(exists but is empty)" in written.text()
     assert written.train is None
 
 
-def test_nothing_at_all_is_an_error(tmp_path):
+def test_folder_without_datasets_is_an_error(tmp_path):
     with pytest.raises(ProtocolError, match="expected prepared datasets"):
         write_protocol("cat", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_templates_are_the_repository_s_files():
+def test_templates_are_files_of_the_repository():
     for name in ("protocol_cat", "protocol_mvss", "test_sets", "test_sets_train", "test_sets_mvss"):
         file = ROOT / f"benco_configs/{name}.json"
         assert config_path(file.name) == file
-    with pytest.raises(FileNotFoundError, match="expected it at"):
+    with pytest.raises(FileNotFoundError, match="not found; looked for"):
         config_path("nothing.json")

@@ -1,312 +1,291 @@
-"""Is a dataset what BenCo will take it for? One pass over its files, every fault by name.
+"""Checks of a dataset: every file that BenCo would read in another way than intended.
 
-:mod:`.facts` reads the files; the judges here compare facts and name the faults. BenCo's loader
-(0.1.45) is the measure: it reads with Pillow, ignores EXIF orientation, and calls a mask's pixel
-tampered where the mean of its three channels is above 127.5.
+:mod:`.facts` reads the files; the functions here compare the facts. The reference is the loader of
+BenCo 0.1.45, which reads images with Pillow, ignores the EXIF orientation, and considers a pixel of
+a mask tampered if the mean of its three channels is above 127.5.
 """
 
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable
+from functools import partial
 from pathlib import Path
 
 from ..core.images import TRANSPOSED_ORIENTATIONS
-from .facts import AllFacts, Facts, observe_all
-from .findings import DraftReport, Report
-from .journal import recorded_types
-from .leaks import find_copies
-from .listing import Listing, Pair, find_beside, read_listings
+from .facts import AllFacts, Facts, inspect_files
+from .findings import Report
+from .listing import Listing, Pair, find_in_usual_folders, read_listings, recorded_types
+from .near_duplicates import find_copies
 from .published import PublishedDataset, count_types, dataset_named
 
-# A mask's stem may be its image's stem and one of these.
+# A mask's stem may be its image's stem followed by one of these.
 MASK_SUFFIX = re.compile(r"[-_ ](gt\d?|mask|forged|edgemask|groundtruth)$", re.IGNORECASE)
-INVERTED_ABOVE = 0.75  # share of white
-GREY_SHARE = 0.01  # of the mask: less is an edge, more is something else than a mask
+INVERTED_ABOVE = 0.75  # Share of white pixels above which a mask is probably inverted.
+GREY_SHARE = 0.01  # A smaller share of grey pixels comes from soft edges.
+SYSTEM_FILES = ("Thumbs.db", "desktop.ini")
+COLOUR_MODES = {
+    "L": "greyscale",
+    "1": "black and white",
+    "CMYK": "CMYK",
+    "P": "a palette image",
+    "RGBA": "an image with alpha channel",
+    "LA": "greyscale with alpha channel",
+    "array": "an array, not an image",
+}
+
+FIX = "--fix does this"
 
 
 def check(
-    paths: Iterable[str | os.PathLike],
+    paths: Iterable[str | os.PathLike[str]],
     *,
     fast: bool = False,
     workers: int | None = None,
     crop_size: int = 0,
-    allow: Iterable[str] = (),
+    allow: Collection[str] = (),
     progress: bool = True,
 ) -> Report:
-    """Checks datasets against what BenCo would make of them.
+    """Check datasets for files that BenCo would read in another way than intended.
 
     Args:
-        paths: folders with Tp/ and Gt/, lists, protocols or test-sets JSONs, checked together:
-            the same image in two of them is an error unless one protocol trains on both.
-        fast: headers and file sizes only; pixels, values, duplicates and near-duplicates stay
-            unseen.
-        workers: processes, default one per core.
-        crop_size: the training size in pixels if training pads; larger images are then errors.
-        allow: problems that are known to be right here, reported as warnings.
-        progress: show a progress bar on standard error.
+        paths: Folders with Tp/ and Gt/, lists, protocols or JSON files of test sets. They are
+            checked together: an image in two of them is an error unless one protocol trains on
+            both.
+        fast: Read only headers and file sizes, not pixels, and compare no images.
+        workers: Number of processes, by default one per core.
+        crop_size: The training size in pixels if training pads images; larger ones are errors.
+        allow: Problems to report as warnings.
+        progress: Show a progress bar on standard error.
 
     Raises:
-        ListingError: for a path that is not a dataset.
-        FindingsError: for a problem to allow that there is not.
-        WorkersError: when a process was killed.
+        ListingError: If a path is not a dataset.
+        FindingsError: If a problem in ``allow`` is unknown.
+        WorkersError: If a worker process was killed.
     """
-    report, _, _ = check_pairs(
-        paths, fast=fast, workers=workers, crop_size=crop_size, allow=allow, progress=progress
-    )
-    return report
-
-
-def check_pairs(
-    paths: Iterable[str | os.PathLike],
-    *,
-    fast: bool = False,
-    workers: int | None = None,
-    crop_size: int = 0,
-    allow: Iterable[str] = (),
-    progress: bool = True,
-) -> tuple[Report, list[tuple[Listing, list[Pair]]], AllFacts]:
-    """As :func:`check`; also every dataset's pairs that the names mean and are there, and facts."""
-    report, sets = DraftReport(allow), []
-    for listing in [one for path in paths for one in read_listings(path)]:
-        pairs = _paired_by_name(listing, report) if listing.is_folder else listing.pairs
-        sets.append((listing, [pair for pair in pairs if _present(pair, listing, report)]))
-    groups = _groups([listing for listing, _ in sets])
-    facts = observe_all(
-        [pair.image for _, pairs in sets for pair in pairs],
-        [pair.mask for _, pairs in sets for pair in pairs if pair.mask is not None],
+    report = Report(allow)
+    for path in paths:
+        for listing in read_listings(path):
+            pairs = _pair_by_name(listing, report) if listing.is_folder else listing.pairs
+            existing = [pair for pair in pairs if _files_exist(pair, listing, report)]
+            report.pairs.append((listing, existing))
+    groups = _leakage_groups([listing for listing, _ in report.pairs])
+    report.facts = facts = inspect_files(
+        [pair.image for _, pairs in report.pairs for pair in pairs],
+        [pair.mask for _, pairs in report.pairs for pair in pairs if pair.mask is not None],
         fast=fast,
         thumbnails=len(set(groups)) > 1,
         workers=workers,
         progress=progress,
     )
-    for listing, pairs in sets:
+    for listing, pairs in report.pairs:
         for pair in dict.fromkeys(pairs):
-            _judge_pair(pair, facts, crop_size, report)
-        report.sets.append(_counts(listing, pairs, facts))
-    _judge_duplicates(sets, facts, report)
-    _judge_near_duplicates(sets, groups, facts, report)
-    return report, sets, facts
+            _check_pair(pair, facts, crop_size, report)
+        report.sets.append(_count(listing, pairs, facts))
+    _check_duplicates(report)
+    _check_near_duplicates(groups, report)
+    return report
 
 
-def stem_of(path: Path) -> str:
-    """What an image and its mask share: the name without suffix and without a mask's suffix."""
+def _stem(path: Path) -> str:
+    """Return what an image and its mask share: the name without suffix and mask suffix."""
     return MASK_SUFFIX.sub("", path.stem)
 
 
-def _paired_by_name(listing: Listing, report: DraftReport) -> Iterator[Pair]:
-    """The pairs that the names mean, and a finding for what BenCo's sort order makes of them."""
-    images, masks = {}, {}
-    for files, found, other in ((listing.images, images, "Gt"), (listing.masks, masks, "Tp")):
-        for file in files:
-            if file.name.startswith(".") or file.name in ("Thumbs.db", "desktop.ini"):
-                report.error(
-                    file, "unpaired", "a hidden file, which BenCo pairs as data: delete it"
-                )
-            elif os.path.isdir(file):
-                report.error(file, "unpaired", f"a folder inside {file.parent.name}/: move it out")
-            elif stem_of(file) in found:
-                twin = found[stem_of(file)].name
-                advice = f"has the same stem as {twin}: one {other}/ file cannot pair with both"
-                report.error(file, "unpaired", advice)
-            else:
-                found[stem_of(file)] = file
+def _pair_by_name(listing: Listing, report: Report) -> list[Pair]:
+    """Pair a folder's files by stem and report where BenCo's sort order differs."""
+    images = _files_by_stem(listing.images, "Gt", report)
+    masks = _files_by_stem(listing.masks, "Tp", report)
     for stem in sorted(images.keys() ^ masks.keys()):
-        lonely, other = (images[stem], "Gt") if stem in images else (masks[stem], "Tp")
-        advice = f"has no counterpart in {other}/, and shifts the pairs after it: add that, or "
-        report.error(lonely, "unpaired", advice + f"delete it; stem {stem!r} is looked for")
+        file, other = (images[stem], "Gt") if stem in images else (masks[stem], "Tp")
+        advice = f"has no counterpart in {other}/ and shifts the pairs after it: add one with the "
+        report.error(file, "unpaired", f"{advice}stem {stem!r}, or delete this file")
     pairs = [Pair(images[stem], masks[stem]) for stem in images if stem in masks]
-    order = [masks[stem_of(pair.image)] for pair in pairs]
-    if images.keys() == masks.keys() and order != sorted(order):
-        for pair, taken in zip(pairs, sorted(order), strict=True):
-            if pair.mask != taken:
-                advice = f"sorted by name, BenCo pairs it with {taken.name}: give image and mask "
-                report.error(pair.image, "unpaired", advice + "the same stem", fixable=True)
-    yield from pairs
+    if images.keys() == masks.keys():
+        for pair, mask in zip(pairs, sorted(masks.values()), strict=True):
+            if pair.mask != mask:
+                advice = f"is paired with {mask.name} by BenCo, which sorts by name: give image "
+                report.error(pair.image, "unpaired", f"{advice}and mask the same stem", fix=FIX)
+    return pairs
 
 
-def _present(pair: Pair, listing: Listing, report: DraftReport) -> bool:
-    """Whether both files are there from here; a finding where they are not."""
-    present = True
+def _files_by_stem(files: Iterable[Path], other: str, report: Report) -> dict[str, Path]:
+    """Index files by stem and report those that cannot be half of a pair."""
+    by_stem: dict[str, Path] = {}
+    for file in files:
+        stem = _stem(file)
+        if file.name.startswith(".") or file.name in SYSTEM_FILES:
+            advice = "is a hidden file, which BenCo would pair as data: delete it"
+        elif os.path.isdir(file):
+            advice = f"is a folder inside {file.parent.name}/: move it out"
+        elif stem in by_stem:
+            advice = f"has the same stem as {by_stem[stem].name}, so one file in {other}/ would "
+            advice += "belong to both: rename one"
+        else:
+            by_stem[stem] = file
+            continue
+        report.error(file, "unpaired", advice)
+    return by_stem
+
+
+def _files_exist(pair: Pair, listing: Listing, report: Report) -> bool:
+    exist = True
     for file in (pair.image, pair.mask):
         if file is None:
             continue
         if os.path.isfile(file):
             if not file.is_absolute() and not listing.is_folder:
-                advice = f"lists relative paths, which only work from {Path.cwd()}: make them "
-                report.warning(listing.path, "relative-path", advice + "absolute", fixable=True)
+                advice = f"has relative paths, which only work in {Path.cwd()}: make them absolute"
+                report.warning(listing.path, "relative-path", advice, fix=FIX)
             continue
-        present = False
-        if (listing.path.parent / file).is_file():
-            place = listing.path.parent.resolve()
-            advice = f"is found from {place} only: make the paths of {listing.path} absolute"
-        elif place := find_beside(listing.path, file):
-            advice = f"is listed but not there, {place} is: write its path in {listing.path}"
+        exist = False
+        folder = listing.path.parent
+        if (folder / file).is_file():
+            advice = f"exists only relative to {folder.resolve()}: make its path absolute in "
+        elif elsewhere := find_in_usual_folders(listing.path, file):
+            advice = f"does not exist, but {elsewhere} does: correct its path in "
         else:
-            advice = f"is listed but not there: download it, or take it out of {listing.path}"
-        report.error(file, "missing-file", advice, fixable=True)
-    return present
+            advice = "does not exist: download it or remove it from "
+        report.error(file, "missing-file", f"{advice}{listing.path}", fix="--fix leaves it out")
+    return exist
 
 
-def _judge_pair(pair: Pair, facts: AllFacts, crop_size: int, report: DraftReport) -> None:
-    image, mask = facts.images[pair.image], facts.masks.get(pair.mask)
-    for file, seen in ((pair.image, image), (pair.mask, mask)):
-        if seen and seen.fault:
-            report.error(file, "unreadable", f"{seen.fault}: fetch it again, or take the pair out")
+def _check_pair(pair: Pair, facts: AllFacts, crop_size: int, report: Report) -> None:
+    image = facts.images[pair.image]
+    mask = facts.masks[pair.mask] if pair.mask is not None else None
+    for file, file_facts in ((pair.image, image), (pair.mask, mask)):
+        if file is not None and file_facts is not None and file_facts.fault:
+            advice = f"{file_facts.fault}: download it again, or remove the pair"
+            report.error(file, "unreadable", advice)
     if image.fault:
         return
-    _judge_image(pair.image, image, crop_size, report)
-    fits = mask is None or mask.fault or mask.mode == "array" or mask.size == image.size
-    if image.orientation in TRANSPOSED_ORIENTATIONS and not fits and mask.size == image.size[::-1]:
-        advice = (
-            "its mask was drawn on the turned photograph, BenCo reads pixels as stored: turn the "
-            "mask back"
-        )
-        report.error(pair.image, "exif-orientation", advice, fixable=True)
-    else:
-        if image.orientation != 1:
-            advice = (
-                f"orientation {image.orientation}: viewers and OpenCV turn it, BenCo and its mask "
-                "do not; nothing to do for BenCo, take the tag out for other tools"
-            )
-            report.warning(pair.image, "exif-orientation", advice)
-        if not fits:
-            turned = mask.size == image.size[::-1]
-            advice = f"is {_width_x_height(mask.size)}, its image {_width_x_height(image.size)}: "
-            advice += (
-                "turn it by 90 degrees (look which way)"
-                if turned
-                else "take the authors' corrected mask"
-            )
-            report.error(pair.mask, "size-mismatch", advice)
-    if mask and not mask.fault:
-        _judge_mask(pair.mask, mask, report)
+    _check_image(pair.image, image, crop_size, report)
+    mask_size = image.size if mask is None or mask.fault or mask.mode == "array" else mask.size
+    is_transposed = mask_size == image.size[::-1] != image.size
+    if is_transposed and image.orientation in TRANSPOSED_ORIENTATIONS:
+        advice = "has a mask of the rotated image, but BenCo reads pixels as stored: rotate it back"
+        report.error(pair.image, "exif-orientation", advice, fix=FIX)
+        mask_size = image.size
+    elif image.orientation != 1:
+        advice = f"has EXIF orientation {image.orientation}, which viewers and OpenCV apply and "
+        advice += "BenCo ignores; nothing to do for BenCo, but other tools may need it removed"
+        report.warning(pair.image, "exif-orientation", advice)
+    if pair.mask is None or mask is None or mask.fault:
+        return
+    if mask_size != image.size:
+        remedy = "use a corrected mask from the authors"
+        if is_transposed:
+            remedy = "rotate it by 90 degrees (check in which direction)"
+        sizes = f"is {_dimensions(mask_size)}, its image {_dimensions(image.size)}"
+        report.error(pair.mask, "size-mismatch", f"{sizes}: {remedy}")
+    _check_mask(pair.mask, mask, report)
 
 
-def _judge_image(file: Path, image: Facts, crop_size: int, report: DraftReport) -> None:
+def _check_image(file: Path, image: Facts, crop_size: int, report: Report) -> None:
     if image.mode != "RGB":
-        what = {"L": "greyscale", "1": "black and white", "CMYK": "CMYK", "P": "a palette image"}
-        what |= {"RGBA": "with alpha", "LA": "grey with alpha", "array": "an array, not an image"}
-        name = what.get(image.mode, "16 bits or more" if "I" in image.mode else image.mode)
-        report.warning(file, "colour-mode", f"is {name}: BenCo converts it to RGB with Pillow")
+        deep = "an image of 16 bits or more" if "I" in image.mode else image.mode
+        kind = COLOUR_MODES.get(image.mode, deep)
+        report.warning(file, "colour-mode", f"is {kind}; BenCo converts it to RGB with Pillow")
     if crop_size and max(image.size) > crop_size:
-        advice = (
-            f"is {_width_x_height(image.size)}, larger than the padded {crop_size}x{crop_size}: "
-            "BenCo would crop it; resize instead"
-        )
+        advice = f"is {_dimensions(image.size)}, larger than the padded {crop_size}x{crop_size}, "
+        advice += "so BenCo would crop it: train with resizing instead"
         report.error(file, "larger-than-training", advice)
 
 
-def _judge_mask(file: Path, mask: Facts, report: DraftReport) -> None:
-    """At most one finding about a mask's values: the first of these that explains it."""
+def _check_mask(file: Path, mask: Facts, report: Report) -> None:
+    """Report at most one problem with a mask's values: the first one that explains them."""
+    error = partial(report.error, file, "mask-values")
+    warning = partial(report.warning, file, "mask-values")
     if mask.mode == "array":
-        advice = f"is {file.suffix}, BenCo reads images only: write it as PNG of 0 and 255"
-        how = "(--fix does, above 0 as tampered)"
-        report.error(file, "mask-values", advice, fixable=True, fixed_how=how)
-    elif mask.white is None:  # the header was all that was read
-        if mask.mode not in ("L", "1", "RGB", "RGBA"):
-            advice = f"has mode {mask.mode}: run without --fast to see what BenCo makes of it"
-            report.warning(file, "mask-values", advice)
-    elif mask.top == 0:
-        advice = "marks nothing though its image is listed as tampered: list the image with "
-        report.error(file, "empty-mask", advice + "'Negative', or find the right mask")
+        advice = f"is {file.suffix}, but BenCo only reads images: save it as a PNG of 0 and 255"
+        error(advice, fix="--fix does this for values above 0")
+    elif mask.white is None or mask.grey is None or mask.coloured is None:
+        if mask.mode not in ("L", "1", "RGB", "RGBA"):  # Only the header was read.
+            warning(f"has mode {mask.mode}: run without --fast to see how BenCo reads it")
+    elif mask.maximum == 0:
+        advice = "is empty, although its image is listed as tampered: list the image with "
+        report.error(file, "empty-mask", f"{advice}'Negative', or find the right mask")
     elif mask.coloured > 0:
-        advice = f"is coloured ({mask.coloured:.1%} of it): write which colour is tampered as 255"
-        report.error(file, "mask-values", advice + ", the rest as 0 (data prepare knows Columbia)")
+        advice = f"is coloured in {mask.coloured:.1%} of its pixels: write the tampered colour as "
+        error(f"{advice}255 and the rest as 0 (data prepare does this for Columbia)")
     elif mask.white == 0:
-        advice = f"has no value above 127 (largest {mask.top}), so BenCo reads it as all black: "
-        advice += "write tampered as 255"
-        report.error(file, "mask-values", advice, fixable=True, fixed_how="(--fix: above 0)")
+        advice = f"has no value above 127 (maximum {mask.maximum}), so BenCo reads it as empty: "
+        error(f"{advice}write tampered pixels as 255", fix="--fix does this for values above 0")
     elif mask.mode == "P" or mask.mode.startswith(("I", "F")):
-        advice = f"has mode {mask.mode}; BenCo reads {mask.white:.1%} of it as tampered: write it "
-        add = report.warning if mask.two_valued else report.error
-        add(file, "mask-values", advice + "as 8-bit grey of 0 and 255", fixable=True)
+        advice = f"has mode {mask.mode}, and BenCo reads {mask.white:.1%} of it as tampered: save "
+        report_mode = warning if mask.two_valued else error
+        report_mode(f"{advice}it as 8-bit greyscale with 0 and 255", fix=FIX)
     elif mask.grey > GREY_SHARE:
-        advice = f"is neither black nor white in {mask.grey:.1%} of it: BenCo cuts at 127.5; write "
-        report.error(file, "mask-values", advice + "0 and 255 yourself if that is not meant")
+        advice = f"is neither black nor white in {mask.grey:.1%} of its pixels, and BenCo's "
+        error(f"{advice}threshold is 127.5: write 0 and 255 yourself if that is not intended")
     elif mask.white > INVERTED_ABOVE:
-        advice = f"is {mask.white:.0%} white, white is tampered for BenCo: invert it"
-        otherwise = ", or say --allow mask-inverted if it is right"
-        report.error(file, "mask-inverted", advice, fixable=True, otherwise=otherwise)
+        advice = f"is {mask.white:.0%} white, which BenCo reads as tampered: invert it, or use "
+        advice += "--allow mask-inverted if it is correct"
+        report.error(file, "mask-inverted", advice, fix="--fix inverts it")
     elif not mask.two_valued:
-        advice = "has values between 0 and 255 at its edges: BenCo cuts at 127.5;"
-        how = "--fix writes that"
-        report.warning(file, "mask-values", advice, fixable=True, fixed_how=how)
+        advice = "has edge values between 0 and 255, and BenCo's threshold is 127.5"
+        warning(advice, fix="--fix applies it")
 
 
-def _width_x_height(size: tuple[int, int]) -> str:
+def _dimensions(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def _judge_duplicates(
-    sets: list[tuple[Listing, list[Pair]]], facts: AllFacts, report: DraftReport
-) -> None:
-    """The same bytes twice: within a set or a protocol a warning, across other sets an error."""
-    places = defaultdict(list)
-    for listing, pairs in sets:
+def _check_duplicates(report: Report) -> None:
+    """Report identical files: a warning within a set or a protocol, an error between others."""
+    copies = defaultdict(list)
+    for listing, pairs in report.pairs:
         for pair in pairs:
-            if digest := facts.images[pair.image].digest:
-                places[digest].append((listing, pair.image))
-    for first, *others in places.values():
+            if digest := report.facts.images[pair.image].digest:
+                copies[digest].append((listing, pair.image))
+    for (first_listing, first), *others in copies.values():
         for listing, file in others:
-            where = f"{first[1]} ({first[0].name})"
-            advice = f"holds the same bytes as {where}: take one of the two out"
-            if file == first[1] and listing is first[0]:
-                advice = f"is listed more than once in {listing.path}: take one line out"
-            leak = listing is not first[0] and not (listing.trained and first[0].trained)
-            (report.error if leak else report.warning)(file, "duplicate", advice)
+            advice = f"is identical to {first} ({first_listing.name}): remove one of the two"
+            if file == first and listing is first_listing:
+                advice = f"is listed more than once in {listing.path}: remove one of the rows"
+            leaks = listing is not first_listing and not (listing.trained and first_listing.trained)
+            (report.error if leaks else report.warning)(file, "duplicate", advice)
 
 
-def _groups(listings: list[Listing]) -> list[int]:
-    """Which listings may share photographs: a number each, one for all that protocols train on."""
-    found = {}
-    keys = ("trained" if one.trained else number for number, one in enumerate(listings))
-    return [found.setdefault(key, len(found)) for key in keys]
+def _leakage_groups(listings: list[Listing]) -> list[int]:
+    """Return each listing's group: images must not be shared between groups.
 
-
-def _judge_near_duplicates(
-    sets: list[tuple[Listing, list[Pair]]], groups: list[int], facts: AllFacts, report: DraftReport
-) -> None:
-    """The same photograph, saved again, in sets that must not share any: an error.
-
-    Within a set or what one training reads it is no finding: manipulated sets hold many versions of
-    a photograph.
+    All listings that protocols train on form one group, every other listing forms its own.
     """
-    shown = {}
-    for (listing, pairs), group in zip(sets, groups, strict=True):
+    numbers: dict[object, int] = {}
+    keys = ("trained" if item.trained else index for index, item in enumerate(listings))
+    return [numbers.setdefault(key, len(numbers)) for key in keys]
+
+
+def _check_near_duplicates(groups: list[int], report: Report) -> None:
+    """Report images that were saved again in a group that must not share them.
+
+    Within a group this is not a problem: manipulated datasets contain many versions of a photo.
+    """
+    images = report.facts.images
+    listings: dict[tuple[Path, int], Listing] = {}
+    for (listing, pairs), group in zip(report.pairs, groups, strict=True):
         for pair in pairs:
-            if facts.images[pair.image].thumbnail:
-                shown.setdefault((pair.image, group), listing)
-    files = list(shown)
-    thumbnails = [facts.images[file].thumbnail for file, _ in files]
-    for copy, first, likeness in find_copies(thumbnails, [group for _, group in files]):
+            if images[pair.image].thumbnail:
+                listings.setdefault((pair.image, group), listing)
+    files = list(listings)
+    thumbnails = [images[file].thumbnail for file, _ in files]
+    for copy, first, correlation in find_copies(thumbnails, [group for _, group in files]):
         file, original = files[copy][0], files[first][0]
-        if facts.images[file].digest == facts.images[original].digest:
-            continue  # a duplicate, and told as such
-        where = f"{original} ({shown[files[first]].name})"
-        advice = (
-            f"shows the same photograph as {where}, saved again, resized or cropped (correlation "
-            f"{likeness:.2f}): take one of the two out"
-        )
+        if images[file].digest == images[original].digest:
+            continue  # Already reported as a duplicate.
+        advice = f"shows the same photo as {original} ({listings[files[first]].name}), saved again,"
+        advice += f" resized or cropped (correlation {correlation:.2f}): remove one of the two"
         report.error(file, "near-duplicate", advice)
 
 
-def _counts(listing: Listing, pairs: list[Pair], facts: AllFacts) -> dict:
-    """Counts and the range of resolutions of one dataset, as in Tables 3 and 4.
-
-    Returns:
-        ``name`` and ``path`` of the listing; ``dataset``, which of the paper's the name means, and
-        ``part`` where it means the list of a subset (``sp_COCO_list``: ``TampCOCO`` and ``sp``), of
-        which several make up a row of Table 3; ``tampered`` and ``authentic`` images; ``smallest``
-        and ``largest`` resolution by area, width x height, "" where none is known; ``types``, how
-        many of the tampered are of each of :data:`~.published.TYPES`. ``dataset``, ``part`` and
-        ``types`` are absent where they do not apply or are not known.
-    """
+def _count(listing: Listing, pairs: list[Pair], facts: AllFacts) -> dict:
+    """Return a dataset's row of the report, described in :class:`.findings.Report`."""
     sizes = [facts.images[pair.image].size for pair in pairs]
     sizes = sorted((size for size in sizes if size[0]), key=lambda size: size[0] * size[1])
     tampered = [pair.image for pair in pairs if pair.mask is not None]
     dataset, part = dataset_named(listing.name)
-    types = _types(dataset, part, tampered) if dataset else None
+    types = _count_types(dataset, part, tampered) if dataset else None
     return {
         "name": listing.name,
         "path": str(listing.path),
@@ -314,17 +293,17 @@ def _counts(listing: Listing, pairs: list[Pair], facts: AllFacts) -> dict:
         **({"part": part} if part else {}),
         "tampered": len(tampered),
         "authentic": len(pairs) - len(tampered),
-        "smallest": _width_x_height(sizes[0]) if sizes else "",
-        "largest": _width_x_height(sizes[-1]) if sizes else "",
+        "smallest": _dimensions(sizes[0]) if sizes else "",
+        "largest": _dimensions(sizes[-1]) if sizes else "",
         **({"types": types} if types else {}),
     }
 
 
-def _types(dataset: PublishedDataset, part: str, images: list[Path]) -> dict[str, int] | None:
-    """How many images are of each manipulation type, if names, subset or journal tell of all."""
+def _count_types(dataset: PublishedDataset, part: str, images: list[Path]) -> dict[str, int] | None:
+    """Count manipulation types by name, subset or journal; return None if any is unknown."""
     if not dataset.table:
         return count_types(dataset.type_of(image.name, part) for image in images)
-    recorded = {}
+    recorded: dict[Path, str] = {}
     for folder in {image.parent.parent for image in images}:
         recorded |= recorded_types(folder)
     return count_types(recorded.get(image) for image in images)

@@ -1,15 +1,15 @@
-"""One image and its mask of a published archive, written as BenCo reads them."""
+"""Conversion of one image and its mask from a published archive to what BenCo reads."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from ..core.files import PathError, atomic_write, copy_file, safe_path, write_png
 from ..core.images import (
@@ -20,18 +20,18 @@ from ..core.images import (
     open_image,
     rgb_pixels,
 )
-from ..core.workers import map_in_processes
+from .facts import read_array
 from .plan import Job
-from .published import DATASETS, PublishedDataset, as_benco, black, total
+from .published import PublishedDataset, as_benco, black_is_tampered, channel_sum
 
-JPEG_QUALITY = 95  # of images that are resized; colour at full resolution
+JPEG_QUALITY = 95  # Of reduced images, without chroma subsampling.
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """From where to where a dataset is converted, and how; as in :func:`.prepare.prepare`."""
+    """The settings that all images of a dataset share; see :func:`.prepare.prepare`."""
 
-    dataset: str
+    dataset: PublishedDataset
     source: Path
     out: Path
     max_side: int
@@ -39,179 +39,173 @@ class Conversion:
     link: bool
 
 
-class _LeftOut(Exception):
+class _LeftOutError(Exception):
     """Why an image cannot be used."""
 
 
-def convert_all(
-    conversion: Conversion, jobs: Sequence[Job], *, workers: int | None, progress: bool
-) -> Iterator[dict]:
-    """What :func:`convert` returns of every job, in order, in one process or several.
-
-    Raises:
-        WorkersError: when a process was killed; what was yielded before is done.
-    """
-    with tqdm(total=len(jobs), desc=conversion.dataset, unit="image", disable=not progress) as bar:
-        for record in map_in_processes(convert, conversion, jobs, workers):
-            yield record
-            bar.update()
-
-
 def convert(conversion: Conversion, job: Job) -> dict:
-    """Writes one image and its mask.
+    """Convert one image and its mask.
 
     Returns:
-        ``image``; and ``target`` and ``mask_target``, with ``repaired`` (how) where the mask was
-        made to fit and ``grey`` (share of its pixels) where it is not black and white; or
-        ``left_out`` (why) where nothing is written.
+        ``image``, ``target`` and ``mask_target``; ``repaired`` (how) if the mask had another size;
+        ``grey``, the share of its pixels that are neither black nor white, if there are any. If
+        nothing was written, ``image`` and ``left_out`` (why).
     """
     try:
-        return {"image": job.image} | _write(conversion, job)
+        return {"image": job.image} | _convert(conversion, job)
     except PathError as error:
         return {"image": job.image, "left_out": str(error)}
-    except _LeftOut as reason:
-        started = conversion.out / f"{job.target}{PurePosixPath(job.image).suffix}"
-        started.unlink(missing_ok=True)  # by a killed run, from other sources
+    except _LeftOutError as reason:
+        # An interrupted run may have written the image from other sources.
+        target = conversion.out / f"{job.target}{PurePosixPath(job.image).suffix}"
+        target.unlink(missing_ok=True)
         return {"image": job.image, "left_out": str(reason)}
 
 
-def reduce_mask(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A mask at a smaller size, reduced by area and cut at one half.
+def reduce_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Reduce a mask by averaging areas and thresholding at one half.
 
     Args:
-        pixels: bool ``(H, W)``.
-        size: width and height.
+        mask: Tampered pixels, bool ``(H, W)``.
+        size: Width and height of the result.
 
     Returns:
-        Bool; a mask that would vanish keeps every pixel that it touches.
+        Bool. If no pixel reaches one half, every pixel that the mask touches.
     """
-    shares = cv2.resize(pixels.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-    half = shares > 0.5
-    return half if half.any() else shares > 0
+    shares = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    reduced = shares > 0.5
+    return reduced if reduced.any() else shares > 0
 
 
-def _write(conversion: Conversion, job: Job) -> dict:
-    dataset = DATASETS[conversion.dataset]
+def undo_orientation(mask: np.ndarray, orientation: int) -> np.ndarray:
+    """Rotate a mask of the displayed image to the stored pixels; bool or uint8 ``(H, W)``."""
+    return np.asarray(Image.fromarray(mask).transpose(INVERSE_TRANSPOSE[orientation]))
+
+
+def write_mask(path: Path, mask: np.ndarray) -> None:
+    """Write tampered pixels, bool ``(H, W)``, as a single-channel PNG of 0 and 255."""
+    write_png(path, np.where(mask, 255, 0).astype(np.uint8))
+
+
+def _convert(conversion: Conversion, job: Job) -> dict:
     source, out = conversion.source / job.image, conversion.out
-    target = safe_path(out, f"{job.target}{source.suffix}", nested=True)
-    mask_target = safe_path(out, job.mask_target, nested=True) if job.mask else None
-    with _opened(source, "it") as image:
-        size = image.size
-        reduced = _reduced_size(size, conversion.max_side)
-        record = {}
+    suffix = source.suffix
+    target = safe_path(out, f"{job.target}{suffix}", nested=True)
+    mask_target = safe_path(out, job.mask_target, nested=True) if job.mask is not None else None
+    mask: np.ndarray | None = None
+    record: dict = {}
+    with _left_out_if_unreadable("it"), open_image(source) as image:
+        size = _reduced_size(image.size, conversion.max_side)
+        is_reduced = size != image.size
         if job.mask is not None:
-            mask, grey = _read_mask(dataset, conversion.source / job.mask)
-            record = {"grey": grey} if grey else {}
-            if mask.shape[::-1] != size:
-                mask, record["repaired"] = _fit_mask(mask, image, conversion, job)
-            if not mask.any():
-                name = PurePosixPath(job.mask).name
-                raise _LeftOut(f"its mask {name} marks nothing ({dataset.rule})")
-        suffix = source.suffix
-        if reduced == size:
-            _copy_or_link(source, target, link=conversion.link)
+            mask, record = _read_mask(conversion.source / job.mask, image, conversion, job)
+        if is_reduced:
+            suffix = _save_reduced(image, size, out / job.target, suffix)
         else:
-            pixels = _reduced_pixels(image, reduced)
-            suffix = _save_reduced(pixels, out / job.target, suffix, image.format)
+            _copy_or_link(source, target, link=conversion.link)
     record["target"] = f"{job.target}{suffix}"
-    if job.mask is not None:
-        mask = mask if reduced == size else reduce_mask(mask, reduced)
-        write_png(mask_target, np.where(mask, 255, 0).astype(np.uint8))
+    if mask is not None and mask_target is not None:
+        write_mask(mask_target, reduce_mask(mask, size) if is_reduced else mask)
         record["mask_target"] = job.mask_target
     return record
 
 
 @contextmanager
-def _opened(path: Path, what: str) -> Iterator[Image.Image]:
-    """A picture with its header read; what cannot be read, also in the block, is left out."""
+def _left_out_if_unreadable(name: str) -> Iterator[None]:
     try:
-        with open_image(path) as image:
-            yield image
+        yield
     except ImageError as error:
-        again = ": fetch it again" if error.reason.startswith("is empty") else ""
-        raise _LeftOut(f"{what} {error.reason}{again}") from None
+        remedy = ": download it again" if error.reason.startswith("is empty") else ""
+        raise _LeftOutError(f"{name} {error.reason}{remedy}") from None
 
 
-def _read_mask(dataset: PublishedDataset, path: Path) -> tuple[np.ndarray, float]:
-    """The tampered pixels, bool ``(H, W)``, and the share that is neither black nor white."""
-    if path.suffix.lower() == ".npz":
-        return dataset.read(_read_array(path)), 0.0
-    with _opened(path, f"its mask {path.name}") as image:
-        if image.mode.startswith(("I", "F")):
-            with decoding():
-                values = np.asarray(image).astype(np.float32)
-            values = (values / 257 if values.max() > 255 else values).astype(np.uint8)
-            mask = np.repeat(values[..., None], 3, axis=-1)
+def _read_mask(
+    path: Path, image: Image.Image, conversion: Conversion, job: Job
+) -> tuple[np.ndarray, dict]:
+    """Return the tampered pixels, bool and of the image's size, and what to record of them."""
+    dataset = conversion.dataset
+    record: dict = {}
+    with _left_out_if_unreadable(f"its mask {path.name}"):
+        if path.suffix.lower() == ".npz":
+            values = read_array(path)
+            if values.ndim != 2:
+                raise _LeftOutError(
+                    f"its mask {path.name} has shape {values.shape}, expected (H, W)"
+                )
         else:
-            mask = rgb_pixels(image)
-    grey = 0.0
-    if dataset.read in (as_benco, black):
-        sums = total(mask)
-        grey = round(float(((sums > 0) & (sums < 765)).mean()), 4)
-    return dataset.read(mask), grey
+            values = _read_rgb_mask(path)
+    mask = dataset.read(values)
+    if dataset.read in (as_benco, black_is_tampered):
+        sums = channel_sum(values)
+        if grey := round(float(((sums > 0) & (sums < 765)).mean()), 4):
+            record["grey"] = grey
+    if mask.shape[::-1] != image.size:
+        mask, record["repaired"] = _fit_mask(mask, image, conversion, job)
+    if not mask.any():
+        raise _LeftOutError(f"its mask {path.name} is empty ({dataset.rule})")
+    return mask, record
 
 
-def _read_array(path: Path) -> np.ndarray:
-    """The class numbers in the archive's ``arr_0``, ``(H, W)``."""
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            array = content["arr_0"].squeeze()
-    except Exception as error:  # a torn zip raises nearly anything
-        raise _LeftOut(f"its mask {path.name} cannot be read ({error})") from None
-    if array.ndim != 2:
-        raise _LeftOut(f"its mask {path.name} has shape {array.shape}, expected (H, W)")
-    return array
+def _read_rgb_mask(path: Path) -> np.ndarray:
+    """Read a mask's values, uint8 ``(H, W, 3)``; 16-bit values are reduced to 8 bits."""
+    with open_image(path) as image:
+        if not image.mode.startswith(("I", "F")):
+            return rgb_pixels(image)
+        with decoding():
+            values = np.asarray(image).astype(np.float32)
+    values = (values / 257 if values.max() > 255 else values).astype(np.uint8)
+    return np.repeat(values[..., None], 3, axis=-1)
 
 
 def _fit_mask(
     mask: np.ndarray, image: Image.Image, conversion: Conversion, job: Job
 ) -> tuple[np.ndarray, str]:
-    """A mask of another size than its image made to fit, and how; or a reason not to."""
+    """Fit a mask of another size to its image, and describe how."""
     (height, width), size = mask.shape, image.size
     transposed = (height, width) == size
-    turned = exif_orientation(image)  # decodes a PNG
-    if transposed and turned in INVERSE_TRANSPOSE:
-        stored = Image.fromarray(mask).transpose(INVERSE_TRANSPOSE[turned])
-        return np.asarray(stored), "mask turned back as its photograph's EXIF orientation says"
-    dataset = DATASETS[conversion.dataset]
+    orientation = exif_orientation(image)
+    if transposed and orientation in INVERSE_TRANSPOSE:
+        how = "mask rotated back according to the image's EXIF orientation"
+        return undo_orientation(mask, orientation), how
+    dataset = conversion.dataset
     known = "known fault: " if PurePosixPath(job.image).stem in dataset.known_faults else ""
     fault = f"{known}mask {width}x{height}, image {size[0]}x{size[1]}"
-    subsets = [PurePosixPath(path).parent.parent for path in (job.target, job.mask_target)]
-    if subsets[0] != subsets[1]:
-        raise _LeftOut(f"{fault}, and the mask is another subset's")
+    subset, mask_subset = (
+        PurePosixPath(path).parent.parent for path in (job.target, job.mask_target)
+    )
+    if subset != mask_subset:
+        raise _LeftOutError(f"{fault}, and the mask is shared with another subset")
     if not conversion.repair:
-        raise _LeftOut(f"{fault}; {dataset.remedy}, or --repair it")
+        raise _LeftOutError(f"{fault}; {dataset.remedy}, or use --repair")
     if transposed:
-        how = "turned by 90 degrees counter-clockwise, which may be the wrong way: look at it"
+        how = "mask rotated by 90 degrees counter-clockwise; check whether this is correct"
         return np.ascontiguousarray(np.rot90(mask)), f"{fault}; {how}"
     resized = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
     return resized > 0, f"{fault}; mask resized to the nearest pixel"
 
 
 def _reduced_size(size: tuple[int, int], max_side: int) -> tuple[int, int]:
-    """The size with its long side at most ``max_side``, if that is not 0."""
+    """Limit the long side to ``max_side`` unless that is 0."""
     scale = max_side / max(size)
     if not max_side or scale >= 1:
         return size
-    return tuple(max(1, round(side * scale)) for side in size)
+    width, height = size
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _reduced_pixels(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    """The image at a smaller size, reduced by area, uint8 ``(H, W)`` or ``(H, W, 3)``."""
+def _save_reduced(image: Image.Image, size: tuple[int, int], target: Path, suffix: str) -> str:
+    """Write a reduced image as JPEG if it was one, else as PNG; return its suffix."""
     with decoding():
         pixels = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-
-
-def _save_reduced(pixels: np.ndarray, target: Path, suffix: str, image_format: str) -> str:
-    """Writes a reduced image, a JPEG as JPEG and others as PNG; returns its suffix."""
-    if image_format in ("JPEG", "MPO"):
+    reduced = Image.fromarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA))
+    options: dict[str, Any] = {"format": "PNG"}
+    if image.format in ("JPEG", "MPO"):
         suffix = suffix if suffix.lower() in (".jpg", ".jpeg") else ".jpg"
         options = {"format": "JPEG", "quality": JPEG_QUALITY, "subsampling": 0}
     else:
-        suffix, options = ".png", {"format": "PNG"}
-    with atomic_write(target.with_name(f"{target.name}{suffix}")) as beside:
-        Image.fromarray(pixels).save(beside, **options)
+        suffix = ".png"
+    with atomic_write(target.with_name(f"{target.name}{suffix}")) as temporary:
+        reduced.save(temporary, **options)
     return suffix
 
 
@@ -221,6 +215,6 @@ def _copy_or_link(source: Path, target: Path, *, link: bool) -> None:
         try:
             os.link(source.resolve(), target)
             return
-        except OSError:  # another file system
+        except OSError:  # For example, the target is on another file system.
             pass
     copy_file(source, target)

@@ -1,4 +1,4 @@
-"""What one file of a dataset is: plain facts, and how BenCo will read it. The part that costs."""
+"""Facts about single image and mask files, and how BenCo reads them."""
 
 import hashlib
 import warnings
@@ -12,21 +12,31 @@ from tqdm import tqdm
 
 from ..core.images import ImageError, decode, decoding, exif_orientation, open_image, rgb_pixels
 from ..core.workers import map_in_processes
-from .leaks import thumbnail_of
+from .near_duplicates import thumbnail_of
 from .published import as_benco
 
 ARRAY_SUFFIXES = (".npz", ".npy")
-GREY = (32, 223)  # between these a mask's pixel is neither black nor white, JPEG noise apart
+# A mask value between these is neither black nor white, even allowing for JPEG noise.
+GREY = (32, 223)
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What one file is. ``size`` is (width, height) in pixels as stored.
+    """What is known about one file.
 
-    ``digest`` is of an image's bytes; ``thumbnail``, where it was asked for, by
-    :func:`.leaks.thumbnail_of`. ``white`` is the share that BenCo reads as tampered, ``grey`` the
-    share between :data:`GREY`, ``coloured`` the share whose channels differ, ``top`` the largest
-    value; with ``two_valued`` they are known of masks whose pixels were read, and else ``None``.
+    Attributes:
+        fault: Why it cannot be read, as the end of a sentence; empty if it can.
+        size: Width and height in pixels, as stored.
+        mode: Pillow's mode, or ``"array"`` for NumPy files.
+        orientation: EXIF orientation.
+        digest: Hash of an image's bytes.
+        thumbnail: From :func:`.near_duplicates.thumbnail_of`, if requested.
+        two_valued: Whether all values of a mask are 0 or 255. This and the following attributes
+            are None unless a mask's pixels were read.
+        white: Share of the pixels that BenCo reads as tampered.
+        grey: Share of the pixels between :data:`GREY`.
+        coloured: Share of the pixels that differ between channels.
+        maximum: Largest value.
     """
 
     fault: str = ""
@@ -39,18 +49,18 @@ class Facts:
     white: float | None = None
     grey: float | None = None
     coloured: float | None = None
-    top: int | None = None
+    maximum: int | None = None
 
 
 @dataclass(frozen=True)
 class AllFacts:
-    """Facts by file, of images and of masks: one file may be listed as both."""
+    """Facts by file. Images and masks are separate, since a file may be listed as both."""
 
-    images: dict[Path, Facts]
-    masks: dict[Path, Facts]
+    images: dict[Path, Facts] = field(default_factory=dict)
+    masks: dict[Path, Facts] = field(default_factory=dict)
 
 
-def observe_all(
+def inspect_files(
     images: Iterable[Path],
     masks: Iterable[Path],
     *,
@@ -59,24 +69,29 @@ def observe_all(
     workers: int | None,
     progress: bool,
 ) -> AllFacts:
-    """The facts of every file, read in parallel; as :func:`observe`."""
-    files = dict.fromkeys([*((path, False) for path in images), *((path, True) for path in masks)])
-    seen = AllFacts({}, {})
-    with tqdm(total=len(files), desc="check", unit="file", disable=not progress) as bar:
-        how = {"fast": fast, "thumbnail": thumbnails}
-        found = map_in_processes(_observe, how, list(files), workers, chunk=32)
-        for (path, is_mask), facts in zip(files, found, strict=True):
-            (seen.masks if is_mask else seen.images)[path] = facts
-            bar.update()
-    return seen
+    """Inspect many files in parallel; see :func:`inspect_file`."""
+    files = list(
+        dict.fromkeys([*((path, False) for path in images), *((path, True) for path in masks)])
+    )
+    facts = AllFacts()
+    options = {"fast": fast, "thumbnail": thumbnails}
+    results = map_in_processes(_inspect, options, files, workers, chunk=32)
+    bar = tqdm(results, desc="check", total=len(files), unit="file", disable=not progress)
+    for (path, is_mask), result in zip(files, bar, strict=True):
+        (facts.masks if is_mask else facts.images)[path] = result
+    return facts
 
 
-def observe(
+def inspect_file(
     path: Path, *, is_mask: bool = False, fast: bool = False, thumbnail: bool = False
 ) -> Facts:
-    """Reads one file: whole, or (``fast``) only its header. What cannot be read is a fact too.
+    """Inspect one file. If it cannot be read, the facts say so.
 
-    ``thumbnail`` asks for one of an image that is read whole.
+    Args:
+        path: The file.
+        is_mask: Whether to collect statistics of its values.
+        fast: Read only the header.
+        thumbnail: Make a thumbnail of an image that is read completely.
     """
     try:
         if path.suffix.lower() in ARRAY_SUFFIXES:
@@ -86,16 +101,16 @@ def observe(
                 return _header(image)
         data = path.read_bytes()
         with open_image(data) as image:
-            seen = _header(image)
+            header = _header(image)
             decode(image)
             if is_mask:
-                return replace(seen, **_mask_statistics(image))
+                return replace(header, **_mask_statistics(image))
             small = b""
             if thumbnail:
                 with decoding():
                     small = thumbnail_of(image)
             digest = hashlib.blake2b(data, digest_size=16).hexdigest()
-            return replace(seen, digest=digest, thumbnail=small)
+            return replace(header, digest=digest, thumbnail=small)
     except ImageError as error:
         return Facts(fault=error.reason)
     except OSError as error:
@@ -103,33 +118,46 @@ def observe(
 
 
 def mask_as_benco(path: Path) -> np.ndarray:
-    """The pixels that BenCo reads as tampered, bool ``(H, W)``.
+    """Read the pixels of a mask that BenCo reads as tampered, bool ``(H, W)``.
 
     Raises:
-        ImageError: for what is no picture.
+        ImageError: If the file is not an image.
     """
     with open_image(path) as mask:
         return as_benco(rgb_pixels(mask, str(path)))
 
 
-def _observe(how: dict, file: tuple[Path, bool]) -> Facts:
-    """The facts of a file and whether it is a mask, in a process of :func:`observe_all`."""
+def read_array(path: Path) -> np.ndarray:
+    """Read ``arr_0`` or else the first array of a NumPy file, without axes of length 1.
+
+    Raises:
+        ImageError: If the file is damaged.
+    """
+    with decoding(str(path)):
+        content = np.load(path, allow_pickle=False)
+        if not isinstance(content, np.ndarray):
+            with content:
+                content = content["arr_0" if "arr_0" in content.files else content.files[0]]
+        return np.squeeze(content)
+
+
+def _inspect(options: dict[str, bool], file: tuple[Path, bool]) -> Facts:
     path, is_mask = file
     with warnings.catch_warnings():
-        # Pillow warns of large images and odd EXIF; what matters of it is a finding here.
+        # Pillow warns of large images and odd EXIF data; the check reports what matters of this.
         warnings.filterwarnings("ignore", module="PIL")
-        return observe(path, is_mask=is_mask, **how)
+        return inspect_file(path, is_mask=is_mask, **options)
 
 
 def _header(image: Image.Image) -> Facts:
-    # Asked for the EXIF of a PNG that has none, Pillow decodes the whole image.
+    # Pillow decodes a whole PNG to look for EXIF data after its pixels.
     has_exif = "exif" in image.info or image.format == "TIFF"
-    turned = exif_orientation(image) if has_exif else 1
-    return Facts(size=image.size, mode=image.mode, orientation=turned)
+    orientation = exif_orientation(image) if has_exif else 1
+    return Facts(size=image.size, mode=image.mode, orientation=orientation)
 
 
 def _mask_statistics(image: Image.Image) -> dict:
-    """How BenCo will read a mask's values: the fields of :class:`Facts` from ``two_valued`` on."""
+    """Return the fields of :class:`Facts` from ``two_valued`` on."""
     if image.mode in ("L", "1"):
         counts = np.array((image if image.mode == "L" else image.convert("L")).histogram())
         coloured = 0.0
@@ -145,5 +173,5 @@ def _mask_statistics(image: Image.Image) -> dict:
         "white": float(counts[128:].sum() / pixel_count),
         "grey": float(counts[GREY[0] + 1 : GREY[1]].sum() / pixel_count),
         "coloured": coloured,
-        "top": int(counts.nonzero()[0].max()),
+        "maximum": int(counts.nonzero()[0].max()),
     }

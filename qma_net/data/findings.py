@@ -1,20 +1,22 @@
-"""A dataset's faults by name, and how a person and a program read them."""
+"""Findings of ``data check``: stable problem names, and reports as text and as JSON."""
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from ..core.errors import QMANetError
+from .facts import AllFacts
+from .listing import Listing, Pair
 from .published import DATASETS
 
 SHOWN_PER_PROBLEM = 20
 NOT_SEEN_FAST = (
-    "--fast: looked at headers and file sizes only, not at pixels (damage behind the header), mask "
+    "--fast: checked only headers and file sizes, not pixels (damage behind the header), mask "
     "values, duplicates and near-duplicates"
 )
 
-# The names of problems are stable. Warnings alone: colour-mode, relative-path.
+# These names are stable. The problems colour-mode and relative-path are never errors.
 ERRORS = (
     "unreadable size-mismatch unpaired mask-values mask-inverted empty-mask missing-file "
     "exif-orientation duplicate near-duplicate larger-than-training"
@@ -22,47 +24,96 @@ ERRORS = (
 
 
 class FindingsError(QMANetError):
-    """A problem to be allowed that no dataset can have; one line names those there are."""
+    """An unknown problem to allow."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A fault: the file, the problem's stable name, what was found and what to do.
+    """A problem of one file.
 
-    ``advice`` is written for a person. ``fixable`` says that a copy made by ``--fix`` has not the
-    fault, ``fixed_how`` in which words, ``otherwise`` what a person may do in place of that.
+    Attributes:
+        file: The file.
+        problem: The problem's stable name.
+        advice: What was found and what to do.
+        fix: What ``--fix`` does about it; empty if it needs a person.
     """
 
     file: str
     problem: str
     advice: str
-    fixable: bool = False
-    fixed_how: str = "(--fix does)"
-    otherwise: str = ""
+    fix: str = ""
+
+    @property
+    def fixable(self) -> bool:
+        """Whether a copy made by ``--fix`` does not have the problem."""
+        return bool(self.fix)
 
     @property
     def remedy(self) -> str:
-        """What was found and what to do, and whether ``--fix`` does it."""
-        return self.advice + (f" {self.fixed_how}" if self.fixable else "") + self.otherwise
+        """What was found, what to do and what ``--fix`` does."""
+        return f"{self.advice} ({self.fix})" if self.fix else self.advice
 
-    def as_dict(self) -> dict:
-        """What ``--json`` prints of it."""
+    def as_dict(self) -> dict[str, str]:
+        """Return the entry in the output of ``--json``."""
         return {"file": self.file, "problem": self.problem, "remedy": self.remedy}
 
 
 @dataclass
 class Report:
-    """Findings by severity, and a row of counts and resolutions per dataset.
+    """Findings by severity, at most one per file and problem.
 
-    The keys of a row of ``sets`` are described in :mod:`.check`, which makes it.
+    Attributes:
+        allow: Problems that are reported as warnings.
+        errors: What makes BenCo read the data wrongly.
+        warnings: What it reads in another way than the files suggest, and allowed problems.
+        sets: A row for each dataset: its ``name`` and ``path``; the paper's ``dataset`` with this
+            name, and the ``part`` if it is a subset's list (``TampCOCO`` and ``sp`` for
+            ``sp_COCO_list``); the number of ``tampered`` and ``authentic`` images; the
+            ``smallest`` and ``largest`` resolution by area, width x height, empty if unknown; and
+            ``types``, the number of tampered images of each type in :data:`~.published.TYPES`.
+            ``dataset``, ``part`` and ``types`` are absent if unknown.
+        pairs: Each dataset and its pairs, as the file names suggest, whose files exist.
+        facts: What is known about the files of these pairs.
+
+    Raises:
+        FindingsError: If a problem in ``allow`` is not one of :data:`ERRORS`.
     """
 
+    allow: Collection[str] = ()
     errors: list[Finding] = field(default_factory=list)
     warnings: list[Finding] = field(default_factory=list)
     sets: list[dict] = field(default_factory=list)
+    pairs: list[tuple[Listing, list[Pair]]] = field(default_factory=list, repr=False)
+    facts: AllFacts = field(default_factory=AllFacts, repr=False)
+    _reported: set[tuple[str, str]] = field(default_factory=set, repr=False)
+
+    def __post_init__(self) -> None:
+        unknown = set(self.allow) - set(ERRORS)
+        if unknown:
+            raise FindingsError(
+                f"got --allow {', '.join(sorted(unknown))}, expected some of {', '.join(ERRORS)}"
+            )
+
+    def error(
+        self, file: str | os.PathLike[str], problem: str, advice: str, *, fix: str = ""
+    ) -> None:
+        """Add an error, or a warning if the problem is allowed; see :class:`Finding`."""
+        findings = self.warnings if problem in self.allow else self.errors
+        self._add(findings, Finding(str(file), problem, advice, fix))
+
+    def warning(
+        self, file: str | os.PathLike[str], problem: str, advice: str, *, fix: str = ""
+    ) -> None:
+        """Add a warning; see :class:`Finding`."""
+        self._add(self.warnings, Finding(str(file), problem, advice, fix))
+
+    def _add(self, findings: list[Finding], finding: Finding) -> None:
+        if (finding.file, finding.problem) not in self._reported:
+            self._reported.add((finding.file, finding.problem))
+            findings.append(finding)
 
     def as_dict(self) -> dict:
-        """What ``--json`` prints."""
+        """Return the output of ``--json``."""
         return {
             "errors": [finding.as_dict() for finding in self.errors],
             "warnings": [finding.as_dict() for finding in self.warnings],
@@ -70,66 +121,36 @@ class Report:
         }
 
     def text(self) -> str:
-        """What a person reads: findings by problem, then the counts beside the paper's."""
+        """Format the report for printing: findings by problem, then the counts."""
         lines = []
-        for title, findings in (("error", self.errors), ("warning", self.warnings)):
+        for severity, findings in (("error", self.errors), ("warning", self.warnings)):
             by_problem = defaultdict(list)
             for finding in findings:
                 by_problem[finding.problem].append(finding)
             for problem, group in by_problem.items():
-                lines.append(f"{title}: {problem}, {len(group)} file{'s' * (len(group) > 1)}")
-                lines += [f"  {one.file}: {one.remedy}" for one in group[:SHOWN_PER_PROBLEM]]
+                lines.append(f"{severity}: {problem}, {_plural(len(group), 'file')}")
+                lines += [f"  {item.file}: {item.remedy}" for item in group[:SHOWN_PER_PROBLEM]]
                 if len(group) > SHOWN_PER_PROBLEM:
                     more = len(group) - SHOWN_PER_PROBLEM
                     lines.append(f"  ... and {more} more (--json lists all)")
         lines.append(_counts_table(self.sets))
-        counts = ((len(self.errors), "error"), (len(self.warnings), "warning"))
-        lines.append(", ".join(f"{n} {word}{'s' * (n != 1)}" for n, word in counts))
+        errors, warnings = len(self.errors), len(self.warnings)
+        lines.append(f"{_plural(errors, 'error')}, {_plural(warnings, 'warning')}")
         return "\n".join(lines)
 
 
-class DraftReport(Report):
-    """A report that is being written: one finding per file and problem.
-
-    Args:
-        allow: problems that become warnings.
-
-    Raises:
-        FindingsError: for a problem to allow that is not one of :data:`ERRORS`.
-    """
-
-    def __init__(self, allow: Iterable[str]):
-        super().__init__()
-        self._allow, self._seen = set(allow), set()
-        unknown = self._allow - set(ERRORS)
-        if unknown:
-            raise FindingsError(
-                f"got --allow {', '.join(sorted(unknown))}, expected some of {', '.join(ERRORS)}"
-            )
-
-    def error(self, file: str | os.PathLike, problem: str, advice: str, **fix) -> None:
-        """Adds an error, or a warning where it is allowed; ``fix`` is as in :class:`Finding`."""
-        findings = self.warnings if problem in self._allow else self.errors
-        self._add(findings, Finding(str(file), problem, advice, **fix))
-
-    def warning(self, file: str | os.PathLike, problem: str, advice: str, **fix) -> None:
-        """Adds a warning; ``fix`` is as in :class:`Finding`."""
-        self._add(self.warnings, Finding(str(file), problem, advice, **fix))
-
-    def _add(self, findings: list[Finding], finding: Finding) -> None:
-        if (finding.file, finding.problem) not in self._seen:
-            self._seen.add((finding.file, finding.problem))
-            findings.append(finding)
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _counts_table(sets: list[dict]) -> str:
-    """Counts and resolutions, beside Tables 3 and 4 where a row is a whole dataset of theirs."""
+    """Compare counts and resolutions with Tables 3 and 4 for datasets of the paper."""
     lines = ["| set | tampered | authentic | resolutions | in the paper |", "|---|---|---|---|---|"]
     for row in sets:
-        paper = DATASETS.get(row.get("dataset")) if "part" not in row else None
-        beside = f"{paper.tampered}, {paper.smallest} to {paper.largest}" if paper else ""
+        paper = DATASETS.get(row.get("dataset", "")) if "part" not in row else None
+        expected = f"{paper.tampered}, {paper.smallest} to {paper.largest}" if paper else ""
         sizes = f"{row['smallest']} to {row['largest']}"
         lines.append(
-            f"| {row['name']} | {row['tampered']} | {row['authentic']} | {sizes} | {beside} |"
+            f"| {row['name']} | {row['tampered']} | {row['authentic']} | {sizes} | {expected} |"
         )
     return "\n".join(lines)

@@ -1,24 +1,31 @@
-"""What a path means to BenCo: the datasets behind a folder or a JSON file, as image-mask pairs.
+"""Datasets as BenCo reads them: the image-mask pairs behind a folder or a JSON file.
 
-Four forms (BenCo 0.1.45): a folder with ``Tp/`` and ``Gt/`` (ManiDataset), a list
+BenCo 0.1.45 accepts four forms: a folder with ``Tp/`` and ``Gt/`` (ManiDataset), a list
 ``[[image, mask | "Negative"], ...]`` (JsonDataset), a protocol ``[["ManiDataset" | "JsonDataset",
-path], ...]`` (BalancedDataset), and test sets ``{name: path}``. Nothing is decoded here.
+path], ...]`` (BalancedDataset), and test sets ``{name: path}``. No image is opened here.
 """
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.errors import QMANetError
+from ..core.runs import Journal
 
 NEGATIVE = "Negative"
-BENCO_DATASETS = ("ManiDataset", "JsonDataset")  # what a protocol may name; and of ours:
-FRESH = "SynthDataset"  # makes its images while training: there are no pairs to list
-NATIVE = "NativeDataset"  # crops what another would resize
-NAMED = (*BENCO_DATASETS, NATIVE, FRESH)
+BENCO_DATASETS = ("ManiDataset", "JsonDataset")
+NATIVE_DATASET = "NativeDataset"  # Our dataset class that crops images instead of resizing them.
+SYNTH_DATASET = (
+    "SynthDataset"  # Our dataset class that creates images during training; it has no pairs.
+)
+PROTOCOL_DATASETS = (*BENCO_DATASETS, NATIVE_DATASET, SYNTH_DATASET)
 
-# What other layouts call BenCo's Tp/ and Gt/, in lower case.
+# The files in which `data prepare` records finished images and its report.
+PREPARE_JOURNAL, PREPARE_REPORT = "prepare.jsonl", "prepare.json"
+
+# Names of BenCo's Tp/ and Gt/ in other layouts, in lower case.
 IMAGE_FOLDERS = (
     "tp images image img imgs tampered tamper fake forged manipulated spliced jpegimages "
     "photos pictures modified_tp"
@@ -30,16 +37,18 @@ MASK_FOLDERS = (
 SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
 
 
-PREPARE_MAKES_ONE = "qma-net data prepare makes one from a published archive"
-
-
 class ListingError(QMANetError):
-    """A path that is none of BenCo's four forms; one line says what was got and expected."""
+    """A path that is not a dataset in one of BenCo's four forms."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """An image and its mask, ``None`` for an authentic image; paths as they are listed."""
+    """An image and its mask.
+
+    Attributes:
+        image: The image's path, as listed.
+        mask: The mask's path, as listed; None for an authentic image.
+    """
 
     image: Path
     mask: Path | None
@@ -47,11 +56,16 @@ class Pair:
 
 @dataclass(frozen=True)
 class Listing:
-    """One dataset: its name, the path it was read from, and its pairs in BenCo's order.
+    """One dataset.
 
-    ``images`` and ``masks`` are all entries of ``Tp/`` and ``Gt/``, sorted by name, for a folder
-    (paired by position, as BenCo does, up to the shorter); empty for a list.
-    ``trained`` says that it was named by a protocol.
+    Attributes:
+        name: Its name.
+        path: The folder or list that it was read from.
+        pairs: Its pairs in BenCo's order.
+        images: For a folder, all entries of ``Tp/``, sorted by name. BenCo pairs them with the
+            entries of ``Gt/`` by position, up to the shorter of the two.
+        masks: For a folder, all entries of ``Gt/``, sorted by name.
+        trained: Whether a protocol named the dataset.
     """
 
     name: str
@@ -63,68 +77,90 @@ class Listing:
 
     @property
     def is_folder(self) -> bool:
-        """Whether BenCo pairs it by sort order (ManiDataset)."""
+        """Whether BenCo pairs the files by sort order (ManiDataset)."""
         return self.path.is_dir()
 
 
-def read_listings(path: str | os.PathLike, name: str = "", trained: bool = False) -> list[Listing]:
-    """The datasets that ``path`` stands for: one, or those a protocol or test-sets JSON names.
-
-    Args:
-        path: one of the four forms.
-        name: of the dataset; from the path unless given.
-        trained: whether a protocol named it.
+def read_listings(path: str | os.PathLike[str]) -> list[Listing]:
+    """Read one dataset, or those that a protocol or a JSON file of test sets names.
 
     Raises:
-        ListingError: for a path that is none of the four forms.
+        ListingError: If the path has none of the four forms.
     """
-    return _read(Path(path), name, trained, ())
+    return list(_read(Path(path)))
 
 
-def _read(path: Path, name: str, trained: bool, within: tuple[Path, ...]) -> list[Listing]:
-    """As :func:`read_listings`; ``within`` are the files that name it, from the outside in."""
+def _read(
+    path: Path, *, name: str = "", trained: bool = False, parents: tuple[Path, ...] = ()
+) -> Iterator[Listing]:
     if path.is_dir():
-        return [_folder(path, name or path.name, trained)]
+        yield _read_folder(path, name or path.name, trained)
+        return
     if not path.exists():
         raise ListingError(
-            f"got {path}, expected a folder with Tp/ and Gt/ or a JSON file: there is none "
-            f"(looked in {Path.cwd()})"
+            f"got {path}, expected a folder with Tp/ and Gt/ or a JSON file: it does not exist "
+            f"(current folder: {Path.cwd()})"
         )
-    if path.resolve() in within:
-        raise ListingError(f"got {path}, which names itself, expected lists or folders in it")
+    if path.resolve() in parents:
+        raise ListingError(f"got {path}, which names itself, expected the paths of datasets")
+    parents = (*parents, path.resolve())
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ListingError(f"got {path}, expected a JSON file: {error}") from None
     except RecursionError:
-        raise ListingError(f"got {path}, expected a JSON list: it is nested too deep") from None
-    within = (*within, path.resolve())
+        raise ListingError(f"got {path}, expected a JSON list: it is nested too deeply") from None
     if isinstance(content, dict) and all(isinstance(item, str) for item in content.values()):
-        items = content.items()
-        return [one for key, item in items for one in _read(Path(item), key, trained, within)]
-    if not _is_rows(content):
+        for key, item in content.items():
+            yield from _read(Path(item), name=key, trained=trained, parents=parents)
+    elif not _is_list_of_pairs(content):
         raise ListingError(
             f"got {path}, expected [[image, mask or {NEGATIVE!r}], ...], "
-            f"[[{' or '.join(BENCO_DATASETS)}, path], ...] or {{name: path}}{_got_rows(content)}"
+            f"[[{' or '.join(BENCO_DATASETS)}, path], ...] or {{name: path}}"
+            f"{_describe_mistake(content)}"
         )
-    if _is_protocol(content):
-        listed = [item for kind, item in content if kind != FRESH]
-        return [one for item in listed for one in _read(Path(item), "", True, within)]
-    pairs = (Pair(Path(image), None if mask == NEGATIVE else Path(mask)) for image, mask in content)
-    return [Listing(name or path.stem, path, tuple(pairs), trained=trained)]
+    elif _is_protocol(content):
+        for kind, item in content:
+            if kind != SYNTH_DATASET:
+                yield from _read(Path(item), trained=True, parents=parents)
+    else:
+        pairs = tuple(
+            Pair(Path(image), None if mask == NEGATIVE else Path(mask)) for image, mask in content
+        )
+        yield Listing(name or path.stem, path, pairs, trained=trained)
 
 
-def protocol_rows(path: str | os.PathLike) -> list[tuple[str, Path]]:
-    """What a protocol names, class and path; nothing for a path that is no protocol."""
+def protocol_rows(path: str | os.PathLike[str]) -> list[tuple[str, Path]]:
+    """Read the class and path of each dataset in a protocol; return [] for any other file."""
     try:
-        content = json.loads(Path(path).read_text()) if Path(path).is_file() else []
+        content = json.loads(Path(path).read_bytes()) if Path(path).is_file() else []
     except (ValueError, RecursionError):
         return []
     return [(kind, Path(item)) for kind, item in content] if _is_protocol(content) else []
 
 
-def _is_rows(content: object) -> bool:
-    """Whether it is a list of pairs of texts."""
+def is_unfinished(folder: Path) -> bool:
+    """Return whether ``data prepare`` has started but not finished this folder."""
+    return (folder / PREPARE_JOURNAL).is_file() and not (folder / PREPARE_REPORT).is_file()
+
+
+def recorded_types(folder: Path) -> dict[Path, str]:
+    """Return the manipulation types of images that ``data prepare`` took from a table."""
+    rows = Journal(folder / PREPARE_JOURNAL).read()
+    return {folder / row["target"]: row["type"] for row in rows if {"target", "type"} <= row.keys()}
+
+
+def find_in_usual_folders(listing: Path, file: Path) -> Path | None:
+    """Find a listed file by its name in the image and mask folders next to the list."""
+    for folder in sorted(listing.parent.resolve().iterdir()):
+        if folder.name.lower() in (*IMAGE_FOLDERS, *MASK_FOLDERS) and file.name:
+            candidate = folder / file.name
+            if os.path.isfile(candidate):
+                return candidate
+    return None
+
+
+def _is_list_of_pairs(content: object) -> bool:
     return isinstance(content, list) and all(
         isinstance(row, list) and len(row) == 2 and all(isinstance(item, str) for item in row)
         for row in content
@@ -132,73 +168,74 @@ def _is_rows(content: object) -> bool:
 
 
 def _is_protocol(content: object) -> bool:
-    return _is_rows(content) and bool(content) and all(row[0] in NAMED for row in content)
+    return (
+        isinstance(content, list)
+        and bool(content)
+        and _is_list_of_pairs(content)
+        and all(row[0] in PROTOCOL_DATASETS for row in content)
+    )
 
 
-def find_beside(listing: Path, file: Path) -> Path | None:
-    """A file of a listed name in one of the usual folders beside the list: where images/ is."""
-    for folder in sorted(listing.parent.resolve().iterdir()):
-        if folder.name.lower() in (*IMAGE_FOLDERS, *MASK_FOLDERS) and file.name:
-            found = folder / file.name
-            if os.path.isfile(found):
-                return found
-    return None
-
-
-def _folder(path: Path, name: str, trained: bool) -> Listing:
+def _read_folder(path: Path, name: str, trained: bool) -> Listing:
     for part in ("Tp", "Gt"):
         if not (path / part).is_dir():
+            advice = _describe_layout(path) or "use `qma-net data prepare` for a published archive"
             raise ListingError(
-                f"got {path} without {part}/, expected a folder with Tp/ (images) and Gt/ (masks); "
-                f"{_layout_found(path) or PREPARE_MAKES_ONE}"
+                f"got {path} without {part}/, expected a folder with Tp/ (images) and Gt/ "
+                f"(masks); {advice}"
             )
     images, masks = (
         tuple(path / part / name for name in sorted(os.listdir(path / part)))
         for part in ("Tp", "Gt")
     )
-    pairs = tuple(Pair(i, m) for i, m in zip(images, masks, strict=False))
+    pairs = tuple(Pair(image, mask) for image, mask in zip(images, masks, strict=False))
     return Listing(name, path, pairs, images, masks, trained)
 
 
-def _layout_found(path: Path) -> str:
-    """What a folder of another layout calls images and masks, and what to do; "" for no layout."""
-    for place in (path, *(path / name for name in sorted(os.listdir(path)))):
-        if not place.is_dir() or (place != path and place.name.lower() not in SPLITS):
+def _describe_layout(path: Path) -> str:
+    """Name a folder's image and mask folders and what to do; empty if there are none."""
+    or_list = f"or write a JSON list [[image, mask or {NEGATIVE!r}], ...]"
+    for folder in (path, *(path / name for name in sorted(os.listdir(path)))):
+        if not folder.is_dir() or (folder != path and folder.name.lower() not in SPLITS):
             continue
-        folders = sorted(name for name in os.listdir(place) if (place / name).is_dir())
+        names = sorted(name for name in os.listdir(folder) if (folder / name).is_dir())
         images, masks = (
-            [name for name in folders if name.lower().replace(" ", "_") in known]
+            [name for name in names if name.lower().replace(" ", "_") in known]
             for known in (IMAGE_FOLDERS, MASK_FOLDERS)
         )
-        inner = f"{place.name}/" if place != path else ""
-        if {"Tp", "Gt"} <= set(folders):
-            return f"they are in {inner}: give {place}"
+        prefix = f"{folder.name}/" if folder != path else ""
+        if {"Tp", "Gt"} <= set(names):
+            return f"they are in {prefix}: use {folder}"
         if images and masks:
             return (
-                f"{inner}{images[0]}/ and {inner}{masks[0]}/ are there, BenCo's names are Tp/ and "
-                f"Gt/: rename them, or give a JSON list [[image, mask or {NEGATIVE!r}], ...]"
+                f"it contains {prefix}{images[0]}/ and {prefix}{masks[0]}/, which BenCo calls Tp/ "
+                f"and Gt/: rename them {or_list}"
             )
         if images or masks:
-            kind, name = ("images", "Tp/") if images else ("masks", "Gt/")
+            contents = "images Tp/" if images else "masks Gt/"
             return (
-                f"{inner}{(images or masks)[0]}/ is there, BenCo's name for {kind} is {name}: "
-                f"rename it, or give a JSON list [[image, mask or {NEGATIVE!r}], ...]"
+                f"it contains {prefix}{(images or masks)[0]}/, but BenCo calls the folder of "
+                f"{contents}: rename it {or_list}"
             )
     return ""
 
 
-def _got_rows(content: object) -> str:
-    """What a JSON file holds in place of pairs, with what to do; "" where nothing is to be said."""
-    row = content[0] if isinstance(content, list) and content else None
-    if isinstance(row, str):
-        return f"; its first row is the name {row!r} alone: add its mask, or {NEGATIVE!r}"
-    if isinstance(row, dict):
-        keys = ", ".join(map(str, list(row)[:4]))
-        return f"; its first row is an object with {keys}: write [image, mask] in its place"
-    if isinstance(row, list):
-        wrong = next((one for one in content if not isinstance(one, list) or len(one) != 2), None)
-        return f"; a row has {len(wrong)} entries" if isinstance(wrong, list) else ""
-    if isinstance(content, dict) and content:
-        key, value = next((k, v) for k, v in content.items() if not isinstance(v, str))
-        return f"; {key!r} is a {type(value).__name__}: give each dataset's list a file of its own"
+def _describe_mistake(content: object) -> str:
+    """Say what a JSON file contains instead of pairs, and what to do; may be empty."""
+    if isinstance(content, dict):
+        for key, value in content.items():
+            if not isinstance(value, str):
+                kind = type(value).__name__
+                return f"; {key!r} is a {kind}: write each dataset's list to its own file"
+    if not isinstance(content, list) or not content:
+        return ""
+    first = content[0]
+    if isinstance(first, str):
+        return f"; the first row is only the name {first!r}: add its mask or {NEGATIVE!r}"
+    if isinstance(first, dict):
+        keys = ", ".join(map(str, list(first)[:4]))
+        return f"; the first row is an object with {keys}: write [image, mask] instead"
+    for row in content:
+        if isinstance(row, list) and len(row) != 2:
+            return f"; a row has {len(row)} entries"
     return ""

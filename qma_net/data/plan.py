@@ -1,11 +1,11 @@
-"""Which image of a published archive goes with which mask: the dataset's own way of saying so."""
+"""Pairing the images and masks of a published archive, before anything is converted."""
 
 import csv
 import io
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -13,18 +13,26 @@ from ..core.errors import QMANetError
 from .published import PublishedDataset
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z", ".bz2")
+TABLE_COLUMNS = {"probefilename", "probemaskfilename", "istarget"}
+
+Key = tuple[str, str]  # The groups `part` and `key`, which join images and masks.
 
 
 class PrepareError(QMANetError):
-    """A source or a folder that cannot be used; one line says what was got and expected."""
+    """A source or an output folder that cannot be used."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One image to write: its source and its mask's (None: authentic), and both targets.
+    """One image to convert. Paths are relative to the source or to the output folder.
 
-    ``target`` has no suffix yet; paths are relative to the source, or to the folder written.
-    ``type`` is the manipulation type of a tampered image, ``None`` where nothing tells it.
+    Attributes:
+        image: The image.
+        mask: Its mask; None for an authentic image.
+        target: Where to write the image, without suffix.
+        mask_target: Where to write the mask.
+        note: How it was paired, if not by name.
+        type: The manipulation type of a tampered image, None if unknown.
     """
 
     image: str
@@ -37,18 +45,22 @@ class Job:
 
 @dataclass
 class Plan:
-    """What is to be written, what is not and why, and what is worth saying.
+    """The images to convert.
 
-    ``authentic`` are authentic images that a table names, ``None`` where names tell them.
+    Attributes:
+        jobs: What to convert.
+        left_out: ``file`` and ``why`` for each image that cannot be used.
+        notes: Remarks for the report.
+        authentic: Authentic images according to a table; None if file names tell them.
     """
 
     jobs: list[Job] = field(default_factory=list)
-    left_out: list[dict] = field(default_factory=list)
+    left_out: list[dict[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     authentic: list[str] | None = None
 
     def leave_out(self, file: str, why: str) -> None:
-        """Adds an image that is not written, and the reason."""
+        """Record an image that cannot be used."""
         self.left_out.append({"file": file, "why": why})
 
 
@@ -59,16 +71,16 @@ def plan_jobs(
     authentic: bool = False,
     jpeg_quality: int | None = None,
 ) -> Plan:
-    """Which image goes with which mask, by the dataset's own way of saying so.
+    """Pair images and masks by the dataset's lists, table or file names.
 
     Args:
-        dataset: as it is published.
-        source: the unpacked archive, or any folder around it.
-        authentic: also plan the authentic images.
-        jpeg_quality: which version, of a dataset with several.
+        dataset: The published dataset.
+        source: The unpacked archive, or any folder that contains it.
+        authentic: Also plan the authentic images.
+        jpeg_quality: The version of a dataset that has several.
 
     Raises:
-        PrepareError: when ``source`` does not hold the dataset, or holds it twice.
+        PrepareError: If ``source`` does not contain the dataset, or contains it twice.
     """
     files = sorted(_files_under(source))
     plan = Plan()
@@ -78,16 +90,16 @@ def plan_jobs(
         jobs = _jobs_by_table(dataset, source, files, plan)
     else:
         jobs = _jobs_by_names(dataset, source, files, plan, jpeg_quality)
-    plan.jobs = _unique_targets(list(jobs))
+    plan.jobs = _with_unique_targets(list(jobs))
     if not plan.jobs:
-        raise PrepareError(f"got {source}, expected {dataset.name}: no image has a mask there")
+        raise PrepareError(f"got {source}, expected {dataset.name}: none of its images has a mask")
     if authentic:
-        rows = plan.authentic
-        if rows is None:
-            rows = [file for file, _ in _matches(dataset.authentic or "(?!)", files)]
-        plan.jobs += _unique_targets([Job(file, None, f"Au/{_stem(file)}") for file in rows])
-        if not rows:
-            plan.notes.append(f"no authentic images: {dataset.name} has none, or none is there")
+        images = plan.authentic
+        if images is None:
+            images = [file for file, _ in _matches(dataset.authentic or "(?!)", files)]
+        plan.jobs += _with_unique_targets([Job(file, None, f"Au/{_stem(file)}") for file in images])
+        if not images:
+            plan.notes.append(f"no authentic images found for {dataset.name}")
     return plan
 
 
@@ -98,52 +110,54 @@ def _jobs_by_names(
     plan: Plan,
     jpeg_quality: int | None,
 ) -> Iterator[Job]:
-    """Pairs by the groups ``part`` and ``key`` of the dataset's two patterns."""
+    """Pair by the groups ``part`` and ``key`` of the dataset's two patterns."""
     images = _matches(dataset.image, files, jpeg_quality)
-    found = _matches(dataset.mask, files)
-    _refuse_twice(found, source)
-    masks = {key: file for file, key in found}
+    mask_matches = _matches(dataset.mask, files)
+    _require_unique(mask_matches, source)
+    masks = {key: file for file, key in mask_matches}
     if not images or not masks:
-        raise _nothing_found(dataset, source, files, "masks" if images else "images")
-    _refuse_twice([(file, (key, _stem(file).lower())) for file, key in images], source)
-    lonely_images = [key for _, key in images if key not in masks]
-    lonely_masks = masks.keys() - {key for _, key in images}
-    others = _matched_by_common_text(dataset.or_match, lonely_images, lonely_masks)
+        raise _not_found(dataset, source, files, "masks" if images else "images")
+    _require_unique([(file, (key, _stem(file).lower())) for file, key in images], source)
+    unpaired_images = [key for _, key in images if key not in masks]
+    unpaired_masks = masks.keys() - {key for _, key in images}
+    others = _pair_by_common_text(dataset.or_match, unpaired_images, unpaired_masks)
     for file, key in images:
-        mask, note = masks.get(key), ""
+        note = ""
+        mask = masks.get(key)
         if mask is None and key in others:
             mask = masks[others[key]]
-            note = f"paired with {_name(mask)} by what the names end in"
+            note = f"paired with {_name(mask)} by the end of its name"
         if mask is None:
             plan.leave_out(file, "has no mask")
         else:
-            yield _tampered(file, mask, type_=dataset.type_of(_name(file)), note=note)
-    unused = len(lonely_masks - set(others.values()))
+            yield _tampered(file, mask, manipulation=dataset.type_of(_name(file)), note=note)
+    unused = len(unpaired_masks - set(others.values()))
     if unused:
         plan.notes.append(f"{unused} masks have no image")
 
 
-def _matched_by_common_text(
-    pattern: str, images: Iterable[tuple], masks: Iterable[tuple]
-) -> dict[tuple, tuple]:
-    """Keys of images to keys of masks where what a pattern finds is unique on either side."""
+def _pair_by_common_text(
+    pattern: str, images: Iterable[Key], masks: Iterable[Key]
+) -> dict[Key, Key]:
+    """Map keys of images to keys of masks where the pattern's match is unique on both sides."""
     if not pattern:
         return {}
-    found = []
-    for keys in (images, masks):
+
+    def unique_matches(keys: Iterable[Key]) -> dict[str, Key]:
         by_text = defaultdict(list)
         for key in keys:
             if match := re.search(pattern, key[-1]):
                 by_text[match[1]].append(key)
-        found.append({text: keys[0] for text, keys in by_text.items() if len(keys) == 1})
-    images, masks = found
-    return {images[text]: masks[text] for text in images.keys() & masks.keys()}
+        return {text: same[0] for text, same in by_text.items() if len(same) == 1}
+
+    image_keys, mask_keys = unique_matches(images), unique_matches(masks)
+    return {key: mask_keys[text] for text, key in image_keys.items() if text in mask_keys}
 
 
 def _jobs_by_table(
     dataset: PublishedDataset, source: Path, files: list[str], plan: Plan
 ) -> Iterator[Job]:
-    """Pairs by the rows of the dataset's own CSV."""
+    """Pair by the rows of the dataset's CSV file."""
     tables = [file for file in files if file.lower().endswith(dataset.table)]
     if len(tables) != 1:
         raise PrepareError(
@@ -151,168 +165,178 @@ def _jobs_by_table(
             f"{dataset.layout}"
         )
     root = PurePosixPath(tables[0]).parents[2]
-    there = {file.lower(): file for file in files}
+    by_lower_name = {file.lower(): file for file in files}
     text = (source / tables[0]).read_text(encoding="utf-8-sig")
     header = text.partition("\n")[0]
     delimiter = max("|,;\t", key=header.count)
     plan.notes.append(f"{_name(tables[0])}: delimiter {delimiter!r}")
-    plan.authentic, seen, untold = [], set(), 0
+    plan.authentic = []
+    seen: set[str] = set()
+    untyped = 0
     for row in csv.DictReader(io.StringIO(text), delimiter=delimiter):
         row = {key.strip().lower(): (value or "").strip() for key, value in row.items() if key}
-        if not {"probefilename", "probemaskfilename", "istarget"} <= row.keys():
+        if not row.keys() >= TABLE_COLUMNS:
             raise PrepareError(
                 f"got {source / tables[0]} with columns {header.strip()!r}, expected "
                 "ProbeFileName, ProbeMaskFileName and IsTarget"
             )
-        image, mask = (str(root / row[column]) for column in ("probefilename", "probemaskfilename"))
-        if image in seen:
+        name, mask_name = (str(root / row[key]) for key in ("probefilename", "probemaskfilename"))
+        if name in seen:
             continue
-        seen.add(image)
-        if image.lower() not in there:
-            plan.leave_out(image, "is named by the table but not there")
+        seen.add(name)
+        image, mask = by_lower_name.get(name.lower()), by_lower_name.get(mask_name.lower())
+        if image is None:
+            plan.leave_out(name, "is named in the table but missing")
         elif row["istarget"].upper() != "Y":
-            plan.authentic.append(there[image.lower()])
-        elif mask.lower() not in there:
-            plan.leave_out(image, f"its mask {row['probemaskfilename']} is not there")
+            plan.authentic.append(image)
+        elif mask is None:
+            plan.leave_out(name, f"its mask {row['probemaskfilename']} is missing")
         else:
-            type_ = dataset.type_in_row(row)
-            untold += type_ is None
-            yield _tampered(there[image.lower()], there[mask.lower()], type_=type_)
-    if untold:
+            manipulation = dataset.type_in_row(row)
+            untyped += manipulation is None
+            yield _tampered(image, mask, manipulation=manipulation)
+    if untyped:
         plan.notes.append(
-            f"{_name(tables[0])}: {untold} tampered images without one manipulation type, so their "
-            "types are not counted"
+            f"{_name(tables[0])}: types are not counted, since {untyped} tampered images do not "
+            "have exactly one manipulation type"
         )
 
 
 def _jobs_by_lists(
     dataset: PublishedDataset, source: Path, files: list[str], plan: Plan
 ) -> Iterator[Job]:
-    """Pairs by the dataset's own lists, one per subset; all of a subset that has no list."""
-    tail = {"/".join(PurePosixPath(file).parts[-2:]).lower(): file for file in files}
+    """Pair by the dataset's lists, one per subset; use all images of a subset without a list."""
+    by_tail = {_tail(file): file for file in files}
     folders = defaultdict(list)
     for file, key in _matches(dataset.image, files):
         folders[key[0]].append(file)
     lists = {_name(file).lower(): file for file in files if file.lower().endswith(".txt")}
     for part in dataset.parts:
-        listed = f"{dataset.list_name.format(part=part)}.txt"
-        file = lists.get(listed.lower())
-        if file is not None:
-            lines = (source / file).read_text().split("\n")
+        list_name = f"{dataset.list_name.format(part=part)}.txt"
+        list_file = lists.get(list_name.lower())
+        if list_file is not None:
+            lines = (source / list_file).read_text(encoding="utf-8").split("\n")
             rows = [line.strip().split(",") for line in lines if line.strip()]
         elif part in folders:
             rows = [[image] for image in folders[part]]
-            plan.notes.append(f"{part}: no {listed}, so all of {part}_images/ is taken")
+            plan.notes.append(f"{part}: {list_name} is missing, so all of {part}_images/ is used")
         else:
-            plan.notes.append(f"{part}: neither {listed} nor {part}_images/ is there")
+            plan.notes.append(f"{part}: both {list_name} and {part}_images/ are missing")
             continue
         unique = {row[0]: row[1] if len(row) > 1 else _mask_of(row[0], part) for row in rows}
-        absent = 0
-        for image, mask in unique.items():
-            found = [
-                tail.get("/".join(PurePosixPath(path).parts[-2:]).lower()) for path in (image, mask)
-            ]
-            if None in found:
-                absent += 1
-                what = "is listed but not there" if found[0] is None else f"lacks its mask {mask}"
-                plan.leave_out(image, what)
+        missing = 0
+        for listed_image, listed_mask in unique.items():
+            image, mask = by_tail.get(_tail(listed_image)), by_tail.get(_tail(listed_mask))
+            if image is None or mask is None:
+                missing += 1
+                why = "is listed but missing" if image is None else f"lacks its mask {listed_mask}"
+                plan.leave_out(listed_image, why)
                 continue
-            # Subsets share masks, whose names differ from the first image's in .png throughout.
-            owner = PurePosixPath(mask).parts[-2].split("_")[0]
-            shared = _stem(PurePosixPath(mask).name.replace(".png", ".jpg"))
+            # Subsets share masks, whose names have .png wherever the first image's have .jpg.
+            mask_part = PurePosixPath(listed_mask).parts[-2].split("_")[0]
+            mask_stem = _stem(_name(listed_mask).replace(".png", ".jpg"))
             yield Job(
-                image=found[0],
-                mask=found[1],
-                target=f"{part}/Tp/{_stem(image)}",
-                mask_target=f"{owner}/Gt/{shared}.png",
-                type=dataset.type_of(_name(image), part),
+                image=image,
+                mask=mask,
+                target=f"{part}/Tp/{_stem(listed_image)}",
+                mask_target=f"{mask_part}/Gt/{mask_stem}.png",
+                type=dataset.type_of(_name(listed_image), part),
             )
         plan.notes.append(
-            f"{part}: {len(rows)} lines, {len(unique)} different, {absent} name absent files"
+            f"{part}: {len(rows)} lines, {len(unique)} unique, {missing} with missing files"
         )
     if not folders:
-        raise _nothing_found(dataset, source, files, "images")
+        raise _not_found(dataset, source, files, "images")
 
 
 def _mask_of(image: str, part: str) -> str:
-    """The mask's path by the published lists' rule: no quality in the name, .png everywhere."""
-    name = re.sub(r"_aligned_Q\d+", "", PurePosixPath(image).name).replace(".jpg", ".png")
+    """Derive the mask's path by the lists' rule: no quality in the name, .png for every .jpg."""
+    name = re.sub(r"_aligned_Q\d+", "", _name(image)).replace(".jpg", ".png")
     return f"{'bcm' if part == 'bcmc' else part}_masks/{name}"
 
 
 def _matches(
     pattern: str, files: list[str], jpeg_quality: int | None = None
-) -> list[tuple[str, tuple[str, str]]]:
-    """Files that a pattern finds, with the (part, key) that joins images and masks."""
-    pattern = re.compile(pattern.replace("{quality}", str(jpeg_quality)), re.IGNORECASE)
-    found = []
+) -> list[tuple[str, Key]]:
+    """Return the files that match a pattern, with their keys in lower case."""
+    regex = re.compile(pattern.replace("{quality}", str(jpeg_quality)), re.IGNORECASE)
+    matches = []
     for file in files:
-        if match := pattern.search(file):
+        if match := regex.search(file):
             groups = match.groupdict()
-            part = (groups.get("part") or "").lower()
-            found.append((file, (part, (groups.get("key") or "").lower())))
-    return found
+            key = ((groups.get("part") or "").lower(), (groups.get("key") or "").lower())
+            matches.append((file, key))
+    return matches
 
 
-def _tampered(image: str, mask: str, *, type_: str | None, note: str = "") -> Job:
-    """A job whose targets have the image's stem."""
+def _tampered(image: str, mask: str, *, manipulation: str | None, note: str = "") -> Job:
     stem = _stem(image)
     return Job(
-        image, mask, target=f"Tp/{stem}", mask_target=f"Gt/{stem}.png", note=note, type=type_
+        image=image,
+        mask=mask,
+        target=f"Tp/{stem}",
+        mask_target=f"Gt/{stem}.png",
+        note=note,
+        type=manipulation,
     )
 
 
-def _unique_targets(jobs: list[Job]) -> list[Job]:
-    """Images of one name get their folder's before it."""
+def _with_unique_targets(jobs: list[Job]) -> list[Job]:
+    """Prefix the targets of images with the same name with their folder's name."""
     count = Counter(job.target for job in jobs)
     if len(count) == len(jobs):
         return jobs
-    longer = []
+    unique = []
     for job in jobs:
         if count[job.target] > 1:
             stem = f"{PurePosixPath(job.image).parent.name}_{_stem(job.image)}"
             folder = PurePosixPath(job.target).parent
             mask_target = f"Gt/{stem}.png" if job.mask else ""
             job = replace(job, target=f"{folder}/{stem}", mask_target=mask_target)
-        longer.append(job)
-    _refuse_twice([(job.image, job.target) for job in longer], "the source")
-    return longer
+        unique.append(job)
+    _require_unique([(job.image, job.target) for job in unique], "the source")
+    return unique
 
 
-def _refuse_twice(found: list[tuple], source: Path | str) -> None:
-    """Raises where two files have one key."""
-    first = {}
-    for file, key in found:
+def _require_unique(files: Iterable[tuple[str, Hashable]], source: Path | str) -> None:
+    """Raise an error if two files have the same key."""
+    first: dict[Hashable, str] = {}
+    for file, key in files:
         if key in first:
             raise PrepareError(
-                f"got {first[key]} and {file} in {source}, expected one of the two: point --source "
-                "at one copy of the dataset"
+                f"got {first[key]} and {file} in {source}, expected only one of them: use a "
+                "--source that contains one copy of the dataset"
             )
         first[key] = file
 
 
-def _nothing_found(
+def _not_found(
     dataset: PublishedDataset, source: Path, files: list[str], what: str
 ) -> PrepareError:
     packed = [file for file in files if file.lower().endswith(ARCHIVES)]
     remedy = f"; unpack {', '.join(packed[:3])} first" if packed else ""
     return PrepareError(
-        f"got {source} with {len(files)} files and no {what} of {dataset.name} among them, "
-        f"expected {dataset.layout}{remedy}"
+        f"got {source} with {len(files)} files but no {what} of {dataset.name}, expected "
+        f"{dataset.layout}{remedy}"
     )
 
 
 def _files_under(source: Path) -> Iterator[str]:
-    """All files under the source, relative, without hidden ones and what macOS adds to archives."""
+    """Yield relative paths of all files except hidden ones and what macOS adds to archives."""
     for folder, folders, names in os.walk(source, followlinks=True):
         folders[:] = [name for name in folders if name[0] != "." and name != "__MACOSX"]
-        place = Path(folder).relative_to(source)
-        yield from ((place / name).as_posix() for name in names if name[0] != ".")
+        relative = Path(folder).relative_to(source)
+        yield from ((relative / name).as_posix() for name in names if name[0] != ".")
+
+
+def _name(file: str) -> str:
+    return PurePosixPath(file).name
 
 
 def _stem(file: str) -> str:
     return PurePosixPath(file).stem
 
 
-def _name(file: str) -> str:
-    return PurePosixPath(file).name
+def _tail(file: str) -> str:
+    """Return the file's name and folder in lower case."""
+    return "/".join(PurePosixPath(file).parts[-2:]).lower()

@@ -1,8 +1,8 @@
-"""A published archive made into what BenCo reads: one engine for the table of ``published.py``.
+"""Conversion of a published dataset to what BenCo reads (``data prepare``).
 
-Masks become single-channel PNGs of 0 and 255 with their image's size and stem; images keep their
-bytes. Every finished file is noted in ``prepare.jsonl``, so that a killed run is completed by the
-next one; ``prepare.json`` is the report, and is there when everything is. The source is only read.
+Masks become single-channel PNGs of 0 and 255 with the size and the stem of their image. Images keep
+their bytes. Finished images are recorded in ``prepare.jsonl``, so that an interrupted run can be
+resumed; the report ``prepare.json`` is written last. The source is not modified.
 """
 
 import json
@@ -10,48 +10,51 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+from tqdm import tqdm
 
 from .. import __version__
-from ..core.files import read_json_object, write_text
-from ..core.runs import FolderLock
-from .check import check
-from .convert import Conversion, convert_all
-from .findings import Report
-from .journal import (
-    REPORT,
-    PresentFiles,
-    is_done,
-    make_room,
-    open_records,
-    read_records,
-    stamp_of,
+from ..core.files import (
+    read_json_object,
+    remove_temporary_files,
+    safe_path,
+    write_json,
+    write_text,
 )
-from .listing import NEGATIVE
-from .plan import Plan, PrepareError, plan_jobs
-from .published import DATASETS, PublishedDataset, count_types
+from ..core.runs import Run
+from ..core.workers import map_in_processes
+from .check import check
+from .convert import Conversion, convert
+from .findings import Report
+from .listing import NEGATIVE, PREPARE_JOURNAL, PREPARE_REPORT
+from .plan import Job, Plan, PrepareError, plan_jobs
+from .published import DATASETS, PublishedDataset, count_types, dataset_named
 
-SHOWN_PER_REASON = 20  # files
+SHOWN_PER_REASON = 20  # Number of files that the printed report names per reason.
 
 
 @dataclass
 class Prepared:
-    """What a run did.
+    """The result of :func:`prepare`.
 
-    ``report`` is as ``prepare.json`` holds it, ``done_now`` the number of images that this run
-    looked at, ``checked`` the checker's report, ``None`` where there was nothing to do.
+    Attributes:
+        report: The content of ``prepare.json``.
+        out: The output folder.
+        processed: Number of images that this run converted or left out.
+        checked: The report of the final check; None if there was nothing to do.
     """
 
     report: dict
     out: Path
-    done_now: int
+    processed: int
     checked: Report | None = None
 
     def text(self) -> str:
-        """What a person reads."""
+        """Format the report for printing."""
         report, lines = self.report, []
         if self.checked is None:
-            lines.append(f"nothing to do: {self.out} is as this source and these flags make it")
+            lines.append(f"nothing to do: {self.out} is up to date")
         written, paper = report["tampered"], report["paper"]
         lines.append(f"{report['dataset']}: {written} of the paper's {paper} tampered images")
         if report["authentic"]:
@@ -59,17 +62,17 @@ class Prepared:
         for title, rows in (
             ("left out", report["left_out"]),
             ("repaired", report["repaired"]),
-            ("paired by other names", report["renamed"]),
+            ("paired by different names", report["renamed"]),
         ):
             if rows:
                 lines.append(f"{len(rows)} {title}:")
                 lines += [f"  {row['file']}: {row['why']}" for row in rows[:SHOWN_PER_REASON]]
             if len(rows) > SHOWN_PER_REASON:
                 more = len(rows) - SHOWN_PER_REASON
-                lines.append(f"  ... and {more} more, in {self.out / REPORT}")
+                lines.append(f"  ... and {more} more, see {self.out / PREPARE_REPORT}")
         lines += report["notes"]
         lines.append(f"masks: {report['mask_rule']}")
-        lines.append(f"layout: {report['layout']}; verified on {report['verified_on']}")
+        lines.append(f"layout: {report['layout']}; tested on {report['verified_on']}")
         lines += [f"not verified: {item}" for item in report["unverified"]]
         if self.checked is not None:
             lines.append(self.checked.text())
@@ -78,8 +81,8 @@ class Prepared:
 
 def prepare(
     name: str,
-    source: str | os.PathLike,
-    out: str | os.PathLike,
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
     *,
     max_side: int = 0,
     authentic: bool = False,
@@ -89,119 +92,161 @@ def prepare(
     workers: int | None = None,
     progress: bool = True,
 ) -> Prepared:
-    """Converts one published dataset; a second run with the same arguments does nothing.
+    """Convert a published dataset, or resume its conversion.
 
     Args:
-        name: one of :data:`~qma_net.data.published.DATASETS`.
-        source: the unpacked archive, any folder above it, or a folder of its pieces.
-        out: the dataset's own folder: gets ``Tp/``, ``Gt/`` (TampCOCO: one pair per subset).
-        max_side: larger images are reduced to this long side in pixels, JPEG as JPEG 95 without
-            colour subsampling, others as PNG; masks are reduced by area and cut at one half. 0:
-            images keep their bytes, EXIF orientation included, which BenCo ignores.
-        authentic: also ``Au/`` and ``<name>_with_authentic.json``.
-        repair: keeps images whose mask has another size: a transposed mask is turned by 90
-            degrees counter-clockwise (TruFor's choice; which way is right is not known), another
-            is resized to the nearest pixel. Without it they are left out and reported.
-        link: hard links in place of copies, where the file system allows them.
-        jpeg_quality: which of AutoSplice's three versions: 100 (default), 90 or 75.
-        workers: processes, default one per core.
-        progress: show a progress bar.
+        name: One of :data:`~.published.DATASETS`, ignoring case.
+        source: The unpacked archive, or any folder that contains it.
+        out: The dataset's own folder, which gets ``Tp/`` and ``Gt/`` (one pair per subset of
+            TampCOCO).
+        max_side: Reduce larger images to this long side in pixels: JPEGs to JPEG 95 without chroma
+            subsampling, others to PNG. Masks are averaged and thresholded at one half. With 0,
+            images keep their bytes, including the EXIF orientation, which BenCo ignores.
+        authentic: Also write ``Au/`` and ``<name>_with_authentic.json``.
+        repair: Keep images whose mask has another size, instead of leaving them out. A transposed
+            mask is rotated by 90 degrees counter-clockwise, like in TruFor (the right direction is
+            unknown); any other is resized to the nearest pixel.
+        link: Use hard links instead of copies if the file system supports them.
+        jpeg_quality: Version of AutoSplice: 100 (default), 90 or 75.
+        workers: Number of processes, by default one per core.
+        progress: Show progress bars.
 
     Raises:
-        PrepareError: for a source that is not this dataset, or an ``out`` that is something else.
-        WorkersError: when a process was killed; the next run goes on where it was.
+        PrepareError: If the source is not this dataset, or ``out`` contains something else.
+        RunError: If ``out`` was made with other settings.
+        BusyError: If another run is writing to ``out``.
+        WorkersError: If a worker process was killed. The next run continues.
     """
-    dataset = find_dataset(name)
+    dataset, part = dataset_named(name)
+    if dataset is None or part:
+        raise PrepareError(f"got {name!r}, expected one of {', '.join(DATASETS)}")
     source, out = Path(source), Path(out).resolve()
-    _refuse_places(source, out)
+    _check_folders(source, out)
     if max_side < 0:
-        raise PrepareError(f"got --max-side {max_side}, expected a side in pixels, or 0 for none")
+        raise PrepareError(f"got --max-side {max_side}, expected a size in pixels, or 0 for none")
     if jpeg_quality is None:
         jpeg_quality = 100 if "{quality}" in dataset.image else None
     elif "{quality}" not in dataset.image:
-        raise PrepareError(f"got --jpeg-quality with {dataset.name}, only AutoSplice has versions")
+        raise PrepareError(
+            f"got --jpeg-quality for {dataset.name}, but only AutoSplice has several versions"
+        )
     plan = plan_jobs(dataset, source, authentic=authentic, jpeg_quality=jpeg_quality)
     if max_side and dataset.role == "test":
         plan.notes.append(f"--max-side {max_side} {dataset.max_side_rule()}")
     identity = {"dataset": dataset.name, "max_side": max_side, "jpeg_quality": jpeg_quality}
+    settings = identity | {"authentic": authentic, "repair": repair}
     conversion = Conversion(
-        dataset=dataset.name, source=source, out=out, max_side=max_side, repair=repair, link=link
+        dataset=dataset, source=source, out=out, max_side=max_side, repair=repair, link=link
     )
-    with FolderLock(out):
-        records = read_records(out, identity)
-        stamps = {job.image: stamp_of(source, job) for job in plan.jobs}
-        types = _types_to_record(dataset, plan)
-        present = PresentFiles(out)
-        kept = {
-            image: record | types.get(image, {})
-            for image, record in records.items()
-            if image in stamps
-            and is_done(record, stamp=stamps[image], repair=repair, present=present)
-        }
-        todo = [job for job in plan.jobs if job.image not in kept]
-        flags = identity | {"authentic": authentic, "repair": repair}
-        finished = _read_report(out)
-        if finished and len(kept) == len(records) == len(plan.jobs):
-            report = _report(dataset, source, plan, kept) | {"settings": flags}
-            lists = _lists(dataset, plan, kept, out)
-            if report | {"check": finished["check"]} == finished and all(
-                file.is_file() and file.read_text() == text for file, text in lists.items()
+    with Run(
+        out, identity, key=("image",), journal=PREPARE_JOURNAL, contents="prepared images"
+    ) as run:
+        stamps = {job.image: _stamp(source, job) for job in plan.jobs}
+        # Types from a table are recorded, since the files written do not tell them.
+        types = {job.image: {"type": job.type} for job in plan.jobs if job.type and dataset.table}
+        current, obsolete = {}, []
+        for record in run.finished.values():
+            image = record["image"]
+            if _is_current(record, stamp=stamps.get(image), repair=repair, out=out):
+                record.update(types.get(image, {}))
+                current[image] = record
+            else:
+                obsolete.append(record)
+        old_report = _read_report(out)
+        if old_report and not obsolete and len(current) == len(plan.jobs):
+            report = _report(dataset, source, plan, current, settings)
+            lists = _lists(dataset, plan, current, out)
+            if report | {"check": old_report.get("check")} == old_report and all(
+                _contains(file, rows) for file, rows in lists.items()
             ):
-                return Prepared(finished, out, 0)
-        (out / REPORT).unlink(missing_ok=True)
-        obsolete = [records[image] for image in records.keys() - kept.keys()]
-        make_room(out, plan.jobs, obsolete=obsolete, kept=kept.values())
-        with open_records(out, identity, kept.values()) as add:
-            for record in convert_all(conversion, todo, workers=workers, progress=progress):
-                record |= {"stamp": stamps[record["image"]], "repair": repair}
-                record |= types.get(record["image"], {})
-                add(record)
-                kept[record["image"]] = record
-        lists = _lists(dataset, plan, kept, out)
-        for file, text in lists.items():
-            write_text(file, text)
+                return Prepared(old_report, out, processed=0)
+        (out / PREPARE_REPORT).unlink(missing_ok=True)
+        _prepare_folders(out, plan.jobs)
+        _delete_files(out, obsolete, keep=current.values())
+        run.retain(lambda record: record["image"] in current)
+        todo = list(run.pending(plan.jobs, key=lambda job: job.image))
+        records = map_in_processes(convert, conversion, todo, workers)
+        for record in tqdm(
+            records, desc=dataset.name, total=len(todo), unit="image", disable=not progress
+        ):
+            image = record["image"]
+            run.finish(record | {"stamp": stamps[image], "repair": repair} | types.get(image, {}))
+        lists = _lists(dataset, plan, run.finished, out)
+        for file, rows in lists.items():
+            _write_list(file, rows)
         checked = check(
-            _to_check(dataset, lists, out),
+            _paths_to_check(dataset, lists, out),
             workers=workers,
-            allow=["mask-inverted"],  # a mostly white mask may be right here
+            allow=["mask-inverted"],  # Published masks may be mostly white.
             progress=progress,
         )
-        report = _report(dataset, source, plan, kept) | {"settings": flags}
+        report = _report(dataset, source, plan, run.finished, settings)
         report["check"] = {"errors": len(checked.errors), "warnings": len(checked.warnings)}
-        write_text(out / REPORT, json.dumps(report, indent=1))
+        write_json(out / PREPARE_REPORT, report)
         return Prepared(report, out, len(todo), checked)
 
 
-def find_dataset(name: str) -> PublishedDataset:
-    """A published dataset by name, without regard to case.
-
-    Raises:
-        PrepareError: where there is none of this name.
-    """
-    for known, dataset in DATASETS.items():
-        if known.lower() == name.lower():
-            return dataset
-    raise PrepareError(f"got {name!r}, expected one of {', '.join(DATASETS)}")
-
-
-def _refuse_places(source: Path, out: Path) -> None:
+def _check_folders(source: Path, out: Path) -> None:
     if not source.is_dir():
         raise PrepareError(
-            f"got --source {source}, expected the folder of an unpacked archive: there is none"
+            f"got --source {source}, expected the folder of an unpacked archive: it does not exist"
         )
     if out == source.resolve() or source.resolve() in out.parents:
-        raise PrepareError(f"got --out {out} inside --source {source}, expected a folder apart")
+        raise PrepareError(f"got --out {out} inside --source {source}, expected a separate folder")
+    if not (out / PREPARE_JOURNAL).is_file():
+        for name in ("Tp", "Gt", "Au"):
+            if (out / name).exists():
+                raise PrepareError(
+                    f"got --out {out} with {name}/ but no {PREPARE_JOURNAL}, expected an empty "
+                    "folder or one that data prepare made; choose another folder"
+                )
 
 
-def _types_to_record(dataset: PublishedDataset, plan: Plan) -> dict[str, dict]:
-    """What the journal adds to an image's record: the type, where only the table tells it."""
-    if not dataset.table:
-        return {}
-    return {job.image: {"type": job.type} for job in plan.jobs if job.type}
+def _stamp(source: Path, job: Job) -> list:
+    """Return what a finished image depends on: the targets, and size and time of the sources."""
+    stats = [os.stat(source / file) for file in (job.image, job.mask) if file]
+    return [job.target, job.mask_target, *([stat.st_size, stat.st_mtime_ns] for stat in stats)]
 
 
-def _lists(dataset: PublishedDataset, plan: Plan, records: dict, out: Path) -> dict[Path, str]:
-    """The JSON lists that go beside the folders, by file."""
+def _is_current(record: dict, *, stamp: list | None, repair: bool, out: Path) -> bool:
+    """Return whether converting an image again would give the same files, and they exist."""
+    if record.get("stamp") != stamp:
+        return False
+    if record.get("repair") != repair and ("left_out" in record or "repaired" in record):
+        return False
+    return all((out / target).is_file() for target in _targets(record))
+
+
+def _targets(record: dict) -> list[str]:
+    return [record[key] for key in ("target", "mask_target") if record.get(key)]
+
+
+def _prepare_folders(out: Path, jobs: Iterable[Job]) -> None:
+    """Create the folders of all targets and remove temporary files of interrupted runs."""
+    targets = [target for job in jobs for target in (job.target, job.mask_target) if target]
+    for folder in {PurePosixPath(target).parent for target in targets}:
+        (out / folder).mkdir(parents=True, exist_ok=True)
+        remove_temporary_files(out / folder)
+
+
+def _delete_files(out: Path, obsolete: Iterable[dict], *, keep: Iterable[dict]) -> None:
+    """Delete the files of obsolete records, except masks that records to keep share.
+
+    Raises:
+        PathError: If a record names a file outside of ``out``; its files are not deleted.
+    """
+    needed = {record.get("mask_target") for record in keep}
+    for record in obsolete:
+        paths = {target: safe_path(out, target, nested=True) for target in _targets(record)}
+        for target in paths.keys() - needed:
+            paths[target].unlink(missing_ok=True)
+
+
+def _lists(
+    dataset: PublishedDataset, plan: Plan, records: dict, out: Path
+) -> dict[Path, list[list[str]]]:
+    """Return the rows of the JSON lists to write next to the folders, by file."""
+    with_authentic = f"{dataset.name}_with_authentic"
     rows = defaultdict(list)
     for job in plan.jobs:
         record = records.get(job.image, {})
@@ -211,35 +256,52 @@ def _lists(dataset: PublishedDataset, plan: Plan, records: dict, out: Path) -> d
         row = [str(out / record["target"]), mask]
         if job.mask and dataset.list_name:
             rows[dataset.list_name.format(part=job.target.split("/")[0])].append(row)
-        rows[f"{dataset.name}_with_authentic"].append(row)
-    if not any(job.mask is None for job in plan.jobs):
-        rows.pop(f"{dataset.name}_with_authentic", None)
-    texts = {name: ",\n".join(map(json.dumps, list_)) for name, list_ in rows.items()}
-    return {out / f"{name}.json": f"[\n{text}\n]\n" for name, text in texts.items()}
+        rows[with_authentic].append(row)
+    if all(job.mask for job in plan.jobs):
+        rows.pop(with_authentic, None)
+    return {out / f"{name}.json": items for name, items in rows.items()}
 
 
-def _to_check(dataset: PublishedDataset, lists: Iterable[Path], out: Path) -> list[Path]:
-    """What was written, in the forms that BenCo takes: the subsets' lists, or the folder."""
+def _write_list(file: Path, rows: list[list[str]]) -> None:
+    """Write one row per line."""
+    write_text(file, "[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
+
+
+def _contains(file: Path, rows: list[list[str]]) -> bool:
+    try:
+        return json.loads(file.read_bytes()) == rows
+    except (OSError, ValueError):
+        return False
+
+
+def _paths_to_check(dataset: PublishedDataset, lists: Iterable[Path], out: Path) -> list[Path]:
+    """Return the lists of a dataset's subsets, or else its folder."""
     if not dataset.parts:
         return [out]
     return [file for file in lists if not file.stem.endswith("_with_authentic")]
 
 
-def _report(dataset: PublishedDataset, source: Path, plan: Plan, records: dict) -> dict:
-    """What ``prepare.json`` holds, but for the flags and the check.
+def _report(
+    dataset: PublishedDataset, source: Path, plan: Plan, records: dict, settings: dict
+) -> dict:
+    """Return the content of ``prepare.json`` except for the result of the check.
 
-    ``types`` is the number of tampered images of each manipulation type; it is absent where not
-    all are known.
+    ``types``, the number of tampered images of each manipulation type, is absent if the type of
+    any image is unknown.
     """
     left_out, repaired, renamed, grey = list(plan.left_out), [], [], []
-    counts, types = Counter(), []
+    counts: Counter[str] = Counter()
+    types = []
     for job in plan.jobs:
         record = records[job.image]
         if "left_out" in record:
             left_out.append({"file": job.image, "why": record["left_out"]})
             continue
-        counts["tampered" if job.mask else "authentic"] += 1
-        types += [job.type] if job.mask else []
+        if job.mask:
+            counts["tampered"] += 1
+            types.append(job.type)
+        else:
+            counts["authentic"] += 1
         if "repaired" in record:
             repaired.append({"file": job.image, "why": record["repaired"]})
         if job.note:
@@ -250,8 +312,8 @@ def _report(dataset: PublishedDataset, source: Path, plan: Plan, records: dict) 
     if grey:
         most, file = max(grey)
         notes.append(
-            f"{len(grey)} masks have pixels between black and white, at most {most:.1%} ({file}): "
-            "where the cut matters"
+            f"{len(grey)} masks have pixels between black and white, at most {most:.1%} ({file}); "
+            "these depend on the threshold"
         )
     by_type = count_types(types)
     return {
@@ -270,10 +332,11 @@ def _report(dataset: PublishedDataset, source: Path, plan: Plan, records: dict) 
         "layout": dataset.layout,
         "verified_on": dataset.verified_on,
         "unverified": list(dataset.unverified),
+        "settings": settings,
     }
 
 
 def _read_report(out: Path) -> dict | None:
-    file = out / REPORT
-    expected = "the report of data prepare: choose another --out, or delete it"
+    file = out / PREPARE_REPORT
+    expected = "the report of `qma-net data prepare`; delete it or choose another --out"
     return read_json_object(file, expected) if file.is_file() else None
