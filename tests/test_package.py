@@ -259,6 +259,16 @@ def test_files_linked_from_readme_exist():
     assert not [link for link in links if not (ROOT / link).exists()]
 
 
+def test_tests_named_on_reliability_page_exist():
+    page = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
+    sources = "".join(
+        file.read_text(encoding="utf-8") for file in (ROOT / "tests").glob("test_*.py")
+    )
+    names = set(re.findall(r"`(test_\w+)`", page))
+    assert len(names) > 30
+    assert {name for name in names if f"def {name}(" not in sources} == set()
+
+
 def test_documentation_builds_without_warnings(tmp_path):
     """Broken links between pages, and API pages of modules that do not exist, are warnings."""
     command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "-d", tmp_path]
