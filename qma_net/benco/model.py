@@ -7,7 +7,7 @@ plain ``str``, ``int`` or ``float``, without ``from __future__ import annotation
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 from IMDLBenCo.registry import MODELS
 from torch import Tensor, nn
@@ -73,15 +73,23 @@ class QMANet(nn.Module):
         super().__init__()
         self.alpha, self.beta, self.bce, self.dice_smoothing = alpha, beta, bce, dice_smoothing
         self.config = QMANetConfig(
-            size, views, query_count, dfcm_stages, decode_levels, decoder, drop_path
+            size=size,
+            views=views,
+            query_count=query_count,
+            dfcm_stages=dfcm_stages,
+            decode_levels=decode_levels,
+            decoder=decoder,
+            drop_path=drop_path,
         )
-        if isinstance(init_from, QMANetModel):
-            source = f"checkpoint {init_from.weights_file}"
-            require_same_architecture(init_from.config, self.config, source)
-            self.network = init_from
-        elif init_from:
+        start = cast(str | QMANetModel, init_from)  # BenCo needs the annotation str.
+        self.network: QMANetModel
+        if isinstance(start, QMANetModel):
+            source = f"checkpoint {start.weights_file}"
+            require_same_architecture(start.config, self.config, source)
+            self.network = start
+        elif start:
             self.network = QMANetModel.from_config(self.config)
-            Checkpoint.read(init_from).load_into(self.network)
+            Checkpoint.read(start).load_into(self.network)
         else:
             self.network = build_qma_net(
                 backbone_weights=backbone_weights,

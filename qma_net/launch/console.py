@@ -146,8 +146,8 @@ def training_summary(model: Any, data_loader: Any, args: argparse.Namespace) -> 
     processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     total = args.batch_size * args.accum_iter * processes
     amp = not args.if_not_amp and torch.cuda.is_available()
-    config = getattr(model, "config", None)
-    flags = f", {' '.join(config.as_flags())}" if hasattr(config, "as_flags") else ""
+    as_flags = getattr(getattr(model, "config", None), "as_flags", None)
+    flags = f", {' '.join(as_flags())}" if as_flags else ""
     return [
         f"model: {args.model}, {count / 1e6:.1f} M parameters, "
         f"{trainable / 1e6:.1f} M of them trainable{flags}",

@@ -35,7 +35,11 @@ def _on_cpu(value: Any) -> Any:
 
 class _CpuDistributedDataParallel(torch.nn.parallel.DistributedDataParallel):
     def __init__(
-        self, module: torch.nn.Module, device_ids: Any = None, output_device: Any = None, **options
+        self,
+        module: torch.nn.Module,
+        device_ids: Any = None,
+        output_device: Any = None,
+        **options: Any,
     ):
         super().__init__(module, **options)
 

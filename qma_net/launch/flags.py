@@ -170,7 +170,7 @@ def help_text() -> str:
 
     choices = {"size": SIZES, "dfcm_stages": DFCM_STAGES, "decode_levels": DECODE_LEVELS}
     choices |= {"decoder": DECODERS, "views": VIEWS}
-    meanings = {}
+    meanings: dict[str, str] = {}
     for documented in (build_qma_net, QMANet):
         meanings |= _documented_arguments(cleandoc(documented.__doc__ or ""))
     parser = own_parser()

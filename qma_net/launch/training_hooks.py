@@ -261,7 +261,7 @@ def _between_batches(
         def __init__(self, *args: Any, **kwargs: Any):
             super().__init__(*args, **kwargs)
             if finite_only:
-                self.meters = defaultdict(_finite_meter(misc.SmoothedValue))
+                self.meters: Any = defaultdict(_finite_meter(misc.SmoothedValue))
 
         def log_every(self, *args: Any, **kwargs: Any) -> Iterator[dict]:
             for number, batch in enumerate(super().log_every(*args, **kwargs), 1):
