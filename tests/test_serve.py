@@ -28,7 +28,7 @@ from conftest import photograph
 from miniatures import bomb
 from qma_net import cli
 from qma_net.core.runs import FolderLock
-from qma_net.examine.examination import examine, read_evidence, without_model
+from qma_net.examine.pipeline import examine_photo
 from qma_net.inference.photograph import PhotographError
 from qma_net.modeling.config import Preprocessing, QMANetConfig
 from qma_net.modeling.qma_net import QMANetModel
@@ -290,9 +290,9 @@ def test_photo_is_examined_and_all_controls_work(page, jpeg):
     upload_and_examine(page, jpeg)
     frame = page.frame_locator("photo-viewer iframe")
     assert frame.locator("h1").inner_text() == "Examination of the harbour.jpg"
-    for heading in ("In short", "Where nothing can be read", "The file", "Leads"):
+    for heading in ("Summary", "Regions without readable traces", "The file", "Leads"):
         assert frame.locator(f"h2:text-is('{heading}')").count() == 1
-    assert frame.locator("h2:text-is('The picture')").count() == 0  # The viewer shows it.
+    assert frame.locator("h2:text-is('The image')").count() == 0  # The viewer shows it.
     page.uncheck("photo-viewer [name=hatch]")
     slide(page, "threshold", 0)
     everything = drawn(page)
@@ -320,7 +320,7 @@ def test_photo_is_examined_and_all_controls_work(page, jpeg):
     overlay = Image.open(io.BytesIO(downloaded(page, "overlay"))).convert("RGB")
     report = downloaded(page, "report").decode()
     assert report.startswith("<!DOCTYPE html>")
-    assert "The picture</h2>" in report
+    assert "The image</h2>" in report
     # At a threshold of 1 nothing is tinted, and no region of this photo is hatched.
     difference = np.abs(np.asarray(overlay, int) - np.asarray(Image.open(jpeg), int))
     assert difference.max() == 0
@@ -361,7 +361,7 @@ def test_invalid_upload_is_reported_and_page_remains_usable(fresh, jpeg, tmp_pat
     (tmp_path / "words.jpg").write_text("no photograph at all")
     upload(page, tmp_path / "words.jpg")
     page.click("#examine")
-    page.get_by_text("got words.jpg, expected a complete photograph").wait_for()
+    page.get_by_text("got words.jpg, expected a complete photo").wait_for()
     assert alert.inner_text().endswith("it is a text")
     upload_and_examine(page, jpeg)
     assert alert.count() == 0
@@ -472,7 +472,7 @@ def test_server_without_model_has_no_mask_and_keeps_no_data(chromium, servers, j
         assert page.locator("photo-viewer [name=threshold]").count() == 0
         assert page.locator("photo-viewer .downloads a").all_inner_texts() == ["report"]
         frame = page.frame_locator("photo-viewer iframe")
-        frame.get_by_text("No model was asked, so there is no mask").wait_for()
+        frame.get_by_text("The photo was examined without a model, so there is no mask").wait_for()
         base = page.get_attribute("photo-viewer", "base")
         urllib.request.urlopen(f"{address}{base}photograph.png").close()
         assert len(server.visitor_files()) == 3  # The upload and two arrays.
@@ -630,7 +630,7 @@ def test_closing_a_session_removes_its_files(sessions, tmp_path):
     assert not uploads[0].parent.exists()
 
     Image.fromarray(photograph(60, 50)).save(tmp_path / "p.png")
-    examination = examine(read_evidence(tmp_path / "p.png"), without_model())
+    examination = examine_photo(None, tmp_path / "p.png")
     session = sessions.of("a")
     first, second = session.keep(examination), session.keep(examination)
     assert sessions.result(first.token) is None

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import sys
+import warnings
 
 from .. import __version__
 from ..core.errors import QMANetError
@@ -50,6 +51,8 @@ def main(argv: list[str] | None = None) -> None:
         launch(argv)
         return
     _configure_logging()
+    # Pillow warns about damaged metadata; the results mention it instead.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     parser = _parser()
     args, unknown = parser.parse_known_args(argv)
     args.model_flags = unknown

@@ -160,7 +160,8 @@ def _weights(args: argparse.Namespace) -> None:
 
 
 def _predict(args: argparse.Namespace) -> None:
-    from ..inference.predict import SCORE, load_predictor, predict_files
+    from ..inference.predict import SCORE, predict_files
+    from ..inference.predictor import load_predictor
 
     predictor, note = load_predictor(
         args.checkpoint,
@@ -188,8 +189,8 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 def _examine(args: argparse.Namespace) -> None:
-    from ..examine.examine import examine_files
-    from ..inference.predict import load_predictor
+    from ..examine.pipeline import examine_files
+    from ..inference.predictor import load_predictor
 
     predictor, note = None, ""
     if args.checkpoint != NONE:
@@ -214,11 +215,11 @@ def _examine(args: argparse.Namespace) -> None:
 
 
 def _calibrate(args: argparse.Namespace) -> None:
-    from ..examine.calibrate import calibrate, keep, place_of
-    from ..inference.predict import load_predictor
+    from ..examine.calibrate import calibrate, calibration_folder, save_calibration
+    from ..inference.predictor import load_predictor
     from ..modeling.calibration import FEW_PHOTOS
 
-    place = place_of(args.checkpoint, args.out)
+    folder = calibration_folder(args.checkpoint, args.out)
     predictor, _ = load_predictor(args.checkpoint, args.device)
     calibration, errors = calibrate(predictor, args.photos, native=args.native)
     _print_notes(errors)
@@ -228,7 +229,7 @@ def _calibrate(args: argparse.Namespace) -> None:
             f"use {FEW_PHOTOS} or more",
             file=sys.stderr,
         )
-    file = keep(calibration, predictor, place)
+    file = save_calibration(calibration, predictor, folder)
     print(f"{file}: {calibration.count} photos, {calibration.input_description}")
     if errors:
         sys.exit(1)

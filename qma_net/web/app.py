@@ -14,7 +14,7 @@ from fastapi.responses import FileResponse
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..examine.page_parts import POLICY
+from ..core.html import CONTENT_POLICY
 from .examination_service import ExaminationService
 from .examples import Example
 from .limits import Limits
@@ -32,7 +32,7 @@ PAGE_POLICY = (
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
     "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
 )
-REPORT_POLICY = f"{POLICY}; frame-ancestors 'self'"
+REPORT_POLICY = f"{CONTENT_POLICY}; frame-ancestors 'self'"
 
 # The parts of Gradio's page that refer to other servers: social previews, fonts and scripts.
 EXTERNAL = re.compile(

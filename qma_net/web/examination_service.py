@@ -1,4 +1,4 @@
-"""Examines the photos that visitors upload, one at a time and within limits."""
+"""The service that examines uploaded photos, one at a time and within limits."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.images import ImageError, open_image
-from ..examine.examination import Evidence, Examination, examine, read_evidence, without_model
-from ..examine.exif import printable
+from ..examine.evidence import Evidence, read_evidence
+from ..examine.examination import Examination
+from ..examine.metadata import printable
+from ..examine.pipeline import describe_settings, examine_evidence
 from ..inference.predictor import QMANetPredictor
 from ..modeling.config import DEFAULT_THRESHOLD
 from .jobs import Jobs, Progress
@@ -58,9 +60,7 @@ class ExaminationService:
     ):
         self._predictor, self._limits = predictor, limits
         self._settings = [  # Indexed by `native`.
-            predictor.examination_settings(threshold=DEFAULT_THRESHOLD, native=native)
-            if predictor
-            else without_model()
+            describe_settings(predictor, threshold=DEFAULT_THRESHOLD, native=native)
             for native in (False, True)
         ]
         self._notes = (note,) if note else ()
@@ -113,10 +113,13 @@ class ExaminationService:
 
     def _examine(self, path: str | None, native: bool, progress: Progress) -> Examination:
         evidence = self._read(path)
-        settings = self._settings[native]
-        if self._predictor is None:
-            return examine(evidence, settings)
-        return self._predictor.examined(evidence, settings, notes=self._notes, progress=progress)
+        return examine_evidence(
+            evidence,
+            self._predictor,
+            self._settings[native],
+            notes=self._notes,
+            progress=progress,
+        )
 
     def _read(self, path: str | None) -> Evidence:
         if not path:

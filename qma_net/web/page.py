@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from ..core.errors import QMANetError
-from ..examine.exif import printable
+from ..examine.metadata import printable
 from .examination_service import ExaminationService, Step
 from .examples import Example
 from .limits import Stopped
@@ -22,8 +22,8 @@ WELCOME = (
     "your uploads are removed when you close or reload this page."
 )
 NO_MODEL = (
-    "The page runs without a model, so there is no mask. It shows the metadata, the regions that "
-    "cannot be analyzed, and noise views. For a mask, start it with <code>qma-net serve</code>."
+    "The page runs without a model, so there is no mask. It shows the metadata, the regions "
+    "without readable traces, and noise views. For a mask, start it with <code>qma-net serve</code>."
 )
 FIRST = (
     "<p>Choose a photo, drop it anywhere on this page, or paste one; then press Examine.</p>"

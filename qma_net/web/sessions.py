@@ -13,8 +13,7 @@ import cv2
 import numpy as np
 
 from ..examine.examination import Examination
-from ..examine.examination_page import page
-from ..examine.page_parts import reduced
+from ..examine.page import render_page, shrink
 from ..inference.prediction import as_grey
 from .jobs import Job
 from .limits import Stopped
@@ -47,7 +46,7 @@ class Result:
             readability=replace(
                 readability, reasons=_on_disk(readability.reasons, folder / "reasons.npy")
             ),
-            leads=tuple(replace(lead, picture=reduced(lead.picture)) for lead in examination.leads),
+            leads=tuple(replace(lead, picture=shrink(lead.picture)) for lead in examination.leads),
             prediction=prediction,
         )
 
@@ -97,7 +96,7 @@ class Result:
 
     def report(self, threshold: float | None, *, images: bool) -> str:
         """Return the report as HTML, with or without its large images."""
-        return page(self.at(threshold), pictures=images)
+        return render_page(self.at(threshold), images=images)
 
     def report_json(self, threshold: float | None) -> str:
         """Return the content of ``report.json``."""

@@ -50,7 +50,7 @@ const LEGEND = `
 <span class="marked-part"><span class="swatch mark"></span> above the threshold:
   <output class="marked"></output> of the photo</span>
 <label><input type="checkbox" name="hatch" checked> <span class="swatch hatch"></span>
-  cannot be analyzed</label>`;
+  no readable traces</label>`;
 
 // Everything is in a shadow root: to display another result, Gradio sets the new attributes and
 // removes child elements that it does not know.
