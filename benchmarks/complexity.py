@@ -2,8 +2,8 @@
 
     python -m benchmarks.complexity
 
-Counted by fvcore as BenCo's test_complexity counts (512x512, batch 1, one multiply-add = 1),
-fused attention included. Random weights: counts do not depend on them.
+Counted by fvcore in the same way as BenCo's test_complexity (512x512, batch 1, one multiply-add
+= 1), including fused attention. The weights are random, since they do not affect the counts.
 """
 
 import warnings
@@ -12,7 +12,7 @@ import torch
 import yaml
 from fvcore.nn import FlopCountAnalysis
 
-import qma_net.benco  # noqa: F401  (teaches fvcore to count fused attention)
+import qma_net.benco  # noqa: F401  (makes fvcore count fused attention)
 from qma_net.core.files import config_path
 from qma_net.modeling.config import QMANetConfig
 from qma_net.modeling.qma_net import QMANetModel
@@ -21,7 +21,7 @@ ABLATIONS = {
     **{
         f"{entry['row']} (Table {entry['table']})": entry["flags"]
         for entry in yaml.safe_load(config_path("ablations.yaml").read_text())
-        if entry["flags"]  # without: the default, above
+        if entry["flags"]  # The entry without flags is the default model.
     },
     "without SRM": {"views": "bayar,noiseprint"},
     "without Bayar": {"views": "srm,noiseprint"},
@@ -31,21 +31,22 @@ ABLATIONS = {
 
 
 def main() -> None:
+    """Print both tables."""
     warnings.simplefilter("ignore")
-    default = analyse({})
+    default = count({})
     print("| part | parameters (M) | GFLOPs |\n|---|---|---|")
     for name, (parameters, flops) in default.items():
         print(f"| {name or 'QMA-Net b3'} | {parameters:.3f} | {flops:.2f} |")
     print("\n| model | parameters (M) | GFLOPs |\n|---|---|---|")
     for name, choices in ABLATIONS.items():
-        parameters, flops = analyse(choices)[""]
+        parameters, flops = count(choices)[""]
         print(f"| {name} | {parameters:.2f} | {flops:.1f} |", flush=True)
 
 
-def analyse(choices: dict) -> dict[str, tuple[float, float]]:
-    """(parameters in M, GFLOPs) of the model ("") and of each of its parts."""
+def count(choices: dict) -> dict[str, tuple[float, float]]:
+    """Count the parameters (in M) and GFLOPs of a model, with key "", and of each of its parts."""
     model = QMANetModel.from_config(QMANetConfig(**choices)).eval()
-    flops = FlopCountAnalysis(Masks(model), torch.randn(1, 3, 512, 512))
+    flops = FlopCountAnalysis(TensorOutput(model), torch.randn(1, 3, 512, 512))
     flops.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     by_module = flops.by_module()
     parts = {"": model, **dict(model.named_children())}
@@ -59,14 +60,15 @@ def analyse(choices: dict) -> dict[str, tuple[float, float]]:
     }
 
 
-class Masks(torch.nn.Module):
-    """Tracing accepts tensors only."""
+class TensorOutput(torch.nn.Module):
+    """Model with a tuple of tensors as output, because tracing accepts nothing else."""
 
     def __init__(self, model):
         super().__init__()
         self.model = model
 
     def forward(self, image):
+        """Return the mask logits and the edge logits."""
         output = self.model(image)
         return output.mask_logits, *output.edge_logits
 

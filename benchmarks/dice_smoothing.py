@@ -1,50 +1,52 @@
-"""The trade-off behind DICE_SMOOTHING of qma_net/modeling/losses.py.
+"""Trade-off behind the choice of DICE_SMOOTHING in qma_net/modeling/losses.py.
 
     python -m benchmarks.dice_smoothing
 
-For a range of smoothing terms (as a share of the image area): what an authentic image teaches,
-what missing a mask of 0.5 % of the pixels costs, and what a detector with imperfect evidence
-(one number per pixel, N(0, 1), N(3, 1) where tampered) learns from 128x128 images, half of them
-authentic and half with such a mask: its logit is ``a * evidence + b``.
+For several smoothing terms (as a share of the image area), prints the gradient of an authentic
+image, the loss of missing a mask of 0.5 % of the pixels, and the results of training a detector
+with imperfect evidence on 128x128 images, half of them authentic and half with such a mask. The
+evidence is one number per pixel, drawn from N(0, 1), or from N(3, 1) if the pixel is tampered. The
+logit of the detector is ``a * evidence + b``.
 """
 
 import torch
 
 from qma_net.modeling.losses import dice_loss
 
-SIDE, SMALL, STEPS = 128, 0.005, 500
+SIDE, MASK_SHARE, STEPS = 128, 0.005, 500
 
 
 def main() -> None:
+    """Print the table of smoothing terms."""
     area = SIDE * SIDE
-    nothing = torch.zeros(1, 1, SIDE, SIDE)
-    small = nothing.clone().flatten()
-    small[: round(SMALL * area)] = 1
-    small = small.view_as(nothing)
+    authentic = torch.zeros(1, 1, SIDE, SIDE)
+    small = authentic.clone().flatten()
+    small[: round(MASK_SHARE * area)] = 1
+    small = small.view_as(authentic)
     print(
-        "| smoothing | pull of an authentic image at p = 0.5 | at p = 0.1 "
-        "| loss of missing a 0.5 % mask | learnt: authentic pixels marked "
-        "| learnt: F1 on 0.5 % masks |\n|---|---|---|---|---|---|"
+        "| smoothing | gradient of an authentic image at p = 0.5 | at p = 0.1 "
+        "| loss of missing a 0.5 % mask | trained: authentic pixels marked "
+        "| trained: F1 on 0.5 % masks |\n|---|---|---|---|---|---|"
     )
     for smoothing in (1 / area, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2):
-        missed = dice_loss(torch.full_like(nothing, -30), small, smoothing=smoothing).item()
-        marked, f1 = learn(small, smoothing)
+        missed = dice_loss(torch.full_like(authentic, -30), small, smoothing=smoothing).item()
+        marked, f1 = train(small, smoothing)
         print(
-            f"| {smoothing:.1e} | {pull(nothing, 0.5, smoothing):.1e} "
-            f"| {pull(nothing, 0.1, smoothing):.1e} "
+            f"| {smoothing:.1e} | {gradient(authentic, 0.5, smoothing):.1e} "
+            f"| {gradient(authentic, 0.1, smoothing):.1e} "
             f"| {missed:.3f} | {marked:.4%} | {f1:.3f} |"
         )
 
 
-def pull(mask: torch.Tensor, probability: float, smoothing: float) -> float:
-    """Sum over the pixels of the loss's gradient with respect to the logits."""
+def gradient(mask: torch.Tensor, probability: float, smoothing: float) -> float:
+    """Sum the gradient of the loss with respect to the logits over all pixels."""
     logits = torch.full_like(mask, probability).logit().requires_grad_()
     dice_loss(logits, mask, smoothing=smoothing).backward()
     return logits.grad.sum().item()
 
 
-def learn(small: torch.Tensor, smoothing: float) -> tuple[float, float]:
-    """Share of authentic pixels marked, and F1 on small masks, of the trained detector."""
+def train(small: torch.Tensor, smoothing: float) -> tuple[float, float]:
+    """Train the detector; return the share of authentic pixels marked and F1 on small masks."""
     torch.manual_seed(0)
     masks = torch.cat([torch.zeros_like(small), small]).repeat(4, 1, 1, 1)
     slope, bias = (torch.full((), v, requires_grad=True) for v in (1.0, 0.0))
@@ -55,11 +57,11 @@ def learn(small: torch.Tensor, smoothing: float) -> tuple[float, float]:
         dice_loss(slope * evidence + bias, masks, smoothing=smoothing).backward()
         optimizer.step()
     masks = masks.repeat(8, 1, 1, 1)
-    found = slope * (torch.randn_like(masks) + 3 * masks) + bias > 0
+    marked = slope * (torch.randn_like(masks) + 3 * masks) + bias > 0
     authentic = masks.sum(dim=(1, 2, 3)) == 0
-    overlap = (found & (masks > 0))[~authentic].sum()
-    f1 = 2 * overlap / (found[~authentic].sum() + masks[~authentic].sum())
-    return found[authentic].float().mean().item(), f1.item()
+    overlap = (marked & (masks > 0))[~authentic].sum()
+    f1 = 2 * overlap / (marked[~authentic].sum() + masks[~authentic].sum())
+    return marked[authentic].float().mean().item(), f1.item()
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""What low precision does to NoisePrint++: why the noise view stays in float32.
+"""Effect of low precision on NoisePrint++, the reason why the noise view runs in float32.
 
     python -m benchmarks.noise_precision noiseprint++.th reference.npz
 
-The inputs and weights of every convolution are rounded to the format, products are summed in
-float64; the result is compared with float64 throughout. A split format carries every number as
-the sum of two and takes three of the four products: what matrix units would do. The last two rows
-are no emulation: the float32 convolutions of this machine, one after the other and as the model
-streams them. ``reference.npz`` holds an ``image``, uint8 ``(H, W, 3)``.
+The inputs and weights of every convolution are rounded to a format, the products are summed in
+float64, and the result is compared with a computation entirely in float64. A split format
+represents every number as the sum of two and computes three of the four products, as on matrix
+units. The last two rows are not emulated but use the float32 convolutions of this machine, layer
+by layer and streamed as in the model. ``reference.npz`` contains an ``image``, uint8
+``(H, W, 3)``.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from qma_net.weights.sources import noiseprint_state
 
 
 def main() -> None:
+    """Print the table of formats."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("noiseprint")
     parser.add_argument("reference")
@@ -43,18 +45,20 @@ def main() -> None:
         report(name, forward(noiseprint, image, products), exact)
     noiseprint, image = noiseprint.float(), image.float()
     plain = forward(noiseprint, image, rounded(lambda x: x))
-    report("float32 here, layer by layer", plain, exact)
-    report("float32 here, streamed", streamed(noiseprint.convs, image), exact)
+    report("float32 on this CPU, layer by layer", plain, exact)
+    report("float32 on this CPU, streamed", streamed(noiseprint.convs, image), exact)
 
 
-def report(name: str, got: Tensor, exact: Tensor) -> None:
-    error = (got - exact).square().mean().sqrt() / exact.std()
-    correlation = torch.corrcoef(torch.stack([got.double().flatten(), exact.flatten()]))[0, 1]
+def report(name: str, result: Tensor, exact: Tensor) -> None:
+    """Print the error of a result relative to the signal, and its correlation with float64."""
+    error = (result - exact).square().mean().sqrt() / exact.std()
+    correlation = torch.corrcoef(torch.stack([result.double().flatten(), exact.flatten()]))[0, 1]
     print(f"| {name} | {error:.3%} | {correlation:.8f} |", flush=True)
 
 
 @torch.no_grad()
 def forward(noiseprint: NoisePrint, x: Tensor, products: Callable) -> Tensor:
+    """Run the network with another implementation of its convolutions."""
     for i, conv in enumerate(noiseprint.convs):
         x = products(x, conv.weight) + conv.bias[:, None, None]
         x = F.relu(x) if i < noiseprint.depth - 1 else x
@@ -62,12 +66,15 @@ def forward(noiseprint: NoisePrint, x: Tensor, products: Callable) -> Tensor:
 
 
 def rounded(rounding: Callable) -> Callable:
-    """A 3x3 convolution of rounded numbers."""
+    """Return a 3x3 convolution of rounded numbers."""
     return lambda x, weight: F.conv2d(rounding(x), rounding(weight), padding=1)
 
 
 def split(rounding: Callable) -> Callable:
-    """One of numbers in two rounded parts, without the product of the small parts."""
+    """Return a 3x3 convolution of numbers in two rounded parts.
+
+    The product of the two small parts is omitted.
+    """
 
     def products(x: Tensor, weight: Tensor) -> Tensor:
         large, kernel = rounding(x), rounding(weight)
@@ -79,7 +86,7 @@ def split(rounding: Callable) -> Callable:
 
 
 def to_tf32(x: Tensor) -> Tensor:
-    """Round to 10 bits of mantissa, ties away from zero, as the matrix units do."""
+    """Round to a mantissa of 10 bits, with ties away from zero, as matrix units do."""
     bits = x.float().view(torch.int32)
     return ((bits + 0x1000) & ~0x1FFF).view(torch.float32).double()
 

@@ -1,14 +1,14 @@
-"""NoisePrint++ alone on a GPU: how fast in which precision, and what is left of it.
+"""Speed and accuracy of NoisePrint++ on a GPU in various precisions.
 
     python -m benchmarks.noiseprint_cuda noiseprint++.th reference.npz [--size 512] [--batch 8]
 
-Milliseconds an image, the median of rounds in which all take turns; correlation with, and error
-against, the same network in float64, on the reference's image. ``reference.npz`` holds an
-``image``, uint8 ``(H, W, 3)``.
+Prints the milliseconds per image (median over rounds in which the variants take turns), and the
+error and correlation relative to the same network in float64 for the reference image.
+``reference.npz`` contains an ``image``, uint8 ``(H, W, 3)``.
 
-"TF32 in two parts" is float32 on matrix units: every number is the sum of two of TF32's, and one
-convolution over the channels [high, high, low] with the kernels [high, low, high] sums three of the
-four products in float32.
+"TF32 in two parts" is a float32 convolution on matrix units: every number is the sum of two TF32
+numbers, and one convolution of the channels [high, high, low] with the kernels [high, low, high]
+sums three of the four products in float32.
 """
 
 import argparse
@@ -25,10 +25,11 @@ from qma_net.modeling.noise import NoisePrint
 from qma_net.weights.sources import noiseprint_state
 
 CHANNELS_LAST = torch.channels_last
-MULTIPLY_ADDS = 9 * (3 * 64 + 15 * 64 * 64 + 64)  # of a pixel
+MULTIPLY_ADDS = 9 * (3 * 64 + 15 * 64 * 64 + 64)  # per pixel
 
 
 def main() -> None:
+    """Print the table of precisions."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -47,30 +48,32 @@ def main() -> None:
     batch = torch.rand(args.batch, 3, args.size, args.size, device=device)
     with torch.no_grad():
         exact = chain(exact_network.convs, image)
-        runs = {name: way(exact_network) for name, way in WAYS.items()}
-        correlations = {name: run(image) for name, run in runs.items()}
+        runs = {name: prepare(exact_network) for name, prepare in VARIANTS.items()}
+        results = {name: run(image) for name, run in runs.items()}
         seconds = {name: [] for name in runs}
         for number in range(-2, args.rounds):
             for name, run in runs.items():
                 elapsed = timed(run, batch)
                 if number >= 0:
                     seconds[name].append(elapsed)
-    where = torch.cuda.get_device_name() if device == "cuda" else device
+    name_of_device = torch.cuda.get_device_name() if device == "cuda" else device
     print(
-        f"{where}, torch {torch.__version__}, batches of {args.batch} of {args.size}x{args.size}\n"
+        f"{name_of_device}, torch {torch.__version__}, "
+        f"batches of {args.batch} of {args.size}x{args.size}\n"
     )
-    print("| precision | ms an image | TFLOP/s | error, rms / std | correlation with float64 |")
+    print("| precision | ms per image | TFLOP/s | error, rms / std | correlation with float64 |")
     print("|---|---|---|---|---|")
-    for name, got in correlations.items():
+    for name, result in results.items():
         ms = 1000 * float(np.median(seconds[name])) / args.batch
         rate = 2 * MULTIPLY_ADDS * args.size**2 / ms / 1e9
-        error = float((got.double() - exact).square().mean().sqrt() / exact.std())
-        alike = torch.corrcoef(torch.stack([got.double().flatten(), exact.flatten()]))[0, 1]
-        print(f"| {name} | {ms:.2f} | {rate:.1f} | {error:.4%} | {alike:.8f} |", flush=True)
+        error = float((result.double() - exact).square().mean().sqrt() / exact.std())
+        pair = torch.stack([result.double().flatten(), exact.flatten()])
+        correlation = torch.corrcoef(pair)[0, 1]
+        print(f"| {name} | {ms:.2f} | {rate:.1f} | {error:.4%} | {correlation:.8f} |", flush=True)
 
 
 def timed(run: Callable, batch: Tensor) -> float:
-    """Seconds of one call, until the device is done with it."""
+    """Measure one call in seconds, including the work on the device."""
     wait = torch.cuda.synchronize if batch.is_cuda else lambda: None
     wait()
     start = time.perf_counter()
@@ -80,72 +83,72 @@ def timed(run: Callable, batch: Tensor) -> float:
 
 
 def chain(convs: nn.ModuleList, x: Tensor) -> Tensor:
-    """The network, in the precision of its weights and input."""
+    """Apply the convolutions in the precision of the weights and the input."""
     for conv in convs[:-1]:
         x = F.relu(conv(x), inplace=True)
     return convs[-1](x)
 
 
-# Ways to run it: from the network in float64 to a function of images (B, 3, H, W) in 0..1.
+# Each variant takes the network in float64 and returns a function of images (B, 3, H, W) in 0..1.
 
 
 def plain(dtype: torch.dtype, *, tf32: bool = False, cudnn: bool = True, layout=CHANNELS_LAST):
-    """The layers as they are."""
+    """Return the variant that applies the layers one after the other."""
 
-    def way(network: NoisePrint) -> Callable:
+    def prepare(network: NoisePrint) -> Callable:
         convs = NoisePrint().convs.to(network.convs[0].weight)
         convs.load_state_dict(network.convs.state_dict())
         convs = convs.to(dtype).to(memory_format=layout)
 
         def run(images: Tensor) -> Tensor:
-            with switched(tf32=tf32, cudnn=cudnn):
+            with backend_settings(tf32=tf32, cudnn=cudnn):
                 return chain(convs, images.to(dtype).contiguous(memory_format=layout))
 
         return run
 
-    return way
+    return prepare
 
 
-def in_two_parts(network: NoisePrint, joined: Callable | None = None) -> Callable:
-    """Three products of TF32 in one convolution of three times the channels."""
+def in_two_parts(network: NoisePrint, split: Callable | None = None) -> Callable:
+    """Compute three TF32 products in one convolution with three times the channels."""
     layers = []
     for conv in network.convs:
-        high, low = parts(conv.weight.float())
+        high, low = two_parts(conv.weight.float())
         weight = torch.cat([high, low, high], dim=1).contiguous(memory_format=CHANNELS_LAST)
         layers.append((weight, conv.bias.float()))
-    joined = joined or three
+    split = split or split_input
 
     def run(images: Tensor) -> Tensor:
         x = images.float().contiguous(memory_format=CHANNELS_LAST)
-        with switched(tf32=True, cudnn=True):
+        with backend_settings(tf32=True, cudnn=True):
             for number, (weight, bias) in enumerate(layers):
-                x = joined(x, number > 0)
+                x = split(x, number > 0)
                 x = F.conv2d(x, weight, bias, padding=1)
         return x
 
     return run
 
 
-def three(x: Tensor, is_hidden: bool) -> Tensor:
-    """What a convolution takes of the one before it."""
-    high, low = parts(F.relu(x) if is_hidden else x)
+def split_input(x: Tensor, is_hidden: bool) -> Tensor:
+    """Prepare the input of a convolution: apply ReLU to hidden maps and split the numbers."""
+    high, low = two_parts(F.relu(x) if is_hidden else x)
     return torch.cat([high, high, low], dim=1)
 
 
 def compiled(network: NoisePrint) -> Callable:
-    """In two parts, where what stands between two convolutions is one kernel."""
-    return in_two_parts(network, torch.compile(three))
+    """Compile the operations between two convolutions to one kernel."""
+    return in_two_parts(network, torch.compile(split_input))
 
 
-def parts(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Two numbers of TF32 (10 bits of fraction) whose sum is float32's to 21 bits."""
-    high = (x.view(torch.int32) + 0x1000 & ~0x1FFF).view(torch.float32)  # the nearest
+def two_parts(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Split into two TF32 numbers (10-bit fraction) whose sum agrees with float32 to 21 bits."""
+    high = (x.view(torch.int32) + 0x1000 & ~0x1FFF).view(torch.float32)  # rounded to the nearest
     return high, x - high
 
 
 @contextmanager
-def switched(*, tf32: bool, cudnn: bool):
-    """TF32 and cuDNN on or off; cuDNN looks for the fastest algorithm."""
+def backend_settings(*, tf32: bool, cudnn: bool):
+    """Switch TF32 and cuDNN on or off; cuDNN searches for the fastest algorithm."""
     backend = torch.backends.cudnn
     before = backend.conv.fp32_precision, backend.enabled, backend.benchmark
     backend.conv.fp32_precision = "tf32" if tf32 else "ieee"
@@ -156,7 +159,7 @@ def switched(*, tf32: bool, cudnn: bool):
         backend.conv.fp32_precision, backend.enabled, backend.benchmark = before
 
 
-WAYS = {
+VARIANTS = {
     "float32, as in the model (NCHW)": plain(torch.float32, layout=torch.contiguous_format),
     "float32 without cuDNN (BenCo's default)": plain(
         torch.float32, cudnn=False, layout=torch.contiguous_format

@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
-# What only a GPU can show, in some six minutes: docs/benchmarks.md, "On a GPU".
+# Benchmarks that need a GPU, in about six minutes; docs/benchmarks.md, section "GPU", shows results.
 #
 #   NOISEPRINT=DIR PHOTOS=DIR bash benchmarks/on_gpu.sh OUT
 #
-# NOISEPRINT holds noiseprint++.th and reference.npz, PHOTOS photographs to train on. Each part writes
-# a file to OUT and has its own limit of time: one that fails or is stopped costs the others nothing.
+# NOISEPRINT contains noiseprint++.th and reference.npz, PHOTOS contains photos for training. Each part
+# writes to a file in OUT and has its own time limit, so that a failure does not affect the others.
 set -uo pipefail
-out=${1:?"got no folder, expected: NOISEPRINT=DIR PHOTOS=DIR bash $0 OUT"}
+out=${1:?"usage: NOISEPRINT=DIR PHOTOS=DIR bash $0 OUT"}
 mkdir -p "$out"
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 export PYTHONUNBUFFERED=1
 
 part() { # NAME SECONDS COMMAND...
-    local name=$1 limit=$2 begun=$SECONDS
+    local name=$1 limit=$2 started=$SECONDS
     shift 2
     timeout -k 5 "$limit" "$@" >"$out/$name.txt" 2>"$out/$name.err"
-    echo "$name: exit code $?, $((SECONDS - begun)) s"
+    echo "$name: exit code $?, $((SECONDS - started)) s"
 }
 
 weights=(--noiseprint "$NOISEPRINT/noiseprint++.th" --photos "$PHOTOS")

@@ -1,10 +1,10 @@
-"""Where QMA-Net's time goes: by part of the model, and by operator.
+"""Time that QMA-Net needs by part of the model and by operator.
 
     python -m benchmarks.parts [--size 512] [--batch 1] [--training] [--device cpu]
 
-Parts: the medians of rounds of one forward without gradients, each part between hooks of its own.
-Operators: torch's profiler over one forward, or one training step, after a warm-up. Random
-weights.
+The first table contains the median over several forward passes without gradients, measured by hooks
+around every part. The second one is the output of torch's profiler for one forward pass or training
+step after a warm-up. The weights are random.
 """
 
 import argparse
@@ -21,13 +21,14 @@ from qma_net.modeling.qma_net import QMANetModel
 
 from .step import qma_net_loss, training_step
 
-SHOWN = 14  # operators, the costliest first
+OPERATORS = 14  # most expensive operators to print
 
 
 def main() -> None:
+    """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="b3", help="b0 to b5")
-    parser.add_argument("--size", type=int, default=512, help="of the image")
+    parser.add_argument("--size", type=int, default=512, help="side of the image")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--training", action="store_true")
@@ -37,40 +38,40 @@ def main() -> None:
     model = QMANetModel.from_config(QMANetConfig(size=args.model)).to(args.device).eval()
     image = torch.randn(args.batch, 3, args.size, args.size, device=args.device)
     print(f"{args.batch} of {args.size}x{args.size}, {args.device}, torch {torch.__version__}\n")
-    show_parts(model, image, args.rounds)
+    print_parts(model, image, args.rounds)
     mask = (torch.rand_like(image[:, :1]) > 0.7).double()
-    action = (
+    run = (
         training_step(model, lambda: qma_net_loss(model, image, mask))
         if args.training
         else lambda: forward(model, image)
     )
-    action()
-    kinds = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (args.device == "cuda")
-    with profile(activities=kinds) as profiled:
-        action()
-    print(f"\nOperators of a {'training step' if args.training else 'forward'}\n")
-    show_operators(profiled, "device" if args.device == "cuda" else "cpu")
+    run()
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (args.device == "cuda")
+    with profile(activities=activities) as profiled:
+        run()
+    print(f"\nOperators of a {'training step' if args.training else 'forward pass'}\n")
+    print_operators(profiled, "device" if args.device == "cuda" else "cpu")
 
 
 @torch.no_grad()
 def forward(model: QMANetModel, image: Tensor) -> None:
-    """One forward as the predictor runs it, without the edge supervision (ESM)."""
+    """Run the model as the predictor does, without the edge supervision (ESM)."""
     model(image, edges=False)
 
 
-def show_parts(model: QMANetModel, image: Tensor, rounds: int) -> None:
-    """Prints the median time of every part over the rounds of a forward, and its share."""
+def print_parts(model: QMANetModel, image: Tensor, rounds: int) -> None:
+    """Print the median time of every part in a forward pass and its share of the total."""
     parts = {
         "noise view: NoisePrint++": [model.noise_view.noiseprint],
-        "noise view: all": [model.noise_view],
+        "noise view: total": [model.noise_view],
         "encoder GAE": model.rgb_backbone.stages,
         "encoder LAE": model.noise_backbone.stages,
         "DFCM": model.interactions,
         "MFAM and query MLP": [*model.aggregations, *model.query_mlps],
         "QMFD": [model.decoder],
-        "all": [model],
+        "total": [model],
     }
-    spent, hooks = defaultdict(float), []
+    elapsed, hooks = defaultdict(float), []
     started = {}
 
     def now() -> float:
@@ -83,33 +84,33 @@ def show_parts(model: QMANetModel, image: Tensor, rounds: int) -> None:
             hooks += [
                 module.register_forward_pre_hook(lambda m, _, n=name: started.update({n: now()})),
                 module.register_forward_hook(
-                    lambda m, i, o, n=name: spent.update({n: spent[n] + now() - started[n]})
+                    lambda m, i, o, n=name: elapsed.update({n: elapsed[n] + now() - started[n]})
                 ),
             ]
     forward(model, image)
     seconds = []
     for _ in range(rounds):
-        spent.clear()
+        elapsed.clear()
         forward(model, image)
-        seconds.append(dict(spent))
+        seconds.append(dict(elapsed))
     for hook in hooks:
         hook.remove()
-    print("| part of a forward | ms | share |\n|---|---|---|")
+    print("| part of a forward pass | ms | share |\n|---|---|---|")
     for name in parts:
         median = np.median([run[name] for run in seconds])
-        share = np.median([run[name] / run["all"] for run in seconds])
+        share = np.median([run[name] / run["total"] for run in seconds])
         print(f"| {name} | {median * 1e3:.0f} | {share:.0%} |", flush=True)
 
 
-def show_operators(profiled: profile, device: str) -> None:
-    """Prints the operators that cost most by themselves, on the ``"cpu"`` or the ``"device"``."""
+def print_operators(profiled: profile, device: str) -> None:
+    """Print the operators with the largest own time on the ``"cpu"`` or the ``"device"``."""
     field = f"self_{device}_time_total"
     averages = sorted(profiled.key_averages(), key=lambda a: -getattr(a, field))
     total = sum(getattr(a, field) for a in averages)
     print("| operator | calls | ms | share |\n|---|---|---|---|")
-    for average in averages[:SHOWN]:
-        spent = getattr(average, field)
-        print(f"| {average.key} | {average.count} | {spent / 1e3:.0f} | {spent / total:.1%} |")
+    for average in averages[:OPERATORS]:
+        elapsed = getattr(average, field)
+        print(f"| {average.key} | {average.count} | {elapsed / 1e3:.0f} | {elapsed / total:.1%} |")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A training step, the same for every benchmark that times or profiles one."""
+"""Training step shared by the benchmarks that time or profile one."""
 
 from collections.abc import Callable
 
@@ -10,14 +10,14 @@ from qma_net.modeling.qma_net import QMANetModel
 
 
 def training_step(network: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
-    """Forward, backward and a step of AdamW, with AdamW's state already there.
+    """Prepare a step of forward pass, backward pass and AdamW, whose state is allocated here.
 
     Args:
-        network: put into training mode; parameters that are frozen stay so.
-        loss: the forward pass and what it is trained on, a scalar.
+        network: Model, which is put into training mode; frozen parameters stay frozen.
+        loss: Function that runs the forward pass and returns the loss, a scalar.
 
     Returns:
-        The step; it raises ArithmeticError for a loss that is not finite.
+        The step. It raises ArithmeticError if the loss is not finite.
     """
     parameters = [p for p in network.train().parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-4)
@@ -29,7 +29,7 @@ def training_step(network: nn.Module, loss: Callable[[], Tensor]) -> Callable[[]
     def step() -> None:
         value = loss()
         if not value.isfinite():
-            raise ArithmeticError(f"got a loss of {value.item()}, expected a finite one")
+            raise ArithmeticError(f"got a loss of {value.item()}, expected a finite number")
         value.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -38,10 +38,10 @@ def training_step(network: nn.Module, loss: Callable[[], Tensor]) -> Callable[[]
 
 
 def qma_net_loss(network: QMANetModel, image: Tensor, mask: Tensor) -> Tensor:
-    """What QMA-Net is trained on (equation 8), the edge supervision included.
+    """Compute the loss of QMA-Net (equation 8), including the edge supervision.
 
     Args:
-        network: in training mode.
+        network: Model in training mode.
         image: ``(B, 3, H, W)``.
         mask: ``(B, 1, H, W)`` of 0 and 1.
     """

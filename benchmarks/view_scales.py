@@ -1,10 +1,11 @@
-"""Standard deviation of each raw noise view: where VIEW_STD of qma_net/modeling/noise.py is from.
+"""Standard deviation of each raw noise view, the source of VIEW_STD in qma_net/modeling/noise.py.
 
     python -m benchmarks.view_scales [--noiseprint noiseprint++.th] [--photos DIR] [--picture PNG]
 
-Every photograph is cropped to 256x256 in its middle and saved as JPEG 90. Bayar's kernels are
-learnt, so its value is the mean over 20 random starts. Of SRM also the share of its values that a
-truncation at +-3 grey levels would cut. ``--picture`` draws the views of a spliced photograph.
+Every photo is cropped to the central 256x256 pixels and saved as JPEG with quality 90. Bayar's
+kernels are learned, so its value is the mean over 20 random initialisations. For SRM, the share of
+values that a truncation at +-3 grey levels would cut is printed as well. ``--picture`` draws the
+views of a splice.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from qma_net.weights.sources import load_noiseprint
 
 
 def main() -> None:
+    """Print the standard deviations and draw the picture."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--noiseprint", default="")
     parser.add_argument("--photos", default="")
@@ -39,11 +41,11 @@ def main() -> None:
         if args.picture:
             draw(Path(folder), noiseprint, args.picture)
     crops = torch.stack([crop(photo) for photo in photos if min(photo.shape[:2]) >= 256])
-    print(f"{len(crops)} photographs")
+    print(f"{len(crops)} photos")
     with torch.no_grad():
         residuals = SRM()(crops)
         report("srm", residuals.std())
-        print(f"srm: {(residuals.abs() > 3).float().mean():.1%} of the values beyond +-3")
+        print(f"srm: {(residuals.abs() > 3).float().mean():.1%} of the values are beyond +-3")
         report("bayar", torch.stack([Bayar()(crops).std() for _ in range(20)]).mean())
         if noiseprint:
             prints = torch.cat([noiseprint(crop[None] * 255 / 256) for crop in crops])
@@ -51,7 +53,7 @@ def main() -> None:
 
 
 def crop(photo: np.ndarray) -> torch.Tensor:
-    """The middle of a BGR photograph, saved as JPEG: RGB, ``(3, 256, 256)``, 0 to 1."""
+    """Return the centre of a BGR photo, saved as JPEG, as RGB ``(3, 256, 256)`` in 0..1."""
     y, x = ((side - 256) // 2 for side in photo.shape[:2])
     data = cv2.imencode(".jpg", photo[y : y + 256, x : x + 256], [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
     rgb = cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
@@ -59,12 +61,13 @@ def crop(photo: np.ndarray) -> torch.Tensor:
 
 
 def report(view: str, std: torch.Tensor) -> None:
+    """Print the standard deviation of a view next to the constant in use."""
     print(f"{view}: standard deviation {std.item():.3f}, VIEW_STD {VIEW_STD[view]}")
 
 
 @torch.no_grad()
 def draw(folder: Path, noiseprint: NoisePrint | None, path: str) -> None:
-    """The views of a splice: its donor is noisy and was never compressed, its host was, twice."""
+    """Draw the views of a splice with a noisy, uncompressed donor and a host compressed twice."""
     from matplotlib.figure import Figure
 
     names = [str(name.relative_to(folder)) for name in list_photos(folder)]
@@ -72,11 +75,11 @@ def draw(folder: Path, noiseprint: NoisePrint | None, path: str) -> None:
     rng = np.random.default_rng(23)
     image, mask, _ = manipulate(rng, "splice", Photographs(folder, names), recipe)
     rgb = torch.from_numpy(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)).permute(2, 0, 1)[None] / 255
-    panels = {"photograph": rgb, "truth": torch.from_numpy(mask)[None, None] / 255}
-    panels["SRM"] = shown(SRM()(rgb))
-    panels["Bayar (untrained)"] = shown(Bayar()(rgb))
+    panels = {"image": rgb, "ground truth": torch.from_numpy(mask)[None, None] / 255}
+    panels["SRM"] = as_picture(SRM()(rgb))
+    panels["Bayar (untrained)"] = as_picture(Bayar()(rgb))
     if noiseprint:
-        panels["NoisePrint++"] = shown(noiseprint(rgb * 255 / 256))
+        panels["NoisePrint++"] = as_picture(noiseprint(rgb * 255 / 256))
     canvas = Figure(figsize=(2.2 * len(panels), 2.5), layout="constrained")
     for axes, (title, panel) in zip(canvas.subplots(1, len(panels)), panels.items(), strict=True):
         axes.imshow(panel[0].permute(1, 2, 0), cmap="gray")
@@ -84,8 +87,8 @@ def draw(folder: Path, noiseprint: NoisePrint | None, path: str) -> None:
     canvas.savefig(path, dpi=80)
 
 
-def shown(view: torch.Tensor) -> torch.Tensor:
-    """A view as a picture: nothing is mid-grey, two standard deviations are black or white."""
+def as_picture(view: torch.Tensor) -> torch.Tensor:
+    """Scale a view so that 0 is mid-grey and +-2 standard deviations are white and black."""
     return (view / view.std() / 4 + 0.5).clamp(0, 1)
 
 
