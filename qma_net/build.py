@@ -21,25 +21,25 @@ def build_qma_net(
     """Build a QMA-Net that is ready for training.
 
     Args:
-        size: size of both SegFormer encoders, b0 to b5; b3 matches the paper's parameter count.
-        views: noise views of the MNFM, a comma-separated list of srm, bayar, noiseprint.
+        size: Size of both SegFormer encoders, b0 to b5; b3 matches the paper's parameter count.
+        views: Noise views of the MNFM, a comma-separated list of srm, bayar, noiseprint.
         backbone_weights: ImageNet weights for both encoders: an official ``mit_bX.pth``, a Hugging
             Face directory, or a hub id such as ``nvidia/mit-b3``. If empty, the encoders start
             with random weights and a warning is issued.
-        noiseprint_weights: the published ``noiseprint++.th``, or a TruFor checkpoint.
-        query_count: number of tamper-aware queries (Table 9: 4, 8, 16, 32).
-        dfcm_stages: stages with a DFCM: ``"none"``, ``"4"`` or ``"1234"`` (Table 2).
-        decode_levels: levels that are decoded: ``"4"`` or ``"1234"`` (Table 2).
+        noiseprint_weights: The published ``noiseprint++.th``, or a TruFor checkpoint.
+        query_count: Number of tamper-aware queries (Table 9: 4, 8, 16, 32).
+        dfcm_stages: Stages with a DFCM: ``"none"``, ``"4"`` or ``"1234"`` (Table 2).
+        decode_levels: Levels that are decoded: ``"4"`` or ``"1234"`` (Table 2).
         decoder: ``"query"``, ``"conv"`` or ``"mlp"`` (Table 2).
-        drop_path: rate of stochastic depth in both encoders during training.
+        drop_path: Rate of stochastic depth in both encoders during training.
 
     Returns:
         The model. It maps ``(B, 3, H, W)`` to ``mask_logits`` and ``edge_logits``.
 
     Raises:
-        ConfigError: if a value is not among the choices, or if the noiseprint view and its weights
+        ConfigError: If a value is not among the choices, or if the noiseprint view and its weights
             are not given together.
-        qma_net.modeling.state.WeightsError: if weights are missing or do not match.
+        qma_net.modeling.state.WeightsError: If weights are missing or do not match.
     """
     config = QMANetConfig(size, views, query_count, dfcm_stages, decode_levels, decoder, drop_path)
     if "noiseprint" in config.views and not noiseprint_weights:

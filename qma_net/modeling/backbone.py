@@ -11,7 +11,6 @@ from transformers import SegformerConfig, SegformerModel
 
 HEADS = (1, 2, 5, 8)
 REDUCTIONS = (8, 4, 2, 1)
-STRIDES = (4, 8, 16, 32)
 
 # The official SegFormer has 1e-6 in block and stage norms, and PyTorch's 1e-5 in all others.
 BLOCK_NORM_EPS = 1e-6
@@ -32,8 +31,8 @@ class MiT(nn.Module):
 
     Args:
         channels: C_1..C_4.
-        depths: number of transformer blocks of each stage.
-        drop_path: rate of stochastic depth; it grows linearly over the blocks up to this value.
+        depths: Number of transformer blocks of each stage.
+        drop_path: Rate of stochastic depth; it grows linearly over the blocks up to this value.
     """
 
     def __init__(self, channels: Sequence[int], depths: Sequence[int], drop_path: float):
@@ -66,7 +65,7 @@ class Stage(nn.Module):
     """Stage of transformers' SegFormer with NCHW maps in channels-last memory, as its tokens are.
 
     Attributes:
-        checkpointing: in training, keep only the tokens between blocks and recompute the rest in
+        checkpointing: In training, keep only the tokens between blocks and recompute the rest in
             the backward pass.
     """
 

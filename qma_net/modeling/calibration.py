@@ -21,13 +21,13 @@ class Calibration:
     """Scores that a model gives to authentic photos.
 
     Attributes:
-        quantiles: one score in 0..1 per photo, in ascending order.
-        preprocessing: how the photos were fed to the model.
-        native: whether they were processed at their original resolution instead.
-        date: day of the measurement in ISO 8601.
+        quantiles: One score in 0..1 per photo, in ascending order.
+        preprocessing: How the photos were fed to the model.
+        native: Whether they were processed at their original resolution instead.
+        date: Day of the measurement in ISO 8601.
 
     Raises:
-        ConfigError: if there are no scores, or if they are outside 0..1 or not ascending.
+        ConfigError: If there are no scores, or if they are outside 0..1 or not ascending.
     """
 
     quantiles: tuple[float, ...]
@@ -85,10 +85,10 @@ class Calibration:
         """Build from the content of ``calibration.json``.
 
         Raises:
-            ConfigError: if a value is invalid.
-            KeyError: if a key is missing.
-            TypeError: if a value has another type.
-            ValueError: if a score is not a number.
+            ConfigError: If a value is invalid.
+            KeyError: If a key is missing.
+            TypeError: If a value has another type.
+            ValueError: If a score is not a number.
         """
         return cls(
             quantiles=tuple(float(score) for score in content["quantiles"]),

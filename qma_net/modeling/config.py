@@ -53,16 +53,16 @@ class QMANetConfig:
     these fields.
 
     Attributes:
-        size: size of both SegFormer encoders, ``"b0"`` to ``"b5"``.
-        views: comma-separated noise views, any of :data:`VIEWS`.
-        query_count: number of tamper-aware queries.
-        dfcm_stages: stages that have a DFCM: ``"none"``, ``"4"`` or ``"1234"``.
-        decode_levels: levels that are decoded: ``"4"`` or ``"1234"``.
+        size: Size of both SegFormer encoders, ``"b0"`` to ``"b5"``.
+        views: Comma-separated noise views, any of :data:`VIEWS`.
+        query_count: Number of tamper-aware queries.
+        dfcm_stages: Stages that have a DFCM: ``"none"``, ``"4"`` or ``"1234"``.
+        decode_levels: Levels that are decoded: ``"4"`` or ``"1234"``.
         decoder: ``"query"`` for the paper's QMFD; ``"conv"`` or ``"mlp"`` for the ablations.
-        drop_path: rate of stochastic depth in both encoders during training.
+        drop_path: Rate of stochastic depth in both encoders during training.
 
     Raises:
-        ConfigError: if a value is not among the choices.
+        ConfigError: If a value is not among the choices.
     """
 
     size: str = "b3"
@@ -119,12 +119,12 @@ class Preprocessing:
     """How images were fed to a model in training, which prediction should repeat.
 
     Attributes:
-        image_size: side of the square input in pixels.
+        image_size: Side of the square input in pixels.
         fit: ``"resize"`` to that square, ``"pad"`` into it, or ``"native"``: the model was trained
             on crops at the original resolution.
 
     Raises:
-        ConfigError: if the side is not between 32 and 32768 or ``fit`` is unknown.
+        ConfigError: If the side is not between 32 and 32768 or ``fit`` is unknown.
     """
 
     image_size: int = 512
@@ -145,7 +145,7 @@ class Preprocessing:
         """Return a description such as ``"resized to 512x512"``.
 
         Args:
-            native: describe prediction at the original resolution instead.
+            native: Describe prediction at the original resolution instead.
         """
         if native or self.fit == "native":
             return "at their own size"
@@ -157,7 +157,7 @@ class Preprocessing:
         """Build from the content of a JSON file; other keys are ignored.
 
         Raises:
-            ConfigError: if a value is invalid.
-            KeyError: if ``image_size`` or ``fit`` is missing.
+            ConfigError: If a value is invalid.
+            KeyError: If ``image_size`` or ``fit`` is missing.
         """
         return cls(image_size=content["image_size"], fit=content["fit"])

@@ -80,8 +80,8 @@ class QMFD(nn.Module):
 
     Args:
         channels: C_1..C_4.
-        levels: indices of the levels to decode, from 0.
-        query_count: number of queries.
+        levels: Indices of the levels to decode, from 0.
+        query_count: Number of queries.
     """
 
     def __init__(self, channels: Sequence[int], levels: Sequence[int], query_count: int):
@@ -121,11 +121,11 @@ class PyramidDecoder(nn.Module):
 
     Args:
         channels: C_1..C_4.
-        levels: indices of the levels to decode, from 0.
+        levels: Indices of the levels to decode, from 0.
         kind: ``"conv"`` or ``"mlp"``.
 
     Raises:
-        ValueError: if ``kind`` is neither.
+        ValueError: If ``kind`` is neither.
     """
 
     width = 256  # as in the decoders of SegFormer-B0 and B1

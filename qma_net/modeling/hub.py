@@ -70,11 +70,11 @@ class HubModule(
     """Base class with ``save_pretrained``, ``from_pretrained`` and ``push_to_hub``.
 
     Attributes:
-        config: configuration that the model was built from.
-        preprocessing: how images were fed to it in training; None if unknown.
-        about: notice for users, e.g. that these are weights of the demo; shown with every result.
-        weights_file: file that the weights were read from; None for new models.
-        calibration: scores of authentic photos with these weights; None if not measured.
+        config: Configuration that the model was built from.
+        preprocessing: How images were fed to it in training; None if unknown.
+        about: Notice for users, e.g. that these are weights of the demo; shown with every result.
+        weights_file: File that the weights were read from; None for new models.
+        calibration: Scores of authentic photos with these weights; None if not measured.
     """
 
     config: QMANetConfig
@@ -122,7 +122,7 @@ class HubModule(
         """Load the model; ``from_pretrained`` calls this with the content of ``config.json``.
 
         Raises:
-            WeightsError: if ``config.json`` is missing or of another model, or if the weights are
+            WeightsError: If ``config.json`` is missing or of another model, or if the weights are
                 missing or do not match it.
         """
         if config is None:

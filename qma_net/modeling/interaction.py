@@ -15,8 +15,8 @@ class GCM(nn.Module):
 
     Args:
         channels: C.
-        reduction: spatial reduction of the output.
-        affine: whether the norm has a learned scale and shift. Keys need neither: the queries
+        reduction: Spatial reduction of the output.
+        affine: Whether the norm has a learned scale and shift. Keys need neither: the queries
             already learn such a scale, and the softmax cancels the shift.
     """
 

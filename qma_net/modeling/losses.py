@@ -53,7 +53,7 @@ def cross_entropy_loss(logits: Tensor, target: Tensor, valid: Tensor | None = No
     Args:
         logits: ``(B, 1, H, W)``.
         target: ``(B, 1, H, W)`` of 0 and 1.
-        valid: as in :func:`dice_loss`.
+        valid: As in :func:`dice_loss`.
 
     Returns:
         A scalar, the mean over the pixels that count.
@@ -74,8 +74,8 @@ def edge_target(mask: Tensor, valid: Tensor | None = None, width: int = EDGE_WID
 
     Args:
         mask: ``(B, 1, H, W)`` of 0 and 1.
-        valid: as in :func:`dice_loss`.
-        width: size of the cross in pixels.
+        valid: As in :func:`dice_loss`.
+        width: Size of the cross in pixels.
 
     Returns:
         Float32 ``(B, 1, H, W)`` of 0 and 1.
@@ -103,10 +103,10 @@ def mask_and_edge_losses(
     """Compute Loss_seg and Loss_edg, the Dice losses of the mask and of the edge map.
 
     Args:
-        output: output of the model for a batch, with edges.
-        mask: ground truth, ``(B, 1, H, W)`` of 0 and 1.
+        output: Output of the model for a batch, with edges.
+        mask: Ground truth, ``(B, 1, H, W)`` of 0 and 1.
         valid: BenCo's ``shape_mask``, as in :func:`dice_loss`.
-        smoothing: as in :func:`dice_loss`, for both losses.
+        smoothing: As in :func:`dice_loss`, for both losses.
 
     Returns:
         The two losses, each a scalar.

@@ -26,8 +26,8 @@ def normalised(pixels: NDArray[np.uint8], device: torch.device | None = None) ->
     """Convert RGB pixels to the model's input, normalised by ImageNet's mean and deviation.
 
     Args:
-        pixels: uint8 ``(H, W, 3)``.
-        device: device of the result.
+        pixels: RGB, uint8 ``(H, W, 3)``.
+        device: Device of the result.
 
     Returns:
         Float32 ``(1, 3, H, W)``.
@@ -146,13 +146,13 @@ def fold_noiseprint(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
     are folded into the convolutions in float64.
 
     Args:
-        published: state dict of that sequence.
+        published: State dict of that sequence.
 
     Returns:
         State dict in float64.
 
     Raises:
-        KeyError: if a tensor of that layout is missing.
+        KeyError: If a tensor of that layout is missing.
     """
     folded = {}
     for i in range(NoisePrint.depth):
@@ -180,10 +180,10 @@ class MNFM(nn.Module):
     and fuses them with one convolution, all in float32 (:mod:`.precision`).
 
     Args:
-        views: any of ``"srm"``, ``"bayar"``, ``"noiseprint"``, in this order.
+        views: Any of ``"srm"``, ``"bayar"``, ``"noiseprint"``, in this order.
 
     Attributes:
-        reach: distance in pixels beyond which the image has no influence on a pixel of the noise
+        reach: Distance in pixels beyond which the image has no influence on a pixel of the noise
             view. Farther than that from its border, a crop has the same noise view as the whole
             image, up to rounding.
     """

@@ -29,8 +29,8 @@ class QMANetOutput:
     """Output of the model for a batch.
 
     Attributes:
-        mask_logits: float32 ``(B, 1, H, W)`` at the size of the input.
-        edge_logits: list of one map ``(B, 1, h, w)`` at stride 4 of the input after padding to a
+        mask_logits: Float32 ``(B, 1, H, W)`` at the size of the input.
+        edge_logits: List of one map ``(B, 1, h, w)`` at stride 4 of the input after padding to a
             multiple of 32; :func:`to_image_size` brings it to the size of the input. The list is
             empty if edges were not requested.
     """
@@ -122,12 +122,12 @@ class QMANetModel(HubModule):
 
         Args:
             image: R_0, ``(B, 3, H, W)``, ImageNet-normalised.
-            edges: whether to compute the edge map, which only the loss needs.
+            edges: Whether to compute the edge map, which only the loss needs.
             noise: N_0, ``(B, 3, H, W)``, if it is known already; default: ``noise_view`` of the
                 image. A tile cut from the noise view of the whole image has no border effects.
 
         Raises:
-            ValueError: if the image has another shape or a side below 32 pixels.
+            ValueError: If the image has another shape or a side below 32 pixels.
         """
         _check_image(image)
         # fmt: off
@@ -220,9 +220,9 @@ def image_score(mask: Tensor, shape_mask: Tensor | None = None, share: float = 0
     """Return the mean of each image's most suspicious pixels; not in the paper.
 
     Args:
-        mask: probabilities ``(B, 1, H, W)``.
+        mask: Probabilities ``(B, 1, H, W)``.
         shape_mask: ``(B, 1, H, W)``, 0 on padding; default: no padding.
-        share: share of the pixels that count.
+        share: Share of the pixels that count.
 
     Returns:
         ``(B,)``, the image-level score that BenCo calls ``pred_label``.

@@ -19,12 +19,12 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -
     """Load a state dict that must match in names, shapes and kinds of numbers.
 
     Args:
-        module: module to load into.
-        state: its new state.
-        source: description of the state for error messages.
+        module: Module to load into.
+        state: Tensors to load.
+        source: Description of the state for error messages.
 
     Raises:
-        WeightsError: if a tensor is missing, unknown, of another shape or kind, or not finite.
+        WeightsError: If a tensor is missing, unknown, of another shape or kind, or not finite.
     """
     require_tensors(state, source)
     expected = module.state_dict()
@@ -64,11 +64,11 @@ def require_tensors(state: Mapping[Any, Any], source: str) -> None:
     """Check that a state dict holds only named, plain tensors of real numbers.
 
     Args:
-        state: content of a file.
-        source: description of it for error messages.
+        state: Content of a file.
+        source: Description of the file for error messages.
 
     Raises:
-        WeightsError: naming the first entry that is something else.
+        WeightsError: If an entry is something else; the message names it.
     """
     for name, tensor in state.items():
         if not isinstance(name, str):
@@ -88,12 +88,12 @@ def require_this_architecture(metadata: Mapping[str, Any], source: str) -> None:
     """Check that weights belong to this version of the network.
 
     Args:
-        metadata: what was saved with the configuration: ``architecture`` (missing in the first
+        metadata: What was saved with the configuration: ``architecture`` (missing in the first
             version) and ``qma_net``, the version of the package.
-        source: description of the weights for error messages.
+        source: Description of the weights for error messages.
 
     Raises:
-        WeightsError: naming the version that wrote them.
+        WeightsError: If they do not; the message names the version that wrote them.
     """
     version = metadata.get("architecture", 1)
     if version != ARCHITECTURE:

@@ -62,7 +62,7 @@ def streamed(convs: Sequence[nn.Conv2d], image: Tensor) -> Tensor:
     """Apply 3x3 convolutions with zero padding, with a ReLU after each but the last.
 
     Args:
-        convs: the layers, each with a bias.
+        convs: The layers, each with a bias.
         image: ``(B, C_in, H, W)`` of any height and width.
 
     Returns:

@@ -30,11 +30,11 @@ def read_checkpoint(path: str | os.PathLike[str], mapped: bool = False) -> dict[
     Files of BenCo's trainer also contain its ``argparse.Namespace``, which is allowed.
 
     Args:
-        path: file of tensors.
-        mapped: leave the tensors in the file until they are used.
+        path: File of tensors.
+        mapped: Leave the tensors in the file until they are used.
 
     Raises:
-        WeightsError: if the file is missing, truncated or not a PyTorch file.
+        WeightsError: If the file is missing, truncated or not a PyTorch file.
     """
     path = Path(path)
     if not path.is_file():
