@@ -22,8 +22,8 @@ WELCOME = (
     "your uploads are removed when you close or reload this page."
 )
 NO_MODEL = (
-    "The page runs without a model, so there is no mask. It shows the metadata, the regions without "
-    "readable traces, and noise views. For a mask, start it with <code>qma-net serve</code>."
+    "The page runs without a model, so there is no mask. It shows the metadata, the regions "
+    "without readable traces, and noise views. Start it with <code>qma-net serve</code> for a mask."
 )
 FIRST = (
     "<p>Choose a photo, drop it anywhere on this page, or paste one; then press Examine.</p>"
