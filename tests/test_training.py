@@ -123,7 +123,7 @@ def slow_steps():
 
 def stuck_after_a_step():
     """Complete the first step and hang in the second."""
-    small()
+    fork_loader_processes()
     from qma_net import benco
 
     forward, steps = benco.QMANet.forward, []
@@ -659,7 +659,8 @@ def test_data_with_errors_is_refused_or_excluded(work):
 
 
 def test_second_training_in_same_folder_is_refused_while_first_runs(work):
-    first = Launched(flags("run", epochs=9), work, stuck_after_a_step)
+    """The lock ends with the first process, although its loader's process lives on for seconds."""
+    first = Launched(flags("run", "--num_workers", 1, epochs=9), work, stuck_after_a_step)
     deadline = time.monotonic() + 120
     while "Epoch: [0]" not in first.output() and time.monotonic() < deadline:
         time.sleep(0.1)
