@@ -1,4 +1,4 @@
-"""The main job, small: every step of the demo, an interruption, and a second run."""
+"""The demo at a small scale: all stages, an interruption, and a second run."""
 
 import csv
 import json
@@ -16,7 +16,7 @@ SMALL += ["--batch-size", "2"]
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A demo interrupted after its first epoch, then started again."""
+    """A demo that was interrupted after its first epoch and then resumed."""
     out = tmp_path_factory.mktemp("demo") / "run"
     run_benco = demo.run_benco
 
@@ -36,7 +36,7 @@ def finished(tmp_path_factory):
     return out
 
 
-def test_everything_is_left_behind(finished):
+def test_all_results_are_written(finished):
     log = (finished / "train.log").read_text()
     assert "Resume checkpoint" in log
     assert log.count("Start training for") == 2
@@ -51,8 +51,8 @@ def test_everything_is_left_behind(finished):
     assert (finished / "checkpoint/checkpoint-1.pth").is_file()
 
 
-def test_our_means_are_benco_s(finished):
-    """Two images per kind divide evenly, so BenCo's means are right here."""
+def test_our_means_equal_those_of_benco(finished):
+    """Both processes have the same number of images of each kind, so BenCo's means are exact."""
     with open(finished / "results.csv") as file:
         rows = list(csv.DictReader(file))
     for kind, mean in demo.benco_means(finished / "test").items():
@@ -60,7 +60,7 @@ def test_our_means_are_benco_s(finished):
         assert ours == pytest.approx(mean, abs=1e-4)
 
 
-def test_robustness_has_every_level(finished):
+def test_robustness_has_all_levels(finished):
     curves = demo.robustness(finished / "robust")
     assert {attack: len(points) for attack, points in curves.items()} == {
         "None": 1,
@@ -70,28 +70,42 @@ def test_robustness_has_every_level(finished):
     }
 
 
-def test_a_second_run_reuses_what_is_there(finished, monkeypatch):
-    monkeypatch.setattr(demo, "run_benco", lambda *args, **how: pytest.fail("ran a script again"))
+def test_second_run_reuses_all_stages(finished, monkeypatch):
+    monkeypatch.setattr(
+        demo, "run_benco", lambda *args, **how: pytest.fail("a script was started again")
+    )
     before = (finished / "results.csv").read_bytes()
     demo.main([*SMALL, "--out", str(finished)])
     assert (finished / "results.csv").read_bytes() == before
 
 
-def test_another_seed_does_not_mix_with_a_run(finished):
-    with pytest.raises(SystemExit, match="holds another run; give another --out, or delete it"):
+def test_other_settings_are_refused(finished):
+    with pytest.raises(
+        SystemExit, match=r"other settings \(seed 0, now 3\); choose another folder"
+    ):
         demo.main([*SMALL, "--seed", "3", "--out", str(finished)])
 
 
-def test_a_failing_script_shows_the_end_of_its_log(tmp_path):
+def test_settings_of_earlier_versions_are_recognized(tmp_path):
+    args = vars(demo._parser().parse_args([*SMALL, "--seed", "3"]))
+    del args["out"]
+    (tmp_path / "settings.json").write_text(json.dumps(args, indent=1))
+    with pytest.raises(SystemExit, match=r"other settings \(seed 3, now 0\)"):
+        demo.main([*SMALL, "--out", str(tmp_path)])
+
+
+def test_failed_script_shows_the_end_of_its_log(tmp_path):
     args = demo._parser().parse_args(SMALL)
-    with pytest.raises(SystemExit, match=r"train.py ended with 1; the end of .*train.log"):
+    with pytest.raises(
+        SystemExit, match=r"train.py failed with exit status 1; the last lines of .*train.log"
+    ):
         demo.run_benco(
             "train", tmp_path / "x", args, title="training", flags=["--nonsense"], units=1
         )
 
 
-def test_packaged_photographs_are_there_and_real(tmp_path):
-    folder = demo.packaged_photographs(tmp_path)
+def test_packaged_photos_are_large_enough(tmp_path):
+    folder = demo.copy_packaged_photos(tmp_path)
     photos = sorted(folder.iterdir())
     assert len(photos) == 14
     assert all(min(cv2.imread(str(p)).shape[:2]) >= 256 for p in photos)

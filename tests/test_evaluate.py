@@ -1,6 +1,7 @@
-"""Exact evaluation and robustness: nothing dropped, nothing mixed, nothing lost."""
+"""Exact evaluation and robustness: every image counts once, and interrupted runs continue."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -14,12 +15,13 @@ from sklearn.metrics import f1_score, jaccard_score, roc_auc_score
 from conftest import photograph
 from miniatures import set_rows, write_set
 from qma_net.core.files import PathError
+from qma_net.core.runs import BusyError, FolderLock
 from qma_net.evaluation import evaluate as ev
 from qma_net.evaluation import robust as rb
 from qma_net.evaluation.attacks import read_attacks
+from qma_net.evaluation.distributed import DistributedContext, device_for_process
 from qma_net.evaluation.evaluate import evaluate
-from qma_net.evaluation.process import Process
-from qma_net.evaluation.rows import Rows, read_rows
+from qma_net.evaluation.results import is_complete, read_result_table
 from qma_net.evaluation.settings import AS_TRAINED, EvaluationError, Settings
 from qma_net.modeling.config import ConfigError
 from qma_net.weights.locate import load_model
@@ -30,7 +32,7 @@ SMALL = Settings("resize", 64, 2)
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    """Seven tampered and three authentic pictures as a list, and a b0 that knows nothing."""
+    """A list of seven tampered and three authentic images, and an untrained b0."""
     from qma_net.benco import QMANet
 
     folder = tmp_path_factory.mktemp("evaluate")
@@ -45,7 +47,7 @@ def work(tmp_path_factory):
     torch.manual_seed(0)
     with pytest.warns(UserWarning, match="random backbones"):
         model = QMANet(size="b0", views="srm")
-    with torch.no_grad():  # answers on both sides of the threshold
+    with torch.no_grad():  # Predictions on both sides of the threshold.
         for name, parameter in model.network.named_parameters():
             if "bias" in name and parameter.shape == (1,):
                 parameter.zero_()
@@ -70,48 +72,48 @@ def run(*command, processes=1, check=True):
 
 
 @pytest.fixture(scope="module")
-def alone(work):
-    """Evaluated in this process, masks kept."""
+def single(work):
+    """Results of one process, with masks."""
     evaluate(
         [work / "checkpoint-0.pth"],
         [work / "sets.json"],
-        work / "alone",
+        work / "single",
         settings=SMALL,
         workers=0,
         save_masks="npy",
     )
-    return work / "alone"
+    return work / "single"
 
 
 def masks_of(folder):
     return [np.load(path) for path in sorted((folder / "Mixed_masks").iterdir())]
 
 
-def test_two_processes_give_what_one_gives(work, alone):
-    """10 images in batches of 2: 3 batches for one process and 2 for the other."""
+def test_two_processes_give_the_results_of_one(work, single):
+    """Ten images in batches of two: one process has three batches and the other has two."""
     flags = ["--checkpoint", work / "checkpoint-0.pth", "--test-sets", work / "sets.json"]
     flags += ["--out", work / "both", "--image-size", 64, "--batch-size", 2, "--device", "cpu"]
     run("evaluate", *flags, "--save-masks", "--workers", 0, processes=2)
-    one, two = (json.loads((f / "Mixed.json").read_text()) for f in (alone, work / "both"))
+    one, two = (json.loads((f / "Mixed.json").read_text()) for f in (single, work / "both"))
     assert (two["n_tampered"], two["n_authentic"]) == (7, 3)
-    for first, second in zip(masks_of(alone), masks_of(work / "both"), strict=True):
+    for first, second in zip(masks_of(single), masks_of(work / "both"), strict=True):
         assert first.dtype == np.float32
         np.testing.assert_allclose(first, second, atol=1e-5)
     for key in ("pixel_f1", "permute_f1", "iou", "auc", "authentic_marked", "image_auc"):
         assert one[key] == pytest.approx(two[key], abs=1e-6), key
-    names = [row["path"] for row in read_rows(work / "both/Mixed.csv")]
+    names = [row["path"] for row in read_result_table(work / "both/Mixed.csv")]
     assert names == [image for image, _ in json.loads((work / "mixed.json").read_text())]
 
 
-def test_every_figure_follows_from_the_masks(work, alone):
-    """scikit-learn on the saved masks and BenCo's own truth says the same."""
+def test_metrics_agree_with_scikit_learn_on_the_saved_masks(work, single):
+    """The ground truth is read by BenCo."""
     from IMDLBenCo.datasets import JsonDataset
 
     truths = JsonDataset(str(work / "mixed.json"), is_resizing=True, output_size=(64, 64))
-    rows = read_rows(alone / "Mixed.csv")
+    rows = read_result_table(single / "Mixed.csv")
     columns = {name: [] for name in ("f1", "permute_f1", "iou", "auc")}
     marked, scores, labels = [], [], []
-    for index, (row, mask) in enumerate(zip(rows, masks_of(alone), strict=True)):
+    for index, (row, mask) in enumerate(zip(rows, masks_of(single), strict=True)):
         item = truths[index]
         scores.append(row["score"])
         labels.append(item["label"])
@@ -132,7 +134,7 @@ def test_every_figure_follows_from_the_masks(work, alone):
         for name, value in expected.items():
             columns[name].append(value)
             assert row[name] == pytest.approx(value, abs=1e-6), name
-    result = json.loads((alone / "Mixed.json").read_text())
+    result = json.loads((single / "Mixed.json").read_text())
     assert result["pixel_f1"] == pytest.approx(np.mean(columns["f1"]), abs=1e-6)
     for name in ("permute_f1", "iou", "auc"):
         assert result[name] == pytest.approx(np.mean(columns[name]), abs=1e-6)
@@ -144,26 +146,54 @@ def test_every_figure_follows_from_the_masks(work, alone):
     assert result["header"]["versions"]["imdlbenco"] == "0.1.45"
 
 
-def test_a_finished_set_is_kept_and_another_is_refused(work, alone, capsys):
-    before = (alone / "Mixed.json").read_bytes()
-    where = [work / "checkpoint-0.pth"], [work / "sets.json"], alone
-    evaluate(*where, settings=SMALL, workers=0)
-    assert "is there already" in capsys.readouterr().out
-    with pytest.raises(EvaluationError, match=r"of another evaluation \(image_size 64"):
-        evaluate(*where, settings=Settings("resize", 96, 2), workers=0)
-    assert (alone / "Mixed.json").read_bytes() == before
+def test_complete_results_are_kept_and_other_settings_refused(work, single, caplog):
+    caplog.set_level(logging.INFO, "qma_net")
+    before = (single / "Mixed.json").read_bytes()
+    arguments = [work / "checkpoint-0.pth"], [work / "sets.json"], single
+    evaluate(*arguments, settings=SMALL, workers=0)
+    assert "Mixed.json is already complete" in caplog.text
+    with pytest.raises(EvaluationError, match=r"of another evaluation \(image_size 64, now 96\)"):
+        evaluate(*arguments, settings=Settings("resize", 96, 2), workers=0)
+    assert (single / "Mixed.json").read_bytes() == before
 
 
-def test_a_device_that_is_not_there_is_one_line(monkeypatch):
+def test_unavailable_device_is_one_line(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match="torch finds no CUDA, expected cpu"):
-        Process.join("cuda")
+    with pytest.raises(ConfigError, match="CUDA is not available"):
+        DistributedContext.from_environment("cuda")
     with pytest.raises(ConfigError, match="got device 'gpu', expected cpu, cuda"):
-        Process.join("gpu")
+        DistributedContext.from_environment("gpu")
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+
+@pytest.mark.parametrize("device", ["", "cuda"])
+def test_every_process_computes_on_the_gpu_of_its_local_rank(two_gpus, monkeypatch, device):
+    for local_rank in ("0", "1"):
+        monkeypatch.setenv("LOCAL_RANK", local_rank)
+        assert DistributedContext.from_environment(device).device == f"cuda:{local_rank}"
+        assert device_for_process(device, world_size=2) == f"cuda:{local_rank}"
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(EvaluationError, match="cuda:2 does not exist: 2 CUDA devices are avail"):
+        device_for_process(device, world_size=3)
+
+
+def test_numbered_gpu_is_for_a_single_process(two_gpus, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert device_for_process("cuda:0", world_size=1) == "cuda:0"
+    assert device_for_process("cpu", world_size=2) == "cpu"
+    with pytest.raises(EvaluationError, match="got device cuda:0 for 2 processes, expected cuda"):
+        device_for_process("cuda:0", world_size=2)
+    with pytest.raises(EvaluationError, match="cuda:2 does not exist"):
+        device_for_process("cuda:2", world_size=1)
 
 
 class Answer(torch.nn.Module):
-    """A model of the registry that has no image-level head and answers as it is told."""
+    """A registered model without image-level head, with a prediction that a flag determines."""
 
     def __init__(self, how: str = "perfect"):
         super().__init__()
@@ -171,7 +201,7 @@ class Answer(torch.nn.Module):
         self.weight = torch.nn.Parameter(torch.zeros(1))
 
     def forward(self, image, mask, shape_mask=None, *args, **kwargs):
-        kwargs["name"]  # BenCo's loaders give it, and some models want it
+        kwargs["name"]  # Some of BenCo's models need it.
         answer = {
             "perfect": mask,
             "inverted": 1 - mask,
@@ -191,35 +221,76 @@ def registered(tmp_path, monkeypatch):
     return tmp_path / "answer.pth"
 
 
-def test_a_stopped_run_continues(work, registered, tmp_path, monkeypatch):
-    """Killed after three batches; the next run computes the other two only."""
+def test_interrupted_run_continues(work, registered, tmp_path, monkeypatch):
+    """Interrupted after three batches; the next run computes only the other two."""
     seen = []
 
-    def judge(subject, images, batch, settings):
+    def measure_batch(evaluated, images, batch, settings):
         if stop and len(seen) == 3:
             raise KeyboardInterrupt
         seen.append(batch["index"].tolist())
-        return real(subject, images, batch, settings)
+        return original(evaluated, images, batch, settings)
 
-    real, stop = ev.judge, True
-    monkeypatch.setattr(ev, "judge", judge)
-    where = [registered], [work / "sets.json"]
-    how = {"settings": SMALL, "model": "Answer", "workers": 0}
+    original, stop = ev.measure_batch, True
+    monkeypatch.setattr(ev, "measure_batch", measure_batch)
+    sources = [registered], [work / "sets.json"]
+    options = {"settings": SMALL, "model": "Answer", "workers": 0}
     with pytest.raises(KeyboardInterrupt):
-        evaluate(*where, tmp_path / "stopped", **how)
+        evaluate(*sources, tmp_path / "stopped", **options)
     assert not (tmp_path / "stopped/Mixed.json").exists()
     rows = tmp_path / "stopped/.Mixed.unfinished/0.jsonl"
-    rows.write_text(rows.read_text() + '\n{"index": 9, "na')  # the line it was killed on
+    rows.write_text(rows.read_text() + '\n{"index": 9, "na')  # A torn line.
     stop = False
-    evaluate(*where, tmp_path / "stopped", **how)
+    evaluate(*sources, tmp_path / "stopped", **options)
     assert seen == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
-    evaluate(*where, tmp_path / "whole", **how)
+    evaluate(*sources, tmp_path / "whole", **options)
     files = [(tmp_path / f"{run}/Mixed.csv").read_bytes() for run in ("stopped", "whole")]
     assert files[0] == files[1]
     assert sorted(p.name for p in (tmp_path / "stopped").iterdir()) == ["Mixed.csv", "Mixed.json"]
 
 
-# pixel_f1, permute_f1, iou, auc, authentic_marked, image_accuracy (3 of 10 are authentic)
+def test_unfinished_rows_of_other_settings_are_discarded(work, registered, tmp_path):
+    """Rows of another batch size, and rows of a version that recorded no settings with them."""
+    rows = {
+        "0.jsonl": {"identity": {"set": "Mixed", "batch_size": 99}},
+        "1.jsonl": {"index": 0, "name": "0.png", "path": "elsewhere/0.png", "score": 1.0},
+    }
+    folder = tmp_path / "out/.Mixed.unfinished"
+    folder.mkdir(parents=True)
+    for name, row in rows.items():
+        (folder / name).write_text(json.dumps(row) + "\n")
+    options = {"settings": SMALL, "model": "Answer", "workers": 0}
+    evaluate([registered], [work / "sets.json"], tmp_path / "out", **options)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"Mixed.csv", "Mixed.json"}
+    assert len(read_result_table(tmp_path / "out/Mixed.csv")) == 10
+
+
+def test_folders_that_another_run_writes_to_are_refused(work, registered, tmp_path):
+    """A run with several checkpoints writes to folders that a run with one can name as --out."""
+    other = tmp_path / "other.pth"
+    other.write_bytes(registered.read_bytes())
+    checkpoints, sets, out = [registered, other], [work / "set"], tmp_path / "out"
+    options = {"settings": SMALL, "model": "Answer", "workers": 0}
+    for run, busy in (
+        (evaluate, out),
+        (evaluate, out / "answer"),
+        (evaluate, out / "other"),
+        (rb.robust, out / "other/set"),
+    ):
+        with FolderLock(busy), pytest.raises(BusyError, match=f"{busy} is in use"):
+            run(checkpoints, sets, out, **options)
+    assert not [path for path in out.rglob("*") if path.is_file()]
+
+
+def test_progress_bars_can_be_disabled(work, registered, tmp_path, capfd):
+    options = {"settings": SMALL, "model": "Answer", "workers": 0}
+    evaluate([registered], [work / "set"], tmp_path / "shown", **options)
+    assert "set: 100%" in capfd.readouterr().err
+    evaluate([registered], [work / "set"], tmp_path / "quiet", progress=False, **options)
+    assert capfd.readouterr() == ("", "")
+
+
+# pixel_f1, permute_f1, iou, auc, authentic_marked, image_accuracy (3 of 10 images are authentic).
 EXPECTED = {
     "perfect": (1, 1, 1, 1, 0, 1),
     "inverted": (0, 1, 0, 0, 1, 0.7),
@@ -229,8 +300,8 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("how", EXPECTED)
-def test_answers_worked_out_by_hand(work, registered, tmp_path, how):
-    """Another model of the registry, with a flag of its own."""
+def test_metrics_equal_values_derived_by_hand(work, registered, tmp_path, how):
+    """The model is another one of the registry, with its own flag."""
     evaluate(
         [registered],
         [work / "sets.json"],
@@ -244,7 +315,7 @@ def test_answers_worked_out_by_hand(work, registered, tmp_path, how):
     names = ("pixel_f1", "permute_f1", "iou", "auc", "authentic_marked", "image_accuracy")
     for name, value in zip(names, EXPECTED[how], strict=True):
         assert value is None or got[name] == pytest.approx(value), name
-    # marking everything: F1 = 2 a / (1 + a) with the area a of each mask at 64x64
+    # Predicting every pixel as tampered gives F1 = 2 a / (1 + a) for an area a at 64x64 pixels.
     areas = [row["area"] for row in areas_of(work)]
     everything = np.mean([2 * a / (1 + a) for a in areas])
     if how == "constant":
@@ -265,8 +336,8 @@ def areas_of(work):
     return [{"area": float(truths[i]["mask"].mean())} for i in range(7)]
 
 
-def test_a_checkpoint_that_test_sets_picked_says_so(work, registered, tmp_path):
-    """Only the one that best.json names; every other result file stays as it was."""
+def test_checkpoint_selected_on_test_sets_is_recorded(work, registered, tmp_path):
+    """Only the checkpoint that best.json names; the other result files are the same."""
     how = {"settings": SMALL, "model": "Answer", "workers": 0}
     (tmp_path / "best").mkdir()
     (tmp_path / "best/best.json").write_text(json.dumps({"epoch": 3, "mean": 0.5, "test_sets": {}}))
@@ -284,7 +355,7 @@ def test_a_checkpoint_that_test_sets_picked_says_so(work, registered, tmp_path):
 
 
 class EdgeAnswer(torch.nn.Module):
-    """Insists on an edge mask, as IML-ViT and MVSS-Net do, and on a device, as ManTraNet does."""
+    """Requires an edge mask, as IML-ViT and MVSS-Net do, and a device, as ManTraNet does."""
 
     def __init__(self, device=torch.device("meta")):  # noqa: B008  (as BenCo has it)
         super().__init__()
@@ -298,7 +369,9 @@ class EdgeAnswer(torch.nn.Module):
 
 
 @pytest.mark.parametrize("fit", ["resize", "pad", "native"])
-def test_models_get_the_edge_mask_and_the_device_they_insist_on(work, tmp_path, monkeypatch, fit):
+def test_models_receive_the_edge_mask_and_the_device_that_they_require(
+    work, tmp_path, monkeypatch, fit
+):
     from IMDLBenCo.registry import MODELS
 
     monkeypatch.setitem(MODELS.module_dict, "EdgeAnswer", EdgeAnswer)
@@ -311,13 +384,13 @@ def test_models_get_the_edge_mask_and_the_device_they_insist_on(work, tmp_path, 
     assert result["header"]["model_flags"] == {}
 
 
-def test_padding_counts_the_photograph_only(work, registered, tmp_path):
-    """BenCo's IoU and AUC of a constant map depend on the padding; ours do not."""
+def test_padding_does_not_count(work, registered, tmp_path):
+    """In BenCo, IoU and AUC of a constant map depend on the padding."""
     where = [registered], [work / "set"]
     how = {"model": "Answer", "model_flags": ["--how", "constant"], "workers": 0}
     padded = Settings("pad", 96, 3)
     evaluate(*where, tmp_path / "out", settings=padded, save_masks="npy", **how)
-    rows = read_rows(tmp_path / "out/set.csv")
+    rows = read_result_table(tmp_path / "out/set.csv")
     areas = [(cv2.imread(str(work / f"set/Gt/{i}.png"), 0) > 127).mean() for i in range(7)]
     assert [row["iou"] for row in rows] == pytest.approx(areas)
     assert np.load(tmp_path / "out/set_masks/000000_0.npy").shape == (72, 64)
@@ -325,7 +398,7 @@ def test_padding_counts_the_photograph_only(work, registered, tmp_path):
         evaluate(*where, tmp_path / "crop", settings=Settings("pad", 64, 3), **how)
 
 
-def test_native_takes_every_image_at_its_own_size(work, registered, tmp_path):
+def test_native_evaluates_every_image_at_its_own_size(work, registered, tmp_path):
     evaluate(
         [registered],
         [work / "sets.json"],
@@ -344,7 +417,7 @@ def test_native_takes_every_image_at_its_own_size(work, registered, tmp_path):
     assert json.loads((tmp_path / "Mixed.json").read_text())["pixel_f1"] == 1
 
 
-def test_two_checkpoints_are_compared_image_by_image(work, registered, tmp_path):
+def test_two_checkpoints_are_compared_by_image(work, registered, tmp_path):
     again = tmp_path / "other.pth"
     again.write_bytes(registered.read_bytes())
     how = {"settings": SMALL, "model": "Answer", "workers": 0}
@@ -354,8 +427,8 @@ def test_two_checkpoints_are_compared_image_by_image(work, registered, tmp_path)
     assert got["pixel_f1"] == {"difference": 0, "interval": [0, 0], "p_value": 1, "n": 7}
 
 
-def test_a_directory_of_save_pretrained_gives_what_its_checkpoint_gave(work, tmp_path):
-    """And its weights stand for it, as in the header of its results."""
+def test_directory_of_save_pretrained_gives_the_results_of_its_checkpoint(work, tmp_path):
+    """So does the weights file in it, which is recorded in the header of the results."""
     load_model(work / "checkpoint-0.pth").save_pretrained(tmp_path / "saved")
     weights = tmp_path / "saved/model.safetensors"
     rows, headers = {}, {}
@@ -371,19 +444,19 @@ def test_a_directory_of_save_pretrained_gives_what_its_checkpoint_gave(work, tmp
     for name in ("directory", "weights"):
         assert headers[name]["checkpoint"] == str(weights)
         assert headers[name]["checkpoint_sha256"] == sha256(weights)
-    (tmp_path / "saved/checkpoint-1.pth").touch()  # a training's, beside them
+    (tmp_path / "saved/checkpoint-1.pth").touch()  # Left by a training in the same folder.
     assert load_model(weights).weights_file == weights
 
 
-def test_the_package_s_own_model_is_shown_images_as_it_was_trained(work, tmp_path):
+def test_included_model_is_evaluated_with_the_preprocessing_of_its_training(work, tmp_path):
     evaluate(["qma-net-small"], [work / "set"], tmp_path, settings=AS_TRAINED, workers=0)
     header = json.loads((tmp_path / "set.json").read_text())["header"]
     assert header["fit"] == "native"
     assert header["checkpoint"].endswith("qma-net-small/model.safetensors")
-    assert "made forgeries alone" in header["about"]
+    assert "synthetic manipulations only" in header["about"]
 
 
-def test_bad_input_is_one_clear_line_and_finished_sets_are_kept(work, registered, tmp_path):
+def test_invalid_input_is_one_line_and_complete_sets_are_kept(work, registered, tmp_path):
     write_set(tmp_path / "bad", 2)
     cv2.imwrite(str(tmp_path / "bad/Gt/1.png"), np.zeros((9, 9), np.uint8))
     (tmp_path / "none.json").write_text("[]")
@@ -396,11 +469,11 @@ def test_bad_input_is_one_clear_line_and_finished_sets_are_kept(work, registered
 
     evaluate([registered], [work / "set"], tmp_path / "out", **good)
     kept = (tmp_path / "out/set.json").read_bytes()
-    refused("there is none", sets=[tmp_path / "absent"])
+    refused("absent, expected a folder .* does not exist", sets=[tmp_path / "absent"])
     refused("1.png .size-mismatch.", sets=[work / "set", tmp_path / "bad"])
-    refused("without images", sets=[tmp_path / "none.json"])
+    refused("contains no images", sets=[tmp_path / "none.json"])
     refused("two test sets named 'set'", sets=[work / "set", work / "set"])
-    refused("there is none of that name", checkpoints=[tmp_path / "absent.pth"])
+    refused("absent.pth does not exist", checkpoints=[tmp_path / "absent.pth"])
     refused("a checkpoint twice", checkpoints=[registered, registered])
     refused("expected one of BenCo's registry: ", model="NoNet")
     refused("checkpoint of Answer", checkpoints=[work / "checkpoint-0.pth"])
@@ -408,10 +481,10 @@ def test_bad_input_is_one_clear_line_and_finished_sets_are_kept(work, registered
     assert (tmp_path / "out/set.json").read_bytes() == kept
 
 
-def test_the_paper_s_sweep_repeats_to_the_byte_and_continues(
+def test_interrupted_robustness_sweep_gives_identical_files(
     work, registered, tmp_path, monkeypatch
 ):
-    """18 settings, once through, once killed in the middle and continued."""
+    """The 18 settings of the paper, in one run and in two."""
     flags = {"workers": 0, "settings": Settings("resize", 64, 4), "model": "Answer"}
     flags["model_flags"] = ["--how", "bright"]
     where = [registered], [work / "set"]
@@ -447,13 +520,13 @@ def test_the_paper_s_sweep_repeats_to_the_byte_and_continues(
     assert averages["clean"]["auc"] == json.loads(files["clean.json"])["auc"]
 
 
-def test_attacks_are_what_their_names_say(work):
-    """Noise of deviation 19 and of variance 19, before resizing; JPEG of exactly that quality."""
+def test_attacks_have_the_strength_of_their_level():
+    """Noise of deviation 19 and of variance 19, and JPEG of quality 50."""
     grey = np.full((400, 400, 3), 128, np.uint8)
     attacks = read_attacks(names=["gaussian-noise", "gaussian-noise-variance", "jpeg"])
-    found = {(attack.name, attack.level): attack for attack in attacks}
+    by_level = {(attack.name, attack.level): attack for attack in attacks}
     for name, deviation in (("gaussian-noise", 19), ("gaussian-noise-variance", 19**0.5)):
-        attack = found[name, 19]
+        attack = by_level[name, 19]
         attack.seed(0)
         first = attack.transform(image=grey)["image"]
         assert first.astype(float).std() == pytest.approx(deviation, rel=0.02)
@@ -462,12 +535,12 @@ def test_attacks_are_what_their_names_say(work):
         attack.seed(1)
         assert (attack.transform(image=grey)["image"] != first).any()
     photo = photograph(64, 64)
-    # albumentations hands its RGB to OpenCV as it is, so red and blue change places in the JPEG
+    # albumentations passes RGB to OpenCV, which expects BGR, so the JPEG has red and blue swapped.
     by_hand = cv2.imdecode(cv2.imencode(".jpg", photo, [cv2.IMWRITE_JPEG_QUALITY, 50])[1], 1)
-    assert (found["jpeg", 50].transform(image=photo)["image"] == by_hand).all()
+    assert (by_level["jpeg", 50].transform(image=photo)["image"] == by_hand).all()
 
 
-def test_another_attack_is_another_line(tmp_path):
+def test_attacks_are_added_in_a_file_and_invalid_ones_refused(tmp_path):
     line = "- {name: median, paper: true, transform: MedianBlur, unit: pixels, levels: [5], "
     (tmp_path / "a.yaml").write_text(line + "arguments: {blur_limit: [LEVEL, LEVEL]}}\n")
     (attack,) = read_attacks(tmp_path / "a.yaml")
@@ -483,7 +556,7 @@ def test_another_attack_is_another_line(tmp_path):
         read_attacks(tmp_path / "c.yaml")
 
 
-def test_unknown_flags_are_refused(work, tmp_path, capsys):
+def test_unknown_model_flags_are_refused(work, tmp_path, capsys):
     with pytest.raises(SystemExit):
         evaluate(
             [work / "checkpoint-0.pth"],
@@ -496,8 +569,10 @@ def test_unknown_flags_are_refused(work, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_set_s_name_cannot_lead_out_of_the_results(tmp_path):
-    """The name stands in a JSON of test sets, which may be anybody's."""
-    with pytest.raises(PathError, match=r"got '\.\./\.\./ESCAPED\.json' for .*expected a plain"):
-        Rows(tmp_path / "out/deep", "../../ESCAPED", {}, Process())
+def test_name_of_a_test_set_cannot_lead_out_of_the_result_folder(tmp_path):
+    """Names come from JSON files of test sets, which may be from anyone."""
+    with pytest.raises(
+        PathError, match=r"got the name '\.\./\.\./ESCAPED\.json' in .*expected a plain"
+    ):
+        is_complete(tmp_path / "out/deep", "../../ESCAPED", {})
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Metrics worked out by hand, and against scikit-learn and BenCo where those are right."""
+"""Metrics against values derived by hand, and against scikit-learn and BenCo where it is right."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from qma_net.evaluation import metrics
 
 
 def square():
-    """20 of 100 pixels are manipulated."""
+    """A ground truth with 20 of 100 pixels tampered."""
     truth = np.zeros((10, 10), bool)
     truth[:2] = True
     return truth
@@ -18,21 +18,21 @@ def square():
 # f1, permute_f1, iou, auc, precision, recall, best_f1, marked
 BY_HAND = {
     "perfect": (lambda t: t * 1.0, (1, 1, 1, 1, 1, 1, 1, 0.2)),
-    # nothing right; turned over it is perfect; the best threshold marks everything: 40 / 120
+    # The inverted mask is perfect. The best threshold predicts every pixel as tampered: 40 / 120.
     "inverted": (lambda t: 1.0 - t, (0, 1, 0, 0, 0, 0, 1 / 3, 0.8)),
-    # 0.7 everywhere marks all 100: 2*20 / (40+80); 20/100
+    # All 100 pixels are predicted as tampered: 2 * 20 / (40 + 80) and 20 / 100.
     "constant high": (lambda t: t * 0 + 0.7, (1 / 3, 1 / 3, 0.2, 0.5, 0.2, 1, 1 / 3, 1)),
-    # nothing marked, precision undefined; turned over it marks everything
+    # Precision is undefined. The inverted mask predicts every pixel as tampered.
     "empty": (lambda t: t * 0.0, (0, 1 / 3, 0, 0.5, None, 0, 1 / 3, 0)),
-    # strictly above: 0.5 is not marked
+    # The threshold itself does not count as tampered.
     "one half": (lambda t: t * 0 + 0.5, (0, 1 / 3, 0, 0.5, None, 0, 1 / 3, 0)),
-    # ranked rightly, all below the threshold
-    "shy": (lambda t: 0.1 + 0.3 * t, (0, 1 / 3, 0, 1, None, 0, 1, 0)),
+    # The ranking is perfect, but all probabilities are below the threshold.
+    "below threshold": (lambda t: 0.1 + 0.3 * t, (0, 1 / 3, 0, 1, None, 0, 1, 0)),
 }
 
 
 @pytest.mark.parametrize("case", BY_HAND)
-def test_by_hand(case):
+def test_pixel_metrics_equal_values_derived_by_hand(case):
     predict, values = BY_HAND[case]
     got = metrics.pixel_metrics(predict(square()), square())
     names = ("f1", "permute_f1", "iou", "auc", "precision", "recall", "best_f1", "marked")
@@ -40,7 +40,7 @@ def test_by_hand(case):
         assert got[name] == (value if value is None else pytest.approx(value, abs=1e-12)), name
 
 
-def test_undefined_where_the_truth_has_one_class():
+def test_metrics_are_undefined_if_ground_truth_has_one_class():
     empty = metrics.pixel_metrics(np.full((4, 4), 0.7), np.zeros((4, 4), bool))
     assert empty == {"marked": 1.0, **dict.fromkeys(metrics.PIXEL)}
     full = metrics.pixel_metrics(np.full((4, 4), 0.7), np.ones((4, 4), bool))
@@ -49,8 +49,8 @@ def test_undefined_where_the_truth_has_one_class():
 
 
 @pytest.mark.parametrize("levels", [3, 50, 10**6])
-def test_scikit_learn_says_the_same(levels):
-    """Few levels: many ties."""
+def test_pixel_metrics_agree_with_scikit_learn(levels):
+    """With few levels there are many ties."""
     rng = np.random.default_rng(levels)
     truth = rng.random((40, 30)) < 0.2
     mask = np.round(np.clip(0.3 * truth + 0.8 * rng.random((40, 30)), 0, 1) * levels) / levels
@@ -77,7 +77,7 @@ def benco(evaluator, mask, truth, padding=None, **options):
     return float(torch.as_tensor(got).sum())
 
 
-def test_benco_says_the_same_where_it_is_right():
+def test_pixel_metrics_agree_with_benco_on_tampered_images():
     rng = np.random.default_rng(0)
     truth, mask = rng.random((30, 40)) < 0.2, rng.random((30, 40))
     got = metrics.pixel_metrics(mask, truth)
@@ -89,22 +89,22 @@ def test_benco_says_the_same_where_it_is_right():
     assert got["auc"] == pytest.approx(benco("PixelAUC", mask, truth), abs=1e-6)
 
 
-def test_where_benco_is_wrong():
-    """Ties, authentic images, and modes that share one name."""
+def test_benco_differs_for_ties_and_authentic_images():
+    """Two of its modes also have the same name, so that their results overwrite each other."""
     from IMDLBenCo.evaluation import PixelF1
 
     truth = square()
     constant = np.full((10, 10), 0.7)
-    assert abs(benco("PixelAUC", constant, truth) - 0.5) > 0.1  # by sort order
+    assert abs(benco("PixelAUC", constant, truth) - 0.5) > 0.1  # It depends on the sort order.
     assert metrics.pixel_metrics(constant, truth)["auc"] == 0.5
     nothing = np.zeros((10, 10))
-    assert benco("PixelF1", nothing, nothing) == 0  # a perfect answer to an authentic image
+    assert benco("PixelF1", nothing, nothing) == 0  # For a perfect prediction.
     assert metrics.pixel_metrics(nothing, nothing > 0)["f1"] is None
     assert PixelF1(mode="origin").name == PixelF1(mode="double").name
 
 
-def test_image_level_by_hand():
-    # called: yes, no, yes, no; TP 1, FN 1, FP 1, TN 1; pairs ranked rightly: .9>.8 .9>.1 .3>.1
+def test_image_metrics_equal_values_derived_by_hand():
+    # TP, FN, FP and TN are 1 each. Correctly ranked pairs: 0.9 > 0.8, 0.9 > 0.1 and 0.3 > 0.1.
     got = metrics.image_metrics([0.9, 0.3, 0.8, 0.1], [1, 1, 0, 0])
     assert got == {"image_f1": 0.5, "image_auc": 0.75, "image_accuracy": 0.5}
     assert metrics.image_metrics([0.9, 0.5], [1, 1]) == {
@@ -115,35 +115,35 @@ def test_image_level_by_hand():
     assert metrics.image_metrics([0.9], [0])["image_f1"] is None
 
 
-def test_means_and_intervals():
+def test_bootstrap_interval_has_the_width_of_the_standard_error():
     assert metrics.mean([1.0, None, 0.0]) == 0.5
     assert metrics.mean([None]) is None
     assert metrics.bootstrap_interval([None]) is None
     assert metrics.bootstrap_interval([0.25] * 9) == [0.25, 0.25]
     values = list(np.random.default_rng(1).normal(0.6, 0.1, 400))
     low, high = metrics.bootstrap_interval(values)
-    # the standard error of a mean of 400; an interval of 95 % is 3.92 of them wide
+    # A 95 % interval is 3.92 standard errors wide.
     assert high - low == pytest.approx(3.92 * np.std(values) / 20, rel=0.1)
     assert low < np.mean(values) < high
     assert metrics.bootstrap_interval(values) == [low, high]
 
 
-def test_paired_bootstrap():
+def test_paired_bootstrap_detects_small_consistent_differences():
     rng = np.random.default_rng(2)
     hard = list(rng.random(100))
     better = [value + 0.02 + 0.01 * noise for value, noise in zip(hard, rng.normal(size=100))]  # noqa: B905
     got = metrics.paired_bootstrap(hard, better)
     assert got["difference"] == pytest.approx(0.02, abs=0.004)
     assert got["interval"][0] > 0
-    assert got["p_value"] == pytest.approx(2 / (1 + metrics.DRAWS))  # what 2000 draws can tell
+    assert got["p_value"] == pytest.approx(2 / (1 + metrics.DRAWS))  # The smallest possible value.
     same = metrics.paired_bootstrap(hard, hard)
     assert (same["difference"], same["p_value"]) == (0, 1)
     assert metrics.paired_bootstrap([None, 1.0], [0.5, 0.5])["n"] == 1
     assert metrics.paired_bootstrap([None], [1.0]) is None
 
 
-def test_padding_where_benco_is_right_and_where_it_is_wrong():
-    """8x8 of 12x12 pixels are the photograph; the rest is marked, which must not count."""
+def test_benco_counts_padding_in_the_last_batch_only():
+    """The image has 8x8 of 12x12 pixels; the padding is predicted as tampered."""
     from IMDLBenCo.evaluation import PixelAccuracy
 
     rng = np.random.default_rng(3)
@@ -161,4 +161,4 @@ def test_padding_where_benco_is_right_and_where_it_is_wrong():
     whole_batch, tail = accuracy.batch_update(*tensors), accuracy.remain_update(*tensors)
     right = ((mask > 0.5) == truth)[:8, :8].mean()
     assert float(whole_batch) == pytest.approx(right)
-    assert abs(float(tail) - right) > 0.1  # the tail of a set is counted with its padding
+    assert abs(float(tail) - right) > 0.1  # The last batch of a test set.

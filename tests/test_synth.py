@@ -1,4 +1,4 @@
-"""The dataset maker: exact masks, disjoint photographs, the same bytes for a seed."""
+"""Synthetic datasets: exact masks, disjoint photos, and the same bytes for the same seed."""
 
 import json
 import shutil
@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from miniatures import write_photographs
+from qma_net.core.runs import BusyError, FolderLock, RunError
 from qma_net.demo import DEMO_RECIPE
 from qma_net.synth.crops import random_crop
-from qma_net.synth.maker import Maker, kind_of
+from qma_net.synth.generator import ImageGenerator, kind_at
 from qma_net.synth.manipulate import manipulate
 from qma_net.synth.photographs import Photographs
-from qma_net.synth.recipe import KINDS, UNTOUCHED, Recipe, SynthesisError
-from qma_net.synth.regions import moved_region, random_place, random_region, segments
+from qma_net.synth.recipe import AUTHENTIC, KINDS, Recipe, SynthesisError
+from qma_net.synth.regions import draw_placement, move_region, random_region, segments
 from qma_net.synth.synthesise import remake, synthesise
 
 SIZE = 64
@@ -25,14 +26,14 @@ MANY = {"count": 40, "test_count": 10, "image_size": SIZE, "seed": 5}
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Eight photographs that can be used; all but number 4 have a label map of two squares."""
+    """Eight usable photos; all but number 4 have a label map of two squares."""
     folder = tmp_path_factory.mktemp("photos")
     write_photographs(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
-def made(photos, tmp_path_factory):
+def dataset(photos, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "set"
     return synthesise(photos, out, **MANY, labels=photos, workers=1)
 
@@ -42,71 +43,73 @@ def rows_of(folder):
 
 
 def contents(folder):
-    """Bytes of every file that does not name the folder itself."""
+    """Return the bytes of all files except the lists, which contain the path of the folder."""
     files = (p for p in folder.rglob("*") if p.is_file())
     lists = ("train.json", "test.json")
     return {str(p.relative_to(folder)): p.read_bytes() for p in files if p.name not in lists}
 
 
-def test_layout_is_benco_s_and_complete(made):
-    rows = rows_of(made)
+def test_dataset_has_the_layout_of_benco(dataset):
+    rows = rows_of(dataset)
     for side, count in (("train", 40), ("test", 10)):
-        images, masks, untouched = (sorted((made / side / f).iterdir()) for f in ("Tp", "Gt", "Au"))
+        images, masks, authentic = (
+            sorted((dataset / side / f).iterdir()) for f in ("Tp", "Gt", "Au")
+        )
         assert [p.stem for p in images] == [p.stem for p in masks]
-        assert len(images) + len(untouched) == count
-        assert len(untouched) == count // 10
-        listed = json.loads((made / f"{side}.json").read_text())
+        assert len(images) + len(authentic) == count
+        assert len(authentic) == count // 10
+        listed = json.loads((dataset / f"{side}.json").read_text())
         assert [Path(p[0]).name for p in listed] == [r["name"] for r in rows if r["side"] == side]
-        assert {p[0] for p in listed} == {str(p) for p in images + untouched}
-        assert {p[0] for p in listed if p[1] == "Negative"} == {str(p) for p in untouched}
-    assert {path.name for path in made.iterdir()} == {
+        assert {p[0] for p in listed} == {str(p) for p in images + authentic}
+        assert {p[0] for p in listed if p[1] == "Negative"} == {str(p) for p in authentic}
+    assert {path.name for path in dataset.iterdir()} == {
         *("train", "test", "train.json", "test.json", "manifest.jsonl", "settings.json")
     }
 
 
-def test_kinds_are_mixed_as_the_recipe_says():
+def test_kinds_have_the_shares_of_the_recipe():
     for recipe in (Recipe(), DEMO_RECIPE):
-        kinds = [kind_of("train", i, recipe) for i in range(1000)]
-        shares = {kind: kinds.count(kind) / 1000 for kind in (*KINDS, UNTOUCHED)}
-        assert shares[UNTOUCHED] == pytest.approx(recipe.untouched, abs=0.001)
+        kinds = [kind_at("train", i, recipe) for i in range(1000)]
+        shares = {kind: kinds.count(kind) / 1000 for kind in (*KINDS, AUTHENTIC)}
+        assert shares[AUTHENTIC] == pytest.approx(recipe.untouched, abs=0.001)
         for kind, share in zip(KINDS, recipe.kinds, strict=True):
             assert shares[kind] == pytest.approx(share * (1 - recipe.untouched), abs=0.005)
-    tests = [kind_of("test", i, DEMO_RECIPE) for i in range(9)]
+    tests = [kind_at("test", i, DEMO_RECIPE) for i in range(9)]
     assert [tests.count(kind) for kind in KINDS] == [3, 3, 3]
 
 
-def test_benco_loads_it(made):
+def test_benco_loads_the_dataset(dataset):
     from IMDLBenCo.datasets import JsonDataset, ManiDataset
 
     options = {"is_resizing": True, "output_size": (SIZE, SIZE)}
-    dataset = ManiDataset(str(made / "train"), **options)
-    assert len(dataset) == 36
-    item = dataset[3]
+    folder = ManiDataset(str(dataset / "train"), **options)
+    assert len(folder) == 36
+    item = folder[3]
     assert item["image"].shape == (3, SIZE, SIZE)
     assert item["label"] == 1
     assert set(item["mask"].unique().tolist()) == {0.0, 1.0}
-    dataset = JsonDataset(str(made / "train.json"), **options)
-    assert len(dataset) == 40
-    for item, row in zip((dataset[i] for i in range(40)), rows_of(made), strict=False):
-        assert bool(item["label"]) == bool(item["mask"].any()) == (row["kind"] != "untouched")
+    listed = JsonDataset(str(dataset / "train.json"), **options)
+    assert len(listed) == 40
+    for item, row in zip((listed[i] for i in range(40)), rows_of(dataset), strict=False):
+        assert bool(item["label"]) == bool(item["mask"].any()) == (row["kind"] != AUTHENTIC)
 
 
-def test_masks_are_two_valued_and_of_the_image_s_size(made):
-    for row in rows_of(made):
-        if row["kind"] == "untouched":
+def test_masks_are_binary_and_have_the_size_of_the_image(dataset):
+    for row in rows_of(dataset):
+        if row["kind"] == AUTHENTIC:
             assert row["area"] == 0
             continue
-        image = cv2.imread(str(made / row["side"] / "Tp" / row["name"]))
-        mask = made / row["side"] / "Gt" / row["name"].replace(".jpg", ".png")
+        image = cv2.imread(str(dataset / row["side"] / "Tp" / row["name"]))
+        mask = dataset / row["side"] / "Gt" / row["name"].replace(".jpg", ".png")
         mask = cv2.imread(str(mask), cv2.IMREAD_UNCHANGED)
         assert list(mask.shape) == list(image.shape[:2]) == row["size"]
         assert max(row["size"]) == SIZE
         assert set(np.unique(mask)) == {0, 255}
         assert (mask > 0).mean() == pytest.approx(row["area"])
-        assert 0.005 < row["area"] < 0.3  # 1 to 20 %, drawn as pixels, a removal's rim added
+        assert 0.005 < row["area"] < 0.3  # 1 to 20 %, rounded to pixels, and dilated for removals.
 
 
-def test_the_demo_s_images_are_square_and_their_areas_as_they_were(photos, tmp_path):
+def test_images_of_the_demo_are_square_and_follow_its_recipe(photos, tmp_path):
     out = synthesise(
         photos,
         tmp_path / "set",
@@ -124,9 +127,9 @@ def test_the_demo_s_images_are_square_and_their_areas_as_they_were(photos, tmp_p
     assert {row["kind"] for row in rows} == set(KINDS)
 
 
-def test_no_photograph_is_on_both_sides(made):
+def test_training_and_test_share_no_photo(dataset):
     sides = {"train": set(), "test": set()}
-    for row in rows_of(made):
+    for row in rows_of(dataset):
         sides[row["side"]] |= {row["host"], row.get("donor", row["host"])}
     assert sides["train"]
     assert sides["test"]
@@ -139,14 +142,14 @@ def test_no_photograph_is_on_both_sides(made):
 
 @pytest.mark.parametrize("recipe", [Recipe(), DEMO_RECIPE], ids=["general", "demo"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_only_the_masked_pixels_differ_from_the_host(photos, kind, recipe):
+def test_image_differs_from_its_host_only_inside_the_mask(photos, kind, recipe):
     recipe = replace(recipe, image_size=SIZE, edge_softness=(0.7, 0.7), resampled=1.0)
     names = [f"scenes/{i}.png" for i in range(3)]
     maps = {name: name.replace("scenes", "scenes_seg") for name in names}
     photographs = Photographs(photos, names, photos, maps)
     for seed in range(6):
         image, mask, history = manipulate(np.random.default_rng(seed), kind, photographs, recipe)
-        host, nothing, _ = manipulate(np.random.default_rng(seed), "untouched", photographs, recipe)
+        host, nothing, _ = manipulate(np.random.default_rng(seed), AUTHENTIC, photographs, recipe)
         assert not nothing.any()
         assert host.shape == image.shape
         far = cv2.dilate(mask, np.ones((9, 9), np.uint8)) == 0
@@ -158,12 +161,12 @@ def test_only_the_masked_pixels_differ_from_the_host(photos, kind, recipe):
             assert np.abs(np.array(history["place"]) @ centre - centre[:2]).max() > 2
 
 
-def test_an_unscaled_copy_is_exact(photos):
+def test_copy_without_resampling_is_exact(photos):
     recipe = replace(DEMO_RECIPE, image_size=SIZE)
     photographs = Photographs(photos, ["scenes/0.png", "scenes/1.png"])
     rng, same = np.random.default_rng(2), np.random.default_rng(2)
     image, mask, history = manipulate(rng, "copymove", photographs, recipe)
-    host, _, _ = manipulate(same, "untouched", photographs, recipe)
+    host, _, _ = manipulate(same, AUTHENTIC, photographs, recipe)
     dx, dy = (int(row[2]) for row in history["place"])
     assert history["place"] == [[1, 0, dx], [0, 1, dy]]
     assert max(abs(dx), abs(dy)) >= 4
@@ -172,17 +175,17 @@ def test_an_unscaled_copy_is_exact(photos):
     assert np.array_equal(image[inner], np.roll(host, (dy, dx), axis=(0, 1))[inner])
 
 
-def test_label_maps_give_the_regions(made, photos):
-    rows = [row for row in rows_of(made) if row["kind"] != "untouched"]
+def test_regions_come_from_label_maps(dataset, photos):
+    rows = [row for row in rows_of(dataset) if row["kind"] != AUTHENTIC]
     assert {"label 3", "random"} == {row["region"] for row in rows}
     for row in rows:
         if row["region"] != "random":
             assert row.get("donor", row["host"]) != "scenes/4.png"
     square = np.zeros((80, 110), np.int32)
     square[10:30, 10:40] = 7
-    square[50:, 80:] = 2  # cut off by the frame
-    square[40:42, 10:90] = 5  # a splinter
-    square[15:20, 15:20] = 9  # a hole, smaller than asked for
+    square[50:, 80:] = 2  # It touches the border.
+    square[40:42, 10:90] = 5  # It is too narrow.
+    square[15:20, 15:20] = 9  # A hole, smaller than the minimum area.
     (value, part), *more = segments(square, (0.02, 0.2), whole=True)
     assert (value, more) == (7, [])
     assert part.sum() == 20 * 30
@@ -190,100 +193,135 @@ def test_label_maps_give_the_regions(made, photos):
     assert [value for value, _ in segments(square, (0.02, 0.2), whole=False)] == [2, 7]
 
 
-def test_the_bytes_depend_on_the_seed_and_not_on_the_workers(photos, made, tmp_path):
+def test_bytes_depend_on_the_seed_and_not_on_the_number_of_workers(photos, dataset, tmp_path):
     again = synthesise(photos, tmp_path / "again", **MANY, labels=photos, workers=2)
-    assert contents(again) == contents(made)
+    assert contents(again) == contents(dataset)
     other = {**MANY, "seed": 6}
     other = synthesise(photos, tmp_path / "other", **other, labels=photos, workers=1)
-    assert contents(other) != contents(made)
+    assert contents(other) != contents(dataset)
 
 
-def test_an_image_depends_on_its_number_not_on_how_many_there_are(photos, made, tmp_path):
+def test_image_depends_on_its_index_and_not_on_the_number_of_images(photos, dataset, tmp_path):
     fewer = {**MANY, "count": 10, "test_count": 3}
     fewer = synthesise(photos, tmp_path / "fewer", **fewer, labels=photos, workers=1)
-    whole = contents(made)
+    whole = contents(dataset)
     for name, data in contents(fewer).items():
         assert name in ("settings.json", "manifest.jsonl") or whole[name] == data
 
 
-def test_an_image_is_made_again_from_its_row(photos, made):
-    for row in rows_of(made)[::7]:
-        image, mask = remake(made, row, photos, photos)
-        folder = "Au" if row["kind"] == "untouched" else "Tp"
-        assert (made / row["side"] / folder / row["name"]).read_bytes() == image
+def test_image_is_recreated_from_its_manifest_row(photos, dataset):
+    for row in rows_of(dataset)[::7]:
+        image, mask = remake(dataset, row, photos, photos)
+        folder = "Au" if row["kind"] == AUTHENTIC else "Tp"
+        assert (dataset / row["side"] / folder / row["name"]).read_bytes() == image
         if mask is None:
-            assert row["kind"] == "untouched"
+            assert row["kind"] == AUTHENTIC
         else:
-            kept = made / row["side"] / "Gt" / row["name"].replace(".jpg", ".png")
+            kept = dataset / row["side"] / "Gt" / row["name"].replace(".jpg", ".png")
             assert kept.read_bytes() == mask
 
 
-def test_a_finished_set_is_left_alone(photos, made):
-    before = {p: p.stat().st_mtime_ns for p in made.rglob("*")}
-    synthesise(photos, made, **MANY, labels=photos, workers=1)
-    assert before == {p: p.stat().st_mtime_ns for p in made.rglob("*")}
+def test_complete_dataset_is_left_unchanged(photos, dataset):
+    before = {p: p.stat().st_mtime_ns for p in dataset.rglob("*")}
+    synthesise(photos, dataset, **MANY, labels=photos, workers=1)
+    assert before == {p: p.stat().st_mtime_ns for p in dataset.rglob("*")}
 
 
-def test_a_killed_run_goes_on_where_it_was(photos, made, tmp_path, monkeypatch):
+def test_interrupted_run_continues(photos, dataset, tmp_path, monkeypatch):
     out, unfinished = tmp_path / "set", tmp_path / "set.unfinished"
-    write, written = Maker.write, []
+    write, written = ImageGenerator.write, []
 
-    def killed(maker, folder, side, index):
+    def interrupted(generator, folder, side, index):
         if len(written) == 20:
             raise KeyboardInterrupt
         written.append((side, index))
-        return write(maker, folder, side, index)
+        return write(generator, folder, side, index)
 
-    monkeypatch.setattr(Maker, "write", killed)
+    monkeypatch.setattr(ImageGenerator, "write", interrupted)
     with pytest.raises(KeyboardInterrupt):
         synthesise(photos, out, **MANY, labels=photos, workers=1)
     assert not out.exists()
     with open(unfinished / "journal.jsonl", "a") as file:
         file.write('{"side": "train", "index": 20, "na')
-    kept = next((unfinished / "train/Tp").iterdir()).stat().st_mtime_ns
+    first, second, *_ = sorted((unfinished / "train/Tp").iterdir())
+    modified = first.stat().st_mtime_ns
+    second.write_bytes(b"half")  # A finished image that was damaged later.
     (unfinished / "train/Tp/splice_00037.jpg").write_bytes(b"half")
 
-    def counted(maker, folder, side, index):
+    def counted(generator, folder, side, index):
         written.append((side, index))
-        return write(maker, folder, side, index)
+        return write(generator, folder, side, index)
 
     written.clear()
-    monkeypatch.setattr(Maker, "write", counted)
+    monkeypatch.setattr(ImageGenerator, "write", counted)
     synthesise(photos, out, **MANY, labels=photos, workers=1)
-    assert len(written) == 50 - 20
-    assert kept in {p.stat().st_mtime_ns for p in (out / "train/Tp").iterdir()}
-    assert contents(out) == contents(made)
+    assert len(written) == 50 - 20 + 1
+    assert (out / "train/Tp" / first.name).stat().st_mtime_ns == modified
+    assert contents(out) == contents(dataset)
     assert not unfinished.exists()
 
 
-def test_another_set_is_refused_and_kept(photos, made):
-    before = contents(made)
-    complaint = r"got count 41, seed 1, expected count 40, seed 5 as in .*settings\.json: this fold"
-    with pytest.raises(SynthesisError, match=complaint):
-        synthesise(photos, made, **{**MANY, "count": 41, "seed": 1}, labels=photos)
-    with pytest.raises(SynthesisError, match="got other photographs or label maps, expected"):
-        synthesise(photos, made, **MANY)
-    assert contents(made) == before
+def test_run_interrupted_before_the_final_rename_creates_no_image_again(
+    photos, dataset, tmp_path, monkeypatch
+):
+    shutil.copytree(dataset, tmp_path / "set.unfinished")
+    monkeypatch.setattr(ImageGenerator, "write", lambda *args: pytest.fail("created an image"))
+    out = synthesise(photos, tmp_path / "set", **MANY, labels=photos, workers=1)
+    assert contents(out) == contents(dataset)
+    assert not (tmp_path / "set.unfinished").exists()
 
 
-def test_other_versions_keep_a_finished_set_and_do_not_go_on_with_another(
-    photos, made, tmp_path, monkeypatch
+def test_unfinished_dataset_is_refused_to_other_settings_and_processes(photos, tmp_path):
+    few = {"test_count": 3, "image_size": SIZE, "workers": 1}
+    unfinished = tmp_path / "set.unfinished"
+    with FolderLock(unfinished), pytest.raises(BusyError, match="another run is writing to it"):
+        synthesise(photos, tmp_path / "set", count=4, **few)
+    identity = {"count": 5, "seed": 0}
+    (unfinished / "journal.jsonl").write_text(json.dumps({"identity": identity}) + "\n")
+    with pytest.raises(RunError, match="cannot be continued: it was made with other settings"):
+        synthesise(photos, tmp_path / "set", count=4, **few)
+
+
+def test_progress_bars_can_be_disabled(photos, tmp_path, capfd):
+    few = {"count": 4, "test_count": 3, "image_size": SIZE, "workers": 1}
+    synthesise(photos, tmp_path / "shown", **few)
+    assert "images: 100%" in capfd.readouterr().err
+    synthesise(photos, tmp_path / "quiet", **few, progress=False)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_dataset_of_other_settings_is_refused_and_kept(photos, dataset):
+    before = contents(dataset)
+    with pytest.raises(SynthesisError, match=r"another dataset \(count 40, now 41\)"):
+        synthesise(photos, dataset, **{**MANY, "count": 41}, labels=photos)
+    with pytest.raises(SynthesisError, match=r"another dataset \(seed 5, now 1\)"):
+        synthesise(photos, dataset, **{**MANY, "count": 41, "seed": 1}, labels=photos)
+    with pytest.raises(
+        SynthesisError,
+        match=r"another dataset \(labels\.scenes/0\.png scenes_seg/0\.png, now None\)",
+    ):
+        synthesise(photos, dataset, **MANY)
+    assert contents(dataset) == before
+
+
+def test_other_library_versions_keep_complete_datasets_and_do_not_continue_others(
+    photos, dataset, tmp_path, monkeypatch
 ):
     unfinished = tmp_path / "set.unfinished"
-    shutil.copytree(made, unfinished)
+    shutil.copytree(dataset, unfinished)
     monkeypatch.setattr(np, "__version__", "0.1")
-    synthesise(photos, made, **MANY, labels=photos)
-    with pytest.raises(SynthesisError, match=r"got numpy 0\.1, expected numpy .* as in"):
+    synthesise(photos, dataset, **MANY, labels=photos)
+    with pytest.raises(SynthesisError, match=r"another dataset \(made_with\.numpy .*, now 0\.1\)"):
         synthesise(photos, tmp_path / "set", **MANY, labels=photos)
     assert unfinished.is_dir()
 
 
-def test_a_folder_of_something_else_is_refused_and_kept(photos, tmp_path):
+def test_folder_with_other_files_is_refused_and_kept(photos, tmp_path):
     few = {"count": 4, "test_count": 3, "image_size": SIZE, "workers": 1}
     for name in ("mine", "later.unfinished"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "thesis.tex").write_text("years of work")
-        with pytest.raises(SynthesisError, match="which holds other files, expected a fol"):
+        with pytest.raises(SynthesisError, match="contains other files, expected a folder"):
             synthesise(photos, tmp_path / name.split(".")[0], **few)
         assert (tmp_path / name / "thesis.tex").read_text() == "years of work"
     (tmp_path / "empty").mkdir()
@@ -292,26 +330,26 @@ def test_a_folder_of_something_else_is_refused_and_kept(photos, tmp_path):
 
 
 @pytest.mark.parametrize("area", [0.05, 0.1, 0.15])
-def test_regions_have_the_area_asked_for(area):
+def test_random_regions_have_the_requested_area(area):
     rng = np.random.default_rng(0)
     areas = [random_region(rng, (128, 96), area).mean() for _ in range(40)]
     assert np.mean(areas) == pytest.approx(area, rel=0.1)
 
 
-def test_a_place_holds_the_whole_region():
+def test_placement_keeps_the_whole_region_in_the_frame():
     rng = np.random.default_rng(0)
     region = random_region(rng, (60, 80), 0.2)
     for scale, angle in ((1, 0), (1.5, 30), (0.5, -70), (9, 10)):
-        place, used = random_place(rng, region, (50, 90), scale=scale, angle=angle)
+        place, used = draw_placement(rng, region, (50, 90), scale=scale, angle=angle)
         assert used <= scale
-        moved = moved_region(region, place, (50, 90))
+        moved = move_region(region, place, (50, 90))
         assert moved.sum() == pytest.approx(region.sum() * used**2, rel=0.03)
-    place, _ = random_place(rng, region, (90, 90), scale=1, angle=0)
-    moved = moved_region(region, place, (90, 90))
+    place, _ = draw_placement(rng, region, (90, 90), scale=1, angle=0)
+    moved = move_region(region, place, (90, 90))
     assert moved.sum() == region.sum()
 
 
-def test_large_photographs_are_seen_in_part_and_small_ones_never_enlarged():
+def test_large_photos_are_cropped_and_small_ones_never_enlarged():
     rng, recipe = np.random.default_rng(0), Recipe()
     for _ in range(20):
         crop = random_crop(rng, (3000, 4000), recipe)
@@ -321,13 +359,16 @@ def test_large_photographs_are_seen_in_part_and_small_ones_never_enlarged():
         assert (crop.height, crop.out_height, crop.out_width) == (200, 200, 150)
 
 
-def test_unusable_input_is_one_clear_line(photos, tmp_path):
+def test_unusable_input_is_one_line(photos, tmp_path):
     out = tmp_path / "out"
     for complaint, options in (
-        ("got 0 usable photographs, expected at least 4", {"photos": tmp_path}),
-        ("got .*nowhere, expected a folder", {"photos": tmp_path / "nowhere"}),
-        ("got .*nowhere, expected a folder of label maps", {"labels": tmp_path / "nowhere"}),
-        ("got no label map in .* for any of 8 usable", {"labels": tmp_path}),
+        ("got 0 usable photos, expected at least 4", {"photos": tmp_path}),
+        ("nowhere does not exist, expected a folder of photos", {"photos": tmp_path / "nowhere"}),
+        (
+            "nowhere does not exist, expected a folder of label maps",
+            {"labels": tmp_path / "nowhere"},
+        ),
+        ("contains no label map for any of 8 usable", {"labels": tmp_path}),
         ("got 0 as count, expected at least 1", {"count": 0}),
         ("got 0 as image size, expected at least 32", {"image_size": 0}),
         ("got 0 as number of workers, expected at least 1", {"workers": 0}),
@@ -337,21 +378,21 @@ def test_unusable_input_is_one_clear_line(photos, tmp_path):
         assert "\n" not in str(error.value)
     (tmp_path / "maps/scenes").mkdir(parents=True)
     cv2.imwrite(str(tmp_path / "maps/scenes/0.png"), np.ones((9, 9), np.uint8))
-    complaint = r"got 9x9 pixels in the label map .*0\.png, expected the 70x110"
+    complaint = r"the label map .*0\.png has 9x9 pixels, expected 70x110"
     with pytest.raises(SynthesisError, match=complaint):
         synthesise(photos, out, image_size=SIZE, labels=tmp_path / "maps")
     assert not list(tmp_path.glob("out*"))
 
 
-def test_photographs_that_cannot_be_decoded_are_passed_over(photos):
+def test_photos_that_cannot_be_decoded_are_skipped(photos):
     photographs = Photographs(photos, ["truncated.png", "scenes/1.png"])
     rng = np.random.default_rng(0)
     assert {photographs.draw(rng)[0] for _ in range(9)} == {"scenes/1.png"}
-    with pytest.raises(SynthesisError, match="no photograph that can be decoded among 1"):
-        photographs.draw(rng, but="scenes/1.png")
+    with pytest.raises(SynthesisError, match=r"none of 1 photos in .* can be decoded"):
+        photographs.draw(rng, exclude="scenes/1.png")
 
 
-def test_real_photographs_with_label_maps(shared, tmp_path):
+def test_real_photos_with_label_maps(shared, tmp_path):
     photos, labels = shared("photos/BSDS500"), shared("photos/BSDS500_seg")
     some = tmp_path / "photos"
     some.mkdir()
@@ -360,5 +401,5 @@ def test_real_photographs_with_label_maps(shared, tmp_path):
     out = synthesise(some, tmp_path / "set", count=20, test_count=3, labels=labels, workers=1)
     rows = rows_of(out)
     assert all(sorted(row["size"]) == [256, 384] for row in rows)
-    regions = [row["region"] for row in rows if row["kind"] != "untouched"]
+    regions = [row["region"] for row in rows if row["kind"] != AUTHENTIC]
     assert sum(region != "random" for region in regions) > len(regions) / 2

@@ -215,9 +215,10 @@ def _is_dataset(folder: Path, settings: dict[str, Any], ignored: tuple[str, ...]
     recorded = read_json_object(file, SETTINGS_EXPECTED)
     recorded |= {name: settings[name] for name in ignored}
     if recorded != settings:
+        # Another seed is clearer than the difference in the split of the photos that it causes.
+        changed = difference(recorded, dict(reversed(settings.items())))
         raise SynthesisError(
-            f"{folder} contains another dataset ({difference(recorded, settings)}); choose another "
-            "--out or delete it"
+            f"{folder} contains another dataset ({changed}); choose another --out or delete it"
         )
     return True
 
