@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Functions and defaults of the training and test scripts, which source this file with their flags.
 #
-# Variables of all scripts, set in front (GPUS=4 DATA=/data bash shell/train.sh):
+# Variables of all scripts, set before the command (GPUS=4 DATA=/data bash shell/train.sh):
 #   MODEL       a name in BenCo's registry; its own flags follow the script's name [QMANet]
 #   DATA        folder of the prepared datasets, the protocol and the test sets [data]
 #   TRAIN_DATA  training data [$DATA/protocol_cat.json, from qma-net data protocol cat]
@@ -32,9 +32,9 @@ fail() {
 # Print the comment at the head of a script, without its first line.
 header() { awk 'NR > 1 { if (!/^#( |$)/) exit; sub(/^# ?/, ""); print }' "$1"; }
 
-whole_number() { # NAME LEAST
+whole_number() { # NAME MINIMUM: require that the variable NAME holds a whole number
     if ! [[ ${!1} =~ ^[1-9][0-9]*$|^0$ ]] || [ "${!1}" -lt "$2" ]; then
-        fail "got $1=${!1}, expected a whole number from $2 up"
+        fail "got $1=${!1}, expected a whole number of at least $2"
     fi
 }
 

@@ -26,8 +26,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 if [ ! -e "$here/common.sh" ]; then # Slurm runs a copy of this file.
     here=${SHELL_DIR:-${SLURM_SUBMIT_DIR:-.}/shell}
     if [ ! -e "$here/common.sh" ]; then
-        echo "slurm.sh: got no $here/common.sh, expected it: call sbatch in the repository," \
-            "or set SHELL_DIR to its folder shell" >&2
+        echo "slurm.sh: got no $here/common.sh, expected the other scripts there: call sbatch in the" \
+            "repository or set SHELL_DIR to its folder shell" >&2
         exit 1
     fi
 fi
@@ -57,7 +57,7 @@ if [ -n "$dry_run" ]; then
     run "${start[@]}" bash "${script[@]}"
     NODE_RANK=0 bash "${script[@]}" --dry-run
 elif [ -z "${SLURM_JOB_ID:-}" ]; then
-    fail "got no Slurm job here, expected one: sbatch shell/slurm.sh $task (or add --dry-run)"
+    fail "got no Slurm job, expected one: use sbatch shell/slurm.sh $task, or add --dry-run"
 else
     run "${start[@]}" bash "${script[@]}"
 fi
