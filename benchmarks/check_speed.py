@@ -1,11 +1,12 @@
-"""How much ``qma-net data check`` adds to decoding the same files, and what ``--fast`` costs.
+"""Measure the cost of ``qma-net data check`` relative to decoding the same files.
 
     python -m benchmarks.check_speed --photos DIR [--files 2000] [--fast-files 100000]
 
-Makes two Tp/Gt folders of real JPEG photographs and PNG masks in a temporary folder, and prints,
-for one process and for one per core, the check's time beside that of opening and decoding the same
-files in the same processes (medians of three, interleaved; files warm in the page cache): as one
-training's, where no near-duplicates are looked for, and as two sets apart, where they are.
+Creates two Tp/Gt folders of real JPEG photos and PNG masks in a temporary folder. For one process
+and for one per core, it compares the time of the check with that of opening and decoding the files
+in the same processes: as the sets of one protocol, which are not searched for near-duplicates, and
+as separate sets, which are. It prints medians of three interleaved runs with files in the page
+cache, and then the time of ``--fast``.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,45 +27,53 @@ from qma_net.synth.photographs import list_photos
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photos", required=True)
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--photos", required=True, metavar="DIR")
     parser.add_argument("--files", type=int, default=2000)
     parser.add_argument("--fast-files", type=int, default=100_000)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        folder = Path(folder)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         photos = list_photos(args.photos)
         sets = [folder / "train", folder / "test"]
-        for one, some in zip(sets, (photos[::2], photos[1::2]), strict=True):
-            make(one, some, args.files // 4)
-        together = folder / "protocol.json"
-        together.write_text(json.dumps([["ManiDataset", str(one)] for one in sets]))
-        files = [path for one in sets for part in ("Tp", "Gt") for path in (one / part).iterdir()]
+        for path, half in zip(sets, (photos[::2], photos[1::2]), strict=True):
+            write_dataset(path, half, args.files // 4)
+        protocol = folder / "protocol.json"
+        protocol.write_text(json.dumps([["ManiDataset", str(path)] for path in sets]))
+        files = [file for path in sets for part in ("Tp", "Gt") for file in (path / part).iterdir()]
         print(
-            "| processes | files | decoding alone (s) | check (s) | speed | leaks too (s) | speed |"
+            "| processes | files | decoding only (s) | check (s) | relative speed "
+            "| with near-duplicates (s) | relative speed |"
         )
         print("|---|---|---|---|---|---|---|")
         for workers in (1, available_cores()):
-            times = {"decode": [], "check": [], "leaks": []}
+            runs: list[tuple[float, float, float]] = []
             for _ in range(3):
-                times["decode"].append(timed(decode_all, files, workers))
-                times["check"].append(timed(check, [together], workers=workers, progress=False))
-                times["leaks"].append(timed(check, sets, workers=workers, progress=False))
-            alone, whole, leaks = (statistics.median(seconds) for seconds in times.values())
+                runs.append(
+                    (
+                        seconds_of(decode_all, files, workers),
+                        seconds_of(check, [protocol], workers=workers, progress=False),
+                        seconds_of(check, sets, workers=workers, progress=False),
+                    )
+                )
+            decoding, checking, leaks = map(statistics.median, zip(*runs, strict=True))
             print(
-                f"| {workers} | {len(files)} | {alone:.2f} | {whole:.2f} | {alone / whole:.0%} "
-                f"| {leaks:.2f} | {alone / leaks:.0%} |",
+                f"| {workers} | {len(files)} | {decoding:.2f} | {checking:.2f} "
+                f"| {decoding / checking:.0%} | {leaks:.2f} | {decoding / leaks:.0%} |",
                 flush=True,
             )
-    with tempfile.TemporaryDirectory() as folder:
-        folder = Path(folder)
-        make(folder, list_photos(args.photos), args.fast_files // 2, link=True)
-        seconds = timed(check, [folder], fast=True, progress=False)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_dataset(folder, list_photos(args.photos), args.fast_files // 2, link=True)
+        seconds = seconds_of(check, [folder], fast=True, progress=False)
         print(f"\n--fast, {args.fast_files} files, {available_cores()} processes: {seconds:.1f} s")
 
 
-def make(folder: Path, photos: list[Path], count: int, link: bool = False) -> None:
-    """Fills Tp/ and Gt/; ``link`` makes hard links to a hundred files of each."""
+def write_dataset(folder: Path, photos: list[Path], count: int, *, link: bool = False) -> None:
+    """Fill Tp/ and Gt/. With ``link``, most files are hard links to a hundred different ones."""
     for part in ("Tp", "Gt"):
         (folder / part).mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -75,28 +85,30 @@ def make(folder: Path, photos: list[Path], count: int, link: bool = False) -> No
             continue
         photo = Image.open(photos[i % len(photos)]).convert("RGB")
         pixels = np.asarray(photo).copy()
-        pixels[0, 0] = rng.integers(256, size=3)  # no two files alike
+        pixels[0, 0] = rng.integers(256, size=3)  # Every file is different.
         Image.fromarray(pixels).save(image, quality=92)
-        marked = np.zeros(pixels.shape[:2], np.uint8)
-        y, x = (rng.integers(side // 2) for side in marked.shape)
-        marked[y : y + 60, x : x + 80] = 255
-        Image.fromarray(marked).save(mask)
+        tampered = np.zeros(pixels.shape[:2], np.uint8)
+        y, x = (rng.integers(side // 2) for side in tampered.shape)
+        tampered[y : y + 60, x : x + 80] = 255
+        Image.fromarray(tampered).save(mask)
 
 
 def decode_all(files: list[Path], workers: int) -> None:
-    """Decodes every file in processes like the check's."""
+    """Decode every file in the same kind of processes as the check."""
     for _ in map_in_processes(decode, None, files, workers, chunk=32):
         pass
 
 
 def decode(_: None, file: Path) -> None:
+    """Decode one file."""
     with Image.open(file) as image:
         image.load()
 
 
-def timed(call, *args, **kwargs) -> float:
+def seconds_of(function: Callable, *args: object, **kwargs: object) -> float:
+    """Return the duration of a call in seconds."""
     start = time.perf_counter()
-    call(*args, **kwargs)
+    function(*args, **kwargs)
     return time.perf_counter() - start
 
 
