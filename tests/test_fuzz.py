@@ -1,11 +1,12 @@
-"""What a stranger may hand over as JSON, YAML, CSV or a name: a result, or one line of ours.
+"""Fuzz tests of all untrusted input: accepted, or rejected with one line.
 
-Contents are made by hypothesis out of valid ones: with a value replaced, a key lost, a piece of
-the file's text changed. ``QMA_NET_FUZZ`` is how many are made of each kind (``shell/endurance.sh``
-makes more than the suite); the seed is fixed.
+Hypothesis changes valid content: it replaces values, removes keys, and damages the bytes.
+``QMA_NET_FUZZ`` sets the number of examples per test (``shell/endurance.sh`` uses more than the
+suite); the seed is fixed.
 """
 
 import copy
+import io
 import json
 import os
 from collections import Counter
@@ -13,18 +14,19 @@ from collections import Counter
 import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from PIL import Image
 
-from conftest import ROOT
+from conftest import ROOT, photograph
 from qma_net.core.errors import QMANetError
 from qma_net.core.files import PathError, read_json_lines, read_json_object, safe_path
+from qma_net.core.images import ORIENTATION_TAG
 from qma_net.data.check import check
 from qma_net.data.listing import read_listings
 from qma_net.data.repair import repair
 from qma_net.evaluation.attacks import read_attacks
 from qma_net.evaluation.results import read_result_table
-from qma_net.examine.exif import read_exif
-from qma_net.examine.metadata import read_facts
+from qma_net.examine.evidence import read_evidence
+from qma_net.examine.metadata import MAX_ENTRIES, MAX_NOTES, read_facts
 from qma_net.modeling.hub import CALIBRATION_NAME, CONFIG_NAME, PREPROCESSOR_NAME, WEIGHTS_FILE
 from qma_net.report import report
 from qma_net.weights.locate import load_model
@@ -32,7 +34,7 @@ from qma_net.weights.locate import load_model
 EXAMPLES = int(os.environ.get("QMA_NET_FUZZ", 40))
 SEED = 20261124
 
-# Values that parsers trip over, and any others.
+# Values that parsers often mishandle.
 AWKWARD = st.sampled_from(
     [None, True, 0, -1, 10**9, 10**400, 1e308, float("nan"), float("inf"), "", "\0", "a\nb", "../x"]
     + ["/etc/passwd", "\udc80", "é" * 300, [], {}, [[]], [None], {"": None}, [1, 2, 3], "None"]
@@ -45,7 +47,7 @@ VALUES = st.recursive(
 
 
 def fuzz(function):
-    """Hypothesis with our count and seed, without its clock: the machine is shared."""
+    """Apply hypothesis with our settings, without a deadline because the machine is shared."""
     quiet = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
     chosen = settings(
         max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=quiet
@@ -53,37 +55,37 @@ def fuzz(function):
     return seed(SEED)(chosen(function))
 
 
-def places(content, way=()):
-    """Every place in nested lists and dictionaries, as the way of keys to it."""
-    yield way
+def key_paths(content, path=()):
+    """Yield the path of keys to every value in nested lists and dictionaries."""
+    yield path
     inner = content.items() if isinstance(content, dict) else ()
     inner = enumerate(content) if isinstance(content, list) else inner
     for key, value in inner:
-        yield from places(value, (*way, key))
+        yield from key_paths(value, (*path, key))
 
 
 @st.composite
 def changed(draw, content):
-    """The content with one to three places replaced or lost, as Python objects."""
+    """Replace or remove one to three values."""
     content = copy.deepcopy(content)
     for _ in range(draw(st.integers(1, 3))):
-        *way, last = draw(st.sampled_from(list(places(content)))) or (None,)
+        *path, last = draw(st.sampled_from(list(key_paths(content)))) or (None,)
         if last is None:
             content = copy.deepcopy(draw(VALUES))
             continue
-        place = content
-        for key in way:
-            place = place[key]
-        if isinstance(place, dict) and draw(st.booleans()):
-            del place[last]
+        container = content
+        for key in path:
+            container = container[key]
+        if isinstance(container, dict) and draw(st.booleans()):
+            del container[last]
         else:
-            place[last] = copy.deepcopy(draw(VALUES))
+            container[last] = copy.deepcopy(draw(VALUES))
     return content
 
 
 @st.composite
-def torn(draw, data: bytes):
-    """The bytes with pieces replaced, lost or doubled."""
+def damaged(draw, data: bytes):
+    """Replace, remove or duplicate pieces of the bytes."""
     data = bytearray(data)
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, max(0, len(data) - 1)))
@@ -94,31 +96,41 @@ def torn(draw, data: bytes):
 
 
 def either(content, *, dump=json.dumps):
-    """A changed content as bytes, or its whole text torn."""
+    """Change the content, or damage its bytes."""
     text = dump(content).encode()
-    return changed(content).map(lambda one: dump(one).encode(errors="replace")) | torn(text)
+    return changed(content).map(lambda value: dump(value).encode(errors="replace")) | damaged(text)
 
 
-COUNTS = Counter()  # of answers and of refusals
+COUNTS = Counter()  # Accepted and rejected inputs.
 
 
-def ours(call, *args, **kwargs):
-    """The call's answer; None where it is one of our errors, in one line and not endless."""
+def accepted_or_rejected(call, *args, **kwargs):
+    """Return the result of a call, or None if it raises an error of one short line."""
     try:
-        answer = call(*args, **kwargs)
+        result = call(*args, **kwargs)
     except QMANetError as error:
-        said = str(error)
+        message = str(error)
     else:
-        COUNTS["answered"] += 1
-        return answer
-    COUNTS["refused"] += 1
-    assert len(said) < 4000
+        COUNTS["accepted"] += 1
+        return result
+    COUNTS["rejected"] += 1
+    assert len(message.splitlines()) == 1, repr(message)
+    assert len(message) < 4000
     return None
+
+
+def test_messages_of_several_lines_are_found():
+    def fail():
+        raise QMANetError("one line\nand another")
+
+    with pytest.raises(AssertionError, match="one line"):
+        accepted_or_rejected(fail)
+    COUNTS.clear()
 
 
 @pytest.fixture(autouse=True)
 def counted(request, record):
-    """What a test's inputs came to."""
+    """Record how many inputs of a test were accepted and rejected."""
     COUNTS.clear()
     yield
     if COUNTS:
@@ -134,7 +146,7 @@ PAIRS = [["a/Tp/1.jpg", "a/Gt/1.png"], ["b.png", "Negative"]]
     [PAIRS, [["ManiDataset", "a"], ["JsonDataset", "b.json"]], {"one": "a", "two": "b.json"}],
     ids=["list", "protocol", "test sets"],
 )
-def test_a_list_is_read_checked_and_repaired_or_refused(content, tmp_path, monkeypatch):
+def test_list_is_accepted_or_rejected_by_read_check_and_repair(content, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out").mkdir()
 
@@ -144,15 +156,15 @@ def test_a_list_is_read_checked_and_repaired_or_refused(content, tmp_path, monke
         path = tmp_path / "list.json"
         path.write_bytes(data)
         before = set(tmp_path.iterdir())
-        ours(read_listings, path)
-        ours(check, [path], fast=True, workers=1)
-        ours(repair, [path], tmp_path / "out" / "fixed", workers=1)
+        accepted_or_rejected(read_listings, path)
+        accepted_or_rejected(check, [path], fast=True, workers=1)
+        accepted_or_rejected(repair, [path], tmp_path / "out" / "fixed", workers=1)
         assert set(tmp_path.iterdir()) == before
 
     attempt()
 
 
-def test_an_attack_file_is_attacks_or_refused(tmp_path):
+def test_attack_file_is_accepted_or_rejected(tmp_path):
     import yaml
 
     entries = yaml.safe_load((ROOT / "benco_configs/robustness.yaml").read_text())[:3]
@@ -162,13 +174,13 @@ def test_an_attack_file_is_attacks_or_refused(tmp_path):
     def attempt(data):
         path = tmp_path / "attacks.yaml"
         path.write_bytes(data)
-        ours(read_attacks, path)
+        accepted_or_rejected(read_attacks, path)
 
     attempt()
 
 
-def test_a_small_attack_file_cannot_name_a_large_one(tmp_path):
-    """Anchors of anchors of anchors: nine to the power of thirty arguments in a kilobyte."""
+def test_small_attack_file_cannot_expand_without_limit(tmp_path):
+    """Nested YAML anchors would give 9**30 arguments."""
     lines = ["- &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]"]
     lines += [f"- &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 30)]
     lines += ["- {name: a, unit: u, levels: [1], transform: Blur, arguments: {blur_limit: *a29}}"]
@@ -203,8 +215,7 @@ TABLE = (
 
 
 @pytest.mark.parametrize("name", RESULTS)
-def test_a_report_is_made_of_what_is_whole(name, tmp_path, monkeypatch):
-    """One file of a stranger's beside whole ones: it is shown, or named in a note."""
+def test_report_is_made_despite_a_damaged_file(name, tmp_path, monkeypatch):
     monkeypatch.setattr("qma_net.report._draw_figures", lambda *_: [])
     found = tmp_path / "found"
     found.mkdir()
@@ -222,8 +233,8 @@ def test_a_report_is_made_of_what_is_whole(name, tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == {"found", "page"}
 
 
-def test_names_stay_text_in_a_report(tmp_path, monkeypatch):
-    """A set, a model, a checkpoint, an attack and a folder called as no one should."""
+def test_names_in_a_report_are_escaped(tmp_path, monkeypatch):
+    """Data sets, models, checkpoints, attacks and folders can have any name."""
     monkeypatch.setattr("qma_net.report._draw_figures", lambda *_: [])
     evil = "<script>alert(1)</script>\"'>\n<img src=x onerror=alert(2)>| a\\\\b & $x$"
     header = HEADER | {"set": evil, "model": evil, "checkpoint": evil, "about": evil, "fit": evil}
@@ -243,27 +254,27 @@ def test_names_stay_text_in_a_report(tmp_path, monkeypatch):
 
 
 @fuzz
-@given(data=torn(TABLE.encode()))
-def test_rows_are_rows_or_refused(data, tmp_path):
+@given(data=damaged(TABLE.encode()))
+def test_rows_are_accepted_or_rejected(data, tmp_path):
     (tmp_path / "table.csv").write_bytes(data)
-    for row in ours(read_result_table, tmp_path / "table.csv") or ():
+    for row in accepted_or_rejected(read_result_table, tmp_path / "table.csv") or ():
         assert row["name"]
         assert isinstance(row["f1"], float | None)
 
 
 @fuzz
 @given(data=either([{"epoch": 1, "a": 2.0}, {"epoch": 2}]))
-def test_a_journal_is_the_rows_that_are_whole(data, tmp_path):
+def test_damaged_json_lines_are_skipped(data, tmp_path):
     (tmp_path / "log.txt").write_bytes(data.replace(b"}, {", b"}\n{").strip(b"[]"))
     for row in read_json_lines(tmp_path / "log.txt", ["epoch"]):
         assert "epoch" in row
     (tmp_path / "one.json").write_bytes(data)
-    ours(read_json_object, tmp_path / "one.json", "an object")
+    accepted_or_rejected(read_json_object, tmp_path / "one.json", "an object")
 
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory):
-    """A directory of save_pretrained with all that may lie in one."""
+    """A directory written by save_pretrained with every optional file."""
     from qma_net.modeling import config
     from qma_net.modeling.calibration import Calibration
     from qma_net.modeling.config import Preprocessing, QMANetConfig
@@ -280,7 +291,7 @@ def pretrained(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", [CONFIG_NAME, PREPROCESSOR_NAME, CALIBRATION_NAME])
-def test_a_model_s_json_is_a_model_or_refused(name, pretrained, tmp_path):
+def test_json_of_a_model_is_accepted_or_rejected(name, pretrained, tmp_path):
     whole = (pretrained / name).read_bytes()
 
     @fuzz
@@ -288,51 +299,76 @@ def test_a_model_s_json_is_a_model_or_refused(name, pretrained, tmp_path):
     def attempt(data):
         (pretrained / name).write_bytes(data)
         try:
-            ours(load_model, pretrained)
+            accepted_or_rejected(load_model, pretrained)
         finally:
             (pretrained / name).write_bytes(whole)
 
     attempt()
 
 
-def test_weights_are_weights_or_refused(pretrained, tmp_path):
-    """The head of the safetensors file torn: names, kinds, shapes and offsets that lie."""
-    import torch
-
+def test_weights_are_accepted_or_rejected(pretrained):
+    """The header of the safetensors file is damaged: names, types, shapes and offsets."""
     whole = (pretrained / WEIGHTS_FILE).read_bytes()
-    save_file({"a": torch.zeros(2)}, tmp_path / "other.safetensors")
     head = int.from_bytes(whole[:8], "little") + 8
 
     @fuzz
-    @given(data=torn(whole[:head]))
+    @given(data=damaged(whole[:head]))
     def attempt(data):
         (pretrained / WEIGHTS_FILE).write_bytes(data + whole[head:])
         try:
-            ours(load_model, pretrained)
+            accepted_or_rejected(load_model, pretrained)
         finally:
             (pretrained / WEIGHTS_FILE).write_bytes(whole)
 
     attempt()
 
 
+def jpeg_with_exif(block):
+    file = io.BytesIO()
+    Image.fromarray(photograph(48, 64)).save(file, "JPEG", exif=b"Exif\0\0" + block)
+    return file.getvalue()
+
+
+def exif_block():
+    exif = Image.Exif()
+    exif[ORIENTATION_TAG], exif[0x010F] = 6, "Maker"
+    exif.get_ifd(0x8825).update({1: "S", 2: (33.0, 51.0, 30.0), 3: "E", 4: (151.0, 12.0, 0.0)})
+    return exif.tobytes().removeprefix(b"Exif\0\0")
+
+
 @fuzz
-@given(data=torn(b"II*\0\x08\0\0\0\x02\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0" + b"\0" * 40))
-def test_exif_is_read_with_notes(data):
-    ours(read_exif, data, [])
+@given(block=damaged(exif_block()))
+def test_damaged_exif_is_shown_as_it_is_applied(block):
+    """Whatever remains readable, the page shows the orientation that the pixels have."""
+    evidence = accepted_or_rejected(read_evidence, jpeg_with_exif(block))
+    if evidence is None:
+        return
+    exif, notes = evidence.facts.exif, evidence.facts.notes
+    shown = exif.directories.get("IFD0", {}).get("Orientation", "1")
+    applied = evidence.photograph.orientation
+    assert applied == (int(shown) if shown in "2345678" else 1)
+    texts = [text for entries in exif.directories.values() for text in entries.values()]
+    assert len(texts) <= MAX_ENTRIES
+    assert all(text.replace("\n", "").isprintable() for text in [*texts, *notes])
+    assert exif.position is None or (abs(exif.position[0]) <= 90 and abs(exif.position[1]) <= 180)
 
 
 @fuzz
 @given(
     data=st.binary(max_size=400)
-    | torn(b"\xff\xd8\xff\xe1\0\x08Exif\0\0\xff\xdb\0\x43" + b"\1" * 80)
+    | damaged(b"\xff\xd8\xff\xe1\0\x08Exif\0\0\xff\xdb\0\x43" + b"\1" * 80)
 )
-def test_facts_of_a_file_are_read_with_notes(data):
-    ours(read_facts, data)
+def test_facts_about_any_bytes_are_read_without_an_error(data):
+    facts = read_facts(data)
+    assert (facts.size, len(facts.sha256)) == (len(data), 64)
+    assert len(facts.notes) <= MAX_NOTES + 1
+    if facts.format == "JPEG" and not data.endswith(b"\xff\xd9"):
+        assert facts.notes or facts.trailing
 
 
 @fuzz
 @given(name=st.text(max_size=300) | st.sampled_from(["..", "a/../b", "/a", "", "a\0", "\udc80"]))
-def test_a_name_stays_in_its_folder(name, tmp_path):
+def test_safe_path_stays_in_its_folder(name, tmp_path):
     for nested in (False, True):
         try:
             path = safe_path(tmp_path / "out", name, nested=nested)

@@ -1,10 +1,11 @@
-"""``qma-net predict``: what travels with a checkpoint, and results that nothing spoils."""
+"""``qma-net predict``: settings stored in checkpoints, resumable runs and result files."""
 
 import argparse
 import csv
 import io
 import json
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ from PIL import Image
 
 from conftest import photograph
 from qma_net import QMANetPredictor, cli
-from qma_net.core.runs import FolderLock
+from qma_net.core.runs import FolderLock, Run
+from qma_net.examine import examine_files
 from qma_net.inference.photograph import PhotographError, read_photograph
+from qma_net.inference.predict import predict_files
 from qma_net.modeling.config import ConfigError
 from qma_net.modeling.state import WeightsError
 from qma_net.weights.locate import load_model
@@ -24,7 +27,7 @@ ABOUT = "demo: not for cases"
 
 @pytest.fixture
 def checkpoint(build_tiny, tmp_path):
-    """A file of a trainer's, resized to 64 pixels; more of what it holds may be given."""
+    """Write a trainer's checkpoint with images resized to 64 pixels; flags can be overridden."""
     from qma_net.weights.checkpoint import CONFIG_KEY, config_to_extra_state
 
     model = build_tiny()
@@ -44,7 +47,7 @@ def checkpoint(build_tiny, tmp_path):
 
 @pytest.fixture
 def photos(tmp_path):
-    """Two folders with a photograph of the same name, and one of another."""
+    """Two folders with photos of the same name, and a third photo."""
     for i, name in enumerate(("a/x.png", "b/x.png", "b/y.jpg")):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(photograph(50, 70, i)).save(tmp_path / name)
@@ -60,49 +63,49 @@ def rows_of(out):
         return list(csv.DictReader(file))
 
 
-def test_the_size_of_training_travels_with_the_weights(checkpoint, tmp_path):
-    """From the trainer's flags to the predictor, through save_pretrained too; a flag overrides."""
+def test_training_size_is_stored_with_the_weights(checkpoint, tmp_path):
     path = checkpoint(about=ABOUT)
     QMANetPredictor.from_pretrained(path).model.save_pretrained(tmp_path / "hub")
-    kept = json.loads((tmp_path / "hub/preprocessor_config.json").read_text())
-    assert kept == {"image_size": 64, "fit": "resize"}
+    preprocessor = json.loads((tmp_path / "hub/preprocessor_config.json").read_text())
+    assert preprocessor == {"image_size": 64, "fit": "resize"}
     pixels = photograph(90, 120)
-    asked = QMANetPredictor(load_model(path), image_size=64).predict(pixels)
+    expected = QMANetPredictor(load_model(path), image_size=64).predict(pixels)
     for source in (path, tmp_path / "hub"):
         predictor = QMANetPredictor.from_pretrained(source)
         prediction = predictor.predict(pixels)
-        assert np.array_equal(prediction.mask, asked.mask)
+        assert np.array_equal(prediction.mask, expected.mask)
         assert prediction.notes == (ABOUT,)
         other = QMANetPredictor.from_pretrained(source, image_size=96).predict(pixels)
-        assert not np.array_equal(other.mask, asked.mask)
-        assert "resized to 96x96, where training had it resized to 64x64" in other.notes
+        assert not np.array_equal(other.mask, expected.mask)
+        assert "resized to 96x96; in training resized to 64x64" in other.notes
 
 
-def test_a_model_trained_with_padding_sees_photographs_padded(checkpoint):
+def test_photos_are_padded_for_a_model_trained_with_padding(checkpoint):
     predictor = QMANetPredictor.from_pretrained(checkpoint(if_resizing=False, if_padding=True))
-    seen = []
-    predictor.model.noise_view.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape))
+    shapes = []
+    predictor.model.noise_view.register_forward_pre_hook(
+        lambda _, args: shapes.append(args[0].shape)
+    )
     small, large = predictor.predict(photograph(40, 60)), predictor.predict(photograph(40, 100))
-    assert [shape[2:] for shape in seen] == [(64, 64), (40, 100)]
+    assert [shape[2:] for shape in shapes] == [(64, 64), (40, 100)]
     assert (small.mask.shape, large.mask.shape) == ((40, 60), (40, 100))
     assert small.notes == ()
     assert "larger than the 64x64 of training" in large.notes[0]
 
 
-def test_what_a_checkpoint_is_stands_with_every_result(checkpoint, photos, capsys):
+def test_results_describe_the_checkpoint(checkpoint, photos, capsys):
     out = photos / "out"
     predict(checkpoint(about=ABOUT), out, photos / "a/x.png")
-    said = capsys.readouterr().err
-    assert f"photographs resized to 64x64; {ABOUT}" in said
-    assert "no probability that the photograph is a forgery" in said
+    messages = capsys.readouterr().err
+    assert f"photos resized to 64x64; {ABOUT}" in messages
+    assert "not the probability that the photo is tampered" in messages
     assert rows_of(out)[0]["notes"] == ABOUT
-    kept = json.loads((out / "predictions.json").read_text())
-    assert (kept["about"], kept["image_size"], kept["threshold"]) == (ABOUT, 64, 0.5)
-    assert len(kept["checkpoint_sha256"]) == 64
+    settings = json.loads((out / "predictions.json").read_text())
+    assert (settings["about"], settings["image_size"], settings["threshold"]) == (ABOUT, 64, 0.5)
+    assert len(settings["checkpoint_sha256"]) == 64
 
 
-def test_runs_into_one_folder_add_up(checkpoint, photos):
-    """Nothing of the first run is overwritten, and nothing that is done is done again."""
+def test_second_run_adds_to_the_folder_and_repeats_only_replaced_photos(checkpoint, photos):
     path, out = checkpoint(), photos / "out"
     predict(path, out, photos / "a/x.png")
     first = (out / "x_mask.png").read_bytes()
@@ -114,7 +117,7 @@ def test_runs_into_one_folder_add_up(checkpoint, photos):
     predict(path, out, photos / "a", photos / "b")
     assert before == {file.name: file.stat().st_mtime_ns for file in out.glob("*.png")}
     later = (out / "x_mask.png").stat().st_mtime + 10
-    os.utime(photos / "a/x.png", (later, later))  # another photograph under the same name
+    os.utime(photos / "a/x.png", (later, later))  # Another photo with the same name.
     predict(path, out, photos / "a")
     assert (out / "x_mask.png").stat().st_mtime_ns > before["x_mask.png"]
     assert len(rows_of(out)) == 3
@@ -124,35 +127,35 @@ def test_other_settings_need_another_folder(checkpoint, photos):
     path, out = checkpoint(), photos / "out"
     predict(path, out, photos / "a")
     with pytest.raises(
-        SystemExit, match=r"threshold 0\.5\), expected threshold 0\.7: give another"
+        SystemExit, match=r"other settings \(threshold 0\.5, now 0\.7\); choose another folder"
     ):
         predict(path, out, photos / "b", "--threshold", "0.7")
 
 
-def test_a_folder_s_own_masks_are_no_photographs(checkpoint, photos):
+def test_masks_of_an_earlier_run_are_not_photos(checkpoint, photos):
     path = checkpoint()
     for _ in range(2):
         predict(path, photos / "b", photos / "b")
     assert sorted(row["mask"] for row in rows_of(photos / "b")) == ["x_mask.png", "y_mask.png"]
 
 
-def test_a_stopped_run_keeps_its_rows_and_goes_on(checkpoint, photos, monkeypatch, capsys):
-    path, out, look = checkpoint(), photos / "out", QMANetPredictor.predict
+def test_interrupted_run_is_continued(checkpoint, photos, monkeypatch, capsys):
+    path, out, original = checkpoint(), photos / "out", QMANetPredictor.predict
 
-    def stopped(self, image, **settings):
+    def interrupted(self, image, **settings):
         if image.name.endswith("b/x.png"):
             raise KeyboardInterrupt
-        return look(self, image, **settings)
+        return original(self, image, **settings)
 
-    monkeypatch.setattr(QMANetPredictor, "predict", stopped)
-    with pytest.raises(SystemExit) as ended:
+    monkeypatch.setattr(QMANetPredictor, "predict", interrupted)
+    with pytest.raises(SystemExit) as end:
         predict(path, out, photos / "a", photos / "b")
-    assert ended.value.code == 130
+    assert end.value.code == 130
     assert "interrupted; finished work is kept" in capsys.readouterr().err
     assert [row["mask"] for row in rows_of(out)] == ["x_mask.png"]
     with open(out / "predictions.csv", "a") as table:
-        table.write("torn,0.4")  # as a kill leaves it
-    monkeypatch.setattr(QMANetPredictor, "predict", look)
+        table.write("torn,0.4")  # An incomplete line of a killed process.
+    monkeypatch.setattr(QMANetPredictor, "predict", original)
     predict(path, out, photos / "a", photos / "b")
     assert sorted(row["mask"] for row in rows_of(out)) == [
         "x_2_mask.png",
@@ -161,15 +164,71 @@ def test_a_stopped_run_keeps_its_rows_and_goes_on(checkpoint, photos, monkeypatc
     ]
 
 
-def test_a_pipe_is_read(checkpoint, photos, monkeypatch, capsys):
-    """``-`` is the standard input, called stdin; another one does not overwrite the first."""
+def test_files_of_the_user_are_not_overwritten(checkpoint, photos):
+    path, folder = checkpoint(), photos / "a"
+    (folder / "x_mask.png").write_bytes(b"mine")
+    (folder / "x_2_overlay.png").write_bytes(b"mine, too")
+    predict(path, folder, folder / "x.png")
+    assert (folder / "x_mask.png").read_bytes() == b"mine"
+    assert (folder / "x_2_overlay.png").read_bytes() == b"mine, too"
+    (row,) = rows_of(folder)
+    assert (row["mask"], row["overlay"]) == ("x_3_mask.png", "x_3_overlay.png")
+    assert not (folder / "x_overlay.png").exists()
+
+
+def test_images_of_an_interrupted_run_are_replaced(checkpoint, photos, monkeypatch):
+    """A run that stops between writing the images and recording them leaves no duplicates."""
+    path, out = checkpoint(), photos / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "finish", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(SystemExit):
+            predict(path, out, photos / "a")
+    assert (out / "x_overlay.png").exists()
+    predict(path, out, photos / "a")
+    assert sorted(file.name for file in out.glob("*.png")) == ["x_mask.png", "x_overlay.png"]
+    assert [row["mask"] for row in rows_of(out)] == ["x_mask.png"]
+
+
+def test_replaced_photo_of_another_size_is_predicted_again(checkpoint, photos):
+    path, out, photo = checkpoint(), photos / "out", photos / "a/x.png"
+    predict(path, out, photo)
+    time = photo.stat().st_mtime_ns
+    Image.fromarray(photograph(60, 80, 9)).save(photo)
+    os.utime(photo, ns=(time, time))
+    predict(path, out, photo)
+    assert [(row["mask"], row["width"]) for row in rows_of(out)] == [("x_mask.png", "80")]
+
+
+def test_predictions_without_journal_are_refused(checkpoint, photos):
+    path, out = checkpoint(), photos / "out"
+    predict(path, out, photos / "a")
+    (out / ".predict.jsonl").unlink()
+    table = (out / "predictions.csv").read_bytes()
+    with pytest.raises(SystemExit, match=r"but not \.predict\.jsonl, .*choose another folder"):
+        predict(path, out, photos / "b")
+    assert (out / "predictions.csv").read_bytes() == table
+
+
+def test_progress_bars_can_be_disabled(checkpoint, photos, monkeypatch):
+    Image.fromarray(photograph(50, 1200)).save(photos / "large.png")
+    predictor = QMANetPredictor.from_pretrained(checkpoint())
+    monkeypatch.setattr("sys.stderr", stream := Terminal())
+    large = [photos / "large.png"]
+    predict_files(large, photos / "out", predictor, native=True, progress=False)
+    examine_files([*large, photos / "a"], photos / "reports", predictor, progress=False)
+    assert stream.getvalue() == ""
+
+
+def test_standard_input_is_read_and_does_not_overwrite_earlier_results(
+    checkpoint, photos, monkeypatch, capsys
+):
     path, out = checkpoint(), photos / "out"
 
-    def piped(data):
+    def pipe(data):
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
 
     for i, name in enumerate(("b/y.jpg", "a/x.png")):
-        piped((photos / name).read_bytes())
+        pipe((photos / name).read_bytes())
         predict(path, out, "-", *([photos / "a"] if i else []))
     masks = [(row["file"].removeprefix(f"{photos}/"), row["mask"]) for row in rows_of(out)]
     assert masks == [
@@ -180,18 +239,18 @@ def test_a_pipe_is_read(checkpoint, photos, monkeypatch, capsys):
     expected = QMANetPredictor.from_pretrained(path).predict(photos / "b/y.jpg").mask
     mask = np.asarray(Image.open(out / "stdin_mask.png"))
     assert np.abs(mask / 255 - expected).max() < 1 / 255
-    piped(b"")
+    pipe(b"")
     with pytest.raises(SystemExit):
         predict(path, out, "-")
-    assert "got stdin, expected a complete photograph" in capsys.readouterr().err
-    piped((photos / "b/y.jpg").read_bytes())
+    assert "got stdin, expected a complete photo" in capsys.readouterr().err
+    pipe((photos / "b/y.jpg").read_bytes())
     cli.main(["examine", "-", "--checkpoint", "none", "--out", str(photos / "reports")])
     report = json.loads((photos / "reports/stdin/report.json").read_text())
     assert (report["file"], report["format"], report["width"]) == ("stdin", "JPEG", 70)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (8, 3000), (31, 200)])
-def test_what_is_too_small_to_judge_says_so(checkpoint, tmp_path, size):
+def test_small_photo_is_noted_as_too_small_to_judge(checkpoint, tmp_path, size):
     Image.fromarray(photograph(*size)).save(tmp_path / "small.png")
     predict(checkpoint(), tmp_path / "out", tmp_path / "small.png")
     (row,) = rows_of(tmp_path / "out")
@@ -201,65 +260,66 @@ def test_what_is_too_small_to_judge_says_so(checkpoint, tmp_path, size):
 
 
 class Terminal(io.StringIO):
-    """A standard error that a person looks at."""
+    """A standard error stream that is a terminal."""
 
     def isatty(self):
         return True
 
 
-def test_a_bar_of_tiles_is_for_a_terminal_and_a_large_photograph(checkpoint, photos, monkeypatch):
-    """With the time left; nothing of it in a log, and none where one tile is all."""
+def test_tile_bar_is_shown_on_terminals_for_large_photos_only(checkpoint, photos, monkeypatch):
     Image.fromarray(photograph(64, 64)).save(photos / "small.png")
     Image.fromarray(photograph(50, 1200)).save(photos / "large.png")
-    path, said = checkpoint(), []
+    path, shown = checkpoint(), []
     for i, (stream, name) in enumerate(
         ((Terminal(), "large"), (io.StringIO(), "large"), (Terminal(), "small"))
     ):
         monkeypatch.setattr("sys.stderr", stream)
         predict(path, photos / f"out{i}", photos / f"{name}.png", "--native")
-        said.append("tiles:" in stream.getvalue())
+        shown.append("tiles:" in stream.getvalue())
         assert "predict: 100%" in stream.getvalue()
-    assert said == [True, False, False]
+    assert shown == [True, False, False]
     monkeypatch.setattr("sys.stderr", stream := Terminal())
     words = ["--checkpoint", str(path), "--out", str(photos / "reports"), "--native"]
     cli.main(["examine", str(photos / "large.png"), *words])
     assert "tiles:" in stream.getvalue()
 
 
-def test_two_runs_at_once_are_refused(checkpoint, photos):
+def test_second_run_at_the_same_time_is_refused(checkpoint, photos):
     with FolderLock(photos / "out"), pytest.raises(SystemExit, match="another run is writing to"):
         predict(checkpoint(), photos / "out", photos / "a")
     predict(checkpoint(), photos / "out", photos / "a")
 
 
 @pytest.mark.parametrize("threshold", ["50", "-0.1", "nan"])
-def test_a_threshold_is_a_probability(checkpoint, photos, threshold):
+def test_threshold_outside_zero_to_one_is_rejected(checkpoint, photos, threshold):
     with pytest.raises(SystemExit, match="expected a probability from 0 to 1"):
         predict(checkpoint(), photos / "out", photos / "a", f"--threshold={threshold}")
     assert not (photos / "out").exists()
 
 
-def test_cuda_where_there_is_none_is_one_line(checkpoint, photos, monkeypatch):
+def test_unavailable_cuda_is_reported_in_one_line(checkpoint, photos, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(SystemExit, match="torch finds no CUDA, expected cpu"):
+    with pytest.raises(
+        SystemExit, match="CUDA is not available; omit --device to choose automatically"
+    ):
         predict(checkpoint(), photos / "out", photos / "a", "--device", "cuda")
     with pytest.raises(ConfigError, match="got device 'gpu', expected cpu, cuda"):
         QMANetPredictor.from_pretrained(checkpoint(), device="gpu")
 
 
-def test_of_a_training_s_folder_the_newest_is_taken(checkpoint, tmp_path):
+def test_newest_checkpoint_of_training_folder_is_used(checkpoint, tmp_path):
     for epoch in (2, 10, 9):
         path = checkpoint(f"run/checkpoint-{epoch}.pth")
     assert load_model(path.parent).weights_file.name == "checkpoint-10.pth"
 
 
-def test_a_hub_id_without_a_network_is_one_quick_line():
+def test_hub_id_without_network_is_reported_in_one_line():
     with pytest.raises(WeightsError, match="no such file, and the hub cannot be reached") as error:
         load_model("nobody/nothing")
     assert "\n" not in str(error.value)
 
 
-def test_a_mistyped_flag_names_the_nearest(capsys):
+def test_mistyped_flag_suggests_the_nearest(capsys):
     for words, nearest in (
         (["predict", "x.jpg", "--checkpoint=random", "--out=o", "--treshold", "1"], "--threshold"),
         (["data", "check", "x", "--fats"], "--fast"),
@@ -269,7 +329,7 @@ def test_a_mistyped_flag_names_the_nearest(capsys):
         assert f"did you mean {nearest}?" in capsys.readouterr().err
 
 
-def test_convert_leaves_an_edited_model_card(checkpoint, tmp_path):
+def test_convert_keeps_an_edited_model_card(checkpoint, tmp_path):
     command = ["convert", str(checkpoint()), "--out", str(tmp_path / "hub")]
     cli.main(command)
     (tmp_path / "hub/README.md").write_text("mine")
@@ -277,9 +337,11 @@ def test_convert_leaves_an_edited_model_card(checkpoint, tmp_path):
     assert (tmp_path / "hub/README.md").read_text() == "mine"
 
 
-def test_addresses_and_pdfs_get_their_own_sentence(tmp_path):
-    with pytest.raises(PhotographError, match=r"got the address https://x\.org/a\.jpg.*save the"):
+def test_addresses_and_pdfs_are_explained(tmp_path):
+    with pytest.raises(
+        PhotographError, match=r"got the address https://x\.org/a\.jpg.*download the image"
+    ):
         read_photograph("https://x.org/a.jpg")
     (tmp_path / "photo.jpg").write_bytes(b"%PDF-1.7\n...")
-    with pytest.raises(PhotographError, match=r"photo\.jpg.*it is a PDF; take the picture out"):
+    with pytest.raises(PhotographError, match=r"photo\.jpg.*it is a PDF; extract the image"):
         read_photograph(tmp_path / "photo.jpg")
