@@ -39,15 +39,15 @@ class QMANet(nn.Module):
     The other arguments are those of :func:`qma_net.build_qma_net`.
 
     Args:
-        alpha: weight of the mask loss (equation 8).
-        beta: weight of the edge loss (equation 8).
-        dice_smoothing: smoothing of both Dice losses, as a share of the image area; larger values
+        alpha: Weight of the mask loss (equation 8).
+        beta: Weight of the edge loss (equation 8).
+        dice_smoothing: Smoothing of both Dice losses, as a share of the image area; larger values
             cause fewer false positives on authentic images, smaller values find smaller regions.
-        bce: weight of an additional cross-entropy loss of the mask, which is not in the paper;
+        bce: Weight of an additional cross-entropy loss of the mask, which is not in the paper;
             without pretrained weights, Dice losses alone start slowly.
-        init_from: a checkpoint of BenCo's trainer to fine-tune; no other weights are needed. In
-            Python also a :class:`~qma_net.modeling.qma_net.QMANetModel`, which becomes the network
-            itself.
+        init_from: A checkpoint of BenCo's trainer to fine-tune; no other weights are needed. In
+            Python it may also be a :class:`~qma_net.modeling.qma_net.QMANetModel`, which then
+            becomes the network itself.
         gradient_checkpointing: 1 saves memory in training at the cost of time (a number, since
             BenCo would read any word as True).
     """

@@ -1,9 +1,9 @@
 """Every function of BenCo, torch and fvcore that QMA-Net replaces, and what each one relies on.
 
-BenCo's scripts run unmodified; the functions that they call are wrapped or redirected. All
-replacements are listed in :data:`CONTRACTS` with the time and the purpose of the replacement, and
-with the signature and the call sites that must stay as they are. ``tests/test_contracts.py``
-checks every entry against the installed packages.
+BenCo's scripts run unmodified, but some functions that they call are wrapped or redirected.
+:data:`CONTRACTS` lists each of them: when and why it is replaced, and the signature and call sites
+that the replacement relies on. ``tests/test_contracts.py`` checks every entry against the
+installed packages.
 
 The launcher also changes these parts of its own process: ``sys.argv``; ``sys.stdout`` on the
 first rank until the first epoch (:mod:`.console`); the handlers of SIGINT and SIGTERM during a
@@ -20,10 +20,10 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-SCRIPTS = "IMDLBenCo.training_scripts"
-MISC = f"{SCRIPTS}.utils.misc"
-TRAIN = f"{SCRIPTS}.train"
-TRAINER, TESTER = f"{SCRIPTS}.trainer.trainer", f"{SCRIPTS}.tester.tester"
+BENCO = "IMDLBenCo.training_scripts"
+MISC = f"{BENCO}.utils.misc"
+TRAIN = f"{BENCO}.train"
+TRAINER, TESTER = f"{BENCO}.trainer.trainer", f"{BENCO}.tester.tester"
 DATASET = "IMDLBenCo.datasets.abstract_dataset"
 IN_TRAIN, ALWAYS = "in train", "in every script"
 ON_CPU, ON_IMPORT = "without CUDA or with --device cpu", "when qma_net.benco is imported"
@@ -88,7 +88,7 @@ _TABLE = (
         "load tensors and argparse.Namespace only, never other pickled objects (patches.py)",
         "f weights_only",
         (
-            (f"{SCRIPTS}.test", "torch.load(ckpt, map_location=args.device, weights_only=False)"),
+            (f"{BENCO}.test", "torch.load(ckpt, map_location=args.device, weights_only=False)"),
             (MISC, "checkpoint = torch.load(args.resume, map_location='cpu')"),
         ),
     ),
@@ -113,7 +113,7 @@ _TABLE = (
     Contract(
         f"{MISC}:load_model",
         IN_TRAIN,
-        "test an epoch that was saved but not logged before training goes on (training_hooks.py)",
+        "test an epoch that was saved but not logged before training continues (training_hooks.py)",
         "args model_without_ddp optimizer loss_scaler",
         (
             (TRAIN, "misc.load_model(args=args, model_without_ddp=model_without_ddp, optimizer="),
@@ -129,7 +129,7 @@ _TABLE = (
     ),
     # Training and testing
     Contract(
-        f"{SCRIPTS}.trainer:train_one_epoch",
+        f"{BENCO}.trainer:train_one_epoch",
         IN_TRAIN,
         "seed every epoch, guard its steps and save a checkpoint (training_hooks.py)",
         "model data_loader optimizer device epoch loss_scaler log_writer log_per_epoch_count args",
@@ -142,7 +142,7 @@ _TABLE = (
         ),
     ),
     Contract(
-        f"{SCRIPTS}.tester:test_one_epoch",
+        f"{BENCO}.tester:test_one_epoch",
         IN_TRAIN,
         "copy the checkpoint of the best epoch to best/ (training_hooks.py)",
         "model data_loader evaluator_list device epoch name log_writer print_freq args is_test",
@@ -279,7 +279,7 @@ _TABLE = (
         "",
         (
             ("fvcore.nn.flop_count", "self.set_op_handle(**_DEFAULT_SUPPORTED_OPS)"),
-            (f"{SCRIPTS}.test_complexity", "FlopCountAnalysis("),
+            (f"{BENCO}.test_complexity", "FlopCountAnalysis("),
         ),
     ),
 )
@@ -295,7 +295,9 @@ def install(target: str, replacement: object) -> Any:
     Raises:
         KeyError: If the target is not listed.
     """
-    module, _, attribute = CONTRACTS[target].target.partition(":")
+    if target not in CONTRACTS:
+        raise KeyError(target)
+    module, _, attribute = target.partition(":")
     parent, _, name = attribute.rpartition(".")
     owner = resolve_name(f"{module}:{parent}")
     previous = getattr(owner, name)
@@ -304,7 +306,10 @@ def install(target: str, replacement: object) -> Any:
 
 
 def replaces(target: str) -> Callable[[Callable], Callable]:
-    """Install the decorated function for ``target``; it receives the original as first argument."""
+    """Decorate a function that replaces ``target`` and receives the original as first argument.
+
+    The replacement is installed immediately.
+    """
 
     def decorate(function: Callable) -> Callable:
         original = resolve_name(target)

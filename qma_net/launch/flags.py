@@ -166,31 +166,33 @@ def help_text() -> str:
 
     from ..benco import QMANet
     from ..build import build_qma_net
-    from ..modeling.config import DECODE_LEVELS, DECODERS, DFCM_STAGES, SIZES, VIEWS
+    from ..modeling.config import DECODE_LEVELS, DECODERS, DFCM_STAGES, SIZES
 
     choices = {"size": SIZES, "dfcm_stages": DFCM_STAGES, "decode_levels": DECODE_LEVELS}
-    choices |= {"decoder": DECODERS, "views": VIEWS}
-    meanings: dict[str, str] = {}
+    choices["decoder"] = DECODERS
+    descriptions: dict[str, str] = {}
     for documented in (build_qma_net, QMANet):
-        meanings |= _documented_arguments(cleandoc(documented.__doc__ or ""))
+        descriptions |= _documented_arguments(cleandoc(documented.__doc__ or ""))
     parser = own_parser()
     group = parser.add_argument_group("QMA-Net's flags (--model QMANet)")
     for name, parameter in signature(QMANet).parameters.items():
-        words = [meanings[name].rstrip(".")]
+        text = descriptions[name]
         if name in choices:
-            words.append(f"one of {', '.join(choices[name])}" if name != "views" else "")
+            text += f"; one of {', '.join(choices[name])}"
         default = parameter.default if parameter.default != "" else "none"
-        described = "; ".join(filter(None, words)) + f" (default {default})"
-        group.add_argument(f"--{name}", metavar=name.upper(), help=described.replace("%", "%%"))
+        text = f"{text} (default {default})".replace("%", "%%")
+        group.add_argument(f"--{name}", metavar=name.upper(), help=text)
     return parser.format_help()
 
 
 def _documented_arguments(docstring: str) -> dict[str, str]:
-    """Return the descriptions in a docstring's ``Args:`` section as plain text, one line each."""
+    """Return the descriptions in a docstring's ``Args:`` section in the style of help texts."""
     section = docstring.partition("Args:\n")[2]
     entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
-    plain = {name: " ".join(text.split()) for name, text in entries}
-    return {
-        name: re.sub(r":\w+:`~?([\w. ]+)`", r"\1", text).replace("``", "")
-        for name, text in plain.items()
-    }
+    return {name: _help_style(" ".join(text.split())) for name, text in entries}
+
+
+def _help_style(text: str) -> str:
+    """Remove markup and the final period, and begin with a lower-case letter unless in a name."""
+    text = re.sub(r":\w+:`~?([\w. ]+)`", r"\1", text).replace("``", "").rstrip(".")
+    return re.sub(r"^(A|[A-Z][a-z]+)\b", lambda word: word[0].lower(), text)

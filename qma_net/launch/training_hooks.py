@@ -28,7 +28,7 @@ from .checkpoints import (
     training_losses,
 )
 from .console import StartupLog, training_summary
-from .contracts import MISC, SCRIPTS, install, replaces
+from .contracts import BENCO, MISC, install, replaces
 from .nonfinite_steps import SKIPPED_FILE, StepGuard
 from .stop_requests import StopRequests
 from .torchrun import LaunchError, max_over_ranks, rank
@@ -74,7 +74,7 @@ class TrainingHooks:
             original(args=args, **parts)
             self._resume(args)
 
-        @replaces(f"{SCRIPTS}.trainer:train_one_epoch")
+        @replaces(f"{BENCO}.trainer:train_one_epoch")
         def train_one_epoch(
             original: Callable,
             model: Any,
@@ -123,7 +123,7 @@ class TrainingHooks:
                 self.save()
             return losses
 
-        @replaces(f"{SCRIPTS}.tester:test_one_epoch")
+        @replaces(f"{BENCO}.tester:test_one_epoch")
         def test_one_epoch(
             original: Callable,
             model: Any,
