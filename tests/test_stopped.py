@@ -1,7 +1,7 @@
-"""Every command that writes: refused in one line, and killed at any moment without a loss.
+"""Interrupted commands: unwritable folders, concurrent runs, SIGKILL and full disks.
 
-``QMA_NET_KILLS`` is how often each command is killed (``shell/endurance.sh`` says how often); the
-moments are drawn with a fixed seed over the time that the whole command takes.
+``QMA_NET_KILLS`` is the number of times that each command is killed (see ``shell/endurance.sh``).
+The moments are drawn with a fixed seed over the duration of the whole command.
 """
 
 import json
@@ -23,7 +23,7 @@ from launching import write_tampered_set
 from miniatures import ARCHIVES
 from qma_net import build, cli
 from qma_net.core.runs import FolderLock
-from qma_net.examine.examination_page import REPORT
+from qma_net.examine.page import REPORT
 from qma_net.modeling import config
 from qma_net.weights.checkpoint import CONFIG_KEY, NETWORK_PREFIX, config_to_extra_state
 
@@ -40,14 +40,14 @@ def examine(work: Path, out: Path) -> list:
 
 
 def evaluate(work: Path, out: Path) -> list:
-    where = ["--checkpoint", work / "checkpoint-0.pth", "--test-sets", work / "sets.json"]
-    return ["evaluate", *where, "--out", out, "--workers", 0, "--batch-size", 1, "--save-masks"]
+    sources = ["--checkpoint", work / "checkpoint-0.pth", "--test-sets", work / "sets.json"]
+    return ["evaluate", *sources, "--out", out, "--workers", 0, "--batch-size", 1, "--save-masks"]
 
 
 def robust(work: Path, out: Path) -> list:
-    where = ["--checkpoint", work / "checkpoint-0.pth", "--test-sets", work / "sets.json"]
+    sources = ["--checkpoint", work / "checkpoint-0.pth", "--test-sets", work / "sets.json"]
     attacks = ["--attacks", "gaussian-blur", "--batch-size", 1]
-    return ["robust", *where, "--out", out, "--workers", 0, *attacks, "--save-masks"]
+    return ["robust", *sources, "--out", out, "--workers", 0, *attacks, "--save-masks"]
 
 
 def prepare(work: Path, out: Path) -> list:
@@ -73,14 +73,14 @@ each = pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.
 
 
 @pytest.fixture(autouse=True)
-def cuda_as_it_is(monkeypatch):
-    """Commands that run in this process leave torch as it is, for the tests after them."""
+def unchanged_cuda(monkeypatch):
+    """Keep commands that run in this process from patching torch for the tests after them."""
     monkeypatch.setattr("qma_net.launch.cuda_to_cpu.redirect_cuda_to_cpu", lambda: None)
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    """A folder with what every command reads: photographs, a set, a checkpoint, results."""
+    """A folder with photos, a test set, a checkpoint and results, for all commands."""
     folder = tmp_path_factory.mktemp("work")
     (folder / "photos").mkdir()
     for number in range(6):
@@ -103,8 +103,8 @@ def work(tmp_path_factory):
     return folder
 
 
-def refused(argv, capsys) -> str:
-    """The one line that a command ends with."""
+def error_of(argv, capsys) -> str:
+    """Run a command that fails, and return its one-line message."""
     with pytest.raises(SystemExit) as ended:
         cli.main([str(word) for word in argv])
     message = str(ended.value)
@@ -117,23 +117,24 @@ def refused(argv, capsys) -> str:
 
 @each
 @pytest.mark.parametrize("kind", ["a file", "under a file", "read-only"])
-def test_an_output_that_cannot_be_written_is_one_line(command, kind, work, tmp_path, capsys):
+def test_unwritable_output_is_one_line(command, kind, work, tmp_path, capsys):
     (tmp_path / "file").write_bytes(b"mine")
     out = {
         "a file": tmp_path / "file",
         "under a file": tmp_path / "file/out",
-        "read-only": Path("/sys/out"),  # also for root
+        "read-only": Path("/sys/out"),  # Not even root can write here.
     }[kind]
-    said = refused(command(work, out), capsys)
-    assert str(out.parent) in said
+    assert str(out.parent) in error_of(command(work, out), capsys)
     assert (tmp_path / "file").read_bytes() == b"mine"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize(
-    "command", [one for one in COMMANDS if one is not convert], ids=lambda one: one.__name__
+    "command",
+    [command for command in COMMANDS if command is not convert],
+    ids=lambda command: command.__name__,
 )
-def test_a_second_run_at_once_is_refused(command, work, tmp_path, capsys):
+def test_concurrent_run_is_refused(command, work, tmp_path, capsys):
     out = tmp_path / "out"
     if command in READS_BENCO:
         context = multiprocessing.get_context("forkserver")
@@ -142,14 +143,14 @@ def test_a_second_run_at_once_is_refused(command, work, tmp_path, capsys):
         while not (out / "held").exists():
             time.sleep(0.01)
         try:
-            assert "another run is writing to" in refused(command(work, out), capsys)
+            assert "another run is writing to" in error_of(command(work, out), capsys)
         finally:
             other.kill()
             other.join()
-        cli.main([str(word) for word in command(work, out)])  # the hold died with its process
+        cli.main([str(word) for word in command(work, out)])  # The lock ended with its process.
         return
     with FolderLock(tmp_path / "out.unfinished" if command is synth else out):
-        assert "another run is writing to" in refused(command(work, out), capsys)
+        assert "another run is writing to" in error_of(command(work, out), capsys)
 
 
 def hold_and_wait(folder):
@@ -158,89 +159,91 @@ def hold_and_wait(folder):
         time.sleep(60)
 
 
-# Killed, and a disk that is full: in processes of their own
+# SIGKILL and full disks, in child processes
 
 
-def run_command(argv, out, room):
-    """In a child: the command, its output to files; ``room`` bounds what it may write."""
+def run_command(argv, out, max_bytes):
+    """Run a command in a child process, with its output in files and a limit on file sizes."""
     for number, file in ((1, f"{out}.out"), (2, f"{out}.err")):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     sys.stdout, sys.stderr = (open(n, "w", buffering=1) for n in (1, 2))  # noqa: SIM115
     torch.set_num_threads(1)
     config.SIZES["tiny"] = TINY
-    if room:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+    if max_bytes:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, max_bytes))
     cli.main([str(word) for word in argv])
 
 
-def begin(command, work, out, room=0):
+def begin(command, work, out, max_bytes=0):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         ["IMDLBenCo.training_scripts.train", "qma_net.benco", "qma_net.evaluation.robust"]
-        + ["qma_net.examine.examine", "qma_net.synth.synthesise", "qma_net.report"]
+        + ["qma_net.examine.pipeline", "qma_net.synth.synthesise", "qma_net.report"]
     )
-    child = context.Process(target=run_command, args=(command(work, out), out, room))
+    child = context.Process(target=run_command, args=(command(work, out), out, max_bytes))
     child.start()
     return child
 
 
-def describe_content(out: Path) -> dict[str, bytes]:
-    """The files of a finished run, without what names its folder or its hour."""
-    found = {}
+def contents(out: Path) -> dict[str, bytes]:
+    """Return the files of a run without its folder and its date; journals are left out."""
+    files = {}
     for path in sorted(out.rglob("*")):
         name = path.relative_to(out).as_posix()
-        if path.is_file() and path.name not in (".running", "report.html", "prepare.jsonl"):
+        is_journal = path.name.startswith(".") or path.name == "prepare.jsonl"
+        if path.is_file() and not is_journal and path.name != "report.html":
             content = path.read_bytes().replace(str(out).encode(), b"OUT")
             if path.name == REPORT:
                 content = json.dumps({**json.loads(content), "date": ""}).encode()
-            found[name] = content
-    return found
+            files[name] = content
+    return files
 
 
 @pytest.mark.slow
 @each
-def test_killed_at_any_moment_the_same_command_completes_it(command, work, tmp_path, record):
-    for name in ("first", "whole"):  # the first one also waits for imports
+def test_same_command_completes_a_killed_run(command, work, tmp_path, record):
+    for name in ("first", "whole"):  # The first one also imports modules.
         started = time.monotonic()
         child = begin(command, work, tmp_path / name)
         child.join(300)
         seconds = time.monotonic() - started
         assert child.exitcode == 0, (tmp_path / f"{name}.err").read_text()[-2000:]
-    whole = describe_content(tmp_path / "whole")
+    whole = contents(tmp_path / "whole")
     assert whole
     out, moments = tmp_path / "killed", random.Random(f"{SEED} {command.__name__}")
-    living = 0
+    killed_running = 0
     for _ in range(KILLS):
         child = begin(command, work, out)
         child.join(moments.uniform(0, seconds))
-        living += child.is_alive()
+        killed_running += child.is_alive()
         child.kill()
         child.join()
-        for name, content in (describe_content(out) if out.exists() else {}).items():
+        for name, content in (contents(out) if out.exists() else {}).items():
             if name in whole and name.endswith((".png", ".jpg", ".md", ".tex")):
-                assert content == whole[name], f"{name} is not whole"
+                assert content == whole[name], f"{name} is incomplete"
     child = begin(command, work, out)
     child.join(300)
     assert child.exitcode == 0, (tmp_path / "killed.err").read_text()[-2000:]
-    assert describe_content(out) == whole
+    assert contents(out) == whole
     name = command.__name__
     record(
-        f"{name}: SIGKILL {KILLS} times, {living} of them in mid-run: completed to the same bytes"
+        f"{name}: SIGKILL {KILLS} times, {killed_running} of them while it was running: "
+        "completed to the same bytes"
     )
 
 
 @pytest.mark.slow
 @each
-def test_a_full_disk_is_one_line_and_what_was_written_is_whole(command, work, tmp_path):
-    # Bytes of a file: more than a command says, less than it writes.
-    room = 12_000 if command in READS_BENCO else 1_500
+def test_full_disk_is_one_line_and_leaves_no_partial_files(command, work, tmp_path):
+    # More than a command prints, less than it writes.
+    max_bytes = 12_000 if command in READS_BENCO else 1_500
     out = tmp_path / "out"
-    child = begin(command, work, out, room)
+    child = begin(command, work, out, max_bytes)
     child.join(300)
-    said = (tmp_path / "out.err").read_text()
+    errors = (tmp_path / "out.err").read_text()
     assert child.exitcode == 1
-    assert "Traceback" not in said
-    assert "File too large" in said.strip().splitlines()[-1]
+    assert "Traceback" not in errors
+    assert "File too large" in errors.strip().splitlines()[-1]
     assert not list(tmp_path.rglob("*.tmp"))
     child = begin(command, work, out)
     child.join(300)
