@@ -20,7 +20,7 @@ from .noise import MNFM
 SMALLEST_SIDE = 32
 STRIDE = 32
 
-# Pixels whose largest are selected in one call: topk needs 16 bytes of memory for each.
+# Largest number of pixels that are passed to topk at once, since it needs 16 bytes for each.
 TOPK_CHUNK = 2**22
 
 
@@ -45,9 +45,6 @@ class QMANetModel(HubModule):
     :meth:`from_config` builds the parts: the noise view (MNFM), an RGB and a noise encoder of four
     stages each (GAE and LAE), for every level an interaction (DFCM), an aggregation (MFAM) and the
     MLP that passes the queries on, the decoder (QMFD) and the edge supervision (ESM).
-
-    Shapes: ImageNet-normalised ``(B, 3, H, W)`` with H and W of at least 32 to
-    :class:`QMANetOutput`.
     """
 
     def __init__(
@@ -82,8 +79,8 @@ class QMANetModel(HubModule):
         rgb_backbone = MiT(channels, depths, config.drop_path)
         noise_backbone = MiT(channels, depths, config.drop_path)
         interactions = [
-            DFCM(*sizes) if str(stage) in config.dfcm_stages else NoInteraction()
-            for stage, *sizes in zip(range(1, 5), channels, HEADS, REDUCTIONS, strict=True)
+            DFCM(c, heads, reduction) if stage in config.dfcm_stages else NoInteraction()
+            for stage, c, heads, reduction in zip("1234", channels, HEADS, REDUCTIONS, strict=True)
         ]
         tamper_queries: nn.Module
         aggregations: list[nn.Module]
@@ -121,7 +118,7 @@ class QMANetModel(HubModule):
         """Locate the manipulated pixels (Figure 2).
 
         Args:
-            image: R_0, ``(B, 3, H, W)``, ImageNet-normalised.
+            image: R_0, ``(B, 3, H, W)``, ImageNet-normalised, with H and W of at least 32.
             edges: Whether to compute the edge map, which only the loss needs.
             noise: N_0, ``(B, 3, H, W)``, if it is known already; default: ``noise_view`` of the
                 image. A tile cut from the noise view of the whole image has no border effects.
