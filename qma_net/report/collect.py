@@ -46,7 +46,8 @@ DEFAULTS = asdict(QMANetConfig()) | {
     "gradient_checkpointing": 0,
 }
 
-Attack = tuple[str, int]  # name and level
+Attack = tuple[str, int]  # Name and level.
+Content = dict[str, Any]  # Of a JSON file, or of a row of it.
 
 
 class ReportError(QMANetError):
@@ -58,10 +59,10 @@ class ResultFile:
     """A JSON file of ``evaluate`` or ``robust`` and its content: one model on one test set."""
 
     path: Path
-    summary: dict[str, Any]
+    summary: Content
 
     @property
-    def header(self) -> dict[str, Any]:
+    def header(self) -> Content:
         """The model, the test set and the settings of the evaluation."""
         return self.summary["header"]
 
@@ -90,19 +91,12 @@ class ResultFile:
 
 @dataclass
 class ModelResults:
-    """All results of one checkpoint with the same settings.
+    """All results of one checkpoint with the same settings, by test set and attack."""
 
-    Attributes:
-        header: The header of one of the result files.
-        clean: Results by test set.
-        attacked: Results by test set and attack.
-        label: Distinguishes the models of a report; empty for the paper's model.
-    """
-
-    header: dict[str, Any]
+    header: Content  # Of one of the result files.
     clean: dict[str, ResultFile] = field(default_factory=dict)
     attacked: dict[str, dict[Attack, ResultFile]] = field(default_factory=dict)
-    label: str = ""
+    label: str = ""  # Distinguishes the models of a report; empty for the paper's model.
 
     @property
     def name(self) -> str:
@@ -148,24 +142,12 @@ def setting_of(flags: dict[str, Any]) -> dict[str, str]:
 
 @dataclass
 class Results:
-    """Everything that was found.
+    """Everything that was found, and notes about files and figures for the reader."""
 
-    Attributes:
-        models: The evaluated models, those with the paper's configuration first.
-        comparisons: Contents of ``comparison.json`` by path.
-        prepared: Contents of ``prepare.json`` by the dataset's normalized name.
-        checked: Rows of ``data check --json`` by the dataset's normalized name and its subset,
-            which is "" for a whole dataset.
-        complexities: Logs of BenCo's ``test_complexity``.
-        curves: Curves of BenCo's trainings and tests.
-        sweeps: Logs of BenCo's ``test_robust.py``.
-        notes: Remarks about files and figures for the reader of the report.
-    """
-
-    models: list[ModelResults] = field(default_factory=list)
-    comparisons: dict[Path, dict[str, Any]] = field(default_factory=dict)
-    prepared: dict[str, dict[str, Any]] = field(default_factory=dict)
-    checked: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    models: list[ModelResults] = field(default_factory=list)  # The paper's configuration first.
+    comparisons: dict[Path, Content] = field(default_factory=dict)
+    prepared: dict[str, Content] = field(default_factory=dict)  # By normalized dataset name.
+    checked: dict[str, dict[str, Content]] = field(default_factory=dict)  # By dataset and subset.
     complexities: list[Complexity] = field(default_factory=list)
     curves: list[Curves] = field(default_factory=list)
     sweeps: dict[Path, dict[str, Points]] = field(default_factory=dict)

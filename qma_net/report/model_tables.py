@@ -230,14 +230,16 @@ def ablation_table(published: PublishedTable, results: Results) -> Table:
     settings = {a.row: a for a in read_ablations() if a.table == published.number}
     models = [m for m in results.models if m.is_ours and _has_results(m, published)]
     rows: list[MeasuredRow] = []
-    paired, absent = [], {}
+    paired: list[Row] = []
+    absent: dict[str, None] = {}  # Names of settings, in order.
     for variant in dict.fromkeys(model.variant for model in models) or [()]:
         base = next(iter(_models_with_setting(models, variant, {})), None)
         for labels, cells in published.rows:
             setting = next(settings[label] for label in labels if label in settings)
             alike = _models_with_setting(models, variant, setting.flags)
-            absent |= {} if alike else {setting.name: None}
-            for model in alike or [None]:
+            if not alike:
+                absent[setting.name] = None
+            for model in alike or (None,):
                 name = f"{labels[0].removesuffix('(Ours)').rstrip()} (ours)"
                 words = [model.label] if model else variant
                 names = (_append(name, *words), *labels[1:])
@@ -283,40 +285,39 @@ def _ablation_cell(
 def complexity_table(published: PublishedTable, results: Results) -> Table:
     """Create Table 10: parameters and multiply-adds from the logs of BenCo's complexity script."""
     table = published.new_table(our_label=PAPER)
-    rows: list[tuple[tuple[bool, bool, str], Sequence[float | None], Sequence[Value]]] = []
+    rows: list[tuple[tuple[bool, bool, str], tuple[float, float], Sequence[Value]]] = []
     for log in results.complexities:
         header = {"model": log.model, "model_flags": log.flags, "image_size": log.image_size}
         model = ModelResults(header)
         words = [*model.variant, *_setting_words(model)]
-        name, paper = OURS, published.our_cells
-        if not model.is_ours:
-            name, paper = _published_model(published, model)
-        elif words:
-            paper = (None, None)
+        name, paper = _published_model(published, model)
+        if model.is_ours:
+            name, paper = OURS, () if words else published.our_cells
         order = (not model.is_ours, bool(words), _append(name, *words))
         rows.append((order, (log.parameters / 1e6, log.multiply_adds / 1e9), paper))
+    rows.sort(key=lambda row: row[0])
+    for (is_other, _, name), values, _ in rows:
+        cells = tuple(Cell(published.show(value)) for value in values)
+        table.rows.append(Row(MEASURED, (name,), cells, not is_other))
+    for (is_other, _, name), values, paper in rows:
+        pairs = zip(values, paper, strict=False)
+        cells = tuple(_share_cell(v, p, published) for v, p in pairs if isinstance(p, float))
+        table.rows += [Row(DIFFERENCE, (name,), cells, not is_other)] if cells else []
+    if not rows:
+        sections = (MEASURED, DIFFERENCE)
+        table.rows += [Row(name, (OURS,), (MISSING, MISSING), True) for name in sections]
     if not any(order[2] == OURS for order, _, _ in rows):
         table.commands.append(
             "qma-net test_complexity --model QMANet --noiseprint_weights noiseprint++.th "
             "--image_size 512 --if_resizing --test_batch_size 1 | tee DIR/complexity.txt"
         )
-    rows = sorted(rows, key=lambda row: row[0]) or [
-        ((False, False, OURS), (None, None), published.our_cells)
-    ]
-    for (is_other, _, name), values, _ in rows:
-        cells = [MISSING if v is None else Cell(published.show(v)) for v in values]
-        table.rows.append(Row(MEASURED, (name,), tuple(cells), not is_other))
-    for (is_other, _, name), values, paper in rows:
-        cells = []
-        for value, base in zip(values, paper, strict=True):
-            if value is None or not isinstance(base, float):
-                cells.append(MISSING)
-                continue
-            share = f"({(value - base) / base:+.1%})".replace("-", MINUS)
-            cells.append(Cell(published.show(value - base, sign=True), share))
-        if None not in paper:
-            table.rows.append(Row(DIFFERENCE, (name,), tuple(cells), not is_other))
     return table
+
+
+def _share_cell(value: float, paper: float, published: PublishedTable) -> Cell:
+    """Show the difference from the published value, also as a share of that value."""
+    share = f"({(value - paper) / paper:+.1%})".replace("-", MINUS)
+    return Cell(published.show(value - paper, sign=True), share)
 
 
 # Further tables

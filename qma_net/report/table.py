@@ -60,25 +60,15 @@ class Row:
 
 @dataclass
 class Table:
-    """A table of the report.
+    """A table of the report."""
 
-    Attributes:
-        key: Name of its files, and its anchor on the page.
-        title: Title, with the number of the paper's table.
-        labels: Headings of the columns with the rows' labels.
-        groups: The other columns: pairs of a group heading, which may be empty, and column names.
-        rows: All rows.
-        notes: Remarks under the table.
-        commands: Commands that produce the missing results.
-    """
-
-    key: str
+    key: str  # Name of its files, and its anchor on the page.
     title: str
-    labels: tuple[str, ...]
-    groups: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    labels: tuple[str, ...]  # Headings of the columns with the rows' labels.
+    groups: tuple[tuple[str, tuple[str, ...]], ...] = ()  # Headings of groups of other columns.
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    commands: list[str] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)  # These produce the missing results.
 
     @property
     def width(self) -> int:
@@ -112,7 +102,7 @@ class Table:
 
     @property
     def is_measured(self) -> bool:
-        """Whether it holds any result of ours, complete or not."""
+        """Whether it contains any result of ours, complete or not."""
         return any(
             cell.text and cell != MISSING
             for row in self.rows

@@ -10,6 +10,7 @@ from functools import cache
 
 from ...core.errors import QMANetError
 from ...modeling.config import DEFAULT_THRESHOLD
+from ...modeling.decoder import QMFD
 from ...modeling.qma_net import QMANetModel
 from ..collect import ModelResults, Results, setting_of
 from ..model_tables import full_name
@@ -135,11 +136,11 @@ def draw_level_cams(results: Results) -> Figure:
     model = _default_model(results)
     examples = select_examples(model, CAM_ROWS, results.notes)
     network = load_network(model)
-    rows = [
-        (e.test_set, [*e.panels, *cam_panels(model, network, e, network.decoder.fuse)])
-        for e in examples
-    ]
-    levels = [f"$F_{level + 1}$ (1/{4 << level})" for level in network.decoder.levels]
+    decoder = network.decoder
+    assert isinstance(decoder, QMFD)  # Other decoders are ablations.
+    layers = list(decoder.fuse)
+    rows = [(e.test_set, [*e.panels, *cam_panels(model, network, e, layers)]) for e in examples]
+    levels = [f"$F_{level + 1}$ (1/{4 << level})" for level in decoder.levels]
     caption = (
         "Grad-CAM of the decoder's fused features F_i, the outputs of its DCMs, with their scale "
         f"relative to the input. {TARGET} " + SELECTION.format(full_name(model))

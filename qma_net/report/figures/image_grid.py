@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 PANEL_WIDTH = 1.35  # inches
 HEAT_COLORS = "inferno"  # Perceptually uniform, also in grayscale.
@@ -71,8 +72,8 @@ def draw_grid(
     ]
     top = 0.16 * max(map(len, headings)) + 0.09
     width = (PANEL_WIDTH + 0.04) * len(columns) + 0.25 + (0.6 if with_heat_scale else 0)
-    canvas = Figure(figsize=(width, sum(heights) + top), layout="constrained")
-    canvas.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    canvas = Figure(figsize=(width, sum(heights) + top), layout=layout)
     grid = canvas.subplots(
         len(rows), len(columns), squeeze=False, gridspec_kw={"height_ratios": heights}
     )
