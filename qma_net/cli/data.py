@@ -12,84 +12,68 @@ def add_commands(commands: Commands) -> None:
     data = add_command(commands, "data", "check, prepare and create datasets")
     data_commands = data.add_subparsers(required=True, metavar="command")
     check = add_command(data_commands, "check", "check a dataset before training or testing")
-    check.add_argument(
+    add = check.add_argument
+    add(
         "paths",
         nargs="+",
         help="folders with Tp/ and Gt/, lists of images, protocols, JSON files of test sets",
     )
-    check.add_argument("--json", action="store_true", help="print the report as JSON")
-    check.add_argument("--fast", action="store_true", help="check only headers and file sizes")
-    check.add_argument("--fix", metavar="DIR", help="write a copy with all lossless repairs")
-    check.add_argument(
-        "--pad-to", type=int, default=0, metavar="N", help="image size, if training pads images"
-    )
-    check.add_argument(
-        "--allow", default="", help="comma-separated names of problems that are acceptable"
-    )
+    add("--json", action="store_true", help="print the report as JSON")
+    add("--fast", action="store_true", help="check only headers and file sizes")
+    add("--fix", metavar="DIR", help="write a copy with all lossless repairs")
+    add("--pad-to", type=int, default=0, metavar="N", help="image size, if training pads images")
+    add("--allow", default="", help="comma-separated names of problems that are acceptable")
     _add_workers(check)
     check.set_defaults(run=_check)
 
     prepare = add_command(data_commands, "prepare", "convert a published dataset to BenCo's layout")
-    prepare.add_argument(
-        "name", nargs="?", help="name of the dataset (default: list the known datasets)"
-    )
-    prepare.add_argument("--list", action="store_true", help="list the known datasets")
-    prepare.add_argument(
-        "--source", metavar="DIR", help="the unpacked archive, which is not modified"
-    )
-    prepare.add_argument("--out", metavar="DIR", help="folder for Tp/ and Gt/")
-    prepare.add_argument(
+    add = prepare.add_argument
+    add("name", nargs="?", help="name of the dataset (default: list the known datasets)")
+    add("--list", action="store_true", help="list the known datasets")
+    add("--source", metavar="DIR", help="the unpacked archive, which is not modified")
+    add("--out", metavar="DIR", help="folder for Tp/ and Gt/")
+    add(
         "--max-side",
         type=int,
         default=0,
         metavar="N",
         help="reduce larger images to this side; changes the results of test sets",
     )
-    prepare.add_argument(
+    add(
         "--authentic",
         action="store_true",
         help="also write the authentic images, to Au/, and a list that includes them",
     )
-    prepare.add_argument(
-        "--repair", action="store_true", help="resize masks whose size differs from their image's"
-    )
-    prepare.add_argument("--link", action="store_true", help="use hard links instead of copies")
-    prepare.add_argument(
-        "--jpeg-quality", type=int, choices=(100, 90, 75), help="version of AutoSplice"
-    )
+    add("--repair", action="store_true", help="resize masks whose size differs from their image's")
+    add("--link", action="store_true", help="use hard links instead of copies")
+    add("--jpeg-quality", type=int, choices=(100, 90, 75), help="version of AutoSplice")
     _add_workers(prepare)
     prepare.set_defaults(run=_prepare)
 
     protocol = add_command(
         data_commands, "protocol", "write the training and test JSON files for BenCo"
     )
-    protocol.add_argument("name", choices=("cat", "mvss"), help="name of the protocol")
-    protocol.add_argument("--root", required=True, help="folder of the prepared datasets")
-    protocol.add_argument("--out", metavar="DIR", help="folder to write to (default: --root)")
+    add = protocol.add_argument
+    add("name", choices=("cat", "mvss"), help="name of the protocol")
+    add("--root", required=True, help="folder of the prepared datasets")
+    add("--out", metavar="DIR", help="folder to write to (default: --root)")
     protocol.set_defaults(run=_protocol)
 
     synth = add_command(data_commands, "synth", "create a synthetic dataset from authentic photos")
-    synth.add_argument("--photos", required=True, metavar="DIR", help="authentic photos")
-    synth.add_argument("--out", required=True, metavar="DIR", help="folder for train/ and test/")
-    synth.add_argument(
-        "--labels", metavar="DIR", help="label maps (PNG files with the names of the photos)"
-    )
-    synth.add_argument(
-        "--count", type=int, default=1000, help="number of training images (default: 1000)"
-    )
-    synth.add_argument(
-        "--test-count", type=int, help="number of test images (default: a tenth of --count)"
-    )
-    synth.add_argument(
-        "--image-size", type=int, help="longest side in pixels (default: 384, or the stage's)"
-    )
-    synth.add_argument(
+    add = synth.add_argument
+    add("--photos", required=True, metavar="DIR", help="authentic photos")
+    add("--out", required=True, metavar="DIR", help="folder for train/ and test/")
+    add("--labels", metavar="DIR", help="label maps (PNG files with the names of the photos)")
+    add("--count", type=int, default=1000, help="number of training images (default: 1000)")
+    add("--test-count", type=int, help="number of test images (default: a tenth of --count)")
+    add("--image-size", type=int, help="longest side in pixels (default: 384, or the stage's)")
+    add(
         "--stage",
         default="",
         help="stage of benco_configs/curriculum.yaml; from easy to hard: one-trace, histories, "
         "resampled, laundered, everything",
     )
-    synth.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
+    add("--seed", type=int, default=0, help="random seed (default: 0)")
     _add_workers(synth)
     synth.set_defaults(run=_synth)
 

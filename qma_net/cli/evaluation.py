@@ -15,50 +15,45 @@ def add_commands(commands: Commands) -> None:
     robust = add_command(
         commands, "robust", "compute the same metrics on attacked images", allow_abbrev=False
     )
-    robust.add_argument(
-        "--attacks", default="", help="comma-separated names (default: the 18 of the paper)"
-    )
-    robust.add_argument("--attack-file", help="YAML file (default: benco_configs/robustness.yaml)")
+    add = robust.add_argument
+    add("--attacks", default="", help="comma-separated names (default: the 18 of the paper)")
+    add("--attack-file", help="YAML file (default: benco_configs/robustness.yaml)")
     robust.set_defaults(run=_robust)
     for command in (evaluate, robust):
         command.epilog = "All other flags are passed to the model, as in BenCo's scripts."
-        command.add_argument(
-            "--checkpoint", nargs="+", required=True, metavar="PATH", help="as in predict"
-        )
-        command.add_argument(
+        add = command.add_argument
+        add("--checkpoint", nargs="+", required=True, metavar="PATH", help="as in predict")
+        add(
             "--test-sets",
             nargs="+",
             required=True,
             metavar="PATH",
             help="folders with Tp/ and Gt/, lists of images, or a JSON file of named test sets",
         )
-        command.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
-        command.add_argument("--model", default="QMANet", help="name in BenCo's registry")
-        command.add_argument(
-            "--image-size", type=int, default=0, help="side in pixels (default: as in training)"
-        )
+        add("--out", required=True, metavar="DIR", help="folder for the results")
+        add("--model", default="QMANet", help="name in BenCo's registry")
+        add("--image-size", type=int, default=0, help="side in pixels (default: as in training)")
         fit = command.add_mutually_exclusive_group()
         fit.add_argument("--pad", action="store_true", help="pad instead of resizing")
         fit.add_argument("--native", action="store_true", help="keep the size of every image")
-        command.add_argument("--batch-size", type=int, default=4, help="images (default: 4)")
-        command.add_argument(
-            "--workers", type=int, default=2, help="data loader processes (default: 2)"
-        )
+        add("--batch-size", type=int, default=4, help="images (default: 4)")
+        add("--workers", type=int, default=2, help="data loader processes (default: 2)")
         add_device(command)
-        command.add_argument(
+        add(
             "--save-masks",
             nargs="?",
             const="npy",
             choices=["npy", "png"],
             help="also save the predicted masks (default format: npy)",
         )
-        command.add_argument("--allow", default="", help="as in data check")
+        add("--allow", default="", help="as in data check")
 
     report = add_command(
         commands, "report", "create the paper's tables and figures next to our results"
     )
-    report.add_argument("dirs", nargs="+", metavar="DIR", help="folders with result files")
-    report.add_argument("--out", required=True, metavar="FILE.html", help="file to write")
+    add = report.add_argument
+    add("dirs", nargs="+", metavar="DIR", help="folders with result files")
+    add("--out", required=True, metavar="FILE.html", help="file to write")
     report.set_defaults(run=_report)
 
 

@@ -75,11 +75,7 @@ def split_names(names: str) -> list[str]:
 
 
 def reject_unknown_flags(
-    parser: argparse.ArgumentParser,
-    argv: Sequence[str],
-    unknown: Sequence[str],
-    *,
-    model: str = "",
+    parser: argparse.ArgumentParser, argv: Sequence[str], unknown: Sequence[str], *, model: str = ""
 ) -> None:
     """End the process if the command line contains flags that nothing accepts.
 

@@ -37,18 +37,15 @@ def add_commands(commands: Commands) -> None:
     predict = add_command(commands, "predict", "write masks and overlays of photos")
     _add_photos(predict)
     add_checkpoint(predict)
-    predict.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
+    add = predict.add_argument
+    add("--out", required=True, metavar="DIR", help="folder for the results")
     _add_threshold(predict)
-    predict.add_argument(
-        "--image-size", type=int, help="resize to this side in pixels (default: as in training)"
-    )
+    add("--image-size", type=int, help="resize to this side in pixels (default: as in training)")
     _add_native(predict)
-    predict.add_argument("--tta", action="store_true", help="average over mirrored images")
+    add("--tta", action="store_true", help="average over mirrored images")
     add_device(predict)
-    predict.add_argument(
-        "--mixed", action="store_true", help="use bfloat16 where the processor supports it"
-    )
-    predict.add_argument(
+    add("--mixed", action="store_true", help="use bfloat16 where the processor supports it")
+    add(
         "--compile",
         action="store_true",
         help="compile the model: takes half a minute, then each photo is faster",
@@ -61,16 +58,17 @@ def add_commands(commands: Commands) -> None:
         "write a report per photo: mask, unreadable regions, metadata, noise views",
     )
     _add_photos(examine)
-    examine.add_argument("--out", required=True, metavar="DIR", help="folder for the reports")
+    add = examine.add_argument
+    add("--out", required=True, metavar="DIR", help="folder for the reports")
     add_checkpoint(examine, without_model="report everything except the mask")
     _add_native(examine)
-    examine.add_argument(
+    add(
         "--noiseprint-weights",
         default="",
         metavar="FILE",
         help="noiseprint++.th, to include the NoisePrint++ view",
     )
-    examine.add_argument(
+    add(
         "--noiseprint_weights",
         dest="noiseprint_weights",
         action=DeprecatedSpelling,
@@ -85,37 +83,34 @@ def add_commands(commands: Commands) -> None:
         "calibrate",
         "measure the scores of authentic photos and store them with the model",
     )
-    calibrate.add_argument("--checkpoint", required=True, help="as in predict")
-    calibrate.add_argument(
-        "--photos", required=True, nargs="+", help="authentic photos, or folders of them"
-    )
-    calibrate.add_argument(
+    add = calibrate.add_argument
+    add("--checkpoint", required=True, help="as in predict")
+    add("--photos", required=True, nargs="+", help="authentic photos, or folders of them")
+    add(
         "--out",
         default="",
         metavar="DIR",
         help="folder for the calibrated model (default: --checkpoint, if that is a directory "
         "written by save_pretrained)",
     )
-    calibrate.add_argument("--native", action="store_true", help="as in examine --native")
+    add("--native", action="store_true", help="as in examine --native")
     add_device(calibrate)
     calibrate.set_defaults(run=_calibrate)
 
     convert = add_command(
         commands, "convert", "convert a checkpoint to a directory for the Hugging Face Hub"
     )
-    convert.add_argument("checkpoint", help="checkpoint of BenCo's trainer")
-    convert.add_argument("--out", required=True, metavar="DIR", help="directory to write")
+    add = convert.add_argument
+    add("checkpoint", help="checkpoint of BenCo's trainer")
+    add("--out", required=True, metavar="DIR", help="directory to write")
     convert.set_defaults(run=_convert)
 
     export = add_command(commands, "export", "export the model to ONNX and verify the result")
-    export.add_argument("--checkpoint", required=True, help="as in predict")
-    export.add_argument(
-        "--format", default="onnx", choices=["onnx"], help="file format (default: onnx)"
-    )
-    export.add_argument("--out", required=True, metavar="FILE", help="file to write")
-    export.add_argument(
-        "--images", nargs="*", default=[], help="photos to verify the exported model on"
-    )
+    add = export.add_argument
+    add("--checkpoint", required=True, help="as in predict")
+    add("--format", default="onnx", choices=["onnx"], help="file format (default: onnx)")
+    add("--out", required=True, metavar="FILE", help="file to write")
+    add("--images", nargs="*", default=[], help="photos to verify the exported model on")
     export.set_defaults(run=_export)
 
 

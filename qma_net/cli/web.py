@@ -16,13 +16,12 @@ def add_commands(commands: Commands) -> None:
         epilog="With --model, all other flags are passed to that model.",
     )
     add_checkpoint(serve, without_model="show everything except the mask")
-    serve.add_argument("--port", type=int, default=7860, help="0: any free port (default: 7860)")
-    serve.add_argument(
-        "--host", default="127.0.0.1", help="address (default: 127.0.0.1, this machine only)"
-    )
-    serve.add_argument("--model", default="", help="name of another model in BenCo's registry")
+    add = serve.add_argument
+    add("--port", type=int, default=7860, help="0: any free port (default: 7860)")
+    add("--host", default="127.0.0.1", help="address (default: 127.0.0.1, this machine only)")
+    add("--model", default="", help="name of another model in BenCo's registry")
     add_device(serve)
-    serve.add_argument(
+    add(
         "--examples", default="", metavar="DIR", help="authentic photos to create the examples from"
     )
     serve.set_defaults(run=_serve)
