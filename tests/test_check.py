@@ -236,6 +236,7 @@ def test_candidates_that_look_different_are_not_leaks(tmp_path, monkeypatch):
         lambda first, second: np.argwhere(np.ones((len(first), len(second)))),
     )
     thumbnails = [thumbnail_of(noise(seed)) for seed in range(6)]
+    assert list(find_copies(thumbnails, [0, 0, 0, 1, 1, 1])) == []
     thumbnails.append(thumbnail_of(noise(2).crop((0, 12, 308, 240))))
     ((copy, first, correlation),) = find_copies(thumbnails, [0, 0, 0, 1, 1, 1, 1])
     assert (copy, first) == (6, 2)

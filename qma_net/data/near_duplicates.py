@@ -185,8 +185,9 @@ def _best_cut(
     images: np.ndarray, cuts: np.ndarray, target: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the cut of each image's rows that correlates best, and the correlation."""
-    cropped = (cuts @ images[:, None]).reshape(len(images), len(cuts), -1)  # (K, C, 32 * 32)
-    correlation = (cropped @ target.reshape(len(images), -1, 1))[..., 0]  # (K, C)
+    pixels = THUMBNAIL**2
+    cropped = (cuts @ images[:, None]).reshape(len(images), len(cuts), pixels)  # (K, C, 32 * 32)
+    correlation = (cropped @ target.reshape(len(images), pixels, 1))[..., 0]  # (K, C)
     correlation /= cropped.std(axis=2) * THUMBNAIL + 1e-6
     best = correlation.argmax(axis=1)
     return best, np.take_along_axis(correlation, best[:, None], axis=1)[:, 0]
