@@ -490,17 +490,17 @@ def test_interrupted_robustness_sweep_gives_identical_files(
     where = [registered], [work / "set"]
     rb.robust(*where, tmp_path / "first", **flags)
 
-    real, count = rb.evaluate_set, iter(range(100))
+    original, count = ev.evaluate_set, iter(range(100))
 
-    def killed(*args, **options):
+    def interrupted(*args, **options):
         if next(count) == 9:
             raise KeyboardInterrupt
-        return real(*args, **options)
+        return original(*args, **options)
 
-    monkeypatch.setattr(rb, "evaluate_set", killed)
+    monkeypatch.setattr(ev, "evaluate_set", interrupted)
     with pytest.raises(KeyboardInterrupt):
         rb.robust(*where, tmp_path / "second", **flags)
-    monkeypatch.setattr(rb, "evaluate_set", real)
+    monkeypatch.setattr(ev, "evaluate_set", original)
     flags["workers"] = 1
     rb.robust(*where, tmp_path / "second", **flags)
     files = {path.name: path.read_bytes() for path in (tmp_path / "first/set").iterdir()}

@@ -12,7 +12,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 from shutil import rmtree
 
@@ -35,6 +35,7 @@ from .images import BenCoImages
 from .metrics import PIXEL, paired_bootstrap, pixel_metrics
 from .results import (
     Row,
+    average_levels,
     format_means,
     is_complete,
     mean_name,
@@ -61,11 +62,13 @@ def evaluate(
     workers: int = 2,
     save_masks: str = "",
     allow: Collection[str] = (),
+    attacks: Sequence[Attack] = (),
     progress: bool = True,
 ) -> None:
     """Write ``<set>.json`` and ``<set>.csv`` for every test set.
 
-    With several checkpoints, each has a subfolder, and ``comparison.json`` compares them.
+    With several checkpoints, each has a subfolder, and ``comparison.json`` compares them. With
+    attacks, the results are those of :func:`qma_net.evaluation.robust.robust`.
 
     Args:
         checkpoints: Files of BenCo's trainer; for QMANet also directories of ``save_pretrained``
@@ -81,6 +84,7 @@ def evaluate(
         save_masks: ``"npy"`` (float32) or ``"png"`` (8 bits) saves every mask in
             ``<set>_masks/``.
         allow: Problems of ``data check`` to ignore.
+        attacks: Attacks to apply to the images.
         progress: Show a progress bar on standard error.
 
     Raises:
@@ -91,26 +95,40 @@ def evaluate(
     """
     context = DistributedContext.from_environment(device)
     sets = read_test_sets(test_sets, allow, context, progress=progress)
+    names = [listing.name for listing in sets]
     folders = result_folders(checkpoints, Path(out))
-    with context.locked(out, *folders.values()):
-        for checkpoint, folder in folders.items():
+    # With attacks, every test set has a folder that contains a result per attack.
+    set_folders = {
+        checkpoint: [safe_path(folder, name) if attacks else folder for name in names]
+        for checkpoint, folder in folders.items()
+    }
+    with context.locked(out, *chain(*set_folders.values())):
+        for checkpoint in folders:
             evaluated = EvaluatedModel.load(model, model_flags, checkpoint, context.device)
             completed = complete_settings(evaluated, settings, context)
             require_uncropped(test_sets, completed, allow, context)
-            for listing in sets:
-                evaluate_set(
-                    evaluated,
-                    listing,
-                    folder,
-                    settings=completed,
-                    context=context,
-                    workers=workers,
-                    save_masks=save_masks,
-                    progress=progress,
-                )
-            context.log(format_means(folder, [listing.name for listing in sets]))
-        if context.is_first and len(folders) > 1:
-            compare(list(folders.values()), [listing.name for listing in sets], Path(out))
+            for listing, folder in zip(sets, set_folders[checkpoint], strict=True):
+                for attack in (None, *attacks):
+                    evaluate_set(
+                        evaluated,
+                        listing,
+                        folder,
+                        settings=completed,
+                        context=context,
+                        workers=workers,
+                        save_masks=save_masks,
+                        attack=attack,
+                        name=(attack.stem if attack else "clean") if attacks else listing.name,
+                        progress=progress,
+                    )
+                if attacks and context.is_first:
+                    write_json(folder / "averages.json", average_levels(folder, attacks))
+                    stems = ["clean", *(attack.stem for attack in attacks)]
+                    context.log(f"{listing.name}\n{format_means(folder, stems, 'attack')}")
+            if not attacks:
+                context.log(format_means(folders[checkpoint], names))
+        if not attacks and context.is_first and len(folders) > 1:
+            compare(list(folders.values()), names, Path(out))
         context.wait()
 
 
@@ -217,11 +235,11 @@ def evaluate_set(
     *,
     settings: Settings,
     context: DistributedContext,
-    workers: int = 2,
-    save_masks: str = "",
-    attack: Attack | None = None,
-    name: str = "",
-    progress: bool = True,
+    workers: int,
+    save_masks: str,
+    attack: Attack | None,
+    name: str,
+    progress: bool,
 ) -> None:
     """Evaluate a model on one test set and write ``<name>.json`` and ``<name>.csv``.
 
@@ -233,16 +251,15 @@ def evaluate_set(
         folder: The folder to write to, locked by the caller.
         settings: Complete settings.
         context: This process.
-        workers: Data loader processes.
+        workers: See :func:`evaluate`.
         save_masks: See :func:`evaluate`.
         attack: Applied to every image, or None.
-        name: Name of the result files, by default that of the test set.
-        progress: Show a progress bar on standard error.
+        name: Name of the result files.
+        progress: See :func:`evaluate`.
 
     Raises:
         EvaluationError: If the result files have other settings or the model fails.
     """
-    name = name or listing.name
     images = BenCoImages(
         listing, settings, evaluated.post_function, attack, with_edges=evaluated.needs_edges
     )

@@ -18,11 +18,13 @@ from ..core.files import (
     write_text,
 )
 from ..core.runs import Run, RunError, difference
+from .attacks import Attack
 from .distributed import DistributedContext
 from .metrics import PIXEL, bootstrap_interval, image_metrics, mean
 from .settings import EvaluationError
 
 COLUMNS = ("name", "label", *PIXEL, "score", "marked", "path")
+AVERAGED = ("pixel_f1", "permute_f1", "iou", "auc")  # Metrics of ``averages.json``.
 
 Row = dict[str, Any]  # The results of one image: COLUMNS, index and score_source.
 
@@ -131,6 +133,25 @@ def summarize(rows: list[Row]) -> dict[str, Any]:
         "intervals": {name: bootstrap_interval(column) for name, column in values.items()},
         "score_source": rows[0]["score_source"],
     }
+
+
+def average_levels(folder: Path, attacks: Sequence[Attack]) -> dict[str, dict]:
+    """Average the results of each attack over its levels; the clean result is separate."""
+    clean = read_result(folder / "clean.json")
+    averages: dict[str, dict] = {"clean": {key: clean[key] for key in AVERAGED}}
+    for name in dict.fromkeys(attack.name for attack in attacks):
+        results = {
+            str(attack.level): read_result(folder / f"{attack.stem}.json")
+            for attack in attacks
+            if attack.name == name
+        }
+        averages[name] = {
+            key: mean([result[key] for result in results.values()]) for key in AVERAGED
+        }
+        averages[name]["levels"] = {
+            level: {key: result[key] for key in AVERAGED} for level, result in results.items()
+        }
+    return averages
 
 
 def mean_name(metric: str) -> str:
