@@ -19,7 +19,7 @@ def test_benco_trains_on_the_seven_lists_of_protocol_cat(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "seven lists" in printed
     assert "compRAISE" in printed
-    assert f"training: {tmp_path}/CASIAv2, 2 images of the paper's 5123" in printed
+    assert f"training: {tmp_path}/CASIAv2, 2 of the paper's 5123 images" in printed
     written = tmp_path / "protocol_cat.json"
     assert len(json.loads(written.read_text())) == 7
     data = BalancedDataset(str(written), sample_number=3, is_resizing=True, output_size=(32, 32))

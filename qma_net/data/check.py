@@ -175,7 +175,7 @@ def _check_pair(pair: Pair, facts: AllFacts, crop_size: int, report: Report) -> 
     if mask_size != image.size:
         remedy = "use a corrected mask from the authors"
         if is_transposed:
-            remedy = "rotate it by 90 degrees (check in which direction)"
+            remedy = "rotate it by 90 degrees (check the direction)"
         sizes = f"is {_dimensions(mask_size)}, its image {_dimensions(image.size)}"
         report.error(pair.mask, "size-mismatch", f"{sizes}: {remedy}")
     _check_mask(pair.mask, mask, report)

@@ -16,10 +16,9 @@ from ..core.runs import Journal
 
 NEGATIVE = "Negative"
 BENCO_DATASETS = ("ManiDataset", "JsonDataset")
-NATIVE_DATASET = "NativeDataset"  # Our dataset class that crops images instead of resizing them.
-SYNTH_DATASET = (
-    "SynthDataset"  # Our dataset class that creates images during training; it has no pairs.
-)
+# Our dataset classes: one crops images instead of resizing them, the other creates images during
+# training and therefore has no pairs.
+NATIVE_DATASET, SYNTH_DATASET = "NativeDataset", "SynthDataset"
 PROTOCOL_DATASETS = (*BENCO_DATASETS, NATIVE_DATASET, SYNTH_DATASET)
 
 # The files in which `data prepare` records finished images and its report.

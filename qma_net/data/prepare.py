@@ -71,7 +71,7 @@ class Prepared:
                 more = len(rows) - SHOWN_PER_REASON
                 lines.append(f"  ... and {more} more, see {self.out / PREPARE_REPORT}")
         lines += report["notes"]
-        lines.append(f"masks: {report['mask_rule']}")
+        lines.append(f"tampered pixels: {report['mask_rule']}")
         lines.append(f"layout: {report['layout']}; tested on {report['verified_on']}")
         lines += [f"not verified: {item}" for item in report["unverified"]]
         if self.checked is not None:

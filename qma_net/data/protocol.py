@@ -169,7 +169,7 @@ def _read_dataset(
     if not listing.pairs:
         written.missing.append(f"{path} (exists but is empty): {role}, {consequence}")
         return None
-    count = f"{len(listing.pairs)} images"
+    count = str(len(listing.pairs))
     if listing.is_folder:
         if listing.name in DATASETS:
             count += f" of the paper's {DATASETS[listing.name].tampered}"
@@ -177,5 +177,5 @@ def _read_dataset(
             written.missing.append(
                 f"{path}: `qma-net data prepare` did not finish; run the same command again"
             )
-    written.included.append(f"{role}: {path}, {count}")
+    written.included.append(f"{role}: {path}, {count} images")
     return list(listing.pairs)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-MINIATURE = "a miniature in the layout given above, not the archive itself"
+MINIATURE = "a miniature with this layout, not the archive itself"
 COPY_MOVE, SPLICE, REMOVAL, AI_GENERATED = "copy-move", "splice", "removal", "ai-generated"
 TYPES = (COPY_MOVE, SPLICE, REMOVAL, AI_GENERATED)  # the columns of the paper's Tables 3 and 4
 MAX_SIDE_RULES = {
@@ -446,7 +446,7 @@ def published_facts() -> str:
             f"  published: {item.where}",
             f"  terms: {item.terms}",
             f"  layout: {item.layout}",
-            f"  masks: {item.rule}",
+            f"  tampered pixels: {item.rule}",
             f"  --max-side: {item.max_side_rule()}",
             f"  tested on: {item.verified_on}",
             *(f"  not verified: {line}" for line in item.unverified),
