@@ -178,7 +178,7 @@ def test_every_process_computes_on_the_gpu_of_its_local_rank(two_gpus, monkeypat
         assert DistributedContext.from_environment(device).device == f"cuda:{local_rank}"
         assert device_for_process(device, world_size=2) == f"cuda:{local_rank}"
     monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(EvaluationError, match="cuda:2 does not exist: 2 CUDA devices are avail"):
+    with pytest.raises(EvaluationError, match="cuda:2 does not exist, the number of GPUs is 2"):
         device_for_process(device, world_size=3)
 
 
@@ -338,7 +338,7 @@ def areas_of(work):
 
 def test_checkpoint_selected_on_test_sets_is_recorded(work, registered, tmp_path):
     """Only the checkpoint that best.json names; the other result files are the same."""
-    how = {"settings": SMALL, "model": "Answer", "workers": 0}
+    options = {"settings": SMALL, "model": "Answer", "workers": 0}
     (tmp_path / "best").mkdir()
     (tmp_path / "best/best.json").write_text(json.dumps({"epoch": 3, "mean": 0.5, "test_sets": {}}))
     headers = []
@@ -346,7 +346,7 @@ def test_checkpoint_selected_on_test_sets_is_recorded(work, registered, tmp_path
         checkpoint = tmp_path / name
         if not checkpoint.exists():
             checkpoint.write_bytes(registered.read_bytes())
-        evaluate([checkpoint], [work / "set"], tmp_path / checkpoint.stem, **how)
+        evaluate([checkpoint], [work / "set"], tmp_path / checkpoint.stem, **options)
         headers.append(json.loads((tmp_path / checkpoint.stem / "set.json").read_text())["header"])
     assert headers[0].pop("picked_on") == "training's test sets"
     for header in headers:
@@ -377,8 +377,8 @@ def test_models_receive_the_edge_mask_and_the_device_that_they_require(
     monkeypatch.setitem(MODELS.module_dict, "EdgeAnswer", EdgeAnswer)
     torch.save({"model": EdgeAnswer("cpu").state_dict()}, tmp_path / "edge.pth")
     settings = Settings(fit, 96, 1 if fit == "native" else 3)
-    how = {"settings": settings, "model": "EdgeAnswer", "workers": 0, "device": "cpu"}
-    evaluate([tmp_path / "edge.pth"], [work / "set"], tmp_path / "out", **how)
+    options = {"settings": settings, "model": "EdgeAnswer", "workers": 0, "device": "cpu"}
+    evaluate([tmp_path / "edge.pth"], [work / "set"], tmp_path / "out", **options)
     result = json.loads((tmp_path / "out/set.json").read_text())
     assert result["pixel_f1"] == 1
     assert result["header"]["model_flags"] == {}
@@ -386,16 +386,16 @@ def test_models_receive_the_edge_mask_and_the_device_that_they_require(
 
 def test_padding_does_not_count(work, registered, tmp_path):
     """In BenCo, IoU and AUC of a constant map depend on the padding."""
-    where = [registered], [work / "set"]
-    how = {"model": "Answer", "model_flags": ["--how", "constant"], "workers": 0}
+    sources = [registered], [work / "set"]
+    options = {"model": "Answer", "model_flags": ["--how", "constant"], "workers": 0}
     padded = Settings("pad", 96, 3)
-    evaluate(*where, tmp_path / "out", settings=padded, save_masks="npy", **how)
+    evaluate(*sources, tmp_path / "out", settings=padded, save_masks="npy", **options)
     rows = read_result_table(tmp_path / "out/set.csv")
     areas = [(cv2.imread(str(work / f"set/Gt/{i}.png"), 0) > 127).mean() for i in range(7)]
     assert [row["iou"] for row in rows] == pytest.approx(areas)
     assert np.load(tmp_path / "out/set_masks/000000_0.npy").shape == (72, 64)
     with pytest.raises(EvaluationError, match="larger than the padded 64x64"):
-        evaluate(*where, tmp_path / "crop", settings=Settings("pad", 64, 3), **how)
+        evaluate(*sources, tmp_path / "crop", settings=Settings("pad", 64, 3), **options)
 
 
 def test_native_evaluates_every_image_at_its_own_size(work, registered, tmp_path):
@@ -420,8 +420,8 @@ def test_native_evaluates_every_image_at_its_own_size(work, registered, tmp_path
 def test_two_checkpoints_are_compared_by_image(work, registered, tmp_path):
     again = tmp_path / "other.pth"
     again.write_bytes(registered.read_bytes())
-    how = {"settings": SMALL, "model": "Answer", "workers": 0}
-    evaluate([registered, again], [work / "set"], tmp_path / "out", **how)
+    options = {"settings": SMALL, "model": "Answer", "workers": 0}
+    evaluate([registered, again], [work / "set"], tmp_path / "out", **options)
     assert (tmp_path / "out/answer/set.json").is_file()
     got = json.loads((tmp_path / "out/comparison.json").read_text())["set"]["other - answer"]
     assert got["pixel_f1"] == {"difference": 0, "interval": [0, 0], "p_value": 1, "n": 7}
@@ -487,8 +487,8 @@ def test_interrupted_robustness_sweep_gives_identical_files(
     """The 18 settings of the paper, in one run and in two."""
     flags = {"workers": 0, "settings": Settings("resize", 64, 4), "model": "Answer"}
     flags["model_flags"] = ["--how", "bright"]
-    where = [registered], [work / "set"]
-    rb.robust(*where, tmp_path / "first", **flags)
+    sources = [registered], [work / "set"]
+    rb.robust(*sources, tmp_path / "first", **flags)
 
     original, count = ev.evaluate_set, iter(range(100))
 
@@ -499,10 +499,10 @@ def test_interrupted_robustness_sweep_gives_identical_files(
 
     monkeypatch.setattr(ev, "evaluate_set", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        rb.robust(*where, tmp_path / "second", **flags)
+        rb.robust(*sources, tmp_path / "second", **flags)
     monkeypatch.setattr(ev, "evaluate_set", original)
     flags["workers"] = 1
-    rb.robust(*where, tmp_path / "second", **flags)
+    rb.robust(*sources, tmp_path / "second", **flags)
     files = {path.name: path.read_bytes() for path in (tmp_path / "first/set").iterdir()}
     again = {path.name: path.read_bytes() for path in (tmp_path / "second/set").iterdir()}
     assert files == again

@@ -62,7 +62,7 @@ class DistributedContext:
         """
         with ExitStack() as locks:
             if self.is_first:
-                # A second lock of the same folder would wait for the first one.
+                # Locking a folder twice would fail.
                 for folder in {Path(folder).resolve(): folder for folder in folders}.values():
                     locks.enter_context(FolderLock(folder))
             yield
@@ -97,7 +97,7 @@ def device_for_process(name: str, *, world_size: int) -> str:
     count = torch.cuda.device_count()
     if index >= count:
         raise EvaluationError(
-            f"cuda:{index} does not exist: {count} CUDA devices are available; start at most "
-            f"{count} processes on this machine or use --device cpu"
+            f"cuda:{index} does not exist, the number of GPUs is {count}; start at most one "
+            "process per GPU or use --device cpu"
         )
     return f"cuda:{index}"

@@ -108,6 +108,7 @@ def evaluate(
             completed = complete_settings(evaluated, settings, context)
             require_uncropped(test_sets, completed, allow, context)
             for listing, folder in zip(sets, set_folders[checkpoint], strict=True):
+                clean = "clean" if attacks else listing.name
                 for attack in (None, *attacks):
                     evaluate_set(
                         evaluated,
@@ -118,7 +119,7 @@ def evaluate(
                         workers=workers,
                         save_masks=save_masks,
                         attack=attack,
-                        name=(attack.stem if attack else "clean") if attacks else listing.name,
+                        name=attack.stem if attack else clean,
                         progress=progress,
                     )
                 if attacks and context.is_first:
