@@ -1,3 +1,5 @@
+"""Run the command line: ``python -m qma_net``."""
+
 from .cli import main
 
 main()
