@@ -49,7 +49,9 @@ def add_commands(commands: Commands) -> None:
         add("--allow", default="", help="as in data check")
 
     report = add_command(
-        commands, "report", "create the paper's tables and figures next to our results"
+        commands,
+        "report",
+        "show results in the paper's tables and figures, next to the published numbers",
     )
     add = report.add_argument
     add("dirs", nargs="+", metavar="DIR", help="folders with result files")

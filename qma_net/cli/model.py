@@ -241,7 +241,4 @@ def _export(args: argparse.Namespace) -> None:
     from ..inference.export import export_onnx
     from ..weights.locate import load_model
 
-    def say(message: str) -> None:
-        print(f"qma-net: {message}", file=sys.stderr, flush=True)
-
-    print(export_onnx(load_model(args.checkpoint), args.out, args.images, say=say))
+    print(export_onnx(load_model(args.checkpoint), args.out, args.images))

@@ -17,7 +17,7 @@ def add_commands(commands: Commands) -> None:
     )
     add_checkpoint(serve, without_model="show everything except the mask")
     add = serve.add_argument
-    add("--port", type=int, default=7860, help="0: any free port (default: 7860)")
+    add("--port", type=int, default=7860, help="port; 0 selects a free one (default: 7860)")
     add("--host", default="127.0.0.1", help="address (default: 127.0.0.1, this machine only)")
     add("--model", default="", help="name of another model in BenCo's registry")
     add_device(serve)
