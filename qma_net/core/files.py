@@ -213,23 +213,3 @@ def _umask() -> int:
     umask = os.umask(0)
     os.umask(umask)
     return umask
-
-
-# Temporary shims while the packages move to core/runs.py; removed at the end of this change.
-read_journal = read_json_lines
-
-
-@contextmanager
-def open_journal(path):
-    """Shim."""
-    with open(path, "a+b") as file:
-        if file.seek(0, os.SEEK_END):
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                file.write(b"\n")
-
-        def add(row: object) -> None:
-            file.write((json.dumps(row) + "\n").encode())
-            file.flush()
-
-        yield add
