@@ -238,10 +238,10 @@ def test_map_without_positive_values_is_zero_and_labeled(tmp_path):
     cv2.imwrite(str(tmp_path / "bright.png"), bright)
     example = Example("own", tmp_path / "bright.png", tmp_path / "absent.png")
     model = ModelResults({"model": "QMANet", "model_flags": {}, "fit": "native", "image_size": 40})
-    for toy, texts in ((negative, ["nothing positive"] * 2), (mixed, ["", "nothing positive"])):
+    for toy, texts in ((negative, ["no positive values"] * 2), (mixed, ["", "no positive values"])):
         prediction, *panels = cam_panels(model, toy, example, [toy.first, toy.second])
         assert [panel.text for panel in panels] == texts
-        assert prediction.text == ("none above 0.5" if toy is negative else "")
+        assert prediction.text == ("no pixel above 0.5" if toy is negative else "")
 
 
 def test_maps_of_several_layers_equal_the_maps_of_each_layer(build_tiny):

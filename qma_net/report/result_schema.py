@@ -56,24 +56,24 @@ CHECKED = {
 }
 
 
-def find_fault(content: Any, schema: Any, path: str = "the file") -> str:
-    """Describe the first place where a content deviates from a schema; "" if there is none."""
+def find_fault(content: Any, schema: Any, path: str = "") -> str:
+    """Describe the first value that deviates from a schema, with its path; "" if there is none."""
     parts: list[tuple[Any, Any, str]] = []  # Contents, their schemas and their paths.
     if isinstance(schema, dict) and isinstance(content, dict):
         for key, inner in schema.items():
             name = key.removesuffix("?")
             names = content if name == "*" else (name,)
-            values = [(content.get(name), inner, f"{path}[{name!r}]") for name in names]
+            values = [(content.get(name), inner, f"{path}.{name}") for name in names]
             parts += [v for v in values if v[0] is not None or not key.endswith("?")]
-    elif isinstance(schema, list) and isinstance(content, list):
+    elif (
+        isinstance(schema, list) and isinstance(content, list) and len(schema) in (1, len(content))
+    ):
         schemas = schema * len(content) if len(schema) == 1 else schema
-        if len(schemas) == len(content):
-            numbered = enumerate(zip(content, schemas, strict=True))
-            parts = [(value, inner, f"{path}[{i}]") for i, (value, inner) in numbered]
-        else:
-            return f"{path[:100]} has {len(content)} elements"
+        numbered = enumerate(zip(content, schemas, strict=True))
+        parts = [(value, inner, f"{path}[{i}]") for i, (value, inner) in numbered]
     elif isinstance(schema, dict | list) or not _is_instance(content, schema):
-        return f"{path[:100]} is {'missing' if content is None else repr(str(content)[:40])}"
+        value = "missing" if content is None else repr(str(content)[:40])
+        return f"{path.removeprefix('.')[:100] or 'the content'} is {value}"
     return next(filter(None, (find_fault(*part) for part in parts)), "")
 
 

@@ -58,7 +58,7 @@ def draw_robustness(results: Results) -> Figure:
         "The dashed line is the mean for the clean images, which are not a point of the curve. "
         "Attacks are applied before resizing."
     )
-    return Figure("figure-4", "Figure 4: robustness", caption, canvas)
+    return Figure("figure-4", "Figure 4: Robustness to attacks", caption, canvas)
 
 
 def _levels(model: ModelResults, test_set: str, attack: str) -> dict[int, ResultFile]:

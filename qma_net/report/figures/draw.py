@@ -74,7 +74,7 @@ def draw_backbone_cams(results: Results) -> Figure:
         + SELECTION.format(full_name(ours))
     )
     canvas = draw_grid(columns, rows, with_heat_scale=True)
-    title = "contributions of both backbones (Grad-CAM)"
+    title = "Contributions of both backbones (Grad-CAM)"
     return Figure("figure-1", f"Figure 1: {title}", caption, canvas)
 
 
@@ -108,7 +108,7 @@ def draw_predictions(results: Results) -> Figure:
         raise FigureError(f"there are neither masks nor checkpoints: {'; '.join(omitted)}")
     if omitted:
         caption += f" Omitted: {'; '.join(omitted)}."
-    return Figure("figure-3", "Figure 3: predictions", caption, draw_grid(columns, rows))
+    return Figure("figure-3", "Figure 3: Predictions", caption, draw_grid(columns, rows))
 
 
 def _prediction_panels(model: ModelResults, examples: list[Example]) -> list[Panel | None]:
@@ -147,7 +147,7 @@ def draw_level_cams(results: Results) -> Figure:
     )
     columns = ["image", "ground truth", "prediction", *levels]
     canvas = draw_grid(columns, rows, with_heat_scale=True)
-    title = "contributions of the fused levels (Grad-CAM)"
+    title = "Contributions of the fused levels (Grad-CAM)"
     return Figure("figure-6", f"Figure 6: {title}", caption, canvas)
 
 

@@ -69,7 +69,7 @@ def select_examples(model: ModelResults, total: int, notes: list[str]) -> list[E
         FigureError: If no test set is still where it was when it was evaluated.
     """
     examples: list[Example] = []
-    omitted = []
+    omitted: dict[str, str] = {}
     names = in_paper_order(model.clean)
     for name in names:
         try:
@@ -77,10 +77,12 @@ def select_examples(model: ModelResults, total: int, notes: list[str]) -> list[E
                 raise FigureError(f"{total} images of other test sets fill the figure")
             examples += _select_from(model.clean[name], max(1, total // len(names)))
         except (FigureError, ListingError) as error:
-            omitted.append(f"{name} is not in all figures with images: {error}")
+            omitted[name] = str(error)
     if not examples:
-        raise FigureError(omitted[0])
-    notes += [note for note in omitted if note not in notes]
+        raise FigureError(next(iter(omitted.values())))
+    for name, reason in omitted.items():
+        note = f"{name} is not in all figures with images: {reason}"
+        notes += [note] if note not in notes else []
     return examples
 
 

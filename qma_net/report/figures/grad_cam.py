@@ -81,9 +81,9 @@ def cam_panels(
     prediction = mask_image(prepared.crop_padding(region), thumbnail.shape)
     f1 = example.f1_of(model)
     texts = [] if f1 is None else [f"F1 {f1:.2f}"]
-    texts += [] if (logits > 0).any() else ["none above 0.5"]
+    texts += [] if (logits > 0).any() else ["no pixel above 0.5"]
     panels = [Panel(prediction, ", ".join(texts))]
     for cam in map(prepared.crop_padding, maps):
         pixels = heat_image(thumbnail, cam, prediction[..., 0] > 0)
-        panels.append(Panel(pixels, "" if cam.any() else "nothing positive"))
+        panels.append(Panel(pixels, "" if cam.any() else "no positive values"))
     return panels
