@@ -131,7 +131,7 @@ def training_losses(checkpoint: Path) -> dict[str, float]:
 
 
 class CheckpointSchedule:
-    """Which epochs are saved and which checkpoints are kept.
+    """Decides which epochs are saved and which checkpoints are kept.
 
     Args:
         period: Save a checkpoint every so many epochs, in addition to BenCo's own (every 25th and
