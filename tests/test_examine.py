@@ -1,12 +1,16 @@
-"""``qma-net examine`` and ``calibrate``: what is said of a photograph, and what is not."""
+"""``qma-net examine`` and ``calibrate``: file facts, readability, leads, reports, calibration."""
 
+import hashlib
 import io
 import json
+import os
 import re
 import shutil
+import signal
 import struct
 import subprocess
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,13 +18,11 @@ from PIL import Image
 
 from conftest import photograph
 from qma_net import QMANetPredictor, cli
-from qma_net.examine.examination import examine, read_evidence, without_model
-from qma_net.examine.examination_page import page
-from qma_net.examine.examine import examine_files
-from qma_net.examine.exif import MOST_ENTRIES, printable, read_exif
-from qma_net.examine.jpeg import IJG_LUMA, ZIGZAG, ijg_table
+from qma_net.core.runs import Run
+from qma_net.examine import examine_files, examine_photo, read_evidence, render_page
+from qma_net.examine.jpeg import IJG_LUMA, ijg_table
 from qma_net.examine.leads import leads, srm_strength
-from qma_net.examine.metadata import MOST_NOTES, read_facts
+from qma_net.examine.metadata import MAX_ENTRIES, MAX_NOTES, printable, read_facts
 from qma_net.examine.readability import (
     CLIPPED,
     COMPRESSED,
@@ -49,13 +51,12 @@ def jpeg_bytes(pixels, **options):
     return file.getvalue()
 
 
-def rich_exif(thumbnail=b"", order=">", turned=1):
-    """EXIF with a model, a date, a position in Sydney and a thumbnail, as a camera lays it out."""
+def rich_exif(thumbnail=b"", order=">", orientation=1):
+    """Return EXIF with a model, a date, a position in Sydney and a thumbnail, like a camera's."""
     pack = lambda form, *values: struct.pack(order + form, *values)  # noqa: E731
     short = lambda value: pack("HH", value, 0)  # noqa: E731
     evil = EVIL.encode() + b"\0"
-    # IFD0 at 8 with four entries; data from 62.
-    base = 62
+    base = 62  # IFD0 is at 8 and has four entries.
     exif_at = base + len(evil)
     exif = pack("H", 1) + pack("HHII", 0x9003, 2, 20, exif_at + 18) + pack("I", 0)
     exif += b"2021:05:06 07:08:09\0"
@@ -65,7 +66,9 @@ def rich_exif(thumbnail=b"", order=">", turned=1):
     gps += pack("HHI", 3, 2, 2) + b"E\0\0\0" + pack("HHII", 4, 5, 3, south + 24) + pack("I", 0)
     gps += pack(degrees, 33, 1, 51, 1, 30, 1) + pack(degrees, 151, 1, 12, 1, 0, 1)
     next_at = gps_at + len(gps)
-    entries = pack("HHII", 0x0110, 2, len(evil), base) + pack("HHI", 0x0112, 3, 1) + short(turned)
+    entries = (
+        pack("HHII", 0x0110, 2, len(evil), base) + pack("HHI", 0x0112, 3, 1) + short(orientation)
+    )
     entries += pack("HHII", 0x8769, 4, 1, exif_at) + pack("HHII", 0x8825, 4, 1, gps_at)
     head = (b"MM\0*" if order == ">" else b"II*\0") + pack("I", 8) + pack("H", 4) + entries
     body = head + pack("I", next_at if thumbnail else 0) + evil + exif + gps
@@ -76,7 +79,7 @@ def rich_exif(thumbnail=b"", order=">", turned=1):
 
 
 def with_segments(data, *segments):
-    """A JPEG with segments behind its start: pairs of a marker and a payload."""
+    """Insert segments, pairs of a marker and a payload, at the start of a JPEG."""
     added = b"".join(
         bytes((0xFF, marker)) + struct.pack(">H", len(payload) + 2) + payload
         for marker, payload in segments
@@ -135,20 +138,20 @@ RICH = {"JPEG": rich_jpeg, "PNG": rich_png, "WEBP": rich_webp, "TIFF": rich_tiff
 
 
 def examined(data):
-    return examine(read_evidence(data), without_model())
+    return examine_photo(None, data)
 
 
 @pytest.mark.parametrize("kind", RICH)
-def test_what_a_file_says_is_shown_and_stays_text(kind):
+def test_metadata_is_shown_and_escaped(kind):
     examination = examined(RICH[kind]())
-    report, shown = examination.report(), page(examination)
+    report, shown = examination.report(), render_page(examination)
     assert report["format"].upper() == kind
     assert report["c2pa"]
     assert "<script>x</script>" in report["xmp"]
     assert report["exif"]["IFD0"]["Model"] == EVIL
-    anew = [note for note in report["notes"] if "compressed anew since it left the camera" in note]
-    assert report["notes"] == anew
-    assert len(anew) == (kind == "WEBP")  # no camera writes it
+    recompressed = [note for note in report["notes"] if "usually compressed again" in note]
+    assert report["notes"] == recompressed
+    assert len(recompressed) == (kind == "WEBP")  # No camera writes WebP.
     assert "<script" not in shown
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in shown
     if kind != "TIFF":
@@ -160,21 +163,21 @@ def test_what_a_file_says_is_shown_and_stays_text(kind):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP"])
-def test_a_file_that_says_nothing_is_not_called_suspicious(kind):
+def test_file_without_metadata_is_not_called_suspicious(kind):
     examination = examined(plain(kind))
-    report, shown = examination.report(), page(examination)
+    report, shown = examination.report(), render_page(examination)
     assert set(KEYS) <= set(report)
     assert (report["width"], report["height"]) == (128, 96)
     assert not report["c2pa"]
-    assert "Absent is not inauthentic" in shown
+    assert "absence does not mean that the photo is not authentic" in shown
     assert (report["jpeg"] is None) == (kind != "JPEG")
     assert set(report["exif"].get("IFD0", {})) & {"Make", "Model"} == set()
     assert (report["score"], report["model"], report["marked"]) == (None, None, None)
-    assert "No model was asked" in shown
+    assert "examined without a model" in shown
 
 
-def test_the_page_needs_nothing_from_outside():
-    shown = page(examined(rich_jpeg()))
+def test_page_loads_nothing_from_outside():
+    shown = render_page(examined(rich_jpeg()))
     addresses = re.findall(r'(?:src|href|action|url)\s*[=(]\s*["\']?([^"\')\s>]+)', shown)
     assert addresses
     assert all(address.startswith("data:") for address in addresses)
@@ -183,25 +186,24 @@ def test_the_page_needs_nothing_from_outside():
 
 
 @pytest.mark.parametrize("quality", [5, 49, 50, 75, 88, 95, 100])
-@pytest.mark.parametrize(("number", "named"), enumerate(("4:4:4", "4:2:2", "4:2:0")))
-def test_jpeg_facts_of_known_files(quality, number, named):
+@pytest.mark.parametrize(("number", "subsampling"), enumerate(("4:4:4", "4:2:2", "4:2:0")))
+def test_jpeg_facts_of_known_files_are_correct(quality, number, subsampling):
     data = jpeg_bytes(photograph(48, 48), quality=quality, subsampling=number, progressive=number)
-    said = read_facts(data).jpeg
-    assert (said.quality, said.is_ijg, said.subsampling) == (quality, True, named)
-    assert said.progressive == bool(number)
-    assert said.tables[0] == tuple(ijg_table(IJG_LUMA, quality))
+    facts = read_facts(data).jpeg
+    assert (facts.quality, facts.is_ijg, facts.subsampling) == (quality, True, subsampling)
+    assert facts.progressive == bool(number)
+    assert facts.tables[0] == tuple(ijg_table(IJG_LUMA, quality))
 
 
-def test_tables_of_a_program_of_its_own_are_said_to_be_so():
+def test_tables_that_are_not_the_ijg_s_are_recognized():
     tables = [[value + 3 for value in ijg_table(IJG_LUMA, 80)]] * 2
-    stored = [[table[place] for place in ZIGZAG] for table in tables]
-    said = read_facts(jpeg_bytes(photograph(48, 48), qtables=stored)).jpeg
-    assert not said.is_ijg
-    assert abs(said.quality - 80) < 12
-    assert sorted(said.tables[0]) == sorted(tables[0])
+    facts = read_facts(jpeg_bytes(photograph(48, 48), qtables=tables)).jpeg
+    assert not facts.is_ijg
+    assert abs(facts.quality - 80) < 12
+    assert facts.tables[0] == tuple(tables[0])
 
 
-def test_grey_and_what_follows_the_picture():
+def test_grey_jpeg_and_trailing_bytes_are_recognized():
     facts = read_facts(jpeg_bytes(photograph(48, 48)[..., 0]) + b"more")
     assert facts.jpeg.subsampling == "grey, no chroma"
     assert facts.trailing == 4
@@ -214,27 +216,27 @@ def known_jpeg(tmp_path):
     return path
 
 
-def test_jpeg_facts_are_those_of_imagemagick(known_jpeg):
+def test_jpeg_facts_agree_with_imagemagick(known_jpeg):
     if not shutil.which("identify"):
         pytest.skip("ImageMagick's identify is not installed (apt-get install imagemagick)")
     for quality, number in ((83, 1), (30, 2), (97, 0)):
         options = {"quality": quality, "subsampling": number, "progressive": number == 1}
         known_jpeg.write_bytes(jpeg_bytes(photograph(48, 48), **options))
-        said = read_facts(known_jpeg.read_bytes()).jpeg
+        facts = read_facts(known_jpeg.read_bytes()).jpeg
         command = ["identify", "-verbose", str(known_jpeg)]
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        found = {
+        expected = {
             name: re.search(rf"{name}: (\S+)", text)[1]
             for name in ("Quality", "jpeg:sampling-factor", "Interlace")
         }
-        assert found == {
-            "Quality": str(said.quality),
-            "jpeg:sampling-factor": said.sampling,
-            "Interlace": "JPEG" if said.progressive else "None",
+        assert expected == {
+            "Quality": str(facts.quality),
+            "jpeg:sampling-factor": facts.sampling,
+            "Interlace": "JPEG" if facts.progressive else "None",
         }
 
 
-def test_facts_are_those_of_exiftool(known_jpeg):
+def test_facts_agree_with_exiftool(known_jpeg):
     if not shutil.which("exiftool"):
         pytest.skip("exiftool is not installed (apt-get install libimage-exiftool-perl)")
     command = ["exiftool", "-json", "-n", "-EncodingProcess", "-YCbCrSubSampling", "-Model"]
@@ -291,62 +293,58 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_exif_is_read_with_bounds(name):
-    notes = []
-    exif = read_exif(HOSTILE[name], notes)
-    assert sum(map(len, exif.directories.values())) <= MOST_ENTRIES
-    assert exif.position is None
+def test_malicious_exif_is_read_within_limits(name):
+    block = b"Exif\0\0" + HOSTILE[name][:60000]
+    facts = read_facts(with_segments(jpeg_bytes(photograph(48, 48)), (0xE1, block)))
+    assert sum(map(len, facts.exif.directories.values())) <= MAX_ENTRIES
+    assert facts.exif.position is None
     if name == "text":
-        assert exif.directories["IFD0"]["Make"] == r"\x202egpj.exe\x1b[2J"
-    elif name != "gps":
-        assert notes
-    data = with_segments(
-        jpeg_bytes(photograph(48, 48)), (0xE1, b"Exif\0\0" + HOSTILE[name][:60000])
-    )
-    facts = read_facts(data)
-    assert len(facts.notes) <= MOST_NOTES + 1
+        assert facts.exif.directories["IFD0"]["Make"] == r"\x202egpj.exe\x1b[2J"
+    elif name not in ("gps", "empty"):
+        assert facts.notes
+    assert len(facts.notes) <= MAX_NOTES + 1
     assert facts.jpeg.quality == 75
 
 
-def test_random_damage_never_breaks_the_reading():
+def test_random_damage_raises_no_error():
     rng = np.random.default_rng(0)
     files = [make() for make in RICH.values()] + [plain("GIF"), plain("BMP")]
     for data in files:
         for _ in range(60):
             damaged = bytearray(data[: rng.integers(1, len(data) + 1)])
-            for place in rng.integers(0, min(len(damaged), 700), 6):
-                damaged[place] = rng.integers(0, 256)
+            for position in rng.integers(0, min(len(damaged), 700), 6):
+                damaged[position] = rng.integers(0, 256)
             read_facts(bytes(damaged))
 
 
-def test_a_thumbnail_may_be_anything():
-    for content, said in ((b"no picture", "cannot be decoded"), (plain("PNG")[:40], "decoded")):
+def test_invalid_thumbnail_is_noted():
+    for content in (b"no image", plain("PNG")[:40]):
         data = with_segments(plain("JPEG"), (0xE1, b"Exif\0\0" + rich_exif(content)))
         facts = read_facts(data)
         assert facts.thumbnail is None
-        assert said in facts.notes[0]
+        assert "thumbnail cannot be decoded" in facts.notes[0]
 
 
-def test_text_shows_what_it_is():
+def test_control_characters_are_escaped():
     assert printable("a\u202eb\x00c\td") == r"a\x202eb\x00c d"
     assert printable("x" * 500).endswith("x ... (500 characters)")
 
 
 @pytest.mark.parametrize("data", [rich_jpeg()[:3000], b"\xff\xd8\xff", b"", b"%PDF-1.4"])
-def test_what_is_no_photograph_is_one_line(data):
+def test_files_that_are_not_photos_are_rejected_in_one_line(data):
     with pytest.raises(PhotographError) as error:
         examined(data)
     assert "\n" not in str(error.value)
 
 
-def test_a_header_that_claims_too_much_is_one_line(tmp_path):
+def test_header_that_claims_too_many_pixels_is_rejected(tmp_path):
     data = bytearray(plain("BMP"))
     data[18:26] = struct.pack("<ii", 40_000, 40_000)
     with pytest.raises(PhotographError, match=r"40000x40000|1600000000 pixels"):
         examined(bytes(data))
 
 
-# --- What cannot be read ------------------------------------------------------------------
+# --- Readability ------------------------------------------------------------------
 
 
 def noisy(height=64, width=64, sigma=6.0):
@@ -354,59 +352,61 @@ def noisy(height=64, width=64, sigma=6.0):
     return np.clip(rng.normal(128, sigma, (height, width, 3)), 20, 235).round().astype(np.uint8)
 
 
-def test_noise_can_be_read_everywhere():
+def test_noise_is_readable_everywhere():
     assert readability(noisy(67, 45)).share == 0
     assert readability(noisy(67, 45, sigma=1.5)).share == 0
 
 
-def test_each_reason_is_found_where_it_is():
+def test_each_reason_is_mapped():
     pixels = noisy()
     pixels[:16, :16] = 255
     pixels[:16, 16:32] = 77
     ramp = np.linspace(60, 64, 32)[:, None] + np.linspace(0, 3, 32)
     pixels[32:, 32:] = ramp.round()[..., None]
-    found = readability(pixels)
+    result = readability(pixels)
     expected = np.zeros((64, 64), np.uint8)
     expected[:16, :16], expected[:16, 16:32], expected[32:, 32:] = CLIPPED, FLAT, SMOOTH
-    smooth_or_flat = np.isin(found.reasons[32:, 32:], (FLAT, SMOOTH))
+    smooth_or_flat = np.isin(result.reasons[32:, 32:], (FLAT, SMOOTH))
     assert smooth_or_flat.all()
-    found.reasons[32:, 32:] = SMOOTH
-    assert np.array_equal(found.reasons, expected)
-    assert found.share == (2 * 256 + 1024) / 4096
-    assert sum(found.shares.values()) == pytest.approx(found.share)
+    result.reasons[32:, 32:] = SMOOTH
+    assert np.array_equal(result.reasons, expected)
+    assert result.share == (2 * 256 + 1024) / 4096
+    assert sum(result.shares.values()) == pytest.approx(result.share)
 
 
-def test_one_clipped_channel_leaves_noise_in_the_others():
+def test_single_clipped_channel_is_readable():
     pixels = noisy()
     pixels[..., 2] = 255
     assert readability(pixels).share == 0
 
 
 @pytest.mark.parametrize("orientation", [1, 2, 3, 6])
-def test_a_block_that_jpeg_emptied_is_found_on_its_grid(orientation):
-    """Strong compression leaves noise nothing but its mean; sides are no multiples of 8."""
+def test_blocks_emptied_by_jpeg_are_found_on_the_block_grid(orientation):
+    """Strong compression keeps only the mean; the sides are not multiples of 8."""
     columns = np.arange(52)
     pixels = noisy(60, 52, sigma=2)
-    pixels[..., 0] += (columns // 8 * 12).astype(np.uint8)  # no two blocks of one colour
+    pixels[..., 0] += (columns // 8 * 12).astype(np.uint8)  # Columns differ.
     pixels[24:48, 16:40] = np.where(columns[16:40] % 8 < 4, 60, 190)[:, None]
     busy = np.zeros((60, 52), np.uint8)
     busy[24:48, 16:40] = 255
     stored = np.asarray(Image.open(io.BytesIO(jpeg_bytes(pixels, quality=10))))
-    ways = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 6: "ROTATE_270"}
-    if orientation in ways:
-        way = Image.Transpose[ways[orientation]]
-        stored, busy = (np.asarray(Image.fromarray(one).transpose(way)) for one in (stored, busy))
-    found = readability(stored, is_jpeg=True, orientation=orientation).reasons
-    assert (found[busy > 0] == READABLE).all()
-    emptied = np.isin(found[busy == 0], (COMPRESSED, FLAT)).mean()
+    transposes = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 6: "ROTATE_270"}
+    if orientation in transposes:
+        transpose = Image.Transpose[transposes[orientation]]
+        stored, busy = (
+            np.asarray(Image.fromarray(array).transpose(transpose)) for array in (stored, busy)
+        )
+    reasons = readability(stored, is_jpeg=True, orientation=orientation).reasons
+    assert (reasons[busy > 0] == READABLE).all()
+    emptied = np.isin(reasons[busy == 0], (COMPRESSED, FLAT)).mean()
     assert emptied > 0.9
     assert COMPRESSED not in readability(stored).reasons
     if orientation != 1:
-        elsewhere = readability(stored, is_jpeg=True, orientation=1).reasons
-        assert np.isin(elsewhere[busy == 0], (COMPRESSED, FLAT)).mean() < emptied - 0.05
+        wrong_grid = readability(stored, is_jpeg=True, orientation=1).reasons
+        assert np.isin(wrong_grid[busy == 0], (COMPRESSED, FLAT)).mean() < emptied - 0.05
 
 
-def test_hatching_touches_its_region_only():
+def test_hatching_changes_only_its_region():
     region = np.zeros((40, 40), bool)
     region[:20] = True
     drawn = hatched(noisy(40, 40), region)
@@ -418,7 +418,7 @@ def test_hatching_touches_its_region_only():
 # --- Noise views --------------------------------------------------------------------------
 
 
-def test_srm_is_the_model_s():
+def test_srm_view_equals_the_model_s():
     import torch
 
     from qma_net.modeling.noise import SRM
@@ -432,7 +432,7 @@ def test_srm_is_the_model_s():
     assert np.abs(ours - theirs * scale)[below].max() <= 1.01
 
 
-def test_error_levels_show_a_part_of_another_history():
+def test_error_levels_show_a_part_with_another_history():
     pixels = photograph(128, 128)
     saved = np.asarray(Image.open(io.BytesIO(jpeg_bytes(pixels, quality=90)))).copy()
     saved[32:64, 32:64] = pixels[32:64, 32:64]
@@ -441,7 +441,7 @@ def test_error_levels_show_a_part_of_another_history():
     assert inside > 3 * (picture.sum() - 32 * 32 * 3 * inside) / (picture.size - 32 * 32 * 3)
 
 
-def test_noiseprint_is_shown_where_its_weights_are(tmp_path, noiseprint_file):
+def test_noiseprint_view_is_shown_if_weights_are_given(tmp_path, noiseprint_file):
     Image.fromarray(photograph(48, 64)).save(tmp_path / "x.png")
     for weights, count in (("", 2), (str(noiseprint_file), 3)):
         (folder,), errors = examine_files(
@@ -450,7 +450,7 @@ def test_noiseprint_is_shown_where_its_weights_are(tmp_path, noiseprint_file):
         assert not errors
         shown = (folder / "report.html").read_text()
         assert ("<b>NoisePrint++</b>" in shown) == bool(weights)
-        assert shown.count("<b>Innocent:</b>") == count
+        assert shown.count("<b>Harmless:</b>") == count
 
 
 # --- With a model -------------------------------------------------------------------------
@@ -458,7 +458,7 @@ def test_noiseprint_is_shown_where_its_weights_are(tmp_path, noiseprint_file):
 
 @pytest.fixture
 def saved(build_tiny, tmp_path):
-    """A directory of save_pretrained, resized to 64 pixels."""
+    """Return a directory written by save_pretrained, with photos resized to 64 pixels."""
     model = build_tiny()
     model.preprocessing, model.about = Preprocessing(64), "demo: not for cases"
     model.save_pretrained(tmp_path / "saved")
@@ -474,18 +474,22 @@ def photos(tmp_path):
     return tmp_path
 
 
-WITHOUT = ("--checkpoint", "none")  # a model
+WITHOUT = ("--checkpoint", "none")
 
 
 def run(*words):
     cli.main(list(map(str, words)))
 
 
+def reports_in(out):
+    return sorted(path.name for path in out.iterdir() if path.is_dir())
+
+
 def report_of(folder):
     return json.loads((folder / "report.json").read_text())
 
 
-def test_a_report_says_what_made_it(saved, photos, capsys):
+def test_report_records_model_and_settings(saved, photos, capsys):
     out = photos / "out"
     run("examine", photos / "a", "--out", out, "--checkpoint", saved, "--threshold", "0.3")
     assert capsys.readouterr().out == f"{out}/x/report.html\n"
@@ -505,71 +509,127 @@ def test_a_report_says_what_made_it(saved, photos, capsys):
     assert f"{report['score']:.2f}" not in shown.split("base64")[0]
 
 
-def test_the_library_gives_what_the_command_writes(saved, photos):
+def test_library_gives_the_same_report_as_the_command(saved, photos):
     predictor = QMANetPredictor.from_pretrained(saved)
     path = photos / "a/x.jpg"
-    examination = predictor.examine(path, out=photos / "mine")
+    examination = examine_photo(predictor, path, out=photos / "mine")
     assert report_of(photos / "mine") == examination.report()
-    pixels = predictor.examine(np.asarray(Image.open(path)))
+    pixels = examine_photo(predictor, np.asarray(Image.open(path)))
     assert pixels.report()["score"] == examination.report()["score"]
     assert pixels.report()["sha256"] is None
-    assert "without a file" in page(pixels)
+    assert "without a file" in render_page(pixels)
     assert np.array_equal(predictor.predict(path).mask, examination.prediction.mask)
 
 
-def test_reports_add_up_and_a_bad_file_is_one_line(photos, capsys):
+def test_second_run_adds_reports_and_errors_are_one_line(photos, capsys):
     out = photos / "out"
     command = ["examine", photos / "a", photos / "b", "--out", out, *WITHOUT]
     for _ in range(2):
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(SystemExit) as end:
             run(*command)
-        assert ended.value.code == 1
+        assert end.value.code == 1
         assert capsys.readouterr().err.count("qma-net: got") == 1
-        assert sorted(one.name for one in out.iterdir()) == ["x", "x_2", "y"]
-    times = {one.name: (one / "report.json").stat().st_mtime_ns for one in out.iterdir()}
-    Image.fromarray(photograph(50, 70, 7)).save(photos / "a/x.jpg")  # other bytes, the same name
+        assert reports_in(out) == ["x", "x_2", "y"]
+    times = {name: (out / name / "report.json").stat().st_mtime_ns for name in reports_in(out)}
+    Image.fromarray(photograph(50, 70, 7)).save(photos / "a/x.jpg")
     run("examine", photos / "a", "--out", out, *WITHOUT)
     assert report_of(out / "x_3")["file"] == str(photos / "a/x.jpg")
     assert all((out / name / "report.json").stat().st_mtime_ns == t for name, t in times.items())
 
 
-def test_other_settings_get_a_report_of_their_own(saved, photos):
+def test_other_settings_get_another_report(saved, photos):
     out = photos / "out"
     run("examine", photos / "a", "--out", out, *WITHOUT)
     run("examine", photos / "a", "--out", out, "--checkpoint", saved)
     assert report_of(out / "x")["model"] is None
     assert report_of(out / "x_2")["model"]["size"] == "tiny"
-    run("examine", out.parent / "a", out, "--out", out, "--checkpoint", saved)  # not its own masks
-    assert sorted(one.name for one in out.iterdir()) == ["x", "x_2"]
+    run("examine", out.parent / "a", out, "--out", out, "--checkpoint", saved)  # Skips the masks.
+    assert reports_in(out) == ["x", "x_2"]
 
 
-def test_a_torn_report_is_made_again_and_a_folder_of_the_user_s_is_left(photos):
+def test_unfinished_report_is_replaced_and_folder_of_the_user_is_kept(photos, monkeypatch):
     out = photos / "out"
-    (out / "x").mkdir(parents=True)
-    (out / "x/report.html").write_text("torn")
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "finish", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(SystemExit):
+            run("examine", photos / "a", "--out", out, *WITHOUT)
+    (out / "x/report.json").unlink()
     run("examine", photos / "a", "--out", out, *WITHOUT)
+    assert reports_in(out) == ["x"]
     assert report_of(out / "x")["file"] == str(photos / "a/x.jpg")
     (out / "y").mkdir()
-    (out / "y/mine.txt").write_text("mine")
+    (out / "y/report.html").write_text("mine")
     run("examine", photos / "b/y.png", "--out", out, *WITHOUT)
-    assert [one.name for one in (out / "y").iterdir()] == ["mine.txt"]
+    assert (out / "y/report.html").read_text() == "mine"
     assert report_of(out / "y_2")["format"] == "PNG"
 
 
+def test_photo_with_new_modification_time_only_is_not_examined_again(photos):
+    out, photo = photos / "out", photos / "a/x.jpg"
+    for time in (1, 2, 2):
+        os.utime(photo, (time, time))
+        run("examine", photo, "--out", out, *WITHOUT)
+        assert reports_in(out) == ["x"]
+
+
+def test_deprecated_method_of_the_predictor_still_works(saved, photos):
+    predictor = QMANetPredictor.from_pretrained(saved)
+    with pytest.warns(DeprecationWarning, match=r"use qma_net\.examine\.examine_photo"):
+        examination = predictor.examine(photos / "a/x.jpg", 0.3, native=True)
+    assert examination.settings["threshold"] == 0.3
+    assert examination.settings["native"]
+
+
+def test_file_is_read_once(photos, monkeypatch):
+    original, reads = Path.read_bytes, []
+
+    def read(path):
+        reads.append(path.name)
+        return original(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    evidence = read_evidence(photos / "a/x.jpg")
+    assert reads == ["x.jpg"]
+    assert evidence.facts.sha256 == hashlib.sha256(original(photos / "a/x.jpg")).hexdigest()
+
+
+def test_orientation_of_the_xmp_is_applied_and_noted():
+    """Pillow applies it; the page must not show it as EXIF."""
+    xmp = b'http://ns.adobe.com/xap/1.0/\0<x:xmpmeta tiff:Orientation="6"/>'
+    evidence = read_evidence(with_segments(jpeg_bytes(photograph(50, 70)), (0xE1, xmp)))
+    assert evidence.photograph.pixels.shape == (70, 50, 3)
+    assert evidence.photograph.orientation == 6
+    assert evidence.facts.exif.directories == {}
+    assert "the orientation (6) comes from the XMP; EXIF has none" in evidence.facts.notes
+
+
+def test_iptc_is_read():
+    record = b"".join(
+        b"\x1c\x02" + bytes((number,)) + struct.pack(">H", len(text)) + text
+        for number, text in ((5, b"A title"), (25, b"one"), (25, b"two"), (120, EVIL.encode()))
+    )
+    block = b"8BIM\x04\x04\0\0" + struct.pack(">I", len(record)) + record
+    data = with_segments(jpeg_bytes(photograph(50, 70)), (0xED, b"Photoshop 3.0\0" + block))
+    examination = examined(data)
+    expected = {"Title": "A title", "Keywords": "one; two", "Caption": EVIL}
+    assert examination.report()["iptc"] == expected
+    assert "<script" not in render_page(examination)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (8, 3000), (31, 200)])
-def test_too_small_to_judge(saved, tmp_path, size):
+def test_photo_that_is_too_small_gets_no_mask(saved, tmp_path, size):
     Image.fromarray(photograph(*size)).save(tmp_path / "small.png")
-    examination = QMANetPredictor.from_pretrained(saved).examine(tmp_path / "small.png")
+    examination = examine_photo(QMANetPredictor.from_pretrained(saved), tmp_path / "small.png")
     assert examination.prediction is None
     assert "too small to judge" in examination.notes[0]
     assert examination.report()["score"] is None
-    assert "too small to judge" in page(examination)
+    assert "too small to judge" in render_page(examination)
 
 
-# --- A score beside untouched photographs -------------------------------------------------
+# --- Calibration with authentic photos ----------------------------------------------------
 
 
-def test_a_calibration_counts_who_scores_as_high():
+def test_calibration_counts_photos_with_higher_scores():
     calibration = Calibration((0.1, 0.2, 0.2, 0.9), Preprocessing(64))
     counts = [calibration.count_at_least(score) for score in (0.0, 0.1, 0.2, 0.2000001, 0.3, 0.95)]
     assert counts == [4, 4, 3, 3, 1, 0]
@@ -579,11 +639,11 @@ def test_a_calibration_counts_who_scores_as_high():
             Calibration(wrong, Preprocessing(64))
 
 
-def test_calibrate_gives_the_score_a_meaning(saved, photos, capsys):
+def test_calibrate_adds_the_share_of_authentic_photos_to_the_report(saved, photos, capsys):
     (photos / "b/z.jpg").unlink()
     run("calibrate", "--checkpoint", saved, "--photos", photos / "b", photos / "a")
     said = capsys.readouterr()
-    assert said.out == f"{saved}/calibration.json: 3 photographs, resized to 64x64\n"
+    assert said.out == f"{saved}/calibration.json: 3 photos, resized to 64x64\n"
     assert "3 photos are too few" in said.err
     model = load_model(saved)
     assert model.calibration.count == 3
@@ -592,16 +652,16 @@ def test_calibrate_gives_the_score_a_meaning(saved, photos, capsys):
     assert report["calibrated_on"] == 3
     assert report["as_high"] == model.calibration.count_at_least(report["score"]) >= 1
     shown = (photos / "out/x/report.html").read_text()
-    assert f"{report['as_high']} of 3 untouched photographs" in shown
-    assert "So few photographs say little" in shown
+    assert f"{report['as_high']} of 3 authentic photos" in shown
+    assert "So few photos are not conclusive" in shown
     native = ["--checkpoint", saved, "--native"]
     run("examine", photos / "a", "--out", photos / "out2", *native)
     report = report_of(photos / "out2/x")
     assert report["as_high"] is None
-    assert "calibration is not used" in "".join(report["notes"])
+    assert "is not used: its photos were processed" in "".join(report["notes"])
 
 
-def test_a_calibration_stays_with_its_weights(saved, photos, build_tiny):
+def test_calibration_is_saved_with_its_weights(saved, photos, build_tiny):
     (photos / "b/z.jpg").unlink()
     run("calibrate", "--checkpoint", saved, "--photos", photos / "b", "--out", photos / "new")
     assert not (saved / "calibration.json").exists()
@@ -610,15 +670,15 @@ def test_a_calibration_stays_with_its_weights(saved, photos, build_tiny):
     assert model.preprocessing == Preprocessing(64)
     model.save_pretrained(photos / "copy")
     assert load_model(photos / "copy").calibration == model.calibration
-    build_tiny().save_pretrained(photos / "copy")  # other weights
+    build_tiny().save_pretrained(photos / "copy")  # Other weights.
     assert load_model(photos / "copy").calibration is None
     (saved / "calibration.json").write_text('{"quantiles": []}')
     with pytest.raises(WeightsError, match=r"calibration\.json, expected quantiles"):
         load_model(saved)
 
 
-def test_calibrate_needs_a_place_and_photographs(saved, photos):
-    with pytest.raises(SystemExit, match=r"no --out, expected a directory of save_pretrained"):
+def test_calibrate_needs_a_folder_and_photos(saved, photos):
+    with pytest.raises(SystemExit, match=r"no --out, expected a folder written by save_pretrained"):
         run("calibrate", "--checkpoint", "random", "--photos", photos / "a")
     with pytest.raises(SystemExit, match="none can be read"):
         run("calibrate", "--checkpoint", saved, "--photos", photos / "b/z.jpg")

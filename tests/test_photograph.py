@@ -1,4 +1,4 @@
-"""Real encoded files of every kind, and everything that is no photograph."""
+"""Reading photos: real encoded files of every format, and files that are not photos."""
 
 import io
 import random
@@ -14,7 +14,7 @@ from PIL import Image
 from conftest import photograph
 from miniatures import bomb, broken_photographs
 from qma_net.examine.metadata import read_facts
-from qma_net.inference.photograph import Photograph, PhotographError, read_photograph
+from qma_net.inference.photograph import PhotographError, read_photograph
 
 
 def encoded(image, suffix, **options):
@@ -28,8 +28,7 @@ def pixels():
     return photograph(40, 60)
 
 
-def test_sources(pixels, tmp_path):
-    """A path, its name, bytes, an open file, PIL, an array: the same pixels, each with a name."""
+def test_all_sources_give_the_same_pixels_and_a_name(pixels, tmp_path):
     path = tmp_path / "a.png"
     Image.fromarray(pixels).save(path)
     with open(path, "rb") as file:
@@ -45,8 +44,7 @@ def test_sources(pixels, tmp_path):
 
 
 @pytest.mark.parametrize("orientation", range(2, 9))
-def test_exif_orientation_is_followed(pixels, orientation):
-    """What is displayed is upright whatever way the camera was held."""
+def test_exif_orientation_is_applied(pixels, orientation):
     undo = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -61,37 +59,42 @@ def test_exif_orientation_is_followed(pixels, orientation):
     stored = Image.fromarray(pixels).transpose(undo[orientation])
     read = read_photograph(encoded(stored, "png", exif=exif))
     assert (read.pixels == pixels).all()
-    assert read.notes == (f"turned by its EXIF orientation ({orientation})",)
+    assert read.notes == (f"rotated or mirrored by its EXIF orientation ({orientation})",)
+    assert read.orientation == orientation
 
 
-def test_alpha_palette_grey_cmyk(pixels):
+def test_alpha_palette_grey_and_cmyk_are_converted(pixels):
     image = Image.fromarray(pixels)
     alpha = image.copy()
     alpha.putalpha(90)
     grey = np.asarray(image.convert("L"))
     for data, expected, note in (
-        (encoded(alpha, "png"), pixels, "alpha left away"),
+        (encoded(alpha, "png"), pixels, "alpha channel ignored"),
         (encoded(image.convert("L"), "jpeg", quality=100), None, "grey repeated in all channels"),
         (encoded(image.convert("L"), "png"), grey[..., None].repeat(3, 2), "grey repeated"),
-        (encoded(image.convert("LA"), "png"), grey[..., None].repeat(3, 2), "alpha left away"),
-        (encoded(image.quantize(256), "png"), None, "palette to RGB"),
-        (encoded(image.convert("CMYK"), "tiff"), None, "CMYK to RGB"),
-        (encoded(image.convert("CMYK"), "jpeg", quality=100), None, "CMYK to RGB"),
-        (encoded(image.convert("1"), "png"), None, "black and white as grey"),
+        (
+            encoded(image.convert("LA"), "png"),
+            grey[..., None].repeat(3, 2),
+            "alpha channel ignored",
+        ),
+        (encoded(image.quantize(256), "png"), None, "palette converted to RGB"),
+        (encoded(image.convert("CMYK"), "tiff"), None, "CMYK converted to RGB"),
+        (encoded(image.convert("CMYK"), "jpeg", quality=100), None, "CMYK converted to RGB"),
+        (encoded(image.convert("1"), "png"), None, "black and white converted to grey"),
     ):
         read = read_photograph(data)
         assert read.pixels.shape == (40, 60, 3)
         assert read.notes[0].startswith(note)
         if expected is not None:
             assert (read.pixels == expected).all()
-        elif "black" not in note:  # that one is dithered
+        elif "black" not in note:  # That one is dithered.
             reference = grey[..., None] if "grey" in note else pixels
             assert np.abs(read.pixels.astype(int) - reference).mean() < 12
 
 
-def test_sixteen_bits_are_cut_to_eight_and_noted(pixels):
+def test_sixteen_bits_are_reduced_to_eight_and_noted(pixels):
     deep = pixels.astype(np.uint16) * 256 + 77
-    note = "16 bits per channel cut to 8"
+    note = "16 bits per channel reduced to 8"
     for suffix in (".png", ".tiff"):
         data = cv2.imencode(suffix, deep[..., ::-1])[1].tobytes()
         read = read_photograph(data)
@@ -104,20 +107,19 @@ def test_sixteen_bits_are_cut_to_eight_and_noted(pixels):
     assert (read_photograph(deep).pixels == pixels).all()
 
 
-def test_the_first_frame_of_an_animation(pixels):
+def test_first_frame_of_an_animation_is_used(pixels):
     frames = [Image.fromarray(photograph(40, 60, seed)) for seed in range(3)]
     for suffix in ("webp", "png", "tiff"):
         options = {"lossless": True} if suffix == "webp" else {}
         data = encoded(frames[0], suffix, save_all=True, append_images=frames[1:], **options)
         read = read_photograph(data)
         assert (read.pixels == pixels).all(), suffix
-        assert read.notes[0] == "first of 3 frames taken"
+        assert read.notes[0] == "first of 3 frames used"
     data = encoded(frames[0], "gif", save_all=True, append_images=frames[1:])
-    assert read_photograph(data).notes[0] == "first of 3 frames taken"
+    assert read_photograph(data).notes[0] == "first of 3 frames used"
 
 
-def test_photographs_of_phones(pixels):
-    """HEIC and AVIF: the pixels, turned as displayed, and what a phone's file holds beside them."""
+def test_heic_and_avif_are_read_with_orientation_and_metadata(pixels):
     pillow_heif = pytest.importorskip("pillow_heif", reason="the extra heif is not installed")
     pillow_heif.register_heif_opener()
     image, exif = Image.fromarray(pixels), Image.Exif()
@@ -126,12 +128,14 @@ def test_photographs_of_phones(pixels):
     assert np.abs(heic.pixels.astype(int) - pixels).mean() < 2
     assert heic.notes == ()
     exif[0x0112], exif[0x010F] = 6, "Maker"
-    for kind, name, turned in (("heif", "HEIC", 1), ("avif", "AVIF", 6)):
+    for kind, name, orientation in (("heif", "HEIC", 1), ("avif", "AVIF", 6)):
         data = encoded(image, kind, exif=exif.tobytes(), xmp=b"<x:xmpmeta/>")
         facts, read = read_facts(data), read_photograph(data)
         assert (facts.format, facts.xmp, facts.c2pa) == (name, "<x:xmpmeta/>", False)
-        assert facts.exif.directories == {"IFD0": {"Make": "Maker", "Orientation": str(turned)}}
-        assert [note for note in facts.notes if "has orientation 6" not in note] == []
+        assert facts.exif.directories == {
+            "IFD0": {"Make": "Maker", "Orientation": str(orientation)}
+        }
+        assert [note for note in facts.notes if "EXIF orientation is 6" not in note] == []
         assert len(facts.notes) == (name == "HEIC")
         parts = [part.split(",")[0] for part in facts.parts]
         assert parts == ["ftyp", "meta", "mdat"]
@@ -139,22 +143,22 @@ def test_photographs_of_phones(pixels):
         for box in (b"\0\0\0\x1cuuid", b"\0\0\0\0uuid", b"\0\0\0\1uuid" + struct.pack(">Q", 36)):
             assert read_facts(data + box + manifest).c2pa, box
         broken = read_facts(data[:-10])
-        assert any("boxes break off" in note for note in broken.notes)
+        assert any("damaged or truncated" in note for note in broken.notes)
         assert read.pixels.shape == (60, 40, 3)
         expected = np.rot90(pixels, -1).astype(int)
         assert np.abs(read.pixels - expected).mean() < np.abs(read.pixels - expected[::-1]).mean()
     deep = pillow_heif.from_bytes("RGB;16", (60, 40), (pixels.astype(np.uint16) * 257).tobytes())
     data = io.BytesIO()
     deep.save(data, quality=-1)
-    assert read_photograph(data.getvalue()).notes == ("10 bits per channel cut to 8",)
+    assert read_photograph(data.getvalue()).notes == ("10 bits per channel reduced to 8",)
     other = Image.fromarray(photograph(40, 60, 1))
     data = encoded(other, "heif", save_all=True, append_images=[image], primary_index=1)
     read = read_photograph(data)
     assert np.abs(read.pixels.astype(int) - pixels).mean() < 12
-    assert read.notes == ("of 2 pictures the one taken that the file shows (2)",)
+    assert read.notes == ("primary image (2) of 2 used",)
 
 
-def test_heic_without_its_package_is_one_line_that_names_the_extra(monkeypatch):
+def test_missing_heic_package_is_reported_with_the_extra_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     head = b"\0\0\0\x1cftypheic\0\0\0\0mif1heicmiaf"
     with pytest.raises(PhotographError, match=r"it is HEIC, .* pip install 'qma-net\[heif\]'"):
@@ -165,14 +169,13 @@ def test_heic_without_its_package_is_one_line_that_names_the_extra(monkeypatch):
 
 
 def test_formats_that_no_camera_writes_are_noted(pixels):
-    """The same photograph as JPEG and as WebP gets two masks, and a reader must expect that."""
     for kind, name in (("webp", "WebP"), ("avif", "AVIF"), ("jpeg", None), ("png", None)):
         notes = read_photograph(encoded(Image.fromarray(pixels), kind)).notes
         assert bool(notes) == bool(name)
-        assert not name or notes[0].startswith(f"{name}: as a rule compressed anew")
+        assert not name or notes[0].startswith(f"{name}: usually compressed again")
 
 
-def test_what_is_no_photograph_is_one_line_that_names_it(tmp_path):
+def test_files_that_are_not_photos_are_rejected_in_one_line(tmp_path):
     for name, reason in broken_photographs(tmp_path).items():
         with pytest.raises(PhotographError) as raised:
             read_photograph(tmp_path / name)
@@ -194,22 +197,52 @@ def test_what_is_no_photograph_is_one_line_that_names_it(tmp_path):
         Image.new("F", (4, 4)),
     ],
 )
-def test_what_cannot_be_read_says_what_could(source):
+def test_unsupported_source_is_rejected(source):
     with pytest.raises(PhotographError, match="expected"):
         read_photograph(source)
 
 
-def test_pillow_keeps_its_own_limit(tmp_path):
-    before = Image.MAX_IMAGE_PIXELS
-    (tmp_path / "bomb.png").write_bytes(bomb())
-    with pytest.raises(PhotographError):
-        read_photograph(tmp_path / "bomb.png")
-    assert before == Image.MAX_IMAGE_PIXELS
-    assert Photograph(np.zeros((1, 1, 3), np.uint8), "x").notes == ()
+def test_large_photo_is_read_without_changing_pillow_s_limit(monkeypatch, pixels):
+    """Pillow's limit applies to all threads, so reading a photo must not raise it for a moment."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    limits = []
+    monkeypatch.setattr(
+        "qma_net.inference.photograph.exif_orientation",
+        lambda *_: limits.append(Image.MAX_IMAGE_PIXELS) or 1,
+    )
+    for kind in ("png", "jpeg", "tiff", "webp"):
+        data = encoded(Image.fromarray(pixels), kind)
+        assert read_photograph(data).pixels.shape == pixels.shape
+        with pytest.raises(Image.DecompressionBombError):
+            Image.open(io.BytesIO(data))
+    assert set(limits) == {1000}
 
 
-def test_mutated_photographs_are_one_line_or_pixels():
-    """Real encoded files with bytes changed, cut out and doubled, by a seed that is said."""
+def test_photo_beyond_our_limit_is_rejected():
+    with pytest.raises(PhotographError, match="claims 40000x40000 pixels, more than 500 million"):
+        read_photograph(bomb(), "bomb.png")
+
+
+def test_sixteen_bit_color_tiff_is_oriented(pixels):
+    """Pillow cannot read these, OpenCV ignores their orientation."""
+    data = bytearray(cv2.imencode(".tiff", pixels[..., ::-1].astype(np.uint16) * 257)[1])
+    start = struct.unpack_from("<I", data, 4)[0]
+    (count,) = struct.unpack_from("<H", data, start)
+    entries = data[start + 2 : start + 2 + 12 * count]
+    orientation = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
+    tags = sorted(
+        [orientation, *(bytes(entries[i : i + 12]) for i in range(0, 12 * count, 12))],
+        key=lambda entry: struct.unpack_from("<H", entry),
+    )
+    directory = struct.pack("<H", count + 1) + b"".join(tags) + bytes(4)
+    struct.pack_into("<I", data, 4, len(data))
+    read = read_photograph(bytes(data) + directory)
+    assert (read.pixels == np.rot90(pixels, -1)).all()
+    assert read.orientation == 6
+    assert read_facts(bytes(data) + directory).exif.directories["IFD0"]["Orientation"] == "6"
+
+
+def test_mutated_photo_is_read_or_rejected_in_one_line():
     seed, pixels = 20261124, Image.fromarray(photograph(48, 64))
     draw = random.Random(seed)
     kinds = ["jpeg", "png", "tiff", "webp", "bmp", "gif", "avif"]
@@ -235,15 +268,15 @@ def test_mutated_photographs_are_one_line_or_pixels():
                 data[at:at] = data[at : at + length]
         try:
             lines = [read_photograph(bytes(data)).name]
-        except PhotographError as refusal:
-            lines = str(refusal).splitlines()
+        except PhotographError as error:
+            lines = str(error).splitlines()
         except BaseException as error:
             raise AssertionError(f"seed {seed}, trial {trial}") from error
         assert len(lines) == 1, f"seed {seed}, trial {trial}"
 
 
 def exif() -> bytes:
-    """An orientation, a camera and a text, as Pillow writes them."""
+    """Return EXIF with an orientation, a camera and a text."""
     tags = Image.Exif()
     tags[0x0112], tags[0x010F], tags[0x9286] = 6, "camera", "x" * 200
     return tags.tobytes()

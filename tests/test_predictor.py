@@ -1,4 +1,4 @@
-"""From a photograph to a mask: sizes, tiles, directories, the command, the exported graph."""
+"""Prediction: sizes, tiles, saved models, the command and the exported graph."""
 
 import csv
 import json
@@ -14,9 +14,11 @@ from PIL import Image
 from conftest import photograph
 from miniatures import broken_photographs
 from qma_net import QMANetPredictor
+from qma_net.examine import examine_photo
 from qma_net.inference.photograph import PhotographError
-from qma_net.inference.tiles import NoiseRows, blended, spans
-from qma_net.modeling.config import ARCHITECTURE, ConfigError, QMANetConfig
+from qma_net.inference.preprocessing import fit_to_model
+from qma_net.inference.tiles import NoiseRows, blend_tiles, tile_spans
+from qma_net.modeling.config import ARCHITECTURE, ConfigError, Preprocessing, QMANetConfig
 from qma_net.modeling.noise import normalised
 from qma_net.modeling.qma_net import QMANetModel, QMANetOutput
 from qma_net.modeling.state import WeightsError
@@ -28,7 +30,7 @@ def predictor(build_tiny):
     return QMANetPredictor(build_tiny(), image_size=96)
 
 
-def test_a_photograph_at_its_own_size(predictor):
+def test_mask_has_the_size_of_the_photo(predictor):
     prediction = predictor.predict(photograph(70, 130))
     assert prediction.mask.shape == prediction.binary.shape == (70, 130)
     assert prediction.mask.dtype == np.float32
@@ -38,8 +40,7 @@ def test_a_photograph_at_its_own_size(predictor):
     assert 0 <= prediction.score <= 1
 
 
-def test_it_is_what_benco_s_loader_and_our_model_say(predictor, tmp_path):
-    """Resized and normalised as in training: the same mask within rounding."""
+def test_mask_equals_model_output_for_input_from_benco_s_loader(predictor, tmp_path):
     from IMDLBenCo.datasets import JsonDataset
 
     path = tmp_path / "a.png"
@@ -52,46 +53,63 @@ def test_it_is_what_benco_s_loader_and_our_model_say(predictor, tmp_path):
     np.testing.assert_allclose(predictor.predict(path).mask, expected, atol=1e-5)
 
 
-def test_native_does_not_resize(predictor):
+def test_native_prediction_does_not_resize(predictor):
     image = photograph(70, 101)
     with torch.no_grad():
         logits = predictor.model(normalised(image)).mask_logits
     np.testing.assert_allclose(
         predictor.predict(image, native=True).mask, logits.sigmoid()[0, 0].numpy(), atol=1e-6
     )
-    with pytest.raises(PhotographError, match="expected at least 32x32 at its own size"):
+    with pytest.raises(PhotographError, match=r"at least 32x32 .* own size; omit native"):
         predictor.predict(photograph(20, 60), native=True)
     assert predictor.predict(photograph(20, 60)).mask.shape == (20, 60)
 
 
-def test_tta_is_the_mean_over_the_mirror_images(predictor):
+def test_tta_averages_over_mirror_images(predictor):
     image = photograph(64, 64)
-    looks = []
+    masks = []
     for flip in ((), (1,), (0,), (0, 1)):
-        turned = np.ascontiguousarray(np.flip(image, flip))
-        looks.append(np.flip(predictor.predict(turned, native=True).mask, flip))
-    got = predictor.predict(image, native=True, tta=True).mask
-    np.testing.assert_allclose(got, np.mean(looks, axis=0), atol=1e-6)
+        flipped = np.ascontiguousarray(np.flip(image, flip))
+        masks.append(np.flip(predictor.predict(flipped, native=True).mask, flip))
+    mask = predictor.predict(image, native=True, tta=True).mask
+    np.testing.assert_allclose(mask, np.mean(masks, axis=0), atol=1e-6)
 
 
-def test_a_batch_is_a_list(predictor):
+def test_list_of_photos_gives_list_of_predictions(predictor):
     photos = [photograph(40, 50, 1), photograph(60, 40, 2)]
-    got = predictor.predict(photos, threshold=0.3)
-    assert [one.mask.shape for one in got] == [(40, 50), (60, 40)]
-    assert (got[0].binary == (predictor.predict(photos[0]).mask > 0.3)).all()
+    predictions = predictor.predict(photos, threshold=0.3)
+    assert [prediction.mask.shape for prediction in predictions] == [(40, 50), (60, 40)]
+    assert (predictions[0].binary == (predictor.predict(photos[0]).mask > 0.3)).all()
+
+
+@pytest.mark.parametrize("oversize", ["native", "crop", "shrink"])
+@pytest.mark.parametrize("fit", ["resize", "pad", "native"])
+@pytest.mark.parametrize("size", [(40, 60), (64, 64), (70, 130)])
+def test_model_input_is_restored_to_the_photo(fit, oversize, size):
+    pixels = ramp_image(*size)
+    fitted = fit_to_model(pixels, Preprocessing(64, fit), oversize=oversize)
+    is_cropped = fit == "pad" and oversize == "crop" and max(size) > 64
+    expected = pixels[:64, :64] if is_cropped else pixels
+    restored = fitted.restore(fitted.pixels[..., 0].astype(np.float32))
+    assert restored.shape == expected.shape[:2]
+    assert np.abs(restored - expected[..., 0]).mean() < 3
+    is_large = max(size) > 64
+    is_native = fit == "native" or (fit == "pad" and is_large and oversize == "native")
+    assert fitted.is_native == is_native
+    assert fitted.pixels.shape[:2] == (size if is_native else (64, 64))
 
 
 # --- tiles ---------------------------------------------------------------------------------
 
 
 def ramp_image(height, width):
-    """Smooth in both directions, and a function of the position alone."""
+    """Return an image that is smooth in both directions."""
     y, x = np.mgrid[:height, :width]
     value = 0.5 + 0.25 * np.sin(x / 90) + 0.25 * np.cos(y / 70)
     return (255 * value).astype(np.uint8)[..., None].repeat(3, axis=2)
 
 
-def test_what_fits_in_one_tile_is_looked_at_as_it_is(predictor):
+def test_photo_that_fits_into_one_tile_is_not_divided(predictor):
     image = photograph(80, 96)
     small = QMANetPredictor(predictor.model, tile=96, overlap=32)
     large = QMANetPredictor(predictor.model, tile=512, overlap=32)
@@ -101,69 +119,70 @@ def test_what_fits_in_one_tile_is_looked_at_as_it_is(predictor):
 @pytest.mark.parametrize(
     ("length", "tile", "overlap"), [(333, 96, 32), (1000, 256, 64), (97, 96, 32)]
 )
-def test_spans_are_small_and_of_one_size_on_the_encoders_grid(length, tile, overlap):
-    found = spans(length, tile, overlap)
-    sizes = {-(-(span.stop - span.start) // 32) * 32 for span in found}
+def test_spans_have_one_size_on_the_encoders_grid(length, tile, overlap):
+    spans = tile_spans(length, tile, overlap)
+    sizes = {-(-(span.stop - span.start) // 32) * 32 for span in spans}
     assert len(sizes) == 1
     assert sizes.pop() <= tile
-    assert (found[0].start, found[-1].stop) == (0, length)
-    assert all(span.start % 32 == 0 for span in found)
-    assert all(a.stop - b.start >= overlap for a, b in pairwise(found))
+    assert (spans[0].start, spans[-1].stop) == (0, length)
+    assert all(span.start % 32 == 0 for span in spans)
+    assert all(a.stop - b.start >= overlap for a, b in pairwise(spans))
 
 
-def test_a_little_more_than_a_tile_makes_two_small_ones():
-    """Not two of the largest size that share nearly everything."""
-    assert spans(110, 96, 32) == [slice(0, 96), slice(32, 110)]
-    assert spans(1100, 1024, 128) == [slice(0, 640), slice(480, 1100)]
-    assert spans(1024, 1024, 128) == [slice(0, 1024)]
+def test_length_slightly_above_a_tile_gives_two_small_spans():
+    """Two spans of the largest size would overlap almost completely."""
+    assert tile_spans(110, 96, 32) == [slice(0, 96), slice(32, 110)]
+    assert tile_spans(1100, 1024, 128) == [slice(0, 640), slice(480, 1100)]
+    assert tile_spans(1024, 1024, 128) == [slice(0, 1024)]
 
 
-def test_tiles_cover_everything_and_agree_where_looks_agree():
-    """A look that depends on the pixel alone is reproduced wherever tiles lie."""
+def test_tiles_with_consistent_predictions_reproduce_the_image():
     image = ramp_image(210, 333)[..., 0] / np.float32(255)
     np.testing.assert_allclose(
-        blended(spans(210, 96, 32), spans(333, 96, 32), image.__getitem__), image, atol=1e-6
+        blend_tiles(tile_spans(210, 96, 32), tile_spans(333, 96, 32), image.__getitem__),
+        image,
+        atol=1e-6,
     )
 
 
-def test_no_border_shows_where_looks_differ():
-    """Every tile says something else; the blend steps by no more than the ramps' slope."""
+def test_tiles_with_different_predictions_are_blended_without_seams():
+    """Neighboring pixels differ by no more than the slope of the weights."""
     levels = iter(np.random.default_rng(0).random(100))
 
-    def look(place):
-        return np.full((400, 400), next(levels), np.float32)[place]
+    def predict_tile(region):
+        return np.full((400, 400), next(levels), np.float32)[region]
 
-    mask = blended(*2 * [spans(400, 160, 64)], look)
+    mask = blend_tiles(*2 * [tile_spans(400, 160, 64)], predict_tile)
     steps = max(np.abs(np.diff(mask, axis=0)).max(), np.abs(np.diff(mask, axis=1)).max())
-    assert 0 < steps < 1.7 / 64  # 1.5 where a ramp is steepest
+    assert 0 < steps < 1.7 / 64  # The steepest slope is 1.5.
     assert mask.std() > 0.1
 
 
 @pytest.mark.parametrize("views", ["srm,bayar", "srm,bayar,noiseprint"])
-def test_the_noise_of_tiles_is_that_of_the_whole_photograph(
+def test_noise_view_of_tiles_equals_that_of_the_whole_photo(
     build_tiny, noiseprint_file, monkeypatch, views
 ):
-    """Computed once, in blocks; without the margin the blocks' borders would show."""
+    """It is computed once, in blocks with a margin."""
     weights = str(noiseprint_file) if "noiseprint" in views else ""
     view = build_tiny(views=views, noiseprint_weights=weights).noise_view
     monkeypatch.setattr("qma_net.inference.tiles.BLOCK_PIXELS", 2**12)
-    monkeypatch.setattr("qma_net.inference.tiles.BAND", 48)
+    monkeypatch.setattr("qma_net.inference.tiles.BAND_ROWS", 48)
     image = photograph(150, 170)
     with torch.inference_mode():
         whole = view(normalised(image))
         computed, blocks = [], []
         view.register_forward_pre_hook(lambda _, args: computed.append(args[0].shape))
         noise = NoiseRows(view, image, torch.device("cpu"), lambda: blocks.append(1))
-        for rows, columns in product(spans(150, 96, 32), spans(170, 96, 32)):
-            part = noise.of((rows, columns))
+        for rows, columns in product(tile_spans(150, 96, 32), tile_spans(170, 96, 32)):
+            part = noise.crop((rows, columns))
             torch.testing.assert_close(part, whole[:, :, rows, columns], atol=1e-4, rtol=1e-4)
     assert len(computed) == len(blocks) > 4
     margins = 2 * view.reach
     assert sum((h - margins) * (w - margins) for _, _, h, w in computed) <= 150 * 170
 
 
-def test_a_large_photograph_is_its_tiles_with_the_noise_of_the_whole(predictor):
-    """By hand: the model on each tile, with the noise view of the photograph, blended."""
+def test_large_photo_is_predicted_in_blended_tiles(predictor):
+    """The expected mask is computed by hand, with the noise view of the whole photo."""
     image = photograph(70, 130)
     tiled = QMANetPredictor(predictor.model, tile=96, overlap=32)
     with torch.no_grad():
@@ -178,72 +197,68 @@ def test_a_large_photograph_is_its_tiles_with_the_noise_of_the_whole(predictor):
     expected = np.concatenate(
         [left[:, :64], left[:, 64:] * (1 - ramp) + right[:, :32] * ramp, right[:, 32:]], axis=1
     )
-    got = tiled.predict(image, native=True).mask
-    np.testing.assert_allclose(got, expected, atol=1e-6)
+    mask = tiled.predict(image, native=True).mask
+    np.testing.assert_allclose(mask, expected, atol=1e-6)
 
 
-def test_tiles_that_do_not_fit_the_encoders_are_refused(predictor):
+def test_tiles_that_do_not_fit_the_encoders_are_rejected(predictor):
     for tile, overlap in ((100, 32), (96, 40), (96, 96), (96, 0)):
-        with pytest.raises(ConfigError, match="expected multiples of 32, the overlap below"):
+        with pytest.raises(ConfigError, match="expected multiples of 32, with the overlap below"):
             QMANetPredictor(predictor.model, tile=tile, overlap=overlap)
 
 
 @pytest.mark.parametrize(("tta", "total"), [(False, 6), (True, 24)])
-def test_progress_counts_tiles_and_stops(predictor, tta, total):
-    """(0, total) first, every tile after it; what it raises ends the work."""
-    tiled, image, said = (
-        QMANetPredictor(predictor.model, tile=96, overlap=32),
-        photograph(100, 200),
-        [],
-    )
+def test_progress_counts_tiles_and_can_stop_the_prediction(predictor, tta, total):
+    tiled = QMANetPredictor(predictor.model, tile=96, overlap=32)
+    image, calls = photograph(100, 200), []
 
     def note(done, total):
-        said.append((done, total))
+        calls.append((done, total))
 
     tiled.predict(image, native=True, tta=tta, progress=note)
-    assert said[0] == (0, total)
-    assert list(dict.fromkeys(said)) == [(done, total) for done in range(total + 1)]
+    assert calls[0] == (0, total)
+    assert list(dict.fromkeys(calls)) == [(done, total) for done in range(total + 1)]
 
     def stop(done, total):
         if done == 2:
-            raise StopAsking
+            raise StopPrediction
 
-    seen = []
-    predictor.model.register_forward_pre_hook(lambda *_: seen.append(1))
-    with pytest.raises(StopAsking):
+    forward_passes = []
+    predictor.model.register_forward_pre_hook(lambda *_: forward_passes.append(1))
+    with pytest.raises(StopPrediction):
         tiled.predict(image, native=True, tta=tta, progress=stop)
-    assert len(seen) == 2
-    said.clear()
+    assert len(forward_passes) == 2
+    calls.clear()
     predictor.predict(image, progress=note)
-    assert said == [(0, 1), (0, 1), (1, 1)]
-    said.clear()
-    tiled.examine(image, native=True, progress=note)
-    assert said[-1] == (6, 6)
+    assert calls == [(0, 1), (0, 1), (1, 1)]
+    calls.clear()
+    examine_photo(tiled, image, native=True, progress=note)
+    assert calls[-1] == (6, 6)
 
 
-class StopAsking(Exception):
-    """What a person who has seen enough raises."""
+class StopPrediction(Exception):
+    """Raised by a progress callback."""
 
 
-# --- directories ---------------------------------------------------------------------------
+# --- saved models ---------------------------------------------------------------------------
 
 
-def test_round_trip_is_bitwise(predictor, tmp_path):
+def test_saved_model_is_loaded_bit_for_bit(predictor, tmp_path):
     predictor.model.save_pretrained(tmp_path / "model")
     names = sorted(path.name for path in (tmp_path / "model").iterdir())
     assert names == ["README.md", "config.json", "model.safetensors"]
-    again = QMANetPredictor.from_pretrained(tmp_path / "model", device="cpu", image_size=96)
-    assert again.model.config == predictor.model.config
-    state = again.model.state_dict()
+    loaded = QMANetPredictor.from_pretrained(tmp_path / "model", device="cpu", image_size=96)
+    assert loaded.model.config == predictor.model.config
+    state = loaded.model.state_dict()
     assert all((state[k] == v).all() for k, v in predictor.model.state_dict().items())
     image = photograph(50, 60)
-    assert (again.predict(image).mask == predictor.predict(image).mask).all()
+    assert (loaded.predict(image).mask == predictor.predict(image).mask).all()
     card = (tmp_path / "model/README.md").read_text()
     assert "library_name: qma-net" in card
     assert "image-manipulation-localization" in card
 
 
-def test_a_checkpoint_of_benco_s_trainer_converts(tmp_path, capsys):
+def test_checkpoint_of_benco_s_trainer_is_converted(tmp_path, capsys):
     from qma_net.benco import QMANet
     from qma_net.cli import main
 
@@ -262,7 +277,7 @@ def test_a_checkpoint_of_benco_s_trainer_converts(tmp_path, capsys):
     assert (masks[0] == masks[1]).all()
 
 
-def test_what_is_no_model_is_one_clear_line(tmp_path):
+def test_paths_without_a_model_are_rejected_in_one_line(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign/config.json").write_text('{"hidden_size": 3}')
@@ -287,7 +302,7 @@ def test_what_is_no_model_is_one_clear_line(tmp_path):
 # --- the command ---------------------------------------------------------------------------
 
 
-def test_the_command_reports_bad_files_and_goes_on(predictor, tmp_path, capsys):
+def test_command_reports_files_that_are_not_photos_and_continues(predictor, tmp_path, capsys):
     from qma_net.cli import main
 
     predictor.model.save_pretrained(tmp_path / "model")
@@ -298,12 +313,12 @@ def test_the_command_reports_bad_files_and_goes_on(predictor, tmp_path, capsys):
     Image.fromarray(photograph(30, 40)).save(photos / "good.tif")
     out = tmp_path / "out"
     files = [str(photos / name) for name in reasons if name != "folder.jpg"]
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as end:
         main(
             ["predict", str(photos / "good.*"), *files, "--checkpoint", str(tmp_path / "model")]
             + ["--out", str(out)]
         )
-    assert ended.value.code == 1
+    assert end.value.code == 1
     errors = capsys.readouterr().err
     with open(out / "predictions.csv") as file:
         rows = {row["file"]: row for row in csv.DictReader(file)}
@@ -318,10 +333,11 @@ def test_the_command_reports_bad_files_and_goes_on(predictor, tmp_path, capsys):
     assert mask.shape == (50, 60)
     assert float(row["score"]) > 0
     pngs = {f"good{number}_{kind}.png" for number in ("", "_2") for kind in ("mask", "overlay")}
-    assert {path.name for path in out.iterdir()} == {"predictions.csv", "predictions.json", *pngs}
+    results = {".predict.jsonl", "predictions.csv", "predictions.json"}
+    assert {path.name for path in out.iterdir()} == results | pngs
 
 
-def test_a_model_that_knows_nothing_must_be_asked_for_by_name(tmp_path, capsys):
+def test_random_weights_are_noted(tmp_path, capsys):
     from qma_net.cli import main
 
     Image.fromarray(photograph(64, 64)).save(tmp_path / "a.png")
@@ -334,8 +350,8 @@ def test_a_model_that_knows_nothing_must_be_asked_for_by_name(tmp_path, capsys):
 # --- ONNX ----------------------------------------------------------------------------------
 
 
-@pytest.mark.slow  # a minute and more of tracing
-def test_onnx_agrees_on_three_sizes_and_a_photograph(build_tiny, noiseprint_file, tmp_path):
+@pytest.mark.slow  # Tracing takes more than a minute.
+def test_onnx_agrees_with_pytorch(build_tiny, noiseprint_file, tmp_path, caplog):
     pytest.importorskip("onnxruntime", reason="the export tools are not installed")
     import onnxruntime
 
@@ -343,10 +359,10 @@ def test_onnx_agrees_on_three_sizes_and_a_photograph(build_tiny, noiseprint_file
 
     Image.fromarray(photograph(100, 150)).save(tmp_path / "a.jpg")
     model = build_tiny(views="srm,bayar,noiseprint", noiseprint_weights=str(noiseprint_file))
-    said = []
-    line = export_onnx(model, tmp_path / "model.onnx", [tmp_path / "a.jpg"], say=said.append)
-    assert said[0].startswith("writing the graph")
-    assert said[-1] == "checking it on 1x3x96x128"
+    caplog.set_level("INFO", logger="qma_net")
+    line = export_onnx(model, tmp_path / "model.onnx", [tmp_path / "a.jpg"])
+    assert caplog.messages[0].startswith("writing the graph")
+    assert caplog.messages[-1] == "verifying it with an input of 1x3x96x128"
     assert "1x3x64x64, 2x3x96x160, 1x3x256x192, 1x3x96x128" in line
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     (image,) = session.get_inputs()
@@ -355,7 +371,7 @@ def test_onnx_agrees_on_three_sizes_and_a_photograph(build_tiny, noiseprint_file
     assert {"tensor(float)"} == {io.type for io in (image, *session.get_outputs())}
 
 
-def test_a_graph_that_differs_is_not_left_behind(tmp_path, monkeypatch):
+def test_graph_that_differs_is_not_written(tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime", reason="the export tools are not installed")
     from qma_net.inference import export
 
@@ -369,11 +385,11 @@ def test_a_graph_that_differs_is_not_left_behind(tmp_path, monkeypatch):
 
     model, write = Linear(), export._write
 
-    def written_then_changed(network, path):
+    def write_and_change(network, path):
         write(network, path)
         model.weight.data += shift
 
-    monkeypatch.setattr(export, "_write", written_then_changed)
+    monkeypatch.setattr(export, "_write", write_and_change)
     shift = 0.0
     export.export_onnx(model, tmp_path / "same.onnx")
     shift = 0.1

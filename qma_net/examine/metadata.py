@@ -18,7 +18,6 @@ from PIL import ExifTags, Image, IptcImagePlugin
 
 from ..core.images import (
     HEADER_SIZE,
-    ORIENTATION_TAG,
     ImageError,
     decoding,
     describe_content,
@@ -150,6 +149,7 @@ def read_facts(data: bytes, image: Image.Image | None = None) -> FileFacts:
         tables = {number: tuple(values) for number, values in sorted(stored.items())}
         _read_exif(image, data, facts)
         _read_texts(image, data, facts)
+        _note_orientation(image, facts)
     elif kind == "TIFF":
         _read_exif(None, data, facts)
     if kind == "JPEG":
@@ -202,8 +202,8 @@ def _read_exif(image: Image.Image | None, data: bytes, facts: FileFacts) -> None
     if not block:
         return
     block = block.removeprefix(EXIF_PREFIX)
-    exif = Image.Exif()
-    if _attempt("the EXIF data", facts.notes, lambda: exif.load(block) or exif) is None:
+    exif = _attempt("the EXIF data", facts.notes, partial(_parse_exif, block))
+    if exif is None:
         return
     found: dict[str, Mapping[int, Any]] = {"IFD0": dict(exif)}
     for name, (pointer, _) in DIRECTORIES.items():
@@ -230,8 +230,12 @@ def _read_exif(image: Image.Image | None, data: bytes, facts: FileFacts) -> None
     start, length = first.get(THUMBNAIL_OFFSET), first.get(THUMBNAIL_LENGTH)
     if isinstance(start, int) and isinstance(length, int) and block[start : start + length]:
         facts.thumbnail = _thumbnail(block[start : start + length], facts.notes)
-    if image is not None and facts.format != "TIFF":
-        _note_orientation(image, found["IFD0"], facts)
+
+
+def _parse_exif(block: bytes) -> Image.Exif:
+    exif = Image.Exif()
+    exif.load(block)
+    return exif
 
 
 def _check_directories(
@@ -258,10 +262,11 @@ def _check_directories(
         seen.add(offset)
 
 
-def _note_orientation(image: Image.Image, tags: Mapping[int, Any], facts: FileFacts) -> None:
+def _note_orientation(image: Image.Image, facts: FileFacts) -> None:
     """Note an orientation that does not come from EXIF, or that has no effect."""
-    applied = _attempt("the orientation", facts.notes, lambda: exif_orientation(image))
-    if ORIENTATION_TAG not in tags and applied in range(2, 9):
+    applied = _attempt("the orientation", facts.notes, partial(exif_orientation, image))
+    is_from_exif = "Orientation" in facts.exif.directories.get("IFD0", {})
+    if applied in range(2, 9) and not is_from_exif and facts.xmp:
         facts.notes.append(f"the orientation ({applied}) comes from the XMP; EXIF has none")
     original = image.info.get("original_orientation")
     if original not in (None, 1):  # pillow-heif applies the rotation of the container instead.

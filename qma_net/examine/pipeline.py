@@ -35,7 +35,7 @@ from ..weights.reading import sha256
 from ..weights.sources import load_noiseprint
 from .evidence import Evidence, read_evidence
 from .examination import Examination, assemble
-from .leads import leads
+from .leads import Lead, leads
 from .page import MASK, OVERLAY, PAGE, REPORT, write_report
 from .readability import map_readability
 
@@ -144,7 +144,8 @@ def examine_evidence(
         notes: Notes to add.
         progress: See :meth:`qma_net.QMANetPredictor.predict`.
     """
-    prediction, views, calibration = None, (), None
+    prediction, calibration = None, None
+    views: tuple[Lead, ...] = ()
     if predictor is not None:
         calibration = predictor.calibration
         noiseprint = noiseprint or predictor.noiseprint

@@ -124,8 +124,10 @@ def _covered(length: int, first: int) -> tuple[np.ndarray, int]:
     """
     before = -first % BLOCK
     after = -(before + length) % BLOCK
-    mode = "reflect" if length > 1 else "edge"
-    return np.pad(np.arange(length), (before, after), mode), before
+    indices = np.arange(length)
+    if length == 1:
+        return np.pad(indices, (before, after), "edge"), before
+    return np.pad(indices, (before, after), "reflect"), before
 
 
 def _reasons(blocks: np.ndarray, is_jpeg: bool) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""From a photograph to a mask, and the model for other runtimes."""
+"""Prediction: from a photo to a mask, and export for other runtimes."""

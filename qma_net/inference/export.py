@@ -1,15 +1,17 @@
-"""``qma-net export``: the model as ONNX, checked against PyTorch after writing.
+"""``qma-net export``: the model as an ONNX graph, verified against PyTorch.
 
-The graph takes ``image``, float32 ``(B, 3, H, W)``, ImageNet-normalised, and gives ``mask``,
-float32 ``(B, 1, H, W)``, probabilities. B, H and W are free; H and W must be multiples of 32:
-padding is the caller's (repeat the last row and column, and cut the mask, as ``QMANetModel``
-does). All of it is float32, NoisePrint++ above all.
+The graph maps ``image``, float32 ``(B, 3, H, W)`` with ImageNet normalization, to probabilities
+``mask``, float32 ``(B, 1, H, W)``. B, H and W are free, but H and W must be multiples of 32: the
+caller pads the image (repeat the last row and column and crop the mask, as ``QMANetModel`` does).
+The whole graph is float32, in particular NoisePrint++.
 """
 
+import logging
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,71 +23,77 @@ from ..modeling.noise import normalised
 from ..modeling.qma_net import STRIDE, QMANetModel
 from .photograph import read_photograph
 
-TOLERANCE = 1e-3  # of a probability
-SIZES = ((1, 64, 64), (2, 96, 160), (1, 256, 192))  # (B, H, W) that the written file is run at
+logger = logging.getLogger(__name__)
+
+TOLERANCE = 1e-3  # Of a probability.
+SIZES = ((1, 64, 64), (2, 96, 160), (1, 256, 192))  # (B, H, W) of the verification.
+MAX_SIDE = 512  # Pixels of the photos for verification.
 OPSET = 18
 
 
 class ExportError(QMANetError):
-    """A graph that does not compute what the model computes, or tools that are missing."""
+    """A graph that differs from the model, or missing tools."""
 
 
 class MaskOnly(nn.Module):
-    """The exported computation: ``(B, 3, H, W)`` to probabilities ``(B, 1, H, W)``."""
+    """The exported computation.
+
+    Args:
+        model: The model.
+    """
 
     def __init__(self, model: QMANetModel):
         super().__init__()
         self.model = model
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.model(image).mask_logits.sigmoid()
+        """Map images ``(B, 3, H, W)`` to probabilities ``(B, 1, H, W)``."""
+        probabilities: Tensor = self.model(image).mask_logits.sigmoid()
+        return probabilities
 
 
 def export_onnx(
     model: QMANetModel,
-    out: str | os.PathLike,
-    images: Sequence[str | os.PathLike] = (),
-    *,
-    say: Callable[[str], None] = lambda _: None,
+    out: str | os.PathLike[str],
+    images: Sequence[str | os.PathLike[str]] = (),
 ) -> str:
-    """Writes an ONNX file and verifies it with onnxruntime; nothing is left where it fails.
+    """Write an ONNX file and verify it with onnxruntime. No file remains if the check fails.
 
     Args:
-        model: any QMA-Net, on the CPU.
-        out: the file; weights beyond 2 GB would go beside it (no size of QMA-Net has them).
-        images: photographs to verify it on, beside random inputs of three sizes.
-        say: is told what is done at the moment.
+        model: A QMA-Net of any size, on the CPU.
+        out: The file.
+        images: Photos for the verification, in addition to random inputs of three sizes.
 
     Returns:
         One line with the largest difference of a probability.
 
     Raises:
-        ExportError: when a difference exceeds 1e-3, or onnx, onnxscript or onnxruntime is missing.
+        ExportError: If a difference exceeds 1e-3, or onnx, onnxscript or onnxruntime is missing.
     """
     try:
         import onnxruntime
         import onnxscript  # noqa: F401  (torch.onnx needs it)
     except ModuleNotFoundError as error:
         raise ExportError(
-            f"got no {error.name}, expected the export tools: pip install 'qma-net[export]'"
+            f"{error.name} is not installed; run: pip install 'qma-net[export]'"
         ) from None
     network = MaskOnly(model.eval())
-    with atomic_write(out) as beside, torch.no_grad():
-        say("writing the graph, which takes minutes for a large model")
-        _write(network, beside)
-        session = onnxruntime.InferenceSession(beside, providers=["CPUExecutionProvider"])
+    with atomic_write(out) as temporary, torch.no_grad():
+        logger.info("writing the graph, which takes minutes for a large model")
+        _write(network, temporary)
+        session = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
         inputs = [*_random_inputs(), *map(_real_input, images)]
         differences = []
         for image in inputs:
-            say(f"checking it on {'x'.join(map(str, image.shape))}")
+            logger.info("verifying it with an input of %s", "x".join(map(str, image.shape)))
             differences.append(_difference(session, network, image))
         if not max(differences) <= TOLERANCE:
             raise ExportError(
                 f"got differences up to {max(differences):.2g} between onnxruntime and PyTorch, "
-                f"expected at most {TOLERANCE}: the file is not written"
+                f"expected at most {TOLERANCE}; no file was written"
             )
     sizes = ", ".join("x".join(map(str, image.shape)) for image in inputs)
-    return f"{out}: largest difference to PyTorch {max(differences):.2g}, on {sizes}"
+    return f"{out}: largest difference from PyTorch {max(differences):.2g}, with inputs of {sizes}"
 
 
 def _write(network: MaskOnly, path: Path) -> None:
@@ -106,9 +114,9 @@ def _write(network: MaskOnly, path: Path) -> None:
         )
 
 
-def _difference(session, network: MaskOnly, image: Tensor) -> float:
-    (got,) = session.run(None, {"image": image.numpy()})
-    return float(np.abs(got - network(image).numpy()).max())
+def _difference(session: Any, network: MaskOnly, image: Tensor) -> float:
+    (mask,) = session.run(None, {"image": image.numpy()})
+    return float(np.abs(mask - network(image).numpy()).max())
 
 
 def _random_inputs() -> list[Tensor]:
@@ -116,8 +124,8 @@ def _random_inputs() -> list[Tensor]:
     return [torch.randn(b, 3, h, w, generator=generator) for b, h, w in SIZES]
 
 
-def _real_input(path: str | os.PathLike) -> Tensor:
-    """A photograph at its own size, cut to multiples of 32 and to 512, normalised."""
+def _real_input(path: str | os.PathLike[str]) -> Tensor:
+    """Crop a photo to at most 512 pixels and to multiples of 32."""
     pixels = read_photograph(path).pixels
-    height, width = (min(512, side - side % STRIDE) for side in pixels.shape[:2])
+    height, width = (min(MAX_SIDE, side - side % STRIDE) for side in pixels.shape[:2])
     return normalised(pixels[:height, :width])

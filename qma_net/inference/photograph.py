@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from ..core.errors import QMANetError
@@ -60,7 +61,7 @@ class Photograph:
         orientation: The EXIF orientation, 1 to 8, that was applied to the stored pixels.
     """
 
-    pixels: np.ndarray
+    pixels: NDArray[np.uint8]
     name: str
     notes: tuple[str, ...] = ()
     orientation: int = 1
@@ -78,7 +79,7 @@ class Photograph:
 
 
 PhotoSource: TypeAlias = (
-    str | os.PathLike[str] | bytes | bytearray | IO[bytes] | Image.Image | np.ndarray | Photograph
+    str | os.PathLike[str] | bytes | bytearray | IO[bytes] | Image.Image | NDArray[Any] | Photograph
 )
 
 
@@ -221,7 +222,7 @@ def _from_pil(image: Image.Image, name: str) -> Photograph:
     return Photograph(np.asarray(image.convert("RGB")), name, tuple(notes), orientation)
 
 
-def _from_array(array: np.ndarray, name: str) -> Photograph:
+def _from_array(array: NDArray[Any], name: str) -> Photograph:
     channels = array.shape[2] if array.ndim == 3 else 1
     if array.dtype not in (np.uint8, np.uint16) or array.ndim not in (2, 3) or not array.size:
         raise PhotographError(
@@ -246,9 +247,9 @@ def _from_array(array: np.ndarray, name: str) -> Photograph:
 def _bits_per_channel(image: Any, data: bytes) -> int:
     """Return the depth that the header states; Pillow reads deep color as 8 bits silently."""
     if image.format == "HEIF":
-        return image.info.get("bit_depth", 8)
+        return int(image.info.get("bit_depth", 8))
     if image.mode not in ("RGB", "RGBA", "LA", "CMYK"):
         return 8
     if image.format == "PNG":
         return data[24]
-    return max(image.tag_v2.get(258, (8,))) if image.format == "TIFF" else 8
+    return int(max(image.tag_v2.get(258, (8,)))) if image.format == "TIFF" else 8

@@ -4,13 +4,14 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from .photograph import Photograph
 
 
-def as_grey(mask: np.ndarray) -> np.ndarray:
+def as_grey(mask: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Convert probabilities ``(H, W)`` in 0..1 to uint8 in 0..255."""
-    return np.rint(mask * 255).astype(np.uint8)
+    return np.asarray(np.rint(mask * 255), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -28,18 +29,18 @@ class Prediction:
         notes: How the photo was read and fed to the model, and what to know about the model.
     """
 
-    mask: np.ndarray
+    mask: NDArray[np.float32]
     score: float
     threshold: float
     photograph: Photograph
     notes: tuple[str, ...] = ()
 
     @property
-    def binary(self) -> np.ndarray:
+    def binary(self) -> NDArray[np.bool_]:
         """Bool ``(H, W)``: where the probability is strictly above the threshold."""
         return self.mask > self.threshold
 
-    def overlay(self, colour: tuple[int, int, int] = (255, 40, 40)) -> np.ndarray:
+    def overlay(self, colour: tuple[int, int, int] = (255, 40, 40)) -> NDArray[np.uint8]:
         """Draw the photo with the marked region tinted and outlined, uint8 ``(H, W, 3)``."""
         image = self.photograph.pixels.copy()
         marked = self.binary
@@ -48,4 +49,4 @@ class Prediction:
             marked.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
         )
         width = max(1, round(max(marked.shape) / 400))
-        return np.asarray(cv2.drawContours(image, outlines, -1, colour, width))
+        return np.asarray(cv2.drawContours(image, outlines, -1, colour, width), np.uint8)

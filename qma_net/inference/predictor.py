@@ -6,10 +6,11 @@ import os
 import warnings
 from dataclasses import asdict
 from functools import cached_property
-from typing import Any, Self, overload
+from typing import Any, Self, cast, overload
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from .. import __version__
 from ..modeling.calibration import Calibration
@@ -78,10 +79,10 @@ class QMANetPredictor:
             self.preprocessing = Preprocessing(image_size, fit="resize")
         if trained and self.preprocessing != trained:
             self.notes += (f"{self.preprocessing}; in training {trained}",)
-        self.model: Any = model.eval() if device is None else model.to(device).eval()
+        self.model: Any = (model if device is None else model.to(device)).eval()
         self.tile, self.overlap, self.mixed = tile, overlap, mixed
         if compile:
-            self.model.compile_for_inference()
+            cast(Any, self.model).compile_for_inference()
 
     @classmethod
     def from_pretrained(
@@ -228,8 +229,8 @@ class QMANetPredictor:
 
     @torch.inference_mode()
     def _probabilities(
-        self, pixels: np.ndarray, tile: int, tta: bool, report: ProgressCallback | None
-    ) -> np.ndarray:
+        self, pixels: NDArray[np.uint8], tile: int, tta: bool, report: ProgressCallback | None
+    ) -> NDArray[np.float32]:
         """Map uint8 ``(H, W, 3)`` to probabilities, float32 ``(H, W)``."""
         flips = FLIPS if tta else FLIPS[:1]
         rows, columns = (tile_spans(length, tile, self.overlap) for length in pixels.shape[:2])
@@ -239,21 +240,25 @@ class QMANetPredictor:
             flipped = np.flip(pixels, flip).copy() if flip else pixels
             mask = self._blended(flipped, rows, columns, progress)
             masks.append(np.flip(mask, flip))
-        return masks[0] if len(masks) == 1 else np.mean(masks, axis=0)
+        return masks[0] if len(masks) == 1 else np.asarray(np.mean(masks, axis=0))
 
     def _blended(
-        self, pixels: np.ndarray, rows: list[slice], columns: list[slice], progress: TileProgress
-    ) -> np.ndarray:
+        self,
+        pixels: NDArray[np.uint8],
+        rows: list[slice],
+        columns: list[slice],
+        progress: TileProgress,
+    ) -> NDArray[np.float32]:
         view, device = getattr(self.model, "noise_view", None), self.device
         noise_rows = NoiseRows(view, pixels, device, progress.ping) if view else None
 
-        def predict_tile(region: Region) -> np.ndarray:
+        def predict_tile(region: Region) -> NDArray[np.float32]:
             image = normalised(pixels[region], device)
             with torch.autocast(device.type, torch.bfloat16, enabled=self.mixed):
                 noise = noise_rows.crop(region) if noise_rows else None
                 logits = self.model(image, edges=False, noise=noise).mask_logits
             progress.step()
-            probabilities: np.ndarray = logits[0, 0].float().sigmoid().cpu().numpy()
+            probabilities: NDArray[np.float32] = logits[0, 0].float().sigmoid().cpu().numpy()
             return probabilities
 
         return blend_tiles(rows, columns, predict_tile)

@@ -6,11 +6,12 @@ applies its orientation, :func:`fit_to_model` resizes or pads it as in training,
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..modeling.config import Preprocessing
@@ -29,7 +30,7 @@ class ModelInput:
         is_native: Whether the pixels are those of the photo.
     """
 
-    pixels: np.ndarray
+    pixels: NDArray[np.uint8]
     content: tuple[int, int]
     size: tuple[int, int]
     is_native: bool = False
@@ -38,21 +39,22 @@ class ModelInput:
         """Return the pixels with ImageNet normalization, float32 ``(1, 3, h, w)``."""
         return normalised(self.pixels, device)
 
-    def crop_padding(self, values: np.ndarray) -> np.ndarray:
+    def crop_padding(self, values: NDArray[Any]) -> NDArray[Any]:
         """Remove the padding from a map ``(h, w)`` of the model."""
         height, width = self.content
         return values[:height, :width]
 
-    def restore(self, values: np.ndarray) -> np.ndarray:
+    def restore(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map float values ``(h, w)`` of the model to the photo's size ``(H, W)``."""
         values, (height, width) = self.crop_padding(values), self.size
         if values.shape == self.size:
             return values
-        return cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR)
+        resized = cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR)
+        return np.asarray(resized, np.float32)
 
 
 def fit_to_model(
-    pixels: np.ndarray,
+    pixels: NDArray[np.uint8],
     preprocessing: Preprocessing,
     *,
     native: bool = False,
@@ -67,7 +69,8 @@ def fit_to_model(
         oversize: What happens to a photo that is larger than the square into which it should be
             padded: keep its size; crop it, as BenCo does in evaluation; or shrink it.
     """
-    size = height, width = pixels.shape[:2]
+    height, width = pixels.shape[:2]
+    size = (height, width)
     side = preprocessing.image_size
     is_oversize = max(size) > side
     if (
@@ -78,14 +81,14 @@ def fit_to_model(
         return ModelInput(pixels, content=size, size=size, is_native=True)
     if preprocessing.fit == "resize":
         resized = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_LINEAR)
-        return ModelInput(resized, content=(side, side), size=size)
+        return ModelInput(np.asarray(resized, np.uint8), content=(side, side), size=size)
     if is_oversize and oversize == "shrink":
         scale = side / max(size)
         shrunk = max(1, int(width * scale)), max(1, int(height * scale))
-        pixels = cv2.resize(pixels, shrunk, interpolation=cv2.INTER_AREA)
+        pixels = np.asarray(cv2.resize(pixels, shrunk, interpolation=cv2.INTER_AREA), np.uint8)
     elif is_oversize:
         pixels = pixels[:side, :side]
-        size = pixels.shape[:2]
-    height, width = content = pixels.shape[:2]
+        size = (min(height, side), min(width, side))
+    height, width = pixels.shape[:2]
     padded = np.pad(pixels, ((0, side - height), (0, side - width), (0, 0)))
-    return ModelInput(padded, content=content, size=size)
+    return ModelInput(padded, content=(height, width), size=size)

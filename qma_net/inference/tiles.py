@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..modeling.noise import normalised
@@ -57,7 +58,11 @@ class NoiseRows:
     """
 
     def __init__(
-        self, view: nn.Module, pixels: np.ndarray, device: torch.device, ping: Callable[[], None]
+        self,
+        view: nn.Module,
+        pixels: NDArray[np.uint8],
+        device: torch.device,
+        ping: Callable[[], None],
     ):
         self._view, self._pixels, self._device, self._ping = view, pixels, device, ping
         self._reach = int(view.reach)  # type: ignore[arg-type]
@@ -91,13 +96,13 @@ class NoiseRows:
         above, before = min(self._reach, top), min(self._reach, left)
         rows = slice(top - above, bottom + self._reach)
         columns = slice(left - before, right + self._reach)
-        noise = self._view(normalised(self._pixels[rows, columns], self._device))
+        noise: Tensor = self._view(normalised(self._pixels[rows, columns], self._device))
         return noise[:, :, above : above + bottom - top, before : before + right - left]
 
 
 def blend_tiles(
-    rows: list[slice], columns: list[slice], predict: Callable[[Region], np.ndarray]
-) -> np.ndarray:
+    rows: list[slice], columns: list[slice], predict: Callable[[Region], NDArray[np.float32]]
+) -> NDArray[np.float32]:
     """Predict overlapping tiles and blend them without seams.
 
     The weight of a tile falls smoothly towards its inner borders over the overlap. No step remains
@@ -139,7 +144,7 @@ def tile_spans(length: int, tile: int, overlap: int) -> list[slice]:
     return [slice(STRIDE * i, min(STRIDE * (i + size), length)) for i in starts]
 
 
-def _with_weights(spans: list[slice]) -> list[tuple[slice, np.ndarray]]:
+def _with_weights(spans: list[slice]) -> list[tuple[slice, NDArray[np.float32]]]:
     """Pair each span with its weights, which rise and fall in the overlaps and add up to 1."""
     weights = [np.ones(span.stop - span.start, np.float32) for span in spans]
     for (before, fall), (after, rise) in pairwise(zip(spans, weights, strict=True)):
