@@ -65,7 +65,7 @@ def work(tmp_path_factory, tiny_size_for_all):
         settings = Settings("resize", SIDE, 2)
         out = folder / "out" / name
         evaluate([checkpoint], sets, out, settings=settings, workers=0, save_masks=masks)
-    content = json.loads((folder / "out/ours/CASIAv1.json").read_text())
+    content = json.loads((folder / "out/ours/CASIAv1.json").read_text(encoding="utf-8"))
     (folder / "out/robust").mkdir()
     for level in (100, 50):
         content["pixel_f1"] = level / 200
@@ -284,7 +284,7 @@ def test_omitted_figures_are_noted_with_the_command(work, tmp_path, monkeypatch)
 
 def test_changed_checkpoint_is_not_used(work, tmp_path):
     for name in ("CASIAv1.json", "CASIAv1.csv"):
-        content = (work / "out/ours" / name).read_text()
+        content = (work / "out/ours" / name).read_text(encoding="utf-8")
         (tmp_path / name).write_text(content.replace("/ours.pth", "/none.pth"))
     results = collect([tmp_path])
     assert not draw_figures(results)
@@ -305,7 +305,7 @@ def test_other_model_without_saved_masks_is_omitted_from_figure_3(work, tmp_path
     shutil.copytree(work / "out/ours", tmp_path / "ours")
     shutil.copytree(work / "out/none", tmp_path / "other")
     for path in (tmp_path / "other").glob("*.json"):
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         content["header"] |= {"model": "Trufor", "model_flags": {}}
         path.write_text(json.dumps(content))
     caption = figures.draw_predictions(collect([tmp_path])).caption

@@ -186,7 +186,7 @@ def test_average_requires_all_test_sets(work):
 
 def test_ablation_is_paired_with_default_model_by_path(work):
     path = work / "mlp/CASIAv1.csv"
-    head, *rows = path.read_text().splitlines()
+    head, *rows = path.read_text(encoding="utf-8").splitlines()
     path.write_text("\n".join([head, *reversed(rows)]) + "\n")
     table = paper_table(collect([work]), 2)
     mlp = cells(table, MEASURED, "Ours w/ MLP (ours)")
@@ -582,7 +582,7 @@ def test_page_is_self_contained_and_reproducible(work):
     assert {"other-test-sets.md", "comparisons.tex"} <= names
     (curves,) = (out.parent / "figures").glob("curves-*-train.png")
     assert curves in written
-    page = out.read_text()
+    page = out.read_text(encoding="utf-8")
     assert not re.search(r"""(src|href)=["']?(https?:|//|(?!data:|\#)\w)""", page)
     assert "url(" not in page
     assert "@import" not in page
@@ -594,7 +594,7 @@ def test_page_is_self_contained_and_reproducible(work):
     assert "qma-net evaluate --checkpoint run/c.pth --test-sets ROOT/NIST16" in page
     first = page
     report([work], out)
-    assert out.read_text() == first
+    assert out.read_text(encoding="utf-8") == first
 
 
 def test_measured_tables_come_first_and_empty_tables_are_folded(work):
@@ -603,7 +603,7 @@ def test_measured_tables_come_first_and_empty_tables_are_folded(work):
     write_result(work / "own", "own", values(5), attack=("fog", 1), stem="fog-1")
     write_training_log(work / "train")
     report([work], work / "page/report.html")
-    html = (work / "page/report.html").read_text()
+    html = (work / "page/report.html").read_text(encoding="utf-8")
     page = Page(html)
     first = ["runs", "other-test-sets", "other-attacks", "comparisons"]
     measured = [f"table-{number}" for number in (1, 2, 5, 7, 9)]
@@ -640,7 +640,7 @@ def test_measured_tables_come_first_and_empty_tables_are_folded(work):
 def test_table_with_an_incomplete_sweep_is_not_folded(tmp_path):
     write_result(tmp_path / "CASIAv1", "CASIAv1", values(1), attack=("jpeg", 70), stem="jpeg-70")
     report([tmp_path], tmp_path / "report.html")
-    page = Page((tmp_path / "report.html").read_text())
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "table-7" not in page.folded
     assert "1 of 6 levels" in page.titles
     assert set(page.folded) == {f"table-{number}" for number in (1, 2, 3, 4, 5, 6, 8, 9, 10)}
@@ -651,7 +651,7 @@ def test_report_without_matplotlib_has_a_note(work):
     code = "import sys; sys.modules['matplotlib'] = None; from qma_net.report import report; "
     code += f"report([{str(work)!r}], {str(work / 'report.html')!r})"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
-    page = (work / "report.html").read_text()
+    page = (work / "report.html").read_text(encoding="utf-8")
     assert "matplotlib is not installed, so there are no figures" in page
     assert "<figure>" not in page
     assert not (work / "figures").exists()
@@ -724,7 +724,9 @@ def test_page_opens_in_a_browser_without_network(work):
     )
     probed = out.with_name("probed.html")
     # The page's policy forbids scripts; the probe needs one.
-    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", out.read_text())
+    page = re.sub(
+        r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", out.read_text(encoding="utf-8")
+    )
     probed.write_text(page.replace("</body>", probe + "</body>"))
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND"]
     flags += ["--virtual-time-budget=5000", f"--user-data-dir={work / 'profile'}", "--dump-dom"]

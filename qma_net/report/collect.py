@@ -241,7 +241,7 @@ def _add_json(path: Path, results: Results, models: dict[tuple, ModelResults]) -
 
 
 def _add_result(result: ResultFile, notes: list[str], models: dict[tuple, ModelResults]) -> None:
-    """Add a result to its model; of several for the same images, the first one found is used."""
+    """Add a result to its model; of several for the same test set, the first is used."""
     header = result.header
     flags = tuple(sorted((key, str(value)) for key, value in header["model_flags"].items()))
     settings = ("model", "checkpoint_sha256", "fit", "image_size", "picked_on")

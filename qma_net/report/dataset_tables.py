@@ -34,10 +34,10 @@ def dataset_table(published: PublishedTable, results: Results) -> Table:
         counts = _add_up(all_counts) if is_total else _count(labels[0], results, table)
         all_counts.append(counts)
         pairs = list(zip(headings, cells, strict=True))
-        shown = tuple(_cell(counts, heading, paper, published) for heading, paper in pairs)
-        table.rows.append(Row(MEASURED, labels, shown))
-        shown = tuple(_difference_cell(counts.get(h), paper, published) for h, paper in pairs)
-        differences.append(Row(DIFFERENCE, labels, shown))
+        measured = tuple(_cell(counts, heading, paper, published) for heading, paper in pairs)
+        table.rows.append(Row(MEASURED, labels, measured))
+        gaps = tuple(_difference_cell(counts.get(h), paper, published) for h, paper in pairs)
+        differences.append(Row(DIFFERENCE, labels, gaps))
     table.rows += differences
     return table
 

@@ -72,17 +72,19 @@ def _measure_attack(model: ModelResults, test_set: str, attack: str, metric: str
 
 def _average(files: Sequence[ResultFile | None], metric: str, of: str) -> Measurement:
     """Average a metric over test sets, or over levels of an attack on the same images."""
-    found = [file for file in files if file]
-    if len(found) < len(files) or not files:
-        return Measurement(note=f"{len(found)} of {len(files)} {of}" if found else NO_RESULT)
-    values = [file.summary.get(metric) for file in found]
+    available = [file for file in files if file]
+    if len(available) < len(files) or not files:
+        return Measurement(
+            note=f"{len(available)} of {len(files)} {of}" if available else NO_RESULT
+        )
+    values = [file.summary.get(metric) for file in available]
     defined = [value for value in values if value is not None]
     if len(defined) < len(values):
         return Measurement(note="undefined for these images")
-    if len(found) == 1:
-        interval = found[0].summary["intervals"].get(metric)
+    if len(available) == 1:
+        interval = available[0].summary["intervals"].get(metric)
     else:
-        columns = [file.per_image(metric) for file in found]
+        columns = [file.per_image(metric) for file in available]
         if of == "levels":
             common = [path for path in columns[0] if all(path in column for column in columns)]
             columns = [{p: sum(column[p] for column in columns) / len(columns) for p in common}]
@@ -245,8 +247,8 @@ def ablation_table(published: PublishedTable, results: Results) -> Table:
                 names = (_append(name, *words), *labels[1:])
                 rows.append((names, model, cells))
                 if labels[0] != published.ours:
-                    shown = [_ablation_cell(base, model, c, published) for c in published.columns]
-                    paired.append(Row(PAIRED, names, tuple(shown)))
+                    shifts = [_ablation_cell(base, model, c, published) for c in published.columns]
+                    paired.append(Row(PAIRED, names, tuple(shifts)))
                 if model:
                     _add_missing_command(table, published, model)
     if absent:
