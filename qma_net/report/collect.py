@@ -42,6 +42,7 @@ PAPER_PREPROCESSING = Preprocessing()
 DEFAULTS = asdict(QMANetConfig()) | {
     "alpha": MASK_WEIGHT,
     "beta": EDGE_WEIGHT,
+    "bce": 0.0,
     "dice_smoothing": DICE_SMOOTHING,
     "gradient_checkpointing": 0,
 }
