@@ -1,24 +1,24 @@
-"""Time, peak memory and seams of a mask at a large photograph's own size, the old way and now.
+"""Time, memory and seams of native prediction for a large photo, before and after a change.
 
     python -m benchmarks.large_photograph [--size b3] [--width 5616 --height 3744]
         [--tile N --overlap N] [--every 3] [--checkpoint qma-net-small]
 
-The largest photographs of NIST16 are 5616x3744. Its time is measured against the squares of 512
-that it holds, each a single forward, timed between its tiles: what slows the machine for a while
-slows both. The old way, until 2026-11-24, looked at tiles of 1024 that share 256, each with a
-noise view of its own; its time is that of one tile for each. Weights are random: neither time nor
-memory depends on them. Peak memory is the process's largest resident set, Python and torch
-included.
+The largest photos of NIST16 have 5616x3744 pixels. The time is compared with single forward passes
+of 512x512 squares, timed between the tiles, so that other load on the machine affects both. The
+previous method, used until 2026-11-24, had tiles of 1024 pixels that overlap by 256, each with its
+own noise view; its time is that of one tile multiplied by their number. The weights are random,
+since neither time nor memory depends on them. Peak memory is the largest resident set of the
+process, including Python and torch.
 
-Seams are those of a checkpoint, since a model that has learnt nothing hardly marks anything, on
-photographs of 2560x2560 that one forward can see whole: scikit-learn's two, mirrored, with
-patches of stronger noise. D is the tiled mask less that of the one forward; a side is where two
-tiles meet, in the middle of what they share.
+Seams are measured with a trained checkpoint, because random weights hardly mark anything, on photos
+of 2560x2560 pixels that a single forward pass can process: the two of scikit-learn, mirrored, with
+patches of stronger noise. D is the tiled mask minus the mask of the single pass; a border is the
+middle of the overlap of two tiles.
 
-- *near* and *elsewhere*: the mean of abs(D) within 128 pixels of a side, and farther away.
-- *step*: D averaged along a tile's length; its largest change over 16 pixels within 128 of a side;
-  the mean of all sides. *no side*: the same around the middles of the tiles, where nothing is
-  blended: what a photograph's content makes of it.
+- *near* and *elsewhere*: mean of abs(D) within 128 pixels of a border, and farther away.
+- *step*: largest change over 16 pixels, near a border, of D averaged along the tile;
+  mean over all borders. *no border*: the same around the centers of the tiles, where nothing is
+  blended, which shows the influence of the photo's content.
 """
 
 import argparse
@@ -31,20 +31,21 @@ import numpy as np
 import torch
 
 from qma_net.inference.predictor import QMANetPredictor
-from qma_net.inference.tiles import Place, spans
-from qma_net.modeling.config import QMANetConfig
+from qma_net.inference.tiles import Region, tile_spans
+from qma_net.modeling.config import DEFAULT_THRESHOLD, QMANetConfig
 from qma_net.modeling.noise import normalised
 from qma_net.modeling.qma_net import QMANetModel
 from qma_net.weights.locate import load_model
 from qma_net.weights.names import NONE, SMALL
 
 SQUARE = 512
-OLD_TILE, OLD_OVERLAP = 1024, 256
-SEAM_SIDE = 2560  # three of the old tiles that share exactly 256, three of the new, 160
-NEAR, STEP = 128, 16  # pixels
+PREVIOUS_TILE, PREVIOUS_OVERLAP = 1024, 256
+SEAM_SIDE = 2560  # Three tiles of either method, which overlap by exactly 256 and 160 pixels.
+NEAR, STEP = 128, 16  # Pixels.
 
 
 def main() -> None:
+    """Parse the command line and print both tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -53,8 +54,8 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=3744)
     parser.add_argument("--tile", type=int)
     parser.add_argument("--overlap", type=int)
-    parser.add_argument("--every", type=int, default=3, help="tiles from square to square")
-    parser.add_argument("--checkpoint", default=SMALL, help="whose seams are measured, or none")
+    parser.add_argument("--every", type=int, default=3, help="number of tiles between squares")
+    parser.add_argument("--checkpoint", default=SMALL, help="checkpoint for the seams, or none")
     args = parser.parse_args()
     torch.manual_seed(0)
     model = QMANetModel.from_config(QMANetConfig(size=args.size)).eval()
@@ -67,64 +68,76 @@ def main() -> None:
 
 
 def print_speed(args: argparse.Namespace, predictor: QMANetPredictor) -> None:
-    """The table of time and memory."""
+    """Print the table of time and memory."""
     shape = (args.height, args.width, 3)
     photograph = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    square, old_tile = (np.s_[:side, :side] for side in (SQUARE, OLD_TILE))
-    one = tile_alone(predictor.model, photograph)
-    one(square)
-    clock, found = Clock(predictor.model), []
-    memory = peak()
+    square, previous_tile = (np.s_[:side, :side] for side in (SQUARE, PREVIOUS_TILE))
+    forward = single_forward(predictor.model, photograph)
+    forward(square)
+    clock, squares = Clock(predictor.model), []
+    memory_before = peak_memory()
 
-    def between(done: int, _: int) -> None:
-        if done == args.every * len(found):
-            found.append(clock.timed(lambda: one(square)))
+    def time_square(finished: int, _: int) -> None:
+        if finished == args.every * len(squares):
+            squares.append(clock.time(lambda: forward(square)))
 
-    with_squares = clock.timed(lambda: predictor.predict(photograph, native=True, progress=between))
-    memory_then = peak()
-    in_photograph = with_squares - np.sum(found, axis=0)
-    old = clock.timed(lambda: one(old_tile))
-    squares = args.height * args.width / SQUARE**2
-    count = len(old_spans(args.height)) * len(old_spans(args.width))
-    single = np.mean(found, axis=0)
-    ratios = in_photograph / single / squares
+    with_squares = clock.time(
+        lambda: predictor.predict(photograph, native=True, progress=time_square)
+    )
+    memory_after = peak_memory()
+    photo_time = with_squares - np.sum(squares, axis=0)
+    previous = clock.time(lambda: forward(previous_tile))
+    square_count = args.height * args.width / SQUARE**2
+    count = len(previous_spans(args.height)) * len(previous_spans(args.width))
+    square_time = np.mean(squares, axis=0)
+    ratios = photo_time / square_time / square_count
     print(
-        f"{args.size}, {args.width}x{args.height}, {squares:.1f} squares of {SQUARE}; "
-        f"{torch.get_num_threads()} threads; tiles of at most {predictor.tile} that share "
+        f"{args.size}, {args.width}x{args.height}, {square_count:.1f} squares of {SQUARE}; "
+        f"{torch.get_num_threads()} threads; tiles of at most {predictor.tile} with an overlap of "
         f"{predictor.overlap}\n"
     )
     print("| | wall (s) | processor (s) | noise view | encoders and decoder |")
     print("|---|---|---|---|---|")
-    spread = np.std(found, axis=0, ddof=1)
-    print(f"| a forward of {SQUARE}, {len(found)} of them: mean | {joined(single, '.2f')} |")
-    print(f"| standard deviation | {joined(spread, '.2f')} |")
-    print(f"| {squares:.1f} of them | {joined(squares * single, '.0f')} |")
-    print(f"| the photograph | {joined(in_photograph, '.0f')} |")
-    print(f"| **their ratio** | **{ratios[0]:.3f}** | {joined(ratios[1:], '.3f')} |")
-    print(f"| the old way: {count} tiles | {joined(count * old, '.0f')} |")
-    print(f"| its ratio | {joined(count * old / single / squares, '.3f')} |")
-    print(f"\nPeak memory: {memory_then:.2f} GiB, before it {memory:.2f}\n", flush=True)
+    deviation = np.std(squares, axis=0, ddof=1)
+    all_squares = square_count * square_time
+    print(f"| one square of {SQUARE}, mean of {len(squares)} | {cells(square_time, '.2f')} |")
+    print(f"| standard deviation | {cells(deviation, '.2f')} |")
+    print(f"| {square_count:.1f} squares | {cells(all_squares, '.0f')} |")
+    print(f"| the photo | {cells(photo_time, '.0f')} |")
+    print(f"| **ratio** | **{ratios[0]:.3f}** | {cells(ratios[1:], '.3f')} |")
+    print(f"| previous method: {count} tiles | {cells(count * previous, '.0f')} |")
+    print(f"| its ratio | {cells(count * previous / all_squares, '.3f')} |")
+    print(f"\nPeak memory: {memory_after:.2f} GiB, before: {memory_before:.2f} GiB\n", flush=True)
 
 
 def print_seams(predictor: QMANetPredictor, name: str) -> None:
-    """The table of seams on one of scikit-learn's photographs."""
+    """Print the table of seams for one of scikit-learn's photos."""
     photograph = seam_photograph(SEAM_SIDE, name)
-    one = tile_alone(predictor.model, photograph)
-    whole = one(np.s_[:, :])
-    old = old_spans(SEAM_SIDE)
-    new = spans(SEAM_SIDE, predictor.tile, predictor.overlap)
-    masks = old_mask(old, one), predictor.predict(photograph, native=True).mask
-    print(f"Seams, {name} at {SEAM_SIDE}, {(whole > 0.5).mean():.1%} marked by one forward\n")
-    print("| | tiles | near | elsewhere | step | no side |\n|---|---|---|---|---|---|")
-    for way, found, mask in zip(("old", "new"), (old, new), masks, strict=True):
-        values = " | ".join(f"{value:.4f}" for value in seams(mask - whole, found))
-        shared = found[0].stop - found[1].start
-        print(f"| {way} | {len(found) ** 2} of {found[0].stop}, {shared} shared | {values} |")
+    forward = single_forward(predictor.model, photograph)
+    whole = forward(np.s_[:, :])
+    previous = previous_spans(SEAM_SIDE)
+    current = tile_spans(SEAM_SIDE, predictor.tile, predictor.overlap)
+    rows = (
+        ("previous", previous, previous_mask(previous, forward)),
+        ("current", current, predictor.predict(photograph, native=True).mask),
+    )
+    marked = (whole > DEFAULT_THRESHOLD).mean()
+    print(f"Seams, {name} at {SEAM_SIDE}, {marked:.1%} marked by a single pass\n")
+    print("| | tiles | near | elsewhere | step | no border |\n|---|---|---|---|---|---|")
+    for method, tiles, mask in rows:
+        values = " | ".join(f"{value:.4f}" for value in seams(mask - whole, tiles))
+        overlap = tiles[0].stop - tiles[1].start
+        size = tiles[0].stop
+        print(f"| {method} | {len(tiles) ** 2} of {size}, overlap {overlap} | {values} |")
     print(flush=True)
 
 
 class Clock:
-    """Seconds of a model's work, and how much of them its noise view and all else of it took."""
+    """Measures the time of a model and of its noise view.
+
+    Args:
+        model: The model.
+    """
 
     def __init__(self, model: QMANetModel):
         self.noise = self.rest = 0.0
@@ -135,107 +148,109 @@ class Clock:
         model.register_forward_hook(lambda *_: self.add(rest=now() - self.noise))
 
     def add(self, noise: float = 0.0, rest: float = 0.0) -> None:
+        """Add seconds to the time of the noise view and of the rest of the model."""
         self.noise += noise
         self.rest += rest
 
-    def timed(self, work: Callable[[], object]) -> np.ndarray:
-        """Seconds of the clock, of the processor, of the noise view and of the rest of forwards."""
+    def time(self, work: Callable[[], object]) -> np.ndarray:
+        """Return the seconds of wall time, processor time, the noise view, and the rest."""
         start = self.now()
         work()
         return self.now() - start
 
     def now(self) -> np.ndarray:
+        """Return the same four times since the start."""
         return np.array([time.perf_counter(), time.process_time(), self.noise, self.rest])
 
 
-def joined(values: np.ndarray, form: str) -> str:
-    """Cells of a table."""
-    return " | ".join(format(value, form) for value in values)
+def cells(values: np.ndarray, style: str) -> str:
+    """Format the cells of a table row."""
+    return " | ".join(format(value, style) for value in values)
 
 
-def tile_alone(model: QMANetModel, pixels: np.ndarray) -> Callable[[Place], np.ndarray]:
-    """A part of a photograph by a forward of its own, the noise view included."""
+def single_forward(model: QMANetModel, pixels: np.ndarray) -> Callable[[Region], np.ndarray]:
+    """Return a function that predicts a region in one forward pass, including its noise view."""
 
     @torch.inference_mode()
-    def look(place: Place) -> np.ndarray:
-        return model(normalised(pixels[place]), edges=False).mask_logits[0, 0].sigmoid().numpy()
+    def predict(region: Region) -> np.ndarray:
+        return model(normalised(pixels[region]), edges=False).mask_logits[0, 0].sigmoid().numpy()
 
-    return look
+    return predict
 
 
-def old_spans(length: int) -> list[slice]:
-    """Spans of the largest size, evenly placed, on no grid."""
-    if length <= OLD_TILE:
+def previous_spans(length: int) -> list[slice]:
+    """Divide a length into evenly spaced spans of the largest size, not aligned to a grid."""
+    if length <= PREVIOUS_TILE:
         return [slice(0, length)]
-    count = -(-(length - OLD_OVERLAP) // (OLD_TILE - OLD_OVERLAP))
-    starts = np.linspace(0, length - OLD_TILE, count).round().astype(int).tolist()
-    return [slice(start, start + OLD_TILE) for start in starts]
+    count = -(-(length - PREVIOUS_OVERLAP) // (PREVIOUS_TILE - PREVIOUS_OVERLAP))
+    starts = np.linspace(0, length - PREVIOUS_TILE, count).round().astype(int).tolist()
+    return [slice(start, start + PREVIOUS_TILE) for start in starts]
 
 
-def old_mask(tiles: list[slice], look: Callable[[Place], np.ndarray]) -> np.ndarray:
-    """Tiles blended along straight ramps; ``tiles`` along rows and columns alike."""
+def previous_mask(tiles: list[slice], predict: Callable[[Region], np.ndarray]) -> np.ndarray:
+    """Blend tiles with linear weights; ``tiles`` are both the rows and the columns."""
     total, weights = np.zeros((2, tiles[-1].stop, tiles[-1].stop))
-    slope = np.minimum(1, (np.arange(OLD_TILE) + 0.5) / OLD_OVERLAP)
-    for place in product(tiles, tiles):
+    slope = np.minimum(1, (np.arange(PREVIOUS_TILE) + 0.5) / PREVIOUS_OVERLAP)
+    for region in product(tiles, tiles):
         down, across = (
             np.where(span.start > 0, slope, 1) * np.where(span.stop < len(total), slope[::-1], 1)
-            for span in place
+            for span in region
         )
-        total[place] += np.outer(down, across) * look(place)
-        weights[place] += np.outer(down, across)
+        total[region] += np.outer(down, across) * predict(region)
+        weights[region] += np.outer(down, across)
     return total / weights
 
 
 def seam_photograph(side: int, name: str) -> np.ndarray:
-    """Real texture of that size with patches of stronger noise; uint8 ``(side, side, 3)``."""
+    """Return a photo with patches of stronger noise, uint8 ``(side, side, 3)``."""
     from sklearn.datasets import load_sample_image
 
-    picture = load_sample_image(name)
-    height, width = picture.shape[:2]
-    picture = np.pad(picture, ((0, side - height), (0, side - width), (0, 0)), mode="symmetric")
+    image = load_sample_image(name)
+    height, width = image.shape[:2]
+    image = np.pad(image, ((0, side - height), (0, side - width), (0, 0)), mode="symmetric")
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:side, :side]
     marked = np.zeros((side, side, 1), bool)
     for _ in range(12):
         (top, left), (down, across) = rng.integers(0, side, 2), rng.integers(60, 200, 2)
         marked[((y - top) / down) ** 2 + ((x - left) / across) ** 2 < 1] = True
-    noise = marked * rng.normal(0, 15, picture.shape)
-    return np.clip(picture + noise, 0, 255).astype(np.uint8)
+    noise = marked * rng.normal(0, 15, image.shape)
+    return np.clip(image + noise, 0, 255).astype(np.uint8)
 
 
 def seams(difference: np.ndarray, tiles: list[slice]) -> tuple[float, float, float, float]:
-    """Near, elsewhere, step, no side; see above.
+    """Return *near*, *elsewhere*, *step* and *no border* as defined above.
 
     Args:
         difference: D, ``(S, S)``.
-        tiles: their spans, along rows and columns alike.
+        tiles: The spans of the tiles, both the rows and the columns.
     """
-    middles = [(span.start + span.stop) // 2 for span in tiles]
-    sides = [(a.stop + b.start) // 2 for a, b in pairwise(tiles)]
-    beside = np.zeros(len(difference), bool)
-    for side in sides:
-        beside[side - NEAR : side + NEAR] = True
-    near = beside[:, None] | beside
+    centers = [(span.start + span.stop) // 2 for span in tiles]
+    borders = [(a.stop + b.start) // 2 for a, b in pairwise(tiles)]
+    is_near = np.zeros(len(difference), bool)
+    for border in borders:
+        is_near[border - NEAR : border + NEAR] = True
+    near = is_near[:, None] | is_near
     return (
         float(np.abs(difference[near]).mean()),
         float(np.abs(difference[~near]).mean()),
-        step(difference, tiles, sides),
-        step(difference, tiles, middles),
+        step(difference, tiles, borders),
+        step(difference, tiles, centers),
     )
 
 
-def step(difference: np.ndarray, tiles: list[slice], places: list[int]) -> float:
-    """The largest change over :data:`STEP` pixels near each place, of means along each tile."""
-    found = []
-    for turned in (difference, difference.T):
-        for span, place in product(tiles, places):
-            along = turned[span, place - NEAR : place + NEAR].mean(axis=0)
-            found.append(np.abs(along[STEP:] - along[:-STEP]).max())
-    return float(np.mean(found))
+def step(difference: np.ndarray, tiles: list[slice], positions: list[int]) -> float:
+    """Return the mean, over tiles and positions, of the largest change near a position."""
+    changes = []
+    for oriented in (difference, difference.T):
+        for span, position in product(tiles, positions):
+            profile = oriented[span, position - NEAR : position + NEAR].mean(axis=0)
+            changes.append(np.abs(profile[STEP:] - profile[:-STEP]).max())
+    return float(np.mean(changes))
 
 
-def peak() -> float:
-    """Largest resident set so far, in GiB (Linux counts KiB)."""
+def peak_memory() -> float:
+    """Return the largest resident set of the process in GiB; Linux counts in KiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
