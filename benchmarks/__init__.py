@@ -1,0 +1,1 @@
+"""Benchmarks and experiments of QMA-Net; docs/benchmarks.md shows their results."""

@@ -1,1 +1,1 @@
-"""QMA-Net beside BenCo's own models, measured on this machine: see :mod:`.__main__`."""
+"""Comparison of QMA-Net with BenCo's models on this machine; see :mod:`.__main__`."""

@@ -1,4 +1,4 @@
-"""Measure run times in turn, memory, and the speed of the machine's kernels.
+"""Measurement of run times, peak memory, and the speed of the machine's kernels.
 
 A failed measurement becomes an entry in ``failed``, and the run continues.
 """
@@ -22,83 +22,88 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .models import OURS, REFERENCE, base, build, count_flops, predict, random_batch, trainer
+from .models import OURS, REFERENCE, build, count_flops, make_step, model_of, predict, random_batch
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Kernels of the machine, in groups of which the fastest is used.
-WHOLE = ("convolution NCHW", "convolution channels last")
-CONVOLUTIONS = (*WHOLE, "convolution in strips of 64 rows", "convolution in strips of 16 rows")
+# Groups of kernels, of which the fastest is the reference.
+WHOLE_CONVOLUTIONS = ("convolution NCHW", "convolution channels last")
+ALL_CONVOLUTIONS = (
+    *WHOLE_CONVOLUTIONS,
+    "convolution in strips of 64 rows",
+    "convolution in strips of 16 rows",
+)
 MATMUL = ("matmul",)
 
 
-def measure(names: list[str], args: argparse.Namespace) -> dict:
+def measure(rows: list[str], args: argparse.Namespace) -> dict:
     """Measure everything and return the raw results.
 
     Args:
-        names: The rows; see :mod:`.models`.
+        rows: The rows; see :mod:`.models`.
         args: The options of the command line.
 
     Returns:
         Seconds by measurement (``"TruFor, forward 512"``), counts, and the reasons of failures.
+        ``"shown"`` is the image size for which counts, throughput and memory are measured.
     """
     device, failed = args.device, {}
-    half = device == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    shown = REFERENCE if REFERENCE in args.sizes else min(args.sizes)
+    bfloat16 = device == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    size = REFERENCE if REFERENCE in args.sizes else min(args.sizes)
     results = {
-        "machine": machine(device, half),
+        "machine": describe_machine(device, bfloat16),
         "options": vars(args) | {"out": str(args.out)},
-        "rows": names,
-        "shown": shown,
+        "rows": rows,
+        "shown": size,
         "failed": failed,
         "peak_mib": {},
     }
-    results |= measure_forward(names, shown, half, args, failed)
-    eager = [name for name in names if not name.endswith("compiled")]
-    kinds = {"forward": {"size": shown, "batch_size": 1}}
+    results |= measure_forward(rows, size, bfloat16, args, failed)
+    eager = [row for row in rows if not row.endswith("compiled")]
+    shapes = {"forward": {"size": size, "batch_size": 1}}
     if not args.no_train:
         results["seconds"] |= measure_training(eager, args, failed)
-        kinds["training"] = {"size": args.train_size, "batch_size": args.train_batch}
-    run = peak if device == "cuda" else peak_apart
-    for kind, shape in () if args.no_memory else kinds.items():
-        for name in eager:
-            with noted(failed, f"{name}, memory of {kind}"):
-                mib = run(name=name, kind=kind, **shape, device=device)
-                results["peak_mib"][f"{name}, {kind}"] = mib
+        shapes["training"] = {"size": args.train_size, "batch_size": args.train_batch}
+    measure_peak = peak_memory if device == "cuda" else peak_memory_of_process
+    for kind, shape in () if args.no_memory else shapes.items():
+        for row in eager:
+            with record_failure(failed, f"{row}, memory of {kind}"):
+                mib = measure_peak(row=row, kind=kind, **shape, device=device)
+                results["peak_mib"][f"{row}, {kind}"] = mib
     return results
 
 
 @contextmanager
-def noted(failed: dict[str, str], what: str) -> Iterator[None]:
+def record_failure(failed: dict[str, str], title: str) -> Iterator[None]:
     """Convert an exception to an entry of ``failed`` and print it."""
     try:
         yield
     except Exception as error:
         reason = (str(error).strip() or "no message").splitlines()[0][:160]
-        failed[what] = f"{type(error).__name__}: {reason}"
-        print(f"{what}: {failed[what]}", file=sys.stderr, flush=True)
+        failed[title] = f"{type(error).__name__}: {reason}"
+        print(f"{title}: {failed[title]}", file=sys.stderr, flush=True)
 
 
-def interleaved(
+def time_in_turn(
     actions: dict[str, Callable], rounds: int, device: str, failed: dict[str, str]
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
     """Return the seconds of every action per round, and of its first call (a warm-up)."""
-    first, seconds = {}, {name: [] for name in actions}
+    first, seconds = {}, {key: [] for key in actions}
     for number in range(-3 if device == "cuda" else -1, rounds):
-        for name in list(seconds):
-            with noted(failed, name):
-                elapsed = timed(actions[name], device)
-                first.setdefault(name, elapsed)
+        for key in list(seconds):
+            with record_failure(failed, key):
+                elapsed = time_call(actions[key], device)
+                first.setdefault(key, elapsed)
                 if number >= 0:
-                    seconds[name].append(elapsed)
-            if name in failed:
-                del seconds[name]
+                    seconds[key].append(elapsed)
+            if key in failed:
+                del seconds[key]
         print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
     return seconds, first
 
 
-def timed(action: Callable, device: str) -> float:
-    """Return the seconds of one call, until the device has finished."""
+def time_call(action: Callable, device: str) -> float:
+    """Return the seconds of one call, including the work on the device."""
     synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
     synchronize()
     start = time.perf_counter()
@@ -107,48 +112,49 @@ def timed(action: Callable, device: str) -> float:
     return time.perf_counter() - start
 
 
-# Times
+# Run times
 
 
 def measure_forward(
-    names: list[str], shown: int, half: bool, args: argparse.Namespace, failed: dict[str, str]
+    rows: list[str], size: int, bfloat16: bool, args: argparse.Namespace, failed: dict[str, str]
 ) -> dict:
     """Measure forward passes at all sizes and batch sizes, kernels, parameters and multiply-adds.
 
     Args:
-        names: The rows.
-        shown: The image side for counting multiply-adds and for larger batches.
-        half: Whether the machine supports bfloat16 arithmetic.
+        rows: The rows.
+        size: The image size for multiply-adds and for larger batches.
+        bfloat16: Whether the machine supports bfloat16 arithmetic.
         args: The options of the command line.
         failed: Receives the reasons of failures.
     """
-    kernels = machine_kernels(args.device, half)
+    kernels = machine_kernels(args.device, bfloat16)
     actions = {name: kernel for name, (kernel, _) in kernels.items()}
     built, networks, parameters, flops = {}, {}, {}, {}
-    for size in args.sizes:
-        batch = random_batch(size, 1, args.device)
-        for name in names:
-            model = base(name)
-            with noted(failed, f"{name}, forward {size}"):
-                key = model, None if model == OURS else size  # All rows of QMA-Net share its weights.
+    for side in args.sizes:
+        batch = random_batch(side, 1, args.device)
+        for row in rows:
+            model = model_of(row)
+            with record_failure(failed, f"{row}, forward {side}"):
+                # QMA-Net does not depend on the size, so all of its rows share one network.
+                key = model, None if model == OURS else side
                 if key not in built:
-                    built[key] = build(model, size, args.device).eval()
+                    built[key] = build(model, side, args.device).eval()
                 network = built[key]
                 parameters[model] = sum(p.numel() for p in network.parameters())
-                if name.endswith("compiled"):
+                if row.endswith("compiled"):
                     network = copy.deepcopy(network)
                     network.compile_for_inference()
-                if size == shown:
-                    networks[name] = network
-                actions[f"{name}, forward {size}"] = partial(predict, name, network, batch)
-        for model in {base(name): None for name in networks} if size == shown else ():
-            with noted(failed, f"{model}, FLOPs"):
-                network = built[model, None if model == OURS else size]
+                if side == size:
+                    networks[row] = network
+                actions[f"{row}, forward {side}"] = partial(predict, row, network, batch)
+        for model in {model_of(row): None for row in networks} if side == size else ():
+            with record_failure(failed, f"{model}, FLOPs"):
+                network = built[model, None if model == OURS else side]
                 flops[model] = count_flops(model, network, batch)
-    seconds, first = interleaved(actions, args.rounds, args.device, failed)
-    networks = {n: net for n, net in networks.items() if f"{n}, forward {shown}" in seconds}
+    seconds, first = time_in_turn(actions, args.rounds, args.device, failed)
+    networks = {row: net for row, net in networks.items() if f"{row}, forward {size}" in seconds}
     if not args.no_batches:
-        seconds |= measure_batches(networks, shown, args, failed)
+        seconds |= measure_batches(networks, size, args, failed)
     return {
         "parameters": parameters,
         "flops": flops,
@@ -165,41 +171,39 @@ def measure_batches(
     seconds, best, growing = {}, {}, list(networks)
     for batch_size in sorted(args.batches):
         batch = random_batch(size, batch_size, args.device)
-        names = {f"{name}, batch {batch_size}": name for name in growing}
-        actions = {
-            key: partial(predict, name, networks[name], batch) for key, name in names.items()
-        }
-        times = interleaved(actions, args.rounds, args.device, failed)[0]
-        speeds = {names[key]: batch_size / np.median(runs) for key, runs in times.items()}
-        growing = [name for name, speed in speeds.items() if speed > best.get(name, 0)]
-        best |= {name: speeds[name] for name in growing}
+        keys = {f"{row}, batch {batch_size}": row for row in growing}
+        actions = {key: partial(predict, row, networks[row], batch) for key, row in keys.items()}
+        times = time_in_turn(actions, args.rounds, args.device, failed)[0]
+        speeds = {keys[key]: batch_size / np.median(runs) for key, runs in times.items()}
+        growing = [row for row, speed in speeds.items() if speed > best.get(row, 0)]
+        best |= {row: speeds[row] for row in growing}
         seconds |= times
     return seconds
 
 
 def measure_training(
-    names: list[str], args: argparse.Namespace, failed: dict[str, str]
+    rows: list[str], args: argparse.Namespace, failed: dict[str, str]
 ) -> dict[str, list[float]]:
     """Measure training steps, with the states of all models in memory."""
     steps = {}
     batch = random_batch(args.train_size, args.train_batch, args.device)
-    for name in names:
-        with noted(failed, f"{name}, training"):
-            network = build(base(name), args.train_size, args.device)
-            steps[f"{name}, training"] = trainer(name, network, batch)
-    return interleaved(steps, args.rounds, args.device, failed)[0]
+    for row in rows:
+        with record_failure(failed, f"{row}, training"):
+            network = build(model_of(row), args.train_size, args.device)
+            steps[f"{row}, training"] = make_step(row, network, batch)
+    return time_in_turn(steps, args.rounds, args.device, failed)[0]
 
 
 # Memory
 
 
-def peak(*, name: str, kind: str, size: int, batch_size: int, device: str) -> float:
+def peak_memory(*, row: str, kind: str, size: int, batch_size: int, device: str) -> float:
     """Return the peak memory in MiB that a training step or forward pass needs in addition."""
-    network, batch = build(base(name), size, device), random_batch(size, batch_size, device)
+    network, batch = build(model_of(row), size, device), random_batch(size, batch_size, device)
     action = (
-        trainer(name, network, batch)
+        make_step(row, network, batch)
         if kind == "training"
-        else partial(predict, name, network.eval(), batch)
+        else partial(predict, row, network.eval(), batch)
     )
     gc.collect()
     if device == "cuda":
@@ -216,20 +220,22 @@ def resident_peak(action: Callable) -> float:
     """Return the peak in MiB that a call adds to the process's resident memory (Linux only)."""
 
     def status(field: str) -> float:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return next(float(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 
     ctypes.CDLL(None).malloc_trim(0)  # Return freed memory to the system first.
-    Path("/proc/self/clear_refs").write_text("5")  # Reset the high-water mark.
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # Reset the high-water mark.
     before = status("VmRSS")
     action()
     return status("VmHWM") - before
 
 
-def peak_apart(*, name: str, kind: str, size: int, batch_size: int, device: str) -> float:
-    """Run :func:`peak` in a new process."""
+def peak_memory_of_process(
+    *, row: str, kind: str, size: int, batch_size: int, device: str
+) -> float:
+    """Run :func:`peak_memory` in a new process."""
     command = [sys.executable, "-m", "benchmarks.peers", "--device", device, "--peak"]
-    command += [name, kind, str(size), str(batch_size)]
+    command += [row, kind, str(size), str(batch_size)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError((done.stderr.strip() or f"exit {done.returncode}").splitlines()[-1])
@@ -239,50 +245,50 @@ def peak_apart(*, name: str, kind: str, size: int, batch_size: int, device: str)
 # The machine
 
 
-def machine(device: str, half: bool) -> dict:
-    """Describe the machine: processor or GPU, versions and date."""
+def describe_machine(device: str, bfloat16: bool) -> dict:
+    """Return the processor or GPU, versions and the date."""
     name = platform.processor() or platform.machine()
     if device == "cuda":
         name = torch.cuda.get_device_name()
     elif (cpuinfo := Path("/proc/cpuinfo")).exists():
-        lines = cpuinfo.read_text().splitlines()
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
         name = next((x.split(": ", 1)[1] for x in lines if x.startswith("model name")), name)
     return {
         "name": name,
         "platform": platform.platform(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        "bfloat16": half,
+        "bfloat16": bfloat16,
         "date": datetime.now().isoformat(timespec="seconds"),
     }
 
 
-def machine_kernels(device: str, half: bool) -> dict[str, tuple[Callable, float]]:
-    """Return reference kernels with their multiply-adds, in float32 and bfloat16.
+def machine_kernels(device: str, bfloat16: bool) -> dict[str, tuple[Callable, float]]:
+    """Return reference kernels with their multiply-adds, in float32 and possibly bfloat16.
 
     The whole convolution writes 64 MiB in float32; on a CPU much of its time is spent on newly
     allocated memory. The same work in strips of rows stays in the cache.
     """
     kernels, channels, side, n = {}, 64, REFERENCE, 2048 if device == "cpu" else 4096
-    for dtype in (torch.float32, torch.bfloat16)[: 1 + half]:
+    for dtype in (torch.float32, torch.bfloat16)[: 1 + bfloat16]:
         prefix = "bf16 " if dtype == torch.bfloat16 else ""
         weight = torch.randn(channels, channels, 3, 3, device=device, dtype=dtype)
         image = torch.randn(1, channels, side, side, device=device, dtype=dtype)
         last = [x.contiguous(memory_format=torch.channels_last) for x in (image, weight)]
         a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in "ab")
-        work = [partial(F.conv2d, image, weight, padding=1), partial(F.conv2d, *last, padding=1)]
+        calls = [partial(F.conv2d, image, weight, padding=1), partial(F.conv2d, *last, padding=1)]
         if device == "cpu":
-            work += [partial(in_strips, image, weight, rows) for rows in (64, 16)]
+            calls += [partial(convolve_strips, image, weight, rows) for rows in (64, 16)]
         flops = 9 * channels**2 * side**2
         kernels |= {
-            f"{prefix}{name}": (run, flops)
-            for name, run in zip(CONVOLUTIONS[: len(work)], work, strict=True)
+            f"{prefix}{name}": (call, flops)
+            for name, call in zip(ALL_CONVOLUTIONS[: len(calls)], calls, strict=True)
         }
         kernels[f"{prefix}matmul"] = (partial(torch.matmul, a, b), n**3)
     return kernels
 
 
-def in_strips(image: Tensor, weight: Tensor, rows: int) -> None:
-    """A convolution of so many rows at a time."""
+def convolve_strips(image: Tensor, weight: Tensor, rows: int) -> None:
+    """Convolve an image in strips of ``rows`` rows."""
     for strip in image.split(rows, dim=2):
         F.conv2d(strip, weight, padding=1)

@@ -1,7 +1,7 @@
-"""The models that are compared: built with random weights, and run as each is used.
+"""The models of the comparison, with random weights, and how each is run.
 
-A row of the tables is a model by its name, with " mixed" behind it for autocast to bfloat16 and
-then " compiled" for torch.compile.
+A row of the tables is the name of a model, optionally followed by " mixed" (autocast to bfloat16)
+and " compiled" (torch.compile).
 """
 
 import io
@@ -18,7 +18,7 @@ from fvcore.nn import FlopCountAnalysis
 from IMDLBenCo.registry import MODELS
 from torch import Tensor, nn
 
-import qma_net.benco  # noqa: F401  (teaches fvcore to count fused attention)
+import qma_net.benco  # noqa: F401  (makes fvcore count fused attention)
 from qma_net.modeling.config import QMANetConfig
 from qma_net.modeling.losses import edge_target
 from qma_net.modeling.qma_net import QMANetModel
@@ -27,11 +27,16 @@ from ..step import qma_net_loss, training_step
 from ..training import random_noiseprint
 
 OURS = "QMA-Net b3"
-REFERENCE = 512  # side of the image, in pixels, at which models are compared
+REFERENCE = 512  # The side of the images, in pixels, for which the targets are defined.
 
 
-def rows(compiled: bool, mixed_peers: bool) -> list[str]:
-    """All rows; those of QMA-Net compiled and of BenCo's models in bfloat16 where asked for."""
+def default_rows(compiled: bool, mixed_peers: bool) -> list[str]:
+    """List the rows to measure.
+
+    Args:
+        compiled: Whether to add compiled rows of QMA-Net.
+        mixed_peers: Whether to add BenCo's models in bfloat16.
+    """
     ours = [OURS, f"{OURS} mixed"]
     return [
         *ours,
@@ -41,43 +46,46 @@ def rows(compiled: bool, mixed_peers: bool) -> list[str]:
     ]
 
 
-def base(name: str) -> str:
-    """The model of a row."""
-    return name.removesuffix(" compiled").removesuffix(" mixed")
+def model_of(row: str) -> str:
+    """Return the name of a row's model."""
+    return row.removesuffix(" compiled").removesuffix(" mixed")
 
 
-# Builders: for a side in pixels, with files of weights, where a model insists on them, in a folder.
+# Functions that build a model for images of a given size. Some models insist on a file of weights,
+# which is written to the folder.
 
 
 def trufor(size: int, folder: Path, device: str) -> nn.Module:
-    """In phase 2, which trains the mask; its NoisePrint++ is random in the published layout."""
+    """Build TruFor for phase 2, which trains the mask, with random NoisePrint++ weights."""
     torch.save(random_noiseprint(), folder / "noiseprint.pth")
     config = Path(IMDLBenCo.__file__).parent / "statics/model_zoo/configs/trufor.yaml"
-    return MODELS.get("Trufor")(2, str(folder / "noiseprint.pth"), empty(folder), str(config))
+    noiseprint, backbone = str(folder / "noiseprint.pth"), write_empty_state(folder)
+    return MODELS.get("Trufor")(2, noiseprint, backbone, str(config))
 
 
-def empty(folder: Path) -> str:
-    """A state file without tensors, for what is loaded with ``strict=False``."""
+def write_empty_state(folder: Path) -> str:
+    """Write a state dict without tensors, for models that load it with ``strict=False``."""
     torch.save({}, folder / "empty.pth")
     return str(folder / "empty.pth")
 
 
 def mesorch(size: int, folder: Path, device: str) -> nn.Module:
-    """It brings its mask to 512x512, whatever the image; here to the side of the image."""
-    model = MODELS.get("Mesorch")(empty(folder))
+    """Build Mesorch, with masks in the size of the images instead of 512x512."""
+    model = MODELS.get("Mesorch")(write_empty_state(folder))
     model.resize.size = (size, size)
     return model
 
 
 def mvss_net(size: int, folder: Path, device: str) -> nn.Module:
-    """It fetches a ResNet-50, unless the hub's folder has a file of that name."""
+    """Build MVSS-Net, with an empty file in torch's cache instead of downloading a ResNet-50."""
     (folder / "hub/checkpoints").mkdir(parents=True)
     torch.save({}, folder / "hub/checkpoints/resnet50-19c8e357.pth")
     with patch.dict(os.environ, TORCH_HOME=str(folder)):
         return MODELS.get("MVSSNet")()
 
 
-# Left out: SPAN draws its last layers anew in every forward, CAT-Net reads JPEG coefficients.
+# Not included: SPAN, which draws new weights for its last layers in every forward pass, and
+# CAT-Net, which needs JPEG coefficients.
 PEERS = {
     "TruFor": trufor,
     "Mesorch": mesorch,
@@ -89,23 +97,23 @@ PEERS = {
     "PSCC-Net": lambda size, folder, device: MODELS.get("PSCC_Net")(size, pretrain_path=""),
     "MVSS-Net": mvss_net,
     "MSCDI-Net": lambda size, folder, device: MODELS.get("MSCDI_Net")(
-        backbone_weights_path=empty(folder)
+        backbone_weights_path=write_empty_state(folder)
     ),
     "MantraNet": lambda size, folder, device: MODELS.get("MantraNet")(device=torch.device(device)),
 }
 
 
-def build(name: str, size: int, device: str) -> nn.Module:
-    """A model by its name (without " mixed" or " compiled"), for images of a side."""
+def build(model: str, size: int, device: str) -> nn.Module:
+    """Build a model by name, for images of ``size`` x ``size`` pixels."""
     torch.manual_seed(0)
-    if name == OURS:
+    if model == OURS:
         return QMANetModel.from_config(QMANetConfig(size="b3")).to(device)
     with TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
-        return PEERS[name](size, Path(folder), device).to(device)
+        return PEERS[model](size, Path(folder), device).to(device)
 
 
 def random_batch(size: int, batch_size: int, device: str) -> dict[str, Tensor]:
-    """A batch as BenCo's loaders give it: noise, a square forgery in it, float64 masks."""
+    """Create a batch as BenCo's data loaders do: noise with a square as its mask, in float64."""
     mask = torch.zeros(batch_size, 1, size, size, dtype=torch.float64)
     mask[..., size // 4 : size // 2, size // 4 : size // 2] = 1
     batch = {
@@ -115,46 +123,47 @@ def random_batch(size: int, batch_size: int, device: str) -> dict[str, Tensor]:
         "edge_mask": edge_target(mask).double(),
         "shape": torch.full((batch_size, 2), size),
     }
-    return {name: tensor.to(device) for name, tensor in batch.items()}
+    return {key: tensor.to(device) for key, tensor in batch.items()}
 
 
-def predict(name: str, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """Mask ``(B, 1, H, W)``, as logits or probabilities."""
-    with torch.no_grad(), precision(name, batch):
-        if base(name) == OURS:
+def predict(row: str, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """Run a forward pass and return the mask ``(B, 1, H, W)``, as logits or probabilities."""
+    with torch.no_grad(), autocast(row, batch):
+        if model_of(row) == OURS:
             return network(batch["image"], edges=False).mask_logits
         return network(**batch)["pred_mask"]
 
 
-def precision(name: str, batch: dict[str, Tensor]) -> torch.autocast:
-    """Autocast to bfloat16 for a mixed row, without effect for another."""
-    return torch.autocast(batch["image"].device.type, torch.bfloat16, enabled=" mixed" in name)
+def autocast(row: str, batch: dict[str, Tensor]) -> torch.autocast:
+    """Return autocast to bfloat16, which is disabled unless the row is mixed."""
+    return torch.autocast(batch["image"].device.type, torch.bfloat16, enabled=" mixed" in row)
 
 
-def trainer(name: str, network: nn.Module, batch: dict[str, Tensor]) -> Callable[[], None]:
-    """A step of training on one batch; see :func:`benchmarks.step.training_step`."""
+def make_step(row: str, network: nn.Module, batch: dict[str, Tensor]) -> Callable[[], None]:
+    """Prepare a training step on a batch; see :func:`benchmarks.step.training_step`."""
 
     def loss() -> Tensor:
-        with precision(name, batch):
-            if base(name) == OURS:
+        with autocast(row, batch):
+            if model_of(row) == OURS:
                 return qma_net_loss(network, batch["image"], batch["mask"])
             return network(**batch)["backward_loss"]
 
     return training_step(network, loss)
 
 
-class Masks(nn.Module):
-    """A row as a function of images alone, because tracing accepts tensors only."""
+class ImageToMask(nn.Module):
+    """A row as a module that only takes images, because tracing accepts nothing but tensors."""
 
-    def __init__(self, name: str, network: nn.Module, batch: dict[str, Tensor]):
+    def __init__(self, row: str, network: nn.Module, batch: dict[str, Tensor]):
         super().__init__()
-        self.name, self.network, self.batch = name, network, batch
+        self.row, self.network, self.batch = row, network, batch
 
     def forward(self, image: Tensor) -> Tensor:
-        return predict(self.name, self.network, {**self.batch, "image": image})
+        """Return the mask; see :func:`predict`."""
+        return predict(self.row, self.network, {**self.batch, "image": image})
 
 
-def count_flops(name: str, network: nn.Module, batch: dict[str, Tensor]) -> float:
-    """Multiply-adds of a forward pass on a batch."""
-    flops = FlopCountAnalysis(Masks(name, network, batch), batch["image"])
+def count_flops(model: str, network: nn.Module, batch: dict[str, Tensor]) -> float:
+    """Count the multiply-adds of a forward pass."""
+    flops = FlopCountAnalysis(ImageToMask(model, network, batch), batch["image"])
     return float(flops.unsupported_ops_warnings(False).uncalled_modules_warnings(False).total())

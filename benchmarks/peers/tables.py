@@ -1,209 +1,228 @@
-"""From raw results to tables in Markdown; nothing here measures."""
+"""Markdown tables of the raw results."""
 
 import numpy as np
 
-from .measure import CONVOLUTIONS, MATMUL, WHOLE
-from .models import OURS, REFERENCE, base
+from .measure import ALL_CONVOLUTIONS, MATMUL, WHOLE_CONVOLUTIONS
+from .models import OURS, REFERENCE, model_of
 
-MISSING = "not measured"
 MODEL_HEAD = (
     "model",
     "parameters (M)",
     "GFLOPs",
     "ms per image",
-    "of TruFor's",
-    "images/s (batch)",
+    "relative to TruFor",
+    "images/s (batch size)",
     "peak MiB",
-    "of whole convolution's FLOP/s",
-    "of best convolution's",
-    "of matmul's",
-    "start-up (s)",
+    "relative to convolution FLOP/s",
+    "relative to fastest convolution FLOP/s",
+    "relative to matmul FLOP/s",
+    "compilation (s)",
 )
-TRAINING_HEAD = ("model", "ms per step", "of TruFor's", "peak MiB", "of TruFor's")
+TRAINING_HEAD = ("model", "ms per step", "relative to TruFor", "peak MiB", "relative to TruFor")
 
 
-def tables(results: dict) -> str:
-    """The whole report of what :func:`.measure.measure` gives."""
-    where, options, names = results["machine"], results["options"], results["rows"]
-    shown, sizes = results["shown"], sorted(options["sizes"])
-    batch = f"{options['train_batch']} of {options['train_size']}x{options['train_size']}"
+def format_report(results: dict) -> str:
+    """Format all tables.
+
+    Args:
+        results: The results of :func:`.measure.measure`.
+    """
+    machine, options, rows = results["machine"], results["options"], results["rows"]
+    size, sizes = results["shown"], sorted(options["sizes"])
+    batch = f"{options['train_batch']} images of {options['train_size']}x{options['train_size']}"
     parts = [
-        f"{where['name']}, {where['threads']} threads, torch {where['torch']}, {where['date']}; "
-        f"medians [quartiles] of {options['rounds']} rounds",
-        table(
-            f"Forward, {shown}x{shown}, batch 1",
+        f"{machine['name']}, {machine['threads']} threads, torch {machine['torch']}, "
+        f"{machine['date']}; medians [quartiles] of {options['rounds']} rounds",
+        format_table(
+            f"Forward pass, {size}x{size}, batch size 1",
             MODEL_HEAD,
-            [model_cells(results, name) for name in names],
+            [model_cells(results, row) for row in rows],
         ),
-        table(
-            f"The machine (convolution of 64 channels, {REFERENCE}x{REFERENCE})",
+        format_table(
+            f"Kernels of this machine (convolution with 64 channels at {REFERENCE}x{REFERENCE})",
             ["kernel", "GFLOP/s"],
-            kernel_lines(results),
+            kernel_rows(results),
         ),
     ]
     if len(sizes) > 1:
-        parts.append(
-            table(
-                "Growth of time over growth of pixels, from the smallest size",
-                ["model", *(f"{s} (ms)" for s in sizes), *(f"growth to {s}" for s in sizes[1:])],
-                [growth_cells(results, name, sizes) for name in names],
-            )
-        )
+        head = ["model", *(f"{s} (ms)" for s in sizes), *(f"growth to {s}" for s in sizes[1:])]
+        title = f"Growth of the time relative to that of the number of pixels, from {sizes[0]}"
+        lines = [growth_cells(results, row, sizes) for row in rows]
+        parts.append(format_table(title, head, lines))
     if not options["no_train"]:
-        eager = [name for name in names if not name.endswith("compiled")]
-        lines = [training_cells(results, name) for name in eager]
-        parts.append(table(f"Training step, {batch}", TRAINING_HEAD, lines))
-    parts.append(table("Targets", ["what", "target", "got", "met"], targets(results, batch)))
-    if not where["bfloat16"]:
-        parts.append("\nThis CPU has no bfloat16 arithmetic: mixed rows emulate it.")
-    parts += [f"\n`-` {what}: {reason}" for what, reason in results["failed"].items()]
+        lines = [training_cells(results, row) for row in rows if not row.endswith("compiled")]
+        parts.append(format_table(f"Training step, {batch}", TRAINING_HEAD, lines))
+    head = ["measurement", "target", "result", "met"]
+    parts.append(format_table("Targets", head, target_rows(results, batch)))
+    if not machine["bfloat16"]:
+        parts.append("\nThis CPU has no bfloat16 arithmetic; mixed rows emulate it.")
+    parts += [f"\n`-` {title}: {reason}" for title, reason in results["failed"].items()]
     return "\n".join(parts) + "\n"
 
 
-def model_cells(results: dict, name: str) -> list[str]:
-    """A row under MODEL_HEAD."""
-    seconds, forward = results["seconds"], f"forward {results['shown']}"
-    parameters, flops = (results[of].get(base(name)) for of in ("parameters", "flops"))
-    best = images_per_second(results, name)
-    start_up = results["first_call_seconds"].get(f"{name}, {forward}")
+def model_cells(results: dict, row: str) -> list[str]:
+    """Return the cells of a row below MODEL_HEAD."""
+    forward = f"forward {results['shown']}"
+    key, model = f"{row}, {forward}", model_of(row)
+    parameters, flops = (results[count].get(model) for count in ("parameters", "flops"))
+    throughput = best_throughput(results, row)
+    compilation = results["first_call_seconds"].get(key) if row.endswith("compiled") else None
+    kernels = (WHOLE_CONVOLUTIONS, ALL_CONVOLUTIONS, MATMUL)
     return [
-        name,
-        cell(parameters and parameters / 1e6, ".1f"),
-        cell(flops and flops / 1e9, ".1f"),
-        spread(seconds.get(f"{name}, {forward}")),
-        cell(ratio(results, f"{name}, {forward}", f"TruFor, {forward}")),
-        f"{best[0]:.2f} ({best[1]})" if best else "-",
-        cell(results["peak_mib"].get(f"{name}, forward"), ".0f"),
-        *(cell(share(results, name, kernels)) for kernels in (WHOLE, CONVOLUTIONS, MATMUL)),
-        cell(start_up if name.endswith("compiled") else None, ".1f"),
+        row,
+        format_number(parameters and parameters / 1e6, ".1f"),
+        format_number(flops and flops / 1e9, ".1f"),
+        format_times(results["seconds"].get(key)),
+        format_number(ratio(results, key, f"TruFor, {forward}")),
+        f"{throughput[0]:.2f} ({throughput[1]})" if throughput else "-",
+        format_number(results["peak_mib"].get(f"{row}, forward"), ".0f"),
+        *(format_number(relative_speed(results, row, group)) for group in kernels),
+        format_number(compilation, ".1f"),
     ]
 
 
-def kernel_lines(results: dict) -> list[list[str]]:
-    """The machine's kernels that were measured, in 1e9 multiply-adds per second."""
+def kernel_rows(results: dict) -> list[list[str]]:
+    """Return the speed of every measured kernel in 1e9 multiply-adds per second."""
     return [
-        [name, cell(flops / quartiles(results["seconds"][name])[1] / 1e9, ".0f")]
+        [name, format_number(flops / quartiles(results["seconds"][name])[1] / 1e9, ".0f")]
         for name, flops in results["kernels"].items()
         if results["seconds"].get(name)
     ]
 
 
-def growth_cells(results: dict, name: str, sizes: list[int]) -> list[str]:
-    """Times at all sizes, then how much faster each grew than its pixels, from the smallest."""
+def growth_cells(results: dict, row: str, sizes: list[int]) -> list[str]:
+    """Return the times at all sizes, and their growth divided by that of the number of pixels."""
     smallest = sizes[0]
-    times = {size: f"{name}, forward {size}" for size in sizes}
-    growths = {size: ratio(results, times[size], times[smallest]) for size in sizes[1:]}
+    keys = {size: f"{row}, forward {size}" for size in sizes}
+    growths = {size: ratio(results, keys[size], keys[smallest]) for size in sizes[1:]}
     return [
-        name,
-        *(spread(results["seconds"].get(time)) for time in times.values()),
-        *(cell(growth and growth * (smallest / size) ** 2) for size, growth in growths.items()),
+        row,
+        *(format_times(results["seconds"].get(key)) for key in keys.values()),
+        *(
+            format_number(growth and growth * (smallest / size) ** 2)
+            for size, growth in growths.items()
+        ),
     ]
 
 
-def training_cells(results: dict, name: str) -> list[str]:
-    """A row under TRAINING_HEAD."""
+def training_cells(results: dict, row: str) -> list[str]:
+    """Return the cells of a row below TRAINING_HEAD."""
+    key = f"{row}, training"
     return [
-        name,
-        spread(results["seconds"].get(f"{name}, training")),
-        cell(ratio(results, f"{name}, training", "TruFor, training")),
-        cell(results["peak_mib"].get(f"{name}, training"), ".0f"),
-        cell(memory_ratio(results, name, "training")),
+        row,
+        format_times(results["seconds"].get(key)),
+        format_number(ratio(results, key, "TruFor, training")),
+        format_number(results["peak_mib"].get(key), ".0f"),
+        format_number(training_memory_ratio(results, row)),
     ]
 
 
-def targets(results: dict, batch: str) -> list[list[str]]:
-    """What was asked of the paper's model, and what this run got.
+def target_rows(results: dict, batch: str) -> list[list[str]]:
+    """Compare the default model with its targets.
 
     Args:
-        batch: the training batch in words.
+        results: The results of :func:`.measure.measure`.
+        batch: Description of the training batch.
     """
     ours = f"{OURS}, forward {REFERENCE}"
     mixed = f"{OURS} mixed, forward {REFERENCE}"
     larger = f"{OURS}, forward {2 * REFERENCE}"
     trufor, mesorch = (f"{name}, forward {REFERENCE}" for name in ("TruFor", "Mesorch"))
-    whole, best = (
-        share(results, OURS, kernels) if results["shown"] == REFERENCE else None
-        for kernels in (WHOLE, CONVOLUTIONS)
+    whole, fastest = (
+        relative_speed(results, OURS, kernels) if results["shown"] == REFERENCE else None
+        for kernels in (WHOLE_CONVOLUTIONS, ALL_CONVOLUTIONS)
     )
     step = ratio(results, f"{OURS}, training", "TruFor, training")
-    memory = memory_ratio(results, OURS, "training")
-    lines = []
-    for what, sign, target, got in (
-        (f"time of {ours} / TruFor's", "<=", 0.48, ratio(results, ours, trufor)),
-        (f"time of {mixed} / Mesorch's in float32", "<=", 0.95, ratio(results, mixed, mesorch)),
-        (f"FLOP/s of {ours} / of the whole convolution", ">=", 0.80, whole),
-        (f"FLOP/s of {ours} / of the best convolution", ">=", 0.80, best),
-        (f"time of {larger} / at {REFERENCE}", "<=", 4.6, ratio(results, larger, ours)),
-        (f"time of {OURS}, training step, {batch} / TruFor's", "<=", 0.68, step),
-        ("peak memory of that step / TruFor's", "<=", 1.0, memory),
+    memory = training_memory_ratio(results, OURS)
+    rows = []
+    for title, sign, target, value in (
+        (f"time of {ours} relative to TruFor", "<=", 0.48, ratio(results, ours, trufor)),
+        (
+            f"time of {mixed} relative to Mesorch in float32",
+            "<=",
+            0.95,
+            ratio(results, mixed, mesorch),
+        ),
+        (f"FLOP/s of {ours} relative to the whole convolution", ">=", 0.80, whole),
+        (f"FLOP/s of {ours} relative to the fastest convolution", ">=", 0.80, fastest),
+        (f"time of {larger} relative to {REFERENCE}", "<=", 4.6, ratio(results, larger, ours)),
+        (f"time of {OURS}, training step, {batch}, relative to TruFor", "<=", 0.68, step),
+        ("peak memory of this step relative to TruFor", "<=", 1.0, memory),
     ):
-        met = got is not None and (got <= target if sign == "<=" else got >= target)
-        verdict = [MISSING, "-"] if got is None else [f"{got:.3f}", "yes" if met else "no"]
-        lines.append([what, f"{sign} {target:.2f}", *verdict])
-    return lines
+        if value is None:
+            result = ["not measured", "-"]
+        else:
+            met = value <= target if sign == "<=" else value >= target
+            result = [f"{value:.3f}", "yes" if met else "no"]
+        rows.append([title, f"{sign} {target:.2f}", *result])
+    return rows
 
 
-# Numbers out of raw results; None where something was not measured
+# Numbers from the raw results, or None for what was not measured.
 
 
 def quartiles(values: list[float]) -> tuple[float, float, float]:
-    """First quartile, median, third quartile; linear between the values."""
+    """Return the first quartile, the median and the third quartile, linearly interpolated."""
     return tuple(float(q) for q in np.percentile(values, (25, 50, 75)))
 
 
-def ratio(results: dict, above: str, below: str) -> float | None:
-    """Median over the rounds of one time over another."""
-    pair = [results["seconds"].get(key) for key in (above, below)]
-    if not all(pair):
+def ratio(results: dict, numerator: str, denominator: str) -> float | None:
+    """Return the median over all rounds of the ratio of two times, given by their keys."""
+    times = [results["seconds"].get(key) for key in (numerator, denominator)]
+    if not all(times):
         return None
-    return quartiles([a / b for a, b in zip(*pair, strict=True)])[1]
+    return quartiles([a / b for a, b in zip(*times, strict=True)])[1]
 
 
-def share(results: dict, name: str, kernels: tuple[str, ...]) -> float | None:
-    """A model's multiply-adds per second over those of the fastest of some kernels.
+def relative_speed(results: dict, row: str, kernels: tuple[str, ...]) -> float | None:
+    """Return a row's multiply-adds per second relative to the fastest of some kernels.
 
-    Autocast is held against bfloat16 where the machine computes in it.
+    A mixed row is compared with bfloat16 kernels if the machine supports bfloat16 arithmetic.
     """
-    prefix = "bf16 " if " mixed" in name and results["machine"]["bfloat16"] else ""
-    found = [f"{prefix}{kernel}" for kernel in kernels if f"{prefix}{kernel}" in results["seconds"]]
-    flops = results["flops"].get(base(name))
-    if not found or flops is None:
+    prefix = "bf16 " if " mixed" in row and results["machine"]["bfloat16"] else ""
+    measured = [prefix + kernel for kernel in kernels if prefix + kernel in results["seconds"]]
+    flops = results["flops"].get(model_of(row))
+    if not measured or flops is None:
         return None
-    fastest = min(found, key=lambda kernel: quartiles(results["seconds"][kernel])[1])
-    of_time = ratio(results, fastest, f"{name}, forward {results['shown']}")
-    return of_time and of_time * flops / results["kernels"][fastest]
+    fastest = min(measured, key=lambda kernel: quartiles(results["seconds"][kernel])[1])
+    time_ratio = ratio(results, fastest, f"{row}, forward {results['shown']}")
+    return time_ratio and time_ratio * flops / results["kernels"][fastest]
 
 
-def memory_ratio(results: dict, name: str, kind: str) -> float | None:
-    """Peak memory over TruFor's."""
-    pair = [results["peak_mib"].get(f"{model}, {kind}") for model in (name, "TruFor")]
-    return pair[0] / pair[1] if all(pair) else None
+def training_memory_ratio(results: dict, row: str) -> float | None:
+    """Return the peak memory of a training step relative to TruFor."""
+    peaks = [results["peak_mib"].get(f"{name}, training") for name in (row, "TruFor")]
+    return peaks[0] / peaks[1] if all(peaks) else None
 
 
-def images_per_second(results: dict, name: str) -> tuple[float, int] | None:
-    """Images per second at the best batch size, and that size."""
-    runs = results["seconds"].items()
-    found = {int(key.rsplit(" ", 1)[1]): v for key, v in runs if key.startswith(f"{name}, batch ")}
-    return max(((n / quartiles(v)[1], n) for n, v in found.items()), default=None)
+def best_throughput(results: dict, row: str) -> tuple[float, int] | None:
+    """Return the highest number of images per second and its batch size."""
+    prefix = f"{row}, batch "
+    times = {
+        int(key.removeprefix(prefix)): seconds
+        for key, seconds in results["seconds"].items()
+        if key.startswith(prefix)
+    }
+    return max(((n / quartiles(seconds)[1], n) for n, seconds in times.items()), default=None)
 
 
-# Text
+# Formatting
 
 
-def cell(value: float | None, form: str = ".2f") -> str:
-    """A number, or a dash for none."""
-    return "-" if value is None else format(value, form)
+def format_number(value: float | None, spec: str = ".2f") -> str:
+    """Format a number; None becomes a dash."""
+    return "-" if value is None else format(value, spec)
 
 
-def spread(values: list[float] | None) -> str:
-    """Seconds in milliseconds: median [quartiles]."""
-    if not values:
+def format_times(seconds: list[float] | None) -> str:
+    """Format times in milliseconds as ``median [first quartile, third quartile]``."""
+    if not seconds:
         return "-"
-    low, middle, high = (1e3 * q for q in quartiles(values))
-    return f"{middle:.1f} [{low:.1f}, {high:.1f}]"
+    low, median, high = (1e3 * q for q in quartiles(seconds))
+    return f"{median:.1f} [{low:.1f}, {high:.1f}]"
 
 
-def table(title: str, head: tuple[str, ...] | list[str], lines: list[list[str]]) -> str:
-    """A Markdown table under its title."""
+def format_table(title: str, head: tuple[str, ...] | list[str], rows: list[list[str]]) -> str:
+    """Format a Markdown table below its title."""
     rule = ["---"] * len(head)
-    return "\n".join([f"\n{title}\n", *(f"| {' | '.join(row)} |" for row in [head, rule, *lines])])
+    return "\n".join([f"\n{title}\n", *(f"| {' | '.join(row)} |" for row in [head, rule, *rows])])
