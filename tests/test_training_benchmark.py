@@ -1,4 +1,4 @@
-"""benchmarks.training: BenCo's log as it is printed, and one tiny run of its trainer."""
+"""benchmarks.training: reading BenCo's logs, and a small training run."""
 
 import json
 import math
@@ -26,34 +26,35 @@ CUDA = """\
 """  # noqa: E501
 
 
-def test_the_lines_of_training_are_read():
+def test_training_lines_of_log_are_read():
     assert training.read_log(CPU) == [
-        training.Logged(0, 1.0, 0.5, None),
-        training.Logged(20, 0.8, 0.4, None),
-        training.Logged(40, 0.5, 0.1, None),
+        training.LogLine(0, 1.0, 0.5, None),
+        training.LogLine(20, 0.8, 0.4, None),
+        training.LogLine(40, 0.5, 0.1, None),
     ]
     assert [line.memory for line in training.read_log(CUDA)] == [900, 15000, 15321]
 
 
-def test_steady_state():
-    """Of two windows the first goes; the first iteration and an overlapping line never count."""
-    found = training.steady(training.read_log(CPU), batch=4)
-    assert found == {"images_per_second": 8, "waiting_share": 0.2, "peak_memory_mib": None}
-    found = training.steady(training.read_log(CUDA), batch=4)
-    assert found == {"images_per_second": 8, "waiting_share": 0.5, "peak_memory_mib": 15321}
+def test_steady_state_ignores_first_iteration_and_incomplete_windows():
+    # The log on the CPU has two complete windows, of which the first tenth, rounded up, is ignored.
+    result = training.steady_state(training.read_log(CPU), batch=4)
+    assert result == {"images_per_second": 8, "waiting_share": 0.2, "peak_memory_mib": None}
+    result = training.steady_state(training.read_log(CUDA), batch=4)
+    assert result == {"images_per_second": 8, "waiting_share": 0.5, "peak_memory_mib": 15321}
 
 
-def test_the_first_tenth_is_left_out_and_a_short_run_is_one_mean():
-    lines = [training.Logged(20 * i, 9.0 if i < 3 else 0.5, 0.0, None) for i in range(16)]
-    assert training.steady(lines, 1)["images_per_second"] == 2  # 15 windows, 2 of them go
-    assert training.steady([lines[0], training.Logged(5, 0.25, 0.0, None)], 1) == {
+def test_steady_state_ignores_first_tenth_but_averages_all_of_a_short_run():
+    lines = [training.LogLine(20 * i, 9.0 if i < 3 else 0.5, 0.0, None) for i in range(16)]
+    # Of 15 windows, the first two are ignored.
+    assert training.steady_state(lines, 1)["images_per_second"] == 2
+    assert training.steady_state([lines[0], training.LogLine(5, 0.25, 0.0, None)], 1) == {
         "images_per_second": 4,
         "waiting_share": 0,
         "peak_memory_mib": None,
     }
 
 
-def test_a_run_that_ends_badly_says_why():
+def test_status_names_reason_of_failure():
     error = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
     assert training.status(1, f"Traceback\n[rank0]: {error}\n") == "out of memory"
     log = "Traceback\nValueError: got 3 | 4\n[W1] a warning at the end\n"
@@ -63,14 +64,16 @@ def test_a_run_that_ends_badly_says_why():
     assert training.status(0, CPU) == "ok"
 
 
-def test_the_largest_batch_that_fits():
+def test_largest_batch_that_fits_is_named():
     common = {"model": "QMANet", "cudnn": "on"}
     results = [{**common, "batch": batch, "status": "ok"} for batch in (8, 16)]
     results += [{**common, "batch": 32, "status": "out of memory"}]
-    assert training.largest(results) == ["QMANet, cuDNN on: 16 fits, 32 does not."]
+    assert training.largest_batches(results) == [
+        "QMANet, cuDNN on: largest batch size that fits: 16 (32 does not)"
+    ]
 
 
-def test_losses_are_counted_one_by_one(tmp_path):
+def test_losses_of_all_steps_are_counted(tmp_path):
     tensorboard = pytest.importorskip("torch.utils.tensorboard")
     with tensorboard.SummaryWriter(tmp_path) as writer:
         for step, value in enumerate((0.5, math.nan, math.inf, 0.25)):
@@ -80,9 +83,9 @@ def test_losses_are_counted_one_by_one(tmp_path):
 
 
 @pytest.mark.slow
-def test_benco_trains(tmp_path, capsys, monkeypatch):
-    if find_spec("IMDLBenCo") is None:  # importing it takes six seconds
-        pytest.skip("imdlbenco is absent")
+def test_small_training_run_is_measured(tmp_path, capsys, monkeypatch):
+    if find_spec("IMDLBenCo") is None:  # Importing it would take six seconds.
+        pytest.skip("imdlbenco is not installed")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     for name in ("Tp", "Gt"):
         (tmp_path / "set" / name).mkdir(parents=True)
@@ -94,14 +97,15 @@ def test_benco_trains(tmp_path, capsys, monkeypatch):
     flags = "--models QMANet --size b0 --image-size 64 --batch 2 --steps 3 --workers 0"
     flags += f" --device cpu --data {tmp_path}/set --out {tmp_path}/out"
     training.main(flags.split())
-    (result,) = json.loads((tmp_path / "out/training.json").read_text())["results"]
+    (result,) = json.loads((tmp_path / "out/training.json").read_text(encoding="utf-8"))["results"]
     assert result["status"] == "ok"
     assert result["images_per_second"] > 0
     assert 0 <= result["waiting_share"] < 1
     assert result["peak_memory_mib"] > 100
-    assert (result["losses"], result["nonfinite_losses"]) == (3 * 3, 0)  # total, mask, edge
-    row = training.row(result)
+    assert result["losses"] == 3 * 3  # Three steps with a total, a mask and an edge loss each.
+    assert result["nonfinite_losses"] == 0
+    row = training.format_row(result)
     assert row.startswith("| QMANet | 2 | float32 | - |")
     assert row.endswith("| yes (9) |")
     assert row in capsys.readouterr().out
-    assert row in (tmp_path / "out/training.md").read_text()
+    assert row in (tmp_path / "out/training.md").read_text(encoding="utf-8")
