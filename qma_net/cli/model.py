@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -241,4 +242,5 @@ def _export(args: argparse.Namespace) -> None:
     from ..inference.export import export_onnx
     from ..weights.locate import load_model
 
+    warnings.simplefilter("ignore")  # The tracer of torch has many.
     print(export_onnx(load_model(args.checkpoint), args.out, args.images))

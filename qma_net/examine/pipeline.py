@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from tqdm import tqdm
 
 from .. import __version__
-from ..core.files import remove_temporary_files, unique_name
+from ..core.files import remove_temporary_files
 from ..core.runs import Run
 from ..inference.photo_files import (
     STDIN,
@@ -23,6 +23,7 @@ from ..inference.photo_files import (
     is_current,
     photo_source,
     tile_progress_bar,
+    unused_stem,
 )
 from ..inference.photograph import Photograph, PhotographError, PhotoSource
 from ..inference.prediction import Prediction
@@ -246,8 +247,9 @@ def examine_files(
             except PhotographError as error:
                 errors.append(str(error))
                 continue
-            folder = out / _unused_folder(run, Path(name), taken)
-            run.claim(folder / file for file in FILES)
+            stem = Path(name).stem.strip(". ") or "photograph"
+            folder = out / unused_stem(run, stem, taken)
+            run.claim([folder])
             outputs = write_report(examination, folder)
             file_hash = evidence.facts.sha256 if evidence.facts else None
             record = {"file": name, "folder": folder.name, "sha256": file_hash, **state}
@@ -272,16 +274,6 @@ def _journal_name(settings: Mapping[str, Any]) -> str:
     """Return the journal's name, which depends on the settings: each has its own finished work."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     return f".examine-{digest[:12]}.jsonl"
-
-
-def _unused_folder(run: Run, path: Path, taken: set[str]) -> str:
-    """Return the photo's stem, with a number appended if a folder of that name is not ours."""
-    stem = path.stem.strip(". ") or "photograph"
-    while True:
-        name = unique_name(stem, taken)
-        folder = run.folder / name
-        if f"{name}/{REPORT}" in run.owned or not folder.exists():
-            return name
 
 
 def _is_report_image(path: Path) -> bool:

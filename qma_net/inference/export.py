@@ -8,7 +8,6 @@ The whole graph is float32, in particular NoisePrint++.
 
 import logging
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -98,20 +97,18 @@ def export_onnx(
 
 def _write(network: MaskOnly, path: Path) -> None:
     size = {2: STRIDE * torch.export.Dim("rows"), 3: STRIDE * torch.export.Dim("columns")}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            network,
-            (torch.randn(2, 3, 64, 96),),
-            str(path),
-            input_names=["image"],
-            output_names=["mask"],
-            dynamic_shapes={"image": {0: torch.export.Dim("batch"), **size}},
-            opset_version=OPSET,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+    torch.onnx.export(
+        network,
+        (torch.randn(2, 3, 64, 96),),
+        str(path),
+        input_names=["image"],
+        output_names=["mask"],
+        dynamic_shapes={"image": {0: torch.export.Dim("batch"), **size}},
+        opset_version=OPSET,
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
 
 
 def _difference(session: Any, network: MaskOnly, image: Tensor) -> float:

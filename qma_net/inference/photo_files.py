@@ -5,14 +5,16 @@ import glob
 import io
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from ..core.files import unique_name
 from ..core.images import find_images
+from ..core.runs import Run
 from .photograph import PhotographError
 from .tiles import ProgressCallback
 
@@ -83,6 +85,22 @@ def is_current(record: dict[str, Any]) -> bool:
     """
     state = file_state(Path(record["file"]))
     return "file_bytes" not in record or all(record[key] == state[key] for key in state)
+
+
+def unused_stem(run: Run, stem: str, taken: set[str], suffixes: Sequence[str] = ("",)) -> str:
+    """Return the stem, with a number if results of that name would overwrite other files.
+
+    Args:
+        run: The run, whose own files may be overwritten.
+        stem: The preferred stem, that of the photo.
+        taken: The stems of other results; the new one is added.
+        suffixes: What follows the stem in the names of the results.
+    """
+    while True:
+        candidate = unique_name(stem, taken)
+        files = [candidate + suffix for suffix in suffixes]
+        if all(file in run.owned or not (run.folder / file).exists() for file in files):
+            return candidate
 
 
 @contextmanager

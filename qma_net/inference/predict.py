@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ..core.errors import QMANetError
-from ..core.files import unique_name, write_json, write_png, write_text
+from ..core.files import write_json, write_png, write_text
 from ..core.runs import Run
 from ..modeling.config import DEFAULT_THRESHOLD
 from .photo_files import (
@@ -23,6 +23,7 @@ from .photo_files import (
     is_current,
     photo_source,
     tile_progress_bar,
+    unused_stem,
 )
 from .photograph import PhotographError, read_photograph
 from .prediction import Prediction, as_grey
@@ -120,7 +121,8 @@ def predict_files(
             if path != STDIN and name in replaced:
                 mask = str(replaced[name]["mask"])
             else:
-                mask = _unused_stem(run, Path(name).stem, taken) + MASK_SUFFIX
+                mask = unused_stem(run, Path(name).stem, taken, (MASK_SUFFIX, OVERLAY_SUFFIX))
+                mask += MASK_SUFFIX
             overlay = mask.removesuffix(MASK_SUFFIX) + OVERLAY_SUFFIX
             run.claim([out / mask, out / overlay])
             write_png(out / mask, as_grey(prediction.mask))
@@ -141,15 +143,6 @@ def _facts(prediction: Prediction, note: str) -> dict[str, Any]:
         "height": height,
         "notes": "; ".join(notes),
     }
-
-
-def _unused_stem(run: Run, stem: str, taken: set[str]) -> str:
-    """Return the stem, with a number appended as long as it would overwrite a foreign file."""
-    while True:
-        candidate = unique_name(stem, taken)
-        names = (candidate + MASK_SUFFIX, candidate + OVERLAY_SUFFIX)
-        if all(name in run.owned or not (run.folder / name).exists() for name in names):
-            return candidate
 
 
 def _header() -> dict[str, str]:
