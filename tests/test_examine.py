@@ -642,9 +642,9 @@ def test_calibration_counts_photos_with_higher_scores():
 def test_calibrate_adds_the_share_of_authentic_photos_to_the_report(saved, photos, capsys):
     (photos / "b/z.jpg").unlink()
     run("calibrate", "--checkpoint", saved, "--photos", photos / "b", photos / "a")
-    said = capsys.readouterr()
-    assert said.out == f"{saved}/calibration.json: 3 photos, resized to 64x64\n"
-    assert "3 photos are too few" in said.err
+    output = capsys.readouterr()
+    assert output.out == f"{saved}/calibration.json: 3 photos, resized to 64x64\n"
+    assert "3 photos are too few" in output.err
     model = load_model(saved)
     assert model.calibration.count == 3
     run("examine", photos / "a", "--out", photos / "out", "--checkpoint", saved)

@@ -193,19 +193,19 @@ HEADER = {"set": "CASIAv1", "path": "sets/CASIAv1", "files_sha256": "0" * 64, "m
 HEADER |= {"model_flags": {"size": "b0", "decoder": "query"}, "checkpoint": "run/checkpoint-9.pth"}
 HEADER |= {"checkpoint_sha256": "1" * 64, "fit": "resize", "image_size": 512, "batch_size": 4}
 HEADER |= {"about": "demo", "attack": None, "threshold": 0.5, "versions": {"qma-net": "0.2.0"}}
-FIGURES = ("pixel_f1", "permute_f1", "iou", "auc", "authentic_marked", "image_f1", "image_auc")
-FOUND = dict.fromkeys(FIGURES, 0.5)
-FOUND |= {"n_tampered": 1, "n_authentic": 0, "score_source": "pred_label", "header": HEADER}
-FOUND |= {"intervals": {"pixel_f1": [0.4, 0.6], "iou": [0.4, 0.6]}}
+METRICS = ("pixel_f1", "permute_f1", "iou", "auc", "authentic_marked", "image_f1", "image_auc")
+EVALUATION = dict.fromkeys(METRICS, 0.5)
+EVALUATION |= {"n_tampered": 1, "n_authentic": 0, "score_source": "pred_label", "header": HEADER}
+EVALUATION |= {"intervals": {"pixel_f1": [0.4, 0.6], "iou": [0.4, 0.6]}}
 ATTACK = {"name": "jpeg", "level": 50, "unit": "quality", "transform": "", "arguments": {}}
-ATTACKED = FOUND | {"header": HEADER | {"attack": ATTACK}}
-COMPARED = {"difference": 0.1, "interval": [0.0, 0.2], "p_value": 0.03, "n": 10}
+ATTACKED = EVALUATION | {"header": HEADER | {"attack": ATTACK}}
+COMPARISON = {"difference": 0.1, "interval": [0.0, 0.2], "p_value": 0.03, "n": 10}
 PREPARED = {"dataset": "CASIAv1", "tampered": 920, "paper": 920, "types": {"splice": 459}}
 ROW = {"name": "CASIAv1", "tampered": 920, "types": None, "smallest": "10x10", "largest": "20x20"}
 RESULTS = {
-    "CASIAv1.json": FOUND,
+    "CASIAv1.json": EVALUATION,
     "attacked.json": ATTACKED,
-    "comparison.json": {"CASIAv1": {"a - b": {"pixel_f1": COMPARED, "iou": None}}},
+    "comparison.json": {"CASIAv1": {"a - b": {"pixel_f1": COMPARISON, "iou": None}}},
     "prepare.json": PREPARED,
     "check.json": {"errors": [], "warnings": [], "sets": [ROW]},
 }
@@ -217,20 +217,22 @@ TABLE = (
 @pytest.mark.parametrize("name", RESULTS)
 def test_report_is_made_despite_a_damaged_file(name, tmp_path, monkeypatch):
     monkeypatch.setattr("qma_net.report._draw_figures", lambda *_: [])
-    found = tmp_path / "found"
-    found.mkdir()
-    (found / "whole.json").write_text(json.dumps(FOUND | {"header": HEADER | {"set": "Columbia"}}))
-    (found / "log.txt").write_text('{"epoch": 0, "train_total_loss": 1.0}\n')
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "intact.json").write_text(
+        json.dumps(EVALUATION | {"header": HEADER | {"set": "Columbia"}})
+    )
+    (results / "log.txt").write_text('{"epoch": 0, "train_total_loss": 1.0}\n')
 
     @fuzz
     @given(data=either(RESULTS[name]))
     def attempt(data):
-        (found / name).write_bytes(data)
-        *_, page = report([found], tmp_path / "page" / "report.html")
+        (results / name).write_bytes(data)
+        *_, page = report([results], tmp_path / "page" / "report.html")
         assert "Columbia" in page.read_text()
 
     attempt()
-    assert {path.name for path in tmp_path.iterdir()} == {"found", "page"}
+    assert {path.name for path in tmp_path.iterdir()} == {"results", "page"}
 
 
 def test_names_in_a_report_are_escaped(tmp_path, monkeypatch):
@@ -239,13 +241,13 @@ def test_names_in_a_report_are_escaped(tmp_path, monkeypatch):
     evil = "<script>alert(1)</script>\"'>\n<img src=x onerror=alert(2)>| a\\\\b & $x$"
     header = HEADER | {"set": evil, "model": evil, "checkpoint": evil, "about": evil, "fit": evil}
     header |= {"model_flags": {evil: evil}, "versions": {"qma-net": evil}}
-    (tmp_path / "found<img src=x>").mkdir()
+    (tmp_path / "results<img src=x>").mkdir()
     for name, attack in (("clean", None), ("attacked", ATTACK | {"name": evil, "unit": evil})):
-        content = FOUND | {"header": header | {"attack": attack}}
-        (tmp_path / "found<img src=x>" / f"{name}.json").write_text(json.dumps(content))
-    pairs = {evil: {evil: {"pixel_f1": COMPARED}}}
-    (tmp_path / "found<img src=x>/comparison.json").write_text(json.dumps(pairs))
-    *written, page = report([tmp_path / "found<img src=x>"], tmp_path / "page/report.html")
+        content = EVALUATION | {"header": header | {"attack": attack}}
+        (tmp_path / "results<img src=x>" / f"{name}.json").write_text(json.dumps(content))
+    pairs = {evil: {evil: {"pixel_f1": COMPARISON}}}
+    (tmp_path / "results<img src=x>/comparison.json").write_text(json.dumps(pairs))
+    *written, page = report([tmp_path / "results<img src=x>"], tmp_path / "page/report.html")
     text = page.read_text()
     assert "&lt;script&gt;alert(1)" in text
     assert "<script>alert" not in text
