@@ -10,7 +10,6 @@ cache, and then the time of ``--fast``.
 """
 
 import argparse
-import json
 import os
 import statistics
 import tempfile
@@ -21,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from qma_net.core.files import write_json
 from qma_net.core.workers import available_cores, map_in_processes
 from qma_net.data.check import check
 from qma_net.synth.photographs import list_photos
@@ -42,7 +42,7 @@ def main() -> None:
         for path, half in zip(sets, (photos[::2], photos[1::2]), strict=True):
             write_dataset(path, half, args.files // 4)
         protocol = folder / "protocol.json"
-        protocol.write_text(json.dumps([["ManiDataset", str(path)] for path in sets]))
+        write_json(protocol, [["ManiDataset", str(path)] for path in sets])
         files = [file for path in sets for part in ("Tp", "Gt") for file in (path / part).iterdir()]
         print(
             "| processes | files | decoding only (s) | check (s) | relative speed "

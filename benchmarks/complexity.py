@@ -20,7 +20,7 @@ from qma_net.modeling.qma_net import QMANetModel
 ABLATIONS = {
     **{
         f"{entry['row']} (Table {entry['table']})": entry["flags"]
-        for entry in yaml.safe_load(config_path("ablations.yaml").read_text())
+        for entry in yaml.safe_load(config_path("ablations.yaml").read_text(encoding="utf-8"))
         if entry["flags"]  # The entry without flags is the default model.
     },
     "without SRM": {"views": "bayar,noiseprint"},

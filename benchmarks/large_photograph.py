@@ -1,4 +1,4 @@
-"""Time, memory and seams of native prediction for a large photo, before and after a change.
+"""Time, memory and seams of native prediction for a large photo, with two ways of tiling.
 
     python -m benchmarks.large_photograph [--size b3] [--width 5616 --height 3744]
         [--tile N --overlap N] [--every 3] [--checkpoint qma-net-small]
@@ -133,7 +133,7 @@ def print_seams(predictor: QMANetPredictor, name: str) -> None:
 
 
 class Clock:
-    """Measures the time of a model and of its noise view.
+    """Stopwatch for a model and its noise view.
 
     Args:
         model: The model.
@@ -159,7 +159,7 @@ class Clock:
         return self.now() - start
 
     def now(self) -> np.ndarray:
-        """Return the same four times since the start."""
+        """Return the current values of these four times."""
         return np.array([time.perf_counter(), time.process_time(), self.noise, self.rest])
 
 

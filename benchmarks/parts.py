@@ -1,9 +1,9 @@
-"""Time that QMA-Net needs by part of the model and by operator.
+"""Run time of QMA-Net by part of the model and by operator.
 
     python -m benchmarks.parts [--size 512] [--batch 1] [--training] [--device cpu]
 
-The first table contains the median over several forward passes without gradients, measured by hooks
-around every part. The second one is the output of torch's profiler for one forward pass or training
+The first table shows the median over several forward passes without gradients, measured by hooks
+around every part. The second one is the output of torch's profiler for a forward pass or training
 step after a warm-up. The weights are random.
 """
 

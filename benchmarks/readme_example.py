@@ -1,4 +1,4 @@
-"""Make the example of the README: a synthetic splice and the mask that qma-net-small predicts.
+"""Create the README's example image: a synthetic splice and the mask that qma-net-small predicts.
 
     python -m benchmarks.readme_example
 
@@ -18,19 +18,19 @@ from qma_net import cli
 from qma_net.modeling.config import DEFAULT_THRESHOLD
 
 OUT = Path(__file__).parents[1] / "docs/images/example.png"
-HOST_QUALITY = 70  # The host was saved as a JPEG before; the cup was not.
-CUP_BOX = (70, 10, 490, 392)  # in coffee: left, top, right, bottom
-CUP_ELLIPSES = ((7, 32, 408, 376), (100, 7, 338, 202))  # saucer and cup within CUP_BOX
+HOST_QUALITY = 70  # The host has been compressed before; the cup has not.
+CUP_BOX = (70, 10, 490, 392)  # In coffee: left, top, right, bottom.
+CUP_ELLIPSES = ((7, 32, 408, 376), (100, 7, 338, 202))  # Saucer and cup, within CUP_BOX.
 CUP_WIDTH = 160
-CUP_POSITION = (350, 199)  # in astronaut
-PANEL = 352  # pixels
+CUP_POSITION = (350, 199)  # In astronaut.
+PANEL = 352  # Side in pixels.
 
 
 def make_splice(folder: Path) -> tuple[Path, np.ndarray]:
-    """Write the spliced photo.
+    """Create the spliced photo in a folder.
 
     Returns:
-        The path of the photo, and its ground truth, bool ``(H, W)``.
+        The path of the photo and its ground truth, bool ``(H, W)``.
     """
     photo, host = folder / "photo.jpg", folder / "host.jpg"
     Image.fromarray(data.astronaut()).save(host, quality=HOST_QUALITY)

@@ -77,7 +77,7 @@ def test_small_run_writes_consistent_results(one_thread, tmp_path, monkeypatch, 
     cells = {row[0]: row[1:] for row in reversed(rows)}  # The first table with a row wins.
     assert cells["QMA-Net b3"][2].startswith(f"{1e3 * small:.1f} [")
     growth = large / small
-    target = cells["time of QMA-Net b3, forward 64 relative to 32"]
+    target = cells["time of QMA-Net b3 at 64, relative to 32"]
     assert target[:2] == ["<= 4.60", f"{growth:.3f}"]
     relative_growth = f"{growth / 4:.2f}"
     (row,) = [row for row in rows if row[0] == "QMA-Net b3" and row[-1] == relative_growth]
@@ -86,7 +86,7 @@ def test_small_run_writes_consistent_results(one_thread, tmp_path, monkeypatch, 
     assert cells["QMA-Net b3"][4].startswith(f"{best:.2f} (")
     step = f"{1e3 * seconds['MantraNet, training']:.1f}"
     assert ["MantraNet", f"{step} [{step}, {step}]"] in [row[:2] for row in rows]
-    target = cells["time of QMA-Net b3, forward 32 relative to TruFor"]
+    target = cells["time of QMA-Net b3 at 32, relative to TruFor"]
     assert target == ["<= 0.48", "not measured", "-"]
     assert cells["MantraNet"][1] == "-"  # fvcore cannot trace it.
     assert f"`-` MantraNet, FLOPs: {results['failed']['MantraNet, FLOPs']}" in text

@@ -1,1 +1,1 @@
-"""The small protocol: what this implementation learns from nothing, and which parts help."""
+"""Experiments with small models: what they learn from random weights, and which parts help."""

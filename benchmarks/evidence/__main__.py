@@ -8,9 +8,9 @@ generated on the fly, the same images in the same order for all models of a seed
 with ``qma-net evaluate`` on images of every stage of ``curriculum.yaml``, generated from photos
 that no model was trained on; the first row is also tested on ``--real``. All rows of one seed are
 run before the next seed, so that the available results are always comparable. A run is stored in
-``OUT/<row>/<seed>``. After ``--minutes`` nothing new is started, and running trainings stop at
-their next step. :mod:`.page` makes the tables. ``small`` is not a comparison but one model that is
-trained on all stages: :mod:`.small`.
+``OUT/<row>/<seed>``. After ``--minutes``, no new run is started and running ones stop at
+their next step. :mod:`.page` generates the tables. ``small`` is not a comparison but trains a
+single model on all stages; see :mod:`.small`.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def run_comparison(args: argparse.Namespace) -> None:
-    """Run everything that is missing until the deadline."""
+    """Run everything that is still missing, until the deadline."""
     plan = Plan.read(args.size)
     plan = replace(plan, epochs=args.epochs or plan.epochs, seeds=args.seeds or plan.seeds)
     names = [name.strip() for name in args.rows.split(",") if name.strip()]
@@ -87,7 +87,7 @@ def prepare(plan: Plan, args: argparse.Namespace, data: Path) -> dict[str, Path]
     """Generate the test images and write the training protocol.
 
     Returns:
-        The test sets of :func:`.runner.test_images`, and splices of the stage that is trained on.
+        The test sets of :func:`.runner.test_images`, and splices of the training stage.
     """
     sets = test_images(args, data, plan.image_size, plan.test_images)
     recipe = stages()[plan.stage]
@@ -119,11 +119,11 @@ class TrainingRun:
 
     @property
     def folder(self) -> Path:
-        """Where the run is stored."""
+        """Folder of the run."""
         return self.out / self.row.folder / str(self.seed)
 
     def run(self) -> bool:
-        """Run what is missing and return whether the run is complete."""
+        """Run the missing parts and return whether the run is complete."""
         return self.train() and self.test() and self.attack()
 
     def train(self) -> bool:

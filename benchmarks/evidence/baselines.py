@@ -1,4 +1,4 @@
-"""Baselines without training: marking every pixel, and inconsistencies of the image's noise."""
+"""Baselines without training: marking every pixel, and detecting inconsistent noise."""
 
 import cv2
 import numpy as np
@@ -33,7 +33,7 @@ def noise_inconsistency(rgb: np.ndarray) -> np.ndarray:
     diagonal = (grey[::2, ::2] - grey[1::2, ::2] - grey[::2, 1::2] + grey[1::2, 1::2]) / 2
     blocks = diagonal.reshape(height // 2 // BLOCK, BLOCK, width // 2 // BLOCK, BLOCK)
     noise = np.median(np.abs(blocks), axis=(1, 3)) / MAD_OF_GAUSSIAN
-    octaves = np.log2(noise + 0.25)  # Below a quarter of a grey level there is no noise.
+    octaves = np.log2(noise + 0.25)  # The offset ignores noise far below a grey level.
     distance = np.abs(octaves - np.median(octaves))
     scaled = np.uint8(np.round(255 * distance / max(distance.max(), 1e-9)))
     threshold, _ = cv2.threshold(scaled, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
@@ -45,6 +45,6 @@ def noise_inconsistency(rgb: np.ndarray) -> np.ndarray:
     return cv2.resize(above, rgb.shape[1::-1], interpolation=cv2.INTER_NEAREST)
 
 
-# By their names in the stored tables and by their names on the page.
+# The keys are the names in the CSV files; TITLES has the names on the page.
 BASELINES = {"marking everything": everything, "noise of blocks": noise_inconsistency}
 TITLES = {"marking everything": "every pixel marked", "noise of blocks": "block noise"}

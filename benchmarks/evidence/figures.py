@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 IMAGES = 1840  # Per epoch, as in BenCo's BalancedDataset.
 EXAMPLES = 10  # Columns.
-SMOOTHED = 5  # Points of BenCo's log, which holds about every twentieth batch.
+SMOOTHED = 5  # Points of BenCo's log, which has a point for about every twentieth batch.
 
 
 def curves(results: Results) -> Figure:

@@ -1,4 +1,4 @@
-"""Models for the evidence in BenCo's registry: a baseline and alternative readings of the paper.
+"""Models that are added to BenCo's registry: a baseline and alternative readings of the paper.
 
 - ``SegFormerB0``: the SegFormer of transformers on RGB, with our mask loss.
 - ``QMANetTruncatedSRM``, ``QMANetOwnGCM``, ``QMANetFourESM``: other ways to read the paper
@@ -77,16 +77,16 @@ class OwnGCM(DFCM):
         """Exchange information between the modalities; see :class:`DFCM`."""
         rgb_mid = self.recalibrate_rgb(self.align(rgb_init))
         noise_mid = self.recalibrate_noise(noise_init)
-        rgb_found = self.back_rgb(self.attend(rgb_mid, noise_mid))
-        noise_found = self.back_noise(self.attend_noise(noise_mid, rgb_mid))
+        rgb_update = self.back_rgb(self.attend(rgb_mid, noise_mid))
+        noise_update = self.back_noise(self.attend_noise(noise_mid, rgb_mid))
         return (
-            rgb_init + self.scale_rgb.view(-1, 1, 1) * rgb_found,
-            noise_init + self.scale_noise.view(-1, 1, 1) * noise_found,
+            rgb_init + self.scale_rgb.view(-1, 1, 1) * rgb_update,
+            noise_init + self.scale_noise.view(-1, 1, 1) * noise_update,
         )
 
 
 class FourESM(nn.Module):
-    """A head of its own for every stage."""
+    """A separate edge head for every stage."""
 
     def __init__(self, channels: tuple[int, ...]):
         super().__init__()
@@ -99,7 +99,7 @@ class FourESM(nn.Module):
 
 
 class Reading(QMANet):
-    """``QMANet`` with its flags and one change."""
+    """``QMANet`` with one change and the same flags."""
 
     @wraps(QMANet.__init__)  # BenCo derives the command-line flags from the signature.
     def __init__(self, *args, **kwargs):
@@ -144,9 +144,9 @@ class QMANetFourESM(Reading):
             edges = edge_target(mask, shape_mask)
             losses = [
                 dice_loss(
-                    to_image_size(one, mask.shape[2:]), edges, shape_mask, self.dice_smoothing
+                    to_image_size(edge_map, mask.shape[2:]), edges, shape_mask, self.dice_smoothing
                 )
-                for one in self.network.edge_head.maps
+                for edge_map in self.network.edge_head.maps
             ]
             mean = sum(losses) / len(losses)
             loss = result["backward_loss"] + self.beta * (mean - losses[0])

@@ -38,8 +38,10 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("size", nargs="?", choices=["cpu", "gpu"], default="cpu")
-    parser.add_argument("--out", default="", help="default runs/evidence/<size>")
-    parser.add_argument("--docs", help="default OUT/evidence.md")
+    parser.add_argument(
+        "--out", default="", help="folder of the runs (default: runs/evidence/<size>)"
+    )
+    parser.add_argument("--docs", help="page to update (default: OUT/evidence.md)")
     args = parser.parse_args(argv)
     out, plan = Path(args.out or f"runs/evidence/{args.size}"), Plan.read(args.size)
     page = Path(args.docs or out / "evidence.md")
@@ -49,8 +51,9 @@ def main(argv: list[str] | None = None) -> None:
         collect(records, out, plan)
     except QMANetError as error:
         parser.exit(1, f"evidence: {error}\n")
-    if not records.of(plan.rows[0].name):
-        print(f"No run of {plan.rows[0].name} is complete yet; run the same command to resume.")
+    first = plan.rows[0].name
+    if not records.of(first):
+        print(f"No run of {first} is complete yet; run benchmarks.evidence again to resume.")
         return
     folder.mkdir(parents=True, exist_ok=True)
     records.write(folder, args.size)
@@ -97,7 +100,7 @@ class Results:
         return [self.rows[0], *(row for row in self.rows if row.question == question)]
 
     def comparison(self, question: str) -> str:
-        """Compare a question's rows with the first one, on splices of the trained stage."""
+        """Compare a question's rows with the first one, on splices of the training stage."""
         first = self.rows[0].name
         lines = [
             "| | parameters (M) | F1 | per seed | AUC | IoU | difference in F1 |",
@@ -113,7 +116,7 @@ class Results:
         return "\n".join(lines) + "\n"
 
     def on_splices(self, row: str) -> str:
-        """Return the cells F1 with its interval, F1 per seed, AUC and IoU."""
+        """Return the cells of a row: F1 with its interval, F1 per seed, AUC and IoU."""
         runs = self.records.of(row)
         f1, (low, high) = mean_and_interval([_f1(run) for run in runs])
         each = ", ".join(f"{np.mean(_f1(run)):.3f}" for run in runs) if len(runs) > 1 else ""
@@ -158,7 +161,7 @@ class Results:
         return mean([values[metric] for values in sets])
 
     def robustness(self) -> str:
-        """Return F1 of the first row under every attack and level."""
+        """Return F1 of the first row for every attack and level."""
         if not self.records.robust:
             return "Not measured yet.\n"
         points = {}

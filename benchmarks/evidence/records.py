@@ -3,10 +3,10 @@
 - ``<size>-runs.csv``: per run and test set, the means over its images;
 - ``<size>-images.csv``: per run and splice, the values that are compared;
 - ``<size>-curves.csv``: the mask loss during training;
-- ``<size>-robust.csv``: F1 on the splices under every attack, for one run of the first row.
+- ``<size>-robust.csv``: F1 on the splices after every attack, for one run of the first row.
 
-The files collect runs of several days and machines; a new run replaces a recorded one of the same
-row and seed. Baselines without training are runs without a seed.
+The files collect runs from several days and machines; a new run replaces a recorded one with the
+same row and seed. Baselines without training are runs without a seed.
 """
 
 import csv

@@ -35,7 +35,8 @@ class Clock:
     """The time and processor budget of a benchmark.
 
     Attributes:
-        deadline: On the monotonic clock. A running command is stopped then, and none is started.
+        deadline: Time on the monotonic clock at which a running command is stopped; after it, none
+            is started.
         threads: Processor threads per command.
     """
 
@@ -44,7 +45,7 @@ class Clock:
 
     @classmethod
     def from_args(cls, args: argparse.Namespace) -> "Clock":
-        """Create the budget that the command line asks for."""
+        """Create the budget from the options ``--minutes`` and ``--jobs``."""
         threads = max(1, available_cores() // args.jobs)
         return cls(time.monotonic() + 60 * args.minutes, threads)
 

@@ -1,7 +1,7 @@
 """Package the small model as ``qma-net-small`` and check whether it meets the criterion.
 
     python -m benchmarks.evidence.ship --photos DIR [--labels DIR] [--real DIR ...]
-        [--out runs/evidence/small] [--place qma_net/weights/qma-net-small]
+        [--out runs/evidence/small] [--target qma_net/weights/qma-net-small]
 
 The input is a training by ``python -m benchmarks.evidence small``.
 
@@ -54,7 +54,9 @@ def main() -> None:
     parser.add_argument("--labels")
     parser.add_argument("--real", nargs="*", default=[])
     parser.add_argument("--out", type=Path, default=Path("runs/evidence/small"))
-    parser.add_argument("--place", type=Path, default=Path("qma_net/weights/qma-net-small"))
+    parser.add_argument(
+        "--target", "--place", type=Path, default=Path("qma_net/weights/qma-net-small")
+    )
     args = parser.parse_args()
     plan = read_plans()["small"]
     last = plan["steps"][-1]
@@ -68,15 +70,15 @@ def main() -> None:
     threshold = choose_threshold(
         {name: [histogram(predictor, *pair) for pair in pairs] for name, pairs in sets.items()}
     )
-    write(predictor, threshold, args.place)
-    predictor = QMANetPredictor.from_pretrained(args.place)
+    write(predictor, threshold, args.target)
+    predictor = QMANetPredictor.from_pretrained(args.target)
     authentic = test_photos(args, plan["image_size"])
     predictions = [predictor.predict(path, native=True) for path in tqdm(authentic)]
     image_scores = [prediction.score for prediction in predictions]
     save_calibration(
         Calibration.from_scores(image_scores, predictor.preprocessing, native=True),
         predictor,
-        args.place,
+        args.target,
     )
     report(predictor, args.real, [float(prediction.binary.mean()) for prediction in predictions])
 
@@ -115,15 +117,15 @@ def choose_threshold(histograms: dict[str, list[np.ndarray]]) -> float:
     return best / BINS
 
 
-def write(predictor: QMANetPredictor, threshold: float, place: Path) -> None:
+def write(predictor: QMANetPredictor, threshold: float, folder: Path) -> None:
     """Write the model in half precision, with ``threshold`` mapped to 0.5."""
     model = predictor.model
     model.about = ABOUT
     with torch.no_grad():
         model.decoder.predict.bias -= math.log(threshold / (1 - threshold))
-    model.save_pretrained(place)
-    state = load_file(place / WEIGHTS_FILE)
-    with atomic_write(place / WEIGHTS_FILE) as temporary:
+    model.save_pretrained(folder)
+    state = load_file(folder / WEIGHTS_FILE)
+    with atomic_write(folder / WEIGHTS_FILE) as temporary:
         save_file({name: tensor.half() for name, tensor in state.items()}, temporary)
 
 
