@@ -2,11 +2,11 @@
 
     python -m benchmarks.check_speed --photos DIR [--files 2000] [--fast-files 100000]
 
-Creates two Tp/Gt folders of real JPEG photos and PNG masks in a temporary folder. For one process
-and for one per core, it compares the time of the check with that of opening and decoding the files
-in the same processes: as the sets of one protocol, which are not searched for near-duplicates, and
-as separate sets, which are. It prints medians of three interleaved runs with files in the page
-cache, and then the time of ``--fast``.
+Creates two Tp/Gt folders of JPEG photos and PNG masks in a temporary folder and checks them twice:
+as the sets of one protocol, which are not searched for near-duplicates, and as separate sets, which
+are. The time is compared with that of only decoding the files, for one process and for one per
+core. Prints medians of three interleaved runs with files in the page cache, and then the time of
+``--fast``.
 """
 
 import argparse

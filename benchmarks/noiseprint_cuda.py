@@ -25,7 +25,7 @@ from qma_net.modeling.noise import NoisePrint
 from qma_net.weights.sources import noiseprint_state
 
 CHANNELS_LAST = torch.channels_last
-MULTIPLY_ADDS = 9 * (3 * 64 + 15 * 64 * 64 + 64)  # per pixel
+MULTIPLY_ADDS = 9 * (3 * 64 + 15 * 64 * 64 + 64)  # Per pixel.
 
 
 def main() -> None:
@@ -142,7 +142,7 @@ def compiled(network: NoisePrint) -> Callable:
 
 def two_parts(x: Tensor) -> tuple[Tensor, Tensor]:
     """Split into two TF32 numbers (10-bit fraction) whose sum agrees with float32 to 21 bits."""
-    high = (x.view(torch.int32) + 0x1000 & ~0x1FFF).view(torch.float32)  # rounded to the nearest
+    high = (x.view(torch.int32) + 0x1000 & ~0x1FFF).view(torch.float32)  # Rounded to the nearest.
     return high, x - high
 
 

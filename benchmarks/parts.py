@@ -21,7 +21,7 @@ from qma_net.modeling.qma_net import QMANetModel
 
 from .step import qma_net_loss, training_step
 
-OPERATORS = 14  # most expensive operators to print
+OPERATORS = 14  # Number of the most expensive operators to print.
 
 
 def main() -> None:

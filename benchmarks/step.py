@@ -29,7 +29,7 @@ def training_step(network: nn.Module, loss: Callable[[], Tensor]) -> Callable[[]
     def step() -> None:
         value = loss()
         if not value.isfinite():
-            raise ArithmeticError(f"got a loss of {value.item()}, expected a finite number")
+            raise ArithmeticError(f"the loss is {value.item()}; expected a finite number")
         value.backward()
         optimizer.step()
         optimizer.zero_grad()

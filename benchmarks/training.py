@@ -3,7 +3,7 @@
     python -m benchmarks.training [--data SET | --photos DIR] [--models QMANet Trufor ...]
         [--batches 8 16 32] [--steps 300] [--out DIR]
 
-Every row of the table is one process of ``qma_net.launch train``, that is BenCo's unchanged
+Every row of the table is one process of ``qma_net.launch train``, which is BenCo's unchanged
 train.py, for one epoch with an optimizer step per batch, on one GPU or on the CPU.
 
 - Speed and waiting for data are read from its log, which contains means of 20 iterations. The first
@@ -221,7 +221,7 @@ def status(code: int, log: str) -> str:
 
 @dataclass(frozen=True)
 class LogLine:
-    """A line of BenCo's log, with means over the last 20 iterations.
+    """A line of BenCo's log, with means over the last iterations (at most 20).
 
     Attributes:
         iteration: The iteration after which the line was printed.
@@ -243,11 +243,11 @@ def read_log(log: str) -> list[LogLine]:
 
 
 def steady_state(lines: list[LogLine], batch: int) -> dict:
-    """Average the windows of 20 iterations without the first tenth; return the peak of all lines.
+    """Average speed and waiting over windows of 20 iterations, and return the peak memory.
 
-    The first line contains the first iteration only, and a last line that does not complete a
-    window overlaps the one before. A log without a complete window is represented by its last line,
-    the mean over all iterations.
+    The first tenth of the windows is ignored, and so are lines that do not end a complete window:
+    the first line contains the first iteration only, and the last one may overlap the one before.
+    If there is no complete window, the last line is used, which is the mean over all iterations.
     """
     windows = [line for line in lines if line.iteration and line.iteration % WINDOW == 0]
     windows = windows[min(math.ceil(len(windows) / 10), len(windows) - 1) :] or lines[-1:]

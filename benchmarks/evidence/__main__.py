@@ -8,9 +8,10 @@ generated on the fly, the same images in the same order for all models of a seed
 with ``qma-net evaluate`` on images of every stage of ``curriculum.yaml``, generated from photos
 that no model was trained on; the first row is also tested on ``--real``. All rows of one seed are
 run before the next seed, so that the available results are always comparable. A run is stored in
-``OUT/<row>/<seed>``. After ``--minutes``, no new run is started and running ones stop at
-their next step. :mod:`.page` generates the tables. ``small`` is not a comparison but trains a
-single model on all stages; see :mod:`.small`.
+``OUT/<row>/<seed>``. After ``--minutes``, no new run is started and running ones stop at their next
+step. :mod:`.page` generates the tables.
+
+``small`` is not a comparison but trains a single model on all stages; see :mod:`.small`.
 """
 
 import argparse
@@ -103,7 +104,7 @@ def prepare(plan: Plan, args: argparse.Namespace, data: Path) -> dict[str, Path]
 
 @dataclass
 class TrainingRun:
-    """A row's model with one seed, trained and tested; finished parts are not repeated.
+    """Training and tests of a row's model with one seed; finished parts are not repeated.
 
     Attributes:
         sets: The test sets by name.

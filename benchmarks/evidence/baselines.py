@@ -16,10 +16,10 @@ def noise_inconsistency(rgb: np.ndarray) -> np.ndarray:
     """Find blocks whose noise level differs from the rest of the image (Mahdian & Saic 2009).
 
     The method takes the diagonal band of a wavelet transform of the luminance, estimates the
-    noise's standard deviation of every block as the median of the absolute values divided by
+    standard deviation of the noise in every block as the median of the absolute values divided by
     0.6745, and groups blocks of similar noise. This implementation uses the Haar wavelet and
-    separates two groups by Otsu's threshold on the distance of a block's noise from the median
-    block's, in octaves.
+    separates two groups by Otsu's threshold on the distance, in octaves, between the noise of a
+    block and that of the median block.
 
     Args:
         rgb: Image, uint8 ``(H, W, 3)``.

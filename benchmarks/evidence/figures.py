@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from .page import Results
 
 IMAGES = 1840  # Per epoch, as in BenCo's BalancedDataset.
-EXAMPLES = 10  # Columns.
-SMOOTHED = 5  # Points of BenCo's log, which has a point for about every twentieth batch.
+EXAMPLES = 10  # Images to show, one per column.
+SMOOTHED = 5  # Points to average; BenCo logs about every twentieth batch.
 
 
 def curves(results: Results) -> Figure:

@@ -1,6 +1,6 @@
 """Models that are added to BenCo's registry: a baseline and alternative readings of the paper.
 
-- ``SegFormerB0``: the SegFormer of transformers on RGB, with our mask loss.
+- ``SegFormerB0``: SegFormer from the transformers library on RGB, with our mask loss.
 - ``QMANetTruncatedSRM``, ``QMANetOwnGCM``, ``QMANetFourESM``: other ways to read the paper
   (docs/reading-the-paper.md), each a single change of ``QMANet`` with the same flags.
 """

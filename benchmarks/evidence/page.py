@@ -3,8 +3,8 @@
     python -m benchmarks.evidence.page [cpu|gpu] [--out DIR] [--docs docs/evidence.md]
 
 The text between ``<!-- NAME -->`` and ``<!-- end -->`` in the page is replaced. The folder
-``evidence/`` next to it holds the figures and the CSV files of :mod:`.records`, to which the runs
-in ``--out`` are added.
+``evidence/`` next to it contains the figures and the CSV files of :mod:`.records`. The runs in
+``--out`` are added to these files.
 
 Intervals cover 95 %. The interval of a mean is bootstrapped over images, separately for every seed.
 That of a difference is paired: per image, the mean over the seeds that both rows have. Neither

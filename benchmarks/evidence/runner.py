@@ -146,7 +146,7 @@ def on_the_fly_images(
 
 
 def finished_checkpoint(folder: Path, epochs: int) -> Path | None:
-    """Return the last checkpoint of a training that is complete, tested and logged."""
+    """Return the last checkpoint of a complete training run, which has been tested and logged."""
     checkpoint = checkpoint_path(folder, epochs - 1)
     return checkpoint if checkpoint.is_file() and is_logged(folder, epochs - 1) else None
 

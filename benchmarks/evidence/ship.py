@@ -3,7 +3,7 @@
     python -m benchmarks.evidence.ship --photos DIR [--labels DIR] [--real DIR ...]
         [--out runs/evidence/small] [--target qma_net/weights/qma-net-small]
 
-The input is a training by ``python -m benchmarks.evidence small``.
+The input is the output folder of ``python -m benchmarks.evidence small``.
 
 1. The threshold is chosen on synthetic images of the test photos: the highest mean F1 over all
    stages with at most 2 % of authentic pixels marked. It is absorbed in the bias of the last

@@ -3,7 +3,7 @@
 Every step starts from the weights of the previous one and trains on a mixture of stages of
 ``curriculum.yaml``, generated on the fly. When all steps are trained, each is tested on images of
 every stage, on authentic images and on ``--real``. Step ``NAME`` is in ``OUT/NAME``. Finished work
-is kept, and an interrupted training resumes after its last epoch.
+is kept, and interrupted training resumes after its last epoch.
 """
 
 import argparse
