@@ -564,6 +564,15 @@ def test_unfinished_report_is_replaced_and_folder_of_the_user_is_kept(photos, mo
     assert report_of(out / "y_2")["format"] == "PNG"
 
 
+def test_edited_report_is_kept(photos):
+    out = photos / "out"
+    run("examine", photos / "a", "--out", out, *WITHOUT)
+    (out / "x/report.html").write_text("edited")
+    run("examine", photos / "a", "--out", out, *WITHOUT)
+    assert reports_in(out) == ["x"]
+    assert (out / "x/report.html").read_text() == "edited"
+
+
 def test_photo_with_new_modification_time_only_is_not_examined_again(photos):
     out, photo = photos / "out", photos / "a/x.jpg"
     for time in (1, 2, 2):

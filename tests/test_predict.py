@@ -199,6 +199,17 @@ def test_replaced_photo_of_another_size_is_predicted_again(checkpoint, photos):
     assert [(row["mask"], row["width"]) for row in rows_of(out)] == [("x_mask.png", "80")]
 
 
+def test_deleted_mask_is_made_again_and_edited_mask_is_kept(checkpoint, photos):
+    path, out = checkpoint(), photos / "out"
+    predict(path, out, photos / "b")
+    (out / "x_mask.png").unlink()
+    (out / "y_mask.png").write_bytes(b"edited")
+    predict(path, out, photos / "b")
+    assert Image.open(out / "x_mask.png").size == (70, 50)
+    assert (out / "y_mask.png").read_bytes() == b"edited"
+    assert sorted(row["mask"] for row in rows_of(out)) == ["x_mask.png", "y_mask.png"]
+
+
 def test_predictions_without_journal_are_refused(checkpoint, photos):
     path, out = checkpoint(), photos / "out"
     predict(path, out, photos / "a")

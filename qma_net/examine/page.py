@@ -31,23 +31,17 @@ COLORS = {
 }
 
 
-def write_report(examination: Examination, folder: str | os.PathLike[str]) -> list[Path]:
+def write_report(examination: Examination, folder: str | os.PathLike[str]) -> None:
     """Write ``report.html``, ``report.json`` and, with a model, ``mask.png`` and ``overlay.png``.
 
     Every file is written atomically, and ``report.json`` last: if it exists, the others do.
-
-    Returns:
-        The files.
     """
     folder = Path(folder)
-    files = [folder / PAGE, folder / REPORT]
     if examination.prediction:
-        files = [folder / MASK, folder / OVERLAY, *files]
         write_png(folder / MASK, as_grey(examination.prediction.mask))
         write_png(folder / OVERLAY, examination.overlay())
     write_text(folder / PAGE, render_page(examination))
     write_json(folder / REPORT, examination.report())
-    return files
 
 
 def render_page(examination: Examination, *, images: bool = True) -> str:

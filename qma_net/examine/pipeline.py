@@ -216,8 +216,13 @@ def examine_files(
     with Run(
         out, settings, key=["folder"], journal=_journal_name(settings), contents="reports"
     ) as run:
-        finished = {record["file"]: record for record in run.finished.values()}
-        taken = {record["folder"] for record in run.finished.values()}
+        # The reports are only required to exist, since a user may have edited them.
+        finished = {
+            record["file"]: record
+            for record in run.finished.values()
+            if (out / record["folder"] / REPORT).is_file()
+        }
+        taken = {record["folder"] for record in finished.values()}
         for name in {Path(file).parts[0] for file in run.owned}:
             remove_temporary_files(out / name)
         for path in tqdm(
@@ -250,10 +255,10 @@ def examine_files(
             stem = Path(name).stem.strip(". ") or "photograph"
             folder = out / unused_stem(run, stem, taken)
             run.claim([folder])
-            outputs = write_report(examination, folder)
+            write_report(examination, folder)
             file_hash = evidence.facts.sha256 if evidence.facts else None
             record = {"file": name, "folder": folder.name, "sha256": file_hash, **state}
-            run.finish(record, outputs=outputs)
+            run.finish(record)
             folders.append(folder)
     return folders, errors
 

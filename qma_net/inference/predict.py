@@ -87,7 +87,12 @@ def predict_files(
     settings = predictor.describe() | {"threshold": threshold, "native": native, "tta": tta}
     with Run(out, settings, key=["mask"], journal=JOURNAL, contents="predictions") as run:
         write_json(out / SETTINGS, settings)
-        current = [record for record in run.finished.values() if is_current(record)]
+        # The masks are only required to exist, since a user may have edited them.
+        current = [
+            record
+            for record in run.finished.values()
+            if is_current(record) and (out / record["mask"]).is_file()
+        ]
         finished = {record["file"] for record in current}
         replaced = {record["file"]: record for record in run.finished.values()}
         taken = {record["mask"].removesuffix(MASK_SUFFIX) for record in run.finished.values()}
@@ -128,7 +133,7 @@ def predict_files(
             write_png(out / mask, as_grey(prediction.mask))
             write_png(out / overlay, prediction.overlay())
             record |= _facts(prediction, note) | {"mask": mask, "overlay": overlay}
-            run.finish(record, outputs=[out / mask, out / overlay])
+            run.finish(record)
             _append(out / PREDICTION_TABLE, record)
     return errors
 
