@@ -80,10 +80,9 @@ def test_unknown_flag_without_a_similar_one_is_rejected(capsys):
 )
 def test_flags_of_a_model_are_accepted(model, flags):
     argv = [*EVALUATE, "--model", model, *flags]
-    parser = cli._parser()
-    _, unknown = parser.parse_known_args(argv)
+    args, unknown = cli._parser().parse_known_args(argv)
     assert unknown == flags
-    reject_unknown_flags(parser, argv, unknown, model=model)
+    reject_unknown_flags(args, unknown)
 
 
 def test_mistyped_flags_are_rejected_before_torch_is_loaded():

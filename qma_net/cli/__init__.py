@@ -9,24 +9,18 @@ from .. import __version__
 from ..core.errors import QMANetError
 from ..launch import SCRIPTS
 from ..launch import main as launch
-from . import data, evaluation, model, web
-from .flags import reject_unknown_flags
+from . import data, evaluation, model
+from .flags import print_notes, reject_unknown_flags
 
 # The extra that installs a module which only some commands need.
-EXTRAS = {
-    "IMDLBenCo": "benco",
-    "albumentations": "benco",
-    "gradio": "web",
-    "matplotlib": "report",
-    "uvicorn": "web",
-}
+EXTRAS = {"IMDLBenCo": "benco", "albumentations": "benco", "matplotlib": "report"}
+EXTRAS |= {"gradio": "web", "uvicorn": "web"}
 
 
-class TerminalHandler(logging.Handler):
+class _TerminalHandler(logging.Handler):
     """Prints messages as plain lines on stdout, and warnings and errors on stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one message."""
         try:
             # BenCo replaces print, and tests replace the streams.
             if record.levelno < logging.WARNING:
@@ -39,49 +33,36 @@ class TerminalHandler(logging.Handler):
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run ``qma-net`` or ``python -m qma_net``.
+    """Run ``qma-net`` with these arguments, or with those in ``sys.argv``.
 
     Errors that the user can correct end the process with one line; a bug shows its traceback.
-
-    Args:
-        argv: The command line without the program's name; ``sys.argv`` by default.
     """
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in SCRIPTS:  # BenCo parses the flags of its own scripts.
         launch(argv)
         return
-    _configure_logging()
+    package_logger = logging.getLogger("qma_net")
+    package_logger.handlers = [_TerminalHandler()]
+    package_logger.setLevel(logging.INFO)
     # Pillow warns about damaged metadata; the results mention it instead.
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    parser = _parser()
-    args, unknown = parser.parse_known_args(argv)
+    args, unknown = _parser().parse_known_args(argv)
+    reject_unknown_flags(args, unknown)
     args.model_flags = unknown
-    reject_unknown_flags(parser, argv, unknown, model=getattr(args, "model", ""))
     try:
         args.run(args)
     except KeyboardInterrupt:
-        print(
-            "qma-net: interrupted; finished work is kept. Run the same command to resume.",
-            file=sys.stderr,
-        )
+        print_notes("interrupted; finished work is kept. Run the same command to resume.")
         sys.exit(130)
-    except QMANetError as error:
-        sys.exit(f"qma-net: {error}")
-    except OSError as error:
-        if error.errno is None:  # It comes from a library and is not about a path.
-            raise
+    except (QMANetError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is None:
+            raise  # It comes from a library and is not about a path.
         sys.exit(f"qma-net: {error}")
     except ModuleNotFoundError as error:
         extra = EXTRAS.get((error.name or "").split(".")[0])
         if not extra:
             raise
         sys.exit(f"qma-net: {error.name} is not installed; run: pip install 'qma-net[{extra}]'")
-
-
-def _configure_logging() -> None:
-    package = logging.getLogger("qma_net")
-    package.handlers = [TerminalHandler()]
-    package.setLevel(logging.INFO)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -93,6 +74,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"qma-net {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
-    for group in (model, evaluation, data, web):
+    for group in (model, evaluation, data):
         group.add_commands(commands)
     return parser

@@ -9,58 +9,39 @@ from .flags import Commands, add_command, split_names
 
 def add_commands(commands: Commands) -> None:
     """Add this group's commands to the parser of ``qma-net``."""
-    data = add_command(commands, "data", "check, prepare and create datasets")
+    text = "check, prepare and create datasets"
+    data = commands.add_parser("data", help=text, description=f"{text.capitalize()}.")
     data_commands = data.add_subparsers(required=True, metavar="command")
-    check = add_command(data_commands, "check", "check a dataset before training or testing")
-    add = check.add_argument
-    add(
-        "paths",
-        nargs="+",
-        help="folders with Tp/ and Gt/, lists of images, protocols, JSON files of test sets",
-    )
+    workers = "processes (default: one per CPU core)"
+
+    add = add_command(data_commands, "check", _check).add_argument
+    add("paths", nargs="+", help="folders with Tp/ and Gt/, lists, protocols, or test sets (JSON)")
     add("--json", action="store_true", help="print the report as JSON")
     add("--fast", action="store_true", help="check only headers and file sizes")
     add("--fix", metavar="DIR", help="write a copy with all lossless repairs")
     add("--pad-to", type=int, default=0, metavar="N", help="image size, if training pads images")
     add("--allow", default="", help="comma-separated names of problems that are acceptable")
-    _add_workers(check)
-    check.set_defaults(run=_check)
+    add("--workers", type=int, help=workers)
 
-    prepare = add_command(data_commands, "prepare", "convert a published dataset to BenCo's layout")
-    add = prepare.add_argument
+    add = add_command(data_commands, "prepare", _prepare).add_argument
     add("name", nargs="?", help="name of the dataset (default: list the known datasets)")
     add("--list", action="store_true", help="list the known datasets")
     add("--source", metavar="DIR", help="the unpacked archive, which is not modified")
     add("--out", metavar="DIR", help="folder for Tp/ and Gt/")
-    add(
-        "--max-side",
-        type=int,
-        default=0,
-        metavar="N",
-        help="reduce larger images to this side; changes the results of test sets",
-    )
-    add(
-        "--authentic",
-        action="store_true",
-        help="also write the authentic images, to Au/, and a list that includes them",
-    )
+    reduce = "reduce larger images to this side; changes the results of test sets"
+    add("--max-side", type=int, default=0, metavar="N", help=reduce)
+    add("--authentic", action="store_true", help="also write authentic images, and a list of all")
     add("--repair", action="store_true", help="resize masks whose size differs from their image's")
     add("--link", action="store_true", help="use hard links instead of copies")
     add("--jpeg-quality", type=int, choices=(100, 90, 75), help="version of AutoSplice")
-    _add_workers(prepare)
-    prepare.set_defaults(run=_prepare)
+    add("--workers", type=int, help=workers)
 
-    protocol = add_command(
-        data_commands, "protocol", "write the training and test JSON files for BenCo"
-    )
-    add = protocol.add_argument
+    add = add_command(data_commands, "protocol", _protocol).add_argument
     add("name", choices=("cat", "mvss"), help="name of the protocol")
     add("--root", required=True, help="folder of the prepared datasets")
     add("--out", metavar="DIR", help="folder to write to (default: --root)")
-    protocol.set_defaults(run=_protocol)
 
-    synth = add_command(data_commands, "synth", "create a synthetic dataset from authentic photos")
-    add = synth.add_argument
+    add = add_command(data_commands, "synth", _synth).add_argument
     add("--photos", required=True, metavar="DIR", help="authentic photos")
     add("--out", required=True, metavar="DIR", help="folder for train/ and test/")
     add("--labels", metavar="DIR", help="label maps (PNG files with the names of the photos)")
@@ -74,15 +55,11 @@ def add_commands(commands: Commands) -> None:
         "resampled, laundered, everything",
     )
     add("--seed", type=int, default=0, help="random seed (default: 0)")
-    _add_workers(synth)
-    synth.set_defaults(run=_synth)
-
-
-def _add_workers(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workers", type=int, help="processes (default: one per CPU core)")
+    add("--workers", type=int, help=workers)
 
 
 def _check(args: argparse.Namespace) -> None:
+    """Check a dataset before training or testing."""
     import json
 
     from ..data.check import check
@@ -104,6 +81,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _prepare(args: argparse.Namespace) -> None:
+    """Convert a published dataset to BenCo's layout."""
     from ..data.prepare import prepare
     from ..data.published import published_facts
 
@@ -129,6 +107,7 @@ def _prepare(args: argparse.Namespace) -> None:
 
 
 def _protocol(args: argparse.Namespace) -> None:
+    """Write the training and test JSON files for BenCo."""
     from ..data.protocol import write_protocol
 
     written = write_protocol(args.name, args.root, args.out)
@@ -138,6 +117,7 @@ def _protocol(args: argparse.Namespace) -> None:
 
 
 def _synth(args: argparse.Namespace) -> None:
+    """Create a synthetic dataset from authentic photos."""
     from ..synth.curriculum import stage
     from ..synth.synthesise import synthesise
 

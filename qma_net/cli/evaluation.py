@@ -8,17 +8,11 @@ from .flags import Commands, add_command, add_device, split_names
 
 def add_commands(commands: Commands) -> None:
     """Add this group's commands to the parser of ``qma-net``."""
-    evaluate = add_command(
-        commands, "evaluate", "compute exact metrics per image and per test set", allow_abbrev=False
-    )
-    evaluate.set_defaults(run=_evaluate)
-    robust = add_command(
-        commands, "robust", "compute the same metrics on attacked images", allow_abbrev=False
-    )
+    evaluate = add_command(commands, "evaluate", _evaluate, allow_abbrev=False)
+    robust = add_command(commands, "robust", _robust, allow_abbrev=False)
     add = robust.add_argument
     add("--attacks", default="", help="comma-separated names (default: the 18 of the paper)")
     add("--attack-file", help="YAML file (default: benco_configs/robustness.yaml)")
-    robust.set_defaults(run=_robust)
     for command in (evaluate, robust):
         command.epilog = "All other flags are passed to the model, as in BenCo's scripts."
         add = command.add_argument
@@ -48,24 +42,20 @@ def add_commands(commands: Commands) -> None:
         )
         add("--allow", default="", help="as in data check")
 
-    report = add_command(
-        commands,
-        "report",
-        "show results in the paper's tables and figures, next to the published numbers",
-    )
-    add = report.add_argument
+    add = add_command(commands, "report", _report).add_argument
     add("dirs", nargs="+", metavar="DIR", help="folders with result files")
     add("--out", required=True, metavar="FILE.html", help="file to write")
-    report.set_defaults(run=_report)
 
 
 def _evaluate(args: argparse.Namespace) -> None:
+    """Compute exact metrics per image and per test set."""
     from ..evaluation.evaluate import evaluate
 
     evaluate(args.checkpoint, args.test_sets, args.out, **_evaluation_arguments(args))
 
 
 def _robust(args: argparse.Namespace) -> None:
+    """Compute the same metrics on attacked images."""
     from ..evaluation.attacks import read_attacks
     from ..evaluation.robust import robust
 
@@ -76,6 +66,7 @@ def _robust(args: argparse.Namespace) -> None:
 
 
 def _report(args: argparse.Namespace) -> None:
+    """Show results in the paper's tables and figures, next to the published numbers."""
     from ..report import report
 
     written = report(args.dirs, args.out)

@@ -1,7 +1,8 @@
 """Flags that several commands share, and suggestions for mistyped flags."""
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Any, TypeAlias
 
@@ -15,14 +16,8 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 # import torch; a test compares the two.
 MODEL_FLAGS = (
     *QMANetConfig.field_names(),
-    "backbone_weights",
-    "noiseprint_weights",
-    "alpha",
-    "beta",
-    "dice_smoothing",
-    "bce",
-    "init_from",
-    "gradient_checkpointing",
+    *("backbone_weights", "noiseprint_weights", "alpha", "beta", "dice_smoothing", "bce"),
+    *("init_from", "gradient_checkpointing"),
 )
 
 # How similar an unknown flag must be to one of ours to be a typing error rather than a flag of
@@ -31,27 +26,18 @@ NEAR_MISS = 0.88
 
 
 def add_command(
-    commands: Commands, name: str, help: str, **options: Any
+    commands: Commands, name: str, run: Callable[[argparse.Namespace], None], **options: Any
 ) -> argparse.ArgumentParser:
-    """Add a command whose help text is also its description.
-
-    Args:
-        commands: The group to add it to.
-        name: The word that selects the command.
-        help: One line in the imperative, without a capital letter or a period.
-        options: Further options of its parser.
-    """
-    description = f"{help[0].upper()}{help[1:]}."
-    return commands.add_parser(name, help=help, description=description, **options)
+    """Add a command, which is described by the docstring of the function that runs it."""
+    text = run.__doc__ or ""
+    summary = f"{text[:1].lower()}{text[1:].rstrip('.')}"
+    parser = commands.add_parser(name, help=summary, description=text, **options)
+    parser.set_defaults(run=run, command=parser)
+    return parser
 
 
 def add_checkpoint(parser: argparse.ArgumentParser, *, without_model: str = "") -> None:
-    """Add ``--checkpoint``, which defaults to the model included in the package.
-
-    Args:
-        parser: The command's parser.
-        without_model: What the command still does with ``--checkpoint none``, if that is possible.
-    """
+    """Add ``--checkpoint``; ``without_model`` is what the command still does with ``none``."""
     text = (
         "checkpoint of BenCo's trainer, folder of such checkpoints (the newest is used), directory "
         f"written by save_pretrained, or Hugging Face Hub id (default: {SMALL}, which is included "
@@ -74,66 +60,44 @@ def split_names(names: str) -> list[str]:
     return [name for name in names.split(",") if name]
 
 
-def reject_unknown_flags(
-    parser: argparse.ArgumentParser, argv: Sequence[str], unknown: Sequence[str], *, model: str = ""
-) -> None:
-    """End the process if the command line contains flags that nothing accepts.
+def print_notes(*notes: str) -> None:
+    """Print one-line notes on standard error."""
+    for note in notes:
+        print(f"qma-net: {note}", file=sys.stderr)
 
-    Args:
-        parser: The parser of ``qma-net``.
-        argv: The command line.
-        unknown: The words of it that the parser did not recognize.
-        model: The model that accepts further flags. Those of QMANet are known; of other models,
-            which are known only after torch is loaded, near misses of our flags are rejected.
+
+def reject_unknown_flags(args: argparse.Namespace, unknown: Sequence[str]) -> None:
+    """End the process if nothing accepts one of the words that the parser did not recognize.
+
+    A command with ``--model`` passes further flags to that model. Those of QMANet are known; of
+    other models, which are known only after torch is loaded, near misses of our flags are rejected.
     """
-    command = _command_parser(parser, argv)
-    known = _long_flags(command)
-    flags = [word.split("=")[0] for word in unknown if word.startswith("--")]
-    if not model:
-        rejected = list(unknown)
-    elif model == "QMANet":
-        model_flags = [f"--{name}" for name in MODEL_FLAGS]
+    command: argparse.ArgumentParser = args.command
+    model = getattr(args, "model", "")
+    known = [
+        flag
+        for action in command._actions  # argparse has no public access to a parser's flags.
+        if action.help != argparse.SUPPRESS
+        for flag in action.option_strings
+        if flag.startswith("--")
+    ]
+    rejected = list(unknown)
+    if model:
+        rejected = [word.split("=")[0] for word in unknown if word.startswith("--")]
+    if model == "QMANet":
+        model_flags = tuple(f"--{name}" for name in MODEL_FLAGS)
         known += model_flags
         # argparse accepts abbreviations of the model's flags.
-        rejected = [
-            flag for flag in flags if not any(name.startswith(flag) for name in model_flags)
-        ]
-    else:
+        rejected = [f for f in rejected if not any(name.startswith(f) for name in model_flags)]
+    elif model:
         rejected = [
             flag
-            for flag in flags
+            for flag in rejected
             if flag.replace("_", "-") not in known
             and get_close_matches(flag, known, cutoff=NEAR_MISS)
         ]
+    for index, word in enumerate(rejected):
+        if matches := get_close_matches(word.split("=")[0], known, n=1):
+            rejected[index] = f"{word} (did you mean {matches[0]}?)"
     if rejected:
-        command.error(
-            f"unrecognized arguments: {' '.join(_suggest(word, known) for word in rejected)}"
-        )
-
-
-def _suggest(word: str, known: Sequence[str]) -> str:
-    matches = get_close_matches(word.split("=")[0], known, n=1)
-    return f"{word} (did you mean {matches[0]}?)" if matches else word
-
-
-def _command_parser(
-    parser: argparse.ArgumentParser, argv: Sequence[str]
-) -> argparse.ArgumentParser:
-    """Find the parser of the command that the command line names."""
-    for action in parser._actions:  # argparse has no public access to a parser's commands.
-        if isinstance(action, argparse._SubParsersAction):
-            for word in argv:
-                if word in action.choices:
-                    return _command_parser(action.choices[word], argv)
-    return parser
-
-
-def _long_flags(parser: argparse.ArgumentParser) -> list[str]:
-    """List the documented long flags of a command."""
-    return [
-        flag
-        for action in parser._actions
-        if action.help != argparse.SUPPRESS
-        for flag in action.option_strings
-        if flag[:2] == "--"
-    ]
+        command.error(f"unrecognized arguments: {' '.join(rejected)}")
