@@ -22,11 +22,18 @@ from qma_net.modeling import config
 from qma_net.modeling.qma_net import QMANetOutput
 from qma_net.report.collect import ModelResults, collect
 from qma_net.report.figures import draw as figures
+from qma_net.report.figures import examples as report_examples
 from qma_net.report.figures.draw import draw_figures
-from qma_net.report.figures.example_images import Example, FigureError, select_examples
+from qma_net.report.figures.examples import (
+    Example,
+    FigureError,
+    load_network,
+    model_input,
+    predict_probabilities,
+    select_examples,
+)
 from qma_net.report.figures.grad_cam import cam_panels, grad_cams, mean_logit, predicted_region
 from qma_net.report.figures.image_grid import Panel, draw_grid
-from qma_net.report.figures.predictions import load_network, model_input, predict_probabilities
 
 SIDE = 64
 
@@ -175,19 +182,21 @@ def test_model_input_is_the_same_as_in_evaluation(work, fit):
     (listing,) = read_listings(work / "own.json")
     images = BenCoImages(listing, Settings(fit, 96, 1))
     pixels = Example("own", listing.pairs[2].image, listing.pairs[2].mask).pixels
-    prepared = model_input(pixels, ModelResults({"fit": fit, "image_size": 96}))
+    header = {"model": "QMANet", "model_flags": {}, "fit": fit, "image_size": 96}
+    prepared = model_input(pixels, ModelResults(header))
     torch.testing.assert_close(prepared.tensor()[0], images[2]["image"], atol=1e-5, rtol=0)
 
 
-def test_saved_mask_is_the_prediction_of_the_checkpoint(results):
+def test_saved_mask_is_the_prediction_of_the_checkpoint(results, monkeypatch):
     ours = results.models[0]
 
-    def fail():
+    def fail(_):
         raise AssertionError("the mask was saved, so the checkpoint is not needed")
 
     network = load_network(ours)
+    monkeypatch.setattr(report_examples, "load_network", fail)
     for example in select_examples(ours, 4, []):
-        saved = predict_probabilities(ours, example, fail)
+        saved = predict_probabilities(ours, example)
         image = model_input(example.pixels, ours).tensor()
         with torch.no_grad():
             computed = network(image).mask_logits.sigmoid()[0, 0].numpy()

@@ -12,6 +12,7 @@ from ..core.files import atomic_write, remove_temporary_files, write_text
 from ..core.runs import FolderLock
 from .collect import ReportError, Results, collect
 from .dataset_tables import dataset_table
+from .figures import Figure
 from .model_tables import (
     ablation_table,
     benco_sweeps,
@@ -21,7 +22,7 @@ from .model_tables import (
     other_attacks,
     other_test_sets,
 )
-from .page import Figure, render_page
+from .page import render_page
 from .paper_tables import published_tables
 from .table import Table, write_table
 
@@ -55,32 +56,31 @@ def report(dirs: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) 
         raise ReportError(f"got --out {out}, expected the name of an HTML file, e.g. report.html")
     results = collect(dirs)
     tables = build_tables(results)
+    table_folder, figure_folder = out.parent / "tables", out.parent / "figures"
+    written = []
     with FolderLock(out.parent):
-        for folder in (out.parent, out.parent / "tables", out.parent / "figures"):
+        for folder in (out.parent, table_folder, figure_folder):
             remove_temporary_files(folder)
-        written = []
         for table in tables:
             for suffix in ("md", "tex"):
-                path = out.parent / "tables" / f"{table.key}.{suffix}"
-                write_text(path, write_table(table, suffix))
-                written.append(path)
+                written.append(table_folder / f"{table.key}.{suffix}")
+                write_text(written[-1], write_table(table, suffix))
         figures = _draw_figures(results)
         for figure in figures:
-            path = out.parent / "figures" / f"{figure.stem}.png"
-            with atomic_write(path) as temporary:
+            written.append(figure_folder / f"{figure.stem}.png")
+            with atomic_write(written[-1]) as temporary:
                 temporary.write_bytes(figure.png)
-            written.append(path)
         write_text(out, render_page(results, tables, figures, dirs))
-        return [*written, out]
+    return [*written, out]
 
 
 def build_tables(results: Results) -> list[Table]:
     """Build the paper's ten tables, and the other tables for which there are results."""
-    paper = published_tables()
-    tables = [BUILDERS[number](paper[number], results) for number in sorted(paper)]
-    builders = (other_test_sets, other_attacks, checkpoint_comparisons, benco_sweeps)
-    further = [build(results) for build in builders]
-    return [*tables, *(table for table in further if table.rows)]
+    tables = [BUILDERS[number](table, results) for number, table in published_tables().items()]
+    for build in (other_test_sets, other_attacks, checkpoint_comparisons, benco_sweeps):
+        table = build(results)
+        tables += [table] if table.rows else []
+    return tables
 
 
 def _draw_figures(results: Results) -> list[Figure]:

@@ -3,6 +3,7 @@
 import ast
 import math
 import re
+from bisect import insort
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,39 +37,33 @@ class Curves:
 class Complexity:
     """The output of BenCo's ``test_complexity`` for one model and one image."""
 
-    model: str  # Its name in BenCo's registry.
-    flags: dict[str, Any]
-    image_size: int  # Side in pixels.
+    header: dict[str, Any]  # ``model``, ``model_flags`` and ``image_size`` as in a result file.
     parameters: float
     multiply_adds: float
 
 
 def read_sweeps(folders: Iterable[Path]) -> dict[Path, dict[str, Points]]:
-    """Read the logs of BenCo's ``test_robust.py``.
+    """Read points (level, pixel F1) of BenCo's ``test_robust.py`` by parent folder and transform.
 
     It creates a folder per setting and names it after the transform, ``GaussianBlur(...)``.
-
-    Returns:
-        Points (level, pixel F1) by parent folder and transform.
     """
     sweeps: dict[Path, dict[str, Points]] = {}
     for folder in sorted(folders):
         transform, bracket, _ = folder.name.partition("(")
         point = read_sweep_point(folder) if bracket and transform.isalnum() else None
         if point:
-            sweeps.setdefault(folder.parent, {}).setdefault(transform, []).append(point)
-    return {
-        parent: {transform: sorted(points) for transform, points in transforms.items()}
-        for parent, transforms in sweeps.items()
-    }
+            points = sweeps.setdefault(folder.parent, {}).setdefault(transform, [])
+            insort(points, point)
+    return sweeps
 
 
 def read_sweep_point(folder: Path) -> tuple[float, float] | None:
     """Read level and pixel F1 of one setting of ``test_robust.py``; None if it logged none."""
-    rows = read_json_lines(folder / "log.txt")
-    if not rows or not {"epoch", PIXEL_F1} <= set(rows[-1]):
+    try:
+        row = read_json_lines(folder / "log.txt")[-1]
+        return float(row["epoch"]), float(row[PIXEL_F1])
+    except (IndexError, KeyError, TypeError, ValueError):
         return None
-    return float(rows[-1]["epoch"]), float(rows[-1][PIXEL_F1])
 
 
 def read_curves(folders: Iterable[Path], notes: list[str]) -> list[Curves]:
@@ -78,9 +73,7 @@ def read_curves(folders: Iterable[Path], notes: list[str]) -> list[Curves]:
     folders of their own; they are added to the curves of the folder above.
     """
     all_curves = []
-    for folder in sorted(folders):
-        if "_Metric_" in folder.name:
-            continue
+    for folder in sorted(folder for folder in folders if "_Metric_" not in folder.name):
         series = _read_events(folder, notes)
         for inner in sorted(folder.glob("*_Metric_*/")):
             metric, _, name = inner.name.partition("_Metric_")
@@ -150,9 +143,11 @@ def read_complexity(path: Path) -> Complexity | None:
     if not total or not rows or not namespaces:
         return None
     return Complexity(
-        model=str(namespaces[0].get("model", "?")),
-        flags=namespaces[1] if len(namespaces) > 1 else {},
-        image_size=int(namespaces[0].get("image_size", 512)),
+        {
+            "model": str(namespaces[0].get("model", "?")),
+            "model_flags": namespaces[1] if len(namespaces) > 1 else {},
+            "image_size": int(namespaces[0].get("image_size", 512)),
+        },
         parameters=_count_parameters(next(iter(rows)), rows, is_top=True),
         multiply_adds=float(total[1]),
     )

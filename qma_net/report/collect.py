@@ -18,7 +18,6 @@ from ..core.files import ContentError, read_json_object
 from ..evaluation.results import read_result_table
 from ..modeling.config import Preprocessing, QMANetConfig
 from ..modeling.losses import DICE_SMOOTHING, EDGE_WEIGHT, MASK_WEIGHT
-from . import result_schema
 from .benco_logs import (
     COMPLEXITY_FILES,
     EVENT_FILES,
@@ -29,7 +28,8 @@ from .benco_logs import (
     read_curves,
     read_sweeps,
 )
-from .paper_tables import normalized_name, paper_test_set
+from .paper_tables import attack_levels, normalized_name, paper_test_set
+from .result_schema import CHECKED, COMPARISON, PREPARED, RESULT, check
 
 # The flags that Tables 2 and 9 vary.
 ABLATED = ("dfcm_stages", "decode_levels", "decoder", "query_count")
@@ -47,7 +47,6 @@ DEFAULTS = asdict(QMANetConfig()) | {
     "gradient_checkpointing": 0,
 }
 
-Attack = tuple[str, int]  # Name and level.
 Content = dict[str, Any]  # Of a JSON file, or of a row of it.
 
 
@@ -72,12 +71,6 @@ class ResultFile:
         """The test set, by its published name if it is one of the paper's."""
         return paper_test_set(self.header["set"]) or self.header["set"]
 
-    @property
-    def attack(self) -> Attack | None:
-        """The attack on the images; None for clean images."""
-        attack = self.header.get("attack")
-        return (attack["name"], attack["level"]) if attack else None
-
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
         """The metrics per image from the CSV file next to the JSON file, if it exists."""
@@ -92,48 +85,44 @@ class ResultFile:
 
 @dataclass
 class ModelResults:
-    """All results of one checkpoint with the same settings, by test set and attack."""
+    """All results of one checkpoint with the same settings."""
 
     header: Content  # Of one of the result files.
-    clean: dict[str, ResultFile] = field(default_factory=dict)
-    attacked: dict[str, dict[Attack, ResultFile]] = field(default_factory=dict)
+    clean: dict[str, ResultFile] = field(default_factory=dict)  # By test set.
+    # By test set, attack and level.
+    attacked: dict[str, dict[str, dict[int, ResultFile]]] = field(default_factory=dict)
     label: str = ""  # Distinguishes the models of a report; empty for the paper's model.
 
-    @property
-    def name(self) -> str:
-        """The model's name in BenCo's registry."""
-        return self.header["model"]
+    def __post_init__(self) -> None:
+        self.name: str = self.header["model"]  # In BenCo's registry.
+        self.is_ours = self.name == "QMANet"  # A QMA-Net of any configuration.
+        flags = self.header["model_flags"] if self.is_ours else {}
+        # The values of the flags that Tables 2 and 9 vary.
+        self.setting = setting_of(flags) if self.is_ours else {}
+        # A QMA-Net of any size, without ablations.
+        self.is_default = self.is_ours and self.setting == setting_of({})
+        # All other differences from the paper's model and evaluation.
+        self.variant = _describe_variant(self.header, flags)
 
-    @property
-    def is_ours(self) -> bool:
-        """Whether it is a QMA-Net of any configuration."""
-        return self.name == "QMANet"
+    def under_attack(self, test_set: str, attack: str) -> list[ResultFile | None]:
+        """Return the results at the listed levels of an attack, or at any if none are listed."""
+        results = self.attacked.get(test_set, {}).get(attack, {})
+        return [results.get(level) for level in attack_levels().get(attack, results)]
 
-    @property
-    def setting(self) -> dict[str, str]:
-        """The values of the flags that Tables 2 and 9 vary."""
-        return setting_of(self.header["model_flags"]) if self.is_ours else {}
 
-    @property
-    def is_default(self) -> bool:
-        """Whether it is a QMA-Net, of any size, without ablations."""
-        return self.is_ours and self.setting == setting_of({})
-
-    @property
-    def variant(self) -> tuple[str, ...]:
-        """All other differences from the paper's model and evaluation, as short texts."""
-        words = []
-        for name in VARIED if self.is_ours else ():
-            value = str(self.header["model_flags"].get(name, DEFAULTS[name]))
-            if value != str(DEFAULTS[name]):
-                words.append(value if name == "size" else f"{name} {value}")
-        fit = self.header.get("fit", PAPER_PREPROCESSING.fit)
-        side = self.header.get("image_size", PAPER_PREPROCESSING.image_size)
-        words += [fit] if fit != PAPER_PREPROCESSING.fit else []
-        if fit != "native" and side != PAPER_PREPROCESSING.image_size:
-            words.append(f"{side} px")
-        words += ["best on its test sets"] if "picked_on" in self.header else []
-        return tuple(words)
+def _describe_variant(header: Content, flags: dict[str, Any]) -> tuple[str, ...]:
+    words = []
+    for name in VARIED:
+        value = str(flags.get(name, DEFAULTS[name]))
+        if value != str(DEFAULTS[name]):
+            words.append(value if name == "size" else f"{name} {value}")
+    fit = header.get("fit", PAPER_PREPROCESSING.fit)
+    side = header["image_size"]
+    words += [fit] if fit != PAPER_PREPROCESSING.fit else []
+    if fit != "native" and side != PAPER_PREPROCESSING.image_size:
+        words.append(f"{side} px")
+    words += ["best on its test sets"] if "picked_on" in header else []
+    return tuple(words)
 
 
 def setting_of(flags: dict[str, Any]) -> dict[str, str]:
@@ -155,8 +144,7 @@ class Results:
     notes: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        contents = (self.models, self.comparisons, self.prepared, self.checked)
-        return any((*contents, self.complexities, self.curves, self.sweeps))
+        return any(content for name, content in vars(self).items() if name != "notes")
 
 
 def collect(dirs: Sequence[str | os.PathLike[str]]) -> Results:
@@ -216,29 +204,23 @@ def _add_json(path: Path, results: Results, models: dict[tuple, ModelResults]) -
         results.notes.append(f"{path} could not be read: {error}")
         return
     header = content.get("header")
-    if isinstance(header, dict) and {"set", "model_flags"} <= header.keys():
-        schema: dict[str, Any] = result_schema.RESULT
-    elif path.name == "comparison.json":
-        schema = result_schema.COMPARISON
-    elif {"dataset", "tampered", "paper"} <= content.keys():
-        schema = result_schema.PREPARED
-    elif {"sets", "errors"} <= content.keys():
-        schema = result_schema.CHECKED
-    else:
-        return
-    fault = result_schema.find_fault(content, schema)
-    if fault:
-        results.notes.append(f"{path} is not shown because it is not a valid result: {fault}")
-    elif schema is result_schema.RESULT:
-        _add_result(ResultFile(path, content), results.notes, models)
-    elif schema is result_schema.COMPARISON:
-        results.comparisons[path] = content
-    elif schema is result_schema.PREPARED:
-        results.prepared[normalized_name(content["dataset"])] = content
-    else:
-        for row in content["sets"]:
-            name = normalized_name(row.get("dataset") or row["name"])
-            results.checked.setdefault(name, {})[row.get("part") or ""] = row
+    try:
+        if isinstance(header, dict) and {"set", "model_flags"} <= header.keys():
+            check(content, RESULT)
+            _add_result(ResultFile(path, content), results.notes, models)
+        elif path.name == "comparison.json":
+            check(content, COMPARISON)
+            results.comparisons[path] = content
+        elif {"dataset", "tampered", "paper"} <= content.keys():
+            check(content, PREPARED)
+            results.prepared[normalized_name(content["dataset"])] = content
+        elif {"sets", "errors"} <= content.keys():
+            check(content, CHECKED)
+            for row in content["sets"]:
+                name = normalized_name(row.get("dataset") or row["name"])
+                results.checked.setdefault(name, {})[row.get("part") or ""] = row
+    except ContentError as error:
+        results.notes.append(f"{path} is not shown because it is not a valid result: {error}")
 
 
 def _add_result(result: ResultFile, notes: list[str], models: dict[tuple, ModelResults]) -> None:
@@ -249,9 +231,10 @@ def _add_result(result: ResultFile, notes: list[str], models: dict[tuple, ModelR
     identity = (flags, *(header.get(name) for name in settings))
     model = models.setdefault(identity, ModelResults(header))
     files: dict[Any, ResultFile] = model.clean
-    if result.attack:
-        files = model.attacked.setdefault(result.test_set, {})
-    key = result.attack or result.test_set
+    key: Any = result.test_set
+    if attack := header.get("attack"):
+        files = model.attacked.setdefault(key, {}).setdefault(attack["name"], {})
+        key = attack["level"]
     used = files.setdefault(key, result)
     if used.path.name == "clean.json":  # Results of `evaluate` take precedence over `robust`.
         files[key], result, used = result, used, result
@@ -265,15 +248,14 @@ def _add_result(result: ResultFile, notes: list[str], models: dict[tuple, ModelR
 def _sort_and_label(models: list[ModelResults]) -> list[ModelResults]:
     """Sort the models and label each with its variant, and with its checkpoint if necessary."""
     models.sort(key=lambda m: (not m.is_default, len(m.variant), m.header["checkpoint"]))
+    groups: dict[tuple, list[ModelResults]] = {}
     for model in models:
-        alike = [
-            other
-            for other in models
-            if (other.name, other.setting, other.variant)
-            == (model.name, model.setting, model.variant)
-        ]
-        checkpoint = [_distinct_checkpoint(model, alike)] if len(alike) > 1 else []
-        model.label = ", ".join([*model.variant, *checkpoint])
+        kind = (model.name, *model.setting.values(), model.variant)
+        groups.setdefault(kind, []).append(model)
+    for alike in groups.values():
+        for model in alike:
+            checkpoint = [_distinct_checkpoint(model, alike)] if len(alike) > 1 else []
+            model.label = ", ".join([*model.variant, *checkpoint])
     return models
 
 

@@ -1,5 +1,6 @@
 """Tables 3 and 4: the datasets as ``data prepare`` and ``data check --json`` counted them."""
 
+import math
 from typing import Any
 
 from ..data.published import (
@@ -26,17 +27,17 @@ Counts = dict[str, Any]
 def dataset_table(published: PublishedTable, results: Results) -> Table:
     """Create Table 3 or 4: the published counts, ours, and the difference."""
     table = published.new_table()
-    headings = [column.name for column in published.columns]
     all_counts: list[Counts] = []
     differences = []
     for labels, cells in published.rows:
         is_total = labels[0] == "Total"
         counts = _add_up(all_counts) if is_total else _count(labels[0], results, table)
         all_counts.append(counts)
-        pairs = list(zip(headings, cells, strict=True))
-        measured = tuple(_cell(counts, heading, paper, published) for heading, paper in pairs)
+        measured, gaps = [], []
+        for column, paper in zip(published.columns, cells, strict=True):
+            measured.append(_cell(counts, column.name, paper, published))
+            gaps.append(_difference_cell(counts.get(column.name), paper, published))
         table.rows.append(Row(MEASURED, labels, measured))
-        gaps = tuple(_difference_cell(counts.get(h), paper, published) for h, paper in pairs)
         differences.append(Row(DIFFERENCE, labels, gaps))
     table.rows += differences
     return table
@@ -77,24 +78,20 @@ def _count(label: str, results: Results, table: Table) -> Counts:
 
 
 def _combine_subsets(dataset: PublishedDataset, rows: dict[str, dict[str, Any]]) -> Counts:
-    """Return the counts of ``data check``, added up over all lists of a dataset with subsets."""
-    if "" in rows or not dataset.parts:
-        return _arrange(rows[""]) if rows else {}
-    counts = [_arrange(rows[part]) for part in dataset.parts if part in rows]
-    if counts and len(counts) < len(dataset.parts):
-        return {"reason": f"{len(counts)} of {len(dataset.parts)} lists"}
-    return _add_up(counts) if counts else {}
+    """Return the counts of ``data check``: of the whole dataset, or added up over its lists."""
+    parts = dataset.parts if "" not in rows and dataset.parts else ("",)
+    counts = [_arrange(rows[part]) for part in parts if part in rows]
+    if counts and len(counts) < len(parts):
+        return {"reason": f"{len(counts)} of {len(parts)} lists"}
+    return _add_up(counts)
 
 
 def _arrange(row: dict[str, Any]) -> Counts:
     """Arrange a row of ``data check``, or the report of ``data prepare``, by heading."""
     types = row.get("types") or {}
-    resolutions = {"min": row.get("smallest"), "max": row.get("largest")}
-    return {
-        **{heading: types[name] for heading, name in TYPES.items() if name in types},
-        "Number": row["tampered"],
-        **{heading: size for heading, size in resolutions.items() if size},
-    }
+    counts = {heading: types.get(name) for heading, name in TYPES.items()}
+    counts |= {"Number": row["tampered"], "min": row.get("smallest"), "max": row.get("largest")}
+    return {heading: count for heading, count in counts.items() if count not in (None, "")}
 
 
 def _add_up(parts: list[Counts]) -> Counts:
@@ -102,12 +99,11 @@ def _add_up(parts: list[Counts]) -> Counts:
     total: Counts = {}
     for heading in (*TYPES, "Number", "min", "max"):
         values = [part[heading] for part in parts if heading in part]
-        if len(values) == len(parts):
+        if values and len(values) == len(parts):
             choose = {"min": min, "max": max}.get(heading)
             total[heading] = choose(values, key=_area) if choose else sum(values)
     return total
 
 
 def _area(size: str) -> int:
-    width, height = size.split("x")
-    return int(width) * int(height)
+    return math.prod(map(int, size.split("x")))

@@ -5,20 +5,13 @@ paper's other tables follow, folded, with the commands that produce their result
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from io import BytesIO
-from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..core.html import data_uri, render
 from .collect import DEFAULTS, ModelResults, Results
+from .figures import Figure
 from .model_tables import full_name
-from .paper_tables import published_tables
 from .table import Row, Table
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Canvas
 
 MODEL_HEADINGS = (
     "Model",
@@ -31,49 +24,20 @@ MODEL_HEADINGS = (
 )
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A figure of the report; ``stem`` is the name of its file."""
-
-    stem: str
-    title: str
-    caption: str
-    canvas: "Canvas"
-
-    @cached_property
-    def png(self) -> bytes:
-        """The figure as a PNG file."""
-        buffer = BytesIO()
-        self.canvas.savefig(buffer, format="png", dpi=130)
-        return buffer.getvalue()
-
-    @property
-    def data_uri(self) -> str:
-        """The image, for embedding it in the page."""
-        return data_uri(self.png, "image/png")
-
-
 def render_page(
     results: Results, tables: Sequence[Table], figures: Sequence[Figure], dirs: Sequence[object]
 ) -> str:
-    """Render the page as HTML.
-
-    Args:
-        results: The evaluated models, and notes about files and figures.
-        tables: The paper's tables in its order, followed by the others.
-        figures: The figures.
-        dirs: The folders with the results.
-    """
-    paper = {f"table-{number}" for number in published_tables()}
+    """Render the page as HTML; ``tables`` has the paper's first, ``dirs`` held the results."""
+    measured = [table for table in tables if table.is_measured]
     return render(
         __package__,
         "report.html.j2",
         version=__version__,
         dirs=dirs,
         models=_model_table(results.models),
-        measured=sorted((t for t in tables if t.is_measured), key=lambda table: table.key in paper),
+        measured=sorted(measured, key=lambda table: table.title.startswith("Table ")),
         unmeasured=[table for table in tables if not table.is_measured],
-        figures=figures,
+        figures=[(figure, data_uri(figure.png, "image/png")) for figure in figures],
         notes=results.notes,
     )
 

@@ -1,27 +1,16 @@
 """The paper's tables as printed (``paper_tables.yaml``), and what their rows and columns mean."""
 
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from ..core.files import config_path, read_yaml
 from ..data.published import DATASETS
-from .table import DASH, MINUS, PUBLISHED, TIMES, Cell, Row, Table
+from .table import DASH, PUBLISHED, TIMES, Cell, Row, Table, format_number
 
 Value = float | str | None  # A cell of the paper; None if the paper has none.
-
-# The keys of metrics in a result file by the paper's headings, normalized.
-METRICS = {
-    "pixellevelf1": "pixel_f1",
-    "pixellevelf1score": "pixel_f1",
-    "pixellevelauc": "auc",
-    "pixelleveliou": "iou",
-    "permutef1": "permute_f1",
-    "f1": "pixel_f1",
-    "auc": "auc",
-    "iou": "iou",
-}
 
 # The paper's abbreviations of test sets.
 ABBREVIATIONS = {
@@ -50,25 +39,10 @@ TEST_SETS = ABBREVIATIONS | {
 class Column:
     """A column of one of the paper's tables."""
 
-    group: str
     name: str
-
-    @property
-    def test_set(self) -> str:
-        """The test set; empty for averages and for columns that are not about a test set."""
-        names = map(normalized_name, (self.name, self.group))
-        return next((TEST_SETS[name] for name in names if name in TEST_SETS), "")
-
-    @property
-    def metric(self) -> str:
-        """The key in a result file; Tables 7 and 8 mention theirs, pixel F1, in the title only."""
-        names = map(normalized_name, (self.name, self.group))
-        return next((METRICS[name] for name in names if name in METRICS), "pixel_f1")
-
-    @property
-    def attack(self) -> str | None:
-        """The attack's name in ``robustness.yaml``; None for clean images."""
-        return ATTACKS.get(self.name)
+    test_sets: list[str]  # Several for an average; empty if the column is not about a test set.
+    metric: str  # The key in a result file.
+    attack: str | None  # The attack's name in ``robustness.yaml``; None for clean images.
 
     @property
     def is_average(self) -> bool:
@@ -76,51 +50,53 @@ class Column:
         return self.name.lower() == "avg"
 
 
+def interpret_columns(group: str, names: Sequence[str]) -> list[Column]:
+    """Derive the meaning of a group of columns from the headings."""
+    columns = []
+    for name in names:
+        averaged = [n for n in names if n.lower() != "avg"] if name.lower() == "avg" else [name]
+        test_sets = [paper_test_set(n) or paper_test_set(group) for n in averaged]
+        heading = normalized_name(group + name)
+        keys = {"permutef1": "permute_f1", "iou": "iou", "auc": "auc"}
+        # Tables 7 and 8 mention their metric, pixel F1, in the title only.
+        metric = next((key for word, key in keys.items() if word in heading), "pixel_f1")
+        columns.append(Column(name, [*filter(None, test_sets)], metric, ATTACKS.get(name)))
+    return columns
+
+
 @dataclass(frozen=True)
 class PublishedTable:
-    """A table as the paper prints it; ``groups`` are column names by group heading."""
+    """A table as the paper prints it."""
 
     number: int
     title: str
-    labels: tuple[str, ...]
-    groups: tuple[tuple[str, tuple[str, ...]], ...]
+    labels: Sequence[str]
+    groups: Mapping[str, Sequence[str]]  # Names of columns by group heading.
     decimals: int
     ours: str | None  # The label of QMA-Net's row.
-    rows: tuple[tuple[tuple[str, ...], tuple[Value, ...]], ...]  # Labels and cells.
-    notes: tuple[str, ...]
+    rows: Sequence[tuple[Sequence[str], Sequence[Value]]]  # Labels and cells.
+    notes: Sequence[str] = ()
 
     @property
-    def columns(self) -> tuple[Column, ...]:
+    def columns(self) -> list[Column]:
         """The columns of cells, from left to right."""
-        return tuple(Column(group, name) for group, names in self.groups for name in names)
+        return [c for group, names in self.groups.items() for c in interpret_columns(group, names)]
 
     @property
-    def our_cells(self) -> tuple[Value, ...]:
+    def our_cells(self) -> Sequence[Value]:
         """The cells of QMA-Net's row."""
         return next(cells for labels, cells in self.rows if labels[0] == self.ours)
 
-    def averaged(self, column: Column) -> list[Column]:
-        """List the columns whose mean an average is."""
-        return [c for c in self.columns if c.group == column.group and not c.is_average]
-
     def new_table(self, our_label: str | None = None) -> Table:
-        """Create the report's table, filled with the published rows.
-
-        Args:
-            our_label: Shown in place of the paper's label of QMA-Net's row.
-        """
-        table = Table(
-            f"table-{self.number}",
-            f"Table {self.number}: {self.title}",
-            self.labels,
-            self.groups,
-            notes=list(self.notes),
-        )
+        """Create the report's table with the published rows; ``our_label`` renames QMA-Net's."""
+        title = f"Table {self.number}: {self.title}"
+        table = Table(f"table-{self.number}", title, self.labels, self.groups)
+        table.notes += self.notes
         for labels, cells in self.rows:
             is_ours = labels[0] == self.ours
             if is_ours and our_label:
                 labels = (our_label, *labels[1:])
-            shown = tuple(Cell(self.show(cell)) for cell in cells)
+            shown = [Cell(self.show(cell)) for cell in cells]
             table.rows.append(Row(PUBLISHED, labels, shown, is_ours))
         return table
 
@@ -130,7 +106,7 @@ class PublishedTable:
             return DASH
         if isinstance(value, str):
             return value.replace("x", TIMES) if re.fullmatch(r"\d+x\d+", value) else value
-        return f"{value:{'+' if sign else ''}.{self.decimals}f}".replace("-", MINUS)
+        return format_number(value, self.decimals, sign=sign)
 
 
 @cache
@@ -139,16 +115,10 @@ def published_tables() -> dict[int, PublishedTable]:
     tables = {}
     for entry in _read_entries("paper_tables.yaml"):
         count = len(entry["labels"])
-        tables[entry["number"]] = PublishedTable(
-            number=entry["number"],
-            title=entry["title"],
-            labels=tuple(entry["labels"]),
-            groups=tuple((group, tuple(names)) for group, names in entry["columns"].items()),
-            decimals=entry["decimals"],
-            ours=entry["ours"],
-            rows=tuple((tuple(row[:count]), tuple(row[count:])) for row in entry["rows"]),
-            notes=tuple(entry.get("notes", ())),
-        )
+        rows = [(row[:count], tuple(row[count:])) for row in entry.pop("rows")]
+        groups = entry.pop("columns")
+        entry.pop("as_printed", None)  # The cells under shifted headings, for the record.
+        tables[entry["number"]] = PublishedTable(rows=rows, groups=groups, **entry)
     return tables
 
 
@@ -163,9 +133,9 @@ class Ablation:
 
 
 @cache
-def read_ablations() -> tuple[Ablation, ...]:
+def read_ablations() -> list[Ablation]:
     """Read the settings of Tables 2 and 9 (``ablations.yaml``)."""
-    return tuple(Ablation(**entry) for entry in _read_entries("ablations.yaml"))
+    return [Ablation(**entry) for entry in _read_entries("ablations.yaml")]
 
 
 @cache
@@ -174,12 +144,18 @@ def attack_levels() -> dict[str, list[int]]:
     return {entry["name"]: entry["levels"] for entry in _read_entries("robustness.yaml")}
 
 
+def _read_entries(name: str) -> list[dict[str, Any]]:
+    entries = read_yaml(config_path(name), "the package's own settings; reinstall qma-net")
+    assert isinstance(entries, list)
+    return entries
+
+
 @cache
 def paper_model(name: str) -> str:
     """Return the paper's name of a model of BenCo's registry, or the name itself."""
-    labels = (labels[0] for table in published_tables().values() for labels, _ in table.rows)
-    return next(
-        (label for label in labels if normalized_name(label) == normalized_name(name)), name
+    labels = [labels[0] for table in published_tables().values() for labels, _ in table.rows]
+    return {normalized_name(label): label for label in reversed(labels)}.get(
+        normalized_name(name), name
     )
 
 
@@ -188,7 +164,7 @@ def paper_test_set(name: str) -> str | None:
     return TEST_SETS.get(normalized_name(name))
 
 
-def _read_entries(name: str) -> list[dict[str, Any]]:
-    entries = read_yaml(config_path(name), "the package's own settings; reinstall qma-net")
-    assert isinstance(entries, list)
-    return entries
+def in_paper_order(names: Iterable[str]) -> list[str]:
+    """Sort test sets: the paper's first, in its order."""
+    order = list(dict.fromkeys(TEST_SETS.values()))
+    return sorted(names, key=lambda name: order.index(name) if name in order else len(order))

@@ -1,6 +1,7 @@
 """The report's tables, and their writer for Markdown, LaTeX and HTML."""
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
@@ -39,11 +40,6 @@ class Cell:
     detail: str = ""  # Shown smaller under the text, for example an interval.
     hint: str = ""  # An explanation, which the HTML page shows as a tooltip.
 
-    @property
-    def is_missing(self) -> bool:
-        """Whether it stands for a value that is not known."""
-        return self.text == DASH
-
 
 MISSING = Cell(DASH, hint=NO_RESULT)
 
@@ -53,8 +49,8 @@ class Row:
     """A row: the section it belongs to, its labels and its cells; rows of ours are highlighted."""
 
     section: str
-    labels: tuple[str, ...]
-    cells: tuple[Cell, ...] = ()
+    labels: Sequence[str]
+    cells: Sequence[Cell] = ()
     is_ours: bool = False
 
 
@@ -64,8 +60,8 @@ class Table:
 
     key: str  # Name of its files, and its anchor on the page.
     title: str
-    labels: tuple[str, ...]  # Headings of the columns with the rows' labels.
-    groups: tuple[tuple[str, tuple[str, ...]], ...] = ()  # Headings of groups of other columns.
+    labels: Sequence[str]  # Headings of the columns with the rows' labels.
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)  # Other columns by heading.
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)  # These produce the missing results.
@@ -73,26 +69,12 @@ class Table:
     @property
     def width(self) -> int:
         """Number of columns, without those of the labels."""
-        return sum(len(names) for _, names in self.groups)
+        return sum(map(len, self.groups.values()))
 
     @property
     def caption(self) -> str:
         """The title without the number of the paper's table."""
         return re.sub(r"^Table [0-9]+: ", "", self.title)
-
-    @property
-    def is_grouped(self) -> bool:
-        """Whether the columns have group headings."""
-        return any(group for group, _ in self.groups)
-
-    @property
-    def group_spans(self) -> list[tuple[int, int]]:
-        """First and last column, from 1, of every group with a heading."""
-        spans, first = [], len(self.labels) + 1
-        for group, names in self.groups:
-            spans += [(first, first + len(names) - 1)] if group else []
-            first += len(names)
-        return spans
 
     @property
     def sections(self) -> dict[str, list[Row]]:
@@ -103,47 +85,35 @@ class Table:
     @property
     def is_measured(self) -> bool:
         """Whether it contains any result of ours, complete or not."""
-        return any(
-            cell.text and cell != MISSING
-            for row in self.rows
-            if row.section != PUBLISHED
-            for cell in row.cells
-        )
+        ours = [cell for row in self.rows if row.section != PUBLISHED for cell in row.cells]
+        return any(cell.text and cell != MISSING for cell in ours)
+
+
+def format_number(value: float, decimals: int = 3, *, sign: bool = False) -> str:
+    """Format a number with a typographic minus sign, and with a plus sign if ``sign`` is set."""
+    return f"{value:{'+' if sign else ''}.{decimals}f}".replace("-", MINUS)
 
 
 def write_table(table: Table, suffix: str) -> str:
-    """Format a table.
-
-    Args:
-        table: The table.
-        suffix: ``md`` for GitHub's Markdown, ``tex`` for LaTeX with the package booktabs, or
-            ``html`` for a fragment of the page.
-    """
+    """Format a table as GitHub's Markdown (``md``) or as LaTeX with booktabs (``tex``)."""
     return _environment(suffix).get_template(f"table.{suffix}.j2").render(table=table)
 
 
 def escape_latex(text: object) -> str:
-    """Escape the characters that LaTeX would interpret."""
-    return "".join(LATEX.get(letter, letter) for letter in _one_line(text))
+    """Write a text in one line and escape the characters that LaTeX would interpret."""
+    return "".join(LATEX.get(letter, letter) for letter in " ".join(str(text).split()))
 
 
 def escape_markdown(text: object) -> str:
-    """Escape the characters that Markdown would interpret inside a table."""
-    return re.sub(r"([|*_<>])", r"\\\1", _one_line(text))
-
-
-def _one_line(text: object) -> str:
-    return " ".join(str(text).split())
+    """Write a text in one line and escape what Markdown would interpret inside a table."""
+    return re.sub(r"([|*_<>])", r"\\\1", " ".join(str(text).split()))
 
 
 @cache
 def _environment(suffix: str) -> "Environment":
     """Create the template environment of a format; every inserted text is escaped for it."""
-    html = environment(__package__)
-    if suffix == "html":
-        return html
     escape = {"md": escape_markdown, "tex": escape_latex}[suffix]
-    return html.overlay(
+    return environment(__package__).overlay(
         block_start_string="<%",  # The default delimiters contain braces, which LaTeX needs.
         block_end_string="%>",
         variable_start_string="<<",

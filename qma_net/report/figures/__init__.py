@@ -1,1 +1,32 @@
 """The report's figures, drawn from result files, images and checkpoints; see ``draw.py``."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+from ...core.errors import QMANetError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
+
+
+class FigureError(QMANetError):
+    """Missing inputs of a figure or of a part of it."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the report; ``stem`` is the name of its file."""
+
+    stem: str
+    title: str
+    caption: str
+    canvas: "Canvas"
+
+    @cached_property
+    def png(self) -> bytes:
+        """The figure as a PNG file."""
+        buffer = BytesIO()
+        self.canvas.savefig(buffer, format="png", dpi=130)
+        return buffer.getvalue()

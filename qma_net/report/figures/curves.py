@@ -1,17 +1,15 @@
 """Curves: Figure 4 (robustness to attacks), and the trainings in BenCo's logs."""
 
 import re
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from ..benco_logs import Curves, Points
-from ..collect import ModelResults, ResultFile, Results
+from ..collect import ModelResults, Results
 from ..model_tables import full_name
-from ..page import Figure
-from ..paper_tables import ABBREVIATIONS, ATTACKS, attack_levels
-from .example_images import FigureError, in_paper_order
+from ..paper_tables import ABBREVIATIONS, ATTACKS, attack_levels, in_paper_order
+from . import Figure, FigureError
 
 # Colors for color-blind readers (Okabe and Ito, 2008).
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -28,15 +26,16 @@ def draw_robustness(results: Results) -> Figure:
         )
     names = in_paper_order({name for model in models for name in model.attacked})
     names = [name for name in names if name in ABBREVIATIONS.values()] or names
-    present = {attack for model in models for n in names for attack, _ in model.attacked.get(n, {})}
+    present = {attack for model in models for n in names for attack in model.attacked.get(n, {})}
     attacks = [attack for attack in ATTACKS.values() if attack in present] or sorted(present)
     size = (max(5, 2.3 * len(names) + 0.6), 2.1 * len(attacks) + 0.7)
     canvas = Canvas(figsize=size, layout="constrained")
     grid = canvas.subplots(len(attacks), len(names), squeeze=False, sharey=True)
     for axes_row, attack in zip(grid, attacks, strict=True):
-        measured = {level for model in models for n in names for level in _levels(model, n, attack)}
-        levels = [level for level in attack_levels().get(attack, []) if level in measured]
-        levels += sorted(measured - set(levels))
+        attacked = [model.attacked.get(n, {}).get(attack, {}) for model in models for n in names]
+        measured = {level for results_by_level in attacked for level in results_by_level}
+        listed = [level for level in attack_levels().get(attack, []) if level in measured]
+        levels = [*listed, *sorted(measured.difference(listed))]
         for axes, name in zip(axes_row, names, strict=True):
             _draw_axes(axes, models, test_set=name, attack=attack, levels=levels)
         axes_row[0].set_ylabel(f"{attack.replace('-', ' ')}\npixel F1", fontsize=8)
@@ -61,36 +60,27 @@ def draw_robustness(results: Results) -> Figure:
     return Figure("figure-4", "Figure 4: Robustness to attacks", caption, canvas)
 
 
-def _levels(model: ModelResults, test_set: str, attack: str) -> dict[int, ResultFile]:
-    """Return a model's results under one attack on one test set, by level."""
-    results = model.attacked.get(test_set, {})
-    return {level: result for (name, level), result in results.items() if name == attack}
-
-
 def _draw_axes(
-    axes: Axes,
-    models: list[ModelResults],
-    *,
-    test_set: str,
-    attack: str,
-    levels: list[int],
+    axes: Axes, models: list[ModelResults], *, test_set: str, attack: str, levels: list[int]
 ) -> None:
     """Draw a curve for every model that was tested with an attack on a test set."""
     for i, model in enumerate(models):
-        results = _levels(model, test_set, attack)
-        points = [
-            (x, results[level].summary["pixel_f1"])
-            for x, level in enumerate(levels)
-            if level in results
-        ]
-        if not points:
+        results = model.attacked.get(test_set, {}).get(attack, {})
+        if not results:
             continue
-        unit = next(iter(results.values())).header["attack"].get("unit", "").split(" (")[0]
-        axes.set_xlabel(unit, fontsize=7)
+        shown = [level for level in levels if level in results]
+        header = results[shown[0]].header
+        axes.set_xlabel(header["attack"].get("unit", "").split(" (")[0], fontsize=7)
         color = COLORS[i % len(COLORS)]
-        style: dict[str, Any] = {"marker": MARKERS[i // len(COLORS) % len(MARKERS)], "ms": 3.5}
-        style["lw"] = 2 if model.is_default else 1.2
-        axes.plot(*zip(*points, strict=True), label=full_name(model), color=color, **style)
+        axes.plot(
+            [levels.index(level) for level in shown],
+            [results[level].summary["pixel_f1"] for level in shown],
+            label=full_name(model),
+            color=color,
+            marker=MARKERS[i // len(COLORS) % len(MARKERS)],
+            ms=3.5,
+            lw=2 if model.is_default else 1.2,
+        )
         if test_set in model.clean:
             clean = model.clean[test_set].summary["pixel_f1"]
             axes.axhline(clean, label="_clean", ls="--", color=color, lw=0.9, alpha=0.7)
@@ -133,17 +123,15 @@ def _draw(curves: Curves, name: str) -> Figure:
 
 def _group_series(curves: Curves) -> dict[str, dict[str, Points]]:
     """Group the series by what they measure; empty groups are omitted."""
-    losses: dict[str, Points] = {}
-    tests: dict[str, Points] = {}
-    rate: dict[str, Points] = {}
+    groups: dict[str, dict[str, Points]]
+    groups = {"losses": {}, "on the test sets": {}, "learning rate": {}}
     for name, points in sorted(curves.series.items()):
         if name == "lr":
-            rate["lr"] = points
+            groups["learning rate"][name] = points
         elif name.startswith("train_loss/"):
-            losses[name.removeprefix("train_loss/").replace("_", " ")] = points
+            groups["losses"][name.removeprefix("train_loss/").replace("_", " ")] = points
         else:
-            tests[name.removeprefix("normal_test_evaluators/")] = points
-    if len(tests) == 2:  # With a single test set, BenCo's average is the same.
-        tests.pop("Average", None)
-    groups = {"losses": losses, "on the test sets": tests, "learning rate": rate}
+            groups["on the test sets"][name.removeprefix("normal_test_evaluators/")] = points
+    if len(groups["on the test sets"]) == 2:  # BenCo's average of one test set is the same.
+        groups["on the test sets"].pop("Average", None)
     return {title: series for title, series in groups.items() if series}

@@ -6,20 +6,16 @@ missing, the figure or the part of it is omitted with a note. Figures 2 and 5 ar
 ``docs/architecture.svg`` and ``docs/qmfd.svg``.
 """
 
-from functools import cache
-
 from ...core.errors import QMANetError
 from ...modeling.config import DEFAULT_THRESHOLD
 from ...modeling.decoder import QMFD
-from ...modeling.qma_net import QMANetModel
 from ..collect import ModelResults, Results, setting_of
 from ..model_tables import full_name
-from ..page import Figure
+from . import Figure, FigureError
 from .curves import draw_robustness, draw_training_curves
-from .example_images import EVALUATE, Example, FigureError, select_examples
+from .examples import EVALUATE, Example, load_network, predict_probabilities, select_examples
 from .grad_cam import cam_panels
 from .image_grid import Panel, draw_grid, mask_image
-from .predictions import load_network, predict_probabilities
 
 GRID_ROWS, CAM_ROWS = 9, 4  # Images in Figure 3, and in Figures 1 and 6.
 MAX_MODELS = 8  # In Figure 3.
@@ -49,10 +45,8 @@ def draw_figures(results: Results) -> list[Figure]:
 def draw_backbone_cams(results: Results) -> Figure:
     """Draw Figure 1: contributions of both backbones, with and without interaction (DFCM)."""
     ours = _default_model(results)
-    setting = setting_of({"dfcm_stages": "none"})
-    ablated = next(
-        (m for m in results.models if m.setting == setting and m.variant == ours.variant), None
-    )
+    wanted = (setting_of({"dfcm_stages": "none"}), ours.variant)
+    ablated = next((m for m in results.models if (m.setting, m.variant) == wanted), None)
     if ablated is None:
         raise FigureError(
             "there are no results of the model without DFCM; run bash shell/ablations.sh "
@@ -60,22 +54,21 @@ def draw_backbone_cams(results: Results) -> Figure:
         )
     examples = select_examples(ours, CAM_ROWS, results.notes)
     rows = [(example.test_set, example.panels) for example in examples]
-    for model in (ablated, ours):
+    columns = ["image", "ground truth"]
+    for name, model in (("without DFCM", ablated), ("QMA-Net", ours)):
+        columns += [f"{name}:\n{part}" for part in ("prediction", "RGB backbone", "noise backbone")]
         network = load_network(model)
         layers = (network.rgb_backbone.stages[-1], network.noise_backbone.stages[-1])
         for example, (_, panels) in zip(examples, rows, strict=True):
             panels += cam_panels(model, network, example, layers)
-    columns = ["image", "ground truth"]
-    for name in ("without DFCM", "QMA-Net"):
-        columns += [f"{name}:\n{part}" for part in ("prediction", "RGB backbone", "noise backbone")]
     caption = (
         "Grad-CAM of the last stage of both backbones, before the interaction at that level. "
         f"Without DFCM, the backbones do not interact: {full_name(ablated)}. {TARGET} "
         + SELECTION.format(full_name(ours))
     )
     canvas = draw_grid(columns, rows, with_heat_scale=True)
-    title = "Contributions of both backbones (Grad-CAM)"
-    return Figure("figure-1", f"Figure 1: {title}", caption, canvas)
+    title = "Figure 1: Contributions of both backbones (Grad-CAM)"
+    return Figure("figure-1", title, caption, canvas)
 
 
 def draw_predictions(results: Results) -> Figure:
@@ -97,7 +90,9 @@ def draw_predictions(results: Results) -> Figure:
         try:
             if len(columns) == MAX_MODELS + 2:
                 raise FigureError(f"the figure is limited to {MAX_MODELS} models")
-            predictions = _prediction_panels(model, examples)
+            predictions = [_prediction_panel(model, example) for example in examples]
+            if not any(predictions):
+                raise FigureError("no result for these images")
         except QMANetError as error:
             omitted.append(f"{full_name(model)} ({error})")
             continue
@@ -111,24 +106,13 @@ def draw_predictions(results: Results) -> Figure:
     return Figure("figure-3", "Figure 3: Predictions", caption, draw_grid(columns, rows))
 
 
-def _prediction_panels(model: ModelResults, examples: list[Example]) -> list[Panel | None]:
-    """Draw a panel per image; None for test sets on which the model was not evaluated."""
-
-    @cache
-    def load() -> QMANetModel:
-        return load_network(model)
-
-    panels: list[Panel | None] = []
-    for example in examples:
-        f1 = example.f1_of(model)
-        if f1 is None:
-            panels.append(None)
-            continue
-        mask = predict_probabilities(model, example, load) > DEFAULT_THRESHOLD
-        panels.append(Panel(mask_image(mask, example.thumbnail.shape), f"F1 {f1:.2f}"))
-    if not any(panels):
-        raise FigureError("no result for these images")
-    return panels
+def _prediction_panel(model: ModelResults, example: Example) -> Panel | None:
+    """Draw a prediction; None if the model was not evaluated on the image."""
+    f1 = example.f1_of(model)
+    if f1 is None:
+        return None
+    mask = predict_probabilities(model, example) > DEFAULT_THRESHOLD
+    return Panel(mask_image(mask, example.thumbnail.shape), f"F1 {f1:.2f}")
 
 
 def draw_level_cams(results: Results) -> Figure:
@@ -147,8 +131,8 @@ def draw_level_cams(results: Results) -> Figure:
     )
     columns = ["image", "ground truth", "prediction", *levels]
     canvas = draw_grid(columns, rows, with_heat_scale=True)
-    title = "Contributions of the fused levels (Grad-CAM)"
-    return Figure("figure-6", f"Figure 6: {title}", caption, canvas)
+    title = "Figure 6: Contributions of the fused levels (Grad-CAM)"
+    return Figure("figure-6", title, caption, canvas)
 
 
 def _default_model(results: Results) -> ModelResults:

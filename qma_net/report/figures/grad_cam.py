@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from ..collect import ModelResults
-from .example_images import Example, FigureError
+from . import FigureError
+from .examples import Example, model_input
 from .image_grid import Panel, heat_image, mask_image
-from .predictions import model_input
 
 
 class MaskLogits(nn.Module):
@@ -29,8 +29,7 @@ def predicted_region(logits: Tensor) -> Tensor:
     region = logits > 0
     if region.any():
         return region
-    count = max(1, logits.numel() // 100)
-    return logits >= logits.flatten().topk(count).values[-1]
+    return logits >= logits.flatten().topk(max(1, logits.numel() // 100)).values[-1]
 
 
 def mean_logit(logits: Tensor) -> Tensor:

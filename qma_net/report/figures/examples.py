@@ -1,26 +1,28 @@
-"""Selection of the images that figures show: evenly spaced by F1, not picked by hand."""
+"""Images that figures show, evenly spaced by F1 and not picked by hand, and their predictions."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
-from ...core.errors import QMANetError
-from ...core.images import read_rgb
+from ...core.images import decode, open_image, read_rgb
 from ...data.facts import mask_as_benco
 from ...data.listing import ListingError, read_listings
+from ...inference.preprocessing import ModelInput, fit_to_model
+from ...modeling.config import Preprocessing
+from ...modeling.qma_net import QMANetModel
+from ...weights.locate import load_model
+from ...weights.reading import sha256
 from ..collect import ModelResults, ResultFile
-from ..paper_tables import TEST_SETS
+from ..paper_tables import in_paper_order
+from . import FigureError
 from .image_grid import Panel, mask_image
 
 THUMBNAIL_SIDE = 220  # Longer side of an image in a figure, in pixels.
 EVALUATE = "qma-net evaluate --checkpoint FILE --test-sets SETS --out DIR --save-masks"
-
-
-class FigureError(QMANetError):
-    """Missing inputs of a figure or of a part of it."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,7 @@ class Example:
 def select_examples(model: ModelResults, total: int, notes: list[str]) -> list[Example]:
     """Select about ``total`` images of a model's test sets, evenly spaced by their rank by F1.
 
-    Args:
-        model: The model whose F1 ranks the images.
-        total: Number of images over all test sets.
-        notes: A line is added for every test set that is omitted.
+    A line is added to ``notes`` for every test set that is omitted.
 
     Raises:
         FigureError: If no test set is still where it was when it was evaluated.
@@ -93,11 +92,8 @@ def _select_from(result: ResultFile, count: int) -> list[Example]:
     if not ranked:
         table = result.path.with_suffix(".csv")
         raise FigureError(f"{table} contains no tampered image; run {EVALUATE}")
-    masks = {
-        pair.image: pair.mask
-        for listing in read_listings(result.header["path"])
-        for pair in listing.pairs
-    }
+    listings = read_listings(result.header["path"])
+    masks = {pair.image: pair.mask for listing in listings for pair in listing.pairs}
     count = min(count, len(ranked))
     examples = []
     for i in range(count):
@@ -111,7 +107,57 @@ def _select_from(result: ResultFile, count: int) -> list[Example]:
     return examples
 
 
-def in_paper_order(names: Iterable[str]) -> list[str]:
-    """Sort test sets: the paper's first, in its order."""
-    order = list(dict.fromkeys(TEST_SETS.values()))
-    return sorted(names, key=lambda name: order.index(name) if name in order else len(order))
+def load_network(model: ModelResults) -> QMANetModel:
+    """Load the checkpoint that was evaluated, on CUDA if it is available.
+
+    Raises:
+        FigureError: If the model is not a QMA-Net, or its checkpoint is missing or has changed.
+    """
+    if not model.is_ours:
+        raise FigureError(f"{model.name} has no saved masks; run {EVALUATE}")
+    return _load_checkpoint(model.header["checkpoint"], model.header["checkpoint_sha256"])
+
+
+@lru_cache(maxsize=2)  # Figure 1 needs two; more could exceed the memory.
+def _load_checkpoint(name: str, checksum: str) -> QMANetModel:
+    path = Path(name)
+    if not path.is_file():
+        raise FigureError(f"checkpoint {path} no longer exists; run {EVALUATE}")
+    if sha256(path) != checksum:
+        raise FigureError(f"checkpoint {path} has changed since its evaluation; run {EVALUATE}")
+    return load_model(path).eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def model_input(pixels: np.ndarray, model: ModelResults) -> ModelInput:
+    """Prepare an image, uint8 ``(H, W, 3)``, as in the evaluation of the model."""
+    preprocessing = Preprocessing(model.header["image_size"], model.header["fit"])
+    return fit_to_model(pixels, preprocessing, oversize="crop")
+
+
+def predict_probabilities(model: ModelResults, example: Example) -> np.ndarray:
+    """Return the probabilities for an image, float ``(h, w)``: the saved mask, or computed.
+
+    Raises:
+        FigureError: If there is neither a saved mask nor the checkpoint.
+    """
+    saved = _saved_mask(model.clean[example.test_set], example.image)
+    if saved is not None:
+        return saved
+    network, prepared = load_network(model), model_input(example.pixels, model)
+    with torch.inference_mode():
+        logits = network(prepared.tensor(next(network.parameters()).device)).mask_logits
+    return prepared.crop_padding(logits[0, 0].float().sigmoid().cpu().numpy())
+
+
+def _saved_mask(result: ResultFile, image: Path) -> np.ndarray | None:
+    """Read the mask that ``evaluate --save-masks`` saved; its name starts with the row's index."""
+    index = [row["path"] for row in result.rows].index(str(image))
+    folder = result.path.with_name(f"{result.path.stem}_masks")
+    array, png = (folder / f"{index:06d}_{image.stem}.{suffix}" for suffix in ("npy", "png"))
+    if array.is_file():
+        return np.load(array)
+    if png.is_file():
+        with open_image(png) as opened:
+            decode(opened, str(png))
+            return np.asarray(opened) / np.float32(255)
+    return None
