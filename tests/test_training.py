@@ -25,7 +25,7 @@ from launching import SIZE, Launched, start, write_tampered_set
 from miniatures import truncate
 from qma_net.core.files import read_json_lines
 from qma_net.launch.checkpoints import (
-    CheckpointSchedule,
+    delete_old_checkpoints,
     newest_intact_checkpoint,
     save_atomically,
     save_best,
@@ -99,13 +99,12 @@ def die_in_test_of(epoch):
 
     test = tester.test_one_epoch
 
-    def test_one_epoch(model, loader, evaluators, device, number, *args, **kwargs):
-        # BenCo's train.py passes epoch by keyword, the launcher by position.
-        if number == epoch:
+    def die_or_test(*args, **kwargs):
+        if kwargs["epoch"] == epoch:
             die()
-        return test(model, loader, evaluators, device, number, *args, **kwargs)
+        return test(*args, **kwargs)
 
-    tester.test_one_epoch = test_one_epoch
+    tester.test_one_epoch = die_or_test
 
 
 def slow_steps():
@@ -272,7 +271,7 @@ def test_damaged_checkpoint_is_skipped(tmp_path):
 def test_pruning_keeps_newest_two_every_25th_and_last_epoch(tmp_path):
     for epoch in (0, 3, 24, 25, 26, 27, 28, 90):
         (tmp_path / f"checkpoint-{epoch}.pth").touch()
-    CheckpointSchedule(1)._prune(tmp_path, newest=28, epochs=29)
+    delete_old_checkpoints(tmp_path, newest=28, epochs=29)
     assert saved_epochs(tmp_path) == [0, 25, 27, 28, 90]
 
 
@@ -281,7 +280,6 @@ def test_best_epoch_is_saved_even_if_not_due(tmp_path):
     hooks = TrainingHooks(
         Namespace(save_period=5, max_skipped=50, clip_grad=0.0, fit=""), startup=None, command=""
     )
-    hooks.is_main_process = lambda: True
     hooks.save = lambda: (tmp_path / "checkpoint-3.pth").write_bytes(b"three")
     hooks.test_means = {"a": 0.5, "b": 0.3}
     hooks._save_if_best(tmp_path, 3)

@@ -24,7 +24,7 @@ from ..core.files import (
     write_text,
 )
 from .contracts import MISC, replaces
-from .torchrun import LaunchError
+from .torchrun import LaunchError, rank
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +39,11 @@ CHECKPOINT_NAME = re.compile(r"checkpoint-(\d+)\.pth")
 
 def save_atomically() -> None:
     """Make BenCo write checkpoints atomically and report a full disk as :class:`LaunchError`."""
-    import IMDLBenCo.training_scripts.utils.misc as misc
     import torch
 
     @replaces(f"{MISC}:save_on_master")
     def save_on_master(original: Callable, content: Any, path: Path) -> None:
-        if not misc.is_main_process():
+        if rank() != 0:
             return
         try:
             with atomic_write(path) as temporary:
@@ -107,8 +106,8 @@ def _fault(path: Path) -> str:
 def remove_unfinished(folder: Path) -> None:
     """Remove temporary files, superseded best checkpoints and a torn log line of a killed run."""
     best = folder / BEST
-    for place in (folder, best):
-        remove_temporary_files(place)
+    for directory in (folder, best):
+        remove_temporary_files(directory)
     if (best / BEST_NOTE).is_file():
         _remove_other_epochs(best, _read_best(best / BEST_NOTE)["epoch"])
     log = folder / LOG
@@ -130,44 +129,12 @@ def training_losses(checkpoint: Path) -> dict[str, float]:
     return getattr(read_checkpoint(checkpoint, mapped=True).get("args"), "train_stats", {})
 
 
-class CheckpointSchedule:
-    """Decides which epochs are saved and which checkpoints are kept.
-
-    Args:
-        period: Save a checkpoint every so many epochs, in addition to BenCo's own (every 25th and
-            the last); 0 saves only BenCo's and deletes none.
-
-    Attributes:
-        newest: The epoch that was saved last; BenCo saves some epochs twice.
-    """
-
-    def __init__(self, period: int):
-        self.period = period
-        self.newest: int | None = None
-
-    def install(self) -> None:
-        """Wrap BenCo's ``save_model``."""
-        import IMDLBenCo.training_scripts.utils.misc as misc
-
-        @replaces(f"{MISC}:save_model")
-        def save_model(original: Callable, args: Any, epoch: int, **parts: Any) -> None:
-            if self.newest == epoch:
-                return
-            original(args=args, epoch=epoch, **parts)
-            self.newest = epoch
-            if self.period and misc.is_main_process():
-                self._prune(Path(args.output_dir), newest=epoch, epochs=args.epochs)
-
-    def is_due(self, epoch: int) -> bool:
-        """Return whether an epoch must be saved."""
-        return bool(self.period) and (epoch + 1) % self.period == 0
-
-    def _prune(self, folder: Path, *, newest: int, epochs: int) -> None:
-        """Delete all checkpoints but the two newest, every 25th and the last epoch's."""
-        saved = [epoch for epoch in saved_epochs(folder) if epoch <= newest]
-        for epoch in saved[:-KEPT_NEWEST]:
-            if epoch % KEPT_PERIOD and epoch + 1 != epochs:
-                checkpoint_path(folder, epoch).unlink()
+def delete_old_checkpoints(folder: Path, *, newest: int, epochs: int) -> None:
+    """Delete the checkpoints of all epochs but the two newest, every 25th and the last."""
+    saved = [epoch for epoch in saved_epochs(folder) if epoch <= newest]
+    for epoch in saved[:-KEPT_NEWEST]:
+        if epoch % KEPT_PERIOD and epoch + 1 != epochs:
+            checkpoint_path(folder, epoch).unlink()
 
 
 def is_new_best(folder: Path, mean: float) -> bool:
@@ -186,9 +153,8 @@ def save_best(folder: Path, epoch: int, test_sets: dict[str, float]) -> None:
     mean = sum(test_sets.values()) / len(test_sets)
     best = checkpoint_path(folder / BEST, epoch)
     copy_file(checkpoint_path(folder, epoch), best)
-    note = {"epoch": epoch, "mean": mean, "test_sets": test_sets}
-    write_json(folder / BEST / BEST_NOTE, note)
-    _remove_other_epochs(folder / BEST, epoch)
+    write_json(best.parent / BEST_NOTE, {"epoch": epoch, "mean": mean, "test_sets": test_sets})
+    _remove_other_epochs(best.parent, epoch)
     logger.info("epoch %d is the best so far on the test sets (mean %.4f): %s", epoch, mean, best)
 
 

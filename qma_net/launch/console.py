@@ -41,14 +41,7 @@ def configure_logging() -> None:
 def log_own_warnings() -> None:
     """Log QMA-Net's warnings; BenCo's models switch off all warnings when they are imported."""
 
-    def show(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:
+    def show(message: Warning | str, *args: Any, **kwargs: Any) -> None:
         logger.warning("%s", message)
 
     warnings.filterwarnings("default", module=r"qma_net\.")
@@ -84,9 +77,8 @@ class StartupLog(io.TextIOBase):
         else:
             folder.mkdir(parents=True, exist_ok=True)
             self.path = folder / STARTUP_FILE
-            self._file = open(self.path, "w", encoding="utf-8")  # noqa: SIM115
+            self._file = open(self.path, "w", buffering=1, encoding="utf-8")  # noqa: SIM115
             self._file.writelines(self._lines)
-            self._file.flush()
 
     def write(self, text: str) -> int:
         """Add text to the log."""
@@ -100,30 +92,22 @@ class StartupLog(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Flush the file and the console."""
-        if self._file:
-            self._file.flush()
+        """Flush the console."""
         self._console.flush()
 
-    def end(self) -> None:
-        """Stop capturing and close the file."""
+    def end(self, *, failed: bool = False) -> None:
+        """Stop capturing and close the file; if the start has failed, print the last lines."""
         if sys.stdout is not self:
             return
         if self._unfinished_line:
             self.write("\n")
-        self.flush()
         sys.stdout = self._console
         if self._file:
             self._file.close()
             logger.info("full startup log (%d lines): %s", len(self._lines), self.path)
-
-    def fail(self) -> None:
-        """Stop capturing and print the last lines, since the start has failed."""
-        if sys.stdout is not self:
-            return
-        self.end()
-        self._console.write("".join(self._lines[-LAST_LINES:]))
-        self._console.flush()
+        if failed:
+            self._console.writelines(self._lines[-LAST_LINES:])
+        self.flush()
 
 
 def _is_printed(line: str) -> bool:
@@ -131,28 +115,29 @@ def _is_printed(line: str) -> bool:
 
 
 def training_summary(model: Any, data_loader: Any, args: argparse.Namespace) -> list[str]:
-    """Describe a training in a few lines.
-
-    Args:
-        model: The model to train, without DDP.
-        data_loader: BenCo's loader of the training set.
-        args: BenCo's flags.
-    """
+    """Describe a training in a few lines: the model without DDP, BenCo's data loader and flags."""
     import torch
+
+    from ..data.listing import read_listings
 
     parameters = list(model.parameters())
     count = sum(parameter.numel() for parameter in parameters)
     trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
     processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     total = args.batch_size * args.accum_iter * processes
+    members = member_datasets(data_loader.dataset)
+    data = ", ".join(f"{Path(str(m.entry_path)).stem} {len(m):,}" for m in members)
+    if len(members) > 1:
+        data += f"; {len(data_loader.dataset):,} drawn per epoch"
+    test_sets = [f"{test.name} {len(test.pairs):,}" for test in read_listings(args.test_data_path)]
     amp = not args.if_not_amp and torch.cuda.is_available()
     as_flags = getattr(getattr(model, "config", None), "as_flags", None)
     flags = f", {' '.join(as_flags())}" if as_flags else ""
     return [
         f"model: {args.model}, {count / 1e6:.1f} M parameters, "
         f"{trainable / 1e6:.1f} M of them trainable{flags}",
-        f"data: {_training_counts(data_loader.dataset)}",
-        f"test sets: {_test_counts(args.test_data_path)}",
+        f"data: {data}",
+        f"test sets: {', '.join(test_sets)}",
         f"steps: batch {args.batch_size} x accumulation {args.accum_iter} x {processes} "
         f"process{'es' * (processes > 1)} = {total} images, "
         f"{len(data_loader) // args.accum_iter} steps per epoch",
@@ -160,16 +145,3 @@ def training_summary(model: Any, data_loader: Any, args: argparse.Namespace) -> 
         f"learning rate {args.lr:g} to {args.min_lr:g}, {'fp16 AMP' if amp else 'no AMP'}, "
         f"cuDNN {'on' if torch.backends.cudnn.enabled else 'off (enable it with --cudnn)'}",
     ]
-
-
-def _training_counts(dataset: Any) -> str:
-    members = member_datasets(dataset)
-    counts = [f"{Path(str(member.entry_path)).stem} {len(member):,}" for member in members]
-    drawn = f"; {len(dataset):,} drawn per epoch" if len(members) > 1 else ""
-    return f"{', '.join(counts)}{drawn}"
-
-
-def _test_counts(path: str) -> str:
-    from ..data.listing import read_listings
-
-    return ", ".join(f"{listing.name} {len(listing.pairs):,}" for listing in read_listings(path))

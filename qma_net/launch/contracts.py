@@ -14,6 +14,7 @@ would set (:mod:`.torchrun`).
 import functools
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -46,7 +47,7 @@ class Contract:
     when: str
     purpose: str
     parameters: str
-    calls: tuple[tuple[str, str], ...] = ()
+    calls: tuple[tuple[str, str], ...]
 
     def violations(self) -> list[str]:
         """Compare the contract with the installed packages; an empty list means it holds."""
@@ -63,234 +64,185 @@ class Contract:
         violations += [
             f"{module} does not contain `{code}`"
             for module, code in self.calls
-            if _without_spaces(code) not in _without_spaces(_source(module))
+            if "".join(code.split()) not in "".join(_source(module).split())
         ]
         return violations
 
 
 def _source(module: str) -> str:
-    try:
+    with suppress(ModuleNotFoundError):
         spec = find_spec(module)
-    except ModuleNotFoundError:
-        spec = None
-    return Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
+        if spec and spec.origin:
+            return Path(spec.origin).read_text(encoding="utf-8")
+    return ""
 
 
-def _without_spaces(code: str) -> str:
-    return "".join(code.split())
+def _contract(when: str, signature: str, purpose: str, *calls: tuple[str, str]) -> Contract:
+    target, _, parameters = signature.rstrip(")").partition("(")
+    return Contract(target, when, purpose, parameters.replace(",", " "), calls)
 
 
 _TABLE = (
     # Checkpoints
-    Contract(
-        "torch:load",
+    _contract(
         ALWAYS,
+        "torch:load(f, weights_only)",
         "load tensors and argparse.Namespace only, never other pickled objects (patches.py)",
-        "f weights_only",
-        (
-            (f"{BENCO}.test", "torch.load(ckpt, map_location=args.device, weights_only=False)"),
-            (MISC, "checkpoint = torch.load(args.resume, map_location='cpu')"),
-        ),
+        (f"{BENCO}.test", "torch.load(ckpt, map_location=args.device, weights_only=False)"),
+        (MISC, "checkpoint = torch.load(args.resume, map_location='cpu')"),
     ),
-    Contract(
-        f"{MISC}:save_on_master",
+    _contract(
         ALWAYS,
+        f"{MISC}:save_on_master(args, kwargs)",
         "write checkpoints atomically and report a full disk (checkpoints.py)",
-        "args kwargs",
-        ((MISC, "save_on_master(to_save, checkpoint_path)"),),
+        (MISC, "save_on_master(to_save, checkpoint_path)"),
     ),
-    Contract(
-        f"{MISC}:save_model",
+    _contract(
         IN_TRAIN,
-        "skip an epoch that is already saved and delete old checkpoints (checkpoints.py)",
-        "args epoch model model_without_ddp optimizer loss_scaler",
-        (
-            (TRAIN, "if args.output_dir and (epoch % 25 == 0 or epoch + 1 == args.epochs):"),
-            (TRAIN, "misc.save_model(args=args, model=model, model_without_ddp="),
-            (MISC, "output_dir / ('checkpoint-%s.pth' % epoch_name)"),
-        ),
+        f"{MISC}:save_model(args, epoch, model, model_without_ddp, optimizer, loss_scaler)",
+        "skip an epoch that is already saved and delete old checkpoints (training_hooks.py)",
+        (TRAIN, "if args.output_dir and (epoch % 25 == 0 or epoch + 1 == args.epochs):"),
+        (TRAIN, "misc.save_model(args=args, model=model, model_without_ddp="),
+        (MISC, "output_dir / ('checkpoint-%s.pth' % epoch_name)"),
     ),
-    Contract(
-        f"{MISC}:load_model",
+    _contract(
         IN_TRAIN,
+        f"{MISC}:load_model(args, model_without_ddp, optimizer, loss_scaler)",
         "test an epoch that was saved but not logged before training continues (training_hooks.py)",
-        "args model_without_ddp optimizer loss_scaler",
-        (
-            (TRAIN, "misc.load_model(args=args, model_without_ddp=model_without_ddp, optimizer="),
-            (MISC, "args.start_epoch = checkpoint['epoch'] + 1"),
-        ),
+        (TRAIN, "misc.load_model(args=args, model_without_ddp=model_without_ddp, optimizer="),
+        (MISC, "args.start_epoch = checkpoint['epoch'] + 1"),
     ),
-    Contract(
-        f"{MISC}:NativeScalerWithGradNormCount.load_state_dict",
+    _contract(
         ALWAYS,
+        f"{MISC}:NativeScalerWithGradNormCount.load_state_dict(self, state_dict)",
         "accept the empty AMP state of a checkpoint that was saved on a CPU (patches.py)",
-        "self state_dict",
-        ((MISC, "self._scaler.load_state_dict(state_dict)"),),
+        (MISC, "self._scaler.load_state_dict(state_dict)"),
     ),
     # Training and testing
-    Contract(
-        f"{BENCO}.trainer:train_one_epoch",
+    _contract(
         IN_TRAIN,
+        f"{BENCO}.trainer:train_one_epoch(model, data_loader, optimizer, device, epoch, "
+        "loss_scaler, log_writer, log_per_epoch_count, args)",
         "seed every epoch, guard its steps and save a checkpoint (training_hooks.py)",
-        "model data_loader optimizer device epoch loss_scaler log_writer log_per_epoch_count args",
         (
-            (
-                TRAIN,
-                "train_one_epoch(model, data_loader_train, optimizer, device, epoch, loss_scaler, "
-                "log_writer=log_writer, log_per_epoch_count=args.log_per_epoch_count, args=args)",
-            ),
+            TRAIN,
+            "train_one_epoch(model, data_loader_train, optimizer, device, epoch, loss_scaler,log",
         ),
+        (TRAIN, "log_writer=log_writer, log_per_epoch_count=args.log_per_epoch_count, args=args)"),
     ),
-    Contract(
-        f"{BENCO}.tester:test_one_epoch",
+    _contract(
         IN_TRAIN,
+        f"{BENCO}.tester:test_one_epoch(model, data_loader, evaluator_list, device, epoch, name, "
+        "log_writer, print_freq, args, is_test)",
         "copy the checkpoint of the best epoch to best/ (training_hooks.py)",
-        "model data_loader evaluator_list device epoch name log_writer print_freq args is_test",
-        (
-            (
-                TRAIN,
-                "test_one_epoch(model, data_loader=test_dataloader, evaluator_list=evaluator_list, "
-                "device=device, epoch=epoch, name=test_dataset_name,",
-            ),
-        ),
+        (TRAIN, "test_one_epoch(model, data_loader=test_dataloader, evaluator_list=evaluator_list"),
+        (TRAIN, "evaluator_list, device=device, epoch=epoch, name=test_dataset_name,"),
     ),
-    Contract(
-        f"{MISC}:NativeScalerWithGradNormCount.__call__",
+    _contract(
         IN_TRAIN,
+        f"{MISC}:NativeScalerWithGradNormCount.__call__(self, loss, optimizer, clip_grad, "
+        "parameters, create_graph, update_grad)",
         "skip steps with a non-finite loss or gradient; --clip_grad (nonfinite_steps.py)",
-        "self loss optimizer clip_grad parameters create_graph update_grad",
-        (
-            (
-                TRAINER,
-                "loss_scaler(predict_loss, optimizer, parameters=model.parameters(), "
-                "update_grad=(data_iter_step + 1) % accum_iter == 0)",
-            ),
-            (MISC, "self._scaler = torch.cuda.amp.GradScaler()"),
-        ),
+        (TRAINER, "loss_scaler(predict_loss, optimizer, parameters=model.parameters(), update_"),
+        (TRAINER, "parameters(), update_grad=(data_iter_step + 1) % accum_iter == 0)"),
+        (MISC, "self._scaler = torch.cuda.amp.GradScaler()"),
     ),
-    Contract(
-        "torch.optim:Optimizer.step",
+    _contract(
         f"{IN_TRAIN}, on the optimizer and only during a call of the loss scaler",
+        "torch.optim:Optimizer.step(self, closure)",
         "delay the step until all ranks agree that it is finite (nonfinite_steps.py)",
-        "self closure",
-        ((MISC, "self._scaler.step(optimizer)"),),
+        (MISC, "self._scaler.step(optimizer)"),
     ),
-    Contract(
-        f"{MISC}:MetricLogger",
+    _contract(
         f"{IN_TRAIN}, during an epoch and during its tests",
+        f"{MISC}:MetricLogger(delimiter)",
         "run checks between batches and average finite losses only (training_hooks.py)",
-        "delimiter",
-        (
-            (TRAINER, 'misc.MetricLogger(delimiter="  ")'),
-            (TRAINER, "metric_logger.log_every(data_loader, print_freq,"),
-            (TESTER, "metric_logger.log_every(data_loader, print_freq,"),
-            (MISC, "self.meters = defaultdict(SmoothedValue)"),
-            (MISC, "for obj in iterable: data_time.update(time.time() - end) yield obj"),
-        ),
+        (TRAINER, 'misc.MetricLogger(delimiter="  ")'),
+        (TRAINER, "metric_logger.log_every(data_loader, print_freq,"),
+        (TESTER, "metric_logger.log_every(data_loader, print_freq,"),
+        (MISC, "self.meters = defaultdict(SmoothedValue)"),
+        (MISC, "for obj in iterable: data_time.update(time.time() - end) yield obj"),
     ),
-    Contract(
-        f"{MISC}:SmoothedValue.update",
+    _contract(
         f"{IN_TRAIN}, in a subclass during an epoch",
+        f"{MISC}:SmoothedValue.update(self, value, n)",
         "leave non-finite values out of an epoch's average (training_hooks.py)",
-        "self value n",
-        ((MISC, "self.deque.append(value / n)"), (MISC, "return self.total / self.count")),
+        (MISC, "self.deque.append(value / n)"),
+        (MISC, "return self.total / self.count"),
     ),
-    Contract(
-        f"{DATASET}:AbstractDataset._get_image",
+    _contract(
         f"{IN_TRAIN}, on every training set",
+        f"{DATASET}:AbstractDataset._get_image(self, index)",
         "replace an unreadable image by the next one (unreadable_images.py)",
-        "self index",
-        (
-            (DATASET, "= self._get_image(index)"),
-            ("IMDLBenCo.datasets.balanced_dataset", "self.dataset_list = ["),
-        ),
+        (DATASET, "= self._get_image(index)"),
+        ("IMDLBenCo.datasets.balanced_dataset", "self.dataset_list = ["),
     ),
-    Contract(
-        f"{DATASET}:AbstractDataset._init_dataset_path",
+    _contract(
         f"{ON_IMPORT}, in SynthDataset and NativeDataset",
+        f"{DATASET}:AbstractDataset._init_dataset_path(self, path)",
         "list images that are synthesized or cropped (benco/datasets.py)",
-        "self path",
-        ((DATASET, "self.tp_path, self.gt_path = self._init_dataset_path(path)"),),
+        (DATASET, "self.tp_path, self.gt_path = self._init_dataset_path(path)"),
     ),
-    Contract(
-        f"{MISC}:seed_torch",
+    _contract(
         "with --cudnn",
+        f"{MISC}:seed_torch(seed)",
         "turn cuDNN back on (patches.py)",
-        "seed",
-        ((TRAIN, "misc.seed_torch(seed)"), (MISC, "torch.backends.cudnn.enabled = False")),
+        (TRAIN, "misc.seed_torch(seed)"),
+        (MISC, "torch.backends.cudnn.enabled = False"),
     ),
     # Processes and devices
-    Contract(
-        "torch.distributed:init_process_group",
+    _contract(
         f"after a restart by torchrun; {ON_CPU}",
+        "torch.distributed:init_process_group(backend, init_method, world_size, rank, store)",
         "give each restart its own part of the store (patches.py); use gloo (cuda_to_cpu.py)",
-        "backend init_method world_size rank store",
-        (
-            (
-                MISC,
-                "torch.distributed.init_process_group(backend=args.dist_backend, "
-                "init_method=args.dist_url, world_size=args.world_size, rank=args.rank)",
-            ),
-        ),
+        (MISC, "torch.distributed.init_process_group(backend=args.dist_backend, init_method="),
+        (MISC, "init_method=args.dist_url, world_size=args.world_size, rank=args.rank)"),
     ),
-    Contract(
-        "torch.nn.parallel:DistributedDataParallel",
+    _contract(
         ON_CPU,
+        "torch.nn.parallel:DistributedDataParallel(module, device_ids, output_device)",
         "ignore device_ids (cuda_to_cpu.py)",
-        "module device_ids output_device",
-        ((TRAIN, "torch.nn.parallel.DistributedDataParallel(model, device_ids=[args.gpu],"),),
+        (TRAIN, "torch.nn.parallel.DistributedDataParallel(model, device_ids=[args.gpu],"),
     ),
-    Contract(
-        "torch.nn:SyncBatchNorm.convert_sync_batchnorm",
+    _contract(
         ON_CPU,
+        "torch.nn:SyncBatchNorm.convert_sync_batchnorm(module, process_group)",
         "return the model unchanged, since SyncBatchNorm rejects CPU tensors (cuda_to_cpu.py)",
-        "module process_group",
-        ((TRAIN, "torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)"),),
+        (TRAIN, "torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)"),
     ),
-    Contract(
-        "torch.cuda:synchronize",
+    _contract(
         ON_CPU,
+        "torch.cuda:synchronize(device)",
         "do nothing (cuda_to_cpu.py)",
-        "device",
-        ((TRAINER, "torch.cuda.synchronize()"),),
+        (TRAINER, "torch.cuda.synchronize()"),
     ),
-    Contract(
-        "torch.cuda:set_device",
+    _contract(
         ON_CPU,
+        "torch.cuda:set_device(device)",
         "do nothing (cuda_to_cpu.py)",
-        "device",
-        ((MISC, "torch.cuda.set_device(args.gpu)"),),
+        (MISC, "torch.cuda.set_device(args.gpu)"),
     ),
-    Contract(
-        "torch:Tensor.cuda",
+    _contract(
         f"{ON_CPU}, by a torch.overrides.TorchFunctionMode",
+        "torch:Tensor.cuda",
         "return the tensor; the same mode turns device='cuda' into 'cpu' (cuda_to_cpu.py)",
-        "",
-        (
-            (MISC, "torch.tensor(x).cuda()"),
-            (MISC, "torch.tensor([self.count, self.total], dtype=torch.float64, device='cuda')"),
-        ),
+        (MISC, "torch.tensor(x).cuda()"),
+        (MISC, "torch.tensor([self.count, self.total], dtype=torch.float64, device='cuda')"),
     ),
     # Operation counts
-    Contract(
-        "fvcore.nn.flop_count:_DEFAULT_SUPPORTED_OPS",
+    _contract(
         ON_IMPORT,
+        "fvcore.nn.flop_count:_DEFAULT_SUPPORTED_OPS",
         "count the operations of scaled_dot_product_attention (benco/model.py)",
-        "",
-        (
-            ("fvcore.nn.flop_count", "self.set_op_handle(**_DEFAULT_SUPPORTED_OPS)"),
-            (f"{BENCO}.test_complexity", "FlopCountAnalysis("),
-        ),
+        ("fvcore.nn.flop_count", "self.set_op_handle(**_DEFAULT_SUPPORTED_OPS)"),
+        (f"{BENCO}.test_complexity", "FlopCountAnalysis("),
     ),
 )
 CONTRACTS = {contract.target: contract for contract in _TABLE}
 
 
 def install(target: str, replacement: object) -> Any:
-    """Replace a function or class that is listed in :data:`CONTRACTS`.
-
-    Returns:
-        What was there before.
+    """Replace a function or class that is listed in :data:`CONTRACTS`, and return the original.
 
     Raises:
         KeyError: If the target is not listed.
@@ -300,9 +252,9 @@ def install(target: str, replacement: object) -> Any:
     module, _, attribute = target.partition(":")
     parent, _, name = attribute.rpartition(".")
     owner = resolve_name(f"{module}:{parent}")
-    previous = getattr(owner, name)
+    original = getattr(owner, name)
     setattr(owner, name, replacement)
-    return previous
+    return original
 
 
 def replaces(target: str) -> Callable[[Callable], Callable]:

@@ -16,11 +16,10 @@ AUTO = "auto"  # --resume auto: the newest intact checkpoint in --output_dir.
 
 def parse_own_flags(flags: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Return the launcher's flags, and the remaining ones for BenCo and the model."""
-    return own_parser().parse_known_args(flags)
+    return _own_parser().parse_known_args(flags)
 
 
-def own_parser() -> argparse.ArgumentParser:
-    """Build the parser of the launcher's flags; ``--resume auto`` is a value of BenCo's flag."""
+def _own_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="qma-net train", add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS
     )
@@ -92,20 +91,21 @@ def complete_from_checkpoint(flags: list[str]) -> list[str]:
         parser.add_argument(f"--{name}", default="")
     given, rest = parser.parse_known_args(flags)
     if given.resume == AUTO:
-        folder = _output_dir(rest)
+        parser.add_argument("--output_dir", default="./output_dir")  # BenCo's default.
+        folder = output_folder(parser.parse_known_args(flags)[0])
         given.resume = str((folder and newest_intact_checkpoint(folder)) or "")
     if given.checkpoint_path:
-        rest += ["--checkpoint_path", os.path.abspath(given.checkpoint_path)]
-    for name in ("model", "resume", "init_from"):
-        if getattr(given, name):
-            rest += [f"--{name}", getattr(given, name)]
+        given.checkpoint_path = os.path.abspath(given.checkpoint_path)
+    for name, value in vars(given).items():
+        if value:
+            rest += [f"--{name}", value]
     source = given.checkpoint_path or given.resume or given.init_from
     if given.model != "QMANet" or not source:
         return rest
 
     from ..weights.checkpoint import Checkpoint
 
-    path = resolve_checkpoint(source)
+    path = _resolve_checkpoint(Path(source))
     checkpoint = Checkpoint.read(path, mapped=True)
     known = checkpoint.config.as_flags()
     named = {flag.split("=")[0] for flag in rest}
@@ -129,35 +129,22 @@ def complete_from_checkpoint(flags: list[str]) -> list[str]:
     return rest
 
 
-def _output_dir(flags: list[str]) -> Path | None:
-    """Return BenCo's ``--output_dir``, with its default; None if it is empty."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--output_dir", default="./output_dir")
-    return output_folder(parser.parse_known_args(flags)[0])
+def _resolve_checkpoint(path: Path) -> Path:
+    """Return a checkpoint file, or the newest checkpoint in a folder."""
+    from ..weights.locate import newest_checkpoint
 
-
-def resolve_checkpoint(path: str | os.PathLike[str]) -> Path:
-    """Return a checkpoint file, or the newest checkpoint in a folder.
-
-    Raises:
-        LaunchError: If the folder has no ``checkpoint-<epoch>.pth``, or other .pth files, which
-            BenCo's test.py would take for checkpoints.
-    """
-    path = Path(path)
     if not path.is_dir():
         return path
-    epochs: dict[int, Path] = {}
     for file in sorted(path.glob("*.pth")):
-        match = CHECKPOINT_NAME.fullmatch(file.name)
-        if not match:
+        if not CHECKPOINT_NAME.fullmatch(file.name):
             raise LaunchError(
                 f"got {file.name} in {path}, expected only checkpoint-<epoch>.pth: BenCo's "
                 "test.py reads every .pth file in that folder as a checkpoint; move it elsewhere"
             )
-        epochs[int(match[1])] = file
-    if not epochs:
+    newest = newest_checkpoint(path)
+    if newest is None:
         raise LaunchError(f"got no checkpoint in {path}, expected checkpoint-<epoch>.pth")
-    return epochs[max(epochs)]
+    return newest
 
 
 def help_text() -> str:
@@ -173,7 +160,7 @@ def help_text() -> str:
     descriptions: dict[str, str] = {}
     for documented in (build_qma_net, QMANet):
         descriptions |= _documented_arguments(cleandoc(documented.__doc__ or ""))
-    parser = own_parser()
+    parser = _own_parser()
     group = parser.add_argument_group("QMA-Net's flags (--model QMANet)")
     for name, parameter in signature(QMANet).parameters.items():
         text = descriptions[name]

@@ -58,9 +58,12 @@ class StepGuard:
         self.skipped = self.overflows = self._step = 0
         # A forward pass changes the statistics of batch norms, and a NaN would stay in them.
         self._buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+        self._begin_step()
+
+    def _begin_step(self) -> None:
         self._names: list[list[str]] = []
         self._finite_losses: list[Any] = []
-        self._save_buffers()
+        self._saved_buffers = [buffer.detach().clone() for buffer in self._buffers]
 
     def begin_batch(self, names: list[str]) -> None:
         """Note the images of the next batch."""
@@ -85,10 +88,13 @@ class StepGuard:
             del optimizer.step
         if not update_grad:
             return None
+        state = _NON_FINITE
         finite_losses = [bool(finite) for finite in self._finite_losses]
-        state = max_over_ranks(
-            self._state(all(finite_losses), bool(requested), bool(norm.isfinite()))
-        )
+        if all(finite_losses) and requested:
+            state = _FINITE if norm.isfinite() else _NON_FINITE
+        elif all(finite_losses) and (self.amp_scale or 0) > SMALLEST_SCALE:
+            state = _OVERFLOW  # GradScaler found a non-finite gradient and lowered the scale.
+        state = max_over_ranks(state)
         self._step += 1
         if state == _FINITE:
             optimizer.step()
@@ -97,8 +103,7 @@ class StepGuard:
             self.overflows += 1
         else:
             self._skip(finite_losses)
-        self._names, self._finite_losses = [], []
-        self._save_buffers()
+        self._begin_step()
         return norm
 
     @property
@@ -107,20 +112,9 @@ class StepGuard:
         scaler = self._loss_scaler._scaler
         return scaler.get_scale() if scaler.is_enabled() else None
 
-    def _state(self, losses_finite: bool, step_requested: bool, norm_finite: bool) -> int:
-        if not losses_finite:
-            return _NON_FINITE
-        if not step_requested:  # GradScaler found a non-finite gradient.
-            scale = self.amp_scale
-            return _OVERFLOW if scale and scale > SMALLEST_SCALE else _NON_FINITE
-        return _FINITE if norm_finite else _NON_FINITE
-
     def _skip(self, finite_losses: list[bool]) -> None:
-        import torch
-
-        with torch.no_grad():
-            for buffer, saved in zip(self._buffers, self._saved_buffers, strict=True):
-                buffer.copy_(saved)
+        for buffer, saved in zip(self._buffers, self._saved_buffers, strict=True):
+            buffer.detach().copy_(saved)
         self.skipped += 1
         self._skipped_in_a_row += 1
         step = f"epoch {self._epoch}, step {self._step} of {self._steps}"
@@ -143,20 +137,15 @@ class StepGuard:
         """Return what was not finite, and the images of all ranks that it was computed from."""
         import torch
 
-        batches = zip(self._names[-len(finite_losses) :], finite_losses, strict=False)
-        own = [(name, finite) for names, finite in batches for name in names]
-        every_rank: list[Any] = [own]
+        own_batches = list(zip(self._names, finite_losses, strict=True))
+        every_rank: list[Any] = [own_batches]
         if torch.distributed.is_initialized():
             every_rank = [None] * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(every_rank, own)
-        images = [image for rank_images in every_rank for image in rank_images]
+            torch.distributed.all_gather_object(every_rank, own_batches)
+        images = [
+            (name, finite) for batches in every_rank for names, finite in batches for name in names
+        ]
         with_non_finite_loss = [name for name, finite in images if not finite]
         if with_non_finite_loss:
             return "loss", with_non_finite_loss
         return "gradient", [name for name, _ in images]
-
-    def _save_buffers(self) -> None:
-        import torch
-
-        with torch.no_grad():
-            self._saved_buffers = [buffer.clone() for buffer in self._buffers]

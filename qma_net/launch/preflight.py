@@ -98,17 +98,13 @@ def check_data(args: argparse.Namespace, allow: str) -> str:
     return report.text()
 
 
-def exclude_faulty_pairs(args: argparse.Namespace, allow: str) -> dict[str, str]:
+def exclude_faulty_pairs(args: argparse.Namespace, allow: str) -> list[str]:
     """Write lists without the pairs in which the fast check finds an error.
 
     The first rank writes them. All ranks get the same paths, which BenCo reads after a barrier.
 
-    Args:
-        args: BenCo's flags.
-        allow: Problems that are expected here, separated by commas.
-
     Returns:
-        The values to use for ``--data_path`` and ``--test_data_path``.
+        The flags that select the lists.
 
     Raises:
         LaunchError: If there is no output folder, or a list without a valid pair.
@@ -119,7 +115,7 @@ def exclude_faulty_pairs(args: argparse.Namespace, allow: str) -> dict[str, str]
     train, test = folder / "train.json", folder / "test_sets.json"
     if rank() == 0:
         _write_cleaned_lists(args, allow, train, test)
-    return {"--data_path": str(train), "--test_data_path": str(test)}
+    return ["--data_path", str(train), "--test_data_path", str(test)]
 
 
 def _fast_check(args: argparse.Namespace, allow: str) -> "Report":
@@ -142,7 +138,7 @@ def _write_cleaned_lists(args: argparse.Namespace, allow: str, train: Path, test
         rows = [
             [str(pair.image.resolve()), str(pair.mask.resolve()) if pair.mask else NEGATIVE]
             for pair in pairs
-            if str(pair.image) not in faulty and str(pair.mask) not in faulty
+            if not faulty & {str(pair.image), str(pair.mask)}
         ]
         if not rows:
             raise LaunchError(
@@ -154,17 +150,14 @@ def _write_cleaned_lists(args: argparse.Namespace, allow: str, train: Path, test
         write_json(lists[-1], rows)
         excluded, total = len(listing.pairs) - len(rows), len(listing.pairs)
         logger.info("--skip_bad: excluded %d of %d pairs of %s", excluded, total, listing.path)
-    if protocol := protocol_rows(args.data_path):
-        cleaned = iter(lists[:training_lists])
-        content = [
-            [SYNTH_DATASET, str(path.resolve())]
-            if kind == SYNTH_DATASET
-            else [NATIVE_DATASET if kind == NATIVE_DATASET else "JsonDataset", next(cleaned)]
-            for kind, path in protocol
-        ]
-    else:
-        content = _read_json(Path(lists[0]))
-    write_json(train, content)
+    cleaned = iter(lists[:training_lists])
+    content = []
+    for kind, path in protocol_rows(args.data_path):
+        if kind == SYNTH_DATASET:
+            content.append([kind, str(path.resolve())])
+        else:
+            content.append([kind if kind == NATIVE_DATASET else "JsonDataset", next(cleaned)])
+    write_json(train, content or _read_json(Path(lists[0])))
     names = [listing.name for listing, _ in report.pairs[training_lists:]]
     if Path(args.test_data_path).is_dir():
         names = [BENCO_TEST_SET]

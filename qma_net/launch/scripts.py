@@ -43,26 +43,19 @@ BENCO_PYTHON = (3, 12)  # The newest Python with a build of numpy below 2, which
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run one of BenCo's scripts in this process; exit with one line if that is not possible."""
+    """Run one of BenCo's scripts in this process; exit with one line if that is not possible.
+
+    Args:
+        argv: The script's name and all flags; ``sys.argv`` by default.
+    """
     try:
-        run(argv)
+        _run(sys.argv[1:] if argv is None else argv)
     except QMANetError as error:
         exit_with_error(error)
 
 
-def run(argv: list[str] | None = None) -> None:
-    """Run one of BenCo's scripts in this process.
-
-    Args:
-        argv: The script's name and all flags; ``sys.argv`` by default.
-
-    Raises:
-        LaunchError: If the run cannot start or continue.
-        ConfigError: If a flag of the model is invalid.
-        WeightsError: If weights cannot be loaded.
-        SystemExit: If the script exits, or the training is stopped.
-    """
-    script, *given = (sys.argv[1:] if argv is None else argv) or [""]
+def _run(argv: list[str]) -> None:
+    script, *given = argv or [""]
     if script not in SCRIPTS:
         raise LaunchError(f"got {script!r}, expected one of {', '.join(SCRIPTS)}")
     own, flags = parse_own_flags(given)
@@ -90,7 +83,7 @@ def run(argv: list[str] | None = None) -> None:
         except QMANetError:
             raise
         except Exception:
-            startup.fail()
+            startup.end(failed=True)
             raise
         finally:
             startup.end()
@@ -143,8 +136,7 @@ def _prepare_training(
     # After a restart by torchrun with a checkpoint, an earlier attempt has checked the data.
     is_checked = args.resume and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
     if own.skip_bad:
-        for flag, path in exclude_faulty_pairs(args, own.allow).items():
-            flags = [*flags, flag, path]
+        flags = [*flags, *exclude_faulty_pairs(args, own.allow)]
     elif rank() == 0 and not own.no_data_check and not is_checked:
         startup.write(check_data(args, own.allow) + "\n")
     folder = output_folder(args)

@@ -21,7 +21,7 @@ STOP_FILE = "STOP"  # A file of this name in --output_dir stops the training.
 
 # Ranks agree on the largest of these numbers.
 _NONE, _BY_FILE, _BY_SIGINT, _BY_SIGTERM = range(4)
-_SIGNALS = {signal.SIGINT: _BY_SIGINT, signal.SIGTERM: _BY_SIGTERM}
+_SIGNALS: dict[int, int] = {signal.SIGINT: _BY_SIGINT, signal.SIGTERM: _BY_SIGTERM}
 _EXIT_CODES = {_BY_FILE: 0, _BY_SIGINT: 130, _BY_SIGTERM: 143}
 _SOURCES = {_BY_FILE: f"the file {STOP_FILE}", _BY_SIGINT: "SIGINT", _BY_SIGTERM: "SIGTERM"}
 
@@ -33,14 +33,16 @@ class StopRequests:
         command: The command that resumes the training, for the message.
 
     Attributes:
+        request: The request that this process has received by a signal; 0 if there is none.
         training_has_begun: Whether the first epoch has begun, so that there is something to resume.
     """
 
     def __init__(self, command: str):
         self.command = command
+        self.request = _NONE
         self.training_has_begun = False
         self._folder: Path | None = None
-        self._request, self._interrupted, self._process = _NONE, False, os.getpid()
+        self._interrupted, self._process = False, os.getpid()
 
     def install_handlers(self) -> None:
         """Handle SIGINT and SIGTERM from now on."""
@@ -52,37 +54,26 @@ class StopRequests:
         """Begin the first epoch; from now on a file ``STOP`` in the output folder counts."""
         self.training_has_begun, self._folder = True, folder
 
-    @property
-    def received(self) -> bool:
-        """Whether this process has received a signal."""
-        return self._request != _NONE
-
     def check(self) -> None:
         """Exit if a request has reached any rank; every rank must call this at the same step.
 
         Raises:
             SystemExit: With 0 for the file, 130 for SIGINT and 143 for SIGTERM.
         """
-        request = self._request
+        request = self.request
         if not request and rank() == 0 and self._folder and (self._folder / STOP_FILE).exists():
             request = _BY_FILE
         request = max_over_ranks(request)
         if request != _NONE:
-            self._exit(request)
+            self.exit(request)
 
-    def exit_as_requested(self) -> NoReturn:
-        """Exit because of the signal that this process has received."""
-        self._exit(self._request)
-
-    def _exit(self, request: int) -> NoReturn:
+    def exit(self, request: int) -> NoReturn:
+        """Exit because of a request."""
         if self.training_has_begun:
             if self._folder and rank() == 0:
                 (self._folder / STOP_FILE).unlink(missing_ok=True)
-            logger.info(
-                "stopped by %s; saved checkpoints are intact. Resume with: %s",
-                _SOURCES[request],
-                self.command,
-            )
+            message = "stopped by %s; saved checkpoints are intact. Resume with: %s"
+            logger.info(message, _SOURCES[request], self.command)
         sys.exit(_EXIT_CODES[request])
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -90,13 +81,12 @@ class StopRequests:
             return
         if number == signal.SIGINT and self._interrupted:
             os._exit(_EXIT_CODES[_BY_SIGINT])
-        is_first = not self._request
+        is_first = not self.request
         self._interrupted |= number == signal.SIGINT
-        self._request = max(self._request, _SIGNALS[signal.Signals(number)])
+        self.request = max(self.request, _SIGNALS[number])
         if rank() == 0 and is_first:  # A logging or print call may be in progress.
             when = "after this step" if self.training_has_begun else "before the first epoch"
-            os.write(
-                2, f"\nqma-net: received {_SOURCES[self._request]}, stopping {when}\n".encode()
-            )
+            line = f"\nqma-net: received {_SOURCES[self.request]}, stopping {when}\n"
+            os.write(2, line.encode())
         if not self.training_has_begun:
-            sys.exit(_EXIT_CODES[self._request])
+            sys.exit(_EXIT_CODES[self.request])

@@ -80,11 +80,10 @@ def set_single_process_environment(script: str) -> None:
     Raises:
         LaunchError: If test_complexity, which is not distributed, was started more than once.
     """
-    world_size = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", 1)))
-    if script == "test_complexity" and world_size > 1:
+    count = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", 1)))
+    if script == "test_complexity" and count > 1:
         raise LaunchError(
-            f"got {world_size} processes for test_complexity, expected one: start it without "
-            "torchrun"
+            f"got {count} processes for test_complexity, expected one: start it without torchrun"
         )
     if not {"RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK"} & os.environ.keys():
         single = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}

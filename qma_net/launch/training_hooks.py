@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoints import (
-    CheckpointSchedule,
+    delete_old_checkpoints,
     is_logged,
     is_new_best,
     output_folder,
@@ -46,6 +46,7 @@ class TrainingHooks:
         command: The command that resumes this run.
 
     Attributes:
+        saved: The epoch that was saved last; BenCo saves some epochs twice.
         test_means: The mean of the evaluators on each test set, for the epoch being tested.
         to_test: The losses of the epoch that is tested without training it again.
         save: Saves the epoch that was trained last.
@@ -54,9 +55,9 @@ class TrainingHooks:
     def __init__(self, own: argparse.Namespace, startup: StartupLog, command: str):
         self.own, self.startup = own, startup
         self.stop_requests = StopRequests(command)
-        self.schedule = CheckpointSchedule(own.save_period)
         self.guard = StepGuard(max_skipped=own.max_skipped, clip_grad=own.clip_grad)
         self.unreadable = UnreadableImages()
+        self.saved: int | None = None
         self.test_means: dict[str, float] = {}
         self.to_test: dict[int, dict] = {}
         self.save: Callable[[], None]
@@ -66,27 +67,24 @@ class TrainingHooks:
         import IMDLBenCo.training_scripts.utils.misc as misc
 
         self.stop_requests.install_handlers()
-        self.schedule.install()
-        self.is_main_process = misc.is_main_process
 
         @replaces(f"{MISC}:load_model")
         def load_model(original: Callable, args: Any, **parts: Any) -> None:
             original(args=args, **parts)
             self._resume(args)
 
+        @replaces(f"{MISC}:save_model")
+        def save_model(original: Callable, args: Any, epoch: int, **parts: Any) -> None:
+            if self.saved == epoch:
+                return
+            original(args=args, epoch=epoch, **parts)
+            self.saved = epoch
+            if self.own.save_period and rank() == 0:
+                delete_old_checkpoints(Path(args.output_dir), newest=epoch, epochs=args.epochs)
+
         @replaces(f"{BENCO}.trainer:train_one_epoch")
-        def train_one_epoch(
-            original: Callable,
-            model: Any,
-            data_loader: Any,
-            optimizer: Any,
-            device: Any,
-            epoch: int,
-            loss_scaler: Any,
-            *,
-            args: Any,
-            **options: Any,
-        ) -> dict:
+        def train_one_epoch(original: Callable, *parts: Any, args: Any, **options: Any) -> dict:
+            model, data_loader, optimizer, _, epoch, loss_scaler = parts
             self._begin(model.module, data_loader, args)
             self.stop_requests.check()
             if self.own.fit:
@@ -111,48 +109,30 @@ class TrainingHooks:
             steps = len(data_loader) // args.accum_iter
             self.guard.begin_epoch(epoch, steps, output_folder(args), model.module, loss_scaler)
             with self._training(args.accum_iter):
-                losses = original(
-                    *(model, data_loader, optimizer, device, epoch, self.guard),
-                    args=args,
-                    **options,
-                )
-            self._log_steps(epoch, options.get("log_writer"))
+                losses = original(*parts[:-1], self.guard, args=args, **options)
+            self._log_steps(epoch, options["log_writer"])
             # Checkpoints contain the flags, and a resumed run can log these losses.
             args.train_stats = losses
-            if args.output_dir and self.schedule.is_due(epoch):
+            period = self.own.save_period
+            if args.output_dir and period and (epoch + 1) % period == 0:
                 self.save()
             return losses
 
         @replaces(f"{BENCO}.tester:test_one_epoch")
-        def test_one_epoch(
-            original: Callable,
-            model: Any,
-            data_loader: Any,
-            evaluator_list: list,
-            device: Any,
-            epoch: int,
-            name: str = "",
-            *,
-            args: Any,
-            **options: Any,
-        ) -> dict:
-            with self._exit_as_requested(), _between_batches(None, self._after_test_batch):
-                figures = original(
-                    *(model, data_loader, evaluator_list, device, epoch, name),
-                    args=args,
-                    **options,
-                )
-            values = [figures[evaluator.name] for evaluator in evaluator_list]
-            self.test_means[name] = float(sum(values) / len(values))
-            folder = output_folder(args)
-            if folder and len(self.test_means) == _count_test_sets(args.test_data_path):
-                self._save_if_best(folder, epoch)
+        def test_one_epoch(original: Callable, model: Any, **parts: Any) -> dict:
+            with self._exit_as_requested(), _between_batches(lambda _: self.stop_requests.check()):
+                figures = original(model, **parts)
+            values = [figures[evaluator.name] for evaluator in parts["evaluator_list"]]
+            self.test_means[parts["name"]] = float(sum(values) / len(values))
+            folder, test_sets = output_folder(parts["args"]), parts["args"].test_data_path
+            if folder and len(self.test_means) == _count_test_sets(test_sets):
+                self._save_if_best(folder, parts["epoch"])
             return figures
 
     def _resume(self, args: Any) -> None:
         """Decide, after BenCo's ``load_model``, which epoch comes next."""
         folder = output_folder(args)
-        if folder and self.is_main_process():
+        if folder and rank() == 0:
             remove_unfinished(folder)
         if not args.resume:
             return
@@ -160,7 +140,7 @@ class TrainingHooks:
         is_own = folder and Path(args.resume).resolve().parent == folder.resolve()
         if folder and is_own and not is_logged(folder, epoch):
             self.to_test = {epoch: training_losses(Path(args.resume))}
-            self.schedule.newest = args.start_epoch = epoch
+            self.saved = args.start_epoch = epoch
             next_step = f"epoch {epoch} was saved but not logged; testing it without training again"
         elif args.start_epoch >= args.epochs:
             next_step = f"all {args.epochs} epochs are complete"
@@ -172,7 +152,12 @@ class TrainingHooks:
         """Check the data loader and print the summary before the first epoch."""
         if self.stop_requests.training_has_begun:
             return
-        _require_steps(data_loader, args.accum_iter)
+        if len(data_loader) < args.accum_iter:
+            raise LaunchError(
+                f"got --accum_iter {args.accum_iter} and only {len(data_loader)} batches per "
+                "process and epoch, so BenCo would never take an optimizer step; lower "
+                "--accum_iter or --batch_size"
+            )
         for line in training_summary(model, data_loader, args):
             logger.info("%s", line)
         self.startup.end()
@@ -183,9 +168,6 @@ class TrainingHooks:
     def _training(self, accum_iter: int) -> Iterator[None]:
         """Check for stop requests and unreadable images during ``train_one_epoch``."""
 
-        def before(batch: dict) -> None:
-            self.guard.begin_batch(batch.get("name", []))
-
         def after(number: int) -> None:
             self.unreadable.read_reports()
             if number % accum_iter == 0:
@@ -194,7 +176,7 @@ class TrainingHooks:
                 self.stop_requests.check()
 
         try:
-            with self._exit_as_requested(), _between_batches(before, after, finite_only=True):
+            with self._exit_as_requested(), _between_batches(after, self.guard):
                 yield
         except LaunchError:
             raise
@@ -204,17 +186,14 @@ class TrainingHooks:
                 raise self.unreadable.error() from error
             raise
 
-    def _after_test_batch(self, number: int) -> None:
-        self.stop_requests.check()
-
     @contextmanager
     def _exit_as_requested(self) -> Iterator[None]:
         """Treat errors as consequences of a signal that has also reached other processes."""
         try:
             yield
         except Exception as error:
-            if self.stop_requests.received and not isinstance(error, LaunchError):
-                self.stop_requests.exit_as_requested()
+            if self.stop_requests.request and not isinstance(error, LaunchError):
+                self.stop_requests.exit(self.stop_requests.request)
             raise
 
     def _log_steps(self, epoch: int, log_writer: Any) -> None:
@@ -231,7 +210,7 @@ class TrainingHooks:
     def _save_if_best(self, folder: Path, epoch: int) -> None:
         """Copy the epoch to ``best/`` if its mean over the test sets is the highest so far."""
         mean = sum(self.test_means.values()) / len(self.test_means)
-        is_best = self.is_main_process() and math.isfinite(mean) and is_new_best(folder, mean)
+        is_best = rank() == 0 and math.isfinite(mean) and is_new_best(folder, mean)
         if max_over_ranks(int(is_best)):
             self.save()
         if is_best:
@@ -240,33 +219,30 @@ class TrainingHooks:
 
 @contextmanager
 def _between_batches(
-    before: Callable[[dict], None] | None,
-    after: Callable[[int], None],
-    *,
-    finite_only: bool = False,
+    after: Callable[[int], None], guard: StepGuard | None = None
 ) -> Iterator[None]:
-    """Call functions before and after each batch of BenCo's loops.
+    """Call a function after each batch of BenCo's loops, with the number of batches done.
 
     BenCo iterates over batches with ``MetricLogger.log_every``, so what follows a batch's step
-    precedes the next batch that is taken from it.
+    precedes the next batch that is taken from it. An exception in the function ends the loop.
 
     Args:
-        before: Called with the next batch.
-        after: Called with the number of batches done; an exception ends the loop.
-        finite_only: Leave non-finite values out of averages, as their steps are skipped.
+        after: The function.
+        guard: In training, receives the names of each batch's images; non-finite values are left
+            out of averages, since their steps are skipped.
     """
     import IMDLBenCo.training_scripts.utils.misc as misc
 
     class HookedLogger(misc.MetricLogger):
         def __init__(self, *args: Any, **kwargs: Any):
             super().__init__(*args, **kwargs)
-            if finite_only:
+            if guard:
                 self.meters: Any = defaultdict(_finite_meter(misc.SmoothedValue))
 
         def log_every(self, *args: Any, **kwargs: Any) -> Iterator[dict]:
             for number, batch in enumerate(super().log_every(*args, **kwargs), 1):
-                if before:
-                    before(batch)
+                if guard:
+                    guard.begin_batch(batch.get("name", []))
                 yield batch
                 after(number)
 
@@ -292,14 +268,6 @@ def _finite_meter(smoothed_value: Any) -> type:
             return self.total / self.count if self.count else math.nan
 
     return FiniteMeter
-
-
-def _require_steps(data_loader: Any, accum_iter: int) -> None:
-    if len(data_loader) < accum_iter:
-        raise LaunchError(
-            f"got --accum_iter {accum_iter} and only {len(data_loader)} batches per process and "
-            "epoch, so BenCo would never take an optimizer step; lower --accum_iter or --batch_size"
-        )
 
 
 def _seed(seed: int, epoch: int) -> None:

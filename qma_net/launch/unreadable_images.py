@@ -8,6 +8,7 @@ image is reported once. Test sets are not changed.
 import json
 import logging
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,25 +31,16 @@ def member_datasets(dataset: Any) -> list[Any]:
 class UnreadableImages:
     """The unreadable images of a training, on this rank.
 
-    Args:
-        max_share: The share of a list's images that may be unreadable.
-
     Attributes:
         excess: A description of a list with too many unreadable images; empty if there is none.
     """
 
-    def __init__(self, max_share: float = MAX_SHARE):
-        self.max_share = max_share
+    def __init__(self) -> None:
         self.excess = ""
-        self._found: dict[str, set[str]] = {}
+        self._by_list: dict[str, set[str]] = {}
 
     def protect(self, dataset: Any, folder: Path | None) -> None:
-        """Replace unreadable images of a training set from now on.
-
-        Args:
-            dataset: BenCo's training set.
-            folder: The output folder, for ``skipped.txt``.
-        """
+        """Replace unreadable images of a training set, and record them in the output folder."""
         self._folder = folder
         # The loader's processes append to this file, and it is read between batches.
         self._temporary = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
@@ -56,7 +48,7 @@ class UnreadableImages:
         self._reports.touch()
         for member in member_datasets(dataset):
             if hasattr(member, "_get_image"):
-                member._get_image = _ReplacingReader(member, self._reports)
+                member._get_image = partial(_read_or_replace, member, self._reports)
 
     def read_reports(self) -> None:
         """Log what the loader's processes have replaced since the last call."""
@@ -67,20 +59,20 @@ class UnreadableImages:
         self._position += len(complete)
         for report in complete.splitlines():
             listing, size, image, reason, replacement = json.loads(report)
-            found = self._found.setdefault(listing, set())
-            if image in found:
+            unreadable = self._by_list.setdefault(listing, set())
+            if image in unreadable:
                 continue
-            found.add(image)
-            limit = max(MIN_LIMIT, int(self.max_share * size))
+            unreadable.add(image)
+            count, limit = len(unreadable), max(MIN_LIMIT, int(MAX_SHARE * size))
             action = f"replaced by {replacement}" if replacement else "no replacement was found"
             line = f"{image} cannot be used ({reason}); {action}"
             record_skipped(self._folder, line)
             logger.info(
-                *("%s (unreadable image %d of %s, limit %d)", line, len(found), listing, limit),
+                *("%s (unreadable image %d of %s, limit %d)", line, count, listing, limit),
                 extra={EVERY_RANK: True},
             )
-            if len(found) > limit or not replacement:
-                self.excess = f"{len(found)} unreadable images in {listing} (limit {limit})"
+            if count > limit or not replacement:
+                self.excess = f"{count} unreadable images in {listing} (limit {limit})"
 
     def error(self) -> LaunchError:
         """Return the error for a list with too many unreadable images."""
@@ -91,35 +83,27 @@ class UnreadableImages:
         )
 
 
-class _ReplacingReader:
-    """Replaces a dataset's ``_get_image``: reads the requested pair, or else the next one."""
-
-    def __init__(self, dataset: Any, reports: Path):
-        self.dataset, self.reports = dataset, reports
-
-    def __call__(self, index: int) -> tuple:
-        size = len(self.dataset)
-        failures: list[tuple[int, Exception]] = []
-        for attempt in range(min(MAX_ATTEMPTS, size)):
-            candidate = (index + attempt) % size
-            try:
-                pair = type(self.dataset)._get_image(self.dataset, candidate)
-            except MemoryError:
-                raise
-            except Exception as error:  # A decoder may raise anything.
-                failures.append((candidate, error))
-                continue
-            self._report(failures, replacement=candidate)
-            return pair
-        self._report(failures, replacement=None)
+def _read_or_replace(dataset: Any, reports: Path, index: int) -> tuple:
+    """Read a pair as the dataset's own ``_get_image``, or else the next pair that is readable."""
+    size = len(dataset)
+    failures: list[tuple[int, Exception]] = []
+    pair, replacement = None, None
+    for attempt in range(min(MAX_ATTEMPTS, size)):
+        candidate = (index + attempt) % size
+        try:
+            pair = type(dataset)._get_image(dataset, candidate)
+            replacement = dataset.tp_path[candidate]
+            break
+        except MemoryError:
+            raise
+        except Exception as error:  # A decoder may raise anything.
+            failures.append((candidate, error))
+    for failed, error in failures:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        image = dataset.tp_path[failed]
+        report = [str(dataset.entry_path), size, image, reason, replacement]
+        with open(reports, "a", encoding="utf-8") as file:
+            file.write(json.dumps(report) + "\n")
+    if pair is None:
         raise failures[0][1]
-
-    def _report(self, failures: list[tuple[int, Exception]], replacement: int | None) -> None:
-        paths = self.dataset.tp_path
-        for index, error in failures:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-            listing = str(self.dataset.entry_path)
-            other = None if replacement is None else paths[replacement]
-            report = json.dumps([listing, len(paths), paths[index], reason, other])
-            with open(self.reports, "a", encoding="utf-8") as file:
-                file.write(report + "\n")
+    return pair
