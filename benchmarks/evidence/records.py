@@ -117,11 +117,12 @@ class Records:
             for name, values in sorted(run.images.items()):
                 images.append([*key, name, *_texts(values, IMAGE_METRICS)])
             curves += [[*key, f"{epoch:.4f}", f"{loss:.4f}"] for epoch, loss in run.curve]
+        robust = [[attack, f"{level:g}", f1] for attack, level, f1 in self.robust]
         for name, head, lines in (
             ("runs", ["row", "seed", "set", "images", *SET_METRICS], runs),
             ("images", ["row", "seed", "image", *IMAGE_METRICS], images),
             ("curves", ["row", "seed", "epoch", "seg_loss"], curves),
-            ("robust", ["attack", "level", "f1"], self.robust),
+            ("robust", ["attack", "level", "f1"], robust),
         ):
             text = io.StringIO()
             csv.writer(text, lineterminator="\n").writerows([head, *lines])
