@@ -45,7 +45,9 @@ def test_official_weights_give_the_features_of_benco(tmp_path):
     with torch.no_grad():
         expected = benco_features(reference, image)
         for backbone in (model.rgb_backbone, model.noise_backbone):
-            for actual, features in zip(backbone(image), expected, strict=True):
+            actual = image
+            for stage, features in zip(backbone.stages, expected, strict=True):
+                actual = stage(actual)
                 assert actual.shape == features.shape
                 assert (actual - features).abs().max() / features.abs().max() < 1e-5
 
@@ -112,16 +114,6 @@ def test_names_of_older_transformers_are_understood(tmp_path):
 
 
 NAMES = {"q": "query", "k": "key", "v": "value"}
-
-
-def test_stages_in_sequence_equal_the_whole_encoder():
-    mit = MiT(*SIZES["b0"], drop_path=0.0).eval()
-    image = torch.randn(1, 3, 64, 64)
-    with torch.no_grad():
-        features = image
-        for stage, expected in zip(mit.stages, mit(image), strict=True):
-            features = stage(features)
-            assert torch.equal(features, expected)
 
 
 def test_depthwise_convolutions_are_initialised_as_in_the_official_segformer():

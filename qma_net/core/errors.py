@@ -7,3 +7,9 @@ class QMANetError(ValueError):
     The command line prints the message and exits with status 1. Any other exception is a bug
     and shows its traceback.
     """
+
+
+def first_line(error: Exception, length: int = 200) -> str:
+    """Return the start of an exception's message, or its type if it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:length] if lines else type(error).__name__

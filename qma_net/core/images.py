@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError, features
 
-from .errors import QMANetError
+from .errors import QMANetError, first_line
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif"),
@@ -99,7 +99,7 @@ def decoding(name: str = "the file") -> Iterator[None]:
         reason = f"claims more pixels than any photo has ({error})"
         raise ImageError(name, reason) from None
     except Exception as error:
-        raise ImageError(name, f"cannot be decoded ({_first_line(error)})") from None
+        raise ImageError(name, f"cannot be decoded ({first_line(error)})") from None
 
 
 def open_image(source, *, name: str = "", max_pixels: int | None = None) -> Image.Image:
@@ -251,8 +251,3 @@ def find_images(folder: str | os.PathLike) -> list[Path]:
     """List the image files under a folder by suffix, sorted by path."""
     paths = (path for path in Path(folder).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     return sorted(path for path in paths if path.is_file())
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__

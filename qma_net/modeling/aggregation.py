@@ -18,16 +18,13 @@ class TamperQueries(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention from tokens to a context.
-
-    Keys have no bias because the softmax would cancel it.
-    """
+    """Multi-head attention from tokens to a context."""
 
     def __init__(self, channels: int, heads: int):
         super().__init__()
         self.heads = heads
         self.query = nn.Linear(channels, channels)
-        self.key = nn.Linear(channels, channels, bias=False)
+        self.key = nn.Linear(channels, channels, bias=False)  # The softmax would cancel a bias.
         self.value = nn.Linear(channels, channels)
         self.out = nn.Linear(channels, channels)
 
@@ -46,16 +43,16 @@ class Attention(nn.Module):
 class TransformerBlock(nn.Module):
     """Pre-norm transformer block, Trans in equation 6: attention, then an MLP."""
 
-    def __init__(self, channels: int, heads: int, mlp_ratio: int = 4):
+    def __init__(self, channels: int, heads: int):
         super().__init__()
         self.norm_queries = nn.LayerNorm(channels)
         self.norm_context = nn.LayerNorm(channels)
         self.attention = Attention(channels, heads)
         self.norm_mlp = nn.LayerNorm(channels)
         self.mlp = nn.Sequential(
-            nn.Linear(channels, mlp_ratio * channels),
+            nn.Linear(channels, 4 * channels),
             nn.GELU(),
-            nn.Linear(mlp_ratio * channels, channels),
+            nn.Linear(4 * channels, channels),
         )
 
     def forward(self, queries: Tensor, context: Tensor) -> Tensor:

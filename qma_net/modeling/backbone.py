@@ -1,5 +1,6 @@
 """Encoders GAE and LAE: SegFormer's Mix Transformers, run stage by stage (section 3.2)."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,12 +28,8 @@ STRIP_VALUES = 2**18  # approximate size of a strip's hidden map
 class MiT(nn.Module):
     """Mix Transformer encoder (Xie et al. 2021) as four stages with NCHW maps.
 
-    Stage i maps ``(B, C_{i-1}, h, w)`` to ``(B, C_i, h / s, w / s)``, where s is 4, 2, 2, 2.
-
-    Args:
-        channels: C_1..C_4.
-        depths: Number of transformer blocks of each stage.
-        drop_path: Rate of stochastic depth; it grows linearly over the blocks up to this value.
+    Stage i maps ``(B, C_{i-1}, h, w)`` to ``(B, C_i, h / s, w / s)``, where s is 4, 2, 2, 2. The
+    rate of stochastic depth grows linearly over the blocks up to ``drop_path``.
     """
 
     def __init__(self, channels: Sequence[int], depths: Sequence[int], drop_path: float):
@@ -52,26 +49,13 @@ class MiT(nn.Module):
                 block.layernorm_before.eps = block.layernorm_after.eps = BLOCK_NORM_EPS
         self.stages = nn.ModuleList(map(Stage, stages))
 
-    def forward(self, image: Tensor) -> list[Tensor]:
-        """Return the maps of all stages, at strides 4, 8, 16, 32; QMA-Net calls the stages."""
-        features = []
-        for stage in self.stages:
-            image = stage(image)
-            features.append(image)
-        return features
-
 
 class Stage(nn.Module):
     """Stage of transformers' SegFormer with NCHW maps in channels-last memory, as its tokens are.
 
-    Attributes:
-        checkpointing: In training, keep only the tokens between blocks and recompute the rest in
-            the backward pass.
+    With ``checkpointing``, training keeps only the tokens between blocks and recomputes the rest in
+    the backward pass.
     """
-
-    patch_embeddings: nn.Module
-    blocks: nn.ModuleList
-    layer_norm: nn.LayerNorm
 
     def __init__(self, stage: Any):
         super().__init__()
@@ -95,10 +79,6 @@ class Stage(nn.Module):
 
 class MixFFN(nn.Module):
     """Feed-forward part of a block: linear, depth-wise 3x3 convolution, GELU, linear."""
-
-    fc1: nn.Linear
-    dwconv: Any  # a wrapper around one convolution
-    fc2: nn.Linear
 
     def __init__(self, mlp: Any):
         super().__init__()
@@ -130,7 +110,7 @@ class MixFFN(nn.Module):
     def _rows(self, tokens: Tensor, width: int, above: int, below: int) -> Tensor:
         """Compute rows of tokens; ``above`` and ``below`` count those of neighbouring strips."""
         hidden = _as_map(self.fc1(tokens), width)  # (B, 4 C, h, w)
-        conv = self.dwconv.dwconv
+        conv = self.dwconv.dwconv  # transformers wraps the convolution.
         if above or below:
             hidden = F.pad(hidden, (0, 0, 1 - above, 1 - below))
             hidden = F.conv2d(hidden, conv.weight, conv.bias, padding=(0, 1), groups=conv.groups)
@@ -163,13 +143,18 @@ def _initialise(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=0.02)
 
 
-_BLOCK_NAMES = {
-    "norm1": "layernorm_before",
-    "norm2": "layernorm_after",
-    "attn.q": "attention.q_proj",
-    "attn.proj": "attention.o_proj",
-    "attn.sr": "attention.sequence_reduction.sequence_reduction",
-    "attn.norm": "attention.sequence_reduction.layer_norm",
+# Official names and ours, after the number of the stage.
+_RENAMED = {
+    r"^patch_embed\.norm\.": "patch_embeddings.layer_norm.",
+    r"^patch_embed\.": "patch_embeddings.",
+    r"^norm\.": "layer_norm.",
+    r"^block\.": "blocks.",
+    r"\.norm1\.": ".layernorm_before.",
+    r"\.norm2\.": ".layernorm_after.",
+    r"\.attn\.q\.": ".attention.q_proj.",
+    r"\.attn\.proj\.": ".attention.o_proj.",
+    r"\.attn\.sr\.": ".attention.sequence_reduction.sequence_reduction.",
+    r"\.attn\.norm\.": ".attention.sequence_reduction.layer_norm.",
 }
 
 
@@ -180,26 +165,15 @@ def remap_official(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     state = {}
     for name, tensor in official.items():
-        if name.startswith(FOREIGN_HEADS):
-            continue
-        module, _, leaf = name.rpartition(".")
-        root, _, rest = module.partition(".")
-        if not root[-1:].isdigit():
+        match = re.fullmatch(r"(patch_embed|block|norm)(\d)(\..+)", name)
+        if match:
+            part = match[1] + match[3]
+            for pattern, ours in _RENAMED.items():
+                part = re.sub(pattern, ours, part)
+            name = f"stages.{int(match[2]) - 1}.{part}"
+        if ".attn.kv." in name:
+            for letter, half in zip("kv", tensor.chunk(2), strict=False):
+                state[name.replace("attn.kv", f"attention.{letter}_proj")] = half
+        elif not name.startswith(FOREIGN_HEADS):
             state[name] = tensor
-            continue
-        stage = f"stages.{int(root[-1]) - 1}"
-        if root.startswith("patch_embed"):
-            part = "layer_norm" if rest == "norm" else rest
-            state[f"{stage}.patch_embeddings.{part}.{leaf}"] = tensor
-        elif root.startswith("norm"):
-            state[f"{stage}.layer_norm.{leaf}"] = tensor
-        else:
-            block, _, part = rest.partition(".")
-            prefix = f"{stage}.blocks.{block}"
-            if part == "attn.kv":
-                key, value = tensor.chunk(2)
-                state[f"{prefix}.attention.k_proj.{leaf}"] = key
-                state[f"{prefix}.attention.v_proj.{leaf}"] = value
-            else:
-                state[f"{prefix}.{_BLOCK_NAMES.get(part, part)}.{leaf}"] = tensor
     return state

@@ -36,12 +36,8 @@ class Calibration:
     date: str = ""
 
     def __post_init__(self) -> None:
-        ordered = sorted(self.quantiles)
-        if (
-            not ordered
-            or list(self.quantiles) != ordered
-            or not 0 <= ordered[0] <= ordered[-1] <= 1
-        ):
+        ordered = tuple(sorted(self.quantiles))
+        if not ordered or self.quantiles != ordered or not 0 <= ordered[0] <= ordered[-1] <= 1:
             raise ConfigError(
                 f"got {len(self.quantiles)} quantiles of scores, expected at least one, ascending, "
                 "from 0 to 1: run `qma-net calibrate`"
@@ -85,10 +81,7 @@ class Calibration:
         """Build from the content of ``calibration.json``.
 
         Raises:
-            ConfigError: If a value is invalid.
-            KeyError: If a key is missing.
-            TypeError: If a value has another type.
-            ValueError: If a score is not a number.
+            KeyError, TypeError, ValueError: If a key is missing or a value is invalid.
         """
         return cls(
             quantiles=tuple(float(score) for score in content["quantiles"]),

@@ -47,10 +47,9 @@ class ConfigError(QMANetError):
 
 @dataclass(frozen=True)
 class QMANetConfig:
-    """Complete description of the architecture; checkpoints carry it so that they can be rebuilt.
+    """Complete description of the architecture, stored in every checkpoint.
 
-    The defaults give the paper's model. The variants of its Tables 2 and 9 are other values of
-    these fields.
+    The defaults give the paper's model, and other values the variants of its Tables 2 and 9.
 
     Attributes:
         size: Size of both SegFormer encoders, ``"b0"`` to ``"b5"``.
@@ -81,16 +80,14 @@ class QMANetConfig:
                     f"got {field.name}={str(value)[:80]!r} of type {type(value).__name__}, "
                     f"expected {accepted[0].__name__}"
                 )
-        for name, choices in (
-            ("size", tuple(SIZES)),
-            ("dfcm_stages", DFCM_STAGES),
-            ("decode_levels", DECODE_LEVELS),
-            ("decoder", DECODERS),
+        for name, value, choices in (
+            ("size", self.size, SIZES),
+            ("dfcm_stages", self.dfcm_stages, DFCM_STAGES),
+            ("decode_levels", self.decode_levels, DECODE_LEVELS),
+            ("decoder", self.decoder, DECODERS),
         ):
-            if getattr(self, name) not in choices:
-                raise ConfigError(
-                    f"got {name}={getattr(self, name)!r}, expected one of {', '.join(choices)}"
-                )
+            if value not in choices:
+                raise ConfigError(f"got {name}={value!r}, expected one of {', '.join(choices)}")
         views = self.views.replace(" ", "").split(",")
         if len(set(views)) < len(views) or not set(views) <= set(VIEWS):
             raise ConfigError(
@@ -119,12 +116,12 @@ class Preprocessing:
     """How images were fed to a model in training, which prediction should repeat.
 
     Attributes:
-        image_size: Side of the square input in pixels.
+        image_size: Side of the square input in pixels, 32 to 32768.
         fit: ``"resize"`` to that square, ``"pad"`` into it, or ``"native"``: the model was trained
             on crops at the original resolution.
 
     Raises:
-        ConfigError: If the side is not between 32 and 32768 or ``fit`` is unknown.
+        ConfigError: If a value is invalid.
     """
 
     image_size: int = 512
@@ -142,11 +139,7 @@ class Preprocessing:
         return self.describe()
 
     def describe(self, *, native: bool = False) -> str:
-        """Return a description such as ``"resized to 512x512"``.
-
-        Args:
-            native: Describe prediction at the original resolution instead.
-        """
+        """Return a description such as ``"resized to 512x512"``, or that of native prediction."""
         if native or self.fit == "native":
             return "at their own size"
         verb = "resized" if self.fit == "resize" else "padded"
@@ -154,10 +147,5 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """Build from the content of a JSON file; other keys are ignored.
-
-        Raises:
-            ConfigError: If a value is invalid.
-            KeyError: If ``image_size`` or ``fit`` is missing.
-        """
+        """Build from the content of a JSON file; other keys are ignored."""
         return cls(image_size=content["image_size"], fit=content["fit"])

@@ -76,13 +76,7 @@ class PredictHead(nn.Conv2d):
 
 
 class QMFD(nn.Module):
-    """Query-driven Multi-level Feature Decoder (equation 7, Figure 5).
-
-    Args:
-        channels: C_1..C_4.
-        levels: Indices of the levels to decode, from 0.
-        query_count: Number of queries.
-    """
+    """Query-driven Multi-level Feature Decoder (equation 7, Figure 5) of some of levels 0 to 3."""
 
     def __init__(self, channels: Sequence[int], levels: Sequence[int], query_count: int):
         super().__init__()
@@ -103,7 +97,7 @@ class QMFD(nn.Module):
 
 
 class ConvNormReLU(nn.Sequential):
-    """Convolution, group norm and ReLU: ``(B, C, h, w)`` to ``(B, width, h, w)``."""
+    """Convolution, group norm and ReLU, from ``(B, C, h, w)`` to ``(B, width, h, w)``."""
 
     def __init__(self, channels: int, width: int, kernel: int):
         super().__init__(
@@ -116,24 +110,14 @@ class ConvNormReLU(nn.Sequential):
 class PyramidDecoder(nn.Module):
     """Decoder on [R_i ; N_i] without queries, DCM and selection (Table 2).
 
-    The "Conv Decoder" has a 3x3 convolution per level and another one on all levels together. The
-    "MLP Decoder" has linear layers instead, as SegFormer does.
-
-    Args:
-        channels: C_1..C_4.
-        levels: Indices of the levels to decode, from 0.
-        kind: ``"conv"`` or ``"mlp"``.
-
-    Raises:
-        ValueError: If ``kind`` is neither.
+    The "Conv Decoder", of kind ``"conv"``, has a 3x3 convolution per level and another one on all
+    levels together. The "MLP Decoder", of kind ``"mlp"``, has linear layers, as SegFormer does.
     """
 
     width = 256  # as in the decoders of SegFormer-B0 and B1
 
     def __init__(self, channels: Sequence[int], levels: Sequence[int], kind: str):
         super().__init__()
-        if kind not in ("conv", "mlp"):
-            raise ValueError(f"got a decoder of kind {kind!r}, expected conv or mlp")
         self.levels = levels
         self.embed = nn.ModuleList(
             ConvNormReLU(2 * channels[i], self.width, kernel=3)
@@ -158,10 +142,7 @@ class PyramidDecoder(nn.Module):
 
 
 class ESM(nn.Module):
-    """Edge Supervision Module: one edge map from the RGB features of all stages (section 3.4).
-
-    Only the training loss needs it.
-    """
+    """Edge Supervision Module: one edge map, for training, from all RGB features (section 3.4)."""
 
     width = 16  # channels per level
 

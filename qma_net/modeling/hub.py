@@ -21,8 +21,8 @@ from torch import nn
 from .. import __version__
 from ..core.files import atomic_write, write_text
 from .calibration import Calibration
-from .config import ARCHITECTURE, ConfigError, Preprocessing, QMANetConfig
-from .state import WeightsError, load_strictly, require_this_architecture
+from .config import ARCHITECTURE, Preprocessing, QMANetConfig
+from .state import WeightsError, config_from_saved, load_strictly
 
 CONFIG_NAME = "config.json"
 PREPROCESSOR_NAME = "preprocessor_config.json"
@@ -72,7 +72,7 @@ class HubModule(
     Attributes:
         config: Configuration that the model was built from.
         preprocessing: How images were fed to it in training; None if unknown.
-        about: Notice for users, e.g. that these are weights of the demo; shown with every result.
+        about: Notice that is shown with every result, e.g. that these are weights of the demo.
         weights_file: File that the weights were read from; None for new models.
         calibration: Scores of authentic photos with these weights; None if not measured.
     """
@@ -119,12 +119,7 @@ class HubModule(
         map_location: str = "cpu",
         **download: Any,
     ) -> Self:
-        """Load the model; ``from_pretrained`` calls this with the content of ``config.json``.
-
-        Raises:
-            WeightsError: If ``config.json`` is missing or of another model, or if the weights are
-                missing or do not match it.
-        """
+        """Load the model; ``from_pretrained`` calls this with the content of ``config.json``."""
         if config is None:
             raise WeightsError(
                 f"got {model_id} without config.json, expected a directory written by "
@@ -136,13 +131,7 @@ class HubModule(
             raise WeightsError(
                 f"got {source}, expected the configuration of a QMA-Net: {', '.join(names)}"
             )
-        require_this_architecture(config, source)
-        try:
-            model = cls.from_config(QMANetConfig(**{name: config[name] for name in names}))
-        except ConfigError as error:
-            raise WeightsError(
-                f"got {source}, expected the configuration of a QMA-Net: {error}"
-            ) from None
+        model = cls.from_config(config_from_saved(config, source))
         model.about = str(config.get("about", ""))
         model.preprocessing = _read_optional(
             model_id,
@@ -194,8 +183,7 @@ def _read_optional(
 ) -> T | None:
     """Read a JSON file next to the weights; return None if there is no such file."""
     try:
-        text = _locate(model_id, name, download).read_text(encoding="utf-8")
-        return build(json.loads(text))
+        return build(json.loads(_locate(model_id, name, download).read_bytes()))
     except (FileNotFoundError, EntryNotFoundError):
         return None
     except (ValueError, KeyError, TypeError) as error:

@@ -11,13 +11,8 @@ class GCM(nn.Module):
     """Group Convolution Module, G in equation 4: the query, key or value map of the attention.
 
     A grouped 3x3 convolution followed by a group norm. With ``reduction`` > 1 the kernel and the
-    stride equal the reduction, which shortens keys and values as in SegFormer.
-
-    Args:
-        channels: C.
-        reduction: Spatial reduction of the output.
-        affine: Whether the norm has a learned scale and shift. Keys need neither: the queries
-            already learn such a scale, and the softmax cancels the shift.
+    stride equal the reduction, which shortens keys and values as in SegFormer. Keys do not need an
+    affine norm: the queries already learn such a scale, and the softmax cancels the shift.
     """
 
     def __init__(self, channels: int, reduction: int = 1, affine: bool = True):
@@ -36,12 +31,12 @@ class GCM(nn.Module):
 class Recalibration(nn.Module):
     """Channel attention, Gamma in equation 3; each modality has its own."""
 
-    def __init__(self, channels: int, ratio: int = 4):
+    def __init__(self, channels: int):
         super().__init__()
         self.project = nn.Sequential(
-            nn.Conv2d(channels, channels // ratio, 1),
+            nn.Conv2d(channels, channels // 4, 1),
             nn.ReLU(inplace=True),
-            nn.Conv2d(channels // ratio, channels, 1),
+            nn.Conv2d(channels // 4, channels, 1),
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -17,10 +17,7 @@ DICE_SMOOTHING = 3e-3
 
 
 def dice_loss(
-    logits: Tensor,
-    target: Tensor,
-    valid: Tensor | None = None,
-    smoothing: float = DICE_SMOOTHING,
+    logits: Tensor, target: Tensor, valid: Tensor | None = None, smoothing: float = DICE_SMOOTHING
 ) -> Tensor:
     """Compute 1 - Dice with squared denominators (Milletari et al. 2016), averaged over the batch.
 
@@ -33,9 +30,6 @@ def dice_loss(
         target: t, ``(B, 1, H, W)`` of 0 and 1.
         valid: ``(B, 1, H, W)``, 1 on pixels that count and 0 on padding; default: all count.
         smoothing: s as a share of the area.
-
-    Returns:
-        A scalar.
     """
     probability = widen(logits).sigmoid()
     target = target.to(probability.dtype)
@@ -48,15 +42,9 @@ def dice_loss(
 
 
 def cross_entropy_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Compute the binary cross-entropy of the mask in float32; an addition to the paper's loss.
+    """Compute the mean binary cross-entropy in float32, an addition to the paper's loss.
 
-    Args:
-        logits: ``(B, 1, H, W)``.
-        target: ``(B, 1, H, W)`` of 0 and 1.
-        valid: As in :func:`dice_loss`.
-
-    Returns:
-        A scalar, the mean over the pixels that count.
+    The arguments are those of :func:`dice_loss`.
     """
     logits = widen(logits)
     loss = F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none")
@@ -70,15 +58,8 @@ def edge_target(mask: Tensor, valid: Tensor | None = None, width: int = EDGE_WID
     """Return the ring around mask boundaries, where dilated mask and dilated background overlap.
 
     This is BenCo's operator (dilation by a cross of ``width`` pixels) at the resolution of the
-    given mask, so that the ring is complete however large the original image was.
-
-    Args:
-        mask: ``(B, 1, H, W)`` of 0 and 1.
-        valid: As in :func:`dice_loss`.
-        width: Size of the cross in pixels.
-
-    Returns:
-        Float32 ``(B, 1, H, W)`` of 0 and 1.
+    given mask, so that the ring is complete however large the original image was. The mask and the
+    float32 result are ``(B, 1, H, W)`` of 0 and 1; ``valid`` is as in :func:`dice_loss`.
     """
     mask = mask.float()
     background = 1 - mask
@@ -107,9 +88,6 @@ def mask_and_edge_losses(
         mask: Ground truth, ``(B, 1, H, W)`` of 0 and 1.
         valid: BenCo's ``shape_mask``, as in :func:`dice_loss`.
         smoothing: As in :func:`dice_loss`, for both losses.
-
-    Returns:
-        The two losses, each a scalar.
     """
     (edge_logits,) = output.edge_logits
     edge = to_image_size(edge_logits, mask.shape[2:])

@@ -23,14 +23,9 @@ VIEW_STD = {"srm": 35.0, "bayar": 0.18, "noiseprint": 0.17}
 
 
 def normalised(pixels: NDArray[np.uint8], device: torch.device | None = None) -> Tensor:
-    """Convert RGB pixels to the model's input, normalised by ImageNet's mean and deviation.
+    """Convert RGB pixels, uint8 ``(H, W, 3)``, to the model's input, float32 ``(1, 3, H, W)``.
 
-    Args:
-        pixels: RGB, uint8 ``(H, W, 3)``.
-        device: Device of the result.
-
-    Returns:
-        Float32 ``(1, 3, H, W)``.
+    It is normalised by ImageNet's mean and standard deviation.
     """
     image = torch.tensor(pixels, device=device).permute(2, 0, 1)[None]
     mean, std = (torch.tensor(v, device=device) for v in (IMAGENET_MEAN, IMAGENET_STD))
@@ -52,23 +47,20 @@ class SRM(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        second_order = torch.zeros(5, 5)
-        second_order[1:4, 1:4] = torch.tensor([[-1.0, 2, -1], [2, -4, 2], [-1, 2, -1]]) / 4
-        fifth_square = (
-            torch.tensor(
-                [
-                    [-1.0, 2, -2, 2, -1],
-                    [2, -6, 8, -6, 2],
-                    [-2, 8, -12, 8, -2],
-                    [2, -6, 8, -6, 2],
-                    [-1, 2, -2, 2, -1],
-                ]
-            )
-            / 12
+        square_3x3 = torch.tensor([[-1, 2, -1], [2, -4, 2], [-1, 2, -1]]) / 4
+        square_5x5 = torch.tensor(
+            [
+                [-1, 2, -2, 2, -1],
+                [2, -6, 8, -6, 2],
+                [-2, 8, -12, 8, -2],
+                [2, -6, 8, -6, 2],
+                [-1, 2, -2, 2, -1],
+            ]
         )
-        second_line = torch.zeros(5, 5)
-        second_line[2, 1:4] = torch.tensor([1.0, -2, 1]) / 2
-        kernels = torch.stack([second_order, fifth_square, second_line])  # (3, 5, 5)
+        line = torch.tensor([[1, -2, 1]]) / 2
+        kernels = torch.stack(
+            [F.pad(square_3x3, (1, 1, 1, 1)), square_5x5 / 12, F.pad(line, (1, 1, 2, 2))]
+        )  # (3, 5, 5)
         kernels = kernels[:, None].repeat(1, 3, 1, 1)  # (3, 3, 5, 5)
         self.register_buffer("kernels", kernels, persistent=False)
 
@@ -145,12 +137,6 @@ def fold_noiseprint(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
     convolutions have the indices 0, 2, 5, ..., 47, and each norm follows its convolution. The norms
     are folded into the convolutions in float64.
 
-    Args:
-        published: State dict of that sequence.
-
-    Returns:
-        State dict in float64.
-
     Raises:
         KeyError: If a tensor of that layout is missing.
     """
@@ -159,13 +145,13 @@ def fold_noiseprint(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
         index = max(0, 3 * i - 1)
         weight = published[f"{index}.weight"].double()
         if 0 < i < NoisePrint.depth - 1:
-            norm = {
-                name: published[f"{index + 1}.{name}"].double()
+            norm_weight, norm_bias, mean, variance = (
+                published[f"{index + 1}.{name}"].double()
                 for name in ("weight", "bias", "running_mean", "running_var")
-            }
-            gain = norm["weight"] / (norm["running_var"] + nn.BatchNorm2d(1).eps).sqrt()
+            )
+            gain = norm_weight / (variance + nn.BatchNorm2d(1).eps).sqrt()
             weight = weight * gain[:, None, None, None]
-            bias = norm["bias"] - norm["running_mean"] * gain
+            bias = norm_bias - mean * gain
         else:
             bias = published[f"{index}.bias"].double()
         folded[f"convs.{i}.weight"] = weight
@@ -178,9 +164,6 @@ class MNFM(nn.Module):
 
     It reverts the ImageNet normalisation, extracts the chosen views, brings them to a common scale
     and fuses them with one convolution, all in float32 (:mod:`.precision`).
-
-    Args:
-        views: Any of ``"srm"``, ``"bayar"``, ``"noiseprint"``, in this order.
 
     Attributes:
         reach: Distance in pixels beyond which the image has no influence on a pixel of the noise

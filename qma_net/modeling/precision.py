@@ -21,10 +21,10 @@ def widen(tensor: Tensor) -> Tensor:
 
 
 def float32(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Decorate a ``forward`` so that it computes in float32 inside any autocast context.
+    """Decorate a ``forward`` so that it computes in float32 (or float64) inside any autocast.
 
     Autocast and TF32 are switched off inside, and tensors in half precision are converted to
-    float32. Tensors in float64 are left alone. The result keeps the precision of the computation.
+    float32. The result keeps the precision of the computation.
 
     PyTorch can switch TF32 only for the whole process. On CUDA, kernels that other threads start
     until ``forward`` returns also run without TF32, which makes them slower but not wrong.
@@ -41,17 +41,12 @@ def float32(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 @contextmanager
 def _without_tf32(device: str) -> Iterator[None]:
-    if device != "cuda":
-        yield
-        return
-    switches = (
-        torch.backends.cudnn.conv,  # type: ignore[attr-defined]
-        torch.backends.cuda.matmul,
-    )
+    conv: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    switches = (conv, torch.backends.cuda.matmul) if device == "cuda" else ()
     previous = [switch.fp32_precision for switch in switches]
-    for switch in switches:
-        switch.fp32_precision = "ieee"
     try:
+        for switch in switches:
+            switch.fp32_precision = "ieee"
         yield
     finally:
         for switch, precision in zip(switches, previous, strict=True):

@@ -30,9 +30,8 @@ class QMANetOutput:
 
     Attributes:
         mask_logits: Float32 ``(B, 1, H, W)`` at the size of the input.
-        edge_logits: List of one map ``(B, 1, h, w)`` at stride 4 of the input after padding to a
-            multiple of 32; :func:`to_image_size` brings it to the size of the input. The list is
-            empty if edges were not requested.
+        edge_logits: One map ``(B, 1, h, w)`` at stride 4 of the padded input, which
+            :func:`to_image_size` brings to the size of the input; empty if not requested.
     """
 
     mask_logits: Tensor
@@ -75,36 +74,30 @@ class QMANetModel(HubModule):
         """Build the model that a configuration describes, with random weights."""
         channels, depths = SIZES[config.size]
         levels = tuple(int(level) - 1 for level in config.decode_levels)
-        noise_view = MNFM(tuple(config.views.split(",")))
-        rgb_backbone = MiT(channels, depths, config.drop_path)
-        noise_backbone = MiT(channels, depths, config.drop_path)
-        interactions = [
-            DFCM(c, heads, reduction) if stage in config.dfcm_stages else NoInteraction()
-            for stage, c, heads, reduction in zip("1234", channels, HEADS, REDUCTIONS, strict=True)
-        ]
-        tamper_queries: nn.Module
-        aggregations: list[nn.Module]
-        query_mlps: list[nn.Module]
-        decoder: nn.Module
-        if config.decoder == "query":
-            tamper_queries = TamperQueries(config.query_count, channels[0])
-            aggregations = [MFAM(c) for c in channels]
-            query_mlps = [*(QueryMLP(c, next_c) for c, next_c in pairwise(channels)), NoQueries()]
-            decoder = QMFD(channels, levels, config.query_count)
-        else:
-            tamper_queries = NoQueries()
-            aggregations = [NoQueries() for _ in channels]
-            query_mlps = [NoQueries() for _ in channels]
-            decoder = PyramidDecoder(channels, levels, config.decoder)
+        has_queries = config.decoder == "query"
         model = cls(
-            noise_view=noise_view,
-            rgb_backbone=rgb_backbone,
-            noise_backbone=noise_backbone,
-            interactions=interactions,
-            tamper_queries=tamper_queries,
-            aggregations=aggregations,
-            query_mlps=query_mlps,
-            decoder=decoder,
+            noise_view=MNFM(tuple(config.views.split(","))),
+            rgb_backbone=MiT(channels, depths, config.drop_path),
+            noise_backbone=MiT(channels, depths, config.drop_path),
+            interactions=[
+                DFCM(c, heads, reduction) if stage in config.dfcm_stages else NoInteraction()
+                for stage, c, heads, reduction in zip(
+                    "1234", channels, HEADS, REDUCTIONS, strict=True
+                )
+            ],
+            tamper_queries=(
+                TamperQueries(config.query_count, channels[0]) if has_queries else NoQueries()
+            ),
+            aggregations=[MFAM(c) if has_queries else NoQueries() for c in channels],
+            query_mlps=[
+                *(QueryMLP(*pair) if has_queries else NoQueries() for pair in pairwise(channels)),
+                NoQueries(),
+            ],
+            decoder=(
+                QMFD(channels, levels, config.query_count)
+                if has_queries
+                else PyramidDecoder(channels, levels, config.decoder)
+            ),
             edge_head=ESM(channels),
         )
         # Not an argument of the constructor: huggingface_hub would convert it to another type.
@@ -120,8 +113,8 @@ class QMANetModel(HubModule):
         Args:
             image: R_0, ``(B, 3, H, W)``, ImageNet-normalised, with H and W of at least 32.
             edges: Whether to compute the edge map, which only the loss needs.
-            noise: N_0, ``(B, 3, H, W)``, if it is known already; default: ``noise_view`` of the
-                image. A tile cut from the noise view of the whole image has no border effects.
+            noise: N_0, ``(B, 3, H, W)``; default: ``noise_view`` of the image. A tile cut from
+                the noise view of the whole image has no border effects.
 
         Raises:
             ValueError: If the image has another shape or a side below 32 pixels.
@@ -198,15 +191,7 @@ def _pad_to_stride(*views: Tensor) -> list[Tensor]:
 
 
 def to_image_size(logits: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
-    """Upsample maps of any level to the padded image and crop the padding.
-
-    Args:
-        logits: ``(B, C, h, w)``.
-        size: H and W of the image.
-
-    Returns:
-        ``(B, C, H, W)``.
-    """
+    """Upsample maps ``(B, C, h, w)`` to the padded image and crop them to ``size``, (H, W)."""
     height, width = size
     padded = (height + -height % STRIDE, width + -width % STRIDE)
     full = F.interpolate(logits, padded, mode="bilinear", align_corners=False)  # (B, C, H', W')
@@ -214,15 +199,14 @@ def to_image_size(logits: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
 
 
 def image_score(mask: Tensor, shape_mask: Tensor | None = None, share: float = 0.01) -> Tensor:
-    """Return the mean of each image's most suspicious pixels; not in the paper.
+    """Return BenCo's ``pred_label``, the mean of each image's most suspicious pixels, ``(B,)``.
+
+    The paper does not define it.
 
     Args:
         mask: Probabilities ``(B, 1, H, W)``.
         shape_mask: ``(B, 1, H, W)``, 0 on padding; default: no padding.
         share: Share of the pixels that count.
-
-    Returns:
-        ``(B,)``, the image-level score that BenCo calls ``pred_label``.
     """
     if shape_mask is not None:
         mask = mask * shape_mask

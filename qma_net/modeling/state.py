@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..core.errors import QMANetError
-from .config import ARCHITECTURE
+from .config import ARCHITECTURE, ConfigError, QMANetConfig
 
 
 class WeightsError(QMANetError):
@@ -18,10 +18,7 @@ class WeightsError(QMANetError):
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Load a state dict that must match in names, shapes and kinds of numbers.
 
-    Args:
-        module: Module to load into.
-        state: Tensors to load.
-        source: Description of the state for error messages.
+    Error messages call it ``source``.
 
     Raises:
         WeightsError: If a tensor is missing, unknown, of another shape or kind, or not finite.
@@ -63,12 +60,8 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -
 def require_tensors(state: Mapping[Any, Any], source: str) -> None:
     """Check that a state dict holds only named, plain tensors of real numbers.
 
-    Args:
-        state: Content of a file.
-        source: Description of the file for error messages.
-
     Raises:
-        WeightsError: If an entry is something else; the message names it.
+        WeightsError: If an entry is something else; the message names it and ``source``.
     """
     for name, tensor in state.items():
         if not isinstance(name, str):
@@ -84,21 +77,27 @@ def require_tensors(state: Mapping[Any, Any], source: str) -> None:
         raise WeightsError(f"got {problem} in {source}, expected named tensors of real numbers")
 
 
-def require_this_architecture(metadata: Mapping[str, Any], source: str) -> None:
-    """Check that weights belong to this version of the network.
+def config_from_saved(saved: Mapping[str, Any], source: str) -> QMANetConfig:
+    """Check that weights belong to this version of the network and return their configuration.
 
     Args:
-        metadata: What was saved with the configuration: ``architecture`` (missing in the first
-            version) and ``qma_net``, the version of the package.
+        saved: Fields of the configuration, ``architecture`` (missing in the first version) and
+            ``qma_net``, the version of the package.
         source: Description of the weights for error messages.
 
     Raises:
-        WeightsError: If they do not; the message names the version that wrote them.
+        WeightsError: If they belong to another version or a field is invalid.
     """
-    version = metadata.get("architecture", 1)
+    version = saved.get("architecture", 1)
     if version != ARCHITECTURE:
         raise WeightsError(
             f"got {source} of architecture {version}, written by qma-net "
-            f"{metadata.get('qma_net', '0.1.0')}, expected architecture {ARCHITECTURE} of qma-net "
+            f"{saved.get('qma_net', '0.1.0')}, expected architecture {ARCHITECTURE} of qma-net "
             f"{__version__}: train again, or use the version that wrote it"
         )
+    try:
+        return QMANetConfig(**{name: saved[name] for name in QMANetConfig.field_names()})
+    except ConfigError as error:
+        raise WeightsError(
+            f"got {source}, expected the configuration of a QMA-Net: {error}"
+        ) from None

@@ -59,14 +59,9 @@ STRIP_PIXELS = 16384
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 @torch.no_grad()
 def streamed(convs: Sequence[nn.Conv2d], image: Tensor) -> Tensor:
-    """Apply 3x3 convolutions with zero padding, with a ReLU after each but the last.
+    """Apply 3x3 convolutions with bias and zero padding, and a ReLU after each but the last.
 
-    Args:
-        convs: The layers, each with a bias.
-        image: ``(B, C_in, H, W)`` of any height and width.
-
-    Returns:
-        ``(B, C_out, H, W)`` without gradients.
+    Map ``(B, C_in, H, W)`` of any height and width to ``(B, C_out, H, W)`` without gradients.
     """
     batch, _, height, width = image.shape
     strip = GROUP * max(1, round(STRIP_PIXELS / width / GROUP))
@@ -76,7 +71,7 @@ def streamed(convs: Sequence[nn.Conv2d], image: Tensor) -> Tensor:
     widest = max(max(conv.in_channels, conv.out_channels) for conv in convs)
     workspace = image.new_empty(2, TAPS, capacities[-1] // GROUP + 1, width, widest)
     layers = [
-        (_Winograd if min(conv.in_channels, conv.out_channels) >= MIN_CHANNELS else _Plain)(
+        (_WinogradLayer if min(conv.in_channels, conv.out_channels) >= MIN_CHANNELS else _Layer)(
             conv, capacity, workspace
         )
         for conv, capacity in zip(convs, capacities, strict=True)
@@ -133,17 +128,12 @@ class _Layer:
         return finished
 
     def _convolve(self, out: Tensor, ready: int, is_last: bool) -> int:
-        raise NotImplementedError
-
-
-class _Plain(_Layer):
-    def _convolve(self, out: Tensor, ready: int, is_last: bool) -> int:
         if ready:
             out[:ready] = _conv_rows(self.rows[: ready + 2], self.conv.weight, self.conv.bias)
         return ready
 
 
-class _Winograd(_Layer):
+class _WinogradLayer(_Layer):
     """Computes whole groups of four rows; only the last group of an image may be incomplete."""
 
     def __init__(self, conv: nn.Conv2d, capacity: int, workspace: Tensor):
@@ -187,9 +177,6 @@ class _Winograd(_Layer):
 
 
 def _conv_rows(rows: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
-    """Convolve ``(r, W, C)`` with a kernel of k rows to ``(r - k + 1, W, C_out)``.
-
-    Only the left and right borders are padded.
-    """
+    """Convolve ``(r, W, C)`` with a kernel of k rows to ``(r - k + 1, W, C_out)``."""
     result = F.conv2d(rows[None].permute(0, 3, 1, 2), kernel, bias, padding=(0, 1))
     return result.permute(0, 2, 3, 1)[0]

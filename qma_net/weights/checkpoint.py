@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -14,7 +15,7 @@ from torch import Tensor
 from .. import __version__
 from ..modeling.config import ARCHITECTURE, ConfigError, Preprocessing, QMANetConfig
 from ..modeling.qma_net import QMANetModel
-from ..modeling.state import WeightsError, load_strictly, require_tensors, require_this_architecture
+from ..modeling.state import WeightsError, config_from_saved, load_strictly, require_tensors
 from .reading import read_checkpoint, unwrap_state
 
 # Names in the state dict of the model that is registered with BenCo: the entry that holds the
@@ -45,11 +46,7 @@ class Checkpoint:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], *, mapped: bool = False) -> Self:
-        """Read a checkpoint file.
-
-        Args:
-            path: The file.
-            mapped: Leave the tensors in the file, e.g. to read only the configuration.
+        """Read a checkpoint file; if ``mapped``, the tensors stay in the file until they are used.
 
         Raises:
             WeightsError: If the file cannot be read or contains no configuration.
@@ -103,10 +100,7 @@ class Checkpoint:
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> QMANetModel:
-    """Rebuild the model of a checkpoint of BenCo's trainer, without further arguments.
-
-    Args:
-        path: File ``checkpoint-<epoch>.pth``.
+    """Rebuild the model of a ``checkpoint-<epoch>.pth`` of BenCo's trainer.
 
     Returns:
         The model on the CPU, in training mode.
@@ -118,11 +112,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> QMANetModel:
 
 
 def preprocessing_from_args(args: object) -> Preprocessing | None:
-    """Derive the preprocessing from the flags that BenCo's trainer stores in checkpoints.
-
-    Returns:
-        The preprocessing, or None if the flags do not determine it.
-    """
+    """Derive the preprocessing, if possible, from the flags that BenCo's trainer stores."""
     flags = vars(args) if isinstance(args, argparse.Namespace) else {}
     if "image_size" not in flags:
         return None
@@ -134,15 +124,10 @@ def preprocessing_from_args(args: object) -> Preprocessing | None:
 
 
 def require_same_architecture(stored: QMANetConfig, built: QMANetConfig, source: str) -> None:
-    """Check that two configurations differ at most in drop path.
-
-    Args:
-        stored: Configuration of the weights.
-        built: Configuration of the model that they are to be loaded into.
-        source: Description of the weights for the error message.
+    """Check that the configurations of weights and of a model differ at most in drop path.
 
     Raises:
-        WeightsError: If they differ; the message names the flags to give.
+        WeightsError: If they differ; the message names ``source`` and the flags to give.
     """
     differing = [
         name
@@ -168,16 +153,22 @@ def config_to_extra_state(config: QMANetConfig) -> Tensor:
 
 
 def config_from_extra_state(extra: object, source: str) -> QMANetConfig:
-    """Decode and check the configuration in a state dict's extra state.
-
-    Args:
-        extra: The entry :data:`CONFIG_KEY`, or None if it is missing.
-        source: Description of the state dict for the error message.
+    """Decode and check the configuration in :data:`CONFIG_KEY` of a state dict.
 
     Raises:
-        WeightsError: If it is not a valid configuration, or of another version of the architecture.
+        WeightsError: If it is missing, invalid, or of another version of the architecture.
     """
-    content, config = _decode(extra)
+    content: dict[str, Any] = {}
+    config: dict[str, Any] = {}
+    if (
+        isinstance(extra, Tensor)
+        and extra.dtype == torch.uint8
+        and extra.dim() == 1
+        and extra.numel() <= MAX_CONFIG_BYTES
+    ):
+        with suppress(TypeError, ValueError, KeyError, RuntimeError):
+            content = json.loads(bytes(extra.tolist()))
+            config = dict(content["config"])
     if set(config) != set(QMANetConfig.field_names()):
         flags = " ".join(f"--{name}" for name in QMANetConfig.field_names())
         raise WeightsError(
@@ -185,24 +176,4 @@ def config_from_extra_state(extra: object, source: str) -> QMANetConfig:
             f"trainer with --model QMANet: build the model with the flags of its training "
             f"({flags}) and load the tensors into its network"
         )
-    require_this_architecture(content, source)
-    try:
-        return QMANetConfig(**config)
-    except ConfigError as error:
-        raise WeightsError(f"got {source} with an invalid configuration: {error}") from None
-
-
-def _decode(extra: object) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the JSON content of an extra state and the configuration in it, empty if invalid."""
-    if not (
-        isinstance(extra, Tensor)
-        and extra.dtype == torch.uint8
-        and extra.dim() == 1
-        and extra.numel() <= MAX_CONFIG_BYTES
-    ):
-        return {}, {}
-    try:
-        content = json.loads(bytes(extra.tolist()))
-        return content, dict(content["config"])
-    except (TypeError, ValueError, KeyError, RuntimeError):  # RecursionError is a RuntimeError.
-        return {}, {}
+    return config_from_saved({**content, **config}, source)

@@ -1,19 +1,22 @@
 """Loading a model from a file, a folder of checkpoints, a saved directory or the hub."""
 
 import os
-import re
 import socket
 import threading
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ..core.files import ContentError, read_json_object
+from huggingface_hub import constants
+
+from ..core.errors import QMANetError, first_line
+from ..core.files import read_json_object
 from ..modeling.hub import CONFIG_NAME, WEIGHTS_FILE
 from ..modeling.qma_net import QMANetModel
 from ..modeling.state import WeightsError
-from .checkpoint import MAX_CONFIG_BYTES, load_checkpoint
+from .checkpoint import load_checkpoint
 from .names import SMALL
+from .reading import is_hub_id
 
 EXPECTED = "expected a checkpoint, a directory of save_pretrained or a hub id (owner/name)"
 
@@ -38,22 +41,22 @@ def load_model(path: str | os.PathLike[str]) -> QMANetModel:
     path = Path(path)
     if path.is_file():
         is_saved = path.name == WEIGHTS_FILE
-        return _from_directory(path.parent) if is_saved else load_checkpoint(path)
+        return _from_pretrained(path.parent) if is_saved else load_checkpoint(path)
     if path.is_dir():
         newest = newest_checkpoint(path)
-        return load_checkpoint(newest) if newest else _from_directory(path)
+        return load_checkpoint(newest) if newest else _from_pretrained(path)
     if str(path) == SMALL:
-        return _from_directory(Path(__file__).parent / SMALL)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)) or path.suffix in (".pth", ".pt", ".th"):
+        return _from_pretrained(Path(__file__).parent / SMALL)
+    if not is_hub_id(path.as_posix()):
         raise WeightsError(f"got {path}, {EXPECTED}: there is no such file")
     try:
-        return _from_pretrained(str(path), local_files_only=True)
+        return _from_pretrained(path, local_files_only=True)
     except WeightsError as error:
         if not _hub_is_reachable():
             raise WeightsError(
                 f"got {path}, {EXPECTED}: there is no such file, and the hub cannot be reached"
             ) from error
-    return _from_pretrained(str(path))
+    return _from_pretrained(path)
 
 
 def newest_checkpoint(folder: str | os.PathLike[str]) -> Path | None:
@@ -62,32 +65,22 @@ def newest_checkpoint(folder: str | os.PathLike[str]) -> Path | None:
     return max(files, key=lambda file: int(file.stem[11:]), default=None)
 
 
-def _from_directory(path: Path) -> QMANetModel:
-    config = path / CONFIG_NAME
-    if config.is_file():  # from_pretrained reports a missing file but fails on invalid content.
-        expected = "the configuration of a QMA-Net, a JSON object that save_pretrained writes"
-        try:
-            if config.stat().st_size > MAX_CONFIG_BYTES:
-                raise WeightsError(f"got {config}, expected {expected}: it is too large")
-            read_json_object(config, expected)
-        except (OSError, ContentError) as error:
-            raise WeightsError(str(error)) from None
-    return _from_pretrained(str(path))
-
-
-def _from_pretrained(path: str, *, local_files_only: bool = False) -> QMANetModel:
+def _from_pretrained(source: Path, *, local_files_only: bool = False) -> QMANetModel:
+    config = source / CONFIG_NAME
     try:
-        return QMANetModel.from_pretrained(path, local_files_only=local_files_only)
+        if config.is_file():  # from_pretrained reports a missing file but fails on invalid content.
+            expected = "the configuration of a QMA-Net, a JSON object that save_pretrained writes"
+            read_json_object(config, expected)
+        return QMANetModel.from_pretrained(source.as_posix(), local_files_only=local_files_only)
+    except QMANetError as error:
+        raise WeightsError(str(error)) from error
     except (OSError, ValueError) as error:
-        if isinstance(error, WeightsError):
-            raise
-        reason = str(error).strip().splitlines()[0]
-        raise WeightsError(f"got {path}, {EXPECTED}: {reason}") from None
+        raise WeightsError(f"got {source}, {EXPECTED}: {first_line(error)}") from None
 
 
 def _hub_is_reachable(seconds: float = 2.0) -> bool:
     """Return whether the hub answers; huggingface_hub would keep trying for half a minute."""
-    address = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    address = urlsplit(constants.ENDPOINT)
     reached = threading.Event()
 
     def connect() -> None:
@@ -96,7 +89,7 @@ def _hub_is_reachable(seconds: float = 2.0) -> bool:
             socket.create_connection((address.hostname or "", port), timeout=seconds).close()
             reached.set()
 
-    if os.environ.get("HF_HUB_OFFLINE", "0") in ("1", "true", "True", "ON", "YES"):
+    if constants.HF_HUB_OFFLINE:
         return False
     # In a thread, because name resolution has no timeout.
     threading.Thread(target=connect, daemon=True).start()

@@ -3,35 +3,26 @@
 import argparse
 import hashlib
 import os
-import pickle
-import zipfile
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
+from zipfile import BadZipFile, is_zipfile
 
 import torch
 
+from ..core.errors import first_line
 from ..modeling.state import WeightsError
 
-_UNREADABLE = (
-    EOFError,
-    KeyError,
-    OSError,
-    RuntimeError,
-    ValueError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-)
+_UNREADABLE = (EOFError, KeyError, OSError, RuntimeError, ValueError, UnpicklingError, BadZipFile)
 
 
 def read_checkpoint(path: str | os.PathLike[str], mapped: bool = False) -> dict[Any, Any]:
     """Read a PyTorch file to the CPU without executing code in it.
 
-    Files of BenCo's trainer also contain its ``argparse.Namespace``, which is allowed.
-
-    Args:
-        path: File of tensors.
-        mapped: Leave the tensors in the file until they are used.
+    Files of BenCo's trainer also contain its ``argparse.Namespace``, which is allowed. If
+    ``mapped``, the tensors stay in the file until they are used.
 
     Raises:
         WeightsError: If the file is missing, truncated or not a PyTorch file.
@@ -39,15 +30,14 @@ def read_checkpoint(path: str | os.PathLike[str], mapped: bool = False) -> dict[
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"got {path}, expected a weights file: there is no such file")
-    mapped = mapped and zipfile.is_zipfile(path)  # PyTorch's older format cannot be mapped.
+    mapped = mapped and is_zipfile(path)  # PyTorch's older format cannot be mapped.
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except _UNREADABLE as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else "no content"
         raise WeightsError(
             f"got {path} ({path.stat().st_size:,} bytes), expected a complete PyTorch file: "
-            f"download or copy it again ({type(error).__name__}: {reason})"
+            f"download or copy it again ({type(error).__name__}: {first_line(error)})"
         ) from error
     if not isinstance(content, dict):
         raise WeightsError(
@@ -68,6 +58,12 @@ def unwrap_state(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
         if isinstance(state := content.get(key), Mapping):
             return state
     return content
+
+
+def is_hub_id(source: str) -> bool:
+    """Return whether a source that is no local path can be a Hugging Face id, ``owner/name``."""
+    is_file_name = source.endswith((".pth", ".pt", ".th", ".bin", ".safetensors"))
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", source) is not None and not is_file_name
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

@@ -1,19 +1,20 @@
 """Published weights of NoisePrint++ and SegFormer: sources, terms, conversion and loading."""
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
+from transformers import SegformerModel
 
+from ..core.errors import first_line
 from ..modeling.backbone import remap_official
 from ..modeling.config import SIZES
 from ..modeling.noise import NoisePrint, fold_noiseprint
 from ..modeling.qma_net import QMANetModel
 from ..modeling.state import WeightsError, load_strictly, require_tensors
-from .reading import read_state
+from .reading import is_hub_id, read_state
 
 NOISEPRINT_SHA256 = "51c153596efecdfc9bdff1b961d63855b943e6a8fd37083cc7499e60b36dd8bf"
 NOISEPRINT_SOURCE = (
@@ -60,21 +61,17 @@ PUBLISHED = (
 
 
 def noiseprint_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Read the state of :class:`NoisePrint` from a file; see :func:`noiseprint_from_published`."""
+    """Read the published NoisePrint++; see :func:`noiseprint_from_published`."""
     return noiseprint_from_published(read_state(path), path)
 
 
 def noiseprint_from_published(
     published: Mapping[str, Tensor], path: str | os.PathLike[str]
 ) -> dict[str, Tensor]:
-    """Convert published tensors to the state of :class:`NoisePrint`.
-
-    Args:
-        published: State dict of the published file, of a plain DnCNN or of TruFor.
-        path: File that it was read from, for error messages.
+    """Convert published tensors, of a plain DnCNN or TruFor, to the state of :class:`NoisePrint`.
 
     Raises:
-        WeightsError: If it contains no complete NoisePrint++.
+        WeightsError: If they contain no complete NoisePrint++; the message names the path.
     """
     require_tensors(published, f"{path} (NoisePrint++)")
     state = {name.removeprefix("module."): tensor for name, tensor in published.items()}
@@ -95,19 +92,12 @@ def noiseprint_from_published(
 
 
 def load_noiseprint(noiseprint: NoisePrint, path: str | os.PathLike[str]) -> None:
-    """Load the published NoisePrint++.
-
-    Raises:
-        WeightsError: If the file cannot be read or contains no complete NoisePrint++.
-    """
+    """Load the published NoisePrint++; see :func:`noiseprint_from_published`."""
     load_strictly(noiseprint, noiseprint_state(path), f"{path} (NoisePrint++)")
 
 
 def mit_state(source: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Read the state of :class:`~qma_net.modeling.backbone.MiT`.
-
-    Args:
-        source: An official ``mit_bX.pth``, a Hugging Face directory, or a hub id.
+    """Read the state of a MiT from an official ``mit_bX.pth``, a Hugging Face directory or hub id.
 
     Raises:
         WeightsError: If the source is none of these or is incomplete.
@@ -117,10 +107,7 @@ def mit_state(source: str | os.PathLike[str]) -> dict[str, Tensor]:
         state = read_state(source)
         require_tensors(state, f"{source} (backbone weights)")
         return remap_official(state)
-    is_id = re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not re.search(
-        r"\.(pth|pt|th|bin|safetensors)$", source
-    )
-    if not (os.path.isdir(source) or is_id):
+    if not (os.path.isdir(source) or is_hub_id(source)):
         raise WeightsError(
             f"got backbone_weights={source!r}, expected an official mit_bX.pth file, a Hugging "
             "Face directory, or an id such as nvidia/mit-b3: there is no such file"
@@ -129,15 +116,13 @@ def mit_state(source: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def _hugging_face_state(source: str) -> dict[str, Tensor]:
-    from transformers import SegformerModel
-
     loaded: Any
     try:
         loaded = SegformerModel.from_pretrained(source, output_loading_info=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise WeightsError(
             f"got backbone_weights={source!r}, expected a directory or hub id with a SegFormer "
-            f"({type(error).__name__}: {str(error).strip().splitlines()[0][:200]})"
+            f"({type(error).__name__}: {first_line(error)})"
         ) from error
     model, report = loaded
     faults = sorted(report["missing_keys"]) + [str(key) for key in report["mismatched_keys"]]
@@ -151,11 +136,7 @@ def _hugging_face_state(source: str) -> dict[str, Tensor]:
 
 
 def load_backbones(model: QMANetModel, source: str | os.PathLike[str]) -> None:
-    """Load the same ImageNet weights into both encoders (section 3.2).
-
-    Args:
-        model: The model to start.
-        source: See :func:`mit_state`.
+    """Load the same ImageNet weights into both encoders (section 3.2); see :func:`mit_state`.
 
     Raises:
         WeightsError: If the weights are missing or of another size.
