@@ -7,7 +7,6 @@ a mask tampered if the mean of its three channels is above 127.5.
 
 import os
 import re
-from collections import defaultdict
 from collections.abc import Collection, Iterable
 from functools import partial
 from pathlib import Path
@@ -69,7 +68,9 @@ def check(
             pairs = _pair_by_name(listing, report) if listing.is_folder else listing.pairs
             existing = [pair for pair in pairs if _files_exist(pair, listing, report)]
             report.pairs.append((listing, existing))
-    groups = _leakage_groups([listing for listing, _ in report.pairs])
+    # Images must not be in two groups: all that protocols train on, and each of the other sets.
+    trained = [index for index, (listing, _) in enumerate(report.pairs) if listing.trained]
+    groups = [trained[0] if index in trained else index for index in range(len(report.pairs))]
     report.facts = facts = inspect_files(
         [pair.image for _, pairs in report.pairs for pair in pairs],
         [pair.mask for _, pairs in report.pairs for pair in pairs if pair.mask is not None],
@@ -213,8 +214,8 @@ def _check_mask(file: Path, mask: Facts, report: Report) -> None:
         error(f"{advice}write tampered pixels as 255", fix="--fix does this for values above 0")
     elif mask.mode == "P" or mask.mode.startswith(("I", "F")):
         advice = f"has mode {mask.mode}, and BenCo reads {mask.white:.1%} of it as tampered: save "
-        report_mode = warning if mask.two_valued else error
-        report_mode(f"{advice}it as 8-bit greyscale with 0 and 255", fix=FIX)
+        advice += "it as 8-bit greyscale with 0 and 255"
+        error(advice, fix=FIX, harmless=bool(mask.two_valued))
     elif mask.grey > GREY_SHARE:
         advice = f"is neither black nor white in {mask.grey:.1%} of its pixels, and BenCo's "
         error(f"{advice}threshold is 127.5: write 0 and 255 yourself if that is not intended")
@@ -244,17 +245,7 @@ def _check_duplicates(report: Report) -> None:
             if file == first and listing is first_listing:
                 advice = f"is listed more than once in {listing.path}: remove one of the rows"
             leaks = listing is not first_listing and not (listing.trained and first_listing.trained)
-            (report.error if leaks else report.warning)(file, "duplicate", advice)
-
-
-def _leakage_groups(listings: list[Listing]) -> list[int]:
-    """Return each listing's group: images must not be shared between groups.
-
-    All listings that protocols train on form one group, every other listing forms its own.
-    """
-    numbers: dict[object, int] = {}
-    keys = ("trained" if item.trained else index for index, item in enumerate(listings))
-    return [numbers.setdefault(key, len(numbers)) for key in keys]
+            report.error(file, "duplicate", advice, harmless=not leaks)
 
 
 def _check_near_duplicates(groups: list[int], report: Report) -> None:

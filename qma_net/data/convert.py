@@ -1,8 +1,6 @@
 """Conversion of one image and its mask from a published archive to what BenCo reads."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,7 +20,7 @@ from ..core.images import (
 )
 from .facts import read_array
 from .plan import Job
-from .published import PublishedDataset, as_benco, black_is_tampered, channel_sum
+from .published import PublishedDataset, channel_sum
 
 JPEG_QUALITY = 95  # Of reduced images, without chroma subsampling.
 
@@ -63,14 +61,9 @@ def convert(conversion: Conversion, job: Job) -> dict:
 
 
 def reduce_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Reduce a mask by averaging areas and thresholding at one half.
+    """Reduce a mask, bool ``(H, W)``, to ``(width, height)``: average and threshold at one half.
 
-    Args:
-        mask: Tampered pixels, bool ``(H, W)``.
-        size: Width and height of the result.
-
-    Returns:
-        Bool. If no pixel reaches one half, every pixel that the mask touches.
+    If no pixel reaches one half, return every pixel that the mask touches.
     """
     shares = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)
     reduced = shares > 0.5
@@ -94,15 +87,18 @@ def _convert(conversion: Conversion, job: Job) -> dict:
     mask_target = safe_path(out, job.mask_target, nested=True) if job.mask is not None else None
     mask: np.ndarray | None = None
     record: dict = {}
-    with _left_out_if_unreadable("it"), open_image(source) as image:
-        size = _reduced_size(image.size, conversion.max_side)
-        is_reduced = size != image.size
-        if job.mask is not None:
-            mask, record = _read_mask(conversion.source / job.mask, image, conversion, job)
-        if is_reduced:
-            suffix = _save_reduced(image, size, out / job.target, suffix)
-        else:
-            _copy_or_link(source, target, link=conversion.link)
+    try:
+        with open_image(source) as image:
+            size = _reduced_size(image.size, conversion.max_side)
+            is_reduced = size != image.size
+            if job.mask is not None:
+                mask, record = _read_mask(conversion.source / job.mask, image, conversion, job)
+            if is_reduced:
+                suffix = _save_reduced(image, size, out / job.target, suffix)
+            else:
+                _copy_or_link(source, target, link=conversion.link)
+    except ImageError as error:
+        raise _unreadable("it", error) from None
     record["target"] = f"{job.target}{suffix}"
     if mask is not None and mask_target is not None:
         write_mask(mask_target, reduce_mask(mask, size) if is_reduced else mask)
@@ -110,13 +106,9 @@ def _convert(conversion: Conversion, job: Job) -> dict:
     return record
 
 
-@contextmanager
-def _left_out_if_unreadable(name: str) -> Iterator[None]:
-    try:
-        yield
-    except ImageError as error:
-        remedy = ": download it again" if error.reason.startswith("is empty") else ""
-        raise _LeftOutError(f"{name} {error.reason}{remedy}") from None
+def _unreadable(name: str, error: ImageError) -> _LeftOutError:
+    remedy = ": download it again" if error.reason.startswith("is empty") else ""
+    return _LeftOutError(f"{name} {error.reason}{remedy}")
 
 
 def _read_mask(
@@ -125,17 +117,15 @@ def _read_mask(
     """Return the tampered pixels, bool and of the image's size, and what to record of them."""
     dataset = conversion.dataset
     record: dict = {}
-    with _left_out_if_unreadable(f"its mask {path.name}"):
-        if path.suffix.lower() == ".npz":
-            values = read_array(path)
-            if values.ndim != 2:
-                raise _LeftOutError(
-                    f"its mask {path.name} has shape {values.shape}, expected (H, W)"
-                )
-        else:
-            values = _read_rgb_mask(path)
-    mask = dataset.read(values)
-    if dataset.read in (as_benco, black_is_tampered):
+    is_array = path.suffix.lower() == ".npz"
+    try:
+        values = read_array(path) if is_array else _read_rgb_mask(path)
+    except ImageError as error:
+        raise _unreadable(f"its mask {path.name}", error) from None
+    if is_array and values.ndim != 2:
+        raise _LeftOutError(f"its mask {path.name} has shape {values.shape}, expected (H, W)")
+    mask = dataset.read_mask(values)
+    if dataset.mask_rule in ("white", "black"):
         sums = channel_sum(values)
         if grey := round(float(((sums > 0) & (sums < 765)).mean()), 4):
             record["grey"] = grey
@@ -189,8 +179,7 @@ def _reduced_size(size: tuple[int, int], max_side: int) -> tuple[int, int]:
     scale = max_side / max(size)
     if not max_side or scale >= 1:
         return size
-    width, height = size
-    return max(1, round(width * scale)), max(1, round(height * scale))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def _save_reduced(image: Image.Image, size: tuple[int, int], target: Path, suffix: str) -> str:
@@ -198,12 +187,11 @@ def _save_reduced(image: Image.Image, size: tuple[int, int], target: Path, suffi
     with decoding():
         pixels = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
     reduced = Image.fromarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA))
-    options: dict[str, Any] = {"format": "PNG"}
-    if image.format in ("JPEG", "MPO"):
-        suffix = suffix if suffix.lower() in (".jpg", ".jpeg") else ".jpg"
-        options = {"format": "JPEG", "quality": JPEG_QUALITY, "subsampling": 0}
-    else:
-        suffix = ".png"
+    options: dict[str, Any] = {"format": "JPEG", "quality": JPEG_QUALITY, "subsampling": 0}
+    if image.format not in ("JPEG", "MPO"):
+        suffix, options = ".png", {"format": "PNG"}
+    elif suffix.lower() not in (".jpg", ".jpeg"):
+        suffix = ".jpg"
     with atomic_write(target.with_name(f"{target.name}{suffix}")) as temporary:
         reduced.save(temporary, **options)
     return suffix

@@ -22,33 +22,19 @@ GREY = (32, 223)
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known about one file.
+    """What is known about one file."""
 
-    Attributes:
-        fault: Why it cannot be read, as the end of a sentence; empty if it can.
-        size: Width and height in pixels, as stored.
-        mode: Pillow's mode, or ``"array"`` for NumPy files.
-        orientation: EXIF orientation.
-        digest: Hash of an image's bytes.
-        thumbnail: From :func:`.near_duplicates.thumbnail_of`, if requested.
-        two_valued: Whether all values of a mask are 0 or 255. This and the following attributes
-            are None unless a mask's pixels were read.
-        white: Share of the pixels that BenCo reads as tampered.
-        grey: Share of the pixels between :data:`GREY`.
-        coloured: Share of the pixels that differ between channels.
-        maximum: Largest value.
-    """
-
-    fault: str = ""
-    size: tuple[int, int] = (0, 0)
-    mode: str = ""
-    orientation: int = 1
-    digest: str = ""
+    fault: str = ""  # Why it cannot be read, as the end of a sentence; empty if it can.
+    size: tuple[int, int] = (0, 0)  # Width and height in pixels, as stored.
+    mode: str = ""  # Pillow's mode, or "array" for NumPy files.
+    orientation: int = 1  # From the EXIF data.
+    digest: str = ""  # Hash of an image's bytes.
     thumbnail: bytes = field(default=b"", repr=False)
-    two_valued: bool | None = None
-    white: float | None = None
-    grey: float | None = None
-    coloured: float | None = None
+    # Statistics of a mask whose pixels were read.
+    two_valued: bool | None = None  # Whether all values are 0 or 255.
+    white: float | None = None  # Share of the pixels that BenCo reads as tampered.
+    grey: float | None = None  # Share of the pixels between GREY.
+    coloured: float | None = None  # Share of the pixels that differ between channels.
     maximum: int | None = None
 
 
@@ -70,9 +56,8 @@ def inspect_files(
     progress: bool,
 ) -> AllFacts:
     """Inspect many files in parallel; see :func:`inspect_file`."""
-    files = list(
-        dict.fromkeys([*((path, False) for path in images), *((path, True) for path in masks)])
-    )
+    files = [(path, False) for path in dict.fromkeys(images)]
+    files += [(path, True) for path in dict.fromkeys(masks)]
     facts = AllFacts()
     options = {"fast": fast, "thumbnail": thumbnails}
     results = map_in_processes(_inspect, options, files, workers, chunk=32)
@@ -85,13 +70,9 @@ def inspect_files(
 def inspect_file(
     path: Path, *, is_mask: bool = False, fast: bool = False, thumbnail: bool = False
 ) -> Facts:
-    """Inspect one file. If it cannot be read, the facts say so.
+    """Inspect one file, only its header if ``fast``. A file that cannot be read has a ``fault``.
 
-    Args:
-        path: The file.
-        is_mask: Whether to collect statistics of its values.
-        fast: Read only the header.
-        thumbnail: Make a thumbnail of an image that is read completely.
+    Statistics are collected of masks; images get a digest and, on request, a thumbnail.
     """
     try:
         if path.suffix.lower() in ARRAY_SUFFIXES:
@@ -105,10 +86,8 @@ def inspect_file(
             decode(image)
             if is_mask:
                 return replace(header, **_mask_statistics(image))
-            small = b""
-            if thumbnail:
-                with decoding():
-                    small = thumbnail_of(image)
+            with decoding():
+                small = thumbnail_of(image) if thumbnail else b""
             digest = hashlib.blake2b(data, digest_size=16).hexdigest()
             return replace(header, digest=digest, thumbnail=small)
     except ImageError as error:

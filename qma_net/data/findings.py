@@ -32,30 +32,15 @@ class Finding:
     """A problem of one file.
 
     Attributes:
-        file: The file.
-        problem: The problem's stable name.
-        advice: What was found and what to do.
-        fix: What ``--fix`` does about it; empty if it needs a person.
+        problem: Its stable name.
+        remedy: What was found, what to do and what ``--fix`` does.
+        fixable: Whether a copy made by ``--fix`` does not have the problem.
     """
 
     file: str
     problem: str
-    advice: str
-    fix: str = ""
-
-    @property
-    def fixable(self) -> bool:
-        """Whether a copy made by ``--fix`` does not have the problem."""
-        return bool(self.fix)
-
-    @property
-    def remedy(self) -> str:
-        """What was found, what to do and what ``--fix`` does."""
-        return f"{self.advice} ({self.fix})" if self.fix else self.advice
-
-    def as_dict(self) -> dict[str, str]:
-        """Return the entry in the output of ``--json``."""
-        return {"file": self.file, "problem": self.problem, "remedy": self.remedy}
+    remedy: str
+    fixable: bool
 
 
 @dataclass
@@ -95,30 +80,38 @@ class Report:
             )
 
     def error(
-        self, file: str | os.PathLike[str], problem: str, advice: str, *, fix: str = ""
+        self,
+        file: str | os.PathLike[str],
+        problem: str,
+        advice: str,
+        *,
+        fix: str = "",
+        harmless: bool = False,
     ) -> None:
-        """Add an error, or a warning if the problem is allowed; see :class:`Finding`."""
-        findings = self.warnings if problem in self.allow else self.errors
-        self._add(findings, Finding(str(file), problem, advice, fix))
+        """Add an error, or a warning if it is harmless or allowed.
+
+        ``advice`` states what was found and what to do; ``fix`` is what ``--fix`` does.
+        """
+        if (str(file), problem) in self._reported:
+            return
+        self._reported.add((str(file), problem))
+        findings = self.warnings if harmless or problem in self.allow else self.errors
+        remedy = f"{advice} ({fix})" if fix else advice
+        findings.append(Finding(str(file), problem, remedy, bool(fix)))
 
     def warning(
         self, file: str | os.PathLike[str], problem: str, advice: str, *, fix: str = ""
     ) -> None:
-        """Add a warning; see :class:`Finding`."""
-        self._add(self.warnings, Finding(str(file), problem, advice, fix))
-
-    def _add(self, findings: list[Finding], finding: Finding) -> None:
-        if (finding.file, finding.problem) not in self._reported:
-            self._reported.add((finding.file, finding.problem))
-            findings.append(finding)
+        """Add a warning; see :meth:`error`."""
+        self.error(file, problem, advice, fix=fix, harmless=True)
 
     def as_dict(self) -> dict:
         """Return the output of ``--json``."""
-        return {
-            "errors": [finding.as_dict() for finding in self.errors],
-            "warnings": [finding.as_dict() for finding in self.warnings],
-            "sets": self.sets,
-        }
+        errors, warnings = (
+            [{"file": item.file, "problem": item.problem, "remedy": item.remedy} for item in items]
+            for items in (self.errors, self.warnings)
+        )
+        return {"errors": errors, "warnings": warnings, "sets": self.sets}
 
     def text(self) -> str:
         """Format the report for printing: findings by problem, then the counts."""

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 from ..core.errors import QMANetError
 from ..core.runs import Journal
@@ -42,12 +43,7 @@ class ListingError(QMANetError):
 
 @dataclass(frozen=True)
 class Pair:
-    """An image and its mask.
-
-    Attributes:
-        image: The image's path, as listed.
-        mask: The mask's path, as listed; None for an authentic image.
-    """
+    """The paths of an image and its mask, as listed; an authentic image has no mask."""
 
     image: Path
     mask: Path | None
@@ -58,7 +54,6 @@ class Listing:
     """One dataset.
 
     Attributes:
-        name: Its name.
         path: The folder or list that it was read from.
         pairs: Its pairs in BenCo's order.
         images: For a folder, all entries of ``Tp/``, sorted by name. BenCo pairs them with the
@@ -105,10 +100,10 @@ def _read(
     parents = (*parents, path.resolve())
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ListingError(f"got {path}, expected a JSON file: {error}") from None
     except RecursionError:
         raise ListingError(f"got {path}, expected a JSON list: it is nested too deeply") from None
+    except ValueError as error:
+        raise ListingError(f"got {path}, expected a JSON file: {error}") from None
     if isinstance(content, dict) and all(isinstance(item, str) for item in content.values()):
         for key, item in content.items():
             yield from _read(Path(item), name=key, trained=trained, parents=parents)
@@ -152,27 +147,23 @@ def recorded_types(folder: Path) -> dict[Path, str]:
 def find_in_usual_folders(listing: Path, file: Path) -> Path | None:
     """Find a listed file by its name in the image and mask folders next to the list."""
     for folder in sorted(listing.parent.resolve().iterdir()):
-        if folder.name.lower() in (*IMAGE_FOLDERS, *MASK_FOLDERS) and file.name:
-            candidate = folder / file.name
-            if os.path.isfile(candidate):
-                return candidate
+        is_usual = folder.name.lower() in (*IMAGE_FOLDERS, *MASK_FOLDERS)
+        if is_usual and os.path.isfile(folder / file.name):
+            return folder / file.name
     return None
 
 
-def _is_list_of_pairs(content: object) -> bool:
+def _is_list_of_pairs(content: object) -> TypeGuard[list[list[str]]]:
     return isinstance(content, list) and all(
         isinstance(row, list) and len(row) == 2 and all(isinstance(item, str) for item in row)
         for row in content
     )
 
 
-def _is_protocol(content: object) -> bool:
-    return (
-        isinstance(content, list)
-        and bool(content)
-        and _is_list_of_pairs(content)
-        and all(row[0] in PROTOCOL_DATASETS for row in content)
-    )
+def _is_protocol(content: object) -> TypeGuard[list[list[str]]]:
+    if not content or not _is_list_of_pairs(content):
+        return False
+    return all(row[0] in PROTOCOL_DATASETS for row in content)
 
 
 def _read_folder(path: Path, name: str, trained: bool) -> Listing:
@@ -183,11 +174,8 @@ def _read_folder(path: Path, name: str, trained: bool) -> Listing:
                 f"got {path} without {part}/, expected a folder with Tp/ (images) and Gt/ "
                 f"(masks); {advice}"
             )
-    images, masks = (
-        tuple(path / part / name for name in sorted(os.listdir(path / part)))
-        for part in ("Tp", "Gt")
-    )
-    pairs = tuple(Pair(image, mask) for image, mask in zip(images, masks, strict=False))
+    images, masks = (tuple(sorted((path / part).iterdir())) for part in ("Tp", "Gt"))
+    pairs = tuple(map(Pair, images, masks))  # Like BenCo, stop at the shorter one.
     return Listing(name, path, pairs, images, masks, trained)
 
 
@@ -206,26 +194,20 @@ def _describe_layout(path: Path) -> str:
         if {"Tp", "Gt"} <= set(names):
             return f"they are in {prefix}: use {folder}"
         if images and masks:
-            return (
-                f"it contains {prefix}{images[0]}/ and {prefix}{masks[0]}/, which BenCo calls Tp/ "
-                f"and Gt/: rename them {or_list}"
-            )
+            advice = f"{prefix}{images[0]}/ and {prefix}{masks[0]}/, which BenCo calls Tp/ and Gt/"
+            return f"it contains {advice}: rename them {or_list}"
         if images or masks:
             contents = "images Tp/" if images else "masks Gt/"
-            return (
-                f"it contains {prefix}{(images or masks)[0]}/, but BenCo calls the folder of "
-                f"{contents}: rename it {or_list}"
-            )
+            advice = f"{prefix}{(images or masks)[0]}/, but BenCo calls the folder of {contents}"
+            return f"it contains {advice}: rename it {or_list}"
     return ""
 
 
 def _describe_mistake(content: object) -> str:
     """Say what a JSON file contains instead of pairs, and what to do; may be empty."""
     if isinstance(content, dict):
-        for key, value in content.items():
-            if not isinstance(value, str):
-                kind = type(value).__name__
-                return f"; {key!r} is a {kind}: write each dataset's list to its own file"
+        key, kind = next((k, type(v).__name__) for k, v in content.items() if type(v) is not str)
+        return f"; {key!r} is a {kind}: write each dataset's list to its own file"
     if not isinstance(content, list) or not content:
         return ""
     first = content[0]
@@ -234,7 +216,5 @@ def _describe_mistake(content: object) -> str:
     if isinstance(first, dict):
         keys = ", ".join(map(str, list(first)[:4]))
         return f"; the first row is an object with {keys}: write [image, mask] instead"
-    for row in content:
-        if isinstance(row, list) and len(row) != 2:
-            return f"; a row has {len(row)} entries"
-    return ""
+    lengths = [len(row) for row in content if isinstance(row, list) and len(row) != 2]
+    return f"; a row has {lengths[0]} entries" if lengths else ""

@@ -69,8 +69,7 @@ def find_copies(
     Yields:
         The index of the copy, the index of the most similar image, and their correlation.
     """
-    pixels = np.frombuffer(b"".join(thumbnails), np.uint8)
-    pixels = pixels.reshape(-1, THUMBNAIL, THUMBNAIL)
+    pixels = np.frombuffer(b"".join(thumbnails), np.uint8).reshape(-1, THUMBNAIL, THUMBNAIL)
     hashes, group_of = perceptual_hashes(pixels), np.asarray(groups)
     for group in range(1, max(groups, default=0) + 1):
         earlier, members = np.flatnonzero(group_of < group), np.flatnonzero(group_of == group)
@@ -107,13 +106,8 @@ def perceptual_hashes(pixels: np.ndarray) -> np.ndarray:
 def candidates(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Find pairs of images where a crop of one has nearly the same hash as the other.
 
-    Args:
-        first: Hashes, uint64 ``(N, 6)``.
-        second: Hashes, uint64 ``(M, 6)``.
-
-    Returns:
-        Indices into both, ``(K, 2)``, without repetition. Of images in ``first`` with the same
-        hash, only the first one counts.
+    Hashes, uint64 ``(N, 6)`` and ``(M, 6)``, become indices into both, ``(K, 2)``, without
+    repetition. Of images in ``first`` with the same hash, only the first one counts.
     """
     crops = first.shape[1]
     if not len(first) or not len(second):
@@ -124,15 +118,10 @@ def candidates(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def correlations(pixels: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Compare the thumbnails of each pair, where either may be a light crop of the other.
+    """Compare pairs of thumbnails ``(N, 32, 32)``, given the indices ``(K,)`` of both.
 
-    Args:
-        pixels: Thumbnails, uint8 ``(N, 32, 32)``.
-        first: Indices ``(K,)``.
-        second: Indices ``(K,)``.
-
-    Returns:
-        Pearson's correlation at the best crop found, ``(K,)``; 0 if it is below :data:`LIKELY`.
+    Either may be a light crop of the other. The result is Pearson's correlation at the best crop
+    found, ``(K,)``; 0 if it is below :data:`LIKELY`.
     """
     result = np.zeros(len(first))
     for start in range(0, len(first), 1024):
@@ -205,35 +194,23 @@ def _close_hashes(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     Returns:
         Indices ``(K, 2)``, some of them repeated.
     """
-    first, first_index = np.unique(first, return_index=True)
-    second, inverse = np.unique(second, return_inverse=True)
-    swapped = len(first) > len(second)
-    queries, table = (second, first) if swapped else (first, second)
+    table, first_index = np.unique(first, return_index=True)
     close = []
     for band in range(BANDS):
         shift = np.uint64(band * BAND_BITS)
-        query_keys, table_keys = (
-            ((hashes >> shift) & np.uint64(0xFFFF)).astype(int) for hashes in (queries, table)
+        table_keys, keys = (
+            ((hashes >> shift) & np.uint64(0xFFFF)).astype(int) for hashes in (table, second)
         )
         order = np.argsort(table_keys, kind="stable")
         starts = np.searchsorted(table_keys[order], np.arange((1 << BAND_BITS) + 1))
         for flip in FLIPS:
-            begin = starts[query_keys ^ flip]
-            lengths = starts[(query_keys ^ flip) + 1] - begin
-            for query, member in _expand_ranges(begin, lengths):
-                near = bit_counts(queries[query] ^ table[order[member]]) <= DISTANCE
-                close.append(np.stack([query[near], order[member[near]]], axis=1))
-    pairs = np.unique(np.concatenate(close), axis=0)
-    pairs = pairs[:, ::-1] if swapped else pairs
-    # Map distinct hashes back to images: the first image of `first`, all images of `second`.
-    by_hash = np.argsort(inverse, kind="stable")
-    counts = np.bincount(inverse, minlength=len(second))
-    begin = (np.cumsum(counts) - counts)[pairs[:, 1]]
-    rows = [
-        np.stack([first_index[pairs[pair, 0]], by_hash[member]], axis=1)
-        for pair, member in _expand_ranges(begin, counts[pairs[:, 1]])
-    ]
-    return np.concatenate(rows) if rows else np.zeros((0, 2), int)
+            begin = starts[keys ^ flip]
+            lengths = starts[(keys ^ flip) + 1] - begin
+            for query, position in _expand_ranges(begin, lengths):
+                member = order[position]
+                near = bit_counts(table[member] ^ second[query]) <= DISTANCE
+                close.append(np.stack([first_index[member[near]], query[near]], axis=1))
+    return np.concatenate(close)
 
 
 def _expand_ranges(

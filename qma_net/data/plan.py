@@ -24,23 +24,14 @@ class PrepareError(QMANetError):
 
 @dataclass(frozen=True)
 class Job:
-    """One image to convert. Paths are relative to the source or to the output folder.
-
-    Attributes:
-        image: The image.
-        mask: Its mask; None for an authentic image.
-        target: Where to write the image, without suffix.
-        mask_target: Where to write the mask.
-        note: How it was paired, if not by name.
-        type: The manipulation type of a tampered image, None if unknown.
-    """
+    """One image to convert. Paths are relative to the source or to the output folder."""
 
     image: str
-    mask: str | None
-    target: str
+    mask: str | None  # None for an authentic image.
+    target: str  # Where to write the image, without suffix.
     mask_target: str = ""
-    note: str = ""
-    type: str | None = None
+    note: str = ""  # How it was paired, if not by name.
+    type: str | None = None  # The manipulation type, None if unknown.
 
 
 @dataclass
@@ -48,7 +39,6 @@ class Plan:
     """The images to convert.
 
     Attributes:
-        jobs: What to convert.
         left_out: ``file`` and ``why`` for each image that cannot be used.
         notes: Remarks for the report.
         authentic: Authentic images according to a table; None if file names tell them.
@@ -71,13 +61,7 @@ def plan_jobs(
     authentic: bool = False,
     jpeg_quality: int | None = None,
 ) -> Plan:
-    """Pair images and masks by the dataset's lists, table or file names.
-
-    Args:
-        dataset: The published dataset.
-        source: The unpacked archive, or any folder that contains it.
-        authentic: Also plan the authentic images.
-        jpeg_quality: The version of a dataset that has several.
+    """Pair images and masks by the dataset's lists, table or file names; see :func:`.prepare`.
 
     Raises:
         PrepareError: If ``source`` does not contain the dataset, or contains it twice.
@@ -142,16 +126,13 @@ def _pair_by_common_text(
     """Map keys of images to keys of masks where the pattern's match is unique on both sides."""
     if not pattern:
         return {}
-
-    def unique_matches(keys: Iterable[Key]) -> dict[str, Key]:
-        by_text = defaultdict(list)
+    by_text: dict[str, tuple[list[Key], list[Key]]] = defaultdict(lambda: ([], []))
+    for side, keys in enumerate((images, masks)):
         for key in keys:
             if match := re.search(pattern, key[-1]):
-                by_text[match[1]].append(key)
-        return {text: same[0] for text, same in by_text.items() if len(same) == 1}
-
-    image_keys, mask_keys = unique_matches(images), unique_matches(masks)
-    return {key: mask_keys[text] for text, key in image_keys.items() if text in mask_keys}
+                by_text[match[1]][side].append(key)
+    pairs = by_text.values()
+    return {image[0]: mask[0] for image, mask in pairs if len(image) == len(mask) == 1}
 
 
 def _jobs_by_table(
@@ -261,31 +242,21 @@ def _matches(
     """Return the files that match a pattern, with their keys in lower case."""
     regex = re.compile(pattern.replace("{quality}", str(jpeg_quality)), re.IGNORECASE)
     matches = []
-    for file in files:
-        if match := regex.search(file):
-            groups = match.groupdict()
-            key = ((groups.get("part") or "").lower(), (groups.get("key") or "").lower())
-            matches.append((file, key))
+    for match in filter(None, map(regex.search, files)):
+        groups = match.groupdict()
+        key = ((groups.get("part") or "").lower(), (groups.get("key") or "").lower())
+        matches.append((match.string, key))
     return matches
 
 
 def _tampered(image: str, mask: str, *, manipulation: str | None, note: str = "") -> Job:
     stem = _stem(image)
-    return Job(
-        image=image,
-        mask=mask,
-        target=f"Tp/{stem}",
-        mask_target=f"Gt/{stem}.png",
-        note=note,
-        type=manipulation,
-    )
+    return Job(image, mask, f"Tp/{stem}", f"Gt/{stem}.png", note, manipulation)
 
 
 def _with_unique_targets(jobs: list[Job]) -> list[Job]:
     """Prefix the targets of images with the same name with their folder's name."""
     count = Counter(job.target for job in jobs)
-    if len(count) == len(jobs):
-        return jobs
     unique = []
     for job in jobs:
         if count[job.target] > 1:

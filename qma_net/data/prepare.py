@@ -7,7 +7,7 @@ resumed; the report ``prepare.json`` is written last. The source is not modified
 
 import json
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -36,19 +36,12 @@ SHOWN_PER_REASON = 20  # Number of files that the printed report names per reaso
 
 @dataclass
 class Prepared:
-    """The result of :func:`prepare`.
+    """The result of :func:`prepare`."""
 
-    Attributes:
-        report: The content of ``prepare.json``.
-        out: The output folder.
-        processed: Number of images that this run converted or left out.
-        checked: The report of the final check; None if there was nothing to do.
-    """
-
-    report: dict
+    report: dict  # The content of prepare.json.
     out: Path
-    processed: int
-    checked: Report | None = None
+    processed: int  # Number of images that this run converted or left out.
+    checked: Report | None = None  # The final check; None if there was nothing to do.
 
     def text(self) -> str:
         """Format the report for printing."""
@@ -155,10 +148,9 @@ def prepare(
         old_report = _read_report(out)
         if old_report and not obsolete and len(current) == len(plan.jobs):
             report = _report(dataset, source, plan, current, settings)
+            report["check"] = old_report.get("check")
             lists = _lists(dataset, plan, current, out)
-            if report | {"check": old_report.get("check")} == old_report and all(
-                _contains(file, rows) for file, rows in lists.items()
-            ):
+            if report == old_report and all(map(_contains, lists, lists.values())):
                 return Prepared(old_report, out, processed=0)
         (out / PREPARE_REPORT).unlink(missing_ok=True)
         _prepare_folders(out, plan.jobs)
@@ -173,9 +165,10 @@ def prepare(
             run.finish(record | {"stamp": stamps[image], "repair": repair} | types.get(image, {}))
         lists = _lists(dataset, plan, run.finished, out)
         for file, rows in lists.items():
-            _write_list(file, rows)
+            write_text(file, "[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
+        subsets = [file for file in lists if not file.stem.endswith("_with_authentic")]
         checked = check(
-            _paths_to_check(dataset, lists, out),
+            subsets if dataset.parts else [out],
             workers=workers,
             allow=["mask-inverted"],  # Published masks may be mostly white.
             progress=progress,
@@ -191,15 +184,14 @@ def _check_folders(source: Path, out: Path) -> None:
         raise PrepareError(
             f"got --source {source}, expected the folder of an unpacked archive: it does not exist"
         )
-    if out == source.resolve() or source.resolve() in out.parents:
+    if source.resolve() in (out, *out.parents):
         raise PrepareError(f"got --out {out} inside --source {source}, expected a separate folder")
-    if not (out / PREPARE_JOURNAL).is_file():
-        for name in ("Tp", "Gt", "Au"):
-            if (out / name).exists():
-                raise PrepareError(
-                    f"got --out {out} with {name}/ but no {PREPARE_JOURNAL}, expected an empty "
-                    "folder or one that data prepare made; choose another folder"
-                )
+    folders = [name for name in ("Tp", "Gt", "Au") if (out / name).exists()]
+    if folders and not (out / PREPARE_JOURNAL).is_file():
+        raise PrepareError(
+            f"got --out {out} with {folders[0]}/ but no {PREPARE_JOURNAL}, expected an empty "
+            "folder or one that data prepare made; choose another folder"
+        )
 
 
 def _stamp(source: Path, job: Job) -> list:
@@ -210,9 +202,8 @@ def _stamp(source: Path, job: Job) -> list:
 
 def _is_current(record: dict, *, stamp: list | None, repair: bool, out: Path) -> bool:
     """Return whether converting an image again would give the same files, and they exist."""
-    if record.get("stamp") != stamp:
-        return False
-    if record.get("repair") != repair and ("left_out" in record or "repaired" in record):
+    depends_on_repair = "left_out" in record or "repaired" in record
+    if record.get("stamp") != stamp or (depends_on_repair and record.get("repair") != repair):
         return False
     return all((out / target).is_file() for target in _targets(record))
 
@@ -262,23 +253,11 @@ def _lists(
     return {out / f"{name}.json": items for name, items in rows.items()}
 
 
-def _write_list(file: Path, rows: list[list[str]]) -> None:
-    """Write one row per line."""
-    write_text(file, "[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
-
-
 def _contains(file: Path, rows: list[list[str]]) -> bool:
     try:
         return json.loads(file.read_bytes()) == rows
     except (OSError, ValueError):
         return False
-
-
-def _paths_to_check(dataset: PublishedDataset, lists: Iterable[Path], out: Path) -> list[Path]:
-    """Return the lists of a dataset's subsets, or else its folder."""
-    if not dataset.parts:
-        return [out]
-    return [file for file in lists if not file.stem.endswith("_with_authentic")]
 
 
 def _report(
@@ -290,18 +269,16 @@ def _report(
     any image is unknown.
     """
     left_out, repaired, renamed, grey = list(plan.left_out), [], [], []
-    counts: Counter[str] = Counter()
-    types = []
+    types, authentic = [], 0
     for job in plan.jobs:
         record = records[job.image]
         if "left_out" in record:
             left_out.append({"file": job.image, "why": record["left_out"]})
             continue
         if job.mask:
-            counts["tampered"] += 1
             types.append(job.type)
         else:
-            counts["authentic"] += 1
+            authentic += 1
         if "repaired" in record:
             repaired.append({"file": job.image, "why": record["repaired"]})
         if job.note:
@@ -321,8 +298,8 @@ def _report(
         "made_by": f"qma-net {__version__}",
         "source": str(source.resolve()),
         "paper": dataset.tampered,
-        "tampered": counts["tampered"],
-        "authentic": counts["authentic"],
+        "tampered": len(types),
+        "authentic": authentic,
         **({"types": by_type} if by_type else {}),
         "left_out": left_out,
         "repaired": repaired,

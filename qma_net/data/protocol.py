@@ -1,12 +1,7 @@
 """JSON files of a protocol for training and testing with BenCo.
 
-Protocol-CAT trains on seven lists of equal weight, as BenCo 0.1.45 ships it. They make up the
-paper's four datasets: CASIAv2, FantasticReality, IMD2020, and TampCOCO's sp, cm, bcm and bcmc. An
-older list in BenCo's repository has an eighth entry, compRAISE, and BenCo's documentation mentions
-nine lists of 1800 images. Neither is used here, because the paper's Table 3 does not contain
-compRAISE and no source names a ninth list. Protocol-MVSS trains on CASIAv2 alone and tests on five
-datasets. Training with Protocol-CAT is validated on the four test sets of the paper's Table 1 only:
-the two of Table 6 have 4133 images, which would take hours.
+Training with Protocol-CAT is validated on the four test sets of the paper's Table 1 only: the two
+of Table 6 have 4133 images, which would take hours.
 """
 
 import json
@@ -24,18 +19,11 @@ SAMPLES = 1840  # Images per list and epoch; the default of BenCo's BalancedData
 
 @dataclass(frozen=True)
 class Protocol:
-    """A protocol's templates in ``benco_configs/``.
-
-    Attributes:
-        train: Training sets.
-        while_training: Test sets that are evaluated during training.
-        test: All test sets.
-        about: How it relates to the paper and to BenCo.
-    """
+    """A protocol's templates in ``benco_configs/``, and how it relates to the paper and BenCo."""
 
     train: str
-    while_training: str
-    test: str
+    while_training: str  # Test sets that are evaluated during training.
+    test: str  # All test sets.
     about: str
 
 
@@ -65,15 +53,10 @@ class ProtocolError(QMANetError):
 
 @dataclass
 class WrittenProtocol:
-    """The files of a protocol.
+    """The files of a protocol, as in :class:`Protocol`; None if no dataset of a file exists.
 
-    Attributes:
-        about: How the protocol relates to the paper and to BenCo.
-        train: JSON file for training; None if no training set exists.
-        while_training: JSON file of the test sets during training; None if none exists.
-        test: JSON file of all test sets; None if none exists.
-        included: A line for each dataset with the number of images.
-        missing: A line for each missing dataset with the consequences.
+    ``included`` has a line for each dataset with the number of images, and ``missing`` one for
+    each missing dataset with the consequences.
     """
 
     about: str
@@ -121,15 +104,14 @@ def write_protocol(
         if len(templates) > 1:
             share = f"{SAMPLES} of the {SAMPLES * len(templates)} images of an epoch"
             consequence = f"{share} are missing, so results are not comparable with the paper's"
-        dataset = _read_dataset(path, "training", consequence, written)
-        if dataset is not None:
+        if dataset := _read_dataset(path, "training", consequence, written):
             train.append([kind, path])
             pairs += dataset
     tests = {}
     for key, path in _read_template(protocol.test).items():
         path = path.replace("ROOT", str(root))
         consequence = f"no results for {key}, and averages over fewer datasets"
-        if _read_dataset(path, "test", consequence, written) is not None:
+        if _read_dataset(path, "test", consequence, written):
             tests[key] = path
     if not train and not tests:
         raise ProtocolError(
@@ -140,9 +122,13 @@ def write_protocol(
         written.train = out / protocol.train
         rows = [[str(pair.image), str(pair.mask)] for pair in pairs]
         write_json(written.train, rows if len(templates) == 1 else train)
-    written.test = _write_test_sets(out / protocol.test, tests)
     selected = {key: tests[key] for key in _read_template(protocol.while_training) if key in tests}
-    written.while_training = _write_test_sets(out / protocol.while_training, selected)
+    if tests:
+        written.test = out / protocol.test
+        write_json(written.test, tests)
+    if selected:
+        written.while_training = out / protocol.while_training
+        write_json(written.while_training, selected)
     return written
 
 
@@ -150,25 +136,18 @@ def _read_template(name: str):
     return json.loads(config_path(name).read_text(encoding="utf-8"))
 
 
-def _write_test_sets(file: Path, sets: dict[str, str]) -> Path | None:
-    if not sets:
-        return None
-    write_json(file, sets)
-    return file
-
-
 def _read_dataset(
     path: str, role: str, consequence: str, written: WrittenProtocol
-) -> list[Pair] | None:
-    """Read and describe a dataset; return None and add a line to ``missing`` if there is none."""
+) -> tuple[Pair, ...]:
+    """Read and describe a dataset; return () and add a line to ``missing`` if there is none."""
     try:
         (listing,) = read_listings(path)
     except ListingError:
         written.missing.append(f"{path}: {role}, {consequence}")
-        return None
+        return ()
     if not listing.pairs:
         written.missing.append(f"{path} (exists but is empty): {role}, {consequence}")
-        return None
+        return ()
     count = str(len(listing.pairs))
     if listing.is_folder:
         if listing.name in DATASETS:
@@ -178,4 +157,4 @@ def _read_dataset(
                 f"{path}: `qma-net data prepare` did not finish; run the same command again"
             )
     written.included.append(f"{role}: {path}, {count} images")
-    return list(listing.pairs)
+    return listing.pairs

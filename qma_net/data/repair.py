@@ -42,9 +42,9 @@ def repair(
     Args:
         paths: See :func:`.check.check`.
         out: Folder of the copy, or of one folder per dataset if there are several.
-        workers: Number of processes, by default one per core.
+        workers: See :func:`.check.check`.
         allow: Problems that are correct in this data.
-        progress: Show a progress bar.
+        progress: See :func:`.check.check`.
 
     Returns:
         A line for each file that is not copied unchanged.
@@ -52,9 +52,7 @@ def repair(
     Raises:
         RepairError: If ``out`` is inside a source or contains it.
         PathError: If the name of a set or a file leads out of ``out``.
-        ListingError: If a path is not a dataset.
-        FindingsError: If a problem in ``allow`` is unknown.
-        WorkersError: If a worker process was killed.
+        QMANetError: See :func:`.check.check`.
     """
     out = Path(out).resolve()
     report = check(paths, workers=workers, allow=allow, progress=progress)
@@ -67,12 +65,13 @@ def repair(
         findings.setdefault(finding.file, []).append(finding)
     taken: set[str] = set()
     names = [unique_name(listing.name, taken) for listing, _ in report.pairs]
-    for name in names:
-        safe_path(out, f"{name}.json")
+    lists = [safe_path(out, f"{name}.json") for name in names]
+    if len(names) > 1:
+        lists = [safe_path(out, name) / f"{name}.json" for name in names]
     changes = []
-    for name, (listing, pairs) in zip(names, report.pairs, strict=True):
-        folder = safe_path(out, name) if len(names) > 1 else out
-        changes += _copy(listing, list(dict.fromkeys(pairs)), report.facts, findings, folder, name)
+    for list_path, (listing, pairs) in zip(lists, report.pairs, strict=True):
+        unique_pairs = list(dict.fromkeys(pairs))
+        changes += _copy(listing, unique_pairs, report.facts, findings, list_path)
     changes += [
         _left_out_line(finding)
         for finding in report.errors
@@ -86,10 +85,10 @@ def _copy(
     pairs: list[Pair],
     facts: AllFacts,
     findings: dict[str, list[Finding]],
-    folder: Path,
-    name: str,
+    list_path: Path,
 ) -> list[str]:
     """Write the repaired copy of one dataset; return a line for each change."""
+    folder = list_path.parent
     changes, rows = [], []
     taken: set[str] = set()
     for pair in pairs:
@@ -97,13 +96,13 @@ def _copy(
         if reason := _unrepairable(pair, findings):
             changes.append(_left_out_line(reason))
             continue
-        image_target = safe_path(
-            folder / ("Au" if pair.mask is None else "Tp"), f"{stem}{pair.image.suffix}"
-        )
+        image_name = f"{stem}{pair.image.suffix}"
         if pair.mask is None:
+            image_target = safe_path(folder / "Au", image_name)
             copy_file(pair.image, image_target)
             rows.append([str(image_target), NEGATIVE])
             continue
+        image_target = safe_path(folder / "Tp", image_name)
         problems = {finding.problem for finding in findings.get(str(pair.mask), [])}
         try:
             mask_target, change = _copy_mask(
@@ -123,7 +122,6 @@ def _copy(
         if mask_target.stem != pair.mask.stem:
             changes.append(f"{pair.mask}: renamed to {mask_target.name}")
     if not listing.is_folder:
-        list_path = safe_path(folder, f"{name}.json")
         write_json(list_path, rows)
         changes.append(f"{listing.path}: {len(rows)} rows with absolute paths in {list_path}")
     return changes
@@ -162,8 +160,7 @@ def _copy_mask(
         target = target.with_suffix(source.suffix)
         copy_file(source, target)
         return target, ""
-    if pixels is None:
-        pixels = mask_as_benco(source)
+    pixels = mask_as_benco(source) if pixels is None else pixels
     if inverted:
         pixels = ~pixels
         changes.append("inverted")
