@@ -7,6 +7,7 @@ a mask tampered if the mean of its three channels is above 127.5.
 
 import os
 import re
+from collections import defaultdict
 from collections.abc import Collection, Iterable
 from functools import partial
 from pathlib import Path
