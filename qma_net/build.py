@@ -4,7 +4,7 @@ import warnings
 
 from .modeling.config import ConfigError, QMANetConfig
 from .modeling.qma_net import QMANetModel
-from .weights.sources import NOISEPRINT_MISSING, load_backbones, load_noiseprint
+from .weights.sources import NOISEPRINT_SOURCE, load_backbones, load_noiseprint
 
 
 def build_qma_net(
@@ -27,10 +27,10 @@ def build_qma_net(
             Face directory, or a hub id such as ``nvidia/mit-b3``. If empty, the encoders start
             with random weights and a warning is issued.
         noiseprint_weights: The published ``noiseprint++.th``, or a TruFor checkpoint.
-        query_count: Number of tamper-aware queries (Table 9: 4, 8, 16, 32).
-        dfcm_stages: Stages with a DFCM: ``"none"``, ``"4"`` or ``"1234"`` (Table 2).
-        decode_levels: Levels that are decoded: ``"4"`` or ``"1234"`` (Table 2).
-        decoder: ``"query"``, ``"conv"`` or ``"mlp"`` (Table 2).
+        query_count: Number of tamper-aware queries.
+        dfcm_stages: Stages with a DFCM: ``"none"``, ``"4"`` or ``"1234"``.
+        decode_levels: Levels that are decoded: ``"4"`` or ``"1234"``.
+        decoder: ``"query"``, ``"conv"`` or ``"mlp"``.
         drop_path: Rate of stochastic depth in both encoders during training.
 
     Returns:
@@ -43,7 +43,11 @@ def build_qma_net(
     """
     config = QMANetConfig(size, views, query_count, dfcm_stages, decode_levels, decoder, drop_path)
     if "noiseprint" in config.views and not noiseprint_weights:
-        raise ConfigError(NOISEPRINT_MISSING)
+        raise ConfigError(
+            "got the noiseprint view without noiseprint_weights: give the path of noiseprint++.th "
+            f"(published in {NOISEPRINT_SOURCE}; nonprofit research use), "
+            'or omit the view: views="srm,bayar"'
+        )
     model = QMANetModel.from_config(config)
     if noiseprint_weights:
         if model.noise_view.noiseprint is None:

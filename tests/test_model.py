@@ -8,7 +8,7 @@ import yaml
 
 from qma_net.build import build_qma_net
 from qma_net.core.files import config_path
-from qma_net.modeling.aggregation import MFAM, QueryMLP, TamperQueries
+from qma_net.modeling.aggregation import MFAM, MLP, TamperQueries
 from qma_net.modeling.config import SIZES, QMANetConfig
 from qma_net.modeling.decoder import DCM, ESM, QuerySelection
 from qma_net.modeling.interaction import GCM
@@ -220,7 +220,7 @@ def test_mfam_has_eight_heads_at_every_level(build_tiny):
 @pytest.mark.parametrize("kind", ["conv", "mlp"])
 def test_other_decoders_have_no_queries_and_no_dcm(kind, build_tiny):
     model = build_tiny(decoder=kind)
-    query_parts = (DCM, QuerySelection, MFAM, TamperQueries, QueryMLP)
+    query_parts = (DCM, QuerySelection, MFAM, TamperQueries, MLP)
     assert not [module for module in model.modules() if isinstance(module, query_parts)]
 
 

@@ -40,6 +40,13 @@ class Attention(nn.Module):
         return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
+class MLP(nn.Sequential):
+    """Linear, GELU, linear; as MLP_i, it maps queries ``(B, N, C_i)`` to ``(B, N, C_{i+1})``."""
+
+    def __init__(self, channels: int, hidden: int, out_channels: int):
+        super().__init__(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, out_channels))
+
+
 class TransformerBlock(nn.Module):
     """Pre-norm transformer block, Trans in equation 6: attention, then an MLP."""
 
@@ -49,11 +56,7 @@ class TransformerBlock(nn.Module):
         self.norm_context = nn.LayerNorm(channels)
         self.attention = Attention(channels, heads)
         self.norm_mlp = nn.LayerNorm(channels)
-        self.mlp = nn.Sequential(
-            nn.Linear(channels, 4 * channels),
-            nn.GELU(),
-            nn.Linear(4 * channels, channels),
-        )
+        self.mlp = MLP(channels, 4 * channels, channels)
 
     def forward(self, queries: Tensor, context: Tensor) -> Tensor:
         """Map queries ``(B, N, C)`` and a context ``(B, L, C)`` to ``(B, N, C)``."""
@@ -81,20 +84,8 @@ class MFAM(nn.Module):
         return self.among_queries(queries, queries)
 
 
-class QueryMLP(nn.Sequential):
-    """MLP_i: maps the queries ``(B, N, C_i)`` to the next level, ``(B, N, C_{i+1})``."""
-
-    def __init__(self, channels: int, next_channels: int):
-        super().__init__(
-            nn.Linear(channels, next_channels),
-            nn.GELU(),
-            nn.Linear(next_channels, next_channels),
-        )
-
-
 class NoQueries(nn.Module):
     """Placeholder for queries, MFAM and MLP in models without queries (Table 2)."""
 
     def forward(self, *_: object) -> None:
         """Return None."""
-        return None

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
 
@@ -62,8 +62,7 @@ class Calibration:
         return {
             "count": self.count,
             "quantiles": list(self.quantiles),
-            "image_size": self.preprocessing.image_size,
-            "fit": self.preprocessing.fit,
+            **asdict(self.preprocessing),
             "native": self.native,
             "date": self.date,
         }

@@ -62,11 +62,8 @@ def edge_target(mask: Tensor, valid: Tensor | None = None, width: int = EDGE_WID
     float32 result are ``(B, 1, H, W)`` of 0 and 1; ``valid`` is as in :func:`dice_loss`.
     """
     mask = mask.float()
-    background = 1 - mask
-    if valid is not None:
-        mask, background = mask * valid.float(), background * valid.float()
-    ring = _dilate(mask, width) * _dilate(background, width)
-    return ring if valid is None else ring * valid.float()
+    valid = torch.ones_like(mask) if valid is None else valid.float()
+    return _dilate(mask * valid, width) * _dilate((1 - mask) * valid, width) * valid
 
 
 def _dilate(mask: Tensor, width: int) -> Tensor:
@@ -83,11 +80,8 @@ def mask_and_edge_losses(
 ) -> tuple[Tensor, Tensor]:
     """Compute Loss_seg and Loss_edg, the Dice losses of the mask and of the edge map.
 
-    Args:
-        output: Output of the model for a batch, with edges.
-        mask: Ground truth, ``(B, 1, H, W)`` of 0 and 1.
-        valid: BenCo's ``shape_mask``, as in :func:`dice_loss`.
-        smoothing: As in :func:`dice_loss`, for both losses.
+    The ground truth is ``(B, 1, H, W)`` of 0 and 1, and ``valid`` is BenCo's ``shape_mask``; see
+    :func:`dice_loss`.
     """
     (edge_logits,) = output.edge_logits
     edge = to_image_size(edge_logits, mask.shape[2:])

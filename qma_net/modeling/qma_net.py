@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .aggregation import MFAM, NoQueries, QueryMLP, TamperQueries
+from .aggregation import MFAM, MLP, NoQueries, TamperQueries
 from .backbone import HEADS, REDUCTIONS, MiT, Stage
 from .config import SIZES, QMANetConfig
 from .decoder import ESM, QMFD, PyramidDecoder
@@ -90,7 +90,10 @@ class QMANetModel(HubModule):
             ),
             aggregations=[MFAM(c) if has_queries else NoQueries() for c in channels],
             query_mlps=[
-                *(QueryMLP(*pair) if has_queries else NoQueries() for pair in pairwise(channels)),
+                *(
+                    MLP(c, out, out) if has_queries else NoQueries()
+                    for c, out in pairwise(channels)
+                ),
                 NoQueries(),
             ],
             decoder=(

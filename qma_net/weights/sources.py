@@ -21,12 +21,6 @@ NOISEPRINT_SOURCE = (
     "github.com/grip-unina/TruFor, TruFor_train_test/pretrained_models/noiseprint++/noiseprint++.th"
 )
 
-NOISEPRINT_MISSING = (
-    "got the noiseprint view without noiseprint_weights: give the path of noiseprint++.th "
-    f"(published in {NOISEPRINT_SOURCE}; nonprofit research use), "
-    'or omit the view: views="srm,bayar"'
-)
-
 
 @dataclass(frozen=True)
 class PublishedWeights:
