@@ -189,7 +189,7 @@ def misc():
 
 
 def test_cudnn_stays_on_only_with_flag(misc, caplog, monkeypatch):
-    from qma_net.launch.patches import keep_cudnn_on
+    from qma_net.launch.scripts import keep_cudnn_on
 
     caplog.set_level("INFO", "qma_net")
     monkeypatch.setattr(torch.backends.cudnn, "enabled", True)

@@ -543,7 +543,7 @@ def test_skipped_step_leaves_batch_norm_statistics_unchanged(misc, tmp_path):
 
 
 def test_amp_state_moves_between_cpu_and_gpu(misc):
-    from qma_net.launch.patches import accept_empty_scaler_state
+    from qma_net.launch.checkpoints import accept_empty_amp_state
 
     on_cpu = misc.NativeScalerWithGradNormCount()
     if torch.cuda.is_available():
@@ -553,7 +553,7 @@ def test_amp_state_moves_between_cpu_and_gpu(misc):
     on_gpu._scaler = torch.amp.GradScaler("cpu", init_scale=512.0)
     with pytest.raises(RuntimeError, match="empty"):
         on_gpu.load_state_dict(on_cpu.state_dict())
-    accept_empty_scaler_state()
+    accept_empty_amp_state()
     on_gpu.load_state_dict(on_cpu.state_dict())
     assert on_gpu.state_dict()["scale"] == 512.0
     on_cpu.load_state_dict(on_gpu.state_dict())

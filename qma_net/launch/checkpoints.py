@@ -1,4 +1,4 @@
-"""Checkpoints of a training: atomic saving, pruning, resuming and the best epoch.
+"""Checkpoints of a training: safe loading, atomic saving, pruning, resuming and the best epoch.
 
 The files are BenCo's ``checkpoint-<epoch>.pth`` in ``--output_dir``. The best epoch has a folder of
 its own, since BenCo's test.py tests every checkpoint in a folder.
@@ -35,6 +35,33 @@ LOG = "log.txt"  # BenCo's log, a JSON object per epoch.
 KEPT_NEWEST = 2  # One checkpoint more than needed, in case the newest is damaged.
 KEPT_PERIOD = 25  # Epochs that BenCo itself saves.
 CHECKPOINT_NAME = re.compile(r"checkpoint-(\d+)\.pth")
+
+
+def load_tensors_only() -> None:
+    """Make ``torch.load`` reject pickled objects other than tensors and BenCo's Namespace.
+
+    BenCo's test scripts switch the check off, and ``--resume`` would fail on the Namespace.
+    """
+    import torch
+
+    @replaces("torch:load")
+    def load(original: Callable, *args: Any, **kwargs: Any) -> Any:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return original(*args, **{**kwargs, "weights_only": True})
+
+
+def accept_empty_amp_state() -> None:
+    """Let a GPU resume from a checkpoint of a CPU, which contains an empty AMP scaler state.
+
+    The loss scale is then determined again. The opposite case works without help.
+    """
+
+    @replaces(f"{MISC}:NativeScalerWithGradNormCount.load_state_dict")
+    def load_state_dict(original: Callable, self: Any, state_dict: dict) -> None:
+        if state_dict:
+            original(self, state_dict)
+        elif self._scaler.is_enabled():
+            logger.info("the checkpoint was saved without AMP; the loss scale starts again")
 
 
 def save_atomically() -> None:

@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any, TextIO
 
+from ..data.listing import Listing
 from .torchrun import rank
 from .unreadable_images import EVERY_RANK, member_datasets
 
@@ -52,19 +53,16 @@ class StartupLog(io.TextIOBase):
     """Takes the place of ``sys.stdout`` on the first rank from the start to the first epoch.
 
     BenCo prints about a thousand lines before the first epoch. They go to a file, and only those
-    that match :data:`PRINTED` to the console.
+    that match :data:`PRINTED` to the console. Without ``capture``, nothing is changed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, capture: bool) -> None:
         self._console = sys.stdout
         self._file: TextIO | None = None
         self._lines: list[str] = []
         self._unfinished_line = ""
         self.path: Path | None = None
-
-    def begin(self) -> None:
-        """Capture what is printed from now on."""
-        if rank() == 0:
+        if capture:
             sys.stdout = self
 
     def write_to(self, folder: Path | None) -> None:
@@ -114,11 +112,11 @@ def _is_printed(line: str) -> bool:
     return any(words in line for words in PRINTED)
 
 
-def training_summary(model: Any, data_loader: Any, args: argparse.Namespace) -> list[str]:
-    """Describe a training in a few lines: the model without DDP, BenCo's data loader and flags."""
+def training_summary(
+    model: Any, data_loader: Any, test_sets: list[Listing], args: argparse.Namespace
+) -> list[str]:
+    """Describe a training in a few lines: the model without DDP, the data and BenCo's flags."""
     import torch
-
-    from ..data.listing import read_listings
 
     parameters = list(model.parameters())
     count = sum(parameter.numel() for parameter in parameters)
@@ -129,7 +127,7 @@ def training_summary(model: Any, data_loader: Any, args: argparse.Namespace) -> 
     data = ", ".join(f"{Path(str(m.entry_path)).stem} {len(m):,}" for m in members)
     if len(members) > 1:
         data += f"; {len(data_loader.dataset):,} drawn per epoch"
-    test_sets = [f"{test.name} {len(test.pairs):,}" for test in read_listings(args.test_data_path)]
+    tests = ", ".join(f"{test.name} {len(test.pairs):,}" for test in test_sets)
     amp = not args.if_not_amp and torch.cuda.is_available()
     as_flags = getattr(getattr(model, "config", None), "as_flags", None)
     flags = f", {' '.join(as_flags())}" if as_flags else ""
@@ -137,7 +135,7 @@ def training_summary(model: Any, data_loader: Any, args: argparse.Namespace) -> 
         f"model: {args.model}, {count / 1e6:.1f} M parameters, "
         f"{trainable / 1e6:.1f} M of them trainable{flags}",
         f"data: {data}",
-        f"test sets: {', '.join(test_sets)}",
+        f"test sets: {tests}",
         f"steps: batch {args.batch_size} x accumulation {args.accum_iter} x {processes} "
         f"process{'es' * (processes > 1)} = {total} images, "
         f"{len(data_loader) // args.accum_iter} steps per epoch",

@@ -26,28 +26,18 @@ MISC = f"{BENCO}.utils.misc"
 TRAIN = f"{BENCO}.train"
 TRAINER, TESTER = f"{BENCO}.trainer.trainer", f"{BENCO}.tester.tester"
 DATASET = "IMDLBenCo.datasets.abstract_dataset"
-IN_TRAIN, ALWAYS = "in train", "in every script"
-ON_CPU, ON_IMPORT = "without CUDA or with --device cpu", "when qma_net.benco is imported"
 
 
 @dataclass(frozen=True)
 class Contract:
-    """A function, method or class that is replaced.
+    """A function, method or class that is replaced."""
 
-    Attributes:
-        target: ``module:attribute``.
-        when: The condition under which it is replaced.
-        purpose: What the replacement does, and where it is defined.
-        parameters: The names of its parameters in order, separated by spaces: all of them for a
-            function of BenCo, the ones that matter for other packages, empty if unknown.
-        calls: Code that the replacement relies on, as pairs of a module and a part of its source.
-    """
-
-    target: str
+    target: str  # module:attribute
     when: str
-    purpose: str
+    purpose: str  # What the replacement does, and where it is defined.
+    # In order, separated by spaces: all of BenCo's functions, the relevant ones of others.
     parameters: str
-    calls: tuple[tuple[str, str], ...]
+    calls: tuple[tuple[str, str], ...]  # Modules, and code in them that it relies on.
 
     def violations(self) -> list[str]:
         """Compare the contract with the installed packages; an empty list means it holds."""
@@ -77,168 +67,130 @@ def _source(module: str) -> str:
     return ""
 
 
-def _contract(when: str, signature: str, purpose: str, *calls: tuple[str, str]) -> Contract:
-    target, _, parameters = signature.rstrip(")").partition("(")
-    return Contract(target, when, purpose, parameters.replace(",", " "), calls)
+# Each entry: the target with its parameters and when it is replaced, the purpose, and lines of a
+# module and code that it contains.
+_TABLE = f"""
+torch:load(f, weights_only) [in every script]
+  load tensors and argparse.Namespace only, never other pickled objects (checkpoints.py)
+  {BENCO}.test: torch.load(ckpt, map_location=args.device, weights_only=False)
+  {MISC}: checkpoint = torch.load(args.resume, map_location='cpu')
+
+{MISC}:save_on_master(args, kwargs) [in every script]
+  write checkpoints atomically and report a full disk (checkpoints.py)
+  {MISC}: save_on_master(to_save, checkpoint_path)
+
+{MISC}:save_model(args, epoch, model, model_without_ddp, optimizer, loss_scaler) [in train]
+  skip an epoch that is already saved and delete old checkpoints (training_hooks.py)
+  {TRAIN}: if args.output_dir and (epoch % 25 == 0 or epoch + 1 == args.epochs):
+  {TRAIN}: misc.save_model(args=args, model=model, model_without_ddp=
+  {MISC}: output_dir / ('checkpoint-%s.pth' % epoch_name)
+
+{MISC}:load_model(args, model_without_ddp, optimizer, loss_scaler) [in train]
+  test an epoch that was saved but not logged before training continues (training_hooks.py)
+  {TRAIN}: misc.load_model(args=args, model_without_ddp=model_without_ddp, optimizer=
+  {MISC}: args.start_epoch = checkpoint['epoch'] + 1
+
+{MISC}:NativeScalerWithGradNormCount.load_state_dict(self, state_dict) [in every script]
+  accept the empty AMP state of a checkpoint that was saved on a CPU (checkpoints.py)
+  {MISC}: self._scaler.load_state_dict(state_dict)
+
+{BENCO}.trainer:train_one_epoch(model, data_loader, optimizer, device, epoch, loss_scaler, \
+      log_writer, log_per_epoch_count, args) [in train]
+  seed every epoch, guard its steps and save a checkpoint (training_hooks.py)
+  {TRAIN}: train_one_epoch(model, data_loader_train, optimizer, device, epoch, loss_scaler, \
+      log_writer=log_writer, log_per_epoch_count=args.log_per_epoch_count, args=args)
+
+{BENCO}.tester:test_one_epoch(model, data_loader, evaluator_list, device, epoch, name, \
+      log_writer, print_freq, args, is_test) [in train]
+  copy the checkpoint of the best epoch to best/ (training_hooks.py)
+  {TRAIN}: test_one_epoch(model, data_loader=test_dataloader, evaluator_list=evaluator_list, \
+      device=device, epoch=epoch, name=test_dataset_name,
+
+{MISC}:NativeScalerWithGradNormCount.__call__(self, loss, optimizer, clip_grad, parameters, \
+      create_graph, update_grad) [in train]
+  skip steps with a non-finite loss or gradient; --clip_grad (nonfinite_steps.py)
+  {TRAINER}: loss_scaler(predict_loss, optimizer, parameters=model.parameters(), \
+      update_grad=(data_iter_step + 1) % accum_iter == 0)
+  {MISC}: self._scaler = torch.cuda.amp.GradScaler()
+
+torch.optim:Optimizer.step(self, closure) \
+      [in train, on the optimizer and only during a call of the loss scaler]
+  delay the step until all ranks agree that it is finite (nonfinite_steps.py)
+  {MISC}: self._scaler.step(optimizer)
+
+{MISC}:MetricLogger(delimiter) [in train, during an epoch and during its tests]
+  run checks between batches and average finite losses only (training_hooks.py)
+  {TRAINER}: misc.MetricLogger(delimiter="  ")
+  {TRAINER}: metric_logger.log_every(data_loader, print_freq,
+  {TESTER}: metric_logger.log_every(data_loader, print_freq,
+  {MISC}: self.meters = defaultdict(SmoothedValue)
+  {MISC}: for obj in iterable: data_time.update(time.time() - end) yield obj
+
+{MISC}:SmoothedValue.update(self, value, n) [in train, in a subclass during an epoch]
+  leave non-finite values out of an epoch's average (training_hooks.py)
+  {MISC}: self.deque.append(value / n)
+  {MISC}: return self.total / self.count
+
+{DATASET}:AbstractDataset._get_image(self, index) [in train, on every training set]
+  replace an unreadable image by the next one (unreadable_images.py)
+  {DATASET}: = self._get_image(index)
+  IMDLBenCo.datasets.balanced_dataset: self.dataset_list = [
+
+{DATASET}:AbstractDataset._init_dataset_path(self, path) \
+      [when qma_net.benco is imported, in SynthDataset and NativeDataset]
+  list images that are synthesized or cropped (benco/datasets.py)
+  {DATASET}: self.tp_path, self.gt_path = self._init_dataset_path(path)
+
+{MISC}:seed_torch(seed) [with --cudnn]
+  turn cuDNN back on (scripts.py)
+  {TRAIN}: misc.seed_torch(seed)
+  {MISC}: torch.backends.cudnn.enabled = False
+
+torch.distributed:init_process_group(backend, init_method, world_size, rank, store) \
+      [after a restart by torchrun; without CUDA or with --device cpu]
+  give each restart its own part of the store (torchrun.py); use gloo (cuda_to_cpu.py)
+  {MISC}: torch.distributed.init_process_group(backend=args.dist_backend, \
+      init_method=args.dist_url, world_size=args.world_size, rank=args.rank)
+
+torch.nn.parallel:DistributedDataParallel(module, device_ids, output_device) \
+      [without CUDA or with --device cpu]
+  ignore device_ids (cuda_to_cpu.py)
+  {TRAIN}: torch.nn.parallel.DistributedDataParallel(model, device_ids=[args.gpu],
+
+torch.nn:SyncBatchNorm.convert_sync_batchnorm(module, process_group) \
+      [without CUDA or with --device cpu]
+  return the model unchanged, since SyncBatchNorm rejects CPU tensors (cuda_to_cpu.py)
+  {TRAIN}: torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+
+torch.cuda:synchronize(device) [without CUDA or with --device cpu]
+  do nothing (cuda_to_cpu.py)
+  {TRAINER}: torch.cuda.synchronize()
+
+torch.cuda:set_device(device) [without CUDA or with --device cpu]
+  do nothing (cuda_to_cpu.py)
+  {MISC}: torch.cuda.set_device(args.gpu)
+
+torch:Tensor.cuda [without CUDA or with --device cpu, by a torch.overrides.TorchFunctionMode]
+  return the tensor; the same mode turns device='cuda' into 'cpu' (cuda_to_cpu.py)
+  {MISC}: torch.tensor(x).cuda()
+  {MISC}: torch.tensor([self.count, self.total], dtype=torch.float64, device='cuda')
+
+fvcore.nn.flop_count:_DEFAULT_SUPPORTED_OPS [when qma_net.benco is imported]
+  count the operations of scaled_dot_product_attention (benco/model.py)
+  fvcore.nn.flop_count: self.set_op_handle(**_DEFAULT_SUPPORTED_OPS)
+  {BENCO}.test_complexity: FlopCountAnalysis(
+"""
 
 
-_TABLE = (
-    # Checkpoints
-    _contract(
-        ALWAYS,
-        "torch:load(f, weights_only)",
-        "load tensors and argparse.Namespace only, never other pickled objects (patches.py)",
-        (f"{BENCO}.test", "torch.load(ckpt, map_location=args.device, weights_only=False)"),
-        (MISC, "checkpoint = torch.load(args.resume, map_location='cpu')"),
-    ),
-    _contract(
-        ALWAYS,
-        f"{MISC}:save_on_master(args, kwargs)",
-        "write checkpoints atomically and report a full disk (checkpoints.py)",
-        (MISC, "save_on_master(to_save, checkpoint_path)"),
-    ),
-    _contract(
-        IN_TRAIN,
-        f"{MISC}:save_model(args, epoch, model, model_without_ddp, optimizer, loss_scaler)",
-        "skip an epoch that is already saved and delete old checkpoints (training_hooks.py)",
-        (TRAIN, "if args.output_dir and (epoch % 25 == 0 or epoch + 1 == args.epochs):"),
-        (TRAIN, "misc.save_model(args=args, model=model, model_without_ddp="),
-        (MISC, "output_dir / ('checkpoint-%s.pth' % epoch_name)"),
-    ),
-    _contract(
-        IN_TRAIN,
-        f"{MISC}:load_model(args, model_without_ddp, optimizer, loss_scaler)",
-        "test an epoch that was saved but not logged before training continues (training_hooks.py)",
-        (TRAIN, "misc.load_model(args=args, model_without_ddp=model_without_ddp, optimizer="),
-        (MISC, "args.start_epoch = checkpoint['epoch'] + 1"),
-    ),
-    _contract(
-        ALWAYS,
-        f"{MISC}:NativeScalerWithGradNormCount.load_state_dict(self, state_dict)",
-        "accept the empty AMP state of a checkpoint that was saved on a CPU (patches.py)",
-        (MISC, "self._scaler.load_state_dict(state_dict)"),
-    ),
-    # Training and testing
-    _contract(
-        IN_TRAIN,
-        f"{BENCO}.trainer:train_one_epoch(model, data_loader, optimizer, device, epoch, "
-        "loss_scaler, log_writer, log_per_epoch_count, args)",
-        "seed every epoch, guard its steps and save a checkpoint (training_hooks.py)",
-        (
-            TRAIN,
-            "train_one_epoch(model, data_loader_train, optimizer, device, epoch, loss_scaler,log",
-        ),
-        (TRAIN, "log_writer=log_writer, log_per_epoch_count=args.log_per_epoch_count, args=args)"),
-    ),
-    _contract(
-        IN_TRAIN,
-        f"{BENCO}.tester:test_one_epoch(model, data_loader, evaluator_list, device, epoch, name, "
-        "log_writer, print_freq, args, is_test)",
-        "copy the checkpoint of the best epoch to best/ (training_hooks.py)",
-        (TRAIN, "test_one_epoch(model, data_loader=test_dataloader, evaluator_list=evaluator_list"),
-        (TRAIN, "evaluator_list, device=device, epoch=epoch, name=test_dataset_name,"),
-    ),
-    _contract(
-        IN_TRAIN,
-        f"{MISC}:NativeScalerWithGradNormCount.__call__(self, loss, optimizer, clip_grad, "
-        "parameters, create_graph, update_grad)",
-        "skip steps with a non-finite loss or gradient; --clip_grad (nonfinite_steps.py)",
-        (TRAINER, "loss_scaler(predict_loss, optimizer, parameters=model.parameters(), update_"),
-        (TRAINER, "parameters(), update_grad=(data_iter_step + 1) % accum_iter == 0)"),
-        (MISC, "self._scaler = torch.cuda.amp.GradScaler()"),
-    ),
-    _contract(
-        f"{IN_TRAIN}, on the optimizer and only during a call of the loss scaler",
-        "torch.optim:Optimizer.step(self, closure)",
-        "delay the step until all ranks agree that it is finite (nonfinite_steps.py)",
-        (MISC, "self._scaler.step(optimizer)"),
-    ),
-    _contract(
-        f"{IN_TRAIN}, during an epoch and during its tests",
-        f"{MISC}:MetricLogger(delimiter)",
-        "run checks between batches and average finite losses only (training_hooks.py)",
-        (TRAINER, 'misc.MetricLogger(delimiter="  ")'),
-        (TRAINER, "metric_logger.log_every(data_loader, print_freq,"),
-        (TESTER, "metric_logger.log_every(data_loader, print_freq,"),
-        (MISC, "self.meters = defaultdict(SmoothedValue)"),
-        (MISC, "for obj in iterable: data_time.update(time.time() - end) yield obj"),
-    ),
-    _contract(
-        f"{IN_TRAIN}, in a subclass during an epoch",
-        f"{MISC}:SmoothedValue.update(self, value, n)",
-        "leave non-finite values out of an epoch's average (training_hooks.py)",
-        (MISC, "self.deque.append(value / n)"),
-        (MISC, "return self.total / self.count"),
-    ),
-    _contract(
-        f"{IN_TRAIN}, on every training set",
-        f"{DATASET}:AbstractDataset._get_image(self, index)",
-        "replace an unreadable image by the next one (unreadable_images.py)",
-        (DATASET, "= self._get_image(index)"),
-        ("IMDLBenCo.datasets.balanced_dataset", "self.dataset_list = ["),
-    ),
-    _contract(
-        f"{ON_IMPORT}, in SynthDataset and NativeDataset",
-        f"{DATASET}:AbstractDataset._init_dataset_path(self, path)",
-        "list images that are synthesized or cropped (benco/datasets.py)",
-        (DATASET, "self.tp_path, self.gt_path = self._init_dataset_path(path)"),
-    ),
-    _contract(
-        "with --cudnn",
-        f"{MISC}:seed_torch(seed)",
-        "turn cuDNN back on (patches.py)",
-        (TRAIN, "misc.seed_torch(seed)"),
-        (MISC, "torch.backends.cudnn.enabled = False"),
-    ),
-    # Processes and devices
-    _contract(
-        f"after a restart by torchrun; {ON_CPU}",
-        "torch.distributed:init_process_group(backend, init_method, world_size, rank, store)",
-        "give each restart its own part of the store (patches.py); use gloo (cuda_to_cpu.py)",
-        (MISC, "torch.distributed.init_process_group(backend=args.dist_backend, init_method="),
-        (MISC, "init_method=args.dist_url, world_size=args.world_size, rank=args.rank)"),
-    ),
-    _contract(
-        ON_CPU,
-        "torch.nn.parallel:DistributedDataParallel(module, device_ids, output_device)",
-        "ignore device_ids (cuda_to_cpu.py)",
-        (TRAIN, "torch.nn.parallel.DistributedDataParallel(model, device_ids=[args.gpu],"),
-    ),
-    _contract(
-        ON_CPU,
-        "torch.nn:SyncBatchNorm.convert_sync_batchnorm(module, process_group)",
-        "return the model unchanged, since SyncBatchNorm rejects CPU tensors (cuda_to_cpu.py)",
-        (TRAIN, "torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)"),
-    ),
-    _contract(
-        ON_CPU,
-        "torch.cuda:synchronize(device)",
-        "do nothing (cuda_to_cpu.py)",
-        (TRAINER, "torch.cuda.synchronize()"),
-    ),
-    _contract(
-        ON_CPU,
-        "torch.cuda:set_device(device)",
-        "do nothing (cuda_to_cpu.py)",
-        (MISC, "torch.cuda.set_device(args.gpu)"),
-    ),
-    _contract(
-        f"{ON_CPU}, by a torch.overrides.TorchFunctionMode",
-        "torch:Tensor.cuda",
-        "return the tensor; the same mode turns device='cuda' into 'cpu' (cuda_to_cpu.py)",
-        (MISC, "torch.tensor(x).cuda()"),
-        (MISC, "torch.tensor([self.count, self.total], dtype=torch.float64, device='cuda')"),
-    ),
-    # Operation counts
-    _contract(
-        ON_IMPORT,
-        "fvcore.nn.flop_count:_DEFAULT_SUPPORTED_OPS",
-        "count the operations of scaled_dot_product_attention (benco/model.py)",
-        ("fvcore.nn.flop_count", "self.set_op_handle(**_DEFAULT_SUPPORTED_OPS)"),
-        (f"{BENCO}.test_complexity", "FlopCountAnalysis("),
-    ),
-)
-CONTRACTS = {contract.target: contract for contract in _TABLE}
+def _parse(entry: str) -> Contract:
+    head, purpose, *lines = (line.strip() for line in entry.strip().splitlines())
+    signature, _, when = head.rstrip("]").partition("[")
+    target, _, parameters = signature.strip(" )").partition("(")
+    calls = tuple((module, code) for module, _, code in (line.partition(": ") for line in lines))
+    return Contract(target, when, purpose, parameters.replace(",", ""), calls)
+
+
+CONTRACTS = {contract.target: contract for contract in map(_parse, _TABLE.split("\n\n"))}
 
 
 def install(target: str, replacement: object) -> Any:

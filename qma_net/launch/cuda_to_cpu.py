@@ -35,11 +35,7 @@ def _on_cpu(value: Any) -> Any:
 
 class _CpuDistributedDataParallel(torch.nn.parallel.DistributedDataParallel):
     def __init__(
-        self,
-        module: torch.nn.Module,
-        device_ids: Any = None,
-        output_device: Any = None,
-        **options: Any,
+        self, module: Any, device_ids: Any = None, output_device: Any = None, **options: Any
     ):
         super().__init__(module, **options)
 

@@ -23,8 +23,7 @@ def _own_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="qma-net train", add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS
     )
-    group = parser.add_argument_group("the launcher's flags")
-    add = group.add_argument
+    add = parser.add_argument_group("the launcher's flags").add_argument
     add("--device", default="", help="cpu or cuda (default: CUDA if available)")
     add("--cudnn", action="store_true", help="turn cuDNN on again after BenCo has turned it off")
     group = parser.add_argument_group(
@@ -32,48 +31,28 @@ def _own_parser() -> argparse.ArgumentParser:
         "intact checkpoint in --output_dir, or start at epoch 0 if there is none)"
     )
     add = group.add_argument
-    add(
-        "--save_period",
-        type=int,
-        default=1,
-        metavar="N",
-        help="save a checkpoint every N epochs and keep the last two, every 25th and the final "
-        "one; 0: only BenCo's own (every 25th and the final one) (default 1)",
+    period = (
+        "save a checkpoint every N epochs and keep the last two, every 25th and the final one; "
+        "0: only BenCo's own (every 25th and the final one) (default 1)"
     )
-    add(
-        "--clip_grad",
-        type=float,
-        default=0.0,
-        metavar="NORM",
-        help="largest gradient norm of a step; 0: no limit (default 0)",
+    add("--save_period", type=int, default=1, metavar="N", help=period)
+    clip = "largest gradient norm of a step; 0: no limit (default 0)"
+    add("--clip_grad", type=float, default=0.0, metavar="NORM", help=clip)
+    skipped = (
+        "stop after more than N optimizer steps in a row with a non-finite loss or gradient, "
+        "or in an epoch after more than N and 1%% of its steps (default 50)"
     )
-    add(
-        "--max_skipped",
-        type=int,
-        default=50,
-        metavar="N",
-        help="stop after more than N optimizer steps in a row with a non-finite loss or gradient, "
-        "or in an epoch after more than N and 1%% of its steps (default 50)",
-    )
+    add("--max_skipped", type=int, default=50, metavar="N", help=skipped)
     add("--no_data_check", action="store_true", help="start without qma-net data check --fast")
-    add(
-        "--skip_bad",
-        action="store_true",
-        help="exclude the pairs in which the data check finds errors, by lists in --output_dir",
+    bad = "exclude the pairs in which the data check finds errors, by lists in --output_dir"
+    add("--skip_bad", action="store_true", help=bad)
+    fit = (
+        "train on crops at native resolution (a protocol of NativeDataset and SynthDataset); "
+        "the checkpoint records it, and prediction then uses images at their own size"
     )
-    add(
-        "--fit",
-        choices=("native",),
-        default="",
-        help="train on crops at native resolution (a protocol of NativeDataset and SynthDataset); "
-        "the checkpoint records it, and prediction then uses images at their own size",
-    )
-    add(
-        "--allow",
-        default="",
-        metavar="A,B",
-        help="problems of qma-net data check that are expected in this data",
-    )
+    add("--fit", choices=("native",), default="", help=fit)
+    allow = "problems of qma-net data check that are expected in this data"
+    add("--allow", default="", metavar="A,B", help=allow)
     return parser
 
 
@@ -175,11 +154,10 @@ def help_text() -> str:
 def _documented_arguments(docstring: str) -> dict[str, str]:
     """Return the descriptions in a docstring's ``Args:`` section in the style of help texts."""
     section = docstring.partition("Args:\n")[2]
-    entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
-    return {name: _help_style(" ".join(text.split())) for name, text in entries}
-
-
-def _help_style(text: str) -> str:
-    """Remove markup and the final period, and begin with a lower-case letter unless in a name."""
-    text = re.sub(r":\w+:`~?([\w. ]+)`", r"\1", text).replace("``", "").rstrip(".")
-    return re.sub(r"^(A|[A-Z][a-z]+)\b", lambda word: word[0].lower(), text)
+    section = re.sub(r":\w+:`~?([\w. ]+)`", r"\1", section).replace("``", "")  # Markup.
+    descriptions = {}
+    for name, text in re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE):
+        text = " ".join(text.split()).rstrip(".")
+        # Names keep their capital letter.
+        descriptions[name] = re.sub(r"^(A|[A-Z][a-z]+)\b", lambda word: word[0].lower(), text)
+    return descriptions

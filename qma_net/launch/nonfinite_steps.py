@@ -39,15 +39,13 @@ class StepGuard:
         max_skipped: The number of steps that may be skipped in a row, and in an epoch unless 1 %
             of its steps are more.
         clip_grad: The largest gradient norm of a step; 0 for no limit.
-
-    Attributes:
-        skipped: The number of steps skipped in this epoch.
-        overflows: The number of steps in this epoch that AMP's scale search skipped.
     """
 
     def __init__(self, *, max_skipped: int, clip_grad: float):
         self.max_skipped, self.clip_grad = max_skipped, clip_grad
-        self.skipped = self.overflows = self._skipped_in_a_row = 0
+        self._skipped_in_a_row = 0
+        self.skipped = 0  # In this epoch, without
+        self.overflows = 0  # the steps that AMP's scale search skipped.
 
     def begin_epoch(
         self, epoch: int, steps: int, folder: Path | None, model: Any, loss_scaler: Any

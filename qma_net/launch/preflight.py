@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.files import unique_name, write_json
+from ..data.listing import NATIVE_DATASET, NEGATIVE, SYNTH_DATASET, protocol_rows, read_listings
 from .checkpoints import saved_epochs
 from .torchrun import LaunchError, rank
 
 if TYPE_CHECKING:
-    from ..data.findings import Report
+    from ..data.check import Report
 
 logger = logging.getLogger(__name__)
 
@@ -20,12 +21,9 @@ BENCO_TEST_SET = "test_dataset"  # BenCo's name for a folder that is the only te
 
 
 def check_flags(args: argparse.Namespace, command: str, *, fit: str = "") -> None:
-    """Refuse flags at which BenCo would fail or overwrite another run.
+    """Refuse BenCo's flags, and the launcher's ``--fit``, if BenCo would fail or overwrite a run.
 
-    Args:
-        args: BenCo's flags.
-        command: The command that resumes the run in ``--output_dir``, for the message.
-        fit: The launcher's ``--fit``.
+    ``command`` resumes the run in ``--output_dir``, for the message.
 
     Raises:
         LaunchError: If the flags contradict each other or the data.
@@ -36,8 +34,16 @@ def check_flags(args: argparse.Namespace, command: str, *, fit: str = "") -> Non
             f"got {given} --if_padding, expected one of them: --if_resizing (as in the paper) "
             "scales images to --image_size, --if_padding pads them"
         )
-    if fit == "native":
-        _require_native_protocol(args.data_path)
+    native = {SYNTH_DATASET, NATIVE_DATASET}
+    kinds = {kind for kind, _ in protocol_rows(args.data_path)}
+    if fit == "native" and not (kinds and kinds <= native):
+        others = ", ".join(sorted(kinds - native))
+        raise LaunchError(
+            f"got --fit native and --data_path {args.data_path}, which "
+            f"{f'contains {others}' if others else 'is not a protocol'}; expected a protocol of "
+            f'crops at native resolution: [["{NATIVE_DATASET}", FOLDER OR LIST], '
+            f'["{SYNTH_DATASET}", FILE.yaml]]'
+        )
     path = Path(args.test_data_path)
     if path.is_file() and isinstance(_read_json(path), list):
         raise LaunchError(
@@ -52,20 +58,6 @@ def check_flags(args: argparse.Namespace, command: str, *, fit: str = "") -> Non
         )
 
 
-def _require_native_protocol(data_path: str) -> None:
-    from ..data.listing import NATIVE_DATASET, SYNTH_DATASET, protocol_rows
-
-    kinds = {kind for kind, _ in protocol_rows(data_path)}
-    if not kinds or not kinds <= {SYNTH_DATASET, NATIVE_DATASET}:
-        others = ", ".join(sorted(kinds - {SYNTH_DATASET, NATIVE_DATASET}))
-        raise LaunchError(
-            f"got --fit native and --data_path {data_path}, which "
-            f"{f'contains {others}' if others else 'is not a protocol'}; expected a protocol of "
-            f'crops at native resolution: [["{NATIVE_DATASET}", FOLDER OR LIST], '
-            f'["{SYNTH_DATASET}", FILE.yaml]]'
-        )
-
-
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -74,14 +66,7 @@ def _read_json(path: Path) -> Any:
 
 
 def check_data(args: argparse.Namespace, allow: str) -> str:
-    """Run the fast check of ``qma-net data check`` on the training and test data.
-
-    Args:
-        args: BenCo's flags.
-        allow: Problems that are expected here, separated by commas.
-
-    Returns:
-        The report.
+    """Run the fast check of ``qma-net data check`` on the data, and return the report.
 
     Raises:
         LaunchError: If the check finds errors.
@@ -101,10 +86,8 @@ def check_data(args: argparse.Namespace, allow: str) -> str:
 def exclude_faulty_pairs(args: argparse.Namespace, allow: str) -> list[str]:
     """Write lists without the pairs in which the fast check finds an error.
 
-    The first rank writes them. All ranks get the same paths, which BenCo reads after a barrier.
-
-    Returns:
-        The flags that select the lists.
+    The first rank writes them. All ranks get the same flags to select them, and BenCo reads them
+    after a barrier.
 
     Raises:
         LaunchError: If there is no output folder, or a list without a valid pair.
@@ -126,8 +109,6 @@ def _fast_check(args: argparse.Namespace, allow: str) -> "Report":
 
 
 def _write_cleaned_lists(args: argparse.Namespace, allow: str, train: Path, test: Path) -> None:
-    from ..data.listing import NATIVE_DATASET, NEGATIVE, SYNTH_DATASET, protocol_rows, read_listings
-
     report = _fast_check(args, allow)
     # Wrong pairing by name does not matter here, since a list names both files of a pair.
     faulty = {finding.file for finding in report.errors if finding.problem != "unpaired"}

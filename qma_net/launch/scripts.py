@@ -5,34 +5,23 @@ The launcher is ``python -m qma_net.launch train --model QMANet ...``, the same 
 others to the script. :mod:`.contracts` lists the functions that it replaces, and when.
 """
 
-import argparse
 import logging
 import os
 import runpy
 import sys
+from argparse import Namespace
+from collections.abc import Callable
 from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
 
 from ..core.errors import QMANetError
 from ..core.runs import FolderLock
-from .checkpoints import output_folder, save_atomically
+from .checkpoints import accept_empty_amp_state, load_tensors_only, output_folder, save_atomically
 from .console import StartupLog, configure_logging, log_own_warnings
-from .contracts import CONTRACTS
+from .contracts import CONTRACTS, MISC, replaces
 from .flags import complete_from_checkpoint, help_text, parse_own_flags
-from .patches import (
-    accept_empty_scaler_state,
-    keep_cudnn_on,
-    load_tensors_only,
-    separate_restarts,
-)
 from .preflight import check_data, check_flags, exclude_faulty_pairs
-from .torchrun import (
-    LaunchError,
-    exit_with_error,
-    rank,
-    resuming_command,
-    set_single_process_environment,
-)
+from .torchrun import LaunchError, exit_with_error, rank, resuming_command, set_up_process
 from .training_hooks import TrainingHooks
 
 logger = logging.getLogger(__name__)
@@ -65,9 +54,7 @@ def _run(argv: list[str]) -> None:
     _require_benco()
     is_help = bool({"-h", "--help"} & set(flags))
     is_training = script == "train" and not is_help
-    startup = StartupLog()
-    if is_training:
-        startup.begin()
+    startup = StartupLog(capture=is_training and rank() == 0)
     with ExitStack() as until_end:
         try:
             flags = _prepare(script, own, flags)
@@ -90,7 +77,7 @@ def _run(argv: list[str]) -> None:
             _leave_process_group()
 
 
-def _prepare(script: str, own: argparse.Namespace, flags: list[str]) -> list[str]:
+def _prepare(script: str, own: Namespace, flags: list[str]) -> list[str]:
     """Install what every script needs, and return its flags."""
     import torch
 
@@ -111,27 +98,35 @@ def _prepare(script: str, own: argparse.Namespace, flags: list[str]) -> list[str
         device = "cpu"
     if device and script != "test_complexity":  # It has no such flag.
         flags = [*flags, "--device", device]
-    set_single_process_environment(script)
-    separate_restarts()
+    set_up_process(script)
     load_tensors_only()
     save_atomically()
-    accept_empty_scaler_state()
+    accept_empty_amp_state()
     if own.cudnn:
         keep_cudnn_on()
     return flags
 
 
+def keep_cudnn_on() -> None:
+    """Turn cuDNN back on after BenCo's ``seed_torch`` has turned it off (``--cudnn``)."""
+    import torch
+
+    @replaces(f"{MISC}:seed_torch")
+    def seed_torch(original: Callable, seed: int) -> None:
+        original(seed)
+        torch.backends.cudnn.enabled = True
+        logger.info("cuDNN is on (--cudnn); BenCo's seed_torch had turned it off")
+
+
 def _prepare_training(
-    own: argparse.Namespace,
-    flags: list[str],
-    command: str,
-    startup: StartupLog,
-    until_end: ExitStack,
+    own: Namespace, flags: list[str], command: str, startup: StartupLog, until_end: ExitStack
 ) -> list[str]:
     """Check flags and data, lock the output folder until the end, and return train.py's flags."""
     if own.fit and not {"--if_resizing", "--if_padding"} & set(flags):
         flags = [*flags, "--if_padding"]  # For the test sets; the crops need neither.
-    args = _benco_args(flags)
+    sys.argv = ["train", *flags]  # Parse them as train.py does.
+    script = runpy.run_module("IMDLBenCo.training_scripts.train", run_name="train")
+    args: Namespace = script["get_args_parser"]()[0]
     check_flags(args, command, fit=own.fit)
     # After a restart by torchrun with a checkpoint, an earlier attempt has checked the data.
     is_checked = args.resume and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
@@ -149,13 +144,6 @@ def _prepare_training(
     return flags
 
 
-def _benco_args(flags: list[str]) -> argparse.Namespace:
-    """Parse flags as train.py does."""
-    sys.argv = ["train", *flags]
-    script = runpy.run_module("IMDLBenCo.training_scripts.train", run_name="train")
-    return script["get_args_parser"]()[0]
-
-
 def _leave_process_group() -> None:
     import torch
 
@@ -164,29 +152,22 @@ def _leave_process_group() -> None:
 
 
 def _require_benco() -> None:
-    try:
-        version("imdlbenco13")
-    except PackageNotFoundError:
-        pass
-    else:
+    if _installed_version("imdlbenco13"):
         raise LaunchError(
             "got imdlbenco13, another package under BenCo's name with broken augmentations and "
             "attacks, expected imdlbenco: run `pip uninstall imdlbenco13 imdlbenco`, then "
             "`pip install 'qma-net[benco]'`"
         )
-    try:
-        installed = version("imdlbenco")
-    except PackageNotFoundError:
-        if sys.version_info[:2] > BENCO_PYTHON:
-            python = ".".join(map(str, sys.version_info[:2]))
-            raise LaunchError(
-                f"got Python {python}, expected Python 3.11 or 3.12: IMDL-BenCo {BENCO_VERSION} "
-                "needs numpy below 2, which is not built for newer versions of Python; run "
-                "`pip install 'qma-net[benco]'` in an environment with one of these versions"
-            ) from None
+    installed = _installed_version("imdlbenco")
+    if not installed and sys.version_info[:2] > BENCO_PYTHON:
+        python = ".".join(map(str, sys.version_info[:2]))
         raise LaunchError(
-            "IMDL-BenCo is not installed; run `pip install 'qma-net[benco]'`"
-        ) from None
+            f"got Python {python}, expected Python 3.11 or 3.12: IMDL-BenCo {BENCO_VERSION} "
+            "needs numpy below 2, which is not built for newer versions of Python; run "
+            "`pip install 'qma-net[benco]'` in an environment with one of these versions"
+        )
+    if not installed:
+        raise LaunchError("IMDL-BenCo is not installed; run `pip install 'qma-net[benco]'`")
     if installed != BENCO_VERSION:
         logger.warning(
             "imdlbenco %s is installed; this launcher was tested with %s", installed, BENCO_VERSION
@@ -194,3 +175,10 @@ def _require_benco() -> None:
         for contract in CONTRACTS.values():
             for violation in contract.violations():
                 logger.warning("%s", violation)
+
+
+def _installed_version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

@@ -31,16 +31,12 @@ class StopRequests:
 
     Args:
         command: The command that resumes the training, for the message.
-
-    Attributes:
-        request: The request that this process has received by a signal; 0 if there is none.
-        training_has_begun: Whether the first epoch has begun, so that there is something to resume.
     """
 
     def __init__(self, command: str):
         self.command = command
-        self.request = _NONE
-        self.training_has_begun = False
+        self.request = _NONE  # Received by this process through a signal.
+        self.training_has_begun = False  # Before, there is nothing to resume.
         self._folder: Path | None = None
         self._interrupted, self._process = False, os.getpid()
 

@@ -6,10 +6,12 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..core.errors import QMANetError
+from .contracts import replaces
 
 OTHER_RANKS_WAIT = 10  # Seconds in which torchrun ends the other processes after one has failed.
 
@@ -74,7 +76,7 @@ def resuming_command(script: str, flags: list[str]) -> str:
     return shlex.join([*words, "--resume", "auto"])
 
 
-def set_single_process_environment(script: str) -> None:
+def set_up_process(script: str) -> None:
     """Set torchrun's variables for one process if torchrun did not; BenCo's scripts need them.
 
     Raises:
@@ -88,6 +90,26 @@ def set_single_process_environment(script: str) -> None:
     if not {"RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK"} & os.environ.keys():
         single = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
         os.environ.update(single, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
+    attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+    if attempt and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        _separate_restart(attempt)
+
+
+def _separate_restart(attempt: int) -> None:
+    """Give a restart by torchrun its own part of the store, which outlives the processes.
+
+    Restarted processes would otherwise try to connect to those that have died.
+    """
+    import torch
+
+    @replaces("torch.distributed:init_process_group")
+    def init_process_group(
+        original: Callable, backend: Any = None, init_method: str = "env://", **kwargs: Any
+    ) -> None:
+        given = {name: kwargs.pop(name) for name in ("rank", "world_size") if name in kwargs}
+        store, rank, world_size = next(torch.distributed.rendezvous(init_method, **given))
+        store = torch.distributed.PrefixStore(f"attempt_{attempt}", store)
+        original(backend, store=store, rank=rank, world_size=world_size, **kwargs)
 
 
 def free_port() -> int:

@@ -7,10 +7,8 @@ the epoch's row to log.txt. All of these are wrapped.
 
 import argparse
 import functools
-import json
 import logging
 import math
-import os
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -18,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..data.listing import read_listings
 from .checkpoints import (
     delete_old_checkpoints,
     is_logged,
@@ -44,12 +43,6 @@ class TrainingHooks:
         own: The launcher's flags.
         startup: The log of what is printed before the first epoch.
         command: The command that resumes this run.
-
-    Attributes:
-        saved: The epoch that was saved last; BenCo saves some epochs twice.
-        test_means: The mean of the evaluators on each test set, for the epoch being tested.
-        to_test: The losses of the epoch that is tested without training it again.
-        save: Saves the epoch that was trained last.
     """
 
     def __init__(self, own: argparse.Namespace, startup: StartupLog, command: str):
@@ -57,10 +50,11 @@ class TrainingHooks:
         self.stop_requests = StopRequests(command)
         self.guard = StepGuard(max_skipped=own.max_skipped, clip_grad=own.clip_grad)
         self.unreadable = UnreadableImages()
-        self.saved: int | None = None
-        self.test_means: dict[str, float] = {}
-        self.to_test: dict[int, dict] = {}
-        self.save: Callable[[], None]
+        self.test_set_count = 0
+        self.saved: int | None = None  # The epoch saved last; BenCo saves some epochs twice.
+        self.test_means: dict[str, float] = {}  # By test set, for the epoch being tested.
+        self.to_test: dict[int, dict] = {}  # Losses of the epoch that is tested without training.
+        self.save: Callable[[], None]  # Saves the epoch that was trained last.
 
     def install(self) -> None:
         """Wrap BenCo's functions; call this before train.py imports them."""
@@ -108,7 +102,7 @@ class TrainingHooks:
             _seed(args.seed, epoch)
             steps = len(data_loader) // args.accum_iter
             self.guard.begin_epoch(epoch, steps, output_folder(args), model.module, loss_scaler)
-            with self._training(args.accum_iter):
+            with self._between_batches(args.accum_iter, training=True):
                 losses = original(*parts[:-1], self.guard, args=args, **options)
             self._log_steps(epoch, options["log_writer"])
             # Checkpoints contain the flags, and a resumed run can log these losses.
@@ -120,12 +114,12 @@ class TrainingHooks:
 
         @replaces(f"{BENCO}.tester:test_one_epoch")
         def test_one_epoch(original: Callable, model: Any, **parts: Any) -> dict:
-            with self._exit_as_requested(), _between_batches(lambda _: self.stop_requests.check()):
+            with self._between_batches():
                 figures = original(model, **parts)
             values = [figures[evaluator.name] for evaluator in parts["evaluator_list"]]
             self.test_means[parts["name"]] = float(sum(values) / len(values))
-            folder, test_sets = output_folder(parts["args"]), parts["args"].test_data_path
-            if folder and len(self.test_means) == _count_test_sets(test_sets):
+            folder = output_folder(parts["args"])
+            if folder and len(self.test_means) == self.test_set_count:
                 self._save_if_best(folder, parts["epoch"])
             return figures
 
@@ -158,43 +152,73 @@ class TrainingHooks:
                 "process and epoch, so BenCo would never take an optimizer step; lower "
                 "--accum_iter or --batch_size"
             )
-        for line in training_summary(model, data_loader, args):
+        test_sets = read_listings(args.test_data_path)
+        self.test_set_count = len(test_sets)
+        for line in training_summary(model, data_loader, test_sets, args):
             logger.info("%s", line)
         self.startup.end()
         self.unreadable.protect(data_loader.dataset, output_folder(args))
         self.stop_requests.begin(output_folder(args))
 
     @contextmanager
-    def _training(self, accum_iter: int) -> Iterator[None]:
-        """Check for stop requests and unreadable images during ``train_one_epoch``."""
+    def _between_batches(self, accum_iter: int = 1, *, training: bool = False) -> Iterator[None]:
+        """Check for stop requests and unreadable images after every step of a loop of BenCo.
 
-        def after(number: int) -> None:
-            self.unreadable.read_reports()
-            if number % accum_iter == 0:
-                if max_over_ranks(int(bool(self.unreadable.excess))):
-                    raise self.unreadable.error()
-                self.stop_requests.check()
+        BenCo iterates over batches with ``MetricLogger.log_every``, so what follows a batch's step
+        precedes the next batch that is taken from it. In training, non-finite values are left out
+        of averages, since their steps are skipped.
+        """
+        import IMDLBenCo.training_scripts.utils.misc as misc
 
+        hooks = self
+
+        class FiniteMeter(misc.SmoothedValue):
+            """The average of finite values; the printed window still shows all values."""
+
+            def update(self, value: float, n: int = 1) -> None:
+                if math.isfinite(value):
+                    super().update(value, n)
+                else:
+                    self.deque.append(value)
+
+            @property
+            def global_avg(self) -> float:
+                return self.total / self.count if self.count else math.nan
+
+        class HookedLogger(misc.MetricLogger):
+            def __init__(self, *args: Any, **kwargs: Any):
+                super().__init__(*args, **kwargs)
+                if training:
+                    self.meters: Any = defaultdict(FiniteMeter)
+
+            def log_every(self, *args: Any, **kwargs: Any) -> Iterator[dict]:
+                for number, batch in enumerate(super().log_every(*args, **kwargs), 1):
+                    if training:
+                        hooks.guard.begin_batch(batch.get("name", []))
+                    yield batch
+                    if training:
+                        hooks.unreadable.read_reports()
+                    if number % accum_iter == 0:
+                        if training and max_over_ranks(int(bool(hooks.unreadable.excess))):
+                            raise hooks.unreadable.error()
+                        hooks.stop_requests.check()
+
+        original = install(f"{MISC}:MetricLogger", HookedLogger)
         try:
-            with self._exit_as_requested(), _between_batches(after, self.guard):
-                yield
+            yield
         except LaunchError:
             raise
         except Exception as error:
-            self.unreadable.read_reports()
-            if self.unreadable.excess:
-                raise self.unreadable.error() from error
-            raise
-
-    @contextmanager
-    def _exit_as_requested(self) -> Iterator[None]:
-        """Treat errors as consequences of a signal that has also reached other processes."""
-        try:
-            yield
-        except Exception as error:
-            if self.stop_requests.request and not isinstance(error, LaunchError):
+            # Errors may be consequences of a signal that has also reached other processes.
+            if self.stop_requests.request:
                 self.stop_requests.exit(self.stop_requests.request)
+            if training:
+                self.unreadable.read_reports()
+                if self.unreadable.excess:
+                    raise self.unreadable.error() from error
             raise
+        finally:
+            install(f"{MISC}:MetricLogger", original)
 
     def _log_steps(self, epoch: int, log_writer: Any) -> None:
         scale = self.guard.amp_scale
@@ -217,59 +241,6 @@ class TrainingHooks:
             save_best(folder, epoch, self.test_means)
 
 
-@contextmanager
-def _between_batches(
-    after: Callable[[int], None], guard: StepGuard | None = None
-) -> Iterator[None]:
-    """Call a function after each batch of BenCo's loops, with the number of batches done.
-
-    BenCo iterates over batches with ``MetricLogger.log_every``, so what follows a batch's step
-    precedes the next batch that is taken from it. An exception in the function ends the loop.
-
-    Args:
-        after: The function.
-        guard: In training, receives the names of each batch's images; non-finite values are left
-            out of averages, since their steps are skipped.
-    """
-    import IMDLBenCo.training_scripts.utils.misc as misc
-
-    class HookedLogger(misc.MetricLogger):
-        def __init__(self, *args: Any, **kwargs: Any):
-            super().__init__(*args, **kwargs)
-            if guard:
-                self.meters: Any = defaultdict(_finite_meter(misc.SmoothedValue))
-
-        def log_every(self, *args: Any, **kwargs: Any) -> Iterator[dict]:
-            for number, batch in enumerate(super().log_every(*args, **kwargs), 1):
-                if guard:
-                    guard.begin_batch(batch.get("name", []))
-                yield batch
-                after(number)
-
-    original = install(f"{MISC}:MetricLogger", HookedLogger)
-    try:
-        yield
-    finally:
-        install(f"{MISC}:MetricLogger", original)
-
-
-def _finite_meter(smoothed_value: Any) -> type:
-    """Derive a running average of finite values; the printed window still shows all values."""
-
-    class FiniteMeter(smoothed_value):
-        def update(self, value: float, n: int = 1) -> None:
-            if math.isfinite(value):
-                super().update(value, n)
-            else:
-                self.deque.append(value)
-
-        @property
-        def global_avg(self) -> float:
-            return self.total / self.count if self.count else math.nan
-
-    return FiniteMeter
-
-
 def _seed(seed: int, epoch: int) -> None:
     """Seed an epoch by (seed, rank, epoch), so that a resumed run repeats an uninterrupted one."""
     import numpy
@@ -279,7 +250,3 @@ def _seed(seed: int, epoch: int) -> None:
     random.seed(int(state))
     numpy.random.seed(state)
     torch.manual_seed(int(state))
-
-
-def _count_test_sets(path: str) -> int:
-    return 1 if os.path.isdir(path) else len(json.loads(Path(path).read_text(encoding="utf-8")))

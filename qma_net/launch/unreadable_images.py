@@ -29,14 +29,10 @@ def member_datasets(dataset: Any) -> list[Any]:
 
 
 class UnreadableImages:
-    """The unreadable images of a training, on this rank.
-
-    Attributes:
-        excess: A description of a list with too many unreadable images; empty if there is none.
-    """
+    """The unreadable images of a training, on this rank."""
 
     def __init__(self) -> None:
-        self.excess = ""
+        self.excess = ""  # Describes a list with too many unreadable images.
         self._by_list: dict[str, set[str]] = {}
 
     def protect(self, dataset: Any, folder: Path | None) -> None:
