@@ -13,11 +13,11 @@ import re
 import shutil
 import subprocess
 import sys
-from collections import defaultdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -30,7 +30,10 @@ from .core.runs import Journal, Run
 from .evaluation.evaluate import evaluate
 from .evaluation.results import Row, read_result_table
 from .evaluation.settings import Settings
-from .report.benco_logs import read_sweep_point
+from .inference.prediction import as_grey
+from .launch.checkpoints import checkpoint_path, saved_epochs
+from .report.benco_logs import PIXEL_F1, read_sweep_point, read_sweeps
+from .report.figures.image_grid import Panel, draw_grid
 from .synth.recipe import KINDS, Recipe
 from .synth.synthesise import synthesise
 from .weights.reading import read_checkpoint
@@ -89,11 +92,7 @@ BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} [{elapsed} elapsed, {re
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the demo.
-
-    Args:
-        argv: Command-line arguments, by default those of the process.
-    """
+    """Run the demo with these arguments, by default those of the process."""
     args = _parser().parse_args(argv)
     logging.basicConfig(stream=sys.stdout, format="%(message)s")
     logging.getLogger("qma_net").setLevel(logging.INFO)
@@ -189,41 +188,31 @@ def train(run: Run, args: argparse.Namespace) -> Path:
         The path of the final checkpoint, without the optimizer's state.
     """
     folder, data, last = run.folder / "train", run.folder / "data", args.epochs - 1
-    checkpoint = run.folder / "checkpoint" / f"checkpoint-{last}.pth"
+    checkpoint = checkpoint_path(run.folder / "checkpoint", last)
     if "train" in run.finished:
         return checkpoint
-    trained = folder / f"checkpoint-{last}.pth"
-    if not trained.is_file():
-        earlier = sorted(folder.glob("checkpoint-*.pth"), key=lambda p: int(p.stem.split("-")[1]))
+    epochs = saved_epochs(folder)
+    if last not in epochs:
         flags = ["--data_path", data / "train", "--test_data_path", data / "test"]
         flags += ["--epochs", args.epochs, "--batch_size", args.batch_size, "--accum_iter", 1]
         flags += ["--lr", args.lr, "--min_lr", 1e-6, "--warmup_epochs", 1, "--seed", args.seed]
         flags += ["--test_period", args.epochs, "--save_period", 1]
-        flags += ["--resume", earlier[-1]] if earlier else []
+        flags += ["--resume", checkpoint_path(folder, epochs[-1])] if epochs else []
         run_benco("train", folder, args, title="training", flags=flags, units=args.epochs)
-    content = read_checkpoint(trained)
+    content = read_checkpoint(checkpoint_path(folder, last))
     with atomic_write(checkpoint) as temporary:
         torch.save({"model": content["model"], "args": content["args"], "about": ABOUT}, temporary)
     run.finish({"stage": "train"}, [checkpoint])
     return checkpoint
 
 
-def run_once(
-    run: Run,
-    script: str,
-    name: str,
-    args: argparse.Namespace,
-    *,
-    title: str,
-    flags: list,
-    units: int,
-) -> None:
+def run_once(run: Run, script: str, name: str, args: argparse.Namespace, **options: Any) -> None:
     """Call :func:`run_benco` with the folder ``name``, unless this stage is finished."""
     if script in run.finished:
         return
     folder = run.folder / name
     shutil.rmtree(folder, ignore_errors=True)  # BenCo appends to its logs.
-    run_benco(script, folder, args, title=title, flags=flags, units=units)
+    run_benco(script, folder, args, **options)
     run.finish({"stage": script}, folder.rglob("log.txt"))
 
 
@@ -232,13 +221,8 @@ def run_benco(
 ) -> None:
     """Run one of BenCo's scripts under torchrun and show its progress.
 
-    Args:
-        script: Name of the script.
-        folder: Folder for its results. Its output goes to ``<script>.log`` next to the folder.
-        args: Arguments of the demo.
-        title: Label of the progress bar.
-        flags: Flags of this script, in addition to those of all scripts.
-        units: Number of epochs or test runs, to estimate the remaining time.
+    Its output goes to ``<script>.log`` next to the folder of its results. ``units`` is the number
+    of epochs or test runs, from which the remaining time is estimated.
     """
     folder.mkdir(parents=True, exist_ok=True)
     command: list[object] = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
@@ -247,7 +231,6 @@ def run_benco(
     command += ["--test_batch_size", 8, "--no_pin_mem", "--output_dir", folder, "--log_dir", folder]
     log = folder.parent / f"{script}.log"
     print(f"{title}: BenCo's {script}.py, log in {log}", flush=True)
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with (
         open(log, "a", buffering=1, encoding="utf-8") as file,
         tqdm(total=units, desc=title, bar_format=BAR) as bar,
@@ -256,7 +239,7 @@ def run_benco(
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=environment,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
         ) as process,
     ):
         started = 0
@@ -327,7 +310,7 @@ def benco_means(folder: Path) -> dict[str, float]:
     last one.
     """
     means = read_json_lines(folder / list(KINDS)[-1] / "log.txt")
-    return {kind: row["test_pixel-level F1"] for kind, row in zip(KINDS, means, strict=True)}
+    return {kind: row[PIXEL_F1] for kind, row in zip(KINDS, means, strict=True)}
 
 
 def markdown_table(rows: list[Row], benco: dict[str, float]) -> str:
@@ -348,11 +331,8 @@ def markdown_table(rows: list[Row], benco: dict[str, float]) -> str:
 
 def robustness(folder: Path) -> dict[str, list[tuple[float, float]]]:
     """Read (level, F1) of each attack from test_robust.py's logs; ``None`` is the clean set."""
-    curves = defaultdict(list)
-    for log in sorted(folder.glob("*/log.txt")):
-        if point := read_sweep_point(log.parent):
-            curves[log.parent.name.split("(")[0]].append(point)
-    return {attack: sorted(points) for attack, points in curves.items()}
+    clean = read_sweep_point(folder / "None")
+    return {**read_sweeps(folder.iterdir())[folder], "None": [clean] if clean else []}
 
 
 def _plot_examples(rows: list[Row], path: Path, per_kind: int = 5) -> None:
@@ -361,19 +341,15 @@ def _plot_examples(rows: list[Row], path: Path, per_kind: int = 5) -> None:
     for kind in KINDS:
         of_kind = [row for row in rows if row["kind"] == kind]
         chosen += [of_kind[i] for i in np.linspace(0, len(of_kind) - 1, per_kind).astype(int)]
-    figure = Figure(figsize=(1.5 * len(chosen), 4.6), layout="constrained")
-    axes: Any = figure.subplots(3, len(chosen))
-    for column, row in enumerate(chosen):
-        axes[0, column].imshow(read_rgb(row["path"]))
-        axes[1, column].imshow(read_ground_truth(row), cmap="gray", vmin=0, vmax=1)
-        axes[2, column].imshow(np.load(row["mask"]), cmap="gray", vmin=0, vmax=1)
-        axes[0, column].set_title(row["kind"], fontsize=9)
-        axes[2, column].set_xlabel(f"F1 {row['f1']:.2f}", fontsize=9)
-    for axis, name in zip(axes[:, 0], ("image", "ground truth", "prediction"), strict=True):
-        axis.set_ylabel(name)
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
-    figure.savefig(path, dpi=110)
+    images = [Panel(read_rgb(row["path"])) for row in chosen]
+    truths = [Panel(_as_rgb(read_ground_truth(row))) for row in chosen]
+    masks = [Panel(_as_rgb(np.load(row["mask"])), f"F1 {row['f1']:.2f}") for row in chosen]
+    grid = [("image", images), ("ground truth", truths), ("prediction", masks)]
+    draw_grid([row["kind"] for row in chosen], grid).savefig(path, dpi=110)
+
+
+def _as_rgb(mask: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(as_grey(mask), cv2.COLOR_GRAY2RGB)
 
 
 def _plot_robustness(curves: dict[str, list[tuple[float, float]]], path: Path) -> None:

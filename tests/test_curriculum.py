@@ -10,6 +10,7 @@ import yaml
 
 from conftest import photograph
 from launching import start, write_tampered_set
+from qma_net.core.files import ContentError
 from qma_net.launch.checkpoints import saved_epochs
 from qma_net.modeling.config import Preprocessing
 from qma_net.synth.curriculum import ImageSource, stage, stages, with_changes
@@ -133,10 +134,10 @@ def test_invalid_source_is_one_line(photos, tmp_path, content, line):
 
 def test_invalid_yaml_is_one_line(tmp_path):
     (tmp_path / "x.yaml").write_bytes(b"a: [\xff")
-    with pytest.raises(SynthesisError, match="expected a YAML file"):
+    with pytest.raises(ContentError, match="expected a YAML file"):
         ImageSource.read(tmp_path / "x.yaml")
     (tmp_path / "x.yaml").write_text("photos: &a [x]\nlabels: *a\n")
-    with pytest.raises(SynthesisError, match="anchors and aliases are not supported"):
+    with pytest.raises(ContentError, match="anchors and aliases are not supported"):
         ImageSource.read(tmp_path / "x.yaml")
 
 

@@ -14,7 +14,7 @@ from conftest import ROOT
 from qma_net import QMANetPredictor, cli
 from qma_net.synth.camera import encode_png
 from qma_net.synth.curriculum import stage
-from qma_net.synth.generator import generate_image
+from qma_net.synth.manipulate import generate_image
 from qma_net.synth.photographs import Photographs
 from qma_net.weights.names import SMALL
 

@@ -12,15 +12,20 @@ import pytest
 from miniatures import write_photographs
 from qma_net.core.runs import BusyError, FolderLock, RunError
 from qma_net.demo import DEMO_RECIPE
-from qma_net.synth.crops import random_crop
-from qma_net.synth.generator import ImageGenerator, kind_at
-from qma_net.synth.manipulate import manipulate
-from qma_net.synth.photographs import Photographs
+from qma_net.synth.manipulate import kind_at, manipulate
+from qma_net.synth.photographs import Photographs, random_crop
 from qma_net.synth.recipe import AUTHENTIC, KINDS, Recipe, SynthesisError
-from qma_net.synth.regions import draw_placement, move_region, random_region, segments
-from qma_net.synth.synthesise import remake, synthesise
+from qma_net.synth.regions import (
+    draw_placement,
+    move_region,
+    outline_of,
+    random_region,
+    segments,
+)
+from qma_net.synth.synthesise import ImageGenerator, synthesise, write_image
 
 SIZE = 64
+WRITE_IMAGE = "qma_net.synth.synthesise.write_image"
 MANY = {"count": 40, "test_count": 10, "image_size": SIZE, "seed": 5}
 
 
@@ -210,8 +215,11 @@ def test_image_depends_on_its_index_and_not_on_the_number_of_images(photos, data
 
 
 def test_image_is_recreated_from_its_manifest_row(photos, dataset):
+    settings = json.loads((dataset / "settings.json").read_text())
+    generator = ImageGenerator(photos, photos, settings)
     for row in rows_of(dataset)[::7]:
-        image, mask = remake(dataset, row, photos, photos)
+        image, mask, again = generator.generate(row["side"], row["index"])
+        assert json.loads(json.dumps(again)) == row
         folder = "Au" if row["kind"] == AUTHENTIC else "Tp"
         assert (dataset / row["side"] / folder / row["name"]).read_bytes() == image
         if mask is None:
@@ -229,15 +237,15 @@ def test_complete_dataset_is_left_unchanged(photos, dataset):
 
 def test_interrupted_run_continues(photos, dataset, tmp_path, monkeypatch):
     out, unfinished = tmp_path / "set", tmp_path / "set.unfinished"
-    write, written = ImageGenerator.write, []
+    written = []
 
-    def interrupted(generator, folder, side, index):
+    def interrupted(shared, job):
         if len(written) == 20:
             raise KeyboardInterrupt
-        written.append((side, index))
-        return write(generator, folder, side, index)
+        written.append(job)
+        return write_image(shared, job)
 
-    monkeypatch.setattr(ImageGenerator, "write", interrupted)
+    monkeypatch.setattr(WRITE_IMAGE, interrupted)
     with pytest.raises(KeyboardInterrupt):
         synthesise(photos, out, **MANY, labels=photos, workers=1)
     assert not out.exists()
@@ -248,12 +256,12 @@ def test_interrupted_run_continues(photos, dataset, tmp_path, monkeypatch):
     second.write_bytes(b"half")  # A finished image that was damaged later.
     (unfinished / "train/Tp/splice_00037.jpg").write_bytes(b"half")
 
-    def counted(generator, folder, side, index):
-        written.append((side, index))
-        return write(generator, folder, side, index)
+    def counted(shared, job):
+        written.append(job)
+        return write_image(shared, job)
 
     written.clear()
-    monkeypatch.setattr(ImageGenerator, "write", counted)
+    monkeypatch.setattr(WRITE_IMAGE, counted)
     synthesise(photos, out, **MANY, labels=photos, workers=1)
     assert len(written) == 50 - 20 + 1
     assert (out / "train/Tp" / first.name).stat().st_mtime_ns == modified
@@ -265,7 +273,7 @@ def test_run_interrupted_before_the_final_rename_creates_no_image_again(
     photos, dataset, tmp_path, monkeypatch
 ):
     shutil.copytree(dataset, tmp_path / "set.unfinished")
-    monkeypatch.setattr(ImageGenerator, "write", lambda *args: pytest.fail("created an image"))
+    monkeypatch.setattr(WRITE_IMAGE, lambda *args: pytest.fail("created an image"))
     out = synthesise(photos, tmp_path / "set", **MANY, labels=photos, workers=1)
     assert contents(out) == contents(dataset)
     assert not (tmp_path / "set.unfinished").exists()
@@ -339,12 +347,13 @@ def test_random_regions_have_the_requested_area(area):
 def test_placement_keeps_the_whole_region_in_the_frame():
     rng = np.random.default_rng(0)
     region = random_region(rng, (60, 80), 0.2)
+    outline = outline_of(region)
     for scale, angle in ((1, 0), (1.5, 30), (0.5, -70), (9, 10)):
-        place, used = draw_placement(rng, region, (50, 90), scale=scale, angle=angle)
+        place, used = draw_placement(rng, outline, (50, 90), scale=scale, angle=angle)
         assert used <= scale
         moved = move_region(region, place, (50, 90))
         assert moved.sum() == pytest.approx(region.sum() * used**2, rel=0.03)
-    place, _ = draw_placement(rng, region, (90, 90), scale=1, angle=0)
+    place, _ = draw_placement(rng, outline, (90, 90), scale=1, angle=0)
     moved = move_region(region, place, (90, 90))
     assert moved.sum() == region.sum()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.files import ContentError, config_path, read_yaml
+from ..core.files import config_path, read_yaml
 from .settings import EvaluationError
 
 
@@ -18,20 +18,14 @@ class Attack:
     """One attack at one level.
 
     Attributes:
-        name: Its name in the YAML file.
-        level: Its strength.
-        unit: The unit of the level, in words.
-        transform_name: The name of a transform of albumentations.
-        arguments: The arguments of the transform.
+        description: Name, level, unit, transform and arguments, for the header of a result file.
         transform: The transform, which is always applied. Takes ``image=`` (uint8 ``(H, W, 3)``)
             and ``mask=``, and returns a dictionary with the same keys.
     """
 
     name: str
     level: int
-    unit: str
-    transform_name: str
-    arguments: dict[str, Any]
+    description: dict[str, Any]
     transform: Callable[..., dict]
 
     @property
@@ -44,16 +38,6 @@ class Attack:
         random.seed(f"{self.name} {self.level} {index}")
         np.random.seed(random.getrandbits(32))
 
-    def describe(self) -> dict[str, Any]:
-        """Return the description of the attack for the header of a result file."""
-        return {
-            "name": self.name,
-            "level": self.level,
-            "unit": self.unit,
-            "transform": self.transform_name,
-            "arguments": self.arguments,
-        }
-
 
 def read_attacks(
     path: str | os.PathLike[str] | None = None, names: Iterable[str] = ()
@@ -65,14 +49,12 @@ def read_attacks(
         names: The attacks to read, by default those of the paper.
 
     Raises:
+        ContentError: If the file is not YAML.
         EvaluationError: If the file is not a list of attacks, or if a name, a transform or an
             argument is unknown.
     """
     path = Path(path or config_path("robustness.yaml"))
-    try:
-        entries = read_yaml(path, "a YAML file of attacks")
-    except ContentError as error:
-        raise EvaluationError(str(error)) from None
+    entries = read_yaml(path, "a YAML file of attacks")
     if not isinstance(entries, list) or not all(map(_is_attack, entries)):
         raise EvaluationError(
             f"got {path}, expected a list of attacks with name, unit, levels (integers), "
@@ -83,7 +65,7 @@ def read_attacks(
     for name in list(names) or [entry["name"] for entry in entries if entry.get("paper")]:
         if name not in by_name:
             raise EvaluationError(f"got attack {name!r}, expected one of {', '.join(by_name)}")
-        attacks += [_attack(by_name[name], level) for level in by_name[name]["levels"]]
+        attacks += [_build_attack(by_name[name], level) for level in by_name[name]["levels"]]
     return attacks
 
 
@@ -97,18 +79,6 @@ def _is_attack(entry: object) -> bool:
     )
 
 
-def _attack(entry: dict[str, Any], level: int) -> Attack:
-    arguments = {key: _at_level(value, level) for key, value in entry["arguments"].items()}
-    return Attack(
-        name=entry["name"],
-        level=level,
-        unit=entry["unit"],
-        transform_name=entry["transform"],
-        arguments=arguments,
-        transform=_build_transform(entry, arguments),
-    )
-
-
 def _at_level(argument: Any, level: int) -> Any:
     """Replace LEVEL in an argument by the level, and LEVEL_SQUARED by its square."""
     if isinstance(argument, list):
@@ -118,16 +88,26 @@ def _at_level(argument: Any, level: int) -> Any:
     return level**2 if argument == "LEVEL_SQUARED" else argument
 
 
-def _build_transform(entry: dict[str, Any], arguments: dict[str, Any]) -> Callable[..., dict]:
+def _build_attack(entry: dict[str, Any], level: int) -> Attack:
     import albumentations
 
+    name, transform = entry["name"], entry["transform"]
+    arguments = {key: _at_level(value, level) for key, value in entry["arguments"].items()}
     try:
-        kind = getattr(albumentations, entry["transform"])
+        kind = getattr(albumentations, transform)
         if not issubclass(kind, albumentations.BasicTransform):
-            raise TypeError(f"{entry['transform']} is not a transform")
-        return albumentations.Compose([kind(**arguments, p=1)])
+            raise TypeError(f"{transform} is not a transform")
+        composed = albumentations.Compose([kind(**arguments, p=1)])
     except (AttributeError, TypeError, ValueError, ArithmeticError, LookupError) as error:
         raise EvaluationError(
-            f"got attack {entry['name']} {arguments}, expected a transform of albumentations "
+            f"got attack {name} {arguments}, expected a transform of albumentations "
             f"and its arguments: {error}"
         ) from None
+    description = {
+        "name": name,
+        "level": level,
+        "unit": entry["unit"],
+        "transform": transform,
+        "arguments": arguments,
+    }
+    return Attack(name, level, description, composed)

@@ -18,13 +18,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """This process among those that torchrun started; a single process without torchrun.
-
-    Args:
-        rank: Number of this process, from 0.
-        world_size: Number of processes.
-        device: The device that this process computes on.
-    """
+    """This process and its device; without torchrun, it is the only one."""
 
     rank: int = 0
     world_size: int = 1
@@ -39,8 +33,7 @@ class DistributedContext:
                 ``"cuda:N"`` for a single process. Empty: CUDA if it is available.
 
         Raises:
-            ConfigError: If the device is not available.
-            EvaluationError: If several processes would share a GPU, or a process has none.
+            QMANetError: See :func:`device_for_process`.
         """
         rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         device = device_for_process(device, world_size=world_size)
@@ -50,16 +43,12 @@ class DistributedContext:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes and logs what all processes have in common."""
+        """Whether this process writes and logs for all processes."""
         return self.rank == 0
 
     @contextmanager
     def locked(self, *folders: str | os.PathLike[str]) -> Iterator[None]:
-        """Lock folders against other runs; the first process does it for all processes.
-
-        Raises:
-            BusyError: If another run is writing to one of the folders.
-        """
+        """Lock folders against other runs, once for all processes."""
         with ExitStack() as locks:
             if self.is_first:
                 # Locking a folder twice would fail.

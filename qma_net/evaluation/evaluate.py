@@ -1,9 +1,9 @@
 """``qma-net evaluate``: exact metrics for any model of BenCo's registry, without dropped images.
 
 BenCo's datasets read the images, so the model's input is the same as in BenCo; the metrics are
-computed by :mod:`qma_net.evaluation.metrics`. Batches are formed from the whole list and then
-distributed, so one process and several see the same batches. The row of every image is saved as
-soon as it is computed, and an interrupted run continues from there.
+computed by :mod:`qma_net.evaluation.metrics`. Batches are formed before they are distributed to
+processes, so any number of processes sees the same batches. Rows of images are saved as they are
+computed, and an interrupted run continues after them.
 """
 
 import io
@@ -15,6 +15,7 @@ from importlib.metadata import version
 from itertools import chain, combinations
 from pathlib import Path
 from shutil import rmtree
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,6 @@ from tqdm import tqdm
 from .. import __version__
 from ..core.files import atomic_write, safe_path, write_json, write_png
 from ..data.check import check
-from ..data.findings import Report
 from ..data.listing import Listing, read_listings
 from ..inference.prediction import as_grey
 from ..modeling.config import DEFAULT_THRESHOLD, Preprocessing
@@ -45,6 +45,9 @@ from .results import (
     write_result,
 )
 from .settings import AS_TRAINED, EvaluationError, Settings
+
+# Packages, except this one, that can change a metric.
+PACKAGES = ("torch", "transformers", "imdlbenco", "albumentations", "numpy", "Pillow")
 
 # Findings of `data check --fast` that would make the metrics wrong.
 FATAL_PROBLEMS = ("unreadable", "size-mismatch", "unpaired", "mask-values", "missing-file")
@@ -94,7 +97,10 @@ def evaluate(
         BusyError: If another run is writing to one of the folders.
     """
     context = DistributedContext.from_environment(device)
-    sets = read_test_sets(test_sets, allow, context, progress=progress)
+    sets = read_test_sets(test_sets)
+    if context.is_first:
+        _require_no(FATAL_PROBLEMS, test_sets, allow=allow, progress=progress)
+    context.wait()
     names = [listing.name for listing in sets]
     folders = result_folders(checkpoints, Path(out))
     # With attacks, every test set has a folder that contains a result per attack.
@@ -106,7 +112,10 @@ def evaluate(
         for checkpoint in folders:
             evaluated = EvaluatedModel.load(model, model_flags, checkpoint, context.device)
             completed = complete_settings(evaluated, settings, context)
-            require_uncropped(test_sets, completed, allow, context)
+            if completed.fit == "pad" and context.is_first:  # BenCo would crop larger images.
+                size = completed.image_size
+                problems = ["larger-than-training"]
+                _require_no(problems, test_sets, crop_size=size, allow=allow, progress=False)
             for listing, folder in zip(sets, set_folders[checkpoint], strict=True):
                 clean = "clean" if attacks else listing.name
                 for attack in (None, *attacks):
@@ -150,20 +159,8 @@ def complete_settings(
     return completed
 
 
-def read_test_sets(
-    paths: Sequence[str | os.PathLike[str]],
-    allow: Collection[str],
-    context: DistributedContext,
-    *,
-    progress: bool = True,
-) -> list[Listing]:
-    """Read the listings of test sets and check their files.
-
-    Raises:
-        EvaluationError: If a test set is empty, two have the same name, or files would make the
-            metrics wrong.
-        ListingError: If a path is not a test set.
-    """
+def read_test_sets(paths: Sequence[str | os.PathLike[str]]) -> list[Listing]:
+    """Read the listings of test sets; reject empty sets and equal names."""
     sets = [listing for path in paths for listing in read_listings(path)]
     names = [listing.name for listing in sets]
     for listing in sets:
@@ -174,29 +171,13 @@ def read_test_sets(
                 f"got two test sets named {listing.name!r}, expected different names; name them "
                 "in a JSON file {name: path}"
             )
-    if context.is_first:
-        _reject(check(paths, fast=True, allow=allow, progress=progress), FATAL_PROBLEMS)
-    context.wait()
     return sets
 
 
-def require_uncropped(
-    paths: Sequence[str | os.PathLike[str]],
-    settings: Settings,
-    allow: Collection[str],
-    context: DistributedContext,
+def _require_no(
+    problems: Collection[str], paths: Sequence[str | os.PathLike[str]], **options: Any
 ) -> None:
-    """Reject images that are larger than the square they are padded to; BenCo would crop them.
-
-    Raises:
-        EvaluationError: If there are such images.
-    """
-    if settings.fit == "pad" and context.is_first:
-        report = check(paths, fast=True, crop_size=settings.image_size, allow=allow, progress=False)
-        _reject(report, ("larger-than-training",))
-
-
-def _reject(report: Report, problems: Collection[str]) -> None:
+    report = check(paths, fast=True, **options)
     faults = [finding for finding in report.errors if finding.problem in problems]
     if faults:
         first = faults[0]
@@ -207,11 +188,7 @@ def _reject(report: Report, problems: Collection[str]) -> None:
 
 
 def result_folders(checkpoints: Sequence[str | os.PathLike[str]], out: Path) -> dict[Path, Path]:
-    """Choose the result folder of each checkpoint: ``out`` for one, else subfolders.
-
-    Raises:
-        EvaluationError: If a checkpoint does not exist or is given twice.
-    """
+    """Choose the result folder of each checkpoint: ``out`` for one, else subfolders."""
     paths = [Path(checkpoint) for checkpoint in checkpoints]
     for path in paths:
         if not path.exists() and str(path) != SMALL:
@@ -245,18 +222,7 @@ def evaluate_set(
     """Evaluate a model on one test set and write ``<name>.json`` and ``<name>.csv``.
 
     Complete results of the same settings are left as they are; interrupted ones are completed.
-
-    Args:
-        evaluated: The model.
-        listing: The test set.
-        folder: The folder to write to, locked by the caller.
-        settings: Complete settings.
-        context: This process.
-        workers: See :func:`evaluate`.
-        save_masks: See :func:`evaluate`.
-        attack: Applied to every image, or None.
-        name: Name of the result files.
-        progress: See :func:`evaluate`.
+    The caller holds the lock of ``folder``.
 
     Raises:
         EvaluationError: If the result files have other settings or the model fails.
@@ -270,9 +236,9 @@ def evaluate_set(
         "files_sha256": images.fingerprint(),
         **evaluated.identity,
         **asdict(settings),
-        "attack": attack.describe() if attack else None,
+        "attack": attack.description if attack else None,
         "threshold": DEFAULT_THRESHOLD,
-        "versions": package_versions(),
+        "versions": {"qma-net": __version__, **{name: version(name) for name in PACKAGES}},
     }
     header = json.loads(json.dumps(header))
     if is_complete(folder, name, header):
@@ -282,6 +248,7 @@ def evaluate_set(
         return
     size = 1 if settings.fit == "native" else settings.batch_size
     batches = [list(range(len(images)))[i : i + size] for i in range(0, len(images), size)]
+    masks = safe_path(folder, f"{name}_masks")
     with unfinished_rows(folder, name, header, context) as run:
         pending = [
             batch
@@ -289,18 +256,11 @@ def evaluate_set(
             if not run.finished.keys() >= set(batch)
         ]
         loader = torch.utils.data.DataLoader(images, batch_sampler=pending, num_workers=workers)
-        with tqdm(
-            total=sum(map(len, pending)),
-            desc=name,
-            unit="image",
-            disable=not (progress and context.is_first),
-        ) as bar:
+        count, hidden = sum(map(len, pending)), not (progress and context.is_first)
+        with tqdm(total=count, desc=name, unit="image", disable=hidden) as bar:
             for batch in loader:
                 for row, mask in measure_batch(evaluated, images, batch, settings):
-                    outputs = []
-                    if save_masks:
-                        masks = safe_path(folder, f"{name}_masks")
-                        outputs = [save_mask(masks, row, mask, save_masks)]
+                    outputs = [save_mask(masks, row, mask, save_masks)] if save_masks else []
                     run.finish(row, outputs)
                 bar.update(len(batch["index"]))
         context.wait()
@@ -323,9 +283,8 @@ def measure_batch(
     Raises:
         EvaluationError: If the size of a mask differs from that of the ground truth.
     """
-    masks, scores, source = evaluated(
-        {key: value for key, value in batch.items() if key != "index"}
-    )
+    inputs = {key: value for key, value in batch.items() if key != "index"}
+    masks, scores, source = evaluated(inputs)
     for i, index in enumerate(batch["index"].tolist()):
         mask, truth = masks[i], batch["mask"][i, 0].numpy() > 0.5
         if mask.shape != truth.shape:
@@ -377,9 +336,3 @@ def compare(folders: Sequence[Path], sets: Iterable[str], out: Path) -> None:
             for first, second in combinations(tables, 2)
         }
     write_json(out / "comparison.json", result)
-
-
-def package_versions() -> dict[str, str]:
-    """Return the versions of all packages that can change a metric."""
-    packages = ("torch", "transformers", "imdlbenco", "albumentations", "numpy", "Pillow")
-    return {"qma-net": __version__, **{name: version(name) for name in packages}}

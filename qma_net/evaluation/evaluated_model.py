@@ -32,8 +32,7 @@ class EvaluatedModel:
             selected on test sets, ``about`` if the checkpoint contains a notice.
         post_function: The model's function in BenCo's ``POSTFUNCS``, or None.
         device: The device of the model.
-        preprocessing: How images were fed to it in training; None if the checkpoint does not
-            record it.
+        preprocessing: How images were fed to it in training; None if that is not recorded.
         needs_edges: Whether its forward pass requires BenCo's edge mask, for its loss.
     """
 
@@ -50,12 +49,8 @@ class EvaluatedModel:
     ) -> "EvaluatedModel":
         """Build a registered model from its flags and load the checkpoint strictly.
 
-        Args:
-            name: The model's name in BenCo's registry.
-            flags: The model's own flags. QMANet's are read from the checkpoint, and given flags
-                must agree with it.
-            checkpoint: A checkpoint file; for QMANet anything that :func:`.load_model` accepts.
-            device: The device to load the model to.
+        QMANet's flags are read from the checkpoint, which may be anything that
+        :func:`.load_model` accepts; given flags must agree with it.
 
         Raises:
             EvaluationError: If no model of this name is registered.
@@ -97,17 +92,17 @@ class EvaluatedModel:
             "model_flags": arguments,
             "checkpoint": str(checkpoint),
             "checkpoint_sha256": sha256(checkpoint),
-            **({"picked_on": PICKED_ON} if is_best_on_test_sets(checkpoint) else {}),
-            **({"about": network.about} if network and network.about else {}),
         }
-        post_function = f"{name.lower()}_post_func"
+        if is_best_on_test_sets(checkpoint):
+            identity["picked_on"] = PICKED_ON
+        if network and network.about:
+            identity["about"] = network.about
+        post_name = f"{name.lower()}_post_func"
         edges = inspect.signature(model.forward).parameters.get("edge_mask")
         return cls(
             model=model.to(device).eval(),
             identity=identity,
-            post_function=(
-                POSTFUNCS.get_lower(post_function) if POSTFUNCS.has(post_function) else None
-            ),
+            post_function=POSTFUNCS.get_lower(post_name) if POSTFUNCS.has(post_name) else None,
             device=device,
             preprocessing=preprocessing,
             needs_edges=edges is not None and edges.default is edges.empty,

@@ -18,10 +18,8 @@ class BenCoImages(torch.utils.data.Dataset):
     Args:
         listing: The test set.
         settings: How the images are fed to the model.
-        post_function: The model's function in BenCo's ``POSTFUNCS``, which modifies the items in
-            place, or None.
-        attack: Applied before resizing, or None. Its randomness is seeded with its name, its
-            level and the index of the image.
+        post_function: The model's function in BenCo's ``POSTFUNCS``, or None.
+        attack: Applied before resizing, or None; seeded for every image.
         with_edges: Whether to add edge masks, of the width in BenCo's scripts.
     """
 

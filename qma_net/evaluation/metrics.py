@@ -39,20 +39,16 @@ def pixel_metrics(mask: np.ndarray, truth: np.ndarray) -> dict[str, float | None
         ValueError: If the shapes differ.
     """
     if mask.shape != truth.shape:
-        raise ValueError(
-            f"got a mask of shape {mask.shape} for a ground truth of shape {truth.shape}, expected "
-            "equal shapes"
-        )
+        raise ValueError(f"the mask has shape {mask.shape}, the ground truth {truth.shape}")
     marked = mask > DEFAULT_THRESHOLD
     tp = int((marked & truth).sum())
     fp, fn = int(marked.sum()) - tp, int(truth.sum()) - tp
     tn = truth.size - tp - fp - fn
-    marked_share = {"marked": (tp + fp) / truth.size}
+    metrics: dict[str, float | None] = {"marked": (tp + fp) / truth.size, **dict.fromkeys(PIXEL)}
     if not truth.any():
-        return {**marked_share, **dict.fromkeys(PIXEL)}
+        return metrics
     auc, best = roc_auc_and_best_f1(mask, truth)
-    return {
-        **marked_share,
+    return metrics | {
         "f1": f1_of(tp, fp, fn),
         "permute_f1": max(f1_of(tp, fp, fn), f1_of(fn, tn, tp)),
         "iou": tp / (tp + fp + fn),
@@ -112,17 +108,13 @@ def mean(values: Sequence[float | None]) -> float | None:
     return math.fsum(defined) / len(defined) if defined else None
 
 
-def bootstrap_interval(values: Sequence[float | None], seed: int = SEED) -> list[float] | None:
-    """Compute the percentile bootstrap interval of the mean; None without values."""
+def bootstrap_interval(values: Sequence[float | None]) -> list[float] | None:
+    """Compute the 95 % percentile bootstrap interval of the mean; None without values."""
     defined = np.array([value for value in values if value is not None])
-    if not len(defined):
-        return None
-    return _interval(resampled_means(defined, seed))
+    return _interval(_resampled_means(defined, SEED)) if len(defined) else None
 
 
-def paired_bootstrap(
-    first: Sequence[float | None], second: Sequence[float | None], seed: int = SEED
-) -> dict | None:
+def paired_bootstrap(first: Sequence[float | None], second: Sequence[float | None]) -> dict | None:
     """Compare two models on the same images by a bootstrap of the differences per image.
 
     Returns:
@@ -135,17 +127,17 @@ def paired_bootstrap(
     differences = np.array([b - a for a, b in pairs if a is not None and b is not None])
     if not len(differences):
         return None
-    means = resampled_means(differences, seed)
+    means = _resampled_means(differences, SEED)
     other_side = (1 + min((means <= 0).sum(), (means >= 0).sum())) / (1 + DRAWS)
     return {
         "difference": float(differences.mean()),
-        "interval": [float(edge) for edge in np.percentile(means, [2.5, 97.5])],
+        "interval": np.percentile(means, [2.5, 97.5]).tolist(),
         "p_value": float(min(1.0, 2 * other_side)),
         "n": len(differences),
     }
 
 
-def resampled_means(values: np.ndarray, seed: int) -> np.ndarray:
+def _resampled_means(values: np.ndarray, seed: int) -> np.ndarray:
     """Return the means of :data:`DRAWS` resamples of ``(n,)`` values, ``(DRAWS,)``."""
     rng = np.random.default_rng(seed)
     # Drawing all resamples together would need DRAWS x n numbers.
@@ -157,17 +149,13 @@ def resampled_means(values: np.ndarray, seed: int) -> np.ndarray:
 def mean_and_interval(columns: Sequence[Sequence[float]]) -> tuple[float, list[float]]:
     """Return the mean of the test sets' means, and its 95 % bootstrap interval.
 
-    The images are resampled within each test set.
-
-    Args:
-        columns: The values of each test set's images, not empty.
+    Each of ``columns``, the values of a test set's images, is resampled on its own.
     """
     arrays = [np.array(values) for values in columns]
-    draws = [resampled_means(values, SEED + i) for i, values in enumerate(arrays)]
+    draws = [_resampled_means(values, SEED + i) for i, values in enumerate(arrays)]
     average = float(np.mean([values.mean() for values in arrays]))
     return average, _interval(np.mean(draws, axis=0))
 
 
-def _interval(means: np.ndarray, share: float = 0.95) -> list[float]:
-    edges = np.percentile(means, [50 * (1 - share), 50 * (1 + share)])
-    return [float(edge) for edge in edges]
+def _interval(means: np.ndarray) -> list[float]:
+    return np.percentile(means, [50 * (1 - 0.95), 50 * (1 + 0.95)]).tolist()

@@ -30,22 +30,16 @@ Row = dict[str, Any]  # The results of one image: COLUMNS, index and score_sourc
 
 
 def is_complete(folder: Path, name: str, header: dict) -> bool:
-    """Check whether the result files of a test set exist.
-
-    Args:
-        folder: The folder of the result files.
-        name: Name of the test set or of the attack.
-        header: All settings that the numbers depend on.
+    """Check whether the result files of a test set (or attack) exist.
 
     Raises:
-        EvaluationError: If they are the result of other settings.
+        EvaluationError: If they are the result of other settings than those in ``header``.
     """
     path = safe_path(folder, f"{name}.json")
     if not path.is_file():
         return False
     recorded = read_result(path).get("header")
-    recorded = recorded if isinstance(recorded, dict) else {}
-    recorded = {key: recorded.get(key) for key in header}
+    recorded = {key: recorded.get(key) for key in header} if isinstance(recorded, dict) else {}
     if recorded != header:
         raise EvaluationError(
             f"{path} is the result of another evaluation ({difference(recorded, header)}); choose "
@@ -60,24 +54,12 @@ def unfinished_rows(
 ) -> Iterator[Run]:
     """Open the rows of a test set that is being evaluated, by the index of the image.
 
-    They are kept in the hidden folder ``.<name>.unfinished``, in one journal per process. Rows of
-    an interrupted evaluation are reused if its settings were the same, and discarded otherwise.
-
-    Args:
-        folder: The folder of the result files, locked by the caller.
-        name: Name of the test set or of the attack.
-        header: All settings that the numbers depend on.
-        context: This process.
+    They are kept in a hidden folder, in one journal per process; the caller holds the lock of
+    ``folder``. Rows of an interrupted evaluation with other settings are discarded.
     """
     partial = unfinished_folder(folder, name)
-    run = Run(
-        partial,
-        header,
-        key=("index",),
-        journal=f"{context.rank}.jsonl",
-        contents="rows",
-        shared=True,
-    )
+    journal = f"{context.rank}.jsonl"
+    run = Run(partial, header, key=("index",), journal=journal, contents="rows", shared=True)
     if context.is_first:
         partial.mkdir(parents=True, exist_ok=True)
         for written in (folder, partial, safe_path(folder, f"{name}_masks")):
@@ -137,20 +119,18 @@ def summarize(rows: list[Row]) -> dict[str, Any]:
 
 def average_levels(folder: Path, attacks: Sequence[Attack]) -> dict[str, dict]:
     """Average the results of each attack over its levels; the clean result is separate."""
-    clean = read_result(folder / "clean.json")
-    averages: dict[str, dict] = {"clean": {key: clean[key] for key in AVERAGED}}
+
+    def means(stem: str) -> dict[str, Any]:
+        result = read_result(folder / f"{stem}.json")
+        return {key: result[key] for key in AVERAGED}
+
+    averages = {"clean": means("clean")}
     for name in dict.fromkeys(attack.name for attack in attacks):
-        results = {
-            str(attack.level): read_result(folder / f"{attack.stem}.json")
-            for attack in attacks
-            if attack.name == name
+        levels = {
+            str(attack.level): means(attack.stem) for attack in attacks if attack.name == name
         }
-        averages[name] = {
-            key: mean([result[key] for result in results.values()]) for key in AVERAGED
-        }
-        averages[name]["levels"] = {
-            level: {key: result[key] for key in AVERAGED} for level, result in results.items()
-        }
+        averages[name] = {key: mean([level[key] for level in levels.values()]) for key in AVERAGED}
+        averages[name]["levels"] = levels
     return averages
 
 

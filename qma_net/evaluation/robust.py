@@ -22,12 +22,8 @@ def robust(
     the index of the image, so results do not depend on the number of processes. The clean result
     is not part of any average.
 
-    Args:
-        checkpoints: See :func:`qma_net.evaluation.evaluate.evaluate`.
-        test_sets: See there.
-        out: See there.
-        attacks: The attacks, by default the 18 of the paper.
-        options: The other arguments of :func:`qma_net.evaluation.evaluate.evaluate`.
+    All arguments are those of :func:`qma_net.evaluation.evaluate.evaluate`; the attacks are by
+    default the 18 of the paper.
     """
     attacks = read_attacks() if attacks is None else attacks
     evaluate(checkpoints, test_sets, out, attacks=attacks, **options)

@@ -11,11 +11,7 @@ from .recipe import Recipe
 def maybe_compress(
     rng: np.random.Generator, image: np.ndarray, *, probability: float, quality: tuple[int, int]
 ) -> tuple[np.ndarray, int | None]:
-    """Save an image as JPEG with a probability.
-
-    Returns:
-        The pixels, uint8 ``(H, W, 3)``, and the quality, or None if it was not saved.
-    """
+    """Save an image as JPEG with a probability; return it and the quality, None if not saved."""
     if rng.random() >= probability:
         return image, None
     drawn = int(rng.integers(*quality, endpoint=True))
@@ -25,12 +21,7 @@ def maybe_compress(
 def encode_final(
     rng: np.random.Generator, image: np.ndarray, recipe: Recipe
 ) -> tuple[bytes, dict[str, Any]]:
-    """Blur an image, add noise and encode it, as drawn from the recipe.
-
-    Args:
-        rng: Source of randomness.
-        image: uint8 ``(H, W, 3)``.
-        recipe: The probabilities and ranges.
+    """Blur an image, uint8 ``(H, W, 3)``, add noise and encode it, as drawn from the recipe.
 
     Returns:
         The bytes of a JPEG or PNG file, and the drawn values for the manifest; ``final_quality``
@@ -44,12 +35,7 @@ def encode_final(
         image = add_noise(rng, image, noise)
     quality = int(rng.integers(*recipe.final_quality, endpoint=True))
     full_colour = bool(rng.random() < recipe.final_full_colour)
-    drawn = {
-        "blur": blur,
-        "noise": noise,
-        "final_quality": quality,
-        "final_full_colour": full_colour,
-    }
+    drawn = dict(blur=blur, noise=noise, final_quality=quality, final_full_colour=full_colour)
     if recipe.lossless and rng.random() < recipe.lossless:
         return encode_png(image), drawn | {"final_quality": None}
     return _encode_jpeg(image, quality, full_colour), drawn
@@ -66,11 +52,6 @@ def add_noise(rng: np.random.Generator, image: np.ndarray, sigma: float) -> np.n
     """Add white noise of ``sigma`` grey levels to an image, uint8 ``(H, W, 3)``."""
     noise = rng.standard_normal(image.shape, np.float32) * np.float32(sigma)
     return np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
-
-
-def is_greyscale(photo: np.ndarray) -> bool:
-    """Check whether the three channels of a photo, uint8 ``(H, W, 3)``, are equal."""
-    return bool((photo == photo[..., :1]).all())
 
 
 def encode_png(image: np.ndarray) -> bytes:

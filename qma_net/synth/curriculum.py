@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..core.files import ContentError, config_path, read_yaml
-from .generator import generate_image, kind_at
+from ..core.files import config_path, read_yaml
+from .manipulate import generate_image, kind_at
 from .photographs import Photographs, find_usable_photos, split_photos
 from .recipe import Recipe, SynthesisError
 
@@ -45,12 +45,7 @@ def stage(name: str | None = None) -> Recipe:
 
 
 def with_changes(recipe: Recipe, changes: object, source: str) -> Recipe:
-    """Replace fields of a recipe by values that come from a file.
-
-    Args:
-        recipe: The recipe.
-        changes: A dictionary of fields and values.
-        source: Where they come from, for error messages.
+    """Replace fields of a recipe by the values in ``changes``, a mapping from the file ``source``.
 
     Raises:
         SynthesisError: If a field is unknown or a value has the wrong type.
@@ -60,9 +55,9 @@ def with_changes(recipe: Recipe, changes: object, source: str) -> Recipe:
     values: dict[str, Any] = {}
     for name, value in changes.items():
         if name not in FIELDS:
+            expected = ", ".join(sorted(FIELDS))
             raise SynthesisError(
-                f"got {name!r} in {source}, expected a field of a recipe: "
-                f"{', '.join(sorted(FIELDS))}"
+                f"got {name!r} in {source}, expected a field of a recipe: {expected}"
             )
         default = getattr(Recipe(), name)
         if not _has_type_of(value, default):
@@ -91,11 +86,12 @@ class ImageSource:
     """Photos, and a recipe by which images are generated from them.
 
     Args:
-        photos: A folder of authentic photos. Those of the recipe's ``test_share`` are never used.
+        photos: A folder of authentic photos. Those that
+            :func:`~qma_net.synth.synthesise.synthesise` would reserve for testing with the same
+            seed are never used.
         recipe: The recipe.
         labels: A folder of label maps, or None.
-        seed: Seed of all randomness. The photos reserved for testing are the same as with
-            :func:`~qma_net.synth.synthesise.synthesise` with this seed.
+        seed: Seed of all randomness.
 
     Raises:
         SynthesisError: If the photos or label maps cannot be used.
@@ -118,18 +114,15 @@ class ImageSource:
     def read(cls, path: str | os.PathLike[str], image_size: int | None = None) -> "ImageSource":
         """Read a YAML file with ``photos``, ``stage``, ``recipe``, ``labels`` and ``seed``.
 
-        Args:
-            path: The file; folders in it are relative to it. Only ``photos`` is required.
-            image_size: Replaces the image size of the recipe.
+        Only ``photos`` is required; folders are relative to the file. ``image_size`` replaces that
+        of the recipe.
 
         Raises:
-            SynthesisError: If the file or a value in it is invalid.
+            ContentError: If the file is not YAML.
+            SynthesisError: If a value in it is invalid.
         """
         path = Path(path)
-        try:
-            content = read_yaml(path, "a YAML file")
-        except ContentError as error:
-            raise SynthesisError(str(error)) from None
+        content = read_yaml(path, "a YAML file")
         if not isinstance(content, dict) or not {"photos"} <= content.keys() <= KEYS:
             raise SynthesisError(
                 f"got {path}, expected a mapping with photos: FOLDER and optionally "
@@ -154,7 +147,7 @@ class ImageSource:
         )
 
     def generate(self, epoch: int, index: int) -> tuple[bytes, np.ndarray, dict[str, Any]]:
-        """Generate an image; see :func:`~qma_net.synth.generator.generate_image`."""
+        """Generate an image; see :func:`~qma_net.synth.manipulate.generate_image`."""
         rng = np.random.default_rng([self.seed, 3, epoch, index])
         kind = kind_at("train", index, self.recipe)
         return generate_image(rng, kind, self.photographs, self.recipe)

@@ -1,36 +1,63 @@
-"""Splicing, copy-move and removal."""
+"""Generation of images: splicing, copy-move and removal."""
 
+import math
 from dataclasses import asdict
 from typing import Any
 
 import cv2
 import numpy as np
 
-from .camera import add_noise, compress_on_shifted_grid, is_greyscale, maybe_compress
-from .crops import random_crop, size_of
-from .photographs import Photographs
-from .recipe import AUTHENTIC, Recipe
+from .camera import add_noise, compress_on_shifted_grid, encode_final, maybe_compress
+from .photographs import Photographs, random_crop, size_of
+from .recipe import AUTHENTIC, KINDS, Recipe
 from .regions import (
     draw_placement,
     draw_placement_elsewhere,
     draw_region,
     draw_resampling,
     move_region,
+    outline_of,
 )
+
+
+def generate_image(
+    rng: np.random.Generator, kind: str, photographs: Photographs, recipe: Recipe
+) -> tuple[bytes, np.ndarray, dict[str, Any]]:
+    """Generate an image of a kind; see :func:`manipulate`.
+
+    Returns:
+        The bytes of its file, its mask (uint8 ``(H, W)`` of 0 and 255), and its history.
+    """
+    image, mask, history = manipulate(rng, kind, photographs, recipe)
+    data, drawn = encode_final(rng, image, recipe)
+    return data, mask, {"kind": kind, **history, **drawn}
+
+
+def kind_at(side: str, index: int, recipe: Recipe) -> str:
+    """Determine the kind of an image from its index: one of ``KINDS`` or ``AUTHENTIC``.
+
+    Kinds are mixed evenly, so the beginning of a dataset has the same shares as all of it. Kinds of
+    training images follow the multiples of the golden ratio; those of test images take turns.
+    """
+    authentic_before, authentic = (
+        math.floor(recipe.untouched * number + 0.5) for number in (index, index + 1)
+    )
+    if authentic > authentic_before:
+        return AUTHENTIC
+    manipulated = index - authentic_before
+    if side == "test":
+        return KINDS[manipulated % len(KINDS)]
+    golden = (math.sqrt(5) - 1) / 2
+    shares = np.cumsum(recipe.kinds) / np.sum(recipe.kinds)
+    return KINDS[int(np.searchsorted(shares[:-1], manipulated * golden % 1, side="right"))]
 
 
 def manipulate(
     rng: np.random.Generator, kind: str, photographs: Photographs, recipe: Recipe
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Create an image, before it is blurred, made noisy and encoded.
+    """Create an image of a kind (of ``KINDS`` or ``AUTHENTIC``), before it is blurred and encoded.
 
     For the same state of ``rng``, every kind has the same host.
-
-    Args:
-        rng: Source of randomness.
-        kind: One of ``KINDS``, or ``AUTHENTIC`` for the host itself.
-        photographs: The photos to use.
-        recipe: The recipe.
 
     Returns:
         The image, uint8 ``(H, W, 3)``; its mask, uint8 ``(H, W)`` of 0 and 255; its history.
@@ -49,8 +76,7 @@ def manipulate(
     if kind == "splice":
         region, filling, drawn = _splice(rng, photographs, name, photo, host, recipe)
     else:
-        labels = photographs.label_map(name)
-        labels = None if labels is None else crop.of_labels(labels)
+        labels = crop.of_labels(photographs.label_map(name))
         whole = kind == "copymove"
         region, source = draw_region(rng, labels, size_of(host), recipe, whole=whole)
         if kind == "removal" and source != "random":  # Segments end before the object's edge.
@@ -58,14 +84,23 @@ def manipulate(
         change = _copy_move if kind == "copymove" else _remove
         region, filling, drawn = change(rng, host, region, recipe)
         drawn = {"region": source, **drawn}
-    softness = rng.uniform(*recipe.edge_softness)
-    alpha = cv2.GaussianBlur(region.astype(np.float32), (0, 0), softness)
+    alpha, softness = _soft_edge(rng, region, recipe)
     if not (alpha > 0.5).any():  # The region is too thin for a soft edge.
         alpha = region.astype(np.float32)
+    mask = np.where(alpha > 0.5, 255, 0).astype(np.uint8)
+    return _mix(filling, host, alpha), mask, {**history, **drawn, "edge_softness": softness}
+
+
+def _soft_edge(
+    rng: np.random.Generator, region: np.ndarray, recipe: Recipe
+) -> tuple[np.ndarray, float]:
+    softness = rng.uniform(*recipe.edge_softness)
+    return cv2.GaussianBlur(region.astype(np.float32), (0, 0), softness), softness
+
+
+def _mix(first: np.ndarray, second: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     alpha = alpha[..., None]
-    image = np.rint(alpha * filling + (1 - alpha) * host).astype(np.uint8)
-    mask = np.where(alpha[..., 0] > 0.5, 255, 0).astype(np.uint8)
-    return image, mask, {**history, **drawn, "edge_softness": softness}
+    return np.rint(alpha * first + (1 - alpha) * second).astype(np.uint8)
 
 
 def _decoy(rng: np.random.Generator, host: np.ndarray, recipe: Recipe) -> tuple[np.ndarray, str]:
@@ -76,11 +111,9 @@ def _decoy(rng: np.random.Generator, host: np.ndarray, recipe: Recipe) -> tuple[
         shift = (rows, columns)
         return compress_on_shifted_grid(host, quality, shift), f"saved on a grid shifted by {shift}"
     region, _ = draw_region(rng, None, size_of(host), recipe, whole=False)
-    softness = rng.uniform(*recipe.edge_softness)
-    alpha = cv2.GaussianBlur(region.astype(np.float32), (0, 0), softness)
-    rim = (4 * alpha * (1 - alpha))[..., None]  # Equals 1 in the middle of the edge.
-    soft = cv2.GaussianBlur(host, (0, 0), softness)
-    return np.rint(rim * soft + (1 - rim) * host).astype(np.uint8), "a soft rim"
+    alpha, softness = _soft_edge(rng, region, recipe)
+    rim = 4 * alpha * (1 - alpha)  # Equals 1 in the middle of the edge.
+    return _mix(cv2.GaussianBlur(host, (0, 0), softness), host, rim), "a soft rim"
 
 
 def _splice(
@@ -99,7 +132,7 @@ def _splice(
     donor = crop.of(photo)
     noise = rng.uniform(*recipe.donor_noise)
     donor = add_noise(rng, donor, noise)
-    if is_greyscale(host_photo):
+    if (host_photo == host_photo[..., :1]).all():  # The host is in greyscale.
         donor = cv2.cvtColor(cv2.cvtColor(donor, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
     donor, quality = maybe_compress(
         rng, donor, probability=recipe.donor_saved_before, quality=recipe.donor_quality
@@ -107,40 +140,34 @@ def _splice(
     match = rng.uniform(*recipe.colour_match)
     donor = _match_colours(donor, host, match)
     scale, angle = draw_resampling(rng, recipe)
-    labels = photographs.label_map(name)
-    labels = None if labels is None else crop.of_labels(labels)
-    region, source = draw_region(rng, labels, size_of(host), recipe, whole=True)
+    labels = crop.of_labels(photographs.label_map(name))
     height, width = size_of(host)
+    region, source = draw_region(rng, labels, (height, width), recipe, whole=True)
+    outline = outline_of(region)
     if source == "random":  # The region is in the host; choose the part of the donor for it.
-        place, scale = draw_placement(rng, region, size_of(donor), scale=1 / scale, angle=-angle)
-        scale, flags = 1 / scale, cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        place, scale = draw_placement(rng, outline, size_of(donor), scale=1 / scale, angle=-angle)
+        scale = 1 / scale
     else:  # The region is in the donor; choose where it goes in the host.
         least, most = (np.sqrt(a * height * width / region.sum()) for a in recipe.area)
         scale = np.clip(scale, least, most)
-        place, scale = draw_placement(rng, region, (height, width), scale=scale, angle=angle)
-        flags = cv2.INTER_LINEAR
+        place, scale = draw_placement(rng, outline, (height, width), scale=scale, angle=angle)
     if recipe.aligned and (scale, angle) == (1.0, 0.0) and rng.random() < recipe.aligned:
         place[:, 2] = 8 * np.rint(place[:, 2] / 8)
     if source != "random":
         region = move_region(region, place, (height, width))
-    filling = cv2.warpAffine(
-        donor, place, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT_101
-    )
-    return (
-        region,
-        filling,
-        {
-            "region": source,
-            "donor": name,
-            "donor_crop": asdict(crop),
-            "donor_noise": noise,
-            "donor_quality": quality,
-            "colour_match": match,
-            "scale": float(scale),
-            "angle": angle,
-            "place": place.tolist(),
-        },
-    )
+    filling = _warp(donor, place, (height, width), inverse=source == "random")
+    history = {
+        "region": source,
+        "donor": name,
+        "donor_crop": asdict(crop),
+        "donor_noise": noise,
+        "donor_quality": quality,
+        "colour_match": match,
+        "scale": float(scale),
+        "angle": angle,
+        "place": place.tolist(),
+    }
+    return region, filling, history
 
 
 def _copy_move(
@@ -153,7 +180,7 @@ def _copy_move(
     place, scale = draw_placement_elsewhere(
         rng, region, scale=scale, angle=angle, distance=recipe.copy_distance
     )
-    filling = cv2.warpAffine(host, place, host.shape[1::-1], borderMode=cv2.BORDER_REFLECT_101)
+    filling = _warp(host, place, size_of(host))
     history = {"scale": scale, "angle": angle, "place": place.tolist()}
     return move_region(region, place, size_of(host)), filling, history
 
@@ -168,17 +195,18 @@ def _remove(
         place, _ = draw_placement_elsewhere(
             rng, region, scale=1.0, angle=0.0, distance=recipe.copy_distance
         )
-        cover = cv2.warpAffine(
-            host,
-            place,
-            host.shape[1::-1],
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REFLECT_101,
-        )
+        cover = _warp(host, place, size_of(host), inverse=True)
         filling = _blend(cover, host=host, region=grown)
         return region, filling, {"inpainting": method, "place": place.tolist()}
     algorithm = {"telea": cv2.INPAINT_TELEA, "ns": cv2.INPAINT_NS}[method]
     return region, cv2.inpaint(host, grown, 3, algorithm), {"inpainting": method}
+
+
+def _warp(
+    image: np.ndarray, place: np.ndarray, size: tuple[int, int], *, inverse: bool = False
+) -> np.ndarray:
+    flags = cv2.INTER_LINEAR | (cv2.WARP_INVERSE_MAP if inverse else 0)
+    return cv2.warpAffine(image, place, size[::-1], flags=flags, borderMode=cv2.BORDER_REFLECT_101)
 
 
 def _blend(cover: np.ndarray, *, host: np.ndarray, region: np.ndarray) -> np.ndarray:

@@ -9,17 +9,14 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from .crops import size_of
+from .photographs import size_of
 from .recipe import Recipe
 
 
 def random_region(rng: np.random.Generator, size: tuple[int, int], area: float) -> np.ndarray:
-    """Draw a smooth shape inside a frame: a circle whose radius varies by a few harmonics.
+    """Draw a smooth shape: a circle whose radius varies by a few harmonics.
 
-    Args:
-        rng: Source of randomness.
-        size: (height, width) of the frame.
-        area: The shape's share of the frame.
+    ``size`` is (height, width) of the frame that contains it, ``area`` its share of the frame.
     """
     height, width = size
     angle = np.linspace(0, 2 * np.pi, 180, endpoint=False)
@@ -44,15 +41,11 @@ def random_region(rng: np.random.Generator, size: tuple[int, int], area: float) 
 def segments(
     labels: np.ndarray, area: tuple[float, float], whole: bool
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Find the connected parts of a label map that can be cut out.
+    """Find the connected parts of a label map, int32 ``(H, W)``, that can be cut out.
 
-    Parts that fill less than a third of their bounding box or are narrower than 8 pixels are
-    skipped.
-
-    Args:
-        labels: int32 ``(H, W)``; zero means no segment.
-        area: Smallest and largest share of the frame.
-        whole: Skip parts that touch the border of the frame.
+    Parts whose share of the frame is outside ``area``, that fill less than a third of their
+    bounding box or are narrower than 8 pixels are skipped; ``whole`` skips those that touch the
+    border.
 
     Yields:
         The value, and the part with its holes filled.
@@ -82,14 +75,9 @@ def draw_region(
     *,
     whole: bool,
 ) -> tuple[np.ndarray, str]:
-    """Draw a region of a frame.
+    """Draw a region of a frame of ``size`` (height, width).
 
-    Args:
-        rng: Source of randomness.
-        labels: The label map of the frame, int32 ``(H, W)``, or None.
-        size: (height, width) of the frame.
-        recipe: How often a segment is used, and of which area.
-        whole: Use no segment that touches the border of the frame.
+    ``labels`` is the frame's label map, if any; ``whole`` skips segments that touch the border.
 
     Returns:
         The region and its origin: ``"random"`` or ``"label <value>"``.
@@ -110,31 +98,13 @@ def draw_resampling(rng: np.random.Generator, recipe: Recipe) -> tuple[float, fl
     return float(scale), rng.uniform(-recipe.rotation, recipe.rotation)
 
 
-def draw_placement(
-    rng: np.random.Generator,
-    region: np.ndarray,
-    frame: tuple[int, int],
-    *,
-    scale: float,
-    angle: float,
-) -> tuple[np.ndarray, float]:
-    """Draw a placement of a region inside a frame of (height, width).
-
-    Without scaling and rotation, regions move by whole pixels.
-
-    Returns:
-        The placement and its scale, which is smaller than ``scale`` if the region would not fit.
-    """
-    return _draw_placement(rng, _outline(region), frame, scale=scale, angle=angle)
-
-
-def _outline(region: np.ndarray) -> np.ndarray:
+def outline_of(region: np.ndarray) -> np.ndarray:
     """Return (x, y) of the corners of a region's convex hull, ``(N, 2)``."""
     ys, xs = np.nonzero(region)
     return cv2.convexHull(np.stack([xs, ys], axis=1).astype(np.int32))[:, 0]
 
 
-def _draw_placement(
+def draw_placement(
     rng: np.random.Generator,
     outline: np.ndarray,
     frame: tuple[int, int],
@@ -142,6 +112,13 @@ def _draw_placement(
     scale: float,
     angle: float,
 ) -> tuple[np.ndarray, float]:
+    """Draw a placement of a region with this outline inside a frame of (height, width).
+
+    Without scaling and rotation, regions move by whole pixels.
+
+    Returns:
+        The placement and its scale, which is smaller than ``scale`` if the region would not fit.
+    """
     cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
     turned = outline @ np.array([[cos, sin], [-sin, cos]])
     low, extent = turned.min(axis=0), np.ptp(turned, axis=0)
@@ -158,22 +135,16 @@ def draw_placement_elsewhere(
 ) -> tuple[np.ndarray, float]:
     """Draw a placement of a region in its own frame that moves it by a minimum distance.
 
-    Args:
-        rng: Source of randomness.
-        region: The region.
-        scale: The scale.
-        angle: The angle in degrees.
-        distance: Minimum distance in square roots of the area after scaling; it is at least four
-            pixels.
+    The distance is in square roots of the area after scaling, but at least four pixels.
 
     Returns:
         The placement and its scale, which is smaller than ``scale`` if there is no such placement.
     """
     centre = np.append(np.mean(np.nonzero(region)[::-1], axis=1), 1)
-    side, outline = np.sqrt(region.sum()), _outline(region)
+    side, outline = np.sqrt(region.sum()), outline_of(region)
     while True:
         for _ in range(50):
-            place, used = _draw_placement(rng, outline, size_of(region), scale=scale, angle=angle)
+            place, used = draw_placement(rng, outline, size_of(region), scale=scale, angle=angle)
             if np.abs(place @ centre - centre[:2]).max() >= max(4, distance * used * side):
                 return place, used
         scale *= 0.8

@@ -25,12 +25,57 @@ from .. import __version__
 from ..core.files import read_json_lines, read_json_object, write_json, write_text
 from ..core.runs import Run, difference
 from ..core.workers import available_cores, map_in_processes
-from .generator import ImageGenerator, output_paths, write_image
-from .photographs import find_usable_photos, split_photos
-from .recipe import SIDES, Recipe, SynthesisError
+from .camera import encode_png
+from .manipulate import generate_image, kind_at
+from .photographs import Photographs, find_usable_photos, split_photos
+from .recipe import AUTHENTIC, SIDES, Recipe, SynthesisError
 
 SETTINGS_EXPECTED = "the settings of a synthetic dataset; choose another --out or delete it"
 MANIFEST, JOURNAL = "manifest.jsonl", "journal.jsonl"  # The journal exists until completion.
+
+
+class ImageGenerator:
+    """Generates any image of a dataset.
+
+    Args:
+        photos: Folder of the photos.
+        labels: Folder of the label maps, or None.
+        settings: The content of ``settings.json``: the photos of each side, their label maps, the
+            seed and the recipe.
+    """
+
+    def __init__(
+        self, photos: Path, labels: str | os.PathLike[str] | None, settings: dict[str, Any]
+    ):
+        self.recipe = Recipe(**settings["recipe"])
+        self.seed = settings["seed"]
+        self.sides = {
+            side: Photographs(photos, names, labels, settings["labels"])
+            for side, names in settings["photos"].items()
+        }
+
+    def generate(self, side: str, index: int) -> tuple[bytes, bytes | None, dict[str, Any]]:
+        """Generate an image from its side and its index.
+
+        Returns:
+            The bytes of the image file, those of the mask's PNG file (None for an authentic
+            image), and the row of the manifest.
+        """
+        rng = np.random.default_rng([self.seed, SIDES.index(side), index])
+        kind = kind_at(side, index, self.recipe)
+        data, mask, history = generate_image(rng, kind, self.sides[side], self.recipe)
+        suffix = "jpg" if history["final_quality"] else "png"
+        row = {
+            "side": side,
+            "index": index,
+            "seed": self.seed,
+            "name": f"{kind}_{index:05d}.{suffix}",
+            "kind": kind,
+            "size": list(mask.shape),
+            "area": float((mask > 0).mean()),
+            **history,
+        }
+        return data, None if kind == AUTHENTIC else encode_png(mask), row
 
 
 def synthesise(
@@ -50,9 +95,9 @@ def synthesise(
 
     ``train/Tp`` and ``train/Gt`` contain the manipulated images and their masks, ``train/Au`` the
     authentic images, and ``train.json`` lists all of them with absolute paths; likewise for
-    ``test``. ``manifest.jsonl`` has a row per image, and ``settings.json`` everything else that
-    :func:`remake` needs. Except for the two lists, all bytes are the same for the same photos,
-    settings and library versions.
+    ``test``. ``manifest.jsonl`` has a row per image, and ``settings.json`` all settings; with the
+    photos, :class:`.ImageGenerator` recreates any image from them. Except for the two lists, all
+    bytes are the same for the same photos, settings and library versions.
 
     The folder appears when it is complete; until then it is called ``<out>.unfinished``, and the
     same call continues an interrupted run. A complete dataset of the same settings is left as it
@@ -60,7 +105,7 @@ def synthesise(
 
     Args:
         photos: Folder of authentic photos, searched recursively.
-        out: Folder to write.
+        out: Folder to write, which is returned.
         count: Number of training images.
         test_count: Number of test images, by default a tenth of ``count`` but at least three.
         image_size: Longest side in pixels; replaces the recipe's.
@@ -69,9 +114,6 @@ def synthesise(
         labels: Folder of label maps.
         workers: Number of processes, by default one per core.
         progress: Show progress bars on standard error.
-
-    Returns:
-        ``out``.
 
     Raises:
         SynthesisError: If the photos, the label maps or a number cannot be used, or if ``out``
@@ -102,11 +144,7 @@ def synthesise(
         "test_count": test_count,
         "seed": seed,
         "recipe": asdict(recipe),
-        "made_with": {
-            "qma_net": __version__,
-            "opencv": cv2.__version__,
-            "numpy": np.__version__,
-        },
+        "made_with": {"qma_net": __version__, "opencv": cv2.__version__, "numpy": np.__version__},
     }
     settings = json.loads(json.dumps(settings))
     unfinished = out.with_name(out.name + ".unfinished")
@@ -116,16 +154,16 @@ def synthesise(
     _is_dataset(unfinished, settings)
     counts = {"train": count, "test": test_count}
     images = [(side, index) for side in SIDES for index in range(counts[side])]
-    with Run(
-        unfinished, settings, key=("side", "index"), journal=JOURNAL, contents="images"
-    ) as run:
+    key = ("side", "index")
+    with Run(unfinished, settings, key=key, journal=JOURNAL, contents="images") as run:
         # The manifest is written last: only the journal and the folder's name are left to change.
         rows = read_json_lines(unfinished / MANIFEST)
         if not rows:
             write_json(unfinished / "settings.json", settings)
             generator = ImageGenerator(photos, labels, settings)
             _generate(run, generator, images, workers=workers, progress=progress)
-            rows = [_manifest_row(run.finished[image]) for image in images]
+            rows = [run.finished[image] for image in images]
+            rows = [{key: row[key] for key in row if key != "outputs"} for row in rows]
             for side in SIDES:
                 pairs = [_list_entry(out, row) for row in rows if row["side"] == side]
                 write_json(unfinished / f"{side}.json", pairs)
@@ -150,46 +188,13 @@ def _generate(
         for folder in ("Tp", "Gt", "Au"):
             (run.folder / side / folder).mkdir(parents=True, exist_ok=True)
     pending = list(run.pending(images, key=tuple))
+    done = len(images) - len(pending)
     with tqdm(
-        total=len(images),
-        initial=len(images) - len(pending),
-        desc="images",
-        unit="image",
-        disable=not progress,
+        total=len(images), initial=done, desc="images", unit="image", disable=not progress
     ) as bar:
         for row in map_in_processes(write_image, (generator, run.folder), pending, workers):
             run.finish(row, [run.folder / path for path in output_paths(row)])
             bar.update()
-
-
-def remake(
-    out: str | os.PathLike[str],
-    row: dict[str, Any],
-    photos: str | os.PathLike[str],
-    labels: str | os.PathLike[str] | None = None,
-) -> tuple[bytes, bytes | None]:
-    """Create one image again, from its row of the manifest and ``settings.json``.
-
-    Args:
-        out: Folder of the dataset, from which only ``settings.json`` is read.
-        row: A row of ``manifest.jsonl``, of which only side and index are used.
-        photos: The folder of photos that it was created from.
-        labels: The folder of label maps that it was created with.
-
-    Returns:
-        The bytes of the image file, and those of the mask's PNG file, None for an authentic image.
-
-    Raises:
-        ContentError: If ``settings.json`` is invalid.
-    """
-    settings = read_json_object(Path(out) / "settings.json", SETTINGS_EXPECTED)
-    generator = ImageGenerator(photos, labels, settings)
-    image, mask, _ = generator.generate(row["side"], row["index"])
-    return image, mask
-
-
-def _manifest_row(record: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name != "outputs"}
 
 
 def _list_entry(out: Path, row: dict[str, Any]) -> list[str]:
@@ -206,7 +211,11 @@ def _is_dataset(folder: Path, settings: dict[str, Any], ignored: tuple[str, ...]
     """
     file = folder / "settings.json"
     if not file.is_file():
-        if folder.exists() and (not folder.is_dir() or any(map(_is_foreign, folder.iterdir()))):
+        # A killed run may have left its journal, its lock and temporary files.
+        ours = folder.is_dir() and all(
+            path.name == JOURNAL or path.name.startswith(".qma-net") for path in folder.iterdir()
+        )
+        if folder.exists() and not ours:
             raise SynthesisError(
                 f"{folder} contains other files, expected a folder that is missing, empty or a "
                 "synthetic dataset; choose another --out"
@@ -223,6 +232,26 @@ def _is_dataset(folder: Path, settings: dict[str, Any], ignored: tuple[str, ...]
     return True
 
 
-def _is_foreign(path: Path) -> bool:
-    """Check for a file that is not the journal, the lock or a temporary file of a killed run."""
-    return path.name != JOURNAL and not path.name.startswith(".qma-net")
+def write_image(shared: tuple[ImageGenerator, Path], job: tuple[str, int]) -> dict[str, Any]:
+    """Write an image and its mask to the folder of a dataset, in a worker process.
+
+    ``shared`` is the generator and the folder, ``job`` is (side, index).
+
+    Returns:
+        The row of the manifest.
+    """
+    generator, folder = shared
+    image, mask, row = generator.generate(*job)
+    image_path, *mask_path = output_paths(row)
+    (folder / image_path).write_bytes(image)
+    if mask is not None:
+        (folder / mask_path[0]).write_bytes(mask)
+    return row
+
+
+def output_paths(row: dict[str, Any]) -> list[str]:
+    """List the files of a manifest row relative to the folder: the image and the mask, if any."""
+    side, name = row["side"], row["name"]
+    if row["kind"] == AUTHENTIC:
+        return [f"{side}/Au/{name}"]
+    return [f"{side}/Tp/{name}", f"{side}/Gt/{Path(name).stem}.png"]

@@ -9,9 +9,9 @@ import cv2
 from ..core.files import write_png
 from ..core.images import read_rgb
 from ..examine.page import shrink
-from ..synth.generator import ImageGenerator
 from ..synth.photographs import find_usable_photos
 from ..synth.recipe import AUTHENTIC, KINDS, Recipe, SynthesisError
+from ..synth.synthesise import ImageGenerator
 
 # Photos of scikit-image that may be used for any purpose: the astronaut (NASA) is in the public
 # domain, the others are under CC0.
