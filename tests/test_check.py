@@ -18,9 +18,8 @@ from miniatures import (
     write_protocols_datasets,
 )
 from qma_net.core.files import PathError
-from qma_net.data.check import check
+from qma_net.data.check import ERRORS, NOT_SEEN_FAST, FindingsError, check
 from qma_net.data.facts import inspect_file
-from qma_net.data.findings import ERRORS, NOT_SEEN_FAST, FindingsError
 from qma_net.data.listing import ListingError, read_listings
 from qma_net.data.near_duplicates import DISTANCE, candidates, find_copies, thumbnail_of
 from qma_net.data.repair import RepairError, repair

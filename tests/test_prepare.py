@@ -520,7 +520,7 @@ def processes_of(session: int) -> list[int]:
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, _, _, process_session = stat.read_text().rpartition(")")[2].split()[:4]
-        except FileNotFoundError:  # The process has just ended.
+        except (FileNotFoundError, ProcessLookupError):  # The process has just ended.
             continue
         if int(process_session) == session and state != "Z":
             processes.append(int(stat.parent.name))

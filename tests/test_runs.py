@@ -24,9 +24,11 @@ def hold_lock(folder):
 
 
 def test_second_lock_of_a_folder_is_refused(tmp_path):
-    with FolderLock(tmp_path / "out"):
-        with pytest.raises(BusyError, match="another run is writing to it"):
-            FolderLock(tmp_path / "out").acquire()
+    with (
+        FolderLock(tmp_path / "out"),
+        pytest.raises(BusyError, match="another run is writing to it"),
+    ):
+        FolderLock(tmp_path / "out").acquire()
     with FolderLock(tmp_path / "out"):
         pass
     assert not list((tmp_path / "out").iterdir())  # no lock file stays behind
@@ -156,8 +158,8 @@ def test_retain_forgets_rejected_records(tmp_path):
     with start(tmp_path) as run:
         run.finish({"file": "a", "stamp": 1})
         run.finish({"file": "b", "stamp": 2})
-        dropped = run.retain(lambda row: row["stamp"] == 2)
-        assert [row["file"] for row in dropped] == ["a"]
+        run.retain(lambda row: row["stamp"] == 2)
+        assert set(run.finished) == {"b"}
         run.finish({"file": "c", "stamp": 2})
     with start(tmp_path) as run:
         assert set(run.finished) == {"b", "c"}

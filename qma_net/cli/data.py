@@ -62,8 +62,7 @@ def _check(args: argparse.Namespace) -> None:
     """Check a dataset before training or testing."""
     import json
 
-    from ..data.check import check
-    from ..data.findings import NOT_SEEN_FAST
+    from ..data.check import NOT_SEEN_FAST, check
     from ..data.repair import repair
 
     allow = split_names(args.allow)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import QMANetError
+from .errors import QMANetError, first_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,14 +35,14 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(
-        dir=path.parent, prefix=TEMPORARY_PREFIX, suffix=TEMPORARY_SUFFIX
-    )
+    handle, name = tempfile.mkstemp(TEMPORARY_SUFFIX, TEMPORARY_PREFIX, path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -87,11 +87,7 @@ def copy_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) ->
 
 
 def read_json_object(path: str | os.PathLike[str], expected: str) -> dict:
-    """Read a JSON file that holds one object.
-
-    Args:
-        path: The file.
-        expected: What the file should be and what to do otherwise, for the error message.
+    """Read a JSON file that holds one object; the error message says what was ``expected``.
 
     Raises:
         ContentError: If the file is not valid JSON or holds something other than an object.
@@ -115,26 +111,21 @@ def read_json_lines(path: str | os.PathLike[str], required: Iterable[str] = ()) 
 
     Lines that are torn, damaged or lack a required key are skipped.
     """
-    path, required = Path(path), set(required)
     rows: list[dict] = []
-    if not path.is_file():
+    if not Path(path).is_file():
         return rows
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+    for line in Path(path).read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if isinstance(row, dict) and required <= row.keys():
+        if isinstance(row, dict) and row.keys() >= set(required):
             rows.append(row)
     return rows
 
 
 def read_yaml(path: str | os.PathLike[str], expected: str) -> object:
     """Read a YAML file. Anchors and aliases are rejected, since they can expand without limit.
-
-    Args:
-        path: The file.
-        expected: What the file should be, for the error message.
 
     Raises:
         ContentError: If the file is not valid YAML or contains an anchor.
@@ -148,17 +139,11 @@ def read_yaml(path: str | os.PathLike[str], expected: str) -> object:
             raise ValueError("anchors and aliases are not supported; write out the values")
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        fault = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ContentError(f"got {path}, expected {expected}: {fault}") from None
+        raise ContentError(f"got {path}, expected {expected}: {first_line(error)}") from None
 
 
 def safe_path(folder: str | os.PathLike[str], name: object, *, nested: bool = False) -> Path:
-    """Join a folder and an untrusted file name.
-
-    Args:
-        folder: Where the file or folder is to be.
-        name: A plain name, or a relative path with ``/`` if ``nested`` is set.
-        nested: Whether the name may contain folders.
+    """Join a folder and an untrusted file name, or a relative path with ``/`` if ``nested``.
 
     Raises:
         PathError: If the name is absolute, empty or longer than 255 bytes, or contains ``..``,
@@ -172,7 +157,7 @@ def safe_path(folder: str | os.PathLike[str], name: object, *, nested: bool = Fa
             fault = "it is empty or leads out of the folder"
         elif "/" in part or "\\" in part or os.path.splitdrive(part)[0]:
             fault = "it contains a path separator"
-        elif not part.isprintable() and any(ord(c) < 32 or ord(c) == 127 for c in part):
+        elif any(ord(c) < 32 or ord(c) == 127 for c in part):
             fault = "it contains a control character"
         elif len(encoded) > MAX_NAME_BYTES:
             fault = f"it has {len(encoded)} bytes, the limit is {MAX_NAME_BYTES}"
@@ -207,9 +192,3 @@ def config_path(name: str) -> Path:
         if candidate.is_file():
             return candidate
     raise FileNotFoundError(f"{name} not found; looked for {candidates[0]} and {candidates[1]}")
-
-
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask

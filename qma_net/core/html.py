@@ -13,11 +13,10 @@ CONTENT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 @cache
 def environment(package: str) -> "Environment":
-    """Create the jinja2 environment of a package, with autoescaping.
+    """Create the jinja2 environment of a package with a folder ``templates/``, with autoescaping.
 
-    Args:
-        package: Name of the package with a folder ``templates/``. Its templates can extend
-            ``base.html.j2`` (blocks ``title``, ``head`` and ``content``) of this package.
+    Its templates can extend this package's ``base.html.j2`` (blocks ``title``, ``head`` and
+    ``content``).
     """
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
@@ -35,22 +34,14 @@ def environment(package: str) -> "Environment":
 
 
 def render(package: str, template: str, **context: object) -> str:
-    """Render a template as HTML in pure ASCII, so that a wrong charset cannot garble it.
+    """Render a package's template as HTML in pure ASCII, so that a wrong charset cannot garble it.
 
-    Args:
-        package: As in :func:`environment`.
-        template: Name of the template, for example ``report.html.j2``.
-        context: The variables of the template.
+    See :func:`environment`; ``template`` is for example ``report.html.j2``.
     """
     text = environment(package).get_template(template).render(**context)
     return text.encode("ascii", "xmlcharrefreplace").decode("ascii")
 
 
 def data_uri(content: bytes, media_type: str) -> str:
-    """Return the address of an image that is embedded in the page.
-
-    Args:
-        content: The encoded image.
-        media_type: For example ``image/png``.
-    """
+    """Return a data URI of an encoded image, with a media type such as ``image/png``."""
     return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"

@@ -13,10 +13,7 @@ from PIL import Image, UnidentifiedImageError, features
 
 from .errors import QMANetError, first_line
 
-IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif"),
-    *(".heic", ".heif", ".avif"),
-)
+IMAGE_SUFFIXES = tuple(".jpg .jpeg .png .tif .tiff .bmp .webp .gif .heic .heif .avif".split())
 
 # The formats of photos and masks; JPEG includes MPO. Pillow supports forty more, some of which
 # start external programs.
@@ -70,9 +67,7 @@ IMAGE_CONTENTS = frozenset(
 class ImageError(QMANetError):
     """A file that is damaged or not an image in one of :data:`FORMATS`.
 
-    Attributes:
-        name: The file.
-        reason: What is wrong with it, as the end of a sentence that begins with "it".
+    ``reason`` tells what is wrong, as the end of a sentence that begins with "it".
     """
 
     def __init__(self, name: str, reason: str):
@@ -161,10 +156,8 @@ def _open_up_to(
         width, height = image.size
         if width * height > max_pixels:
             image.close()
-            raise ImageError(
-                name,
-                f"claims {width}x{height} pixels, more than {max_pixels / 10**6:g} million",
-            )
+            limit = f"{max_pixels / 10**6:g} million"
+            raise ImageError(name, f"claims {width}x{height} pixels, more than {limit}")
         return image
     raise UnidentifiedImageError
 
@@ -175,10 +168,11 @@ def _readable(kind: str, name: str) -> tuple[str, ...]:
     Raises:
         ImageError: If the kind needs a package that is not installed; the message names it.
     """
-    if kind == "AVIF" and not features.check("avif"):
-        raise ImageError(
-            name, "is AVIF, which the installed Pillow cannot read; run: pip install -U pillow"
-        )
+    if kind == "AVIF":
+        if not features.check("avif"):
+            reason = "is AVIF, which the installed Pillow cannot read; run: pip install -U pillow"
+            raise ImageError(name, reason)
+        return ("AVIF",)
     if kind == "HEIC":
         try:
             from pillow_heif import register_heif_opener
@@ -187,25 +181,17 @@ def _readable(kind: str, name: str) -> tuple[str, ...]:
             raise ImageError(name, reason) from None
         register_heif_opener()
         return ("HEIF",)
-    return ("AVIF",) if kind == "AVIF" else COMMON
+    return COMMON
 
 
 def decode(image: Image.Image, name: str = "the file") -> None:
-    """Decode the pixels of an opened image.
-
-    Raises:
-        ImageError: If the image is damaged.
-    """
+    """Decode the pixels of an opened image; raise an :class:`ImageError` if it is damaged."""
     with decoding(name):
         image.load()
 
 
 def rgb_pixels(image: Image.Image, name: str = "the file") -> np.ndarray:
-    """Convert an opened image to RGB pixels, uint8 ``(H, W, 3)``.
-
-    Raises:
-        ImageError: If the image is damaged.
-    """
+    """Convert an opened image to RGB pixels, uint8 ``(H, W, 3)``; see :func:`decode`."""
     with decoding(name):
         return np.asarray(image.convert("RGB"))
 
@@ -213,9 +199,7 @@ def rgb_pixels(image: Image.Image, name: str = "the file") -> np.ndarray:
 def read_rgb(path: str | os.PathLike) -> np.ndarray:
     """Read a file's RGB pixels as stored, without applying its orientation, uint8 ``(H, W, 3)``.
 
-    Raises:
-        ImageError: See :func:`open_image`.
-        OSError: See :func:`open_image`.
+    The exceptions are those of :func:`open_image`.
     """
     with open_image(path) as image:
         return rgb_pixels(image, str(path))
@@ -229,12 +213,9 @@ def describe_content(head: bytes) -> str:
     try:
         text = head.decode(errors="strict" if len(head) < HEADER_SIZE else "ignore")
     except UnicodeDecodeError:
-        text = "\0"
-    return (
-        "a text file"
-        if text and all(c.isprintable() or c.isspace() for c in text)
-        else "not an image"
-    )
+        return "not an image"
+    is_text = text and all(c.isprintable() or c.isspace() for c in text)
+    return "a text file" if is_text else "not an image"
 
 
 def exif_orientation(image: Image.Image, name: str = "the file") -> int:

@@ -18,7 +18,6 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from operator import itemgetter
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO, Self, TypeVar
 
 from filelock import FileLock, Timeout
@@ -45,9 +44,6 @@ class FolderLock:
 
     The operating system releases the lock when the process ends, however it ends. Forked
     children do not inherit it.
-
-    Args:
-        folder: The folder to lock.
     """
 
     def __init__(self, folder: str | os.PathLike[str]):
@@ -80,28 +76,19 @@ class FolderLock:
     def __enter__(self) -> Self:
         return self.acquire()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
 
 class Journal:
-    """A JSON Lines file to which rows are appended one at a time, each with a checksum.
-
-    Args:
-        path: The file; it may be missing.
-    """
+    """A JSON Lines file to which rows are appended one at a time, each with a checksum."""
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
         self._file: BinaryIO | None = None
 
     def read(self) -> list[dict]:
-        """Return all valid rows, without their checksums.
+        """Return all valid rows, without their checksums; none if the file is missing.
 
         Rows that are torn or damaged are skipped. A journal without any checksum was written by
         an earlier version and is accepted as it is.
@@ -175,30 +162,20 @@ class Run:
         self._journal = Journal(self.folder / journal)
 
     def __enter__(self) -> Self:
-        """Lock the folder and read what is finished.
-
-        Raises:
-            BusyError: If another run is writing to the folder.
-            RunError: If the folder holds the results of other settings.
-        """
+        """Lock the folder; the exceptions are those of `FolderLock.acquire` and `reload`."""
         if self._lock:
             self._lock.acquire()
             remove_temporary_files(self.folder)
         try:
             self.reload()
-            if not (self._journal.path.is_file() and self._journal.path.stat().st_size):
+            if not _has_content(self._journal.path):
                 self._journal.write([{"identity": self.identity}])
         except BaseException:
-            self.__exit__(None, None, None)
+            self.__exit__()
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._journal.close()
         if self._lock:
             self._lock.release()
@@ -211,12 +188,10 @@ class Run:
         """
         self.finished = {}
         paths = sorted(self.folder.glob("*.jsonl")) if self._shared else [self._journal.path]
-        for path in paths:
-            rows = Journal(path).read()
-            if not rows and not (path.is_file() and path.stat().st_size):
-                continue
-            self._require_identity(rows[0] if rows else {}, path)
-            for row in rows[1:]:
+        for path in filter(_has_content, paths):
+            first, *rows = Journal(path).read() or [{}]
+            self._require_identity(first, path)
+            for row in rows:
                 self.owned.update(row.get(CLAIM, ()), row.get("outputs", ()))
                 if self._fields <= row.keys() and self._outputs_exist(row):
                     self.finished[self._key(row)] = row
@@ -234,28 +209,22 @@ class Run:
         self.owned.update(names)
 
     def finish(self, record: dict, outputs: Iterable[str | os.PathLike[str]] = ()) -> None:
-        """Record an item as finished.
+        """Record an item as finished, with a JSON-serializable record that contains its key.
 
-        Args:
-            record: JSON-serializable; contains the key's fields.
-            outputs: The files written for it. The item is pending again if one of them is
-                missing or has another size when the run is resumed.
+        When the run is resumed, the item is pending again if one of its output files is missing
+        or has another size.
         """
-        row = dict(record)
         sizes = {self._name(path): os.path.getsize(path) for path in outputs}
-        if sizes:
-            row["outputs"] = sizes
-            self.owned.update(sizes)
+        row = record | ({"outputs": sizes} if sizes else {})
+        self.owned.update(sizes)
         self._journal.append(row)
         self.finished[self._key(row)] = row
 
-    def retain(self, keep: Callable[[dict], bool]) -> list[dict]:
-        """Forget the finished items whose record ``keep`` rejects, and return their records."""
-        dropped = [row for row in self.finished.values() if not keep(row)]
+    def retain(self, keep: Callable[[dict], bool]) -> None:
+        """Forget the finished items whose record ``keep`` rejects."""
         self.finished = {key: row for key, row in self.finished.items() if keep(row)}
         claims = [{CLAIM: sorted(self.owned)}] if self.owned else []
         self._journal.write([{"identity": self.identity}, *claims, *self.finished.values()])
-        return dropped
 
     def remove_journal(self) -> None:
         """Remove the journal once the run is complete and its results stand on their own."""
@@ -291,11 +260,10 @@ def difference(recorded: dict, requested: dict) -> str:
     """Name the first setting that differs: ``"seed 1, now 0"``."""
     old, new = _flat(recorded), _flat(requested)
     for name in (*new, *old):
-        if old.get(name) != new.get(name):
-            values = [str(settings.get(name)) for settings in (old, new)]
-            if max(map(len, values)) > 80:
-                return f"{name} differs"
-            return f"{name} {values[0]}, now {values[1]}"
+        before, now = old.get(name), new.get(name)
+        if before != now:
+            too_long = max(len(str(before)), len(str(now))) > 80
+            return f"{name} differs" if too_long else f"{name} {before}, now {now}"
     return "none"
 
 
@@ -308,6 +276,10 @@ def _flat(settings: dict, prefix: str = "") -> dict[str, object]:
         else:
             flat[f"{prefix}{name}"] = value
     return flat
+
+
+def _has_content(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
 
 
 def _checksum(row: dict) -> str:

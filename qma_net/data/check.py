@@ -1,4 +1,4 @@
-"""Checks of a dataset: every file that BenCo would read in another way than intended.
+"""Checks of a dataset (``data check``), and their report as text and as JSON.
 
 :mod:`.facts` reads the files; the functions here compare the facts. The reference is the loader of
 BenCo 0.1.45, which reads images with Pillow, ignores the EXIF orientation, and considers a pixel of
@@ -9,15 +9,16 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from ..core.errors import QMANetError
 from ..core.images import TRANSPOSED_ORIENTATIONS
-from .facts import AllFacts, Facts, inspect_files
-from .findings import Report
+from .facts import Facts, inspect_files
 from .listing import Listing, Pair, find_in_usual_folders, read_listings, recorded_types
 from .near_duplicates import find_copies
-from .published import PublishedDataset, count_types, dataset_named
+from .published import DATASETS, PublishedDataset, count_types, dataset_named
 
 # A mask's stem may be its image's stem followed by one of these.
 MASK_SUFFIX = re.compile(r"[-_ ](gt\d?|mask|forged|edgemask|groundtruth)$", re.IGNORECASE)
@@ -27,7 +28,6 @@ SYSTEM_FILES = ("Thumbs.db", "desktop.ini")
 COLOUR_MODES = {
     "L": "greyscale",
     "1": "black and white",
-    "CMYK": "CMYK",
     "P": "a palette image",
     "RGBA": "an image with alpha channel",
     "LA": "greyscale with alpha channel",
@@ -35,6 +35,119 @@ COLOUR_MODES = {
 }
 
 FIX = "--fix does this"
+SHOWN_PER_PROBLEM = 20
+NOT_SEEN_FAST = (
+    "--fast: checked only headers and file sizes, not pixels (damage behind the header), mask "
+    "values, duplicates and near-duplicates"
+)
+
+# These names are stable. The problems colour-mode and relative-path are never errors.
+ERRORS = (
+    "unreadable size-mismatch unpaired mask-values mask-inverted empty-mask missing-file "
+    "exif-orientation duplicate near-duplicate larger-than-training"
+).split()
+
+
+class FindingsError(QMANetError):
+    """An unknown problem to allow."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A problem of one file."""
+
+    file: str
+    problem: str  # Its stable name.
+    remedy: str  # What was found, what to do and what --fix does.
+    fixable: bool  # Whether a copy made by --fix does not have the problem.
+
+
+@dataclass
+class Report:
+    """Findings by severity, at most one per file and problem.
+
+    Attributes:
+        allow: Problems that are reported as warnings.
+        errors: What makes BenCo read the data wrongly.
+        warnings: What it reads in another way than the files suggest, and allowed problems.
+        sets: A row for each dataset: its ``name`` and ``path``; the paper's ``dataset`` with this
+            name, and the ``part`` if it is a subset's list (``TampCOCO`` and ``sp`` for
+            ``sp_COCO_list``); the number of ``tampered`` and ``authentic`` images; the
+            ``smallest`` and ``largest`` resolution by area, width x height, empty if unknown; and
+            ``types``, the number of tampered images of each type in :data:`~.published.TYPES`.
+            ``dataset``, ``part`` and ``types`` are absent if unknown.
+        pairs: Each dataset and its pairs, as the file names suggest, whose files exist.
+        images: What is known about the images of these pairs.
+        masks: What is known about their masks; a file may be listed as both.
+    """
+
+    allow: Collection[str] = ()
+    errors: list[Finding] = field(default_factory=list)
+    warnings: list[Finding] = field(default_factory=list)
+    sets: list[dict] = field(default_factory=list)
+    pairs: list[tuple[Listing, list[Pair]]] = field(default_factory=list, repr=False)
+    images: dict[Path, Facts] = field(default_factory=dict, repr=False)
+    masks: dict[Path, Facts] = field(default_factory=dict, repr=False)
+    _reported: set[tuple[str, str]] = field(default_factory=set, repr=False)
+
+    def __post_init__(self) -> None:
+        unknown = set(self.allow) - set(ERRORS)
+        if unknown:
+            raise FindingsError(
+                f"got --allow {', '.join(sorted(unknown))}, expected some of {', '.join(ERRORS)}"
+            )
+
+    def error(
+        self,
+        file: str | os.PathLike[str],
+        problem: str,
+        advice: str,
+        *,
+        fix: str = "",
+        harmless: bool = False,
+    ) -> None:
+        """Add an error, or a warning if it is harmless or allowed.
+
+        ``advice`` states what was found and what to do; ``fix`` is what ``--fix`` does.
+        """
+        if (str(file), problem) in self._reported:
+            return
+        self._reported.add((str(file), problem))
+        findings = self.warnings if harmless or problem in self.allow else self.errors
+        remedy = f"{advice} ({fix})" if fix else advice
+        findings.append(Finding(str(file), problem, remedy, bool(fix)))
+
+    def warning(
+        self, file: str | os.PathLike[str], problem: str, advice: str, *, fix: str = ""
+    ) -> None:
+        """Add a warning; see :meth:`error`."""
+        self.error(file, problem, advice, fix=fix, harmless=True)
+
+    def as_dict(self) -> dict:
+        """Return the output of ``--json``."""
+        errors, warnings = (
+            [{"file": item.file, "problem": item.problem, "remedy": item.remedy} for item in items]
+            for items in (self.errors, self.warnings)
+        )
+        return {"errors": errors, "warnings": warnings, "sets": self.sets}
+
+    def text(self) -> str:
+        """Format the report for printing: findings by problem, then the counts."""
+        lines = []
+        for severity, findings in (("error", self.errors), ("warning", self.warnings)):
+            by_problem = defaultdict(list)
+            for finding in findings:
+                by_problem[finding.problem].append(finding)
+            for problem, group in by_problem.items():
+                lines.append(f"{severity}: {problem}, {_plural(len(group), 'file')}")
+                lines += [f"  {item.file}: {item.remedy}" for item in group[:SHOWN_PER_PROBLEM]]
+                if len(group) > SHOWN_PER_PROBLEM:
+                    more = len(group) - SHOWN_PER_PROBLEM
+                    lines.append(f"  ... and {more} more (--json lists all)")
+        lines.append(_counts_table(self.sets))
+        errors, warnings = len(self.errors), len(self.warnings)
+        lines.append(f"{_plural(errors, 'error')}, {_plural(warnings, 'warning')}")
+        return "\n".join(lines)
 
 
 def check(
@@ -59,9 +172,8 @@ def check(
         progress: Show a progress bar on standard error.
 
     Raises:
-        ListingError: If a path is not a dataset.
-        FindingsError: If a problem in ``allow`` is unknown.
-        WorkersError: If a worker process was killed.
+        QMANetError: If a path is not a dataset, a problem in ``allow`` is unknown, or a worker
+            process was killed.
     """
     report = Report(allow)
     for path in paths:
@@ -72,26 +184,21 @@ def check(
     # Images must not be in two groups: all that protocols train on, and each of the other sets.
     trained = [index for index, (listing, _) in enumerate(report.pairs) if listing.trained]
     groups = [trained[0] if index in trained else index for index in range(len(report.pairs))]
-    report.facts = facts = inspect_files(
+    report.images, report.masks = inspect_files(
         [pair.image for _, pairs in report.pairs for pair in pairs],
         [pair.mask for _, pairs in report.pairs for pair in pairs if pair.mask is not None],
         fast=fast,
-        thumbnails=len(set(groups)) > 1,
+        thumbnail=len(set(groups)) > 1,
         workers=workers,
         progress=progress,
     )
     for listing, pairs in report.pairs:
         for pair in dict.fromkeys(pairs):
-            _check_pair(pair, facts, crop_size, report)
-        report.sets.append(_count(listing, pairs, facts))
+            _check_pair(pair, crop_size, report)
+        report.sets.append(_count(listing, pairs, report.images))
     _check_duplicates(report)
     _check_near_duplicates(groups, report)
     return report
-
-
-def _stem(path: Path) -> str:
-    """Return what an image and its mask share: the name without suffix and mask suffix."""
-    return MASK_SUFFIX.sub("", path.stem)
 
 
 def _pair_by_name(listing: Listing, report: Report) -> list[Pair]:
@@ -115,7 +222,7 @@ def _files_by_stem(files: Iterable[Path], other: str, report: Report) -> dict[st
     """Index files by stem and report those that cannot be half of a pair."""
     by_stem: dict[str, Path] = {}
     for file in files:
-        stem = _stem(file)
+        stem = MASK_SUFFIX.sub("", file.stem)
         if file.name.startswith(".") or file.name in SYSTEM_FILES:
             advice = "is a hidden file, which BenCo would pair as data: delete it"
         elif os.path.isdir(file):
@@ -152,16 +259,24 @@ def _files_exist(pair: Pair, listing: Listing, report: Report) -> bool:
     return exist
 
 
-def _check_pair(pair: Pair, facts: AllFacts, crop_size: int, report: Report) -> None:
-    image = facts.images[pair.image]
-    mask = facts.masks[pair.mask] if pair.mask is not None else None
-    for file, file_facts in ((pair.image, image), (pair.mask, mask)):
-        if file is not None and file_facts is not None and file_facts.fault:
-            advice = f"{file_facts.fault}: download it again, or remove the pair"
+def _check_pair(pair: Pair, crop_size: int, report: Report) -> None:
+    image = report.images[pair.image]
+    mask = report.masks[pair.mask] if pair.mask is not None else None
+    for file, facts in ((pair.image, image), (pair.mask, mask)):
+        if file and facts and facts.fault:
+            advice = f"{facts.fault}: download it again, or remove the pair"
             report.error(file, "unreadable", advice)
     if image.fault:
         return
-    _check_image(pair.image, image, crop_size, report)
+    if image.mode != "RGB":
+        deep = "an image of 16 bits or more" if "I" in image.mode else image.mode
+        kind = COLOUR_MODES.get(image.mode, deep)
+        advice = f"is {kind}; BenCo converts it to RGB with Pillow"
+        report.warning(pair.image, "colour-mode", advice)
+    if crop_size and max(image.size) > crop_size:
+        advice = f"is {_dimensions(image.size)}, larger than the padded {crop_size}x{crop_size}, "
+        advice += "so BenCo would crop it: train with resizing instead"
+        report.error(pair.image, "larger-than-training", advice)
     mask_size = image.size if mask is None or mask.fault or mask.mode == "array" else mask.size
     is_transposed = mask_size == image.size[::-1] != image.size
     if is_transposed and image.orientation in TRANSPOSED_ORIENTATIONS:
@@ -175,23 +290,11 @@ def _check_pair(pair: Pair, facts: AllFacts, crop_size: int, report: Report) -> 
     if pair.mask is None or mask is None or mask.fault:
         return
     if mask_size != image.size:
-        remedy = "use a corrected mask from the authors"
-        if is_transposed:
-            remedy = "rotate it by 90 degrees (check the direction)"
+        corrected = "use a corrected mask from the authors"
+        remedy = "rotate it by 90 degrees (check the direction)" if is_transposed else corrected
         sizes = f"is {_dimensions(mask_size)}, its image {_dimensions(image.size)}"
         report.error(pair.mask, "size-mismatch", f"{sizes}: {remedy}")
     _check_mask(pair.mask, mask, report)
-
-
-def _check_image(file: Path, image: Facts, crop_size: int, report: Report) -> None:
-    if image.mode != "RGB":
-        deep = "an image of 16 bits or more" if "I" in image.mode else image.mode
-        kind = COLOUR_MODES.get(image.mode, deep)
-        report.warning(file, "colour-mode", f"is {kind}; BenCo converts it to RGB with Pillow")
-    if crop_size and max(image.size) > crop_size:
-        advice = f"is {_dimensions(image.size)}, larger than the padded {crop_size}x{crop_size}, "
-        advice += "so BenCo would crop it: train with resizing instead"
-        report.error(file, "larger-than-training", advice)
 
 
 def _check_mask(file: Path, mask: Facts, report: Report) -> None:
@@ -238,7 +341,7 @@ def _check_duplicates(report: Report) -> None:
     copies = defaultdict(list)
     for listing, pairs in report.pairs:
         for pair in pairs:
-            if digest := report.facts.images[pair.image].digest:
+            if digest := report.images[pair.image].digest:
                 copies[digest].append((listing, pair.image))
     for (first_listing, first), *others in copies.values():
         for listing, file in others:
@@ -250,11 +353,8 @@ def _check_duplicates(report: Report) -> None:
 
 
 def _check_near_duplicates(groups: list[int], report: Report) -> None:
-    """Report images that were saved again in a group that must not share them.
-
-    Within a group this is not a problem: manipulated datasets contain many versions of a photo.
-    """
-    images = report.facts.images
+    # Within a group this is not a problem: manipulated datasets contain many versions of a photo.
+    images = report.images
     listings: dict[tuple[Path, int], Listing] = {}
     for (listing, pairs), group in zip(report.pairs, groups, strict=True):
         for pair in pairs:
@@ -271,24 +371,24 @@ def _check_near_duplicates(groups: list[int], report: Report) -> None:
         report.error(file, "near-duplicate", advice)
 
 
-def _count(listing: Listing, pairs: list[Pair], facts: AllFacts) -> dict:
-    """Return a dataset's row of the report, described in :class:`.findings.Report`."""
-    sizes = [facts.images[pair.image].size for pair in pairs]
+def _count(listing: Listing, pairs: list[Pair], images: dict[Path, Facts]) -> dict:
+    """Return a dataset's row of the report, described in :class:`Report`."""
+    sizes = [images[pair.image].size for pair in pairs]
     sizes = sorted((size for size in sizes if size[0]), key=lambda size: size[0] * size[1])
     tampered = [pair.image for pair in pairs if pair.mask is not None]
     dataset, part = dataset_named(listing.name)
-    types = _count_types(dataset, part, tampered) if dataset else None
-    return {
+    row = {
         "name": listing.name,
         "path": str(listing.path),
-        **({"dataset": dataset.name} if dataset else {}),
-        **({"part": part} if part else {}),
+        "dataset": dataset and dataset.name,
+        "part": part or None,
         "tampered": len(tampered),
         "authentic": len(pairs) - len(tampered),
         "smallest": _dimensions(sizes[0]) if sizes else "",
         "largest": _dimensions(sizes[-1]) if sizes else "",
-        **({"types": types} if types else {}),
+        "types": dataset and _count_types(dataset, part, tampered),
     }
+    return {key: value for key, value in row.items() if value is not None}
 
 
 def _count_types(dataset: PublishedDataset, part: str, images: list[Path]) -> dict[str, int] | None:
@@ -299,3 +399,19 @@ def _count_types(dataset: PublishedDataset, part: str, images: list[Path]) -> di
     for folder in {image.parent.parent for image in images}:
         recorded |= recorded_types(folder)
     return count_types(recorded.get(image) for image in images)
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _counts_table(sets: list[dict]) -> str:
+    """Compare counts and resolutions with Tables 3 and 4 for datasets of the paper."""
+    lines = ["| set | tampered | authentic | resolutions | in the paper |", "|---|---|---|---|---|"]
+    for row in sets:
+        paper = DATASETS.get(row.get("dataset", "")) if "part" not in row else None
+        expected = f"{paper.tampered}, {paper.smallest} to {paper.largest}" if paper else ""
+        sizes = f"{row['smallest']} to {row['largest']}"
+        cells = (row["name"], row["tampered"], row["authentic"], sizes, expected)
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)

@@ -1,6 +1,7 @@
 """Conversion of one image and its mask from a published archive to what BenCo reads."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -53,11 +54,12 @@ def convert(conversion: Conversion, job: Job) -> dict:
         return {"image": job.image} | _convert(conversion, job)
     except PathError as error:
         return {"image": job.image, "left_out": str(error)}
-    except _LeftOutError as reason:
+    except (ImageError, _LeftOutError) as error:
         # An interrupted run may have written the image from other sources.
         target = conversion.out / f"{job.target}{PurePosixPath(job.image).suffix}"
         target.unlink(missing_ok=True)
-        return {"image": job.image, "left_out": str(reason)}
+        reason = _fault("it", error) if isinstance(error, ImageError) else str(error)
+        return {"image": job.image, "left_out": reason}
 
 
 def reduce_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -87,18 +89,15 @@ def _convert(conversion: Conversion, job: Job) -> dict:
     mask_target = safe_path(out, job.mask_target, nested=True) if job.mask is not None else None
     mask: np.ndarray | None = None
     record: dict = {}
-    try:
-        with open_image(source) as image:
-            size = _reduced_size(image.size, conversion.max_side)
-            is_reduced = size != image.size
-            if job.mask is not None:
-                mask, record = _read_mask(conversion.source / job.mask, image, conversion, job)
-            if is_reduced:
-                suffix = _save_reduced(image, size, out / job.target, suffix)
-            else:
-                _copy_or_link(source, target, link=conversion.link)
-    except ImageError as error:
-        raise _unreadable("it", error) from None
+    with open_image(source) as image:
+        size = _reduced_size(image.size, conversion.max_side)
+        is_reduced = size != image.size
+        if job.mask is not None:
+            mask, record = _read_mask(conversion.source / job.mask, image, conversion, job)
+        if is_reduced:
+            suffix = _save_reduced(image, size, out / job.target, suffix)
+        else:
+            _copy_or_link(source, target, link=conversion.link)
     record["target"] = f"{job.target}{suffix}"
     if mask is not None and mask_target is not None:
         write_mask(mask_target, reduce_mask(mask, size) if is_reduced else mask)
@@ -106,9 +105,9 @@ def _convert(conversion: Conversion, job: Job) -> dict:
     return record
 
 
-def _unreadable(name: str, error: ImageError) -> _LeftOutError:
+def _fault(name: str, error: ImageError) -> str:
     remedy = ": download it again" if error.reason.startswith("is empty") else ""
-    return _LeftOutError(f"{name} {error.reason}{remedy}")
+    return f"{name} {error.reason}{remedy}"
 
 
 def _read_mask(
@@ -121,7 +120,7 @@ def _read_mask(
     try:
         values = read_array(path) if is_array else _read_rgb_mask(path)
     except ImageError as error:
-        raise _unreadable(f"its mask {path.name}", error) from None
+        raise _LeftOutError(_fault(f"its mask {path.name}", error)) from None
     if is_array and values.ndim != 2:
         raise _LeftOutError(f"its mask {path.name} has shape {values.shape}, expected (H, W)")
     mask = dataset.read_mask(values)
@@ -152,7 +151,7 @@ def _fit_mask(
 ) -> tuple[np.ndarray, str]:
     """Fit a mask of another size to its image, and describe how."""
     (height, width), size = mask.shape, image.size
-    transposed = (height, width) == size
+    transposed = mask.shape == size
     orientation = exif_orientation(image)
     if transposed and orientation in INVERSE_TRANSPOSE:
         how = "mask rotated back according to the image's EXIF orientation"
@@ -160,10 +159,7 @@ def _fit_mask(
     dataset = conversion.dataset
     known = "known fault: " if PurePosixPath(job.image).stem in dataset.known_faults else ""
     fault = f"{known}mask {width}x{height}, image {size[0]}x{size[1]}"
-    subset, mask_subset = (
-        PurePosixPath(path).parent.parent for path in (job.target, job.mask_target)
-    )
-    if subset != mask_subset:
+    if PurePosixPath(job.target).parents[1] != PurePosixPath(job.mask_target).parents[1]:
         raise _LeftOutError(f"{fault}, and the mask is shared with another subset")
     if not conversion.repair:
         raise _LeftOutError(f"{fault}; {dataset.remedy}, or use --repair")
@@ -200,9 +196,7 @@ def _save_reduced(image: Image.Image, size: tuple[int, int], target: Path, suffi
 def _copy_or_link(source: Path, target: Path, *, link: bool) -> None:
     if link:
         target.unlink(missing_ok=True)
-        try:
+        with suppress(OSError):  # For example, the target is on another file system.
             os.link(source.resolve(), target)
             return
-        except OSError:  # For example, the target is on another file system.
-            pass
     copy_file(source, target)

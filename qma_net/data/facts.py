@@ -38,33 +38,23 @@ class Facts:
     maximum: int | None = None
 
 
-@dataclass(frozen=True)
-class AllFacts:
-    """Facts by file. Images and masks are separate, since a file may be listed as both."""
-
-    images: dict[Path, Facts] = field(default_factory=dict)
-    masks: dict[Path, Facts] = field(default_factory=dict)
-
-
 def inspect_files(
     images: Iterable[Path],
     masks: Iterable[Path],
     *,
-    fast: bool,
-    thumbnails: bool = False,
     workers: int | None,
     progress: bool,
-) -> AllFacts:
-    """Inspect many files in parallel; see :func:`inspect_file`."""
+    **options: bool,
+) -> tuple[dict[Path, Facts], dict[Path, Facts]]:
+    """Inspect many images and masks in parallel, with the options of :func:`inspect_file`."""
     files = [(path, False) for path in dict.fromkeys(images)]
     files += [(path, True) for path in dict.fromkeys(masks)]
-    facts = AllFacts()
-    options = {"fast": fast, "thumbnail": thumbnails}
+    facts: dict[bool, dict[Path, Facts]] = {False: {}, True: {}}
     results = map_in_processes(_inspect, options, files, workers, chunk=32)
     bar = tqdm(results, desc="check", total=len(files), unit="file", disable=not progress)
     for (path, is_mask), result in zip(files, bar, strict=True):
-        (facts.masks if is_mask else facts.images)[path] = result
-    return facts
+        facts[is_mask][path] = result
+    return facts[False], facts[True]
 
 
 def inspect_file(

@@ -51,23 +51,16 @@ class Pair:
 
 @dataclass(frozen=True)
 class Listing:
-    """One dataset.
-
-    Attributes:
-        path: The folder or list that it was read from.
-        pairs: Its pairs in BenCo's order.
-        images: For a folder, all entries of ``Tp/``, sorted by name. BenCo pairs them with the
-            entries of ``Gt/`` by position, up to the shorter of the two.
-        masks: For a folder, all entries of ``Gt/``, sorted by name.
-        trained: Whether a protocol named the dataset.
-    """
+    """One dataset, read from a folder or a list."""
 
     name: str
     path: Path
-    pairs: tuple[Pair, ...]
+    pairs: tuple[Pair, ...]  # In BenCo's order.
+    # For a folder, all entries of Tp/ and Gt/, sorted by name. BenCo pairs them by position, up to
+    # the shorter of the two.
     images: tuple[Path, ...] = ()
     masks: tuple[Path, ...] = ()
-    trained: bool = False
+    trained: bool = False  # Whether a protocol named the dataset.
 
     @property
     def is_folder(self) -> bool:
@@ -182,14 +175,11 @@ def _read_folder(path: Path, name: str, trained: bool) -> Listing:
 def _describe_layout(path: Path) -> str:
     """Name a folder's image and mask folders and what to do; empty if there are none."""
     or_list = f"or write a JSON list [[image, mask or {NEGATIVE!r}], ...]"
-    for folder in (path, *(path / name for name in sorted(os.listdir(path)))):
-        if not folder.is_dir() or (folder != path and folder.name.lower() not in SPLITS):
-            continue
-        names = sorted(name for name in os.listdir(folder) if (folder / name).is_dir())
-        images, masks = (
-            [name for name in names if name.lower().replace(" ", "_") in known]
-            for known in (IMAGE_FOLDERS, MASK_FOLDERS)
-        )
+    splits = [entry for entry in sorted(path.iterdir()) if entry.name.lower() in SPLITS]
+    for folder in filter(Path.is_dir, [path, *splits]):
+        names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+        images = [name for name in names if name.lower().replace(" ", "_") in IMAGE_FOLDERS]
+        masks = [name for name in names if name.lower().replace(" ", "_") in MASK_FOLDERS]
         prefix = f"{folder.name}/" if folder != path else ""
         if {"Tp", "Gt"} <= set(names):
             return f"they are in {prefix}: use {folder}"
@@ -214,7 +204,7 @@ def _describe_mistake(content: object) -> str:
     if isinstance(first, str):
         return f"; the first row is only the name {first!r}: add its mask or {NEGATIVE!r}"
     if isinstance(first, dict):
-        keys = ", ".join(map(str, list(first)[:4]))
+        keys = ", ".join(list(first)[:4])
         return f"; the first row is an object with {keys}: write [image, mask] instead"
     lengths = [len(row) for row in content if isinstance(row, list) and len(row) != 2]
     return f"; a row has {lengths[0]} entries" if lengths else ""

@@ -62,9 +62,8 @@ def find_copies(
 ) -> Iterator[tuple[int, int, float]]:
     """Find images that are near-duplicates of an image in an earlier group.
 
-    Args:
-        thumbnails: Results of :func:`thumbnail_of`, none of them empty.
-        groups: The group 0, 1, ... of each. Images of the same group are not compared.
+    The thumbnails come from :func:`thumbnail_of` and must not be empty. Groups are numbered from
+    0, and images of the same group are not compared.
 
     Yields:
         The index of the copy, the index of the most similar image, and their correlation.
@@ -155,14 +154,11 @@ def _at_crops(whole: np.ndarray, crop: np.ndarray) -> np.ndarray:
 
 
 def _at_best_crop(whole: np.ndarray, crop: np.ndarray) -> np.ndarray:
-    """Correlate ``crop`` with the best crop of ``whole``: float32 ``(K, 32, 32)`` to ``(K,)``.
-
-    The search alternates between columns and rows, twice each.
-    """
+    """Correlate ``crop`` with the best crop of ``whole``: float32 ``(K, 32, 32)`` to ``(K,)``."""
     cuts = np.stack([_crop_matrix(before, after) for before in CUTS for after in CUTS])
     target = _normalized(crop)
     rows = np.zeros(len(whole), int)
-    for _ in range(2):
+    for _ in range(2):  # Alternate between the best columns and the best rows.
         cropped = cuts[rows] @ whole
         columns, _ = _best_cut(cropped.transpose(0, 2, 1), cuts, target.transpose(0, 2, 1))
         cropped = whole @ cuts[columns].transpose(0, 2, 1)
@@ -189,11 +185,7 @@ def _normalized(images: np.ndarray) -> np.ndarray:
 
 
 def _close_hashes(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Find pairs of hashes that differ in at most :data:`DISTANCE` bits.
-
-    Returns:
-        Indices ``(K, 2)``, some of them repeated.
-    """
+    """Find pairs of hashes with at most :data:`DISTANCE` different bits: ``(K, 2)``, repeated."""
     table, first_index = np.unique(first, return_index=True)
     close = []
     for band in range(BANDS):

@@ -36,18 +36,15 @@ class Job:
 
 @dataclass
 class Plan:
-    """The images to convert.
+    """The images to convert."""
 
-    Attributes:
-        left_out: ``file`` and ``why`` for each image that cannot be used.
-        notes: Remarks for the report.
-        authentic: Authentic images according to a table; None if file names tell them.
-    """
-
+    dataset: PublishedDataset
+    source: Path
+    files: list[str]  # The paths of all files of the source.
     jobs: list[Job] = field(default_factory=list)
-    left_out: list[dict[str, str]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    authentic: list[str] | None = None
+    left_out: list[dict[str, str]] = field(default_factory=list)  # "file" and "why" of images.
+    notes: list[str] = field(default_factory=list)  # Remarks for the report.
+    authentic: list[str] | None = None  # Authentic images if a table lists them.
 
     def leave_out(self, file: str, why: str) -> None:
         """Record an image that cannot be used."""
@@ -55,68 +52,54 @@ class Plan:
 
 
 def plan_jobs(
-    dataset: PublishedDataset,
-    source: Path,
-    *,
-    authentic: bool = False,
-    jpeg_quality: int | None = None,
+    dataset: PublishedDataset, source: Path, *, authentic: bool, jpeg_quality: int | None
 ) -> Plan:
     """Pair images and masks by the dataset's lists, table or file names; see :func:`.prepare`.
 
     Raises:
         PrepareError: If ``source`` does not contain the dataset, or contains it twice.
     """
-    files = sorted(_files_under(source))
-    plan = Plan()
+    plan = Plan(dataset, source, sorted(_files_under(source)))
     if dataset.parts:
-        jobs = _jobs_by_lists(dataset, source, files, plan)
+        jobs = _jobs_by_lists(plan)
     elif dataset.table:
-        jobs = _jobs_by_table(dataset, source, files, plan)
+        jobs = _jobs_by_table(plan)
     else:
-        jobs = _jobs_by_names(dataset, source, files, plan, jpeg_quality)
+        jobs = _jobs_by_names(plan, jpeg_quality)
     plan.jobs = _with_unique_targets(list(jobs))
     if not plan.jobs:
         raise PrepareError(f"got {source}, expected {dataset.name}: none of its images has a mask")
     if authentic:
         images = plan.authentic
         if images is None:
-            images = [file for file, _ in _matches(dataset.authentic or "(?!)", files)]
+            images = [file for file, _ in _matches(dataset.authentic or "(?!)", plan.files)]
         plan.jobs += _with_unique_targets([Job(file, None, f"Au/{_stem(file)}") for file in images])
         if not images:
             plan.notes.append(f"no authentic images found for {dataset.name}")
     return plan
 
 
-def _jobs_by_names(
-    dataset: PublishedDataset,
-    source: Path,
-    files: list[str],
-    plan: Plan,
-    jpeg_quality: int | None,
-) -> Iterator[Job]:
+def _jobs_by_names(plan: Plan, jpeg_quality: int | None) -> Iterator[Job]:
     """Pair by the groups ``part`` and ``key`` of the dataset's two patterns."""
-    images = _matches(dataset.image, files, jpeg_quality)
-    mask_matches = _matches(dataset.mask, files)
-    _require_unique(mask_matches, source)
+    dataset = plan.dataset
+    images = _matches(dataset.image, plan.files, jpeg_quality)
+    mask_matches = _matches(dataset.mask, plan.files)
+    _require_unique(mask_matches, plan.source)
     masks = {key: file for file, key in mask_matches}
     if not images or not masks:
-        raise _not_found(dataset, source, files, "masks" if images else "images")
-    _require_unique([(file, (key, _stem(file).lower())) for file, key in images], source)
+        raise _not_found(plan, "masks" if images else "images")
+    _require_unique([(file, (key, _stem(file).lower())) for file, key in images], plan.source)
     unpaired_images = [key for _, key in images if key not in masks]
     unpaired_masks = masks.keys() - {key for _, key in images}
     others = _pair_by_common_text(dataset.or_match, unpaired_images, unpaired_masks)
     for file, key in images:
-        note = ""
-        mask = masks.get(key)
-        if mask is None and key in others:
-            mask = masks[others[key]]
-            note = f"paired with {_name(mask)} by the end of its name"
+        mask = masks.get(others.get(key, key))
         if mask is None:
             plan.leave_out(file, "has no mask")
-        else:
-            yield _tampered(file, mask, manipulation=dataset.type_of(_name(file)), note=note)
-    unused = len(unpaired_masks - set(others.values()))
-    if unused:
+            continue
+        note = f"paired with {_name(mask)} by the end of its name" if key in others else ""
+        yield _tampered(file, mask, manipulation=dataset.type_of(_name(file)), note=note)
+    if unused := len(unpaired_masks - set(others.values())):
         plan.notes.append(f"{unused} masks have no image")
 
 
@@ -135,18 +118,17 @@ def _pair_by_common_text(
     return {image[0]: mask[0] for image, mask in pairs if len(image) == len(mask) == 1}
 
 
-def _jobs_by_table(
-    dataset: PublishedDataset, source: Path, files: list[str], plan: Plan
-) -> Iterator[Job]:
+def _jobs_by_table(plan: Plan) -> Iterator[Job]:
     """Pair by the rows of the dataset's CSV file."""
-    tables = [file for file in files if file.lower().endswith(dataset.table)]
+    dataset, source = plan.dataset, plan.source
+    tables = [file for file in plan.files if file.lower().endswith(dataset.table)]
     if len(tables) != 1:
         raise PrepareError(
             f"got {source} with {len(tables)} tables named {dataset.table}, expected one: "
             f"{dataset.layout}"
         )
     root = PurePosixPath(tables[0]).parents[2]
-    by_lower_name = {file.lower(): file for file in files}
+    by_lower_name = {file.lower(): file for file in plan.files}
     text = (source / tables[0]).read_text(encoding="utf-8-sig")
     header = text.partition("\n")[0]
     delimiter = max("|,;\t", key=header.count)
@@ -183,10 +165,9 @@ def _jobs_by_table(
         )
 
 
-def _jobs_by_lists(
-    dataset: PublishedDataset, source: Path, files: list[str], plan: Plan
-) -> Iterator[Job]:
+def _jobs_by_lists(plan: Plan) -> Iterator[Job]:
     """Pair by the dataset's lists, one per subset; use all images of a subset without a list."""
+    dataset, files = plan.dataset, plan.files
     by_tail = {_tail(file): file for file in files}
     folders = defaultdict(list)
     for file, key in _matches(dataset.image, files):
@@ -196,7 +177,7 @@ def _jobs_by_lists(
         list_name = f"{dataset.list_name.format(part=part)}.txt"
         list_file = lists.get(list_name.lower())
         if list_file is not None:
-            lines = (source / list_file).read_text(encoding="utf-8").split("\n")
+            lines = (plan.source / list_file).read_text(encoding="utf-8").split("\n")
             rows = [line.strip().split(",") for line in lines if line.strip()]
         elif part in folders:
             rows = [[image] for image in folders[part]]
@@ -216,18 +197,16 @@ def _jobs_by_lists(
             # Subsets share masks, whose names have .png wherever the first image's have .jpg.
             mask_part = PurePosixPath(listed_mask).parts[-2].split("_")[0]
             mask_stem = _stem(_name(listed_mask).replace(".png", ".jpg"))
-            yield Job(
-                image=image,
-                mask=mask,
-                target=f"{part}/Tp/{_stem(listed_image)}",
-                mask_target=f"{mask_part}/Gt/{mask_stem}.png",
-                type=dataset.type_of(_name(listed_image), part),
+            target, mask_target = (
+                f"{part}/Tp/{_stem(listed_image)}",
+                f"{mask_part}/Gt/{mask_stem}.png",
             )
+            yield Job(image, mask, target, mask_target, type=dataset.types.get(part))
         plan.notes.append(
             f"{part}: {len(rows)} lines, {len(unique)} unique, {missing} with missing files"
         )
     if not folders:
-        raise _not_found(dataset, source, files, "images")
+        raise _not_found(plan, "images")
 
 
 def _mask_of(image: str, part: str) -> str:
@@ -261,9 +240,8 @@ def _with_unique_targets(jobs: list[Job]) -> list[Job]:
     for job in jobs:
         if count[job.target] > 1:
             stem = f"{PurePosixPath(job.image).parent.name}_{_stem(job.image)}"
-            folder = PurePosixPath(job.target).parent
-            mask_target = f"Gt/{stem}.png" if job.mask else ""
-            job = replace(job, target=f"{folder}/{stem}", mask_target=mask_target)
+            target = f"{PurePosixPath(job.target).parent}/{stem}"
+            job = replace(job, target=target, mask_target=f"Gt/{stem}.png" if job.mask else "")
         unique.append(job)
     _require_unique([(job.image, job.target) for job in unique], "the source")
     return unique
@@ -281,14 +259,12 @@ def _require_unique(files: Iterable[tuple[str, Hashable]], source: Path | str) -
         first[key] = file
 
 
-def _not_found(
-    dataset: PublishedDataset, source: Path, files: list[str], what: str
-) -> PrepareError:
-    packed = [file for file in files if file.lower().endswith(ARCHIVES)]
+def _not_found(plan: Plan, what: str) -> PrepareError:
+    packed = [file for file in plan.files if file.lower().endswith(ARCHIVES)]
     remedy = f"; unpack {', '.join(packed[:3])} first" if packed else ""
     return PrepareError(
-        f"got {source} with {len(files)} files but no {what} of {dataset.name}, expected "
-        f"{dataset.layout}{remedy}"
+        f"got {plan.source} with {len(plan.files)} files but no {what} of {plan.dataset.name}, "
+        f"expected {plan.dataset.layout}{remedy}"
     )
 
 

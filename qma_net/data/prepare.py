@@ -10,7 +10,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -24,12 +24,11 @@ from ..core.files import (
 )
 from ..core.runs import Run
 from ..core.workers import map_in_processes
-from .check import check
+from .check import Report, check
 from .convert import Conversion, convert
-from .findings import Report
 from .listing import NEGATIVE, PREPARE_JOURNAL, PREPARE_REPORT
 from .plan import Job, Plan, PrepareError, plan_jobs
-from .published import DATASETS, PublishedDataset, count_types, dataset_named
+from .published import DATASETS, count_types, dataset_named
 
 SHOWN_PER_REASON = 20  # Number of files that the printed report names per reason.
 
@@ -52,13 +51,11 @@ class Prepared:
         lines.append(f"{report['dataset']}: {written} of the paper's {paper} tampered images")
         if report["authentic"]:
             lines.append(f"{report['authentic']} authentic images in Au/")
-        for title, rows in (
-            ("left out", report["left_out"]),
-            ("repaired", report["repaired"]),
-            ("paired by different names", report["renamed"]),
-        ):
+        titles = {"left_out": "left out", "renamed": "paired by different names"}
+        for key in ("left_out", "repaired", "renamed"):
+            rows = report[key]
             if rows:
-                lines.append(f"{len(rows)} {title}:")
+                lines.append(f"{len(rows)} {titles.get(key, key)}:")
                 lines += [f"  {row['file']}: {row['why']}" for row in rows[:SHOWN_PER_REASON]]
             if len(rows) > SHOWN_PER_REASON:
                 more = len(rows) - SHOWN_PER_REASON
@@ -90,8 +87,7 @@ def prepare(
     Args:
         name: One of :data:`~.published.DATASETS`, ignoring case.
         source: The unpacked archive, or any folder that contains it.
-        out: The dataset's own folder, which gets ``Tp/`` and ``Gt/`` (one pair per subset of
-            TampCOCO).
+        out: The dataset's own folder, for ``Tp/`` and ``Gt/`` (one pair per subset of TampCOCO).
         max_side: Reduce larger images to this long side in pixels: JPEGs to JPEG 95 without chroma
             subsampling, others to PNG. Masks are averaged and thresholded at one half. With 0,
             images keep their bytes, including the EXIF orientation, which BenCo ignores.
@@ -106,9 +102,8 @@ def prepare(
 
     Raises:
         PrepareError: If the source is not this dataset, or ``out`` contains something else.
-        RunError: If ``out`` was made with other settings.
-        BusyError: If another run is writing to ``out``.
-        WorkersError: If a worker process was killed. The next run continues.
+        QMANetError: If ``out`` was made with other settings or is in use, or if a worker process
+            was killed. The next run continues.
     """
     dataset, part = dataset_named(name)
     if dataset is None or part:
@@ -131,9 +126,8 @@ def prepare(
     conversion = Conversion(
         dataset=dataset, source=source, out=out, max_side=max_side, repair=repair, link=link
     )
-    with Run(
-        out, identity, key=("image",), journal=PREPARE_JOURNAL, contents="prepared images"
-    ) as run:
+    contents = "prepared images"
+    with Run(out, identity, key=("image",), journal=PREPARE_JOURNAL, contents=contents) as run:
         stamps = {job.image: _stamp(source, job) for job in plan.jobs}
         # Types from a table are recorded, since the files written do not tell them.
         types = {job.image: {"type": job.type} for job in plan.jobs if job.type and dataset.table}
@@ -145,25 +139,29 @@ def prepare(
                 current[image] = record
             else:
                 obsolete.append(record)
-        old_report = _read_report(out)
+        old_report: dict = {}
+        if (out / PREPARE_REPORT).is_file():
+            expected = "the report of `qma-net data prepare`; delete it or choose another --out"
+            old_report = read_json_object(out / PREPARE_REPORT, expected)
         if old_report and not obsolete and len(current) == len(plan.jobs):
-            report = _report(dataset, source, plan, current, settings)
+            report = _report(plan, current, settings)
             report["check"] = old_report.get("check")
-            lists = _lists(dataset, plan, current, out)
+            lists = _lists(plan, current, out)
             if report == old_report and all(map(_contains, lists, lists.values())):
                 return Prepared(old_report, out, processed=0)
         (out / PREPARE_REPORT).unlink(missing_ok=True)
-        _prepare_folders(out, plan.jobs)
+        targets = {file for job in plan.jobs for file in (job.target, job.mask_target) if file}
+        for folder in {(out / file).parent for file in targets}:
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_temporary_files(folder)
         _delete_files(out, obsolete, keep=current.values())
         run.retain(lambda record: record["image"] in current)
         todo = list(run.pending(plan.jobs, key=lambda job: job.image))
         records = map_in_processes(convert, conversion, todo, workers)
-        for record in tqdm(
-            records, desc=dataset.name, total=len(todo), unit="image", disable=not progress
-        ):
+        for record in tqdm(records, dataset.name, len(todo), unit="image", disable=not progress):
             image = record["image"]
             run.finish(record | {"stamp": stamps[image], "repair": repair} | types.get(image, {}))
-        lists = _lists(dataset, plan, run.finished, out)
+        lists = _lists(plan, run.finished, out)
         for file, rows in lists.items():
             write_text(file, "[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
         subsets = [file for file in lists if not file.stem.endswith("_with_authentic")]
@@ -173,7 +171,7 @@ def prepare(
             allow=["mask-inverted"],  # Published masks may be mostly white.
             progress=progress,
         )
-        report = _report(dataset, source, plan, run.finished, settings)
+        report = _report(plan, run.finished, settings)
         report["check"] = {"errors": len(checked.errors), "warnings": len(checked.warnings)}
         write_json(out / PREPARE_REPORT, report)
         return Prepared(report, out, len(todo), checked)
@@ -212,20 +210,8 @@ def _targets(record: dict) -> list[str]:
     return [record[key] for key in ("target", "mask_target") if record.get(key)]
 
 
-def _prepare_folders(out: Path, jobs: Iterable[Job]) -> None:
-    """Create the folders of all targets and remove temporary files of interrupted runs."""
-    targets = [target for job in jobs for target in (job.target, job.mask_target) if target]
-    for folder in {PurePosixPath(target).parent for target in targets}:
-        (out / folder).mkdir(parents=True, exist_ok=True)
-        remove_temporary_files(out / folder)
-
-
 def _delete_files(out: Path, obsolete: Iterable[dict], *, keep: Iterable[dict]) -> None:
-    """Delete the files of obsolete records, except masks that records to keep share.
-
-    Raises:
-        PathError: If a record names a file outside of ``out``; its files are not deleted.
-    """
+    """Delete the files of obsolete records, except masks that records to keep share."""
     needed = {record.get("mask_target") for record in keep}
     for record in obsolete:
         paths = {target: safe_path(out, target, nested=True) for target in _targets(record)}
@@ -233,10 +219,9 @@ def _delete_files(out: Path, obsolete: Iterable[dict], *, keep: Iterable[dict]) 
             paths[target].unlink(missing_ok=True)
 
 
-def _lists(
-    dataset: PublishedDataset, plan: Plan, records: dict, out: Path
-) -> dict[Path, list[list[str]]]:
+def _lists(plan: Plan, records: dict, out: Path) -> dict[Path, list[list[str]]]:
     """Return the rows of the JSON lists to write next to the folders, by file."""
+    dataset = plan.dataset
     with_authentic = f"{dataset.name}_with_authentic"
     rows = defaultdict(list)
     for job in plan.jobs:
@@ -260,14 +245,9 @@ def _contains(file: Path, rows: list[list[str]]) -> bool:
         return False
 
 
-def _report(
-    dataset: PublishedDataset, source: Path, plan: Plan, records: dict, settings: dict
-) -> dict:
-    """Return the content of ``prepare.json`` except for the result of the check.
-
-    ``types``, the number of tampered images of each manipulation type, is absent if the type of
-    any image is unknown.
-    """
+def _report(plan: Plan, records: dict, settings: dict) -> dict:
+    """Return the content of ``prepare.json`` except for the result of the check."""
+    dataset = plan.dataset
     left_out, repaired, renamed, grey = list(plan.left_out), [], [], []
     types, authentic = [], 0
     for job in plan.jobs:
@@ -296,7 +276,7 @@ def _report(
     return {
         "dataset": dataset.name,
         "made_by": f"qma-net {__version__}",
-        "source": str(source.resolve()),
+        "source": str(plan.source.resolve()),
         "paper": dataset.tampered,
         "tampered": len(types),
         "authentic": authentic,
@@ -311,9 +291,3 @@ def _report(
         "unverified": list(dataset.unverified),
         "settings": settings,
     }
-
-
-def _read_report(out: Path) -> dict | None:
-    file = out / PREPARE_REPORT
-    expected = "the report of `qma-net data prepare`; delete it or choose another --out"
-    return read_json_object(file, expected) if file.is_file() else None

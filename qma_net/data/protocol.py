@@ -94,10 +94,11 @@ def write_protocol(
     """
     protocol = PROTOCOLS[name]
     root = Path(root).resolve()
-    out = Path(out).resolve() if out is not None else root
+    out = root if out is None else Path(out).resolve()
     written = WrittenProtocol(protocol.about)
     templates: list[tuple[str, str]] = _read_template(protocol.train)
-    train, pairs = [], []
+    train: list[list[str]] = []
+    pairs: list[Pair] = []
     for kind, path in templates:
         path = path.replace("ROOT", str(root))
         consequence = "the model is not trained on it"

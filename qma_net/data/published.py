@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -61,10 +61,9 @@ class PublishedDataset:
     verified_on: str = "a miniature with this layout, not the archive itself"
 
     def read_mask(self, mask: np.ndarray) -> np.ndarray:
-        """Return a mask's tampered pixels, bool ``(H, W)``, by the dataset's ``mask_rule``.
+        """Return the tampered pixels, bool ``(H, W)``, of a uint8 mask ``(H, W, 3)``.
 
-        Args:
-            mask: uint8 ``(H, W, 3)``; for the rule ``nonzero`` also any ``(H, W)``.
+        A mask of the rule ``nonzero`` may also be ``(H, W)`` and of any type.
         """
         if self.mask_rule == "nonzero":
             return (mask > 0) if mask.ndim == 2 else (mask > 0).any(axis=-1)
@@ -77,10 +76,8 @@ class PublishedDataset:
         """Return an image's manipulation type by its file name or subset, None if unknown."""
         if self.parts:
             return self.types.get(part)
-        for pattern, manipulation in self.types.items():
-            if re.search(pattern, name, re.IGNORECASE):
-                return manipulation
-        return None
+        matches = (self.types[p] for p in self.types if re.search(p, name, re.IGNORECASE))
+        return next(matches, None)
 
     def type_in_row(self, row: dict[str, str]) -> str | None:
         """Return the type that a row of ``table`` (lower-case columns) marks, if it is just one."""
@@ -101,7 +98,9 @@ def _read_datasets() -> dict[str, PublishedDataset]:
     path = config_path("published_datasets.yaml")
     datasets = {}
     for name, entry in cast(dict, read_yaml(path, "the published datasets")).items():
-        facts = {key: tuple(v) if isinstance(v, list) else v for key, v in entry.items()}
+        facts: dict[str, Any] = {
+            key: tuple(v) if isinstance(v, list) else v for key, v in entry.items()
+        }
         datasets[name] = PublishedDataset(name=name, **facts)
     return datasets
 

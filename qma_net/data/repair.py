@@ -1,6 +1,7 @@
 """Repaired copies of datasets, for ``data check --fix``; the source is not modified."""
 
 import os
+from collections import defaultdict
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -9,10 +10,9 @@ import numpy as np
 from ..core.errors import QMANetError
 from ..core.files import copy_file, safe_path, unique_name, write_json
 from ..core.images import INVERSE_TRANSPOSE, ImageError, decoding, open_image
-from .check import check
+from .check import Finding, Report, check
 from .convert import undo_orientation, write_mask
-from .facts import AllFacts, Facts, mask_as_benco, read_array
-from .findings import Finding
+from .facts import Facts, mask_as_benco, read_array
 from .listing import NEGATIVE, Listing, Pair
 
 # Problems of several files together, for which single pairs are not left out.
@@ -37,14 +37,8 @@ def repair(
     palette and 16-bit masks and soft edges (by BenCo's threshold), inverted masks (unless
     allowed), masks of the rotated image, names that BenCo pairs wrongly, and relative paths.
     Pairs are left out if a file is missing or unreadable, if the mask is empty, and if the problem
-    needs a person.
-
-    Args:
-        paths: See :func:`.check.check`.
-        out: Folder of the copy, or of one folder per dataset if there are several.
-        workers: See :func:`.check.check`.
-        allow: Problems that are correct in this data.
-        progress: See :func:`.check.check`.
+    needs a person. Several datasets get one folder each in ``out``. The other arguments and
+    exceptions are those of :func:`.check.check`.
 
     Returns:
         A line for each file that is not copied unchanged.
@@ -52,7 +46,6 @@ def repair(
     Raises:
         RepairError: If ``out`` is inside a source or contains it.
         PathError: If the name of a set or a file leads out of ``out``.
-        QMANetError: See :func:`.check.check`.
     """
     out = Path(out).resolve()
     report = check(paths, workers=workers, allow=allow, progress=progress)
@@ -60,9 +53,9 @@ def repair(
         source = listing.path.resolve()
         if out == source or out in source.parents or (listing.is_folder and source in out.parents):
             raise RepairError(f"got --fix {out} with {source}, expected a folder outside of it")
-    findings: dict[str, list[Finding]] = {}
+    findings = defaultdict(list)
     for finding in report.errors:
-        findings.setdefault(finding.file, []).append(finding)
+        findings[finding.file].append(finding)
     taken: set[str] = set()
     names = [unique_name(listing.name, taken) for listing, _ in report.pairs]
     lists = [safe_path(out, f"{name}.json") for name in names]
@@ -70,8 +63,7 @@ def repair(
         lists = [safe_path(out, name) / f"{name}.json" for name in names]
     changes = []
     for list_path, (listing, pairs) in zip(lists, report.pairs, strict=True):
-        unique_pairs = list(dict.fromkeys(pairs))
-        changes += _copy(listing, unique_pairs, report.facts, findings, list_path)
+        changes += _copy(listing, list(dict.fromkeys(pairs)), report, findings, list_path)
     changes += [
         _left_out_line(finding)
         for finding in report.errors
@@ -83,7 +75,7 @@ def repair(
 def _copy(
     listing: Listing,
     pairs: list[Pair],
-    facts: AllFacts,
+    report: Report,
     findings: dict[str, list[Finding]],
     list_path: Path,
 ) -> list[str]:
@@ -107,8 +99,8 @@ def _copy(
         try:
             mask_target, change = _copy_mask(
                 pair.mask,
-                facts.masks[pair.mask],
-                facts.images[pair.image],
+                report.masks[pair.mask],
+                report.images[pair.image],
                 inverted="mask-inverted" in problems,
                 target=safe_path(folder / "Gt", f"{stem}.png"),
             )
@@ -133,10 +125,9 @@ def _left_out_line(finding: Finding) -> str:
 
 def _unrepairable(pair: Pair, findings: dict[str, list[Finding]]) -> Finding | None:
     """Return the first error of a pair that cannot be repaired without loss."""
-    for file in (pair.image, pair.mask):
-        for finding in findings.get(str(file), []):
-            if not finding.fixable and finding.problem not in _NOT_OF_ONE_PAIR:
-                return finding
+    for finding in (*findings.get(str(pair.image), ()), *findings.get(str(pair.mask), ())):
+        if not finding.fixable and finding.problem not in _NOT_OF_ONE_PAIR:
+            return finding
     return None
 
 
