@@ -99,7 +99,8 @@ def test_every_figure_is_drawn_with_an_explanation(results, drawn, monkeypatch):
     assert [figure.stem for figure in all_figures] == [f"figure-{n}" for n in (1, 3, 4, 6)]
     assert not results.notes
     for figure in all_figures:
-        pixels = np.asarray(Image.open(BytesIO(figure.png)).convert("RGB"))
+        figure.canvas.savefig(png := BytesIO(), format="png", dpi=130)
+        pixels = np.asarray(Image.open(png).convert("RGB"))
         assert pixels.std() > 20
         assert pixels.shape[1] <= 1600
     for number in (1, 6):

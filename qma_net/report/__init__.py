@@ -1,16 +1,21 @@
 """``qma-net report``: the paper's tables and figures next to our results.
 
 ``collect.py`` finds result files, ``model_tables.py`` and ``dataset_tables.py`` build tables from
-them, ``figures/`` draws, and ``table.py`` and ``page.py`` write the files.
+them, ``table.py`` writes them, and ``figures/`` draws. On the HTML page, the evaluated models come
+first, then the tables with results of ours and the figures. The paper's other tables follow,
+folded, with the commands that produce their results.
 """
 
 import os
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
+from .. import __version__
 from ..core.files import atomic_write, remove_temporary_files, write_text
+from ..core.html import data_uri, render
 from ..core.runs import FolderLock
-from .collect import ReportError, Results, collect
+from .collect import DEFAULTS, ModelResults, ReportError, Results, collect
 from .dataset_tables import dataset_table
 from .figures import Figure
 from .model_tables import (
@@ -19,12 +24,12 @@ from .model_tables import (
     checkpoint_comparisons,
     comparison_table,
     complexity_table,
+    full_name,
     other_attacks,
     other_test_sets,
 )
-from .page import render_page
 from .paper_tables import published_tables
-from .table import Table, write_table
+from .table import Row, Table, write_table
 
 __all__ = ["build_tables", "report"]
 
@@ -65,12 +70,25 @@ def report(dirs: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) 
             for suffix in ("md", "tex"):
                 written.append(table_folder / f"{table.key}.{suffix}")
                 write_text(written[-1], write_table(table, suffix))
-        figures = _draw_figures(results)
-        for figure in figures:
+        figures = []
+        for figure in _draw_figures(results):
             written.append(figure_folder / f"{figure.stem}.png")
             with atomic_write(written[-1]) as temporary:
-                temporary.write_bytes(figure.png)
-        write_text(out, render_page(results, tables, figures, dirs))
+                figure.canvas.savefig(temporary, format="png", dpi=130)
+            figures.append((figure, data_uri(written[-1].read_bytes(), "image/png")))
+        measured = [table for table in tables if table.is_measured]
+        page = render(
+            __package__,
+            "report.html.j2",
+            version=__version__,
+            dirs=dirs,
+            models=_model_table(results.models),
+            measured=sorted(measured, key=lambda table: table.title.startswith("Table ")),
+            unmeasured=[table for table in tables if not table.is_measured],
+            figures=figures,
+            notes=results.notes,
+        )
+        write_text(out, page)
     return [*written, out]
 
 
@@ -84,12 +102,35 @@ def build_tables(results: Results) -> list[Table]:
 
 
 def _draw_figures(results: Results) -> list[Figure]:
-    try:
-        from .figures.draw import draw_figures
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "matplotlib":
-            raise
+    if find_spec("matplotlib") is None:
         note = "matplotlib is not installed, so there are no figures; run: pip install matplotlib"
         results.notes.append(note)
         return []
+    from .figures.draw import draw_figures
+
     return draw_figures(results)
+
+
+def _model_table(models: Sequence[ModelResults]) -> Table:
+    """List the evaluated models and their settings."""
+    table = Table("runs", "Evaluated models", ())
+    for model in models:
+        header = model.header
+        flags = [
+            f"{key} {value}"
+            for key, value in header["model_flags"].items()
+            if value != "" and str(value) != str(DEFAULTS.get(key))
+        ]
+        is_native = header["fit"] == "native"
+        row = {
+            "Model": "; ".join([full_name(model), *filter(None, [header.get("about")])]),
+            "Flags other than the defaults": ", ".join(flags),
+            "Checkpoint": header["checkpoint"],
+            "SHA-256": header["checkpoint_sha256"][:12],
+            "Images": "original size" if is_native else f"{header['fit']}, {header['image_size']}",
+            "Test sets": ", ".join([*model.clean, *(f"{s} (attacked)" for s in model.attacked)]),
+            "qma-net": (header.get("versions") or {}).get("qma-net") or "unknown",
+        }
+        table.labels = list(row)
+        table.rows.append(Row("", list(row.values())))
+    return table

@@ -17,7 +17,7 @@ COMPLEXITY_FILES = re.compile(r"complexity.*\.(txt|log)$", re.IGNORECASE)
 
 # A row of fvcore's table: a module, and its parameters as a rounded count or as a shape.
 COMPLEXITY_ROW = re.compile(
-    r"^\| +([\w.]+) +\| +(?:([\d.]+)([KMG]?)|\(([\d, ]+)\)) +\|", re.MULTILINE
+    r"^\| +([\w.]+) +\| +(?:(\d+\.?\d*)([KMG]?)|\(([\d, ]+)\)) +\|", re.MULTILINE
 )
 UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9}
 
@@ -115,20 +115,13 @@ def _read_log(path: Path) -> dict[str, Points]:
     """
     series: dict[str, dict[float, float]] = {}
     for row in read_json_lines(path):
-        try:
-            epoch = float(row.pop("epoch"))
-        except (ValueError, KeyError, TypeError):
-            continue
-        for name, value in row.items():
-            if isinstance(value, int | float):
-                series.setdefault(_tensorboard_name(name), {})[epoch] = float(value)
+        epoch = row.pop("epoch", None)
+        for column, value in row.items():
+            name = re.sub(r"^train_", "train_loss/", column.removeprefix("test_"))
+            name = "lr" if name == "train_loss/lr" else name
+            if isinstance(value, int | float) and isinstance(epoch, int | float):
+                series.setdefault(name, {})[epoch] = value
     return {name: sorted(points.items()) for name, points in series.items()}
-
-
-def _tensorboard_name(column: str) -> str:
-    if column == "train_lr":
-        return "lr"
-    return re.sub(r"^train_", "train_loss/", column.removeprefix("test_"))
 
 
 def read_complexity(path: Path) -> Complexity | None:
@@ -138,7 +131,7 @@ def read_complexity(path: Path) -> Complexity | None:
     total = re.search(r"^(?:\[[\d:.]+\] +)?(\d{6,})$", text, re.MULTILINE)
     rows = {}
     for name, count, unit, shape in COMPLEXITY_ROW.findall(text):
-        sides = [int(side) for side in shape.split(",") if side.strip()]
+        sides = map(int, re.findall(r"\d+", shape))
         rows[name] = math.prod(sides) if shape else float(count) * UNITS[unit]
     if not total or not rows or not namespaces:
         return None
@@ -146,7 +139,7 @@ def read_complexity(path: Path) -> Complexity | None:
         {
             "model": str(namespaces[0].get("model", "?")),
             "model_flags": namespaces[1] if len(namespaces) > 1 else {},
-            "image_size": int(namespaces[0].get("image_size", 512)),
+            "image_size": namespaces[0].get("image_size", 512),
         },
         parameters=_count_parameters(next(iter(rows)), rows, is_top=True),
         multiply_adds=float(total[1]),

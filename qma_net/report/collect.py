@@ -61,15 +61,10 @@ class ResultFile:
     path: Path
     summary: Content
 
-    @property
-    def header(self) -> Content:
-        """The model, the test set and the settings of the evaluation."""
-        return self.summary["header"]
-
-    @property
-    def test_set(self) -> str:
-        """The test set, by its published name if it is one of the paper's."""
-        return paper_test_set(self.header["set"]) or self.header["set"]
+    def __post_init__(self) -> None:
+        self.header: Content = self.summary["header"]
+        # The published name, if it is one of the paper's test sets.
+        self.test_set: str = paper_test_set(self.header["set"]) or self.header["set"]
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
@@ -97,11 +92,9 @@ class ModelResults:
         self.name: str = self.header["model"]  # In BenCo's registry.
         self.is_ours = self.name == "QMANet"  # A QMA-Net of any configuration.
         flags = self.header["model_flags"] if self.is_ours else {}
-        # The values of the flags that Tables 2 and 9 vary.
         self.setting = setting_of(flags) if self.is_ours else {}
         # A QMA-Net of any size, without ablations.
         self.is_default = self.is_ours and self.setting == setting_of({})
-        # All other differences from the paper's model and evaluation.
         self.variant = _describe_variant(self.header, flags)
 
     def under_attack(self, test_set: str, attack: str) -> list[ResultFile | None]:
@@ -111,13 +104,13 @@ class ModelResults:
 
 
 def _describe_variant(header: Content, flags: dict[str, Any]) -> tuple[str, ...]:
+    """Describe the differences from the paper's model and evaluation other than ablations."""
     words = []
     for name in VARIED:
         value = str(flags.get(name, DEFAULTS[name]))
         if value != str(DEFAULTS[name]):
             words.append(value if name == "size" else f"{name} {value}")
-    fit = header.get("fit", PAPER_PREPROCESSING.fit)
-    side = header["image_size"]
+    fit, side = header.get("fit", PAPER_PREPROCESSING.fit), header["image_size"]
     words += [fit] if fit != PAPER_PREPROCESSING.fit else []
     if fit != "native" and side != PAPER_PREPROCESSING.image_size:
         words.append(f"{side} px")
@@ -126,7 +119,7 @@ def _describe_variant(header: Content, flags: dict[str, Any]) -> tuple[str, ...]
 
 
 def setting_of(flags: dict[str, Any]) -> dict[str, str]:
-    """Return the ablated flags, completed with defaults, as text: YAML and JSON types differ."""
+    """Return the flags of Tables 2 and 9, with defaults, as text: YAML and JSON types differ."""
     return {name: str(flags.get(name, DEFAULTS[name])) for name in ABLATED}
 
 
@@ -200,11 +193,7 @@ def _add_json(path: Path, results: Results, models: dict[tuple, ModelResults]) -
             if file.read(1) != b"{":
                 return
         content = read_json_object(path, "a result")
-    except (ContentError, OSError) as error:
-        results.notes.append(f"{path} could not be read: {error}")
-        return
-    header = content.get("header")
-    try:
+        header = content.get("header")
         if isinstance(header, dict) and {"set", "model_flags"} <= header.keys():
             check(content, RESULT)
             _add_result(ResultFile(path, content), results.notes, models)
@@ -219,8 +208,8 @@ def _add_json(path: Path, results: Results, models: dict[tuple, ModelResults]) -
             for row in content["sets"]:
                 name = normalized_name(row.get("dataset") or row["name"])
                 results.checked.setdefault(name, {})[row.get("part") or ""] = row
-    except ContentError as error:
-        results.notes.append(f"{path} is not shown because it is not a valid result: {error}")
+    except (ContentError, OSError) as error:
+        results.notes.append(f"{path} is not shown: {error}")
 
 
 def _add_result(result: ResultFile, notes: list[str], models: dict[tuple, ModelResults]) -> None:

@@ -3,20 +3,13 @@
 import math
 from typing import Any
 
-from ..data.published import (
-    AI_GENERATED,
-    COPY_MOVE,
-    DATASETS,
-    REMOVAL,
-    SPLICE,
-    PublishedDataset,
-)
+from ..data.published import DATASETS, TYPES, PublishedDataset
 from .collect import Results
 from .paper_tables import PublishedTable, Value, normalized_name
 from .table import DASH, DIFFERENCE, MEASURED, MISSING, NO_RESULT, Cell, Row, Table
 
 # Manipulation types by the paper's headings.
-TYPES = {"cope-move": COPY_MOVE, "splice": SPLICE, "remove": REMOVAL, "AI-Gen": AI_GENERATED}
+TYPE_HEADINGS = dict(zip(("cope-move", "splice", "remove", "AI-Gen"), TYPES, strict=True))
 
 UNKNOWN = "N/K"  # The paper's abbreviation of "not known".
 
@@ -28,7 +21,6 @@ def dataset_table(published: PublishedTable, results: Results) -> Table:
     """Create Table 3 or 4: the published counts, ours, and the difference."""
     table = published.new_table()
     all_counts: list[Counts] = []
-    differences = []
     for labels, cells in published.rows:
         is_total = labels[0] == "Total"
         counts = _add_up(all_counts) if is_total else _count(labels[0], results, table)
@@ -37,9 +29,7 @@ def dataset_table(published: PublishedTable, results: Results) -> Table:
         for column, paper in zip(published.columns, cells, strict=True):
             measured.append(_cell(counts, column.name, paper, published))
             gaps.append(_difference_cell(counts.get(column.name), paper, published))
-        table.rows.append(Row(MEASURED, labels, measured))
-        differences.append(Row(DIFFERENCE, labels, gaps))
-    table.rows += differences
+        table.rows += [Row(MEASURED, labels, measured), Row(DIFFERENCE, labels, gaps)]
     return table
 
 
@@ -47,7 +37,7 @@ def _cell(counts: Counts, heading: str, paper: Value, published: PublishedTable)
     """Show a count; "N/K" if the type of every image is unknown here and in the paper."""
     if heading in counts:
         return Cell(published.show(counts[heading]))
-    if heading in TYPES and "Number" in counts:
+    if heading in TYPE_HEADINGS and "Number" in counts:
         hint = "the manipulation type of every image is not known"
         return Cell(UNKNOWN if paper == UNKNOWN else DASH, hint=hint)
     return Cell(DASH, hint=counts.get("reason", NO_RESULT))
@@ -89,7 +79,7 @@ def _combine_subsets(dataset: PublishedDataset, rows: dict[str, dict[str, Any]])
 def _arrange(row: dict[str, Any]) -> Counts:
     """Arrange a row of ``data check``, or the report of ``data prepare``, by heading."""
     types = row.get("types") or {}
-    counts = {heading: types.get(name) for heading, name in TYPES.items()}
+    counts = {heading: types.get(name) for heading, name in TYPE_HEADINGS.items()}
     counts |= {"Number": row["tampered"], "min": row.get("smallest"), "max": row.get("largest")}
     return {heading: count for heading, count in counts.items() if count not in (None, "")}
 
@@ -97,7 +87,7 @@ def _arrange(row: dict[str, Any]) -> Counts:
 def _add_up(parts: list[Counts]) -> Counts:
     """Add up counts and combine resolutions, leaving out what is unknown for one of the parts."""
     total: Counts = {}
-    for heading in (*TYPES, "Number", "min", "max"):
+    for heading in (*TYPE_HEADINGS, "Number", "min", "max"):
         values = [part[heading] for part in parts if heading in part]
         if values and len(values) == len(parts):
             choose = {"min": min, "max": max}.get(heading)

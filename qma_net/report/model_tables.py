@@ -1,6 +1,6 @@
 """Tables about models: Tables 1, 2 and 5 to 10 of the paper, and further tables of results."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,9 +34,6 @@ from .table import (
 
 OURS, PAPER = "QMA-Net (ours)", "QMA-Net (paper)"
 UNPAIRED = "needs the CSV files of both on the same images"
-
-# Labels, the model (None if it was not evaluated), and the published cells to compare it with.
-ModelRow = tuple[Sequence[str], ModelResults | None, Sequence[Value]]
 
 
 # Measurements
@@ -116,7 +113,7 @@ def _paired_differences(
 def full_name(model: ModelResults) -> str:
     """Name a model with its setting and its label."""
     name = "QMA-Net" if model.is_ours else paper_model(model.name)
-    return _append(name, *_setting_words(model), model.label)
+    return _with_words(name, *_setting_words(model), model.label)
 
 
 def _setting_words(model: ModelResults) -> list[str]:
@@ -130,24 +127,21 @@ def _setting_words(model: ModelResults) -> list[str]:
     return [f"{key} {value}" for key, value in model.setting.items() if value != default[key]]
 
 
-def _append(name: str, *words: str) -> str:
-    """Append words in parentheses: ``name (ours)`` becomes ``name (ours, words)``."""
+def _with_words(name: str, *words: str) -> str:
     text = ", ".join(filter(None, words))
-    if not text:
-        return name
-    return f"{name[:-1]}, {text})" if name.endswith(")") else f"{name} ({text})"
+    return f"{name} ({text})" if text else name
 
 
 def _published_model(
     published: PublishedTable, model: ModelResults, *words: str
 ) -> tuple[str, Sequence[Value]]:
-    """Return a model's label and its published cells; ``words`` describe another variant."""
+    """Return a model's label with words that describe its variant, and its published cells."""
     if model.is_ours:
-        return _append(OURS, *words), published.our_cells
+        return _with_words("QMA-Net", "ours", *words), published.our_cells
     name = normalized_name(model.name)
-    cells = next((cs for ls, cs in published.rows if normalized_name(ls[0]) == name), None)
-    label = _append(f"{paper_model(model.name)} (measured here)", *words)
-    return label, cells or [None] * len(published.columns)
+    no_cells: Sequence[Value] = [None] * len(published.columns)
+    cells = next((cs for ls, cs in published.rows if normalized_name(ls[0]) == name), no_cells)
+    return _with_words(paper_model(model.name), "measured here", *words), cells
 
 
 # The paper's tables
@@ -158,36 +152,37 @@ def comparison_table(published: PublishedTable, results: Results) -> Table:
     table = published.new_table(our_label=PAPER)
     models = [m for m in _models_in(results, published) if m.is_default or not m.is_ours]
     as_in_paper = next((m for m in models if m.is_default and not m.variant), None)
-    rows: list[ModelRow] = []
     if not as_in_paper:  # Another variant must not be mistaken for the paper's model.
-        rows.append(((OURS,), None, published.our_cells))
+        _add_rows(table, published, [OURS], None, published.our_cells)
     for model in models:
-        label, cells = _published_model(published, model, model.label)
-        rows.append(((label,), model, cells))
-    _add_measured_rows(table, published, rows)
+        label, paper = _published_model(published, model, model.label)
+        _add_rows(table, published, [label], model, paper)
     _add_missing_command(table, published, as_in_paper)
     return table
 
 
-def _add_measured_rows(table: Table, published: PublishedTable, rows: Sequence[ModelRow]) -> None:
-    """Add the measured values of all rows, then their differences from the published ones."""
-    differences = []
-    for labels, model, paper in rows:
-        is_ours = model is not None and model.is_default
-        measured, gaps = [], []
-        for column, value in zip(published.columns, paper, strict=True):
-            files = _files(model, column)
-            mean = _average(files, column.metric)
-            measured.append(mean.cell())
-            gaps.append(mean.cell(minus=value) if isinstance(value, float) else MISSING)
-            for file in filter(None, files):
-                count, expected = file.summary["n_tampered"], DATASETS[file.test_set].tampered
-                note = f"{file.test_set}: {count} tampered images here, {expected} in the paper."
-                if count != expected and note not in table.notes:
-                    table.notes.append(note)
-        table.rows.append(Row(MEASURED, labels, measured, is_ours))
-        differences.append(Row(DIFFERENCE, labels, gaps, is_ours))
-    table.rows += differences
+def _add_rows(
+    table: Table,
+    published: PublishedTable,
+    labels: Sequence[str],
+    model: ModelResults | None,
+    paper: Sequence[Value],
+) -> None:
+    """Add a model's measured values and their differences from the published cells ``paper``."""
+    measured, gaps = [], []
+    for column, value in zip(published.columns, paper, strict=True):
+        files = _files(model, column)
+        mean = _average(files, column.metric)
+        measured.append(mean.cell())
+        gaps.append(mean.cell(minus=value) if isinstance(value, float) else MISSING)
+        for file in filter(None, files):
+            count, expected = file.summary["n_tampered"], DATASETS[file.test_set].tampered
+            note = f"{file.test_set}: {count} tampered images here, {expected} in the paper."
+            if count != expected and note not in table.notes:
+                table.notes.append(note)
+    is_ours = model is not None and model.is_default
+    table.rows.append(Row(MEASURED, labels, measured, is_ours))
+    table.rows.append(Row(DIFFERENCE, labels, gaps, is_ours))
 
 
 def _add_missing_command(
@@ -195,14 +190,13 @@ def _add_missing_command(
 ) -> None:
     """Add the command that produces the results that a model lacks for a table."""
     missing = [c for c in published.columns if _average(_files(model, c), c.metric).value is None]
-    columns = [column for column in missing if not column.is_average]
-    if not columns:
-        return
-    command = "robust" if columns[0].attack else "evaluate"
-    checkpoint = model.header["checkpoint"] if model else "CHECKPOINT"
-    paths = " ".join(f"ROOT/{name}" for name in dict.fromkeys(c.test_sets[0] for c in columns))
-    line = f"qma-net {command} --checkpoint {checkpoint} --test-sets {paths} --out DIR"
-    table.commands += [line] if line not in table.commands else []
+    test_sets = dict.fromkeys(c.test_sets[0] for c in missing if len(c.test_sets) == 1)
+    if test_sets:
+        command = "robust" if missing[0].attack else "evaluate"
+        checkpoint = model.header["checkpoint"] if model else "CHECKPOINT"
+        paths = " ".join(f"ROOT/{name}" for name in test_sets)
+        line = f"qma-net {command} --checkpoint {checkpoint} --test-sets {paths} --out DIR"
+        table.commands += [line] if line not in table.commands else []
 
 
 def ablation_table(published: PublishedTable, results: Results) -> Table:
@@ -210,39 +204,34 @@ def ablation_table(published: PublishedTable, results: Results) -> Table:
     table = published.new_table()
     settings = {a.row: a for a in read_ablations() if a.table == published.number}
     models = [model for model in _models_in(results, published) if model.is_ours]
-    rows: list[ModelRow] = []
-    paired: list[Row] = []
     absent: dict[str, None] = {}  # Names of settings, in order.
     for variant in dict.fromkeys(model.variant for model in models) or [()]:
-        base = next(iter(_models_with_setting(models, variant, {})), None)
+        base = next(iter(_with_setting(models, variant, {})), None)
         for labels, cells in published.rows:
             setting = next(settings[label] for label in labels if label in settings)
-            alike = _models_with_setting(models, variant, setting.flags)
+            alike = _with_setting(models, variant, setting.flags)
             if not alike:
                 absent[setting.name] = None
             for model in alike or (None,):
-                name = f"{labels[0].removesuffix('(Ours)').rstrip()} (ours)"
+                name = labels[0].removesuffix("(Ours)").rstrip()
                 words = [model.label] if model else variant
-                names = (_append(name, *words), *labels[1:])
-                rows.append((names, model, cells))
+                names = (_with_words(name, "ours", *words), *labels[1:])
+                _add_rows(table, published, names, model, cells)
                 if labels[0] != published.ours:
                     shifts = [_ablation_cell(base, model, c) for c in published.columns]
-                    paired.append(Row(PAIRED, names, shifts))
+                    table.rows.append(Row(PAIRED, names, shifts))
                 if model:
                     _add_missing_command(table, published, model)
     if absent:
         table.commands.insert(0, f"bash shell/ablations.sh --only {','.join(absent)}")
-    _add_measured_rows(table, published, rows)
-    table.rows += paired
     return table
 
 
-def _models_with_setting(
-    models: Iterable[ModelResults], variant: tuple[str, ...], flags: dict[str, Any]
+def _with_setting(
+    models: list[ModelResults], variant: tuple[str, ...], flags: dict[str, Any]
 ) -> list[ModelResults]:
     """Select the models of one setting of Tables 2 and 9 that are of the same variant."""
-    setting = setting_of(flags)
-    return [m for m in models if m.is_ours and m.variant == variant and m.setting == setting]
+    return [m for m in models if m.variant == variant and m.setting == setting_of(flags)]
 
 
 def _ablation_cell(base: ModelResults | None, model: ModelResults | None, column: Column) -> Cell:
@@ -259,33 +248,31 @@ def _ablation_cell(base: ModelResults | None, model: ModelResults | None, column
 def complexity_table(published: PublishedTable, results: Results) -> Table:
     """Create Table 10: parameters and multiply-adds from the logs of BenCo's complexity script."""
     table = published.new_table(our_label=PAPER)
-    measured, differences = [], []
+    rows = []
     for log in results.complexities:
         model = ModelResults(log.header)
         words = [*model.variant, *_setting_words(model)]
         name, paper = _published_model(published, model, *words)
         values = (log.parameters / 1e6, log.multiply_adds / 1e9)
         cells = [Cell(published.show(value)) for value in values]
-        measured.append(Row(MEASURED, (name,), cells, model.is_ours))
+        rows.append(Row(MEASURED, (name,), cells, model.is_ours))
         if isinstance(paper[0], float) and not (model.is_ours and words):
             gaps = [_share_cell(v, p, published) for v, p in zip(values, paper, strict=True)]
-            differences.append(Row(DIFFERENCE, (name,), gaps, model.is_ours))
-    if not any(row.labels == (OURS,) for row in measured):
+            rows.append(Row(DIFFERENCE, (name,), gaps, model.is_ours))
+    if not any(row.labels == (OURS,) for row in rows):
         table.commands.append(
             "qma-net test_complexity --model QMANet --noiseprint_weights noiseprint++.th "
             "--image_size 512 --if_resizing --test_batch_size 1 | tee DIR/complexity.txt"
         )
-    if not measured:
-        measured = [Row(MEASURED, (OURS,), (MISSING, MISSING), is_ours=True)]
-        differences = [Row(DIFFERENCE, (OURS,), (MISSING, MISSING), is_ours=True)]
-    for rows in (measured, differences):
-        table.rows += sorted(rows, key=lambda row: (not row.is_ours, row.labels[0]))
+    if not rows:
+        missing = (MISSING, MISSING)
+        rows = [Row(section, (OURS,), missing, True) for section in (MEASURED, DIFFERENCE)]
+    table.rows += sorted(rows, key=lambda row: (not row.is_ours, row.labels[0]))
     return table
 
 
-def _share_cell(value: float, paper: Value, published: PublishedTable) -> Cell:
+def _share_cell(value: float, paper: Any, published: PublishedTable) -> Cell:
     """Show the difference from the published value, also as a share of that value."""
-    assert isinstance(paper, float)
     share = f"({(value - paper) / paper:+.1%})".replace("-", MINUS)
     return Cell(published.show(value - paper, sign=True), share)
 
@@ -325,7 +312,7 @@ def other_test_sets(results: Results) -> Table:
 
 def _difference_from_default(results: Results, model: ModelResults, test_set: str) -> Cell:
     """Compare the F1 with that of the default model of the same variant."""
-    alike = _models_with_setting(results.models, model.variant, {})
+    alike = _with_setting(results.models, model.variant, {})
     base = next((other for other in alike if test_set in other.clean), None)
     if not model.is_ours or model.is_default or base is None:
         return Cell()

@@ -8,9 +8,9 @@ from typing import Any
 
 from ..core.files import config_path, read_yaml
 from ..data.published import DATASETS
-from .table import DASH, PUBLISHED, TIMES, Cell, Row, Table, format_number
+from .table import PUBLISHED, TIMES, Cell, Row, Table, format_number
 
-Value = float | str | None  # A cell of the paper; None if the paper has none.
+Value = float | str | None  # A cell of the paper; None for a model that it does not contain.
 
 # The paper's abbreviations of test sets.
 ABBREVIATIONS = {
@@ -44,23 +44,19 @@ class Column:
     metric: str  # The key in a result file.
     attack: str | None  # The attack's name in ``robustness.yaml``; None for clean images.
 
-    @property
-    def is_average(self) -> bool:
-        """Whether it is the mean of the other columns of its group."""
-        return self.name.lower() == "avg"
-
 
 def interpret_columns(group: str, names: Sequence[str]) -> list[Column]:
     """Derive the meaning of a group of columns from the headings."""
     columns = []
     for name in names:
-        averaged = [n for n in names if n.lower() != "avg"] if name.lower() == "avg" else [name]
-        test_sets = [paper_test_set(n) or paper_test_set(group) for n in averaged]
+        is_average = name.lower() == "avg"  # The mean of the other columns of the group.
+        averaged = [other for other in names if other != name] if is_average else [name]
+        test_sets = filter(None, (paper_test_set(n) or paper_test_set(group) for n in averaged))
         heading = normalized_name(group + name)
         keys = {"permutef1": "permute_f1", "iou": "iou", "auc": "auc"}
         # Tables 7 and 8 mention their metric, pixel F1, in the title only.
         metric = next((key for word, key in keys.items() if word in heading), "pixel_f1")
-        columns.append(Column(name, [*filter(None, test_sets)], metric, ATTACKS.get(name)))
+        columns.append(Column(name, list(test_sets), metric, ATTACKS.get(name)))
     return columns
 
 
@@ -74,7 +70,7 @@ class PublishedTable:
     groups: Mapping[str, Sequence[str]]  # Names of columns by group heading.
     decimals: int
     ours: str | None  # The label of QMA-Net's row.
-    rows: Sequence[tuple[Sequence[str], Sequence[Value]]]  # Labels and cells.
+    rows: Sequence[tuple[Sequence[str], Sequence[float | str]]]  # Labels and cells.
     notes: Sequence[str] = ()
 
     @property
@@ -83,7 +79,7 @@ class PublishedTable:
         return [c for group, names in self.groups.items() for c in interpret_columns(group, names)]
 
     @property
-    def our_cells(self) -> Sequence[Value]:
+    def our_cells(self) -> Sequence[float | str]:
         """The cells of QMA-Net's row."""
         return next(cells for labels, cells in self.rows if labels[0] == self.ours)
 
@@ -100,10 +96,8 @@ class PublishedTable:
             table.rows.append(Row(PUBLISHED, labels, shown, is_ours))
         return table
 
-    def show(self, value: Value, *, sign: bool = False) -> str:
+    def show(self, value: float | str, *, sign: bool = False) -> str:
         """Format a number with the decimals of this table; text stays as it is."""
-        if value is None:
-            return DASH
         if isinstance(value, str):
             return value.replace("x", TIMES) if re.fullmatch(r"\d+x\d+", value) else value
         return format_number(value, self.decimals, sign=sign)
@@ -154,9 +148,8 @@ def _read_entries(name: str) -> list[dict[str, Any]]:
 def paper_model(name: str) -> str:
     """Return the paper's name of a model of BenCo's registry, or the name itself."""
     labels = [labels[0] for table in published_tables().values() for labels, _ in table.rows]
-    return {normalized_name(label): label for label in reversed(labels)}.get(
-        normalized_name(name), name
-    )
+    wanted = normalized_name(name)
+    return next((label for label in labels if normalized_name(label) == wanted), name)
 
 
 def paper_test_set(name: str) -> str | None:

@@ -58,7 +58,8 @@ def check(content: Any, schema: Any, path: str = "") -> None:
             check(value, schema[i % len(schema)], f"{path}[{i}]")
     elif isinstance(schema, dict | list) or not _is_instance(content, schema):
         value = "missing" if content is None else repr(str(content)[:40])
-        raise ContentError(f"{path.removeprefix('.')[:100] or 'the content'} is {value}")
+        name = path.removeprefix(".")[:100] or "the content"
+        raise ContentError(f"it is not a valid result, since {name} is {value}")
 
 
 def _is_instance(content: Any, schema: Any) -> bool:

@@ -62,7 +62,7 @@ class Table:
     title: str
     labels: Sequence[str]  # Headings of the columns with the rows' labels.
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)  # Other columns by heading.
-    rows: list[Row] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)  # Of several sections, in any order.
     notes: list[str] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)  # These produce the missing results.
 

@@ -1,8 +1,6 @@
 """The report's figures, drawn from result files, images and checkpoints; see ``draw.py``."""
 
 from dataclasses import dataclass
-from functools import cached_property
-from io import BytesIO
 from typing import TYPE_CHECKING
 
 from ...core.errors import QMANetError
@@ -23,10 +21,3 @@ class Figure:
     title: str
     caption: str
     canvas: "Canvas"
-
-    @cached_property
-    def png(self) -> bytes:
-        """The figure as a PNG file."""
-        buffer = BytesIO()
-        self.canvas.savefig(buffer, format="png", dpi=130)
-        return buffer.getvalue()

@@ -1,6 +1,7 @@
 """Curves: Figure 4 (robustness to attacks), and the trainings in BenCo's logs."""
 
 import re
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
@@ -66,23 +67,24 @@ def _draw_axes(
     """Draw a curve for every model that was tested with an attack on a test set."""
     for i, model in enumerate(models):
         results = model.attacked.get(test_set, {}).get(attack, {})
-        if not results:
+        f1: dict[int, Any] = {level: r.summary.get("pixel_f1") for level, r in results.items()}
+        shown = [level for level in levels if f1.get(level) is not None]
+        if not shown:
             continue
-        shown = [level for level in levels if level in results]
-        header = results[shown[0]].header
-        axes.set_xlabel(header["attack"].get("unit", "").split(" (")[0], fontsize=7)
+        unit = results[shown[0]].header["attack"].get("unit") or ""
+        axes.set_xlabel(unit.split(" (")[0], fontsize=7)
         color = COLORS[i % len(COLORS)]
         axes.plot(
             [levels.index(level) for level in shown],
-            [results[level].summary["pixel_f1"] for level in shown],
+            [f1[level] for level in shown],
             label=full_name(model),
             color=color,
             marker=MARKERS[i // len(COLORS) % len(MARKERS)],
             ms=3.5,
             lw=2 if model.is_default else 1.2,
         )
-        if test_set in model.clean:
-            clean = model.clean[test_set].summary["pixel_f1"]
+        clean = model.clean[test_set].summary.get("pixel_f1") if test_set in model.clean else None
+        if clean is not None:
             axes.axhline(clean, label="_clean", ls="--", color=color, lw=0.9, alpha=0.7)
     axes.set_xticks(range(len(levels)), list(map(str, levels)))
     axes.set_xlim(-0.3, len(levels) - 0.7)

@@ -145,9 +145,4 @@ def _default_model(results: Results) -> ModelResults:
     return model
 
 
-FIGURES = {
-    1: draw_backbone_cams,
-    3: draw_predictions,
-    4: draw_robustness,
-    6: draw_level_cams,
-}
+FIGURES = {1: draw_backbone_cams, 3: draw_predictions, 4: draw_robustness, 6: draw_level_cams}

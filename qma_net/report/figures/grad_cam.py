@@ -45,8 +45,7 @@ def grad_cams(
     Args:
         model: A model in evaluation mode whose output has ``mask_logits``.
         image: The input, ``(1, 3, H, W)``.
-        layers: Modules with output ``(1, C, h, w)`` in the order of their execution; the mask
-            depends on all of them.
+        layers: Modules with output ``(1, C, h, w)``, in the order of their execution.
 
     Returns:
         The maps ``(layers, H, W)``, each from 0 to 1, and the mask's logits ``(H, W)``.
@@ -57,9 +56,8 @@ def grad_cams(
     try:
         from pytorch_grad_cam import GradCAM
     except ModuleNotFoundError as error:
-        raise FigureError(
-            f"{error.name} is not installed; run pip install 'qma-net[report]'"
-        ) from None
+        message = f"{error.name} is not installed; run pip install 'qma-net[report]'"
+        raise FigureError(message) from None
     targets = [mean_logit]
     with GradCAM(MaskLogits(model), list(layers)) as cam:
         cam(image, targets)

@@ -32,13 +32,7 @@ def mask_image(mask: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
 
 def heat_image(pixels: np.ndarray, heat: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Blend a map in 0..1 with the image in grayscale and outline a mask.
-
-    Args:
-        pixels: The image, uint8 ``(h, w, 3)``.
-        heat: The map, float ``(H, W)`` of any size.
-        mask: Bool ``(h, w)``.
-    """
+    """Blend a map in 0..1 with a gray image, uint8 ``(h, w, 3)``, and outline a bool mask."""
     height, width = pixels.shape[:2]
     heat = cv2.resize(heat, (width, height), interpolation=cv2.INTER_LINEAR)
     gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None] / 255
@@ -55,13 +49,10 @@ def draw_grid(
     *,
     with_heat_scale: bool = False,
 ) -> Figure:
-    """Draw rows of panels; every row is as high as its highest image.
+    """Draw rows of panels under headings, with the color scale of Grad-CAM if it is requested.
 
-    Args:
-        columns: Headings.
-        rows: Pairs of a name, which is shown where it changes, and the panels. A panel that is
-            None is shown as "no result".
-        with_heat_scale: Whether to add the color scale of Grad-CAM.
+    Every row has a name, which is shown where it changes, and is as high as its highest image. A
+    panel that is None is shown as "no result".
     """
     panels = [panel for _, row in rows for panel in row if panel]
     text_height = 0.17 if any(panel.text for panel in panels) else 0
