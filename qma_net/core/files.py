@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 TEMPORARY_PREFIX, TEMPORARY_SUFFIX = ".qma-net-", ".tmp"
+MAX_JSON_BYTES = 2**26
 MAX_NAME_BYTES = 255  # The limit of the usual file systems for one file name.
 
 
@@ -86,16 +88,40 @@ def copy_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) ->
         shutil.copyfile(source, temporary)
 
 
+def read_bytes(path: str | os.PathLike[str], *, limit: int) -> bytes:
+    """Read a regular file of at most ``limit`` bytes.
+
+    Raises:
+        ContentError: If the path is a pipe, a socket or a device, which could block or never end,
+            or if the file is larger.
+        OSError: If the file cannot be read.
+    """
+    with open(path, "rb", opener=_open_without_blocking) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ContentError(f"got {path}, expected a regular file")
+        if status.st_size > limit:
+            raise ContentError(
+                f"got {path} of {status.st_size} bytes, expected at most {limit} bytes"
+            )
+        return file.read(limit)
+
+
+def _open_without_blocking(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 def read_json_object(path: str | os.PathLike[str], expected: str) -> dict:
     """Read a JSON file that holds one object; the error message says what was ``expected``.
 
     Raises:
-        ContentError: If the file is not valid JSON or holds something other than an object.
+        ContentError: If the file is not valid JSON, holds something other than an object, is not a
+            regular file or is larger than :data:`MAX_JSON_BYTES`.
         OSError: If the file cannot be read.
     """
     content: object = None
     try:
-        content = json.loads(Path(path).read_bytes())
+        content = json.loads(read_bytes(path, limit=MAX_JSON_BYTES))
         fault = f"it contains a JSON {type(content).__name__}"
     except RecursionError:
         fault = "it is nested too deeply"

@@ -1,0 +1,44 @@
+"""Reading and writing files: bounded reads of regular files, atomic writes, safe names."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from qma_net.core import files
+from qma_net.core.files import ContentError, PathError, atomic_write, read_json_object, safe_path
+
+
+def test_pipe_is_refused_instead_of_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(ContentError, match="expected a regular file"):
+        read_json_object(tmp_path / "config.json", "a result")
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="there is no /dev/zero")
+def test_device_is_refused_instead_of_read_without_end():
+    with pytest.raises(ContentError, match="expected a regular file"):
+        read_json_object("/dev/zero", "a result")
+
+
+def test_file_above_the_limit_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MAX_JSON_BYTES", 10)
+    (tmp_path / "a.json").write_text('{"a": 1}')
+    assert read_json_object(tmp_path / "a.json", "a result") == {"a": 1}
+    (tmp_path / "a.json").write_text('{"a": 1000000}')
+    with pytest.raises(ContentError, match="of 14 bytes, expected at most 10"):
+        read_json_object(tmp_path / "a.json", "a result")
+
+
+def test_failed_write_keeps_the_old_file_and_leaves_nothing_behind(tmp_path):
+    (tmp_path / "a.txt").write_text("old")
+    with pytest.raises(RuntimeError), atomic_write(tmp_path / "a.txt") as temporary:
+        temporary.write_text("new")
+        raise RuntimeError
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.txt", "old")]
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../a", "/etc/passwd", "a\0", "a\n", "x" * 256])
+def test_unsafe_names_are_refused(tmp_path, name):
+    with pytest.raises(PathError):
+        safe_path(tmp_path, name)
