@@ -25,8 +25,7 @@ def _warn_about_missing_cuda() -> None:
         logger.warning(
             "qma_net: CUDA is not available, but BenCo's scripts need it. To run this script on "
             "the CPU, begin it with these two lines:\n"
-            "from qma_net.launch import redirect_cuda_to_cpu\n"
-            "redirect_cuda_to_cpu()"
+            "from qma_net.launch import redirect_cuda_to_cpu\nredirect_cuda_to_cpu()"
         )
 
 

@@ -1,11 +1,9 @@
 """Training sets of synthetic images and of crops at native resolution, for BenCo's data loader.
 
-BenCo's BalancedDataset reads a protocol such as ``[["SynthDataset", "FILE.yaml"]]``, looks up each
-class in the registry, and draws the same number of random images from each per epoch. It passes
-augmentations that rescale, blur and recompress images. Both datasets use only flips and quarter
-turns instead, since the other augmentations remove the traces that a model should learn. Both
-return images of exactly ``--image_size``, which ``--if_resizing`` and ``--if_padding`` do not
-change.
+BenCo's BalancedDataset reads a protocol such as ``[["SynthDataset", "FILE.yaml"]]`` and draws the
+same number of random images from each dataset per epoch. BenCo's augmentations rescale, blur and
+recompress images, which removes the traces that a model should learn, so that both datasets use
+only flips and quarter turns instead. Both return images of exactly ``--image_size``.
 """
 
 import os
@@ -26,8 +24,16 @@ IMAGES_PER_EPOCH = 100_000  # The length that BenCo draws from.
 MAX_CROPS = 10  # Crops that are drawn to find one that shows a tampered region.
 
 
+class _OwnAugmentation(AbstractDataset):
+    """A BenCo dataset that ignores BenCo's augmentations."""
+
+    def __init__(self, path: str, *, common_transforms: Any = None, **options: Any):
+        self.output_size = options.setdefault("output_size", (512, 512))
+        super().__init__(path, **options)
+
+
 @DATASETS.register_module()
-class SynthDataset(AbstractDataset):
+class SynthDataset(_OwnAugmentation):
     """Synthetic manipulations, new ones in every epoch; see :mod:`qma_net.synth.curriculum`.
 
     An image depends on the file, the epoch and its index only. The launcher sets the epoch
@@ -37,24 +43,12 @@ class SynthDataset(AbstractDataset):
         path: A YAML file with ``photos``, and optionally ``stage``, ``recipe``, ``labels`` and
             ``seed``.
         output_size: (height, width) of the images, which are equal; replaces the recipe's.
-        common_transforms: Ignored; the recipe determines how images are processed.
-        options: Other arguments of BenCo's datasets.
 
     Raises:
         SynthesisError: If the file is invalid or its photos cannot be used.
     """
 
-    def __init__(
-        self,
-        path: str,
-        *,
-        output_size: tuple[int, int] = (512, 512),
-        common_transforms: Any = None,
-        **options: Any,
-    ):
-        self.source = ImageSource.read(path, image_size=output_size[0])
-        self.epoch = 0
-        super().__init__(path, output_size=output_size, **options)
+    epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch that the next images belong to."""
@@ -62,6 +56,7 @@ class SynthDataset(AbstractDataset):
 
     def _init_dataset_path(self, path: str) -> tuple[list[str], list[str]]:
         self.entry_path = path
+        self.source = ImageSource.read(path, image_size=self.output_size[0])
         names = [f"{number:05d}" for number in range(IMAGES_PER_EPOCH)]
         return names, names
 
@@ -78,7 +73,7 @@ class SynthDataset(AbstractDataset):
 
 
 @DATASETS.register_module()
-class NativeDataset(AbstractDataset):
+class NativeDataset(_OwnAugmentation):
     """Random crops of a dataset at native resolution, for training only.
 
     Half of the crops of a tampered image show part of the tampered region. Images that are smaller
@@ -87,25 +82,11 @@ class NativeDataset(AbstractDataset):
     Args:
         path: A folder with ``Tp/`` and ``Gt/``, or a list ``[[image, mask | "Negative"], ...]``.
         output_size: (height, width) of the crops.
-        common_transforms: Ignored, since they rescale images.
-        options: Other arguments of BenCo's datasets.
     """
-
-    def __init__(
-        self,
-        path: str,
-        *,
-        output_size: tuple[int, int] = (512, 512),
-        common_transforms: Any = None,
-        **options: Any,
-    ):
-        super().__init__(path, output_size=output_size, **options)
 
     def _init_dataset_path(self, path: str) -> tuple[list[str], list[str]]:
         kind = ManiDataset if os.path.isdir(path) else JsonDataset
-        paths = kind._init_dataset_path(self, path)
-        self.entry_path = path
-        return paths
+        return kind._init_dataset_path(self, path)
 
     def _get_image(self, index: int) -> tuple:
         image, mask, label, *_, path, mask_path = super()._get_image(index)

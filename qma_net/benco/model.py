@@ -4,11 +4,12 @@ BenCo turns the constructor's annotations into the types of command-line flags, 
 plain ``str``, ``int`` or ``float``, without ``from __future__ import annotations``.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib import import_module
 from typing import Any, cast
 
+from fvcore.nn.flop_count import _DEFAULT_SUPPORTED_OPS
 from IMDLBenCo.registry import MODELS
 from torch import Tensor, nn
 
@@ -73,13 +74,7 @@ class QMANet(nn.Module):
         super().__init__()
         self.alpha, self.beta, self.bce, self.dice_smoothing = alpha, beta, bce, dice_smoothing
         self.config = QMANetConfig(
-            size=size,
-            views=views,
-            query_count=query_count,
-            dfcm_stages=dfcm_stages,
-            decode_levels=decode_levels,
-            decoder=decoder,
-            drop_path=drop_path,
+            size, views, query_count, dfcm_stages, decode_levels, decoder, drop_path
         )
         start = cast(str | QMANetModel, init_from)  # BenCo needs the annotation str.
         self.network: QMANetModel
@@ -110,17 +105,11 @@ class QMANet(nn.Module):
     ) -> dict[str, Any]:
         """Compute predictions and losses for a batch of BenCo's data loader.
 
-        BenCo's ``edge_mask`` is ignored: the edge target is derived from ``mask``
-        (:func:`qma_net.modeling.losses.edge_target`).
-
-        Args:
-            image: float32 ``(B, 3, H, W)``, normalized with ImageNet's statistics.
-            mask: float64 ``(B, 1, H, W)`` of 0 and 1; without it no losses are computed.
-            label: int64 ``(B,)``; ignored, since the image-level score is derived from the mask.
-            edge_mask: Ignored.
-            shape_mask: ``(B, 1, H, W)``, 1 inside the image and 0 in BenCo's padding.
-            args: Ignored.
-            kwargs: Ignored; BenCo passes all fields of its batches.
+        ``image`` is float32 ``(B, 3, H, W)``, normalized with ImageNet's statistics, and ``mask``
+        float64 ``(B, 1, H, W)`` of 0 and 1; without it no losses are computed. ``shape_mask`` is 1
+        inside the image and 0 in BenCo's padding. Other fields of the batch are ignored: the edge
+        target is derived from ``mask`` (:func:`qma_net.modeling.losses.edge_target`), and the
+        image-level score from the predicted mask.
 
         Returns:
             BenCo's dictionary: ``pred_mask`` ``(B, 1, H, W)`` from 0 to 1, ``pred_label``
@@ -134,18 +123,15 @@ class QMANet(nn.Module):
             "visual_loss": {},
             "visual_image": {"edge": widen(output.edge_logits[0]).sigmoid()},
         }
-        if mask is not None:
-            seg_loss, edge_loss = mask_and_edge_losses(
-                output, mask, shape_mask, self.dice_smoothing
-            )
-            losses = {"seg_loss": seg_loss, "edge_loss": edge_loss}
-            total = self.alpha * seg_loss + self.beta * edge_loss
-            if self.bce:
-                losses["bce_loss"] = cross_entropy_loss(output.mask_logits, mask, shape_mask)
-                total = total + self.bce * losses["bce_loss"]
-            result["backward_loss"] = total
-            result["visual_loss"] = {"total_loss": total, **losses}
-        return result
+        if mask is None:
+            return result
+        seg_loss, edge_loss = mask_and_edge_losses(output, mask, shape_mask, self.dice_smoothing)
+        losses = {"seg_loss": seg_loss, "edge_loss": edge_loss}
+        total = self.alpha * seg_loss + self.beta * edge_loss
+        if self.bce:
+            losses["bce_loss"] = cross_entropy_loss(output.mask_logits, mask, shape_mask)
+            total = total + self.bce * losses["bce_loss"]
+        return result | {"backward_loss": total, "visual_loss": {"total_loss": total, **losses}}
 
     def get_extra_state(self) -> Tensor:
         """Return the configuration, so that a checkpoint suffices to rebuild the model."""
@@ -169,19 +155,11 @@ class QMANet(nn.Module):
 def attention_flops(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
     """Count the multiply-adds of ``scaled_dot_product_attention``: both of its matrix products.
 
-    fvcore counts none, and BenCo's test_complexity would ignore all fused attention.
-
-    Args:
-        inputs: The traced inputs: query ``(..., L, E)``, key ``(..., S, E)``, value and options.
-        outputs: The traced outputs.
+    fvcore counts none, and BenCo's test_complexity would ignore all fused attention. The traced
+    inputs are query ``(..., L, E)``, key ``(..., S, E)``, value and options.
     """
     query, key = (value.type().sizes() for value in inputs[:2])
-    batch_and_heads = 1
-    for extent in query[:-2]:
-        batch_and_heads *= extent
-    return 2 * batch_and_heads * query[-2] * key[-2] * query[-1]
+    return 2 * math.prod(query) * key[-2]
 
 
-# import_module, because a function of the same name in fvcore.nn hides this module.
-_flop_count = import_module("fvcore.nn.flop_count")
-_flop_count._DEFAULT_SUPPORTED_OPS["aten::scaled_dot_product_attention"] = attention_flops
+_DEFAULT_SUPPORTED_OPS["aten::scaled_dot_product_attention"] = attention_flops

@@ -27,11 +27,7 @@ _SOURCES = {_BY_FILE: f"the file {STOP_FILE}", _BY_SIGINT: "SIGINT", _BY_SIGTERM
 
 
 class StopRequests:
-    """Requests to stop a training.
-
-    Args:
-        command: The command that resumes the training, for the message.
-    """
+    """Requests to stop a training, which can then be resumed with ``command``."""
 
     def __init__(self, command: str):
         self.command = command

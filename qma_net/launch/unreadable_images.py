@@ -94,8 +94,8 @@ def _read_or_replace(dataset: Any, reports: Path, index: int) -> tuple:
             raise
         except Exception as error:  # A decoder may raise anything.
             failures.append((candidate, error))
-    for failed, error in failures:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    for failed, cause in failures:
+        reason = f"{type(cause).__name__}: {cause}".splitlines()[0][:200]
         image = dataset.tp_path[failed]
         report = [str(dataset.entry_path), size, image, reason, replacement]
         with open(reports, "a", encoding="utf-8") as file:
