@@ -32,9 +32,14 @@ def test_file_above_the_limit_is_not_read(tmp_path, monkeypatch):
 
 def test_failed_write_keeps_the_old_file_and_leaves_nothing_behind(tmp_path):
     (tmp_path / "a.txt").write_text("old")
-    with pytest.raises(RuntimeError), atomic_write(tmp_path / "a.txt") as temporary:
-        temporary.write_text("new")
-        raise RuntimeError
+
+    def write():
+        with atomic_write(tmp_path / "a.txt") as temporary:
+            temporary.write_text("new")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write()
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.txt", "old")]
 
 
