@@ -345,14 +345,16 @@ def test_damaged_exif_is_shown_as_it_is_applied(block):
     evidence = accepted_or_rejected(read_evidence, jpeg_with_exif(block))
     if evidence is None:
         return
-    exif, notes = evidence.facts.exif, evidence.facts.notes
-    shown = exif.directories.get("IFD0", {}).get("Orientation", "1")
+    facts, notes = evidence.facts, evidence.facts.notes
+    shown = facts.exif.get("IFD0", {}).get("Orientation", "1")
     applied = evidence.photograph.orientation
     assert applied == (int(shown) if shown in "2345678" else 1)
-    texts = [text for entries in exif.directories.values() for text in entries.values()]
+    texts = [text for entries in facts.exif.values() for text in entries.values()]
     assert len(texts) <= MAX_ENTRIES
     assert all(text.replace("\n", "").isprintable() for text in [*texts, *notes])
-    assert exif.position is None or (abs(exif.position[0]) <= 90 and abs(exif.position[1]) <= 180)
+    latitude, longitude = facts.position or (0, 0)
+    assert abs(latitude) <= 90
+    assert abs(longitude) <= 180
 
 
 @fuzz

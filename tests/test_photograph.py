@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from conftest import photograph
 from miniatures import bomb, broken_photographs
@@ -132,9 +134,7 @@ def test_heic_and_avif_are_read_with_orientation_and_metadata(pixels):
         data = encoded(image, kind, exif=exif.tobytes(), xmp=b"<x:xmpmeta/>")
         facts, read = read_facts(data), read_photograph(data)
         assert (facts.format, facts.xmp, facts.c2pa) == (name, "<x:xmpmeta/>", False)
-        assert facts.exif.directories == {
-            "IFD0": {"Make": "Maker", "Orientation": str(orientation)}
-        }
+        assert facts.exif == {"IFD0": {"Make": "Maker", "Orientation": str(orientation)}}
         assert [note for note in facts.notes if "EXIF orientation is 6" not in note] == []
         assert len(facts.notes) == (name == "HEIC")
         parts = [part.split(",")[0] for part in facts.parts]
@@ -239,7 +239,7 @@ def test_sixteen_bit_color_tiff_is_oriented(pixels):
     read = read_photograph(bytes(data) + directory)
     assert (read.pixels == np.rot90(pixels, -1)).all()
     assert read.orientation == 6
-    assert read_facts(bytes(data) + directory).exif.directories["IFD0"]["Orientation"] == "6"
+    assert read_facts(bytes(data) + directory).exif["IFD0"]["Orientation"] == "6"
 
 
 def test_mutated_photo_is_read_or_rejected_in_one_line():
@@ -280,3 +280,32 @@ def exif() -> bytes:
     tags = Image.Exif()
     tags[0x0112], tags[0x010F], tags[0x9286] = 6, "camera", "x" * 200
     return tags.tobytes()
+
+
+def repeated_exif(entries: int = 24, size: int = 60_000) -> bytes:
+    """Return EXIF data whose entries all claim the same bytes."""
+    head = b"MM\0*\0\0\0\x08" + struct.pack(">H", entries)
+    start = len(head) + 12 * entries + 4
+    tags = (struct.pack(">HHII", 0xF000 + i, 7, size, start) for i in range(entries))
+    return head + b"".join(tags) + bytes(4 + size)
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "old png", "webp", "avif", "tiff"])
+def test_exif_entries_that_claim_the_same_bytes_are_rejected(pixels, kind, monkeypatch):
+    """Pillow would copy the bytes for each entry, which is gigabytes for a larger file."""
+    image, block = Image.fromarray(pixels), repeated_exif()
+    if kind == "tiff":
+        data = block
+    elif kind == "old png":
+        text = PngInfo()
+        text.add_text("Raw profile type exif", f"\nexif\n{len(block)}\n{block.hex()}", zip=True)
+        data = encoded(image, "png", pnginfo=text)
+    else:
+        data = encoded(image, kind, exif=b"Exif\0\0" + block)
+    parsed = []
+    monkeypatch.setattr(ImageFileDirectory_v2, "load", lambda *_: parsed.append(kind))
+    with pytest.raises(PhotographError, match="EXIF entries that claim more bytes"):
+        read_photograph(data)
+    assert parsed == []
+    read_facts(data)
+    assert parsed == []

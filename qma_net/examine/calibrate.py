@@ -54,12 +54,9 @@ def calibrate(
 
 
 def calibration_folder(checkpoint: str, out: str = "") -> Path:
-    """Return the folder to write a calibration to.
+    """Return the folder to write a calibration to, with the model if necessary.
 
-    Args:
-        checkpoint: Where the model was loaded from.
-        out: A folder for the model with its calibration; by default the checkpoint, if it is a
-            folder written by ``save_pretrained``.
+    By default, this is the checkpoint, if it is a folder written by ``save_pretrained``.
 
     Raises:
         CalibrationError: If there is no such folder.
@@ -77,11 +74,7 @@ def calibration_folder(checkpoint: str, out: str = "") -> Path:
 def save_calibration(
     calibration: Calibration, predictor: QMANetPredictor, folder: str | os.PathLike[str]
 ) -> Path:
-    """Write a calibration next to the weights it belongs to, and the weights if necessary.
-
-    Returns:
-        The file.
-    """
+    """Write a calibration next to its weights, with the weights if necessary; return the file."""
     folder, weights = Path(folder), predictor.model.weights_file
     predictor.model.calibration = calibration
     is_same_folder = weights is not None and Path(weights).parent == folder

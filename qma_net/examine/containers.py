@@ -55,18 +55,14 @@ class Structure:
 
 
 def read_structure(data: bytes, kind: str) -> Structure:
-    """Read the structure of a file; damage is noted, never raised.
-
-    Args:
-        data: The file.
-        kind: ``JPEG``, ``PNG``, ``WebP``, ``GIF``, ``AVIF`` or ``HEIC``; the structure of other
-            formats is not read.
-    """
+    """Read the structure of a file of a kind such as ``JPEG``; damage is noted, never raised."""
     structure = Structure()
-    readers = {"JPEG": _read_jpeg, "PNG": _read_png, "WebP": _read_webp, "GIF": _read_gif}
+    readers = {"JPEG": _read_jpeg, "PNG": _read_png, "WebP": _read_webp}
     readers |= {"AVIF": _read_heif, "HEIC": _read_heif}
     if kind in readers:
         readers[kind](data, structure)
+    elif kind == "GIF":
+        structure.has_c2pa = b"\x21\xff\x0bC2PA_GIF" in data
     return structure
 
 
@@ -120,18 +116,14 @@ _Part: TypeAlias = tuple[bytes, int, int, int]
 
 
 def _parts(
-    data: bytes,
-    position: int,
-    end: int,
-    read_header: Callable[[bytes, int], _Part],
-    structure: Structure,
+    length: int, position: int, end: int, read_header: Callable[[int], _Part], structure: Structure
 ) -> Iterator[_Part]:
-    """Yield the chunks or boxes between two positions."""
+    """Yield the chunks or boxes between two positions of a file of this length."""
     for _ in range(MAX_PARTS):
         if position >= end:
             return
-        part = name, start, size, following = read_header(data, position)
-        if len(name) < 4 or start + size > len(data) or following <= position:
+        part = name, start, size, following = read_header(position)
+        if len(name) < 4 or start + size > length or following <= position:
             structure.notes.append(f"the file is damaged or truncated at byte {position}")
             return
         yield part
@@ -144,11 +136,11 @@ def _add_part(name: bytes, size: int, structure: Structure) -> None:
 
 
 def _read_png(data: bytes, structure: Structure) -> None:
-    def header(data: bytes, at: int) -> _Part:
+    def header(at: int) -> _Part:
         size = int.from_bytes(data[at : at + 4], "big")
         return data[at + 4 : at + 8], at + 8, size, at + 12 + size
 
-    for name, _, size, following in _parts(data, 8, len(data) + 1, header, structure):
+    for name, _, size, following in _parts(len(data), 8, len(data) + 1, header, structure):
         if name != b"IDAT":
             _add_part(name, size, structure)
         structure.has_c2pa |= name == b"caBX"
@@ -158,25 +150,21 @@ def _read_png(data: bytes, structure: Structure) -> None:
 
 
 def _read_webp(data: bytes, structure: Structure) -> None:
-    def header(data: bytes, at: int) -> _Part:
+    def header(at: int) -> _Part:
         size = int.from_bytes(data[at + 4 : at + 8], "little")
         return data[at : at + 4], at + 8, size, at + 8 + size + size % 2
 
     end = 8 + int.from_bytes(data[4:8], "little")
-    for name, _, size, _ in _parts(data, 12, min(end, len(data)), header, structure):
+    for name, _, size, _ in _parts(len(data), 12, min(end, len(data)), header, structure):
         _add_part(name, size, structure)
         structure.has_c2pa |= name == b"C2PA"
     structure.trailing = max(0, len(data) - end - end % 2)
 
 
-def _read_gif(data: bytes, structure: Structure) -> None:
-    structure.has_c2pa = b"\x21\xff\x0bC2PA_GIF" in data
-
-
 def _read_heif(data: bytes, structure: Structure) -> None:
     """Read the boxes of an AVIF or HEIC file (ISO 14496-12)."""
 
-    def header(data: bytes, at: int) -> _Part:
+    def header(at: int) -> _Part:
         size, start = int.from_bytes(data[at : at + 4], "big"), at + 8
         if size == 1:  # The size follows in 64 bits.
             size, start = int.from_bytes(data[start : start + 8], "big"), start + 8
@@ -184,6 +172,6 @@ def _read_heif(data: bytes, structure: Structure) -> None:
             size = len(data) - at
         return data[at + 4 : at + 8], at, size, max(start, at + size)
 
-    for name, start, size, _ in _parts(data, 0, len(data), header, structure):
+    for name, start, size, _ in _parts(len(data), 0, len(data), header, structure):
         _add_part(name, size, structure)
         structure.has_c2pa |= name == b"uuid" and C2PA_UUID in data[start + 8 : start + 32]

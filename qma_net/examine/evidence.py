@@ -27,11 +27,6 @@ class Evidence:
     photograph: Photograph
     facts: FileFacts | None
 
-    @property
-    def is_too_small(self) -> bool:
-        """Whether a side is shorter than the network needs."""
-        return bool(self.photograph.too_small)
-
 
 def read_evidence(source: PhotoSource, name: str = "") -> Evidence:
     """Read a photo and, if it comes from a file, the facts about the file.

@@ -65,11 +65,7 @@ class Examination:
         return self.calibration.count_at_least(self.prediction.score)
 
     def overlay(self) -> np.ndarray:
-        """Draw the photo with marked regions tinted and unreadable ones hatched, ``(H, W, 3)``.
-
-        Raises:
-            ValueError: If there is no prediction.
-        """
+        """Draw the photo with marked regions tinted and unreadable ones hatched, ``(H, W, 3)``."""
         if self.prediction is None:
             raise ValueError("an examination without a prediction has no overlay")
         return hatched(self.prediction.overlay(), self.readability.unreadable)
@@ -78,7 +74,6 @@ class Examination:
         """Return the content of ``report.json``."""
         photograph, facts, settings = self.evidence.photograph, self.evidence.facts, self.settings
         height, width = photograph.pixels.shape[:2]
-        exif = facts.exif if facts else None
         return {
             "file": photograph.name,
             "sha256": facts.sha256 if facts else None,
@@ -87,8 +82,8 @@ class Examination:
             "width": width,
             "height": height,
             "jpeg": _jpeg(facts),
-            "exif": exif.directories if exif else {},
-            "gps": list(exif.position) if exif and exif.position else None,
+            "exif": facts.exif if facts else {},
+            "gps": list(facts.position) if facts and facts.position else None,
             "xmp": facts.xmp if facts else "",
             "iptc": facts.iptc if facts else {},
             "texts": facts.texts if facts else {},
@@ -124,21 +119,13 @@ def assemble(
     calibration: Calibration | None = None,
     notes: Sequence[str] = (),
 ) -> Examination:
-    """Put the results for one photo together.
+    """Put the results for one photo together; see :class:`Examination`.
 
-    Args:
-        evidence: The photo and the facts about its file.
-        prediction: The result of the model for the same photo; None without a model.
-        readability: Where the photo has no readable traces.
-        leads: Noise views for visual inspection.
-        settings: Model, weights and options.
-        calibration: The calibration of the model. It is ignored, with a note, if its photos were
-            fed to the model in another way.
-        notes: Further notes.
+    A calibration is ignored, with a note, if its photos were fed to the model in another way.
     """
     photograph, facts = evidence.photograph, evidence.facts
     all_notes = list(prediction.notes if prediction else photograph.notes)
-    if evidence.is_too_small:
+    if photograph.too_small:
         all_notes.append(f"{photograph.too_small}; no mask and no noise views were computed")
     if prediction and calibration and calibration.input_description != settings["shown"]:
         all_notes.append(

@@ -1,7 +1,11 @@
 """Facts about JPEG compression: quantization tables, quality, subsampling and coding."""
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+
+from PIL import Image, JpegImagePlugin
 
 # Frame headers (ITU-T T.81, Annex B) and the coding that they announce, in exiftool's words.
 FRAMES = {
@@ -25,25 +29,6 @@ SUBSAMPLINGS = {
     (4, 2): "4:1:0",
 }
 GREY = "grey, no chroma"
-
-# The Independent JPEG Group's tables at quality 50, row by row (T.81, Annex K.1).
-IJG_LUMA = (
-    *(16, 11, 10, 16, 24, 40, 51, 61),
-    *(12, 12, 14, 19, 26, 58, 60, 55),
-    *(14, 13, 16, 24, 40, 57, 69, 56),
-    *(14, 17, 22, 29, 51, 87, 80, 62),
-    *(18, 22, 37, 56, 68, 109, 103, 77),
-    *(24, 35, 55, 64, 81, 104, 113, 92),
-    *(49, 64, 78, 87, 103, 121, 120, 101),
-    *(72, 92, 95, 98, 112, 100, 103, 99),
-)
-IJG_CHROMA = (
-    *(17, 18, 24, 47, 99, 99, 99, 99),
-    *(18, 21, 26, 66, 99, 99, 99, 99),
-    *(24, 26, 56, 99, 99, 99, 99, 99),
-    *(47, 66, 99, 99, 99, 99, 99, 99),
-    *(99,) * 32,
-)
 
 
 @dataclass(frozen=True)
@@ -75,10 +60,8 @@ def jpeg_facts(
 ) -> JpegFacts | None:
     """Describe how a JPEG is compressed; None if there is no readable frame header.
 
-    Args:
-        segments: Marker and payload of each segment.
-        tables: The quantization tables, row by row.
-        notes: Receives what cannot be read.
+    The arguments are the marker and payload of each segment, the quantization tables row by row,
+    and a list that receives what cannot be read.
     """
     frame = next(((m, payload) for m, payload in segments if m in FRAMES), None)
     if frame is None:
@@ -107,12 +90,12 @@ def jpeg_facts(
 def nearest_quality(tables: Sequence[Sequence[int]]) -> tuple[int, bool]:
     """Find the quality at which the IJG library's tables are nearest, and whether they are equal.
 
-    Args:
-        tables: The tables of luma and, if there is one, of chroma; 64 values row by row.
+    The tables are those of luma and, if there is one, of chroma; 64 values row by row.
     """
+    bases = base_tables()
 
     def distance(quality: int) -> int:
-        references = (ijg_table(base, quality) for base in (IJG_LUMA, IJG_CHROMA))
+        references = (ijg_table(base, quality) for base in bases)
         # Tables of 16 bits keep values that baseline files limit to 255.
         return sum(
             abs(min(value, 255) - expected)
@@ -122,6 +105,16 @@ def nearest_quality(tables: Sequence[Sequence[int]]) -> tuple[int, bool]:
 
     best = min(range(100, 0, -1), key=distance)
     return best, distance(best) == 0
+
+
+@cache
+def base_tables() -> tuple[list[int], list[int]]:
+    """Return the IJG library's tables of luma and chroma at quality 50 (T.81, Annex K.1)."""
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "JPEG", quality=50)
+    file.seek(0)
+    with JpegImagePlugin.JpegImageFile(file) as image:
+        return image.quantization[0], image.quantization[1]
 
 
 def ijg_table(base: Sequence[int], quality: int) -> list[int]:

@@ -7,7 +7,6 @@ and nothing is trusted: what cannot be read becomes a note, never an error.
 import hashlib
 import re
 import struct
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,11 +20,15 @@ from ..core.images import (
     ImageError,
     decoding,
     describe_content,
-    exif_orientation,
     open_image,
     rgb_pixels,
 )
-from ..inference.photograph import MAX_PIXELS
+from ..inference.photograph import (
+    EXIF_PREFIX,
+    bounded_orientation,
+    open_photograph,
+    require_bounded_exif,
+)
 from .containers import COM, read_structure
 from .jpeg import JpegFacts, jpeg_facts
 
@@ -37,7 +40,6 @@ MAX_LISTED = 60  # Parts of the file, and texts.
 MAX_NOTES = 20
 MAX_THUMBNAIL_PIXELS = 2_000_000  # Cameras embed 160x120 pixels, some 640x480.
 
-EXIF_PREFIX = b"Exif\0\0"
 XMP_KEYWORD = "XML:com.adobe.xmp"  # Of a PNG text chunk.
 GIF_XMP = b"\x21\xff\x0bXMP DataXMP"
 C2PA_TAG, XMP_TAG, MAKER_NOTE, USER_COMMENT = 0xCD41, 0x02BC, 0x927C, 0x9286
@@ -73,20 +75,6 @@ IPTC_NAMES = {
 
 
 @dataclass
-class Exif:
-    """EXIF metadata.
-
-    Attributes:
-        directories: Text by the name of the tag, by directory: IFD0, IFD1, Exif, GPS,
-            Interoperability.
-        position: Latitude and longitude in degrees; None if absent or not a valid position.
-    """
-
-    directories: dict[str, dict[str, str]] = field(default_factory=dict)
-    position: tuple[float, float] | None = None
-
-
-@dataclass
 class FileFacts:
     """What a file says besides its pixels. All texts are printable and limited in length.
 
@@ -96,7 +84,8 @@ class FileFacts:
         size: Size of the file in bytes.
         sha256: Hash of the file, hexadecimal.
         jpeg: How a JPEG is compressed; None for other formats.
-        exif: EXIF metadata.
+        exif: Text by the name of the tag, by directory: IFD0, IFD1, Exif, GPS, Interoperability.
+        position: Latitude and longitude in degrees; None if absent or not a valid position.
         xmp: The XMP packet as text; empty if there is none.
         iptc: IPTC metadata by name.
         texts: Comments and text chunks by keyword.
@@ -111,7 +100,8 @@ class FileFacts:
     size: int
     sha256: str
     jpeg: JpegFacts | None = None
-    exif: Exif = field(default_factory=Exif)
+    exif: dict[str, dict[str, str]] = field(default_factory=dict)
+    position: tuple[float, float] | None = None
     xmp: str = ""
     iptc: dict[str, str] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
@@ -125,9 +115,7 @@ class FileFacts:
 def read_facts(data: bytes, image: Image.Image | None = None) -> FileFacts:
     """Read the facts about a file. Damage is noted, never raised.
 
-    Args:
-        data: The file.
-        image: The file as opened by Pillow, if it is open already.
+    ``image`` is the file as opened by Pillow, if it is open already.
     """
     kind = describe_content(data[:HEADER_SIZE]).removeprefix("a ")
     structure = read_structure(data, kind)
@@ -140,9 +128,7 @@ def read_facts(data: bytes, image: Image.Image | None = None) -> FileFacts:
         notes=structure.notes,
     )
     if image is None:
-        image = _attempt(
-            "the metadata", facts.notes, lambda: open_image(data, max_pixels=MAX_PIXELS)
-        )
+        image = _attempt("the metadata", facts.notes, partial(open_photograph, data))
     tables: dict[int, tuple[int, ...]] = {}
     if image is not None:
         stored = getattr(image, "quantization", {})
@@ -170,9 +156,7 @@ def printable(value: str | bytes, limit: int = MAX_VALUE_CHARACTERS) -> str:
 
 
 def _printable_character(character: str) -> str:
-    if character == "\n":
-        return character
-    if character.isprintable() and not unicodedata.category(character).startswith("C"):
+    if character == "\n" or character.isprintable():
         return character
     return " " if character in "\t\r" else f"\\x{ord(character):02x}"
 
@@ -202,7 +186,7 @@ def _read_exif(image: Image.Image | None, data: bytes, facts: FileFacts) -> None
     if not block:
         return
     block = block.removeprefix(EXIF_PREFIX)
-    exif = _attempt("the EXIF data", facts.notes, partial(_parse_exif, block))
+    exif = _attempt("the EXIF data", facts.notes, lambda: _parse_exif(block))
     if exif is None:
         return
     found: dict[str, Mapping[int, Any]] = {"IFD0": dict(exif)}
@@ -223,8 +207,8 @@ def _read_exif(image: Image.Image | None, data: bytes, facts: FileFacts) -> None
         }
         remaining -= len(texts)
         if texts:
-            facts.exif.directories[name] = texts
-    facts.exif.position = _position(found.get("GPS", {}))
+            facts.exif[name] = texts
+    facts.position = _position(found.get("GPS", {}))
     facts.c2pa |= C2PA_TAG in found["IFD0"]
     first = found.get("IFD1", {})
     start, length = first.get(THUMBNAIL_OFFSET), first.get(THUMBNAIL_LENGTH)
@@ -233,6 +217,7 @@ def _read_exif(image: Image.Image | None, data: bytes, facts: FileFacts) -> None
 
 
 def _parse_exif(block: bytes) -> Image.Exif:
+    require_bounded_exif(block)
     exif = Image.Exif()
     exif.load(block)
     return exif
@@ -264,8 +249,8 @@ def _check_directories(
 
 def _note_orientation(image: Image.Image, facts: FileFacts) -> None:
     """Note an orientation that does not come from EXIF, or that has no effect."""
-    applied = _attempt("the orientation", facts.notes, partial(exif_orientation, image))
-    is_from_exif = "Orientation" in facts.exif.directories.get("IFD0", {})
+    applied = _attempt("the orientation", facts.notes, partial(bounded_orientation, image))
+    is_from_exif = "Orientation" in facts.exif.get("IFD0", {})
     if applied in range(2, 9) and not is_from_exif and facts.xmp:
         facts.notes.append(f"the orientation ({applied}) comes from the XMP; EXIF has none")
     original = image.info.get("original_orientation")
@@ -366,4 +351,4 @@ def _thumbnail(data: bytes, notes: list[str]) -> np.ndarray | None:
             return rgb_pixels(image)
     except ImageError as error:
         notes.append(f"the embedded thumbnail cannot be decoded: it {error.reason}")
-    return None
+        return None

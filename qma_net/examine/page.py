@@ -47,16 +47,10 @@ def write_report(examination: Examination, folder: str | os.PathLike[str]) -> No
 def render_page(examination: Examination, *, images: bool = True) -> str:
     """Render the page of an examination as HTML.
 
-    Args:
-        examination: The examination.
-        images: Include the photo, the overlay and the mask; not needed where they are shown
-            already.
+    ``images`` includes photo, overlay and mask; not needed where they are shown already.
     """
-    filters = environment(__package__).filters
-    filters.setdefault("printable", printable)
-    filters.setdefault("percent", percent)
-    filters.setdefault("png", png_uri)
-    filters.setdefault("jpeg", jpeg_uri)
+    filters = {"printable": printable, "percent": percent, "image_uri": image_uri}
+    environment(__package__).filters.update(filters)
     photograph, prediction = examination.evidence.photograph, examination.prediction
     shares = examination.readability.shares
     context: dict[str, Any] = {
@@ -64,7 +58,7 @@ def render_page(examination: Examination, *, images: bool = True) -> str:
         "photograph": photograph,
         "facts": examination.evidence.facts,
         "name": Path(photograph.name).name,
-        "too_small": TOO_SMALL if examination.evidence.is_too_small else "",
+        "too_small": TOO_SMALL if photograph.too_small else "",
         "few_photos": FEW_PHOTOS,
         "readability_map": shrink(_draw_reasons(examination)),
         "reasons": [
@@ -99,22 +93,13 @@ def shrink(image: np.ndarray, limit: int = MAX_IMAGE_SIDE) -> np.ndarray:
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
 
 
-def png_uri(image: np.ndarray) -> str:
-    """Encode uint8 ``(H, W)`` or ``(H, W, 3)`` RGB as the address of an embedded PNG."""
-    return _uri(image, "png")
-
-
-def jpeg_uri(image: np.ndarray) -> str:
-    """Encode an image as the address of an embedded JPEG, which is smaller."""
-    return _uri(image, "jpeg")
-
-
 def percent(share: float) -> str:
     """Format a share in 0..1; a small one is not rounded to zero."""
     return "less than 0.1 %" if 0 < share < 0.001 else f"{100 * share:.1f} %"
 
 
-def _uri(image: np.ndarray, kind: str) -> str:
+def image_uri(image: np.ndarray, kind: str = "png") -> str:
+    """Encode uint8 ``(H, W)`` or ``(H, W, 3)`` RGB as the address of an embedded image."""
     stored = image[..., ::-1] if image.ndim == 3 else image  # OpenCV expects BGR.
     success, content = cv2.imencode(f".{kind}", np.ascontiguousarray(stored))
     if not success:

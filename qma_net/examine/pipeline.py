@@ -38,19 +38,13 @@ from .evidence import Evidence, read_evidence
 from .examination import Examination, assemble
 from .leads import Lead, leads
 from .page import MASK, OVERLAY, PAGE, REPORT, write_report
-from .readability import map_readability
+from .readability import readability
 
 FILES = (REPORT, PAGE, MASK, OVERLAY)
 
 
 class Predictor(Protocol):
-    """What an examination needs of a model; :class:`qma_net.QMANetPredictor` provides it.
-
-    Attributes:
-        preprocessing: How photos are fed to the model.
-        calibration: The scores of authentic photos, if they were measured.
-        noiseprint: The model's NoisePrint++, if it has one.
-    """
+    """What an examination needs of a model, such as :class:`qma_net.QMANetPredictor`."""
 
     @property
     def preprocessing(self) -> Preprocessing: ...
@@ -84,14 +78,10 @@ def examine_photo(
 
     Args:
         predictor: The model; None to examine the photo without one.
-        photo: See :meth:`qma_net.QMANetPredictor.predict`. An array or a PIL image has no file to
-            read facts from.
-        threshold: In 0..1. Pixels with a higher probability count as manipulated.
-        native: Process the photo at its own size.
+        photo: See :meth:`qma_net.QMANetPredictor.predict`, as for ``threshold``, ``native`` and
+            ``progress``. An array or a PIL image has no file to read facts from.
         noiseprint: NoisePrint++ with its weights, for a view; by default the model's.
-        out: Write ``report.html``, ``report.json``, ``mask.png`` and ``overlay.png`` to this
-            folder.
-        progress: See :meth:`qma_net.QMANetPredictor.predict`.
+        out: The folder to which :func:`write_report` writes, if any.
 
     Raises:
         PhotographError: If the source is not a photo.
@@ -137,32 +127,32 @@ def examine_evidence(
 ) -> Examination:
     """Examine a photo that has been read. A photo that is too small gets no mask and no leads.
 
-    Args:
-        evidence: The photo and the facts about its file.
-        predictor: The model; None to examine the photo without one.
-        settings: See :func:`describe_settings`.
-        noiseprint: NoisePrint++ with its weights; by default the model's.
-        notes: Notes to add.
-        progress: See :meth:`qma_net.QMANetPredictor.predict`.
+    The arguments are those of :func:`examine_photo`, with settings from :func:`describe_settings`
+    and further notes.
     """
     prediction, calibration = None, None
     views: tuple[Lead, ...] = ()
+    photograph = evidence.photograph
     if predictor is not None:
         calibration = predictor.calibration
         noiseprint = noiseprint or predictor.noiseprint
-    if not evidence.is_too_small:
+    if not evidence.photograph.too_small:
         if predictor is not None:
             prediction = predictor.predict(
-                evidence.photograph,
+                photograph,
                 threshold=settings["threshold"],
                 native=settings["native"],
                 progress=progress,
             )
-        views = leads(evidence.photograph.pixels, noiseprint)
+        views = leads(photograph.pixels, noiseprint)
     return assemble(
         evidence,
         prediction,
-        map_readability(evidence),
+        readability(
+            photograph.pixels,
+            is_jpeg=evidence.facts is not None and evidence.facts.format == "JPEG",
+            orientation=photograph.orientation,
+        ),
         views,
         settings=settings,
         calibration=calibration,
@@ -210,12 +200,14 @@ def examine_files(
     noiseprint = None
     if noiseprint_weights:
         settings["noiseprint_sha256"] = sha256(noiseprint_weights)
-        noiseprint = load_noiseprint_view(noiseprint_weights, predictor)
+        noiseprint = NoisePrint()
+        load_noiseprint(noiseprint, noiseprint_weights)
+        noiseprint.to(getattr(predictor, "device", "cpu"))
     folders: list[Path] = []
     errors: list[str] = []
-    with Run(
-        out, settings, key=["folder"], journal=_journal_name(settings), contents="reports"
-    ) as run:
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    journal = f".examine-{digest[:12]}.jsonl"  # Each settings have their own finished work.
+    with Run(out, settings, key=["folder"], journal=journal, contents="reports") as run:
         # The reports are only required to exist, since a user may have edited them.
         finished = {
             record["file"]: record
@@ -225,9 +217,8 @@ def examine_files(
         taken = {record["folder"] for record in finished.values()}
         for name in {Path(file).parts[0] for file in run.owned}:
             remove_temporary_files(out / name)
-        for path in tqdm(
-            paths, desc="examine", unit="photo", disable=not progress or len(paths) < 2
-        ):
+        is_silent = not progress or len(paths) < 2
+        for path in tqdm(paths, desc="examine", unit="photo", disable=is_silent):
             name = display_name(path)
             record = finished.get(name) if path != STDIN else None
             if record and is_current(record):
@@ -257,30 +248,10 @@ def examine_files(
             run.claim([folder])
             write_report(examination, folder)
             file_hash = evidence.facts.sha256 if evidence.facts else None
-            record = {"file": name, "folder": folder.name, "sha256": file_hash, **state}
-            run.finish(record)
+            run.finish({"file": name, "folder": folder.name, "sha256": file_hash, **state})
             folders.append(folder)
     return folders, errors
 
 
-def load_noiseprint_view(weights: str, predictor: Predictor | None) -> NoisePrint:
-    """Load NoisePrint++ on the device of the model.
-
-    Raises:
-        WeightsError: If the weights are not those of NoisePrint++.
-    """
-    noiseprint = NoisePrint()
-    load_noiseprint(noiseprint, weights)
-    device = getattr(predictor, "device", None)
-    return noiseprint if device is None else noiseprint.to(device)
-
-
-def _journal_name(settings: Mapping[str, Any]) -> str:
-    """Return the journal's name, which depends on the settings: each has its own finished work."""
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-    return f".examine-{digest[:12]}.jsonl"
-
-
 def _is_report_image(path: Path) -> bool:
-    """Check whether an image is the mask or the overlay of a report."""
     return path.name in FILES and (path.parent / REPORT).is_file()

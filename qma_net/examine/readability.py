@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .evidence import Evidence
-
 BLOCK = 8  # Pixels; the block size of JPEG.
 STRIP = 32  # Rows of blocks that are processed together, to bound memory.
 
@@ -70,13 +68,6 @@ class Readability:
         return {name: float(np.mean(self.reasons == value)) for value, name in NAMES.items()}
 
 
-def map_readability(evidence: Evidence) -> Readability:
-    """Map the readability of a photo in blocks of 8x8 pixels."""
-    facts, photograph = evidence.facts, evidence.photograph
-    is_jpeg = facts is not None and facts.format == "JPEG"
-    return readability(photograph.pixels, is_jpeg=is_jpeg, orientation=photograph.orientation)
-
-
 def readability(pixels: np.ndarray, *, is_jpeg: bool = False, orientation: int = 1) -> Readability:
     """Map the readability of pixels in blocks of 8x8 pixels.
 
@@ -102,12 +93,7 @@ def readability(pixels: np.ndarray, *, is_jpeg: bool = False, orientation: int =
 
 
 def hatched(image: np.ndarray, region: np.ndarray) -> np.ndarray:
-    """Draw diagonal lines, dark next to bright, over a region of an image.
-
-    Args:
-        image: uint8 ``(H, W)`` or ``(H, W, 3)``.
-        region: bool ``(H, W)``.
-    """
+    """Draw diagonal lines, dark next to bright, over a bool ``(H, W)`` region of a uint8 image."""
     height, width = region.shape
     line = max(1, round(max(height, width) / 600))
     diagonal = (np.arange(height)[:, None] + np.arange(width)) // line % 8
@@ -123,11 +109,8 @@ def _covered(length: int, first: int) -> tuple[np.ndarray, int]:
     Incomplete blocks at either end are completed by reflection.
     """
     before = -first % BLOCK
-    after = -(before + length) % BLOCK
-    indices = np.arange(length)
-    if length == 1:
-        return np.pad(indices, (before, after), "edge"), before
-    return np.pad(indices, (before, after), "reflect"), before
+    padding = (before, -(before + length) % BLOCK)
+    return np.pad(np.arange(length), padding, "edge" if length == 1 else "reflect"), before
 
 
 def _reasons(blocks: np.ndarray, is_jpeg: bool) -> np.ndarray:

@@ -35,18 +35,14 @@ class ExportError(QMANetError):
 
 
 class MaskOnly(nn.Module):
-    """The exported computation.
-
-    Args:
-        model: The model.
-    """
+    """The exported computation: from images ``(B, 3, H, W)`` to probabilities ``(B, 1, H, W)``."""
 
     def __init__(self, model: QMANetModel):
         super().__init__()
         self.model = model
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map images ``(B, 3, H, W)`` to probabilities ``(B, 1, H, W)``."""
+        """Return the probabilities of a mini-batch."""
         probabilities: Tensor = self.model(image).mask_logits.sigmoid()
         return probabilities
 
@@ -81,18 +77,19 @@ def export_onnx(
         logger.info("writing the graph, which takes minutes for a large model")
         _write(network, temporary)
         session = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
-        inputs = [*_random_inputs(), *map(_real_input, images)]
-        differences = []
-        for image in inputs:
-            logger.info("verifying it with an input of %s", "x".join(map(str, image.shape)))
-            differences.append(_difference(session, network, image))
+        generator = torch.Generator().manual_seed(0)
+        inputs = [torch.randn(b, 3, h, w, generator=generator) for b, h, w in SIZES]
+        inputs += map(_real_input, images)
+        sizes = ["x".join(map(str, image.shape)) for image in inputs]
+        logger.info("verifying it with inputs of %s", ", ".join(sizes))
+        differences = [_difference(session, network, image) for image in inputs]
         if not max(differences) <= TOLERANCE:
             raise ExportError(
                 f"got differences up to {max(differences):.2g} between onnxruntime and PyTorch, "
                 f"expected at most {TOLERANCE}; no file was written"
             )
-    sizes = ", ".join("x".join(map(str, image.shape)) for image in inputs)
-    return f"{out}: largest difference from PyTorch {max(differences):.2g}, with inputs of {sizes}"
+    largest = f"{out}: largest difference from PyTorch {max(differences):.2g}"
+    return f"{largest}, with inputs of {', '.join(sizes)}"
 
 
 def _write(network: MaskOnly, path: Path) -> None:
@@ -114,11 +111,6 @@ def _write(network: MaskOnly, path: Path) -> None:
 def _difference(session: Any, network: MaskOnly, image: Tensor) -> float:
     (mask,) = session.run(None, {"image": image.numpy()})
     return float(np.abs(mask - network(image).numpy()).max())
-
-
-def _random_inputs() -> list[Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return [torch.randn(b, 3, h, w, generator=generator) for b, h, w in SIZES]
 
 
 def _real_input(path: str | os.PathLike[str]) -> Tensor:

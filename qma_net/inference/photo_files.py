@@ -6,7 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,8 @@ def find_photos(names: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """List the files that names, folders and patterns stand for.
 
     A name that matches nothing is kept, so that reading it reports the fault. Masks and overlays
-    that a ``predictions.csv`` in their folder lists are left out of folders and patterns.
-
-    Args:
-        names: Files, folders (searched recursively) and patterns; ``-`` is :data:`STDIN`.
+    that a ``predictions.csv`` in their folder lists are left out of folders, which are searched
+    recursively, and patterns. ``-`` becomes :data:`STDIN`.
 
     Raises:
         PhotographError: If a folder contains no images.
@@ -90,11 +88,8 @@ def is_current(record: dict[str, Any]) -> bool:
 def unused_stem(run: Run, stem: str, taken: set[str], suffixes: Sequence[str] = ("",)) -> str:
     """Return the stem, with a number if results of that name would overwrite other files.
 
-    Args:
-        run: The run, whose own files may be overwritten.
-        stem: The preferred stem, that of the photo.
-        taken: The stems of other results; the new one is added.
-        suffixes: What follows the stem in the names of the results.
+    The run's own files may be overwritten, unless their stem is ``taken`` by another result; the
+    new stem is added to these. Suffixes are what follows the stem in the names of the results.
     """
     while True:
         candidate = unique_name(stem, taken)
@@ -105,25 +100,22 @@ def unused_stem(run: Run, stem: str, taken: set[str], suffixes: Sequence[str] = 
 
 @contextmanager
 def tile_progress_bar(*, enabled: bool = True) -> Iterator[ProgressCallback]:
-    """Yield a progress callback that shows a bar of a photo's tiles on a terminal.
-
-    There is no bar for a photo of one tile.
-
-    Args:
-        enabled: Whether to show a bar at all.
-    """
-    with ExitStack() as stack:
-        bars: list[Any] = []
+    """Yield a progress callback that shows a bar of a photo's tiles, if there are several."""
+    # With a delay, the bar of a single tile, which is never updated, does not appear.
+    with tqdm(
+        desc="tiles",
+        unit="tile",
+        leave=False,
+        smoothing=0,
+        mininterval=0,
+        delay=1e-6,
+        disable=None if enabled else True,
+    ) as bar:
 
         def progress(finished: int, total: int) -> None:
-            if total == 1 or not enabled:
-                return
-            if not bars:
-                bar = tqdm(
-                    total=total, desc="tiles", unit="tile", leave=False, smoothing=0, disable=None
-                )
-                bars.append(stack.enter_context(bar))
-            bars[0].update(finished - bars[0].n)
+            if total > 1:
+                bar.total = total
+                bar.update(finished - bar.n)
 
         yield progress
 

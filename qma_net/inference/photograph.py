@@ -2,10 +2,12 @@
 
 import os
 import re
+import struct
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import IO, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +25,17 @@ from ..core.images import (
 from ..modeling.qma_net import SMALLEST_SIDE
 
 MAX_PIXELS = 500_000_000  # The largest phone cameras make 200 million.
+
+# Limits on EXIF, whose entries may all refer to the same bytes: Pillow copies these per entry.
+MAX_EXIF_REPETITION = 2  # Bytes that entries may claim, relative to the length of the block.
+FREE_EXIF_BYTES = 2**20  # Bytes that they may always claim.
+MAX_EXIF_BLOCKS = 16  # Candidates in one file.
+EXIF_PREFIX = b"Exif\0\0"
+_EXIF_HEADER = re.compile(rb"II\*\0|MM\0\*|II\+\0")
+_EXIF_SEGMENT = re.compile(rb"\xff\xe1(..)Exif\0\0", re.DOTALL)
+_EXIF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+_EXIF_SIZES[16] = 8
+_EXIF_POINTERS = (0x8769, 0x8825, 0xA005)  # To the Exif, GPS and Interoperability directories.
 
 TOO_SMALL = "too small to judge"
 DEPTH_NOTE = "{} bits per channel reduced to 8"
@@ -48,6 +61,10 @@ MODE_NOTES = {
 
 class PhotographError(QMANetError):
     """A source that is not a photo."""
+
+
+class ExifError(ImageError):
+    """EXIF data that would need far more memory than the file has bytes."""
 
 
 @dataclass(frozen=True)
@@ -111,12 +128,9 @@ def read_photograph(source: PhotoSource, name: str = "") -> Photograph:
 def read_bytes(source: object, name: str = "") -> tuple[bytes, str]:
     """Read an image file; return its bytes and its name.
 
-    Args:
-        source: A path, the bytes of a file, or an open file.
-        name: The name, if the source has none.
-
     Raises:
-        PhotographError: If the source cannot be read.
+        PhotographError: If the source is not a path, the bytes of a file or an open file, or cannot
+            be read.
     """
     if isinstance(source, bytes | bytearray):
         return bytes(source), name or "bytes"
@@ -151,12 +165,12 @@ def decode_photograph(data: bytes, name: str) -> tuple[Photograph, Image.Image |
         PhotographError: If the file is not a complete photo.
     """
     try:
-        image = open_image(data, name=name, max_pixels=MAX_PIXELS)
+        image = open_photograph(data, name)
         with decoding(name):
             photograph = _from_pil(image, name)
             depth = _bits_per_channel(image, data)
     except ImageError as error:
-        if data[:4] in (b"II*\0", b"MM\0*"):
+        if data[:4] in (b"II*\0", b"MM\0*") and not isinstance(error, ExifError):
             return _decode_tiff(data, name), None
         hint = ""
         if data.lstrip()[:4] == b"%PDF":
@@ -169,7 +183,69 @@ def decode_photograph(data: bytes, name: str) -> tuple[Photograph, Image.Image |
         notes.append(DEPTH_NOTE.format(depth))
     if image.format in RECOMPRESSED:
         notes.append(RECOMPRESSED_NOTE.format(RECOMPRESSED[image.format]))
-    return Photograph(photograph.pixels, name, tuple(notes), photograph.orientation), image
+    return replace(photograph, notes=tuple(notes)), image
+
+
+def open_photograph(data: bytes, name: str = "the file") -> Image.Image:
+    """Open an image file with limits on its pixels and on its EXIF data.
+
+    Raises:
+        ImageError: See :func:`qma_net.core.images.open_image`.
+        ExifError: If its EXIF data exceeds the limits. Pillow may parse it on opening.
+    """
+    # Pillow joins the segments of a JPEG. Other formats, except for old text chunks of a PNG, hold
+    # EXIF data as it is.
+    segments = [
+        data[match.end() : match.start() + 2 + int.from_bytes(match[1], "big")]
+        for match in _EXIF_SEGMENT.finditer(data)
+    ]
+    if data.startswith(b"\xff\xd8"):
+        require_bounded_exif(b"".join(segments), name)
+    else:
+        for match in islice(_EXIF_HEADER.finditer(data), MAX_EXIF_BLOCKS):
+            require_bounded_exif(memoryview(data)[match.start() :], name)
+    return open_image(data, name=name, max_pixels=MAX_PIXELS)
+
+
+def require_bounded_exif(block: bytes | memoryview, name: str = "the file") -> None:
+    """Check how many bytes the entries of EXIF data, or of a TIFF file, claim altogether.
+
+    Only the entries are read, not their values, so that hostile data costs no memory. Directories
+    count, too, so that overlapping ones cost no time.
+
+    Raises:
+        ExifError: If the bytes exceed twice the length of the block and 1 MiB.
+    """
+    order: Literal["little", "big"] = "little" if block[:1] == b"I" else "big"
+    is_big = block[2:3] == b"+"  # BigTIFF
+    width = 8 if is_big else 4
+    entry = struct.Struct(("<" if order == "little" else ">") + ("HHQ8s" if is_big else "HHI4s"))
+
+    def number(start: int, length: int) -> int:
+        return int.from_bytes(block[start : start + length], order)
+
+    directories, visited, claimed = [number(width, width)], {0}, 0
+    while directories:
+        start = directories.pop()
+        if start in visited or start >= len(block):
+            continue
+        visited.add(start)
+        count_width = 8 if is_big else 2
+        first = start + count_width
+        available = max(0, len(block) - first) // entry.size
+        count = min(number(start, count_width), available)
+        end = first + count * entry.size
+        claimed += end - start
+        for position in range(first, end, entry.size):
+            tag, kind, values, content = entry.unpack_from(block, position)
+            size = values * _EXIF_SIZES.get(kind, 0)
+            at = int.from_bytes(content, order) if size > width else position + entry.size - width
+            claimed += max(0, min(size, len(block) - at))
+            if tag in _EXIF_POINTERS and size <= 8:
+                directories.append(number(at, size))
+        if claimed > max(FREE_EXIF_BYTES, MAX_EXIF_REPETITION * len(block)):
+            raise ExifError(name, "has EXIF entries that claim more bytes than the file holds")
+        directories.append(number(end, width))
 
 
 def _decode_tiff(data: bytes, name: str) -> Photograph:
@@ -190,7 +266,7 @@ def _decode_tiff(data: bytes, name: str) -> Photograph:
     image = Image.fromarray(stored.pixels)
     image.getexif()[ORIENTATION_TAG] = exif.get(ORIENTATION_TAG, 1)
     oriented = _from_pil(image, name)
-    return Photograph(oriented.pixels, name, (*oriented.notes, *stored.notes), oriented.orientation)
+    return replace(oriented, notes=(*oriented.notes, *stored.notes))
 
 
 def _from_pil(image: Image.Image, name: str) -> Photograph:
@@ -201,7 +277,7 @@ def _from_pil(image: Image.Image, name: str) -> Photograph:
     elif frames > 1:
         image.seek(0)
         notes.append(f"first of {frames} frames used")
-    orientation = exif_orientation(image, name)
+    orientation = bounded_orientation(image, name)
     if orientation in range(2, 9):
         image = ImageOps.exif_transpose(image)
         notes.append(f"rotated or mirrored by its EXIF orientation ({orientation})")
@@ -212,7 +288,7 @@ def _from_pil(image: Image.Image, name: str) -> Photograph:
         if deep.min() < 0 or deep.max() > 65535:
             raise PhotographError(f"got {name} with values above 16 bits, expected 8 or 16 bits")
         grey = _from_array(deep.astype(np.uint16), name)
-        return Photograph(grey.pixels, name, (*notes, *grey.notes), orientation)
+        return replace(grey, notes=(*notes, *grey.notes), orientation=orientation)
     if image.mode == "F":
         raise PhotographError(f"got {name} with floating-point pixels, expected 8 or 16 bits")
     if image.mode != "RGB":
@@ -220,6 +296,27 @@ def _from_pil(image: Image.Image, name: str) -> Photograph:
     elif "transparency" in image.info:
         notes.append(ALPHA_NOTE)
     return Photograph(np.asarray(image.convert("RGB")), name, tuple(notes), orientation)
+
+
+def bounded_orientation(image: Image.Image, name: str = "the file") -> int:
+    """Return the EXIF orientation, 1 to 8.
+
+    Raises:
+        ImageError: If the EXIF data is damaged or exceeds the limits.
+    """
+    with decoding(name):
+        require_bounded_exif(_exif_block(image), name)
+    return exif_orientation(image, name)
+
+
+def _exif_block(image: Image.Image) -> bytes:
+    """Return the EXIF data from which Pillow takes the orientation; empty for a TIFF."""
+    if image.format == "PNG":
+        image.load()  # It can have its metadata after the pixels.
+    block = image.info.get("exif")
+    if block is None and "Raw profile type exif" in image.info:  # In hexadecimal.
+        block = bytes.fromhex("".join(image.info["Raw profile type exif"].split("\n")[3:]))
+    return (block or b"").removeprefix(EXIF_PREFIX)
 
 
 def _from_array(array: NDArray[Any], name: str) -> Photograph:

@@ -96,17 +96,11 @@ def predict_files(
         finished = {record["file"] for record in current}
         replaced = {record["file"]: record for record in run.finished.values()}
         taken = {record["mask"].removesuffix(MASK_SUFFIX) for record in run.finished.values()}
-        write_text(out / PREDICTION_TABLE, _as_csv(_header(), *current))
+        write_text(out / PREDICTION_TABLE, _as_csv(*current, header=True))
         todo = [path for path in paths if path == STDIN or str(path) not in finished]
-        bar = tqdm(
-            todo,
-            desc="predict",
-            unit="photo",
-            initial=len(paths) - len(todo),
-            disable=not progress,
-        )
-        bar.total = len(paths)
-        for path in bar:
+        count = len(paths)
+        options = {"total": count, "initial": count - len(todo), "disable": not progress}
+        for path in tqdm(todo, desc="predict", unit="photo", **options):
             name = display_name(path)
             record: dict[str, Any] = {"file": name, **file_state(path)}
             try:
@@ -150,17 +144,15 @@ def _facts(prediction: Prediction, note: str) -> dict[str, Any]:
     }
 
 
-def _header() -> dict[str, str]:
-    return dict(zip(PREDICTION_COLUMNS, PREDICTION_COLUMNS, strict=True))
-
-
 def _append(table: Path, record: dict[str, Any]) -> None:
     with open(table, "a", newline="", encoding="utf-8", errors="backslashreplace") as file:
         file.write(_as_csv(record))
 
 
-def _as_csv(*rows: dict[str, Any]) -> str:
+def _as_csv(*rows: dict[str, Any], header: bool = False) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, PREDICTION_COLUMNS, extrasaction="ignore", lineterminator="\n")
+    if header:
+        writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

@@ -6,7 +6,7 @@ import os
 import warnings
 from dataclasses import asdict
 from functools import cached_property
-from typing import Any, Self, cast, overload
+from typing import Any, Self, overload
 
 import numpy as np
 import torch
@@ -82,7 +82,7 @@ class QMANetPredictor:
         self.model: Any = (model if device is None else model.to(device)).eval()
         self.tile, self.overlap, self.mixed = tile, overlap, mixed
         if compile:
-            cast(Any, self.model).compile_for_inference()
+            self.model.compile_for_inference()
 
     @classmethod
     def from_pretrained(
@@ -91,12 +91,12 @@ class QMANetPredictor:
         device: str | torch.device | None = None,
         **options: Any,
     ) -> Self:
-        """Load a model.
+        """Load a model; by default to CUDA if it is available.
 
         Args:
             path: A checkpoint of BenCo's trainer, a directory written by ``save_pretrained``, or
                 ``owner/name`` on the Hugging Face Hub.
-            device: The device to compute on; by default CUDA if it is available.
+            device: The device to compute on.
             options: Further arguments of the constructor.
 
         Raises:
@@ -238,8 +238,7 @@ class QMANetPredictor:
         masks = []
         for flip in flips:
             flipped = np.flip(pixels, flip).copy() if flip else pixels
-            mask = self._blended(flipped, rows, columns, progress)
-            masks.append(np.flip(mask, flip))
+            masks.append(np.flip(self._blended(flipped, rows, columns, progress), flip))
         return masks[0] if len(masks) == 1 else np.asarray(np.mean(masks, axis=0))
 
     def _blended(
@@ -267,20 +266,12 @@ class QMANetPredictor:
 def load_predictor(
     checkpoint: str, device: str = "", **options: Any
 ) -> tuple[QMANetPredictor, str]:
-    """Load the predictor of a command.
+    """Load the predictor of a command, see :meth:`QMANetPredictor.from_pretrained`.
 
-    Args:
-        checkpoint: See :meth:`QMANetPredictor.from_pretrained`; ``"random"`` builds a small model
-            with random weights for a test run.
-        device: The device to compute on; by default CUDA if it is available.
-        options: Further arguments of :class:`QMANetPredictor`.
+    The checkpoint ``"random"`` builds a small model with random weights for a test run.
 
     Returns:
         The predictor, and a note for its results that is empty except for random weights.
-
-    Raises:
-        WeightsError: If the checkpoint is not one.
-        ConfigError: If the device is not available.
     """
     if checkpoint == RANDOM:
         logger.warning("%s; use it only for a test run", RANDOM_WEIGHTS_NOTE)

@@ -6,11 +6,12 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..core.images import ImageError, open_image
+from ..core.images import ImageError
 from ..examine.evidence import Evidence, read_evidence
 from ..examine.examination import Examination
 from ..examine.metadata import printable
 from ..examine.pipeline import describe_settings, examine_evidence
+from ..inference.photograph import open_photograph
 from ..inference.predictor import QMANetPredictor
 from ..modeling.config import DEFAULT_THRESHOLD
 from .jobs import Jobs, Progress
@@ -133,7 +134,7 @@ class ExaminationService:
         self._limits.require_size(name, file.stat().st_size)
         content = file.read_bytes()
         try:
-            with open_image(content, name=name) as image:
+            with open_photograph(content, name) as image:
                 self._limits.require_pixels(name, *image.size)
         except ImageError:
             pass  # read_evidence reports the fault, or reads the file in another way.
