@@ -5,6 +5,7 @@ import os
 # No test uses the network. huggingface_hub reads this variable when it is imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import logging
 import sys
 import warnings
 from pathlib import Path
@@ -37,6 +38,16 @@ def tiny_size(monkeypatch):
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def restored_logging():
+    """Undo the logging configuration of the command line, which lasts as long as its process."""
+    logger = logging.getLogger("qma_net")
+    handlers, level = logger.handlers[:], logger.level
+    yield
+    logger.handlers[:] = handlers
+    logger.setLevel(level)
 
 
 @pytest.fixture
