@@ -42,28 +42,26 @@ class Structure:
     Attributes:
         parts: Each part with its size, in the order of the file.
         segments: The marker and payload of each segment of a JPEG.
-        has_c2pa: Whether there is a C2PA manifest. It is not verified.
+        c2pa: Whether there is a C2PA manifest. It is not verified.
         trailing: Number of bytes after the end of the image; None if the format has no end marker.
-        notes: What could not be followed.
+        notes: What could not be read.
     """
 
     parts: list[str] = field(default_factory=list)
     segments: list[tuple[int, bytes]] = field(default_factory=list)
-    has_c2pa: bool = False
+    c2pa: bool = False
     trailing: int | None = None
     notes: list[str] = field(default_factory=list)
 
 
-def read_structure(data: bytes, kind: str) -> Structure:
+def read_structure(data: bytes, kind: str, structure: Structure) -> None:
     """Read the structure of a file of a kind such as ``JPEG``; damage is noted, never raised."""
-    structure = Structure()
     readers = {"JPEG": _read_jpeg, "PNG": _read_png, "WebP": _read_webp}
     readers |= {"AVIF": _read_heif, "HEIC": _read_heif}
     if kind in readers:
         readers[kind](data, structure)
     elif kind == "GIF":
-        structure.has_c2pa = b"\x21\xff\x0bC2PA_GIF" in data
-    return structure
+        structure.c2pa = b"\x21\xff\x0bC2PA_GIF" in data
 
 
 def _read_jpeg(data: bytes, structure: Structure) -> None:
@@ -108,7 +106,7 @@ def _add_segment(marker: int, payload: bytes, structure: Structure) -> None:
         structure.notes.append("the XMP continues in further segments, which are not shown")
     # A manifest is a JUMBF box with the label c2pa.
     is_jumbf = marker == APP11 and payload.startswith(b"JP")
-    structure.has_c2pa |= is_jumbf and b"jumb" in payload[:64] and b"c2pa" in payload[:128]
+    structure.c2pa |= is_jumbf and b"jumb" in payload[:64] and b"c2pa" in payload[:128]
 
 
 # The name of a part, where it or its content begins, its size, and where the next part begins.
@@ -143,7 +141,7 @@ def _read_png(data: bytes, structure: Structure) -> None:
     for name, _, size, following in _parts(len(data), 8, len(data) + 1, header, structure):
         if name != b"IDAT":
             _add_part(name, size, structure)
-        structure.has_c2pa |= name == b"caBX"
+        structure.c2pa |= name == b"caBX"
         if name == b"IEND":
             structure.trailing = max(0, len(data) - following)
             return
@@ -157,7 +155,7 @@ def _read_webp(data: bytes, structure: Structure) -> None:
     end = 8 + int.from_bytes(data[4:8], "little")
     for name, _, size, _ in _parts(len(data), 12, min(end, len(data)), header, structure):
         _add_part(name, size, structure)
-        structure.has_c2pa |= name == b"C2PA"
+        structure.c2pa |= name == b"C2PA"
     structure.trailing = max(0, len(data) - end - end % 2)
 
 
@@ -174,4 +172,4 @@ def _read_heif(data: bytes, structure: Structure) -> None:
 
     for name, start, size, _ in _parts(len(data), 0, len(data), header, structure):
         _add_part(name, size, structure)
-        structure.has_c2pa |= name == b"uuid" and C2PA_UUID in data[start + 8 : start + 32]
+        structure.c2pa |= name == b"uuid" and C2PA_UUID in data[start + 8 : start + 32]

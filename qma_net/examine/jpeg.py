@@ -113,8 +113,8 @@ def base_tables() -> tuple[list[int], list[int]]:
     file = io.BytesIO()
     Image.new("RGB", (8, 8)).save(file, "JPEG", quality=50)
     file.seek(0)
-    with JpegImagePlugin.JpegImageFile(file) as image:
-        return image.quantization[0], image.quantization[1]
+    tables = JpegImagePlugin.JpegImageFile(file).quantization
+    return tables[0], tables[1]
 
 
 def ijg_table(base: Sequence[int], quality: int) -> list[int]:

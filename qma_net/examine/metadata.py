@@ -29,7 +29,7 @@ from ..inference.photograph import (
     open_photograph,
     require_bounded_exif,
 )
-from .containers import COM, read_structure
+from .containers import COM, Structure, read_structure
 from .jpeg import JpegFacts, jpeg_facts
 
 MAX_CHARACTERS = 20_000  # Of XMP and other texts.
@@ -74,8 +74,8 @@ IPTC_NAMES = {
 }
 
 
-@dataclass
-class FileFacts:
+@dataclass(kw_only=True)
+class FileFacts(Structure):
     """What a file says besides its pixels. All texts are printable and limited in length.
 
     Attributes:
@@ -89,11 +89,7 @@ class FileFacts:
         xmp: The XMP packet as text; empty if there is none.
         iptc: IPTC metadata by name.
         texts: Comments and text chunks by keyword.
-        c2pa: Whether there is a C2PA manifest. It is not verified.
         thumbnail: The embedded thumbnail, uint8 ``(h, w, 3)``; None if there is none.
-        parts: The parts of the file with their sizes.
-        trailing: Number of bytes after the end of the image; None if the format has no end marker.
-        notes: What could not be read.
     """
 
     format: str
@@ -105,11 +101,7 @@ class FileFacts:
     xmp: str = ""
     iptc: dict[str, str] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
-    c2pa: bool = False
     thumbnail: np.ndarray | None = None
-    parts: list[str] = field(default_factory=list)
-    trailing: int | None = None
-    notes: list[str] = field(default_factory=list)
 
 
 def read_facts(data: bytes, image: Image.Image | None = None) -> FileFacts:
@@ -118,15 +110,8 @@ def read_facts(data: bytes, image: Image.Image | None = None) -> FileFacts:
     ``image`` is the file as opened by Pillow, if it is open already.
     """
     kind = describe_content(data[:HEADER_SIZE]).removeprefix("a ")
-    structure = read_structure(data, kind)
-    facts = FileFacts(
-        format=kind,
-        size=len(data),
-        sha256=hashlib.sha256(data).hexdigest(),
-        c2pa=structure.has_c2pa,
-        trailing=structure.trailing,
-        notes=structure.notes,
-    )
+    facts = FileFacts(format=kind, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+    read_structure(data, kind, facts)
     if image is None:
         image = _attempt("the metadata", facts.notes, partial(open_photograph, data))
     tables: dict[int, tuple[int, ...]] = {}
@@ -139,11 +124,11 @@ def read_facts(data: bytes, image: Image.Image | None = None) -> FileFacts:
     elif kind == "TIFF":
         _read_exif(None, data, facts)
     if kind == "JPEG":
-        facts.jpeg = jpeg_facts(structure.segments, tables, facts.notes)
-        for marker, payload in structure.segments:
+        facts.jpeg = jpeg_facts(facts.segments, tables, facts.notes)
+        for marker, payload in facts.segments:
             if marker == COM:
                 _add_text("comment", payload, facts.texts)
-    facts.parts = _limited(map(printable, structure.parts), MAX_LISTED)
+    facts.parts = _limited(map(printable, facts.parts), MAX_LISTED)
     facts.notes = _limited(dict.fromkeys(facts.notes), MAX_NOTES)
     return facts
 

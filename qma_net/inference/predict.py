@@ -98,9 +98,9 @@ def predict_files(
         taken = {record["mask"].removesuffix(MASK_SUFFIX) for record in run.finished.values()}
         write_text(out / PREDICTION_TABLE, _as_csv(*current, header=True))
         todo = [path for path in paths if path == STDIN or str(path) not in finished]
-        count = len(paths)
-        options = {"total": count, "initial": count - len(todo), "disable": not progress}
-        for path in tqdm(todo, desc="predict", unit="photo", **options):
+        done = len(paths) - len(todo)
+        bar = tqdm(todo, "predict", len(paths), unit="photo", initial=done, disable=not progress)
+        for path in bar:
             name = display_name(path)
             record: dict[str, Any] = {"file": name, **file_state(path)}
             try:

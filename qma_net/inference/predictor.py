@@ -6,7 +6,7 @@ import os
 import warnings
 from dataclasses import asdict
 from functools import cached_property
-from typing import Any, Self, overload
+from typing import Any, Self, cast, overload
 
 import numpy as np
 import torch
@@ -82,7 +82,7 @@ class QMANetPredictor:
         self.model: Any = (model if device is None else model.to(device)).eval()
         self.tile, self.overlap, self.mixed = tile, overlap, mixed
         if compile:
-            self.model.compile_for_inference()
+            cast(Any, self.model).compile_for_inference()
 
     @classmethod
     def from_pretrained(

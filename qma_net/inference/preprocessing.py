@@ -1,8 +1,8 @@
 """Preprocessing: from the pixels of a photo to the input of a model, and back to the photo's size.
 
 Everything that shows a photo to a model uses these steps: :func:`read_photograph` decodes it and
-applies its orientation, :func:`fit_to_model` resizes or pads it as in training, and
-:meth:`ModelInput.restore` maps the result back.
+applies its orientation, :func:`fit_to_model` resizes or pads it as in training,
+:meth:`ModelInput.tensor` normalizes it, and :meth:`ModelInput.restore` maps the result back.
 """
 
 from dataclasses import dataclass
@@ -10,9 +10,12 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..modeling.config import Preprocessing
+from ..modeling.noise import normalised
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,10 @@ class ModelInput:
     content: tuple[int, int]
     size: tuple[int, int]
     is_native: bool = False
+
+    def tensor(self, device: torch.device | None = None) -> Tensor:
+        """Return the pixels with ImageNet normalization, float32 ``(1, 3, h, w)``."""
+        return normalised(self.pixels, device)
 
     def crop_padding(self, values: NDArray[Any]) -> NDArray[Any]:
         """Remove the padding from a map ``(h, w)`` of the model."""

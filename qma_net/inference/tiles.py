@@ -106,15 +106,9 @@ def blend_tiles(
     """Predict overlapping tiles and blend them without seams.
 
     The weight of a tile falls smoothly towards its inner borders over the overlap. No step remains
-    where a tile ends, and its outermost pixels, which the border disturbs, hardly count.
-
-    Args:
-        rows: The rows of the tiles, see :func:`tile_spans`.
-        columns: Their columns.
-        predict: Returns the probabilities ``(h, w)`` of a tile; called row by row.
-
-    Returns:
-        Probabilities, float32 ``(H, W)``.
+    where a tile ends, and its outermost pixels, which the border disturbs, hardly count. Rows and
+    columns are those of :func:`tile_spans`; ``predict`` returns the probabilities ``(h, w)`` of a
+    tile and is called row by row. The result is float32 ``(H, W)``.
     """
     total = np.zeros((rows[-1].stop, columns[-1].stop), np.float32)
     for (down, row_weight), (across, column_weight) in product(
@@ -128,12 +122,8 @@ def tile_spans(length: int, tile: int, overlap: int) -> list[slice]:
     """Divide a length into evenly spaced spans of one size that overlap.
 
     The spans are as small as their number allows. They begin at multiples of the encoders' stride,
-    so that neighbors see the overlap on the same grid; the last one ends with the photo.
-
-    Args:
-        length: The length in pixels.
-        tile: Largest length of a span in pixels, a multiple of 32.
-        overlap: Smallest overlap in pixels, a multiple of 32.
+    so that neighbors see the overlap on the same grid; the last one ends with the photo. The
+    largest length of a span and the smallest overlap are pixels, multiples of 32.
     """
     if length <= tile:
         return [slice(0, length)]
