@@ -86,7 +86,7 @@ RESULT_COLUMNS = ("name", "kind", "f1", "f1_everything", "iou", "auc", "score")
 ATTACKS = {"GaussianBlur": "kernel size", "GaussNoise": "variance", "JpegCompression": "quality"}
 ATTACKED = 19  # Test sets of test_robust.py: the clean one, and six levels of each attack.
 
-# A line of BenCo's log: the epoch (absent in tests), the batch and the number of batches.
+# A line in BenCo's log: the epoch (absent in tests), the batch and the number of batches.
 PROGRESS = re.compile(r"(?:Epoch|Test[^:]*): \[(\d*)[^\]]*\]\s+\[\s*(\d+)/(\d+)\]")
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} [{elapsed} elapsed, {remaining} left]"
 

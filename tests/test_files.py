@@ -11,13 +11,13 @@ from qma_net.core.files import ContentError, PathError, atomic_write, read_json_
 
 def test_pipe_is_refused_instead_of_waited_for(tmp_path):
     os.mkfifo(tmp_path / "config.json")
-    with pytest.raises(ContentError, match="expected a regular file"):
+    with pytest.raises(ContentError, match="is not a regular file"):
         read_json_object(tmp_path / "config.json", "a result")
 
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="there is no /dev/zero")
 def test_device_is_refused_instead_of_read_without_end():
-    with pytest.raises(ContentError, match="expected a regular file"):
+    with pytest.raises(ContentError, match="is not a regular file"):
         read_json_object("/dev/zero", "a result")
 
 
@@ -26,7 +26,7 @@ def test_file_above_the_limit_is_not_read(tmp_path, monkeypatch):
     (tmp_path / "a.json").write_text('{"a": 1}')
     assert read_json_object(tmp_path / "a.json", "a result") == {"a": 1}
     (tmp_path / "a.json").write_text('{"a": 1000000}')
-    with pytest.raises(ContentError, match="of 14 bytes, expected at most 10"):
+    with pytest.raises(ContentError, match="14 bytes, expected at most 10"):
         read_json_object(tmp_path / "a.json", "a result")
 
 

@@ -83,10 +83,10 @@ def test_every_published_dataset_has_a_miniature():
     for dataset in DATASETS.values():
         assert dataset.unverified
         assert dataset.layout
-        assert "miniature" in dataset.verified_on
+        assert "a synthetic sample with this layout" in dataset.verified_on
 
 
-def test_documentation_agrees_with_the_table_of_facts():
+def test_documentation_agrees_with_the_dataset_entries():
     text = (ROOT / "docs/datasets.md").read_text(encoding="utf-8")
     for dataset in DATASETS.values():
         assert f"| {dataset.name} | {dataset.rule} |" in text
@@ -420,12 +420,12 @@ def test_effect_of_max_side_on_results_is_stated(tmp_path, capsys):
             rules[name.split(" (")[0]] = line.removeprefix("  --max-side: ")
     assert list(rules) == list(DATASETS)
     for name, dataset in DATASETS.items():
-        start = "allowed" if dataset.role == "training" else "changes the results on this test set"
+        start = "allowed" if dataset.role == "training" else "affects results on this test set"
         assert rules[name].startswith(start)
         assert ("1024" in rules[name]) == (name in ("NIST16", "IMD2020"))
     coverage(tmp_path / "source")
     prepared = run("Coverage", tmp_path / "source", tmp_path / "out", max_side=32)
-    line = "--max-side 32 changes the results on this test set if it reduces any image"
+    line = "--max-side 32 affects results on this test set if any image is downscaled"
     assert prepared.report["notes"].count(line) == 1
     assert line in prepared.text().splitlines()
     imd2020(tmp_path / "training")
@@ -572,14 +572,14 @@ def test_unusable_arguments_are_one_clear_error(tmp_path):
     (tmp_path / "packed/CocoGlide.zip").write_bytes(b"PK")
     (tmp_path / "other/Tp").mkdir(parents=True)
     cases = [
-        ("Casia", source, "out", "got 'Casia', expected one of CASIAv2"),
-        ("CocoGlide", tmp_path / "absent", "out", "it does not exist"),
+        ("Casia", source, "out", "unknown dataset 'Casia'; choose one of CASIAv2"),
+        ("CocoGlide", tmp_path / "absent", "out", "does not exist"),
         ("CocoGlide", tmp_path / "packed", "out", "unpack CocoGlide.zip first"),
-        ("Columbia", source, "out", "no images of Columbia, expected 'Columbia Unc"),
+        ("Columbia", source, "out", "expected layout: 'Columbia Unc"),
         ("NIST16", source, "out", "0 tables"),
         ("CocoGlide", source, "source/CocoGlide/out", "inside --source"),
         ("CocoGlide", source, "source", "inside --source"),
-        ("CocoGlide", source, "other", "with Tp/ but no prepare.jsonl"),
+        ("CocoGlide", source, "other", "contains Tp/ but no prepare.jsonl"),
     ]
     for name, folder, out, expected in cases:
         with pytest.raises(PrepareError) as error:

@@ -98,7 +98,7 @@ def test_empty_and_unfinished_datasets_are_named(tmp_path):
 
 
 def test_folder_without_datasets_is_an_error(tmp_path):
-    with pytest.raises(ProtocolError, match="expected prepared datasets"):
+    with pytest.raises(ProtocolError, match="contains no prepared datasets"):
         write_protocol("cat", tmp_path)
     assert list(tmp_path.iterdir()) == []
 

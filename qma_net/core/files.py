@@ -99,10 +99,10 @@ def read_bytes(path: str | os.PathLike[str], *, limit: int) -> bytes:
     with open(path, "rb", opener=_open_without_blocking) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise ContentError(f"got {path}, expected a regular file")
+            raise ContentError(f"{path} is not a regular file")
         if status.st_size > limit:
             raise ContentError(
-                f"got {path} of {status.st_size} bytes, expected at most {limit} bytes"
+                f"{path} is too large: {status.st_size} bytes, expected at most {limit} bytes"
             )
         return file.read(limit)
 

@@ -1,4 +1,4 @@
-"""HTML pages from jinja2 templates; every page is one file that loads nothing else."""
+"""HTML pages from jinja2 templates; each page is self-contained."""
 
 import base64
 from functools import cache

@@ -163,7 +163,7 @@ def _open_up_to(
 
 
 def _readable(kind: str, name: str) -> tuple[str, ...]:
-    """Return the Pillow formats as which content of this kind may be opened.
+    """Return the Pillow formats allowed for this kind of content.
 
     Raises:
         ImageError: If the kind needs a package that is not installed; the message names it.

@@ -7,7 +7,7 @@ Every command that writes many files works like this::
             ...                                        # write the item's files atomically
             run.finish({"file": str(path)}, outputs=[mask])
 
-If the process stops at any point, the same call continues after the last finished item. A call
+If the process stops at any point, calling it again resumes after the last finished item. A call
 with other settings is refused, and so is a second process that writes to the same folder.
 """
 

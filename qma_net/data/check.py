@@ -1,8 +1,8 @@
 """Checks of a dataset (``data check``), and their report as text and as JSON.
 
-:mod:`.facts` reads the files; the functions here compare the facts. The reference is the loader of
-BenCo 0.1.45, which reads images with Pillow, ignores the EXIF orientation, and considers a pixel of
-a mask tampered if the mean of its three channels is above 127.5.
+:mod:`.facts` reads the files; the functions here compare their properties. The reference is the
+loader of BenCo 0.1.45, which reads images with Pillow, ignores the EXIF orientation, and considers
+a pixel of a mask tampered if the mean of its three channels is above 127.5.
 """
 
 import os
@@ -23,14 +23,14 @@ from .published import DATASETS, PublishedDataset, count_types, dataset_named
 # A mask's stem may be its image's stem followed by one of these.
 MASK_SUFFIX = re.compile(r"[-_ ](gt\d?|mask|forged|edgemask|groundtruth)$", re.IGNORECASE)
 INVERTED_ABOVE = 0.75  # Share of white pixels above which a mask is probably inverted.
-GREY_SHARE = 0.01  # A smaller share of grey pixels comes from soft edges.
+GREY_SHARE = 0.01  # A smaller fraction of gray pixels comes from soft edges.
 SYSTEM_FILES = ("Thumbs.db", "desktop.ini")
 COLOUR_MODES = {
-    "L": "greyscale",
+    "L": "grayscale",
     "1": "black and white",
     "P": "a palette image",
     "RGBA": "an image with alpha channel",
-    "LA": "greyscale with alpha channel",
+    "LA": "grayscale with alpha channel",
     "array": "an array, not an image",
 }
 
@@ -49,7 +49,7 @@ ERRORS = (
 
 
 class FindingsError(QMANetError):
-    """An unknown problem to allow."""
+    """Raised if a name in ``--allow`` is not a known problem."""
 
 
 @dataclass(frozen=True)
@@ -298,7 +298,7 @@ def _check_pair(pair: Pair, crop_size: int, report: Report) -> None:
 
 
 def _check_mask(file: Path, mask: Facts, report: Report) -> None:
-    """Report at most one problem with a mask's values: the first one that explains them."""
+    """Report at most one problem with a mask's values: the first that applies."""
     error = partial(report.error, file, "mask-values")
     warning = partial(report.warning, file, "mask-values")
     if mask.mode == "array":
@@ -311,21 +311,21 @@ def _check_mask(file: Path, mask: Facts, report: Report) -> None:
         advice = "is empty, although its image is listed as tampered: list the image with "
         report.error(file, "empty-mask", f"{advice}'Negative', or find the right mask")
     elif mask.coloured > 0:
-        advice = f"is coloured in {mask.coloured:.1%} of its pixels: write the tampered colour as "
+        advice = f"is colored in {mask.coloured:.1%} of its pixels: write the tampered color as "
         error(f"{advice}255 and the rest as 0 (data prepare does this for Columbia)")
     elif mask.white == 0:
         advice = f"has no value above 127 (maximum {mask.maximum}), so BenCo reads it as empty: "
         error(f"{advice}write tampered pixels as 255", fix="--fix does this for values above 0")
     elif mask.mode == "P" or mask.mode.startswith(("I", "F")):
         advice = f"has mode {mask.mode}, and BenCo reads {mask.white:.1%} of it as tampered: save "
-        advice += "it as 8-bit greyscale with 0 and 255"
+        advice += "it as 8-bit grayscale with 0 and 255"
         error(advice, fix=FIX, harmless=bool(mask.two_valued))
     elif mask.grey > GREY_SHARE:
         advice = f"is neither black nor white in {mask.grey:.1%} of its pixels, and BenCo's "
         error(f"{advice}threshold is 127.5: write 0 and 255 yourself if that is not intended")
     elif mask.white > INVERTED_ABOVE:
-        advice = f"is {mask.white:.0%} white, which BenCo reads as tampered: invert it, or use "
-        advice += "--allow mask-inverted if it is correct"
+        advice = f"is {mask.white:.0%} white, which BenCo reads as tampered: invert it, or pass "
+        advice += "--allow mask-inverted if this is intended"
         report.error(file, "mask-inverted", advice, fix="--fix inverts it")
     elif not mask.two_valued:
         advice = "has edge values between 0 and 255, and BenCo's threshold is 127.5"
@@ -372,7 +372,7 @@ def _check_near_duplicates(groups: list[int], report: Report) -> None:
 
 
 def _count(listing: Listing, pairs: list[Pair], images: dict[Path, Facts]) -> dict:
-    """Return a dataset's row of the report, described in :class:`Report`."""
+    """Return the report row of a dataset (see :class:`Report`)."""
     sizes = [images[pair.image].size for pair in pairs]
     sizes = sorted((size for size in sizes if size[0]), key=lambda size: size[0] * size[1])
     tampered = [pair.image for pair in pairs if pair.mask is not None]
@@ -407,11 +407,17 @@ def _plural(count: int, noun: str) -> str:
 
 def _counts_table(sets: list[dict]) -> str:
     """Compare counts and resolutions with Tables 3 and 4 for datasets of the paper."""
-    lines = ["| set | tampered | authentic | resolutions | in the paper |", "|---|---|---|---|---|"]
+    lines = [
+        "| set | tampered | authentic | resolutions | paper's count |",
+        "|---|---|---|---|---|",
+    ]
     for row in sets:
         paper = DATASETS.get(row.get("dataset", "")) if "part" not in row else None
-        expected = f"{paper.tampered}, {paper.smallest} to {paper.largest}" if paper else ""
-        sizes = f"{row['smallest']} to {row['largest']}"
+        expected = ""
+        if paper:
+            resolutions = " to ".join(dict.fromkeys((paper.smallest, paper.largest)))
+            expected = f"{paper.tampered}, {resolutions}"
+        sizes = " to ".join(dict.fromkeys((row["smallest"], row["largest"])))
         cells = (row["name"], row["tampered"], row["authentic"], sizes, expected)
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)

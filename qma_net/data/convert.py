@@ -47,7 +47,7 @@ def convert(conversion: Conversion, job: Job) -> dict:
 
     Returns:
         ``image``, ``target`` and ``mask_target``; ``repaired`` (how) if the mask had another size;
-        ``grey``, the share of its pixels that are neither black nor white, if there are any. If
+        ``grey``, the fraction of its pixels that are neither black nor white, if there are any. If
         nothing was written, ``image`` and ``left_out`` (why).
     """
     try:
@@ -171,7 +171,7 @@ def _fit_mask(
 
 
 def _reduced_size(size: tuple[int, int], max_side: int) -> tuple[int, int]:
-    """Limit the long side to ``max_side`` unless that is 0."""
+    """Limit the longer side to ``max_side`` unless that is 0."""
     scale = max_side / max(size)
     if not max_side or scale >= 1:
         return size

@@ -1,4 +1,4 @@
-"""Facts about single image and mask files, and how BenCo reads them."""
+"""Properties of single image and mask files, and how BenCo reads them."""
 
 import hashlib
 import warnings
@@ -32,9 +32,9 @@ class Facts:
     thumbnail: bytes = field(default=b"", repr=False)
     # Statistics of a mask whose pixels were read.
     two_valued: bool | None = None  # Whether all values are 0 or 255.
-    white: float | None = None  # Share of the pixels that BenCo reads as tampered.
-    grey: float | None = None  # Share of the pixels between GREY.
-    coloured: float | None = None  # Share of the pixels that differ between channels.
+    white: float | None = None  # Fraction of the pixels that BenCo reads as tampered.
+    grey: float | None = None  # Fraction of the pixels between GREY.
+    coloured: float | None = None  # Fraction of the pixels that differ between channels.
     maximum: int | None = None
 
 

@@ -38,7 +38,7 @@ SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
 
 
 class ListingError(QMANetError):
-    """A path that is not a dataset in one of BenCo's four forms."""
+    """Raised if a path is not a dataset in one of BenCo's four forms."""
 
 
 @dataclass(frozen=True)
@@ -85,24 +85,24 @@ def _read(
         return
     if not path.exists():
         raise ListingError(
-            f"got {path}, expected a folder with Tp/ and Gt/ or a JSON file: it does not exist "
-            f"(current folder: {Path.cwd()})"
+            f"'{path}' does not exist (current folder: {Path.cwd()}); expected a folder with Tp/ "
+            "and Gt/ or a JSON file"
         )
     if path.resolve() in parents:
-        raise ListingError(f"got {path}, which names itself, expected the paths of datasets")
+        raise ListingError(f"'{path}' lists itself; expected the paths of datasets")
     parents = (*parents, path.resolve())
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except RecursionError:
-        raise ListingError(f"got {path}, expected a JSON list: it is nested too deeply") from None
+        raise ListingError(f"cannot read '{path}': the JSON is nested too deeply") from None
     except ValueError as error:
-        raise ListingError(f"got {path}, expected a JSON file: {error}") from None
+        raise ListingError(f"cannot read '{path}' as JSON: {error}") from None
     if isinstance(content, dict) and all(isinstance(item, str) for item in content.values()):
         for key, item in content.items():
             yield from _read(Path(item), name=key, trained=trained, parents=parents)
     elif not _is_list_of_pairs(content):
         raise ListingError(
-            f"got {path}, expected [[image, mask or {NEGATIVE!r}], ...], "
+            f"cannot use '{path}', expected [[image, mask or {NEGATIVE!r}], ...], "
             f"[[{' or '.join(BENCO_DATASETS)}, path], ...] or {{name: path}}"
             f"{_describe_mistake(content)}"
         )
@@ -164,7 +164,7 @@ def _read_folder(path: Path, name: str, trained: bool) -> Listing:
         if not (path / part).is_dir():
             advice = _describe_layout(path) or "use `qma-net data prepare` for a published archive"
             raise ListingError(
-                f"got {path} without {part}/, expected a folder with Tp/ (images) and Gt/ "
+                f"'{path}' has no {part}/ folder; a dataset folder needs Tp/ (images) and Gt/ "
                 f"(masks); {advice}"
             )
     images, masks = (tuple(sorted((path / part).iterdir())) for part in ("Tp", "Gt"))
@@ -194,7 +194,7 @@ def _describe_layout(path: Path) -> str:
 
 
 def _describe_mistake(content: object) -> str:
-    """Say what a JSON file contains instead of pairs, and what to do; may be empty."""
+    """Describe what a JSON file contains instead of pairs and suggest a fix, if possible."""
     if isinstance(content, dict):
         key, kind = next((k, type(v).__name__) for k, v in content.items() if type(v) is not str)
         return f"; {key!r} is a {kind}: write each dataset's list to its own file"

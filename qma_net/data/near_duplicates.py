@@ -2,9 +2,9 @@
 
 Each image is represented by a thumbnail. Candidates are found by perceptual hashes (pHash: the
 signs of the 8x8 lowest cosine frequencies relative to their median) of the thumbnail and of five
-crops of it. A table of the hashes' four quarters avoids comparing all pairs. A candidate is a
-near-duplicate if one thumbnail, cropped by up to 5 % per side, correlates with the other. Hashes
-alone are not enough: among a few thousand photos they confuse different ones.
+crops of it. Indexing the four 16-bit quarters of each hash avoids comparing all pairs. A
+candidate is a near-duplicate if one thumbnail, cropped by up to 5% per side, correlates with the
+other. Hashes alone produce false matches among a few thousand photos.
 
 Rotated, mirrored and further cropped copies are not found, nor are uniform images.
 """
@@ -21,7 +21,7 @@ THUMBNAIL = 32  # Side in pixels.
 DISTANCE = 12  # Candidates differ in at most this many of 64 bits.
 LIKELY = 0.6  # Below this correlation at the crops below, no other crops are tried.
 CORRELATION = 0.85  # Near-duplicates have at least this correlation at the best crop.
-FLAT = 2.0  # Images with a smaller standard deviation in grey levels are ignored as uniform.
+FLAT = 2.0  # Images with a smaller standard deviation in gray levels are ignored as uniform.
 
 # Shares removed on the left, top, right and bottom. The first is the whole image.
 CROPS = (
@@ -46,7 +46,7 @@ BIT_COUNTS = np.array([i.bit_count() for i in range(1 << 16)], np.uint8)
 
 
 def thumbnail_of(image: Image.Image) -> bytes:
-    """Reduce a decoded image to 32x32 grey bytes; return no bytes for a uniform image."""
+    """Downscale a decoded image to 32x32 gray bytes; return no bytes for a uniform image."""
     if image.mode.startswith(("I", "F")):
         deep = np.asarray(image, np.float32)
         image = Image.fromarray((deep * (255 / max(deep.max(), 1))).clip(0, 255).astype(np.uint8))
@@ -88,7 +88,7 @@ def perceptual_hashes(pixels: np.ndarray) -> np.ndarray:
         np.pi * np.arange(FREQUENCIES)[:, None] * (np.arange(THUMBNAIL) + 0.5) / THUMBNAIL
     ).astype(np.float32)
     hashes = np.zeros((len(pixels), len(CROPS)), np.uint64)
-    # Neighbouring frequencies go to different quarters, so that all are equally informative.
+    # Neighboring frequencies go to different quarters, so that all are equally informative.
     bit_index = np.arange(FREQUENCIES**2, dtype=np.uint64)
     bit_index = bit_index % BANDS * BAND_BITS + bit_index // BANDS
     for start in range(0, len(pixels), 4096):

@@ -68,7 +68,7 @@ def plan_jobs(
         jobs = _jobs_by_names(plan, jpeg_quality)
     plan.jobs = _with_unique_targets(list(jobs))
     if not plan.jobs:
-        raise PrepareError(f"got {source}, expected {dataset.name}: none of its images has a mask")
+        raise PrepareError(f"no {dataset.name} image in '{source}' has a mask")
     if authentic:
         images = plan.authentic
         if images is None:
@@ -124,7 +124,7 @@ def _jobs_by_table(plan: Plan) -> Iterator[Job]:
     tables = [file for file in plan.files if file.lower().endswith(dataset.table)]
     if len(tables) != 1:
         raise PrepareError(
-            f"got {source} with {len(tables)} tables named {dataset.table}, expected one: "
+            f"'{source}' contains {len(tables)} tables named {dataset.table}, expected one: "
             f"{dataset.layout}"
         )
     root = PurePosixPath(tables[0]).parents[2]
@@ -253,8 +253,8 @@ def _require_unique(files: Iterable[tuple[str, Hashable]], source: Path | str) -
     for file, key in files:
         if key in first:
             raise PrepareError(
-                f"got {first[key]} and {file} in {source}, expected only one of them: use a "
-                "--source that contains one copy of the dataset"
+                f"{source} contains both {first[key]} and {file}, expected only one of them: use "
+                "a --source that contains one copy of the dataset"
             )
         first[key] = file
 
@@ -263,8 +263,8 @@ def _not_found(plan: Plan, what: str) -> PrepareError:
     packed = [file for file in plan.files if file.lower().endswith(ARCHIVES)]
     remedy = f"; unpack {', '.join(packed[:3])} first" if packed else ""
     return PrepareError(
-        f"got {plan.source} with {len(plan.files)} files but no {what} of {plan.dataset.name}, "
-        f"expected {plan.dataset.layout}{remedy}"
+        f"no {plan.dataset.name} {what} found in '{plan.source}' ({len(plan.files)} files); "
+        f"expected layout: {plan.dataset.layout}{remedy}"
     )
 
 

@@ -107,7 +107,7 @@ def prepare(
     """
     dataset, part = dataset_named(name)
     if dataset is None or part:
-        raise PrepareError(f"got {name!r}, expected one of {', '.join(DATASETS)}")
+        raise PrepareError(f"unknown dataset {name!r}; choose one of {', '.join(DATASETS)}")
     source, out = Path(source), Path(out).resolve()
     _check_folders(source, out)
     if max_side < 0:
@@ -180,15 +180,15 @@ def prepare(
 def _check_folders(source: Path, out: Path) -> None:
     if not source.is_dir():
         raise PrepareError(
-            f"got --source {source}, expected the folder of an unpacked archive: it does not exist"
+            f"--source '{source}' does not exist; expected the folder of an unpacked archive"
         )
     if source.resolve() in (out, *out.parents):
-        raise PrepareError(f"got --out {out} inside --source {source}, expected a separate folder")
+        raise PrepareError(f"--out '{out}' is inside --source '{source}'; choose a separate folder")
     folders = [name for name in ("Tp", "Gt", "Au") if (out / name).exists()]
     if folders and not (out / PREPARE_JOURNAL).is_file():
         raise PrepareError(
-            f"got --out {out} with {folders[0]}/ but no {PREPARE_JOURNAL}, expected an empty "
-            "folder or one that data prepare made; choose another folder"
+            f"--out '{out}' contains {folders[0]}/ but no {PREPARE_JOURNAL}; choose an empty "
+            "folder or one created by data prepare"
         )
 
 

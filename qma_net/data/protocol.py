@@ -116,7 +116,7 @@ def write_protocol(
             tests[key] = path
     if not train and not tests:
         raise ProtocolError(
-            f"got --root {root}, expected prepared datasets in it, such as {root / 'CASIAv2'}: "
+            f"--root '{root}' contains no prepared datasets, such as {root / 'CASIAv2'}; "
             "create them with `qma-net data prepare`"
         )
     if train:

@@ -1,4 +1,4 @@
-"""Facts about the paper's ten datasets, from ``benco_configs/published_datasets.yaml``."""
+"""Entries for the paper's ten datasets, from ``benco_configs/published_datasets.yaml``."""
 
 import re
 from collections import Counter
@@ -14,7 +14,7 @@ COPY_MOVE, SPLICE, REMOVAL, AI_GENERATED = "copy-move", "splice", "removal", "ai
 TYPES = (COPY_MOVE, SPLICE, REMOVAL, AI_GENERATED)  # the columns of the paper's Tables 3 and 4
 MAX_SIDE_RULES = {
     "training": "allowed: training resizes every image, so results stay comparable",
-    "test": "changes the results on this test set if it reduces any image",
+    "test": "affects results on this test set if any image is downscaled",
 }
 
 
@@ -58,7 +58,7 @@ class PublishedDataset:
     list_name: str = ""
     types: dict[str, str] = field(default_factory=dict)
     benco_side: int = 0
-    verified_on: str = "a miniature with this layout, not the archive itself"
+    verified_on: str = "a synthetic sample with this layout, not the archive itself"
 
     def read_mask(self, mask: np.ndarray) -> np.ndarray:
         """Return the tampered pixels, bool ``(H, W)``, of a uint8 mask ``(H, W, 3)``.
@@ -88,9 +88,10 @@ class PublishedDataset:
         """State whether ``data prepare --max-side`` changes results on this dataset."""
         rule = MAX_SIDE_RULES[self.role]
         if self.benco_side:
-            rule += f"; BenCo's own lists name a copy with long side {self.benco_side}"
+            side = self.benco_side
+            rule += f"; BenCo's lists refer to a copy resized to a longer side of {side}"
             if self.role == "training":
-                rule += ", also as a test set, where it changes the results"
+                rule += ", also as a test set, where this affects results"
         return rule
 
 
@@ -98,10 +99,10 @@ def _read_datasets() -> dict[str, PublishedDataset]:
     path = config_path("published_datasets.yaml")
     datasets = {}
     for name, entry in cast(dict, read_yaml(path, "the published datasets")).items():
-        facts: dict[str, Any] = {
+        fields: dict[str, Any] = {
             key: tuple(v) if isinstance(v, list) else v for key, v in entry.items()
         }
-        datasets[name] = PublishedDataset(name=name, **facts)
+        datasets[name] = PublishedDataset(name=name, **fields)
     return datasets
 
 
@@ -135,7 +136,7 @@ def published_facts() -> str:
     for item in DATASETS.values():
         lines += [
             f"{item.name} ({item.role}, {item.tampered} tampered images in the paper)",
-            f"  published: {item.where}",
+            f"  source: {item.where}",
             f"  terms: {item.terms}",
             f"  layout: {item.layout}",
             f"  tampered pixels: {item.rule}",

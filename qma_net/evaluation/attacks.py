@@ -1,4 +1,4 @@
-"""The attacks of ``benco_configs/robustness.yaml``, as transforms of albumentations."""
+"""The attacks of ``benco_configs/robustness.yaml``, as albumentations transforms."""
 
 import os
 import random
@@ -80,7 +80,7 @@ def _is_attack(entry: object) -> bool:
 
 
 def _at_level(argument: Any, level: int) -> Any:
-    """Replace LEVEL in an argument by the level, and LEVEL_SQUARED by its square."""
+    """Replace LEVEL in an argument with the level, and LEVEL_SQUARED with its square."""
     if isinstance(argument, list):
         return tuple(_at_level(item, level) for item in argument)
     if argument == "LEVEL":
@@ -100,7 +100,7 @@ def _build_attack(entry: dict[str, Any], level: int) -> Attack:
         composed = albumentations.Compose([kind(**arguments, p=1)])
     except (AttributeError, TypeError, ValueError, ArithmeticError, LookupError) as error:
         raise EvaluationError(
-            f"got attack {name} {arguments}, expected a transform of albumentations "
+            f"got attack {name} {arguments}, expected an albumentations transform "
             f"and its arguments: {error}"
         ) from None
     description = {

@@ -48,7 +48,7 @@ class DistributedContext:
 
     @contextmanager
     def locked(self, *folders: str | os.PathLike[str]) -> Iterator[None]:
-        """Lock folders against other runs, once for all processes."""
+        """Lock folders against other runs; one process takes the locks for all."""
         with ExitStack() as locks:
             if self.is_first:
                 # Locking a folder twice would fail.

@@ -1,9 +1,9 @@
-"""``qma-net evaluate``: exact metrics for any model of BenCo's registry, without dropped images.
+"""``qma-net evaluate``: exact metrics for any model in BenCo's registry, without dropped images.
 
 BenCo's datasets read the images, so the model's input is the same as in BenCo; the metrics are
 computed by :mod:`qma_net.evaluation.metrics`. Batches are formed before they are distributed to
-processes, so any number of processes sees the same batches. Rows of images are saved as they are
-computed, and an interrupted run continues after them.
+processes, so any number of processes sees the same batches. Per-image rows are saved as they
+are computed, so an interrupted run can be resumed.
 """
 
 import io
@@ -74,7 +74,7 @@ def evaluate(
     attacks, the results are those of :func:`qma_net.evaluation.robust.robust`.
 
     Args:
-        checkpoints: Files written by BenCo's trainer; for QMANet also directories written by
+        checkpoints: Checkpoints saved by BenCo's trainer; for QMANet also directories written by
             ``save_pretrained`` and ``"qma-net-small"``.
         test_sets: Folders with Tp/ and Gt/, lists, or JSON files of test sets.
         out: Folder for the results. Test sets that are complete in it are skipped.

@@ -24,7 +24,7 @@ PICKED_ON = "training's test sets"  # Recorded for checkpoints in ``best/``.
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """A model of BenCo's registry with the weights of a checkpoint.
+    """A model from BenCo's registry with the weights of a checkpoint.
 
     Attributes:
         model: The module, in evaluation mode.
@@ -50,7 +50,7 @@ class EvaluatedModel:
         """Build a registered model from its flags and load the checkpoint strictly.
 
         QMANet's flags are read from the checkpoint, which may be anything that
-        :func:`.load_model` accepts; given flags must agree with it.
+        :func:`.load_model` accepts; flags passed explicitly must match it.
 
         Raises:
             EvaluationError: If no model of this name is registered.
@@ -64,7 +64,7 @@ class EvaluatedModel:
 
         if not MODELS.has(name):
             known = ", ".join(sorted(MODELS.module_dict))
-            raise EvaluationError(f"got --model {name}, expected one of BenCo's registry: {known}")
+            raise EvaluationError(f"got --model {name}, expected one in BenCo's registry: {known}")
         build = MODELS.get(name)
         network = load_model(checkpoint) if name == "QMANet" else None
         content: dict = {}
@@ -110,7 +110,7 @@ class EvaluatedModel:
 
     @torch.no_grad()
     def __call__(self, batch: dict) -> tuple[np.ndarray, np.ndarray, str]:
-        """Predict a batch of BenCo's data loader.
+        """Predict a batch from BenCo's data loader.
 
         Returns:
             Masks, float32 ``(B, H, W)``; scores, ``(B,)``; and what the scores are.

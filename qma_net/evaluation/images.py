@@ -20,7 +20,7 @@ class BenCoImages(torch.utils.data.Dataset):
         settings: How the images are fed to the model.
         post_function: The model's function in BenCo's ``POSTFUNCS``, or None.
         attack: Applied before resizing, or None; seeded for every image.
-        with_edges: Whether to add edge masks, of the width in BenCo's scripts.
+        with_edges: Whether to add edge masks, with the width used by BenCo's scripts.
     """
 
     def __init__(

@@ -109,7 +109,7 @@ def mean(values: Sequence[float | None]) -> float | None:
 
 
 def bootstrap_interval(values: Sequence[float | None]) -> list[float] | None:
-    """Compute the 95 % percentile bootstrap interval of the mean; None without values."""
+    """Compute the 95% percentile bootstrap interval of the mean; None without values."""
     defined = np.array([value for value in values if value is not None])
     return _interval(_resampled_means(defined, SEED)) if len(defined) else None
 
@@ -118,7 +118,7 @@ def paired_bootstrap(first: Sequence[float | None], second: Sequence[float | Non
     """Compare two models on the same images by a bootstrap of the differences per image.
 
     Returns:
-        ``difference`` of the means (second - first), its 95 % ``interval``, the two-sided
+        ``difference`` of the means (second - first), its 95% ``interval``, the two-sided
         ``p_value``, and ``n``, the number of images for which both values are defined; None if
         there are none. The p-value is twice the share of resamples on the other side of zero; the
         observed difference counts as a resample, so it is never zero.
@@ -147,7 +147,7 @@ def _resampled_means(values: np.ndarray, seed: int) -> np.ndarray:
 
 
 def mean_and_interval(columns: Sequence[Sequence[float]]) -> tuple[float, list[float]]:
-    """Return the mean of the test sets' means, and its 95 % bootstrap interval.
+    """Return the mean of the test sets' means, and its 95% bootstrap interval.
 
     Each of ``columns``, the values of a test set's images, is resampled on its own.
     """

@@ -7,7 +7,7 @@ from ..modeling.config import FITS, Preprocessing
 
 
 class EvaluationError(QMANetError):
-    """Input that cannot be evaluated."""
+    """Raised if the input cannot be evaluated."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,8 @@ class Settings:
 
     Args:
         fit: ``"resize"`` to or ``"pad"`` into a square of ``image_size`` pixels, as in BenCo, or
-            ``"native"``: every image at its own size, one at a time. Empty: as in training.
+            ``"native"``: every image at its original resolution, one at a time. Empty: as in
+            training.
         image_size: Side of that square in pixels. 0: as in training.
         batch_size: Images per forward pass and process.
 

@@ -49,7 +49,7 @@ def compress_on_shifted_grid(image: np.ndarray, quality: int, shift: tuple[int, 
 
 
 def add_noise(rng: np.random.Generator, image: np.ndarray, sigma: float) -> np.ndarray:
-    """Add white noise of ``sigma`` grey levels to an image, uint8 ``(H, W, 3)``."""
+    """Add white noise of ``sigma`` gray levels to an image, uint8 ``(H, W, 3)``."""
     noise = rng.standard_normal(image.shape, np.float32) * np.float32(sigma)
     return np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
 

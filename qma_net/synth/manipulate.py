@@ -132,7 +132,7 @@ def _splice(
     donor = crop.of(photo)
     noise = rng.uniform(*recipe.donor_noise)
     donor = add_noise(rng, donor, noise)
-    if (host_photo == host_photo[..., :1]).all():  # The host is in greyscale.
+    if (host_photo == host_photo[..., :1]).all():  # The host is grayscale.
         donor = cv2.cvtColor(cv2.cvtColor(donor, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
     donor, quality = maybe_compress(
         rng, donor, probability=recipe.donor_saved_before, quality=recipe.donor_quality
@@ -210,7 +210,7 @@ def _warp(
 
 
 def _blend(cover: np.ndarray, *, host: np.ndarray, region: np.ndarray) -> np.ndarray:
-    """Cover a region of the host, with colours that agree with the host's at the edge."""
+    """Cover a region of the host, with colors that agree with the host's at the edge."""
     region = region.copy()
     region[[0, -1]] = region[:, [0, -1]] = 0  # Poisson blending needs a border.
     x, y, width, height = cv2.boundingRect(region)

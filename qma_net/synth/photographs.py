@@ -86,7 +86,7 @@ class Photographs:
         path = Path(self.labels) / self.maps[name]
         with open_image(path) as file, decoding(str(path)):
             labels = np.asarray(file)
-        if labels.ndim == 3:  # Every segment has a colour.
+        if labels.ndim == 3:  # Every segment has a color.
             labels = labels[..., :3].astype(np.int32) @ np.array([1, 256, 65536], np.int32)
         return labels.astype(np.int32)
 

@@ -14,7 +14,7 @@ class Recipe:
     """Parameters of synthetic images; the defaults are for training a general model.
 
     A pair of numbers is a range to draw from. Areas are shares of the image, qualities are those of
-    JPEG (1 to 100), noise is a standard deviation in grey levels, blur one in pixels. The host is
+    JPEG (1 to 100), noise is a standard deviation in gray levels, blur one in pixels. The host is
     the photo that is manipulated, the donor the photo that a splice is taken from.
     """
 
@@ -76,4 +76,4 @@ class Recipe:
 
 
 class SynthesisError(QMANetError):
-    """Photos, settings or folders that cannot be used."""
+    """Raised if photos, settings or folders cannot be used."""

@@ -1,12 +1,12 @@
 """``qma-net data synth``: datasets of splices, copy-moves and removals with exact masks.
 
-Host and donor have different histories, and the result is saved once more. Regions are segments of
-label maps if there are any, otherwise random shapes, and have soft edges. Photos are split into
-training and test before images are created, so no photo contributes to both. Every image depends
-only on the photos, the recipe, the seed, its side and its index, not on the number of images or
-processes.
+Host and donor have different processing histories, and the result is saved once more. Regions are
+segments of label maps if there are any, otherwise random shapes, and have soft edges. Photos are
+split into training and test before images are created, so no photo contributes to both. Every image
+depends only on the photos, the recipe, the seed, its split and its index, not on the number of
+images or processes.
 
-A label map is a PNG file of its photo's size with one value (or colour) per segment; zero means no
+A label map is a PNG file of its photo's size with one value (or color) per segment; zero means no
 segment. For the photo ``a/x.jpg`` it is ``a/x.png`` or ``a_seg/x.png`` in the folder of label maps.
 Folders that end in ``_seg`` are not searched for photos.
 """
@@ -55,7 +55,7 @@ class ImageGenerator:
         }
 
     def generate(self, side: str, index: int) -> tuple[bytes, bytes | None, dict[str, Any]]:
-        """Generate an image from its side and its index.
+        """Generate an image from its split and its index.
 
         Returns:
             The bytes of the image file, those of the mask's PNG file (None for an authentic
