@@ -1,4 +1,4 @@
-"""QMA-Net: image manipulation localization, as a plugin of IMDL-BenCo and on its own."""
+"""QMA-Net: image manipulation localization, as an IMDL-BenCo plugin or standalone."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -690,6 +690,6 @@ def test_calibration_is_saved_with_its_weights(saved, photos, build_tiny):
 def test_calibrate_needs_a_folder_and_photos(saved, photos):
     with pytest.raises(SystemExit, match=r"no --out, expected a folder written by save_pretrained"):
         run("calibrate", "--checkpoint", "random", "--photos", photos / "a")
-    with pytest.raises(SystemExit, match="none can be read"):
+    with pytest.raises(SystemExit, match="none of the photos can be read"):
         run("calibrate", "--checkpoint", saved, "--photos", photos / "b/z.jpg")
     assert not (saved / "calibration.json").exists()

@@ -72,8 +72,8 @@ def test_alpha_palette_grey_and_cmyk_are_converted(pixels):
     grey = np.asarray(image.convert("L"))
     for data, expected, note in (
         (encoded(alpha, "png"), pixels, "alpha channel ignored"),
-        (encoded(image.convert("L"), "jpeg", quality=100), None, "grey repeated in all channels"),
-        (encoded(image.convert("L"), "png"), grey[..., None].repeat(3, 2), "grey repeated"),
+        (encoded(image.convert("L"), "jpeg", quality=100), None, "gray repeated in all channels"),
+        (encoded(image.convert("L"), "png"), grey[..., None].repeat(3, 2), "gray repeated"),
         (
             encoded(image.convert("LA"), "png"),
             grey[..., None].repeat(3, 2),
@@ -82,7 +82,7 @@ def test_alpha_palette_grey_and_cmyk_are_converted(pixels):
         (encoded(image.quantize(256), "png"), None, "palette converted to RGB"),
         (encoded(image.convert("CMYK"), "tiff"), None, "CMYK converted to RGB"),
         (encoded(image.convert("CMYK"), "jpeg", quality=100), None, "CMYK converted to RGB"),
-        (encoded(image.convert("1"), "png"), None, "black and white converted to grey"),
+        (encoded(image.convert("1"), "png"), None, "black and white converted to gray"),
     ):
         read = read_photograph(data)
         assert read.pixels.shape == (40, 60, 3)
@@ -90,7 +90,7 @@ def test_alpha_palette_grey_and_cmyk_are_converted(pixels):
         if expected is not None:
             assert (read.pixels == expected).all()
         elif "black" not in note:  # That one is dithered.
-            reference = grey[..., None] if "grey" in note else pixels
+            reference = grey[..., None] if "gray" in note else pixels
             assert np.abs(read.pixels.astype(int) - reference).mean() < 12
 
 
@@ -105,7 +105,7 @@ def test_sixteen_bits_are_reduced_to_eight_and_noted(pixels):
         data = cv2.imencode(suffix, deep[..., 0])[1].tobytes()
         read = read_photograph(data)
         assert (read.pixels == pixels[..., :1]).all()
-        assert read.notes == (note, "grey repeated in all channels")
+        assert read.notes == (note, "gray repeated in all channels")
     assert (read_photograph(deep).pixels == pixels).all()
 
 
@@ -180,7 +180,7 @@ def test_files_that_are_not_photos_are_rejected_in_one_line(tmp_path):
         with pytest.raises(PhotographError) as raised:
             read_photograph(tmp_path / name)
         message = str(raised.value)
-        assert message.startswith(f"got {tmp_path / name}"), message
+        assert message.startswith(f"cannot read {tmp_path / name}"), message
         assert reason in message
         assert "\n" not in message
 

@@ -700,7 +700,7 @@ def test_sweep_of_benco_is_shown_as_logged(tmp_path):
 def test_missing_results_are_reported_in_one_line(tmp_path):
     with pytest.raises(ReportError, match=r"got no result files in .*, expected .* run qma-net"):
         report([tmp_path], tmp_path / "report.html")
-    with pytest.raises(ReportError, match="it is missing"):
+    with pytest.raises(ReportError, match="there is no such folder"):
         report([tmp_path / "absent"], tmp_path / "report.html")
     with pytest.raises(ReportError, match="expected the name of an HTML file"):
         report([tmp_path], tmp_path)

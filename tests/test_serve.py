@@ -290,7 +290,7 @@ def test_photo_is_examined_and_all_controls_work(page, jpeg):
     upload_and_examine(page, jpeg)
     frame = page.frame_locator("photo-viewer iframe")
     assert frame.locator("h1").inner_text() == "Examination of the harbour.jpg"
-    for heading in ("Summary", "Regions without readable traces", "The file", "Leads"):
+    for heading in ("Summary", "Regions without forensic traces", "The file", "Noise views"):
         assert frame.locator(f"h2:text-is('{heading}')").count() == 1
     assert frame.locator("h2:text-is('The image')").count() == 0  # The viewer shows it.
     page.uncheck("photo-viewer [name=hatch]")
@@ -302,7 +302,7 @@ def test_photo_is_examined_and_all_controls_work(page, jpeg):
     slide(page, "threshold", 1)
     nothing = drawn(page)
     assert page.inner_text("photo-viewer .marked") == "0.0 %"
-    frame.locator("b:text-is('0.0 %')").first.wait_for()  # The report follows the threshold.
+    frame.locator("b:text-is('0.0%')").first.wait_for()  # The report follows the threshold.
     page.check("photo-viewer [value=Photo]")
     assert drawn(page) == nothing
     page.check("photo-viewer [value=Mask]")
@@ -320,7 +320,7 @@ def test_photo_is_examined_and_all_controls_work(page, jpeg):
     overlay = Image.open(io.BytesIO(downloaded(page, "overlay"))).convert("RGB")
     report = downloaded(page, "report").decode()
     assert report.startswith("<!DOCTYPE html>")
-    assert "The image</h2>" in report
+    assert "The photo</h2>" in report
     # At a threshold of 1 nothing is tinted, and no region of this photo is hatched.
     difference = np.abs(np.asarray(overlay, int) - np.asarray(Image.open(jpeg), int))
     assert difference.max() == 0
@@ -361,7 +361,7 @@ def test_invalid_upload_is_reported_and_page_remains_usable(fresh, jpeg, tmp_pat
     (tmp_path / "words.jpg").write_text("no photograph at all")
     upload(page, tmp_path / "words.jpg")
     page.click("#examine")
-    page.get_by_text("got words.jpg, expected a complete photo").wait_for()
+    page.get_by_text("cannot read words.jpg").wait_for()
     assert alert.inner_text().endswith("it is a text file")
     upload_and_examine(page, jpeg)
     assert alert.count() == 0

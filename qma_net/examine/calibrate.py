@@ -31,7 +31,7 @@ def calibrate(
     Args:
         predictor: The model.
         photos: Files, folders (searched recursively) and patterns.
-        native: Process the photos at their own size.
+        native: Process the photos at original resolution.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -48,7 +48,7 @@ def calibrate(
             errors.append(str(error))
     if not scores:
         raise CalibrationError(
-            f"got {', '.join(map(str, photos))}, expected authentic photos: none can be read"
+            f"none of the photos can be read: {', '.join(map(str, photos))}; give authentic photos"
         )
     return Calibration.from_scores(scores, predictor.preprocessing, native=native), errors
 

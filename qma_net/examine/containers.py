@@ -1,6 +1,7 @@
 """The structure of image files: their segments, chunks and boxes, and what follows the image.
 
-No library reports these. Everything is read from the bytes, with limits on whatever a file claims.
+No library reports these. They are parsed from the raw bytes, without trusting sizes declared in
+the file.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""The evidence of an examination: the photo's pixels and what its file says."""
+"""The evidence of an examination: the photo's pixels and the file's metadata."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ class Evidence:
 
     Attributes:
         photograph: The pixels as displayed.
-        facts: What the file says besides its pixels; None if only pixels were given.
+        facts: The file's metadata; None if only pixels were given.
     """
 
     photograph: Photograph

@@ -19,28 +19,29 @@ BORDER = NoisePrint.depth
 
 WHITE_PERCENTILE = 99.5  # This percentile of a view is shown as white.
 
-ELA_QUALITY = 90  # Higher than on most web sites, lower than in most cameras.
+ELA_QUALITY = 90  # Higher than on most websites, lower than in most cameras.
 ELA_GAIN = 25
 
 SRM_WORDS = (
-    "The image without its content: the output of three small high-pass filters (the rich models "
-    "of steganalysis). A pasted or repainted part can be smoother or rougher than the rest.",
+    "The noise residual: the output of three small high-pass filters from the steganalysis rich "
+    "model (SRM). A pasted or repainted part can be smoother or rougher than the rest.",
     "Sky, defocus, skin smoothed by a phone and strong compression are dark; foliage, gravel, "
     "fabric and every edge are bright.",
 )
 NOISEPRINT_WORDS = (
-    "The output of a network trained to distinguish cameras (NoisePrint++). Parts from another "
-    "camera or with another history can have another texture; the shape of an inserted object can "
-    "appear.",
+    "The output of a network trained to distinguish cameras (NoisePrint++). A different "
+    "camera or processing history can have a different texture; the shape of an inserted object "
+    "can appear.",
     "Saturated, dark and plain areas look different in every photo, and strong compression or "
-    "resizing replaces the texture everywhere. The frame along the border comes from the network.",
+    "resizing replaces the texture everywhere. The frame along the border is an artifact "
+    "of the network.",
 )
 ELA_WORDS = (
     "How much each pixel changes when the image is saved again as JPEG with quality "
-    f"{ELA_QUALITY}, amplified {ELA_GAIN} times (error level analysis). A part with another "
+    f"{ELA_QUALITY}, amplified {ELA_GAIN} times (error level analysis). A part with a different "
     "compression history can stand out among parts that otherwise look similar.",
     "Edges, texture, text and saturated colors are always bright, and plain areas dark. In images "
-    "from messengers or web sites all levels are similar, and nothing can be seen.",
+    "from messengers or websites all levels are similar, and nothing can be seen.",
 )
 
 

@@ -147,7 +147,7 @@ def _printable_character(character: str) -> str:
 
 
 def _attempt(what: str, notes: list[str], read: Callable[[], Any]) -> Any:
-    """Call a function of Pillow; add a note and return None if the file is damaged."""
+    """Call a Pillow function; add a note and return None if the file is damaged."""
     try:
         with decoding("the file"):
             return read()

@@ -47,7 +47,8 @@ def write_report(examination: Examination, folder: str | os.PathLike[str]) -> No
 def render_page(examination: Examination, *, images: bool = True) -> str:
     """Render the page of an examination as HTML.
 
-    ``images`` includes photo, overlay and mask; not needed where they are shown already.
+    If ``images`` is false, the photo, overlay and mask are omitted, for pages that already show
+    them.
     """
     filters = {"printable": printable, "percent": percent, "image_uri": image_uri}
     environment(__package__).filters.update(filters)
@@ -95,7 +96,7 @@ def shrink(image: np.ndarray, limit: int = MAX_IMAGE_SIDE) -> np.ndarray:
 
 def percent(share: float) -> str:
     """Format a share in 0..1; a small one is not rounded to zero."""
-    return "less than 0.1 %" if 0 < share < 0.001 else f"{100 * share:.1f} %"
+    return "less than 0.1%" if 0 < share < 0.001 else f"{100 * share:.1f}%"
 
 
 def image_uri(image: np.ndarray, kind: str = "png") -> str:
@@ -130,8 +131,8 @@ def _methods(examination: Examination) -> dict[str, str]:
         rows["Threshold"] = f"{settings['threshold']:g}"
     if "noiseprint_sha256" in settings:
         rows["NoisePrint++"] = f"weights with SHA-256 {settings['noiseprint_sha256']}"
-    notes = examination.evidence.photograph.notes or ("as stored, without conversion",)
-    rows["Reading"] = "; ".join(map(printable, notes))
+    notes = examination.evidence.photograph.notes or ("no conversion",)
+    rows["Decoding"] = "; ".join(map(printable, notes))
     if examination.prediction:
         rows["Model input"] = settings["shown"]
     return rows

@@ -182,7 +182,7 @@ def examine_files(
         out: The folder to write to. Reports with different settings may share it.
         predictor: The model; None to examine photos without one.
         threshold: In 0..1. Pixels with a higher probability count as manipulated.
-        native: Process photos at their own size.
+        native: Process photos at original resolution.
         noiseprint_weights: The published weights of NoisePrint++, for a view.
         note: Added to the notes of every report.
         progress: Whether to show progress bars.

@@ -1,7 +1,7 @@
-"""Regions without readable traces, found in the pixels by fixed rules.
+"""Regions without forensic traces, detected by fixed rules.
 
-Manipulations show in the traces of camera and compression: noise and its statistics. Where these
-are destroyed, the output of a model has no basis.
+Manipulations are visible in camera and compression traces, such as noise. Where these are
+destroyed, a model's output is meaningless.
 """
 
 from collections.abc import Mapping
@@ -15,10 +15,10 @@ STRIP = 32  # Rows of blocks that are processed together, to bound memory.
 # The values of `Readability.reasons`.
 READABLE, CLIPPED, FLAT, COMPRESSED, SMOOTH = range(5)
 REASONS = {
-    CLIPPED: "clipped: black or white beyond the range of the camera",
+    CLIPPED: "clipped: under- or overexposed",
     FLAT: "flat: all pixels are exactly equal, as in graphics and borders",
-    COMPRESSED: "compressed away: JPEG kept only the mean brightness of the block",
-    SMOOTH: "smooth: less noise than rounding to 8 bits causes, because of blur or compression",
+    COMPRESSED: "over-compressed: only the block's mean brightness is left",
+    SMOOTH: "smooth: noise below the 8-bit quantization level, due to blur or compression",
 }
 NAMES = {CLIPPED: "clipped", FLAT: "flat", COMPRESSED: "compressed", SMOOTH: "smooth"}
 
@@ -44,7 +44,7 @@ SECOND_NORM, BOTH_NORM = 6**0.5, 6.0  # Of the kernel (1, -2, 1) and its outer p
 
 @dataclass(frozen=True)
 class Readability:
-    """Where a photo has no readable traces, and why.
+    """Where a photo has no forensic traces, and why.
 
     Attributes:
         reasons: uint8 ``(H, W)``: 0 where the photo is readable, otherwise a key of ``REASONS``.

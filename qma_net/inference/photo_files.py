@@ -45,7 +45,7 @@ def find_photos(names: Iterable[str | os.PathLike[str]]) -> list[Path]:
         elif path.is_dir():
             inside = _without_predictions(find_images(path))
             if not inside:
-                raise PhotographError(f"got {path}, expected photos in it: there are none")
+                raise PhotographError(f"{path} contains no photos")
             paths += inside
         elif not path.exists() and (matches := sorted(glob.glob(name, recursive=True))):
             paths += _without_predictions(map(Path, matches))

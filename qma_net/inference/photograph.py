@@ -39,7 +39,7 @@ _EXIF_POINTERS = (0x8769, 0x8825, 0xA005)  # To the Exif, GPS and Interoperabili
 
 TOO_SMALL = "too small to judge"
 DEPTH_NOTE = "{} bits per channel reduced to 8"
-GREY_NOTE = "grey repeated in all channels"
+GREY_NOTE = "gray repeated in all channels"
 ALPHA_NOTE = "alpha channel ignored"
 
 # No camera writes these formats. A photo that was compressed twice gets another mask.
@@ -51,7 +51,7 @@ RECOMPRESSED_NOTE = (
 
 MODE_NOTES = {
     "L": GREY_NOTE,
-    "1": "black and white converted to grey",
+    "1": "black and white converted to gray",
     "P": "palette converted to RGB",
     "CMYK": "CMYK converted to RGB",
     "YCbCr": "YCbCr converted to RGB",
@@ -103,7 +103,7 @@ PhotoSource: TypeAlias = (
 def read_photograph(source: PhotoSource, name: str = "") -> Photograph:
     """Read a photo as RGB pixels.
 
-    The EXIF orientation is applied. Alpha is ignored, palette and CMYK are converted to RGB, grey
+    The EXIF orientation is applied. Alpha is ignored, palette and CMYK are converted to RGB, gray
     is repeated, 16 bits are reduced to 8, and of an animation the first frame is read. Each of
     these is noted, and so are formats that no camera writes.
 
@@ -147,11 +147,11 @@ def read_bytes(source: object, name: str = "") -> tuple[bytes, str]:
         )
     path = Path(source)
     if path.is_dir():
-        raise PhotographError(f"got {path}, expected a photo: it is a folder")
+        raise PhotographError(f"cannot read {path}: it is a folder, not a photo")
     try:
         return path.read_bytes(), name or str(path)
     except OSError as error:
-        raise PhotographError(f"got {path}, expected a photo: {error.strerror}") from None
+        raise PhotographError(f"cannot read {path}: {error.strerror}") from None
 
 
 def decode_photograph(data: bytes, name: str) -> tuple[Photograph, Image.Image | None]:
@@ -176,7 +176,7 @@ def decode_photograph(data: bytes, name: str) -> tuple[Photograph, Image.Image |
         if data.lstrip()[:4] == b"%PDF":
             hint = "; extract the image from it (pdfimages -all FILE.pdf NAME)"
         raise PhotographError(
-            f"got {name}, expected a complete photo ({', '.join(FORMATS)}): it {error.reason}{hint}"
+            f"cannot read {name}: it {error.reason}{hint} (supported: {', '.join(FORMATS)})"
         ) from None
     notes = list(photograph.notes)
     if depth > 8:
@@ -257,9 +257,7 @@ def _decode_tiff(data: bytes, name: str) -> Photograph:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         exif.load(data)
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
-        raise PhotographError(
-            f"got {name}, expected a complete photo: neither Pillow nor OpenCV can decode this TIFF"
-        )
+        raise PhotographError(f"cannot read {name}: neither Pillow nor OpenCV can decode this TIFF")
     if pixels.ndim == 3:
         pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
     stored = _from_array(pixels, name)
@@ -283,7 +281,7 @@ def _from_pil(image: Image.Image, name: str) -> Photograph:
         notes.append(f"rotated or mirrored by its EXIF orientation ({orientation})")
     else:
         orientation = 1
-    if image.mode.startswith("I"):  # 16-bit grey, also in containers of 32 bits.
+    if image.mode.startswith("I"):  # 16-bit gray, also in containers of 32 bits.
         deep = np.asarray(image)
         if deep.min() < 0 or deep.max() > 65535:
             raise PhotographError(f"got {name} with values above 16 bits, expected 8 or 16 bits")

@@ -30,8 +30,8 @@ from .prediction import Prediction, as_grey
 from .predictor import QMANetPredictor, require_probability
 
 SCORE = (
-    "score: the mean of the highest 1% of a photo's mask. It is not the probability that the "
-    "photo is tampered: authentic photos score too, and how high depends on the model"
+    "score: mean of the top 1% of mask values. It is not the probability that the photo is "
+    "manipulated; authentic photos can also score high, depending on the model"
 )
 SETTINGS, JOURNAL = "predictions.json", ".predict.jsonl"
 MASK_SUFFIX, OVERLAY_SUFFIX = "_mask.png", "_overlay.png"
@@ -54,7 +54,7 @@ def predict_files(
 ) -> list[str]:
     """Write ``<stem>_mask.png``, ``<stem>_overlay.png`` and ``predictions.csv``.
 
-    The mask is 8-bit grey, 255 for a probability of 1. If the stem is taken, by another photo or by
+    The mask is 8-bit gray, 255 for a probability of 1. If the stem is taken, by another photo or by
     a file of the user, the next free one of ``<stem>_2``, ... is used. The table has a row as soon
     as the images are written, so an interrupted run continues with the same call. A file that is
     not a photo gets a row with an error.

@@ -36,7 +36,7 @@ class QMANetPredictor:
     """Predicts manipulated regions with a model, at original resolution.
 
     Args:
-        model: A model of :func:`qma_net.build_qma_net` or :func:`qma_net.load_checkpoint`.
+        model: A model from :func:`qma_net.build_qma_net` or :func:`qma_net.load_checkpoint`.
         device: The device to compute on; by default the model's.
         image_size: Side in pixels to which photos are resized. By default photos are resized or
             padded as in training if the model knows how (``model.preprocessing``), and resized to
@@ -45,12 +45,12 @@ class QMANetPredictor:
         overlap: Smallest overlap of neighboring tiles in pixels, a multiple of 32.
         mixed: Compute in bfloat16, except for the noise view: faster on processors with bfloat16
             arithmetic, many times slower on others.
-        compile: Compile the backbones. This takes half a minute for each image size and saves a
-            tenth of the time of each later image; on a CPU it needs a C++ compiler.
+        compile: Compile the backbones. This takes half a minute for each image size and makes
+            each later image about 10% faster; on a CPU it needs a C++ compiler.
 
     Attributes:
         preprocessing: How photos are fed to the model.
-        notes: What to know about the model; added to every prediction.
+        notes: Caveats about the model; added to every prediction.
 
     Raises:
         ConfigError: If tile and overlap are not multiples of 32 with the overlap below the tile.

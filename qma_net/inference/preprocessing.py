@@ -1,6 +1,6 @@
 """Preprocessing: from the pixels of a photo to the input of a model, and back to the photo's size.
 
-Everything that shows a photo to a model uses these steps: :func:`read_photograph` decodes it and
+All inference code uses these steps: :func:`read_photograph` decodes it and
 applies its orientation, :func:`fit_to_model` resizes or pads it as in training,
 :meth:`ModelInput.tensor` normalizes it, and :meth:`ModelInput.restore` maps the result back.
 """

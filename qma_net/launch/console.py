@@ -50,7 +50,7 @@ def log_own_warnings() -> None:
 
 
 class StartupLog(io.TextIOBase):
-    """Takes the place of ``sys.stdout`` on the first rank from the start to the first epoch.
+    """Replaces ``sys.stdout`` on the first rank from the start to the first epoch.
 
     BenCo prints about a thousand lines before the first epoch. They go to a file, and only those
     that match :data:`PRINTED` to the console. Without ``capture``, nothing is changed.

@@ -1,8 +1,8 @@
 """Skipping of optimizer steps with a non-finite loss or gradient, on all ranks.
 
 BenCo's trainer passes the loss of every batch to its loss scaler, which takes an optimizer step
-after every ``--accum_iter`` batches. :class:`StepGuard` takes the scaler's place: the scaler does
-its work, but the step is taken only after all ranks have agreed that it is finite.
+after every ``--accum_iter`` batches. :class:`StepGuard` replaces the scaler and calls it, but
+the step is taken only after all ranks have agreed that it is finite.
 
 With fp16 AMP, gradients overflow while ``GradScaler`` searches for its scale. It skips such steps
 and lowers the scale itself, so they do not count as non-finite until the scale is down to

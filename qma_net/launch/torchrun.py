@@ -1,4 +1,4 @@
-"""This process among those of torchrun: its rank, environment, command line and errors."""
+"""Rank, environment, command line and errors of the current torchrun process."""
 
 import os
 import shlex

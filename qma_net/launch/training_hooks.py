@@ -162,7 +162,7 @@ class TrainingHooks:
 
     @contextmanager
     def _between_batches(self, accum_iter: int = 1, *, training: bool = False) -> Iterator[None]:
-        """Check for stop requests and unreadable images after every step of a loop of BenCo.
+        """Check for stop requests and unreadable images after every training or test step of BenCo.
 
         BenCo iterates over batches with ``MetricLogger.log_every``, so what follows a batch's step
         precedes the next batch that is taken from it. In training, non-finite values are left out
@@ -242,7 +242,7 @@ class TrainingHooks:
 
 
 def _seed(seed: int, epoch: int) -> None:
-    """Seed an epoch by (seed, rank, epoch), so that a resumed run repeats an uninterrupted one."""
+    """Seed from (seed, rank, epoch), so that a resumed run reproduces an uninterrupted one."""
     import numpy
     import torch
 

@@ -1,8 +1,8 @@
 """Replacement of unreadable training images, up to a limit.
 
 BenCo's datasets read an image and its mask in ``_get_image``, and a single unreadable file would
-end an epoch of hours. In training sets the next pair of the same list is used instead, and the
-image is reported once. Test sets are not changed.
+abort an epoch that takes hours. In training sets the next pair of the same list is used instead,
+and the image is reported once. Test sets are not changed.
 """
 
 import json

@@ -92,7 +92,7 @@ class MixFFN(nn.Module):
         out = torch.empty_like(tokens)
         for top in range(0, height, rows):
             bottom = min(top + rows, height)
-            above, below = min(top, 1), min(height - bottom, 1)  # neighbours for the 3x3 kernel
+            above, below = min(top, 1), min(height - bottom, 1)  # neighbors for the 3x3 kernel
             strip = tokens[:, (top - above) * width : (bottom + below) * width]
             out[:, top * width : bottom * width] = self._rows(strip, width, above, below)
         return out
@@ -108,7 +108,7 @@ class MixFFN(nn.Module):
         )
 
     def _rows(self, tokens: Tensor, width: int, above: int, below: int) -> Tensor:
-        """Compute rows of tokens; ``above`` and ``below`` count those of neighbouring strips."""
+        """Compute rows of tokens; ``above`` and ``below`` count those of neighboring strips."""
         hidden = _as_map(self.fc1(tokens), width)  # (B, 4 C, h, w)
         conv = self.dwconv.dwconv  # transformers wraps the convolution.
         if above or below:

@@ -9,7 +9,7 @@ from typing import Any, Self
 from .config import ConfigError, Preprocessing
 
 # With fewer photos than this, "no authentic photo scores as high" leaves a false positive rate of
-# more than 3 % possible (95 % confidence).
+# more than 3% possible (95% confidence).
 FEW_PHOTOS = 100
 
 # Scores are compared after rounding to this many decimal places.

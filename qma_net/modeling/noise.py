@@ -25,7 +25,7 @@ VIEW_STD = {"srm": 35.0, "bayar": 0.18, "noiseprint": 0.17}
 def normalised(pixels: NDArray[np.uint8], device: torch.device | None = None) -> Tensor:
     """Convert RGB pixels, uint8 ``(H, W, 3)``, to the model's input, float32 ``(1, 3, H, W)``.
 
-    It is normalised by ImageNet's mean and standard deviation.
+    It is normalized by ImageNet's mean and standard deviation.
     """
     image = torch.tensor(pixels, device=device).permute(2, 0, 1)[None]
     mean, std = (torch.tensor(v, device=device) for v in (IMAGENET_MEAN, IMAGENET_STD))
@@ -65,14 +65,14 @@ class SRM(nn.Module):
         self.register_buffer("kernels", kernels, persistent=False)
 
     def forward(self, rgb: Tensor) -> Tensor:
-        """Map ``(B, 3, H, W)`` in 0..1 to residuals ``(B, 3, H, W)`` in grey levels."""
+        """Map ``(B, 3, H, W)`` in 0..1 to residuals ``(B, 3, H, W)`` in gray levels."""
         return F.conv2d(_pad_by_reflection(rgb * 255), self.kernels)
 
 
 class Bayar(nn.Module):
     """Constrained convolution that learns prediction errors (Bayar & Stamm 2018).
 
-    Every 5x5 kernel has -1 in its centre, and its other 24 weights sum to 1. The constraint is
+    Every 5x5 kernel has -1 in its center, and its other 24 weights sum to 1. The constraint is
     part of the forward pass. It shifts the weights instead of dividing by their sum, which would
     be unstable near zero.
     """
@@ -82,7 +82,7 @@ class Bayar(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(3, 3, 24) / 24)  # all weights but the centre
+        self.weight = nn.Parameter(torch.randn(3, 3, 24) / 24)  # all weights but the center
 
     def kernels(self) -> Tensor:
         """Return the constrained kernels ``(3, 3, 5, 5)``, differentiable in the free weights."""
@@ -120,7 +120,7 @@ class NoisePrint(nn.Module):
     @torch.no_grad()
     @float32
     def forward(self, rgb: Tensor) -> Tensor:
-        """Map grey levels divided by 256, ``(B, 3, H, W)``, to the noiseprint ``(B, 1, H, W)``."""
+        """Map gray levels divided by 256, ``(B, 3, H, W)``, to the noiseprint ``(B, 1, H, W)``."""
         is_traced = torch.jit.is_tracing() or torch.compiler.is_exporting()
         if rgb.device.type == "cpu" and not is_traced:
             return streamed(self.convs, rgb)
@@ -162,7 +162,7 @@ def fold_noiseprint(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
 class MNFM(nn.Module):
     """Multi-domain Noise-sensitive Fusion Module: computes the noise view N_0 (section 3.2).
 
-    It reverts the ImageNet normalisation, extracts the chosen views, brings them to a common scale
+    It reverts the ImageNet normalization, extracts the chosen views, brings them to a common scale
     and fuses them with one convolution, all in float32 (:mod:`.precision`).
 
     Attributes:
@@ -187,7 +187,7 @@ class MNFM(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map the ImageNet-normalised image ``(B, 3, H, W)`` to N_0 ``(B, 3, H, W)``."""
+        """Map the ImageNet-normalized image ``(B, 3, H, W)`` to N_0 ``(B, 3, H, W)``."""
         return self._fuse(image).to(image.dtype)
 
     @float32

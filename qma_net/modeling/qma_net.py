@@ -1,4 +1,4 @@
-"""QMA-Net composed of its modules; ``forward`` is Figure 2 of the paper."""
+"""QMA-Net composed of its modules; ``forward`` implements Figure 2 of the paper."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -114,7 +114,7 @@ class QMANetModel(HubModule):
         """Locate the manipulated pixels (Figure 2).
 
         Args:
-            image: R_0, ``(B, 3, H, W)``, ImageNet-normalised, with H and W of at least 32.
+            image: R_0, ``(B, 3, H, W)``, ImageNet-normalized, with H and W of at least 32.
             edges: Whether to compute the edge map, which only the loss needs.
             noise: N_0, ``(B, 3, H, W)``; default: ``noise_view`` of the image. A tile cut from
                 the noise view of the whole image has no border effects.

@@ -1,13 +1,13 @@
 """Fast NoisePrint++ on CPUs: rows streamed through all layers, with Winograd convolutions.
 
-A frozen chain of 3x3 convolutions at full resolution is 63 % of the model's arithmetic. Two
+A frozen chain of 3x3 convolutions at full resolution is 63% of the model's arithmetic. Two
 measures make it faster on a CPU without changing its result:
 
 - **Streaming.** Every convolution receives a few rows at a time and keeps the two rows that the
   next ones need. A strip of rows therefore stays in the cache from the first layer to the last,
   nothing is computed twice, and no layer's complete map is ever in memory.
 - **Winograd's F(4, 3) along the columns** (Lavin & Gray 2016). Six 1x3 convolutions yield four
-  rows, where twelve would be needed otherwise. The transforms multiply 6x6 and 4x6 matrices with
+  rows, instead of twelve. The transforms multiply 6x6 and 4x6 matrices with
   whole rows.
 
 In float32 the result is about as close to float64 as that of plain convolutions; which of the two
@@ -134,7 +134,7 @@ class _Layer:
 
 
 class _WinogradLayer(_Layer):
-    """Computes whole groups of four rows; only the last group of an image may be incomplete."""
+    """Computes rows in groups of four; only the last group of an image may be incomplete."""
 
     def __init__(self, conv: nn.Conv2d, capacity: int, workspace: Tensor):
         super().__init__(conv, capacity, workspace)

@@ -2,8 +2,8 @@
 
 ``collect.py`` finds result files, ``model_tables.py`` and ``dataset_tables.py`` build tables from
 them, ``table.py`` writes them, and ``figures/`` draws. On the HTML page, the evaluated models come
-first, then the tables with results of ours and the figures. The paper's other tables follow,
-folded, with the commands that produce their results.
+first, then the tables with our results and the figures. The paper's other tables follow,
+collapsed, with the commands that produce their results.
 """
 
 import os
@@ -127,7 +127,9 @@ def _model_table(models: Sequence[ModelResults]) -> Table:
             "Flags other than the defaults": ", ".join(flags),
             "Checkpoint": header["checkpoint"],
             "SHA-256": header["checkpoint_sha256"][:12],
-            "Images": "original size" if is_native else f"{header['fit']}, {header['image_size']}",
+            "Images": "original resolution"
+            if is_native
+            else f"{header['fit']}, {header['image_size']}",
             "Test sets": ", ".join([*model.clean, *(f"{s} (attacked)" for s in model.attacked)]),
             "qma-net": (header.get("versions") or {}).get("qma-net") or "unknown",
         }

@@ -67,7 +67,7 @@ def read_sweep_point(folder: Path) -> tuple[float, float] | None:
 
 
 def read_curves(folders: Iterable[Path], notes: list[str]) -> list[Curves]:
-    """Read the curves of BenCo's trainings and tests from TensorBoard's files or ``log.txt``.
+    """Read the curves of BenCo's training runs and tests from TensorBoard's files or ``log.txt``.
 
     Scalars with a single point are omitted. BenCo writes metrics that it splits by test set to
     folders of their own; they are added to the curves of the folder above.

@@ -149,7 +149,7 @@ def collect(dirs: Sequence[str | os.PathLike[str]]) -> Results:
     folders = [Path(folder) for folder in dirs]
     for folder in folders:
         if not folder.is_dir():
-            raise ReportError(f"got {folder}, expected a folder with result files: it is missing")
+            raise ReportError(f"cannot read {folder}: there is no such folder")
     results = Results()
     models: dict[tuple, ModelResults] = {}
     logs = set()
@@ -235,7 +235,7 @@ def _add_result(result: ResultFile, notes: list[str], models: dict[tuple, ModelR
 
 
 def _sort_and_label(models: list[ModelResults]) -> list[ModelResults]:
-    """Sort the models and label each with its variant, and with its checkpoint if necessary."""
+    """Sort the models and label each with its variant, and with its checkpoint if ambiguous."""
     models.sort(key=lambda m: (not m.is_default, len(m.variant), m.header["checkpoint"]))
     groups: dict[tuple, list[ModelResults]] = {}
     for model in models:

@@ -41,7 +41,7 @@ UNPAIRED = "needs the CSV files of both on the same images"
 
 @dataclass(frozen=True)
 class Measurement:
-    """A mean over images, its 95 % interval and a note, which says why a value is missing."""
+    """A mean over images, its 95% interval and a note, which says why a value is missing."""
 
     value: float | None = None
     interval: Sequence[float] | None = None

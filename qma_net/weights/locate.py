@@ -51,13 +51,14 @@ def load_model(path: str | os.PathLike[str]) -> QMANetModel:
     if str(path) == SMALL:
         return _from_pretrained(Path(__file__).parent / SMALL)
     if not is_hub_id(path.as_posix()):
-        raise WeightsError(f"got {path}, {EXPECTED}: there is no such file")
+        raise WeightsError(f"cannot read {path}: there is no such file; {EXPECTED}")
     try:
         return _from_pretrained(path, local_files_only=True)
     except WeightsError as error:
         if not _hub_is_reachable():
             raise WeightsError(
-                f"got {path}, {EXPECTED}: there is no such file, and the Hub cannot be reached"
+                f"cannot read {path}: there is no such file, and the Hub cannot be reached; "
+                f"{EXPECTED}"
             ) from error
     return _from_pretrained(path)
 
@@ -78,7 +79,7 @@ def _from_pretrained(source: Path, *, local_files_only: bool = False) -> QMANetM
     except QMANetError as error:
         raise WeightsError(str(error)) from error
     except (OSError, ValueError) as error:
-        raise WeightsError(f"got {source}, {EXPECTED}: {first_line(error)}") from None
+        raise WeightsError(f"cannot read {source}: {first_line(error)}; {EXPECTED}") from None
 
 
 def _hub_is_reachable(seconds: float = 2.0) -> bool:

@@ -1,4 +1,4 @@
-"""Curves: Figure 4 (robustness to attacks), and the trainings in BenCo's logs."""
+"""Curves: Figure 4 (robustness to attacks), and the training runs in BenCo's logs."""
 
 import re
 from typing import Any
@@ -94,7 +94,7 @@ def _draw_axes(
 
 
 def draw_training_curves(all_curves: list[Curves]) -> list[Figure]:
-    """Draw the curves of every training, which is named by the distinct end of its path."""
+    """Draw the curves of every training run, which is named by the distinct end of its path."""
     parts = [curves.folder.resolve().parts[1:] or ("root",) for curves in all_curves]
     count = 2
     while len({path[-count:] for path in parts}) < len(parts):

@@ -22,7 +22,7 @@ MAX_MODELS = 8  # In Figure 3.
 
 TARGET = (
     "The target of Grad-CAM is the mean logit over the predicted mask, which is outlined: the "
-    "pixels above 0.5 or, if there are none, the highest 1 %. Every map is scaled to its own "
+    "pixels above 0.5 or, if there are none, the highest 1%. Every map is scaled to its own "
     "range, so the maps cannot be compared in strength; a map without positive values stays dark."
 )
 SELECTION = (

@@ -1,4 +1,4 @@
-"""Images that figures show, evenly spaced by F1 and not picked by hand, and their predictions."""
+"""Images that figures show, evenly spaced by F1 and not cherry-picked, and their predictions."""
 
 from dataclasses import dataclass
 from functools import lru_cache

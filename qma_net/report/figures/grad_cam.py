@@ -25,7 +25,7 @@ class MaskLogits(nn.Module):
 
 
 def predicted_region(logits: Tensor) -> Tensor:
-    """Return the pixels above a probability of 0.5, or the highest 1 % if there are none."""
+    """Return the pixels above a probability of 0.5, or the highest 1% if there are none."""
     region = logits > 0
     if region.any():
         return region
