@@ -68,6 +68,8 @@ def add_commands(commands: Commands) -> None:
     add("--model", default="", help="name of another model in BenCo's registry")
     add_device(serve)
     add("--examples", default="", metavar="DIR", help="authentic photos to make examples from")
+    add("--root-path", default="", metavar="PATH", help="path or address of a proxy")
+    add("--token", default="", help="password, at least 16 characters; required with --host")
 
 
 def _add_photos(parser: argparse.ArgumentParser, out: str) -> None:
@@ -202,4 +204,6 @@ def _serve(args: argparse.Namespace) -> None:
         model_flags=args.model_flags,
         device=args.device,
         examples=args.examples,
+        root_path=args.root_path,
+        token=args.token,
     )
