@@ -41,7 +41,7 @@ PANELS_POLICY = f"{REPORT_POLICY} allow-same-origin"  # The viewer measures its 
 
 HEADERS = {
     "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",  # With no-referrer, forms have no Origin.
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",

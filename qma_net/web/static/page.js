@@ -183,7 +183,7 @@ function refresh() {
     select.value = isKept ? chosen : results.at(side ? -1 : 0)?.id ?? "";
   });
   if (results.length > 1 && find("left").value === find("right").value)
-    find("left").value = results.find(({ id }) => id !== find("right").value).id;
+    find("right").value = results.findLast(({ id }) => id !== find("left").value).id;
   const hasMasks = results.every(({ result }) => result.shares);
   for (const option of find("kind").options)
     option.disabled = !hasMasks && option.value !== "photograph.png";
