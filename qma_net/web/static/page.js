@@ -56,6 +56,7 @@ async function work() {
   if (isBusy) return;
   isBusy = true;
   find("stop").disabled = false;
+  if (matchMedia("(max-width: 50rem)").matches) status.scrollIntoView(); // The result is below.
   const failures = [];
   let wasStopped = false;
   while (pending.length) {
