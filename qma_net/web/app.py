@@ -244,10 +244,13 @@ class Guard:
             await send(message)
 
         path: str = scope["path"]
+        is_without_slash = bool(self._root) and path == self._root
         if self._root and (path == self._root or path.startswith(f"{self._root}/")):
             path = path[len(self._root) :] or "/"
             scope = {**scope, "path": path, "raw_path": path.encode("utf-8", "replace")}
         response = self._refusal(scope) or await self._login(scope, receive)
+        if is_without_slash and (response is None or response.status_code == 401):
+            response = RedirectResponse(f"{self._root}/")  # The page's addresses are relative.
         await (response or self._app)(scope, receive, guarded)
 
     def _refusal(self, scope: Scope) -> Response | None:

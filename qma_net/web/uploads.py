@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -11,6 +11,9 @@ from starlette.requests import ClientDisconnect, Request
 from ..core.images import HEADER_SIZE, IMAGE_CONTENTS, describe_content
 from ..examine.metadata import printable
 from .limits import Limits, ServeError
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 FIELD = "photograph"
 MAX_NAME = 200  # characters
@@ -75,7 +78,7 @@ class _PhotoPart:
         self.name, self.head, self.size, self.parts = "", b"", 0, 0
         self.is_complete = False
 
-    def callbacks(self) -> dict:
+    def callbacks(self) -> "MultipartCallbacks":
         return {
             "on_part_begin": self._begin,
             "on_header_field": self._header_field,
