@@ -21,16 +21,16 @@ def build_qma_net(
     """Build a QMA-Net that is ready for training.
 
     Args:
-        size: Size of both SegFormer encoders, b0 to b5; b3 matches the paper's parameter count.
+        size: Size of both SegFormer encoders; b3 matches the paper's parameter count.
         views: Noise views of the MNFM, a comma-separated list of srm, bayar, noiseprint.
         backbone_weights: ImageNet weights for both encoders: an official ``mit_bX.pth``, a Hugging
-            Face directory, or a hub id such as ``nvidia/mit-b3``. If empty, the encoders start
-            with random weights and a warning is issued.
+            Face directory, or a Hugging Face Hub ID such as ``nvidia/mit-b3``. If empty, the
+            encoders start with random weights and a warning is issued.
         noiseprint_weights: The published ``noiseprint++.th``, or a TruFor checkpoint.
         query_count: Number of tamper-aware queries.
-        dfcm_stages: Stages with a DFCM: ``"none"``, ``"4"`` or ``"1234"``.
-        decode_levels: Levels that are decoded: ``"4"`` or ``"1234"``.
-        decoder: ``"query"``, ``"conv"`` or ``"mlp"``.
+        dfcm_stages: Stages with a DFCM.
+        decode_levels: Levels that are decoded.
+        decoder: Type of the decoder; query is the paper's QMFD.
         drop_path: Rate of stochastic depth in both encoders during training.
 
     Returns:

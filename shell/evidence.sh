@@ -12,11 +12,11 @@
 #   PHOTOS   folder of at least 500 authentic photos; LABELS is the folder of their label maps, if any
 #   REAL     test sets of real manipulated photos, separated by spaces []
 #   OUT      output folder [runs/evidence/SIZE, where SIZE is cpu, gpu or small]
-#   MINUTES  time limit: nothing is started afterwards, and running trainings are stopped [none]
+#   MINUTES  time limit: nothing is started afterwards, and running training runs are stopped [none]
 #   SEEDS    seeds, separated by spaces [those of the plan]
 #   ROWS     names of rows of the plan, separated by commas [all]
 #   EPOCHS   number of epochs of 1,840 images each [that of the plan]
-#   JOBS     number of parallel trainings, which share the cores [1]
+#   JOBS     number of parallel training runs, which share the cores [1]
 #   DOCS     the page in which the tables are updated [OUT/evidence.md]
 #
 # VENV and PYTHON: see shell/env.sh.

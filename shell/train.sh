@@ -18,7 +18,7 @@
 #   BACKBONE    ImageNet weights, a Hugging Face name or a path; empty: none [nvidia/mit-$SIZE]
 #   NOISEPRINT  noiseprint++.th; empty, with --views srm,bayar: none [noiseprint++.th]
 #               (these three apply to QMA-Net; for another MODEL pass its own flags)
-#   CHECK       0: skip the data check before the start (--no_data_check) [1]
+#   CHECK       0: skip the data check at startup (--no_data_check) [1]
 #   RESTARTS    how often torchrun restarts all processes after one has died
 #               [3; 0 on several nodes, where it was not tested: run the same command again]
 #   ALLOW       problems of qma-net data check that are expected in this data, by comma []

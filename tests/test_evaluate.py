@@ -473,7 +473,7 @@ def test_invalid_input_is_one_line_and_complete_sets_are_kept(work, registered, 
     refused("1.png .size-mismatch.", sets=[work / "set", tmp_path / "bad"])
     refused("contains no images", sets=[tmp_path / "none.json"])
     refused("two test sets named 'set'", sets=[work / "set", work / "set"])
-    refused("absent.pth does not exist", checkpoints=[tmp_path / "absent.pth"])
+    refused("absent.pth not found", checkpoints=[tmp_path / "absent.pth"], sets=[tmp_path / "no"])
     refused("a checkpoint twice", checkpoints=[registered, registered])
     refused("expected one of BenCo's registry: ", model="NoNet")
     refused("checkpoint of Answer", checkpoints=[work / "checkpoint-0.pth"])

@@ -58,6 +58,11 @@ def test_model_flags_are_those_of_the_registered_model():
         (["serve", "--prot", "1"], "--prot", "--port"),
         (["serve", "--model", "MVSSNet", "--exmples", "x"], "--exmples", "--examples"),
         (["data", "check", "x", "--fats"], "--fats", "--fast"),
+        # The flags that are mistyped or missing are required.
+        (["evaluate", "--checkpiont", "x"], "--checkpiont", "--checkpoint"),
+        (["robust", "--test-stes=x", "--size", "b0"], "--test-stes", "--test-sets"),
+        (["predict", "x.jpg", "--uot", "y", "--thresh", "1"], "--uot", "--out"),
+        (["data", "synth", "--photo", "x", "--cuont", "3"], "--cuont", "--count"),
     ],
 )
 def test_mistyped_flag_is_rejected_with_a_suggestion(capsys, words, flag, suggestion):
@@ -66,9 +71,18 @@ def test_mistyped_flag_is_rejected_with_a_suggestion(capsys, words, flag, sugges
 
 
 def test_unknown_flag_without_a_similar_one_is_rejected(capsys):
-    assert "unrecognized arguments: --xyz" in command_line_error(capsys, [*EVALUATE, "--xyz"])
+    for flag in ("--xyz", "--nosuch"):
+        for words in (EVALUATE, ["evaluate"], ["predict", "x.jpg"]):
+            line = command_line_error(capsys, [*words, flag])
+            assert line.endswith(f"error: unrecognized arguments: {flag}")
     line = command_line_error(capsys, ["data", "protocol", "cat", "more", "--root", "x"])
     assert line == "qma-net data protocol: error: unrecognized arguments: more"
+
+
+def test_missing_arguments_are_reported_if_all_flags_are_known(capsys):
+    line = command_line_error(capsys, ["evaluate", "--model", "MVSSNet", "--patch_size", "4"])
+    assert line.endswith("arguments are required: --checkpoint, --test-sets, --out")
+    assert command_line_error(capsys, ["data", "synth", "--phot", "x"]).endswith("required: --out")
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def test_results_describe_the_checkpoint(checkpoint, photos, capsys):
     out = photos / "out"
     predict(checkpoint(about=ABOUT), out, photos / "a/x.png")
     messages = capsys.readouterr().err
-    assert f"photos resized to 64x64; {ABOUT}" in messages
+    assert f"qma-net: processing photos resized to 64x64\nqma-net: {ABOUT}\n" in messages
     assert "not the probability that the photo is tampered" in messages
     assert rows_of(out)[0]["notes"] == ABOUT
     settings = json.loads((out / "predictions.json").read_text())
@@ -325,7 +325,7 @@ def test_newest_checkpoint_of_training_folder_is_used(checkpoint, tmp_path):
 
 
 def test_hub_id_without_network_is_reported_in_one_line():
-    with pytest.raises(WeightsError, match="no such file, and the hub cannot be reached") as error:
+    with pytest.raises(WeightsError, match="no such file, and the Hub cannot be reached") as error:
         load_model("nobody/nothing")
     assert "\n" not in str(error.value)
 

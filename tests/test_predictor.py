@@ -60,7 +60,9 @@ def test_native_prediction_does_not_resize(predictor):
     np.testing.assert_allclose(
         predictor.predict(image, native=True).mask, logits.sigmoid()[0, 0].numpy(), atol=1e-6
     )
-    with pytest.raises(PhotographError, match=r"at least 32x32 .* own size; omit native"):
+    with pytest.raises(
+        PhotographError, match=r"at least 32x32 .* original resolution; omit native"
+    ):
         predictor.predict(photograph(20, 60), native=True)
     assert predictor.predict(photograph(20, 60)).mask.shape == (20, 60)
 
@@ -292,7 +294,7 @@ def test_paths_without_a_model_are_rejected_in_one_line(tmp_path):
         (tmp_path / "half", "expected the weights that belong to its config"),
         (tmp_path / "old", "of architecture 1, written by qma-net 0.1.0, expected architecture 2"),
         (tmp_path / "absent.pth", "there is no such file"),
-        ("nobody/nothing", "expected a checkpoint, a directory of save_pretrained or a hub id"),
+        ("nobody/nothing", "expected a checkpoint, a directory written by save_pretrained"),
     ):
         with pytest.raises(WeightsError, match=match) as raised:
             QMANetPredictor.from_pretrained(path)

@@ -73,6 +73,6 @@ def test_model_is_the_default_of_predict(photos, tmp_path, capsys):
     out = tmp_path / "masks"
     cli.main(["predict", str(photos / "chelsea.jpg"), "--out", str(out), "--device", "cpu"])
     assert (out / "chelsea_mask.png").is_file()
-    assert "at their own size" in capsys.readouterr().err
+    assert "at original resolution" in capsys.readouterr().err
     assert SMALL in (out / "predictions.json").read_text()
     assert qma_net.__version__ in (out / "predictions.json").read_text()

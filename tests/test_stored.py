@@ -33,7 +33,7 @@ def test_current_architecture_is_stored():
 
 @pytest.mark.parametrize("entry", ["checkpoint-3.pth", ""])
 def test_stored_checkpoint_gives_the_same_mask_as_before(stored, entry):
-    """Both as BenCo's checkpoint and as a directory of save_pretrained."""
+    """Both as BenCo's checkpoint and as a directory written by save_pretrained."""
     folder, expected = stored
     predictor = QMANetPredictor.from_pretrained(folder / entry, device="cpu")
     assert (predictor.preprocessing.image_size, predictor.preprocessing.fit) == (64, "resize")

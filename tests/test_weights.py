@@ -96,7 +96,7 @@ def test_backbones_that_are_missing_incomplete_or_of_another_size_are_rejected(t
 
 
 def test_hub_id_without_network_is_rejected_in_one_line():
-    assert_rejected("expected a directory or hub id", mit_state, "nvidia/no-such-mit")
+    assert_rejected("expected a directory or Hugging Face Hub ID", mit_state, "nvidia/no-such-mit")
 
 
 def checkpoint(tmp_path, **choices):

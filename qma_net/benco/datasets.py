@@ -1,4 +1,4 @@
-"""Training sets of synthetic images and of crops at native resolution, for BenCo's data loader.
+"""Training sets of synthetic images and of crops at original resolution, for BenCo's data loader.
 
 BenCo's BalancedDataset reads a protocol such as ``[["SynthDataset", "FILE.yaml"]]`` and draws the
 same number of random images from each dataset per epoch. BenCo's augmentations rescale, blur and
@@ -74,7 +74,7 @@ class SynthDataset(_OwnAugmentation):
 
 @DATASETS.register_module()
 class NativeDataset(_OwnAugmentation):
-    """Random crops of a dataset at native resolution, for training only.
+    """Random crops of a dataset at original resolution, for training only.
 
     Half of the crops of a tampered image show part of the tampered region. Images that are smaller
     than a crop are mirrored at the right and at the bottom.

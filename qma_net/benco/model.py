@@ -1,4 +1,4 @@
-"""QMA-Net as a model of IMDL-BenCo: ``--model QMANet``.
+"""QMA-Net as an IMDL-BenCo model: ``--model QMANet``.
 
 BenCo turns the constructor's annotations into the types of command-line flags, so they must be
 plain ``str``, ``int`` or ``float``, without ``from __future__ import annotations``.
@@ -42,16 +42,18 @@ class QMANet(nn.Module):
     Args:
         alpha: Weight of the mask loss (equation 8).
         beta: Weight of the edge loss (equation 8).
-        dice_smoothing: Smoothing of both Dice losses, as a share of the image area; larger values
-            cause fewer false positives on authentic images, smaller values find smaller regions.
+        dice_smoothing: Smoothing term of both Dice losses, as a fraction of the image area; larger
+            values cause fewer false positives on authentic images, smaller values find smaller
+            regions.
         bce: Weight of an additional cross-entropy loss of the mask, which is not in the paper;
-            without pretrained weights, Dice losses alone start slowly.
-        init_from: A checkpoint of BenCo's trainer to fine-tune; no other weights are needed. In
-            Python it may also be a :class:`~qma_net.modeling.qma_net.QMANetModel`, which then
-            becomes the network itself.
-        gradient_checkpointing: 1 saves memory in training at the cost of time (a number, since
-            BenCo would read any word as True).
+            Dice losses alone converge slowly at first when training from scratch.
+        init_from: A checkpoint written by BenCo's trainer to fine-tune; no other weights are
+            needed.
+        gradient_checkpointing: 1 enables gradient checkpointing (less memory, slower); must be 0 or
+            1, because BenCo parses any string as True.
     """
+
+    # In Python, ``init_from`` may also be a QMANetModel, which then becomes the network itself.
 
     def __init__(
         self,

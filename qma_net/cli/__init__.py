@@ -1,4 +1,8 @@
-"""The ``qma-net`` command: parse, call, print. Each group of commands has its own file."""
+"""The ``qma-net`` command.
+
+It parses arguments, calls the library and prints the results. Each group of commands has its own
+file.
+"""
 
 import argparse
 import logging
@@ -10,7 +14,7 @@ from ..core.errors import QMANetError
 from ..launch import SCRIPTS
 from ..launch import main as launch
 from . import data, evaluation, model
-from .flags import print_notes, reject_unknown_flags
+from .flags import print_notes, reject_mistyped_flags, reject_unknown_flags
 
 # The extra that installs a module which only some commands need.
 EXTRAS = {"IMDLBenCo": "benco", "albumentations": "benco", "matplotlib": "report"}
@@ -46,7 +50,9 @@ def main(argv: list[str] | None = None) -> None:
     package_logger.setLevel(logging.INFO)
     # Pillow warns about damaged metadata; the results mention it instead.
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    args, unknown = _parser().parse_known_args(argv)
+    parser = _parser()
+    reject_mistyped_flags(parser, argv)
+    args, unknown = parser.parse_known_args(argv)
     reject_unknown_flags(args, unknown)
     args.model_flags = unknown
     try:
@@ -69,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="qma-net",
         description="QMA-Net: image manipulation localization.",
-        epilog="IMDL-BenCo's own scripts run with --model QMANet: "
+        epilog="IMDL-BenCo's own scripts can be run with --model QMANet: "
         f"qma-net {{{','.join(SCRIPTS)}}} [flags of the script] [--cudnn]",
     )
     parser.add_argument("--version", action="version", version=f"qma-net {__version__}")

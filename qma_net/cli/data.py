@@ -1,10 +1,10 @@
-"""``data check``, ``prepare``, ``protocol``, ``synth``: datasets."""
+"""The commands for datasets: ``data check``, ``prepare``, ``protocol`` and ``synth``."""
 
 import argparse
 import sys
 
 from ..core.errors import QMANetError
-from .flags import Commands, add_command, split_names
+from .flags import ALLOWED_PROBLEMS, Commands, add_command, split_names
 
 
 def add_commands(commands: Commands) -> None:
@@ -12,47 +12,54 @@ def add_commands(commands: Commands) -> None:
     text = "check, prepare and create datasets"
     data = commands.add_parser("data", help=text, description=f"{text.capitalize()}.")
     data_commands = data.add_subparsers(required=True, metavar="command")
-    workers = "processes (default: one per CPU core)"
+    workers = "number of processes (default: one per CPU core)"
 
+    paths = (
+        "directories with Tp/ (images) and Gt/ (masks), or JSON files (lists, protocols, test sets)"
+    )
     add = add_command(data_commands, "check", _check).add_argument
-    add("paths", nargs="+", help="folders with Tp/ and Gt/, lists, protocols, or test sets (JSON)")
+    add("paths", nargs="+", help=paths)
     add("--json", action="store_true", help="print the report as JSON")
     add("--fast", action="store_true", help="check only headers and file sizes")
-    add("--fix", metavar="DIR", help="write a copy with all lossless repairs")
-    add("--pad-to", type=int, default=0, metavar="N", help="image size, if training pads images")
-    add("--allow", default="", help="comma-separated names of problems that are acceptable")
+    add("--fix", metavar="DIR", help="write a repaired copy; only lossless repairs are made")
+    pad_to = "target size if images are padded in training"
+    add("--pad-to", type=int, default=0, metavar="N", help=pad_to)
+    add("--allow", default="", metavar="A,B", help=ALLOWED_PROBLEMS)
     add("--workers", type=int, help=workers)
 
     add = add_command(data_commands, "prepare", _prepare).add_argument
-    add("name", nargs="?", help="name of the dataset (default: list the known datasets)")
+    add("name", nargs="?", help="name of the dataset; omit it to list all")
     add("--list", action="store_true", help="list the known datasets")
     add("--source", metavar="DIR", help="the unpacked archive, which is not modified")
-    add("--out", metavar="DIR", help="folder for Tp/ and Gt/")
-    reduce = "reduce larger images to this side; changes the results of test sets"
-    add("--max-side", type=int, default=0, metavar="N", help=reduce)
-    add("--authentic", action="store_true", help="also write authentic images, and a list of all")
-    add("--repair", action="store_true", help="resize masks whose size differs from their image's")
+    add("--out", metavar="DIR", help="directory for Tp/ and Gt/")
+    max_side = "downscale images whose longer side exceeds N; affects results on test sets"
+    add("--max-side", type=int, default=0, metavar="N", help=max_side)
+    authentic = "also write authentic images, and a JSON list of all images"
+    add("--authentic", action="store_true", help=authentic)
+    add("--repair", action="store_true", help="resize masks that do not match their image's size")
     add("--link", action="store_true", help="use hard links instead of copies")
-    add("--jpeg-quality", type=int, choices=(100, 90, 75), help="version of AutoSplice")
+    quality = "JPEG quality of the AutoSplice version (AutoSplice only)"
+    add("--jpeg-quality", type=int, choices=(100, 90, 75), help=quality)
     add("--workers", type=int, help=workers)
 
     add = add_command(data_commands, "protocol", _protocol).add_argument
-    add("name", choices=("cat", "mvss"), help="name of the protocol")
-    add("--root", required=True, help="folder of the prepared datasets")
-    add("--out", metavar="DIR", help="folder to write to (default: --root)")
+    add("name", choices=("cat", "mvss"), help="training protocol: CAT-Net (cat) or MVSS-Net (mvss)")
+    add("--root", required=True, help="directory of the prepared datasets")
+    add("--out", metavar="DIR", help="directory to write to (default: --root)")
 
     add = add_command(data_commands, "synth", _synth).add_argument
-    add("--photos", required=True, metavar="DIR", help="authentic photos")
-    add("--out", required=True, metavar="DIR", help="folder for train/ and test/")
-    add("--labels", metavar="DIR", help="label maps (PNG files with the names of the photos)")
+    add("--photos", required=True, metavar="DIR", help="directory of authentic photos")
+    add("--out", required=True, metavar="DIR", help="directory for train/ and test/")
+    add("--labels", metavar="DIR", help="label maps (PNG files named like the photos)")
     add("--count", type=int, default=1000, help="number of training images (default: 1000)")
     add("--test-count", type=int, help="number of test images (default: a tenth of --count)")
-    add("--image-size", type=int, help="longest side in pixels (default: 384, or the stage's)")
+    image_size = "longest side in pixels (default: the stage's size, otherwise 384)"
+    add("--image-size", type=int, help=image_size)
     add(
         "--stage",
         default="",
-        help="stage of benco_configs/curriculum.yaml; from easy to hard: one-trace, histories, "
-        "resampled, laundered, everything",
+        help="recipe for the images, from easy to hard: one-trace, histories, resampled, "
+        "laundered, everything (described in benco_configs/curriculum.yaml)",
     )
     add("--seed", type=int, default=0, help="random seed (default: 0)")
     add("--workers", type=int, help=workers)

@@ -1,9 +1,17 @@
-"""``evaluate``, ``robust``, ``report``: metrics, and the report that is made from them."""
+"""The commands for metrics: ``evaluate``, ``robust`` and ``report``."""
 
 import argparse
 from typing import Any
 
-from .flags import Commands, add_command, add_device, split_names
+from ..weights.names import SMALL
+from .flags import (
+    ALLOWED_PROBLEMS,
+    LOCAL_CHECKPOINT,
+    Commands,
+    add_command,
+    add_device,
+    split_names,
+)
 
 
 def add_commands(commands: Commands) -> None:
@@ -11,26 +19,29 @@ def add_commands(commands: Commands) -> None:
     evaluate = add_command(commands, "evaluate", _evaluate, allow_abbrev=False)
     robust = add_command(commands, "robust", _robust, allow_abbrev=False)
     add = robust.add_argument
-    add("--attacks", default="", help="comma-separated names (default: the 18 of the paper)")
+    add("--attacks", default="", help="comma-separated names (default: the paper's 18 attacks)")
     add("--attack-file", help="YAML file (default: benco_configs/robustness.yaml)")
     for command in (evaluate, robust):
         command.epilog = "All other flags are passed to the model, as in BenCo's scripts."
         add = command.add_argument
-        add("--checkpoint", nargs="+", required=True, metavar="PATH", help="as in predict")
+        checkpoint = f"{LOCAL_CHECKPOINT}, or {SMALL}"
+        add("--checkpoint", nargs="+", required=True, metavar="PATH", help=checkpoint)
         add(
             "--test-sets",
             nargs="+",
             required=True,
             metavar="PATH",
-            help="folders with Tp/ and Gt/, lists of images, or a JSON file of named test sets",
+            help="directories with Tp/ (images) and Gt/ (masks), JSON lists of images, or a JSON "
+            "file of named test sets",
         )
-        add("--out", required=True, metavar="DIR", help="folder for the results")
+        add("--out", required=True, metavar="DIR", help="directory for the results")
         add("--model", default="QMANet", help="name in BenCo's registry")
-        add("--image-size", type=int, default=0, help="side in pixels (default: as in training)")
+        image_size = "resize (or pad) to N x N pixels (default: as in training)"
+        add("--image-size", type=int, default=0, metavar="N", help=image_size)
         fit = command.add_mutually_exclusive_group()
         fit.add_argument("--pad", action="store_true", help="pad instead of resizing")
-        fit.add_argument("--native", action="store_true", help="keep the size of every image")
-        add("--batch-size", type=int, default=4, help="images (default: 4)")
+        fit.add_argument("--native", action="store_true", help="evaluate at original resolution")
+        add("--batch-size", type=int, default=4, help="images per batch (default: 4)")
         add("--workers", type=int, default=2, help="data loader processes (default: 2)")
         add_device(command)
         add(
@@ -40,22 +51,22 @@ def add_commands(commands: Commands) -> None:
             choices=["npy", "png"],
             help="also save the predicted masks (default format: npy)",
         )
-        add("--allow", default="", help="as in data check")
+        add("--allow", default="", metavar="A,B", help=ALLOWED_PROBLEMS)
 
     add = add_command(commands, "report", _report).add_argument
-    add("dirs", nargs="+", metavar="DIR", help="folders with result files")
+    add("dirs", nargs="+", metavar="DIR", help="directories with result files")
     add("--out", required=True, metavar="FILE.html", help="file to write")
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    """Compute exact metrics per image and per test set."""
+    """Compute metrics per image and per test set, without dropping any image."""
     from ..evaluation.evaluate import evaluate
 
     evaluate(args.checkpoint, args.test_sets, args.out, **_evaluation_arguments(args))
 
 
 def _robust(args: argparse.Namespace) -> None:
-    """Compute the same metrics on attacked images."""
+    """Evaluate robustness to blur, noise, JPEG compression and other attacks."""
     from ..evaluation.attacks import read_attacks
     from ..evaluation.robust import robust
 
@@ -66,7 +77,7 @@ def _robust(args: argparse.Namespace) -> None:
 
 
 def _report(args: argparse.Namespace) -> None:
-    """Show results in the paper's tables and figures, next to the published numbers."""
+    """Write an HTML report that compares results with the paper's tables and figures."""
     from ..report import report
 
     written = report(args.dirs, args.out)

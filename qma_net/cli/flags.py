@@ -20,9 +20,23 @@ MODEL_FLAGS = (
     *("init_from", "gradient_checkpointing"),
 )
 
+# What ``--checkpoint`` accepts.
+LOCAL_CHECKPOINT = (
+    "checkpoint written by BenCo's trainer, directory of such checkpoints (the newest is used), "
+    "directory written by save_pretrained"
+)
+CHECKPOINT = f"{LOCAL_CHECKPOINT}, or Hugging Face Hub ID"
+
+ALLOWED_PROBLEMS = (
+    "comma-separated problems of qma-net data check to ignore, such as mask-inverted,duplicate"
+)
+
 # How similar an unknown flag must be to one of ours to be a typing error rather than a flag of
 # another model. The closest flag of BenCo's models is --patch_size (0.83, --batch-size).
 NEAR_MISS = 0.88
+
+# How similar a flag must be to be suggested.
+SUGGESTION = 0.75
 
 
 def add_command(
@@ -39,12 +53,11 @@ def add_command(
 def add_checkpoint(parser: argparse.ArgumentParser, *, without_model: str = "") -> None:
     """Add ``--checkpoint``; ``without_model`` is what the command still does with ``none``."""
     text = (
-        "checkpoint of BenCo's trainer, folder of such checkpoints (the newest is used), directory "
-        f"written by save_pretrained, or Hugging Face Hub id (default: {SMALL}, which is included "
-        f"in the package); '{RANDOM}': random weights, for a test run"
+        f"{CHECKPOINT} (default: {SMALL}, which is included in the package). "
+        f"'{RANDOM}' uses random weights (for testing)."
     )
     if without_model:
-        text += f"; '{NONE}': {without_model}"
+        text += f" '{NONE}': {without_model}."
     parser.add_argument("--checkpoint", default=SMALL, help=text)
 
 
@@ -66,11 +79,40 @@ def print_notes(*notes: str) -> None:
         print(f"qma-net: {note}", file=sys.stderr)
 
 
-def reject_unknown_flags(args: argparse.Namespace, unknown: Sequence[str]) -> None:
-    """End the process if nothing accepts one of the words that the parser did not recognize.
+def reject_mistyped_flags(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    """Exit with an error if a flag is unknown, even if required arguments are missing.
 
-    A command with ``--model`` passes further flags to that model. Those of QMANet are known; of
-    other models, which are known only after torch is loaded, near misses of our flags are rejected.
+    argparse would only report the missing arguments, whose flags may be the mistyped ones.
+    """
+    command, rest = parser, list(words)
+    while command._subparsers:
+        choices: Any = command._subparsers._group_actions[0].choices
+        if not rest or rest[0] not in choices:
+            return  # The parser reports it.
+        command = choices[rest.pop(0)]
+    if "--" in rest:
+        rest = rest[: rest.index("--")]
+    known = command._option_string_actions
+    unknown = []
+    for word in rest:
+        flag = word.split("=")[0]
+        is_abbreviation = command.allow_abbrev and any(name.startswith(flag) for name in known)
+        if word.startswith("--") and " " not in flag and flag not in known and not is_abbreviation:
+            unknown.append(word)
+    args = argparse.Namespace(command=command)
+    if "--model" in known:
+        model = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        model.add_argument("--model", nargs="?", default=command.get_default("model"))
+        model.parse_known_args(rest, args)
+    reject_unknown_flags(args, unknown)
+
+
+def reject_unknown_flags(args: argparse.Namespace, unknown: Sequence[str]) -> None:
+    """Exit with an error if an argument is not recognized by the parser or the model.
+
+    A command with ``--model`` passes further flags to that model. QMANet's flags are known. The
+    flags of other models are known only after torch is loaded, so only near misses of our own
+    flags are rejected.
     """
     command: argparse.ArgumentParser = args.command
     model = getattr(args, "model", "")
@@ -97,7 +139,7 @@ def reject_unknown_flags(args: argparse.Namespace, unknown: Sequence[str]) -> No
             and get_close_matches(flag, known, cutoff=NEAR_MISS)
         ]
     for index, word in enumerate(rejected):
-        if matches := get_close_matches(word.split("=")[0], known, n=1):
+        if matches := get_close_matches(word.split("=")[0], known, n=1, cutoff=SUGGESTION):
             rejected[index] = f"{word} (did you mean {matches[0]}?)"
     if rejected:
         command.error(f"unrecognized arguments: {' '.join(rejected)}")

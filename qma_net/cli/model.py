@@ -7,7 +7,7 @@ from typing import Any
 
 from ..modeling.config import DEFAULT_THRESHOLD
 from ..weights.names import NONE, SMALL
-from .flags import Commands, add_checkpoint, add_command, add_device, print_notes
+from .flags import CHECKPOINT, Commands, add_checkpoint, add_command, add_device, print_notes
 
 
 class _DeprecatedSpelling(argparse.Action):
@@ -24,16 +24,22 @@ def add_commands(commands: Commands) -> None:
     weights.add_argument("files", nargs="*", help="weight files to check")
 
     predict = add_command(commands, "predict", _predict)
-    _add_photos(predict, "folder for the results")
+    _add_photos(predict, "directory for the results")
     add_checkpoint(predict)
     add = predict.add_argument
-    add("--image-size", type=int, help="resize to this side in pixels (default: as in training)")
-    add("--tta", action="store_true", help="average over mirrored images")
-    add("--mixed", action="store_true", help="use bfloat16 where the processor supports it")
-    add("--compile", action="store_true", help="compile the model for speed (takes half a minute)")
+    add(
+        "--image-size",
+        type=int,
+        metavar="N",
+        help="resize to N x N pixels (default: as in training)",
+    )
+    add("--tta", action="store_true", help="test-time augmentation: average over flips")
+    add("--mixed", action="store_true", help="use bfloat16 mixed precision")
+    compile_help = "run with torch.compile (adds about 30 s at startup)"
+    add("--compile", action="store_true", help=compile_help)
 
     examine = add_command(commands, "examine", _examine)
-    _add_photos(examine, "folder for the reports")
+    _add_photos(examine, "directory for the reports")
     add_checkpoint(examine, without_model="report everything except the mask")
     add = examine.add_argument
     noiseprint = "noiseprint++.th, to include the NoisePrint++ view"
@@ -42,22 +48,25 @@ def add_commands(commands: Commands) -> None:
 
     calibrate = add_command(commands, "calibrate", _calibrate)
     add = calibrate.add_argument
-    add("--checkpoint", required=True, help="as in predict")
-    add("--photos", required=True, nargs="+", help="authentic photos, or folders of them")
-    out = "folder for the calibrated model (default: --checkpoint, if save_pretrained wrote it)"
+    add("--checkpoint", required=True, help=CHECKPOINT)
+    add("--photos", required=True, nargs="+", help="authentic photos, or directories of them")
+    out = (
+        "directory for the calibrated model (default: the --checkpoint directory, if it was "
+        "written by save_pretrained)"
+    )
     add("--out", default="", metavar="DIR", help=out)
-    add("--native", action="store_true", help="as in examine --native")
+    add("--native", action="store_true", help="process photos at original resolution")
     add_device(calibrate)
 
     add = add_command(commands, "convert", _convert).add_argument
-    add("checkpoint", help="checkpoint of BenCo's trainer")
+    add("checkpoint", help="checkpoint written by BenCo's trainer")
     add("--out", required=True, metavar="DIR", help="directory to write")
 
     add = add_command(commands, "export", _export).add_argument
-    add("--checkpoint", required=True, help="as in predict")
+    add("--checkpoint", required=True, help=CHECKPOINT)
     add("--format", default="onnx", choices=["onnx"], help="file format (default: onnx)")
     add("--out", required=True, metavar="FILE", help="file to write")
-    add("--images", nargs="*", default=[], help="photos to verify the exported model on")
+    add("--images", nargs="*", default=[], help="photos for verifying the exported model")
 
     serve = add_command(commands, "serve", _serve, allow_abbrev=False)
     serve.epilog = "With --model, all other flags are passed to that model."
@@ -65,9 +74,10 @@ def add_commands(commands: Commands) -> None:
     add = serve.add_argument
     add("--port", type=int, default=7860, help="port; 0 selects a free one (default: 7860)")
     add("--host", default="127.0.0.1", help="address (default: 127.0.0.1, this machine only)")
-    add("--model", default="", help="name of another model in BenCo's registry")
+    add("--model", default="", help="model in BenCo's registry to use instead of QMANet")
     add_device(serve)
-    add("--examples", default="", metavar="DIR", help="authentic photos to make examples from")
+    examples = "directory of authentic photos used to create the example images"
+    add("--examples", default="", metavar="DIR", help=examples)
     add("--root-path", default="", metavar="PATH", help="path or address of a proxy")
     add("--token", default="", help="password, at least 16 characters; required with --host")
 
@@ -75,20 +85,21 @@ def add_commands(commands: Commands) -> None:
 def _add_photos(parser: argparse.ArgumentParser, out: str) -> None:
     """Add the arguments that ``predict`` and ``examine`` have in common."""
     add = parser.add_argument
-    add("files", nargs="+", help="photos, folders or glob patterns; - reads a photo from stdin")
+    add("files", nargs="+", help="photos, directories or glob patterns; - reads a photo from stdin")
     add("--out", required=True, metavar="DIR", help=out)
     add(
         "--threshold",
         type=float,
         default=DEFAULT_THRESHOLD,
-        help=f"mark pixels whose probability is higher, from 0 to 1 (default: {DEFAULT_THRESHOLD})",
+        help="mark pixels with a probability above this value, 0 to 1 "
+        f"(default: {DEFAULT_THRESHOLD})",
     )
-    add("--native", action="store_true", help="process photos at their original size")
+    add("--native", action="store_true", help="process photos at original resolution")
     add_device(parser)
 
 
 def _weights(args: argparse.Namespace) -> None:
-    """List published weights and their terms, or check weight files."""
+    """List published weights and their licenses, or check weight files."""
     from ..weights.describe import describe
     from ..weights.sources import PUBLISHED
 
@@ -101,14 +112,14 @@ def _weights(args: argparse.Namespace) -> None:
 
 
 def _predict(args: argparse.Namespace) -> None:
-    """Write masks and overlays of photos."""
+    """Write masks and overlays for photos, and a table of their scores."""
     from ..inference.predict import SCORE, predict_files
     from ..inference.predictor import load_predictor
 
     options = {"image_size": args.image_size, "mixed": args.mixed, "compile": args.compile}
     predictor, note = load_predictor(args.checkpoint, args.device, **options)
-    size = "at their own size" if args.native else predictor.preprocessing
-    print_notes("; ".join([f"photos {size}", *predictor.notes]))
+    preprocessing = predictor.preprocessing.describe(native=args.native)
+    print_notes(f"processing photos {preprocessing}", *predictor.notes)
     errors = predict_files(
         args.files,
         args.out,
@@ -126,7 +137,7 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 def _examine(args: argparse.Namespace) -> None:
-    """Write a report per photo: mask, unreadable regions, metadata, noise views."""
+    """Write a report per photo: mask, regions without forensic traces, metadata, noise views."""
     from ..examine.pipeline import examine_files
     from ..inference.predictor import load_predictor
 
@@ -186,12 +197,12 @@ def _export(args: argparse.Namespace) -> None:
     from ..inference.export import export_onnx
     from ..weights.locate import load_model
 
-    warnings.simplefilter("ignore")  # The tracer of torch has many.
+    warnings.simplefilter("ignore")  # torch's tracer emits many.
     print(export_onnx(load_model(args.checkpoint), args.out, args.images))
 
 
 def _serve(args: argparse.Namespace) -> None:
-    """Start a web page on this machine that examines photos."""
+    """Serve a local web page for examining photos."""
     from ..web.serve import serve
 
     # The package's own model is only the default for QMA-Net itself.

@@ -74,8 +74,8 @@ def evaluate(
     attacks, the results are those of :func:`qma_net.evaluation.robust.robust`.
 
     Args:
-        checkpoints: Files of BenCo's trainer; for QMANet also directories of ``save_pretrained``
-            and ``"qma-net-small"``.
+        checkpoints: Files written by BenCo's trainer; for QMANet also directories written by
+            ``save_pretrained`` and ``"qma-net-small"``.
         test_sets: Folders with Tp/ and Gt/, lists, or JSON files of test sets.
         out: Folder for the results. Test sets that are complete in it are skipped.
         settings: How the images are fed to the model.
@@ -97,12 +97,12 @@ def evaluate(
         BusyError: If another run is writing to one of the folders.
     """
     context = DistributedContext.from_environment(device)
+    folders = result_folders(checkpoints, Path(out))
     sets = read_test_sets(test_sets)
     if context.is_first:
         _require_no(FATAL_PROBLEMS, test_sets, allow=allow, progress=progress)
     context.wait()
     names = [listing.name for listing in sets]
-    folders = result_folders(checkpoints, Path(out))
     # With attacks, every test set has a folder that contains a result per attack.
     set_folders = {
         checkpoint: [safe_path(folder, name) if attacks else folder for name in names]
@@ -193,13 +193,15 @@ def result_folders(checkpoints: Sequence[str | os.PathLike[str]], out: Path) -> 
     for path in paths:
         if not path.exists() and str(path) != SMALL:
             raise EvaluationError(
-                f"checkpoint {path} does not exist; expected a file, a directory of "
+                f"checkpoint {path} not found; give a file, a directory written by "
                 f"save_pretrained or {SMALL}"
             )
     if len(paths) == 1:
         return {paths[0]: out}
     names = [path.stem for path in paths]
-    if len(set(names)) < len(names):  # Checkpoints of several trainings differ in their folders.
+    if len(set(names)) < len(
+        names
+    ):  # Checkpoints of several training runs differ in their folders.
         names = ["-".join([*path.resolve().parent.parts[-2:], path.stem]) for path in paths]
     if len(set(names)) < len(names):
         raise EvaluationError("got a checkpoint twice, expected different ones")

@@ -30,7 +30,7 @@ from .prediction import Prediction, as_grey
 from .predictor import QMANetPredictor, require_probability
 
 SCORE = (
-    "score: the mean of the highest 1 % of a photo's mask. It is not the probability that the "
+    "score: the mean of the highest 1% of a photo's mask. It is not the probability that the "
     "photo is tampered: authentic photos score too, and how high depends on the model"
 )
 SETTINGS, JOURNAL = "predictions.json", ".predict.jsonl"
@@ -64,7 +64,7 @@ def predict_files(
         out: The folder to write to; ``predictions.json`` in it records the model and the settings.
         predictor: The model.
         threshold: In 0..1. Pixels with a higher probability count as manipulated.
-        native: Process photos at their own size.
+        native: Process photos at original resolution.
         tta: Average over mirror images.
         note: Added to the notes of every row.
         progress: Whether to show progress bars.

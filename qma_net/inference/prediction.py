@@ -21,7 +21,7 @@ class Prediction:
     Attributes:
         mask: float32 ``(H, W)`` in 0..1, the probability that a pixel was manipulated, at the size
             of the photo as displayed.
-        score: Score of the whole photo in 0..1: the mean of the highest 1 % of the mask. It is not
+        score: Score of the whole photo in 0..1: the mean of the highest 1% of the mask. It is not
             the probability that the photo is tampered.
         threshold: Pixels with a higher probability count as manipulated.
         photograph: The photo, with notes on how it was read.

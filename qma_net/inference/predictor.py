@@ -33,7 +33,7 @@ RANDOM_WEIGHTS_NOTE = "RANDOM WEIGHTS: this mask is meaningless"
 
 
 class QMANetPredictor:
-    """Predicts manipulated regions with a model, at the photo's own size.
+    """Predicts manipulated regions with a model, at original resolution.
 
     Args:
         model: A model of :func:`qma_net.build_qma_net` or :func:`qma_net.load_checkpoint`.
@@ -94,8 +94,8 @@ class QMANetPredictor:
         """Load a model; by default to CUDA if it is available.
 
         Args:
-            path: A checkpoint of BenCo's trainer, a directory written by ``save_pretrained``, or
-                ``owner/name`` on the Hugging Face Hub.
+            path: A checkpoint written by BenCo's trainer, a directory written by
+                ``save_pretrained``, or ``owner/name`` on the Hugging Face Hub.
             device: The device to compute on.
             options: Further arguments of the constructor.
 
@@ -177,8 +177,8 @@ class QMANetPredictor:
             image: A path, bytes, an open file, a PIL image or an array (see
                 :func:`qma_net.inference.photograph.read_photograph`), or a list of these.
             threshold: In 0..1. Pixels with a higher probability count as manipulated.
-            native: Process the photo at its own size, in tiles if it is large, instead of resized
-                as in training.
+            native: Process the photo at original resolution, in tiles if it is large, instead of
+                resized as in training.
             tta: Average over the photo and its three mirror images.
             progress: Called with (finished, total) tiles: first with (0, total), then after every
                 tile, and in between every few seconds with unchanged numbers. An exception that it
@@ -202,7 +202,7 @@ class QMANetPredictor:
             if min(height, width) < SMALLEST_SIDE:
                 raise PhotographError(
                     f"got {photograph.name} of {width}x{height} pixels, expected at least "
-                    f"{SMALLEST_SIDE}x{SMALLEST_SIDE} for prediction at the photo's own size; "
+                    f"{SMALLEST_SIDE}x{SMALLEST_SIDE} for prediction at original resolution; "
                     "omit native"
                 )
             if self.preprocessing.fit == "pad" and not native:

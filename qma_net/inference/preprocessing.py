@@ -65,7 +65,7 @@ def fit_to_model(
     Args:
         pixels: uint8 ``(H, W, 3)`` RGB.
         preprocessing: How images were fed to the model in training.
-        native: Keep the photo's own size instead.
+        native: Keep the original resolution instead.
         oversize: What happens to a photo that is larger than the square into which it should be
             padded: keep its size; crop it, as BenCo does in evaluation; or shrink it.
     """

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: safe loading, atomic saving, pruning, resuming and the best epoch.
+"""Checkpoints of a training run: safe loading, atomic saving, pruning, resuming and the best epoch.
 
 The files are BenCo's ``checkpoint-<epoch>.pth`` in ``--output_dir``. The best epoch has a folder of
 its own, since BenCo's test.py tests every checkpoint in a folder.

@@ -1,4 +1,4 @@
-"""What a run prints: the launcher's messages, the startup log and the summary of a training."""
+"""What a run prints: the launcher's messages, the startup log and the summary of a training run."""
 
 import argparse
 import io
@@ -115,7 +115,7 @@ def _is_printed(line: str) -> bool:
 def training_summary(
     model: Any, data_loader: Any, test_sets: list[Listing], args: argparse.Namespace
 ) -> list[str]:
-    """Describe a training in a few lines: the model without DDP, the data and BenCo's flags."""
+    """Describe a training run in a few lines: the model without DDP, the data and BenCo's flags."""
     import torch
 
     parameters = list(model.parameters())

@@ -1,4 +1,4 @@
-"""The launcher's own flags, the flags that a checkpoint determines, and the help text of both."""
+"""The launcher's own flags, model flags taken from a checkpoint, and the help for both."""
 
 import argparse
 import logging
@@ -25,39 +25,39 @@ def _own_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument_group("the launcher's flags").add_argument
     add("--device", default="", help="cpu or cuda (default: CUDA if available)")
-    add("--cudnn", action="store_true", help="turn cuDNN on again after BenCo has turned it off")
+    add("--cudnn", action="store_true", help="re-enable cuDNN, which BenCo disables")
     group = parser.add_argument_group(
-        "the launcher's flags for train, in addition to --resume auto (resume from the newest "
-        "intact checkpoint in --output_dir, or start at epoch 0 if there is none)"
+        "the launcher's flags for train",
+        "With --resume auto, training resumes from the newest intact checkpoint in --output_dir.",
     )
     add = group.add_argument
     period = (
-        "save a checkpoint every N epochs and keep the last two, every 25th and the final one; "
-        "0: only BenCo's own (every 25th and the final one) (default 1)"
+        "save a checkpoint every N epochs; keep the last two plus every 25th and the final one; "
+        "0 saves only BenCo's (every 25th and the final one) (default: 1)"
     )
     add("--save_period", type=int, default=1, metavar="N", help=period)
-    clip = "largest gradient norm of a step; 0: no limit (default 0)"
+    clip = "clip gradients to this norm; 0 disables clipping (default: 0)"
     add("--clip_grad", type=float, default=0.0, metavar="NORM", help=clip)
     skipped = (
         "stop after more than N optimizer steps in a row with a non-finite loss or gradient, "
-        "or in an epoch after more than N and 1%% of its steps (default 50)"
+        "or if an epoch has more than N such steps and they exceed 1%% of the epoch (default: 50)"
     )
     add("--max_skipped", type=int, default=50, metavar="N", help=skipped)
-    add("--no_data_check", action="store_true", help="start without qma-net data check --fast")
-    bad = "exclude the pairs in which the data check finds errors, by lists in --output_dir"
+    add("--no_data_check", action="store_true", help="skip the data check at startup")
+    bad = "skip image-mask pairs that fail the data check; writes filtered lists to --output_dir"
     add("--skip_bad", action="store_true", help=bad)
     fit = (
-        "train on crops at native resolution (a protocol of NativeDataset and SynthDataset); "
-        "the checkpoint records it, and prediction then uses images at their own size"
+        "train on crops at original resolution; requires a protocol of NativeDataset or "
+        "SynthDataset; stored in the checkpoint, so prediction also runs at original resolution"
     )
     add("--fit", choices=("native",), default="", help=fit)
-    allow = "problems of qma-net data check that are expected in this data"
+    allow = "comma-separated problems of qma-net data check to ignore"
     add("--allow", default="", metavar="A,B", help=allow)
     return parser
 
 
 def complete_from_checkpoint(flags: list[str]) -> list[str]:
-    """Add the model flags that are not given and that a given checkpoint determines.
+    """Fill in missing model flags from the checkpoint.
 
     ``--resume auto`` becomes the newest intact checkpoint in ``--output_dir``, or is removed.
 
@@ -89,15 +89,15 @@ def complete_from_checkpoint(flags: list[str]) -> list[str]:
     known = checkpoint.config.as_flags()
     named = {flag.split("=")[0] for flag in rest}
     trained = checkpoint.preprocessing
-    if given.checkpoint_path and trained:  # Test images get the preprocessing of the training.
+    if given.checkpoint_path and trained:  # Test images get the preprocessing used in training.
         if "--image_size" not in named:
             known += ["--image_size", str(trained.image_size)]
         if not {"--if_resizing", "--if_padding"} & named:
             rest.append("--if_padding" if trained.fit == "pad" else "--if_resizing")
             if trained.fit == "native":
                 logger.warning(
-                    "this model was trained on crops at native resolution, but BenCo's scripts "
-                    "resize images; qma-net evaluate uses them at their own size"
+                    "this model was trained on crops at original resolution, but BenCo's scripts "
+                    "resize images; qma-net evaluate uses them at original resolution"
                 )
     for flag, value in zip(known[::2], known[1::2], strict=True):
         if flag not in named:
@@ -145,8 +145,8 @@ def help_text() -> str:
         text = descriptions[name]
         if name in choices:
             text += f"; one of {', '.join(choices[name])}"
-        default = parameter.default if parameter.default != "" else "none"
-        text = f"{text} (default {default})".replace("%", "%%")
+        default = parameter.default if parameter.default != "" else "not set"
+        text = f"{text} (default: {default})".replace("%", "%%")
         group.add_argument(f"--{name}", metavar=name.upper(), help=text)
     return parser.format_help()
 

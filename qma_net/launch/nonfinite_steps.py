@@ -36,7 +36,7 @@ class StepGuard:
     """BenCo's loss scaler, without the steps that are not finite.
 
     Args:
-        max_skipped: The number of steps that may be skipped in a row, and in an epoch unless 1 %
+        max_skipped: The number of steps that may be skipped in a row, and in an epoch unless 1%
             of its steps are more.
         clip_grad: The largest gradient norm of a step; 0 for no limit.
     """

@@ -41,7 +41,7 @@ def check_flags(args: argparse.Namespace, command: str, *, fit: str = "") -> Non
         raise LaunchError(
             f"got --fit native and --data_path {args.data_path}, which "
             f"{f'contains {others}' if others else 'is not a protocol'}; expected a protocol of "
-            f'crops at native resolution: [["{NATIVE_DATASET}", FOLDER OR LIST], '
+            f'crops at original resolution: [["{NATIVE_DATASET}", FOLDER OR LIST], '
             f'["{SYNTH_DATASET}", FILE.yaml]]'
         )
     path = Path(args.test_data_path)

@@ -1,4 +1,4 @@
-"""Requests to stop a training: SIGTERM, SIGINT, or a file ``STOP`` in the output folder.
+"""Requests to stop a training run: SIGTERM, SIGINT, or a file ``STOP`` in the output folder.
 
 Whichever rank receives the request, all ranks agree after each optimizer step and after each
 batch of a test, and stop together.
@@ -27,7 +27,7 @@ _SOURCES = {_BY_FILE: f"the file {STOP_FILE}", _BY_SIGINT: "SIGINT", _BY_SIGTERM
 
 
 class StopRequests:
-    """Requests to stop a training, which can then be resumed with ``command``."""
+    """Requests to stop a training run, which can then be resumed with ``command``."""
 
     def __init__(self, command: str):
         self.command = command

@@ -29,7 +29,7 @@ def member_datasets(dataset: Any) -> list[Any]:
 
 
 class UnreadableImages:
-    """The unreadable images of a training, on this rank."""
+    """The unreadable images of a training run, on this rank."""
 
     def __init__(self) -> None:
         self.excess = ""  # Describes a list with too many unreadable images.

@@ -118,7 +118,7 @@ class Preprocessing:
     Attributes:
         image_size: Side of the square input in pixels, 32 to 32768.
         fit: ``"resize"`` to that square, ``"pad"`` into it, or ``"native"``: the model was trained
-            on crops at the original resolution.
+            on crops at original resolution.
 
     Raises:
         ConfigError: If a value is invalid.
@@ -141,7 +141,7 @@ class Preprocessing:
     def describe(self, *, native: bool = False) -> str:
         """Return a description such as ``"resized to 512x512"``, or that of native prediction."""
         if native or self.fit == "native":
-            return "at their own size"
+            return "at original resolution"
         verb = "resized" if self.fit == "resize" else "padded"
         return f"{verb} to {self.image_size}x{self.image_size}"
 

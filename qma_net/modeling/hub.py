@@ -43,7 +43,7 @@ Interaction Network for Image Manipulation Localization*). `config.json` states 
 ```python
 from qma_net import QMANetPredictor
 
-predictor = QMANetPredictor.from_pretrained("this directory or hub id")
+predictor = QMANetPredictor.from_pretrained("this directory or Hub ID")
 prediction = predictor.predict("photo.jpg")
 prediction.mask  # float32 (H, W), the probability that a pixel was manipulated
 ```
@@ -123,7 +123,7 @@ class HubModule(
         if config is None:
             raise WeightsError(
                 f"got {model_id} without config.json, expected a directory written by "
-                "save_pretrained: convert a checkpoint of BenCo's trainer with `qma-net convert`"
+                "save_pretrained: convert BenCo's checkpoint with `qma-net convert`"
             )
         source = f"{model_id}/{CONFIG_NAME}"
         names = QMANetConfig.field_names()

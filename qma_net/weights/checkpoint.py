@@ -1,4 +1,4 @@
-"""Checkpoints of BenCo's trainer: reading, checking and rebuilding the model."""
+"""Checkpoints written by BenCo's trainer: reading, checking and rebuilding the model."""
 
 import argparse
 import json
@@ -100,7 +100,7 @@ class Checkpoint:
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> QMANetModel:
-    """Rebuild the model of a ``checkpoint-<epoch>.pth`` of BenCo's trainer.
+    """Rebuild the model of a ``checkpoint-<epoch>.pth`` written by BenCo's trainer.
 
     Returns:
         The model on the CPU, in training mode.

@@ -1,4 +1,4 @@
-"""Loading a model from a file, a folder of checkpoints, a saved directory or the hub."""
+"""Loading a model from a file, a folder of checkpoints, a saved directory or the Hub."""
 
 import os
 import socket
@@ -18,7 +18,10 @@ from .checkpoint import load_checkpoint
 from .names import SMALL
 from .reading import is_hub_id
 
-EXPECTED = "expected a checkpoint, a directory of save_pretrained or a hub id (owner/name)"
+EXPECTED = (
+    "expected a checkpoint, a directory written by save_pretrained or a Hugging Face Hub ID "
+    "(owner/name)"
+)
 
 
 def load_model(path: str | os.PathLike[str]) -> QMANetModel:
@@ -27,9 +30,9 @@ def load_model(path: str | os.PathLike[str]) -> QMANetModel:
     Args:
         path: One of
 
-            - a checkpoint of BenCo's trainer, or a folder of them, of which the newest is used;
+            - a checkpoint written by BenCo's trainer, or a folder of them (the newest is used);
             - a directory written by ``save_pretrained``, or the weights file in it;
-            - the id of a Hugging Face repository;
+            - a Hugging Face Hub ID;
             - ``"qma-net-small"``, the model included in the package.
 
     Returns:
@@ -54,7 +57,7 @@ def load_model(path: str | os.PathLike[str]) -> QMANetModel:
     except WeightsError as error:
         if not _hub_is_reachable():
             raise WeightsError(
-                f"got {path}, {EXPECTED}: there is no such file, and the hub cannot be reached"
+                f"got {path}, {EXPECTED}: there is no such file, and the Hub cannot be reached"
             ) from error
     return _from_pretrained(path)
 
@@ -79,7 +82,7 @@ def _from_pretrained(source: Path, *, local_files_only: bool = False) -> QMANetM
 
 
 def _hub_is_reachable(seconds: float = 2.0) -> bool:
-    """Return whether the hub answers; huggingface_hub would keep trying for half a minute."""
+    """Return whether the Hub answers; huggingface_hub would keep trying for half a minute."""
     address = urlsplit(constants.ENDPOINT)
     reached = threading.Event()
 

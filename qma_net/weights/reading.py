@@ -21,7 +21,7 @@ _UNREADABLE = (EOFError, KeyError, OSError, RuntimeError, ValueError, Unpickling
 def read_checkpoint(path: str | os.PathLike[str], mapped: bool = False) -> dict[Any, Any]:
     """Read a PyTorch file to the CPU without executing code in it.
 
-    Files of BenCo's trainer also contain its ``argparse.Namespace``, which is allowed. If
+    Files written by BenCo's trainer also contain its ``argparse.Namespace``, which is allowed. If
     ``mapped``, the tensors stay in the file until they are used.
 
     Raises:

@@ -38,7 +38,7 @@ PUBLISHED = (
         "noiseprint++.th",
         "NoisePrint++ view (--noiseprint_weights)",
         NOISEPRINT_SOURCE,
-        "GRIP-UNINA licence of TruFor: nonprofit research, keep the notice, credit the authors",
+        "GRIP-UNINA license of TruFor: nonprofit research, keep the notice, credit the authors",
         NOISEPRINT_SHA256,
     ),
     *(
@@ -91,7 +91,7 @@ def load_noiseprint(noiseprint: NoisePrint, path: str | os.PathLike[str]) -> Non
 
 
 def mit_state(source: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Read the state of a MiT from an official ``mit_bX.pth``, a Hugging Face directory or hub id.
+    """Read the state of a MiT from an official ``mit_bX.pth``, a Hugging Face directory or Hub ID.
 
     Raises:
         WeightsError: If the source is none of these or is incomplete.
@@ -115,8 +115,8 @@ def _hugging_face_state(source: str) -> dict[str, Tensor]:
         loaded = SegformerModel.from_pretrained(source, output_loading_info=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise WeightsError(
-            f"got backbone_weights={source!r}, expected a directory or hub id with a SegFormer "
-            f"({type(error).__name__}: {first_line(error)})"
+            f"got backbone_weights={source!r}, expected a directory or Hugging Face Hub ID "
+            f"with a SegFormer ({type(error).__name__}: {first_line(error)})"
         ) from error
     model, report = loaded
     faults = sorted(report["missing_keys"]) + [str(key) for key in report["mismatched_keys"]]
