@@ -845,7 +845,7 @@ def test_page_can_be_used_with_the_keyboard_alone(fresh, jpeg):
     page = fresh
     tab_to(page, "#photograph")
     choosers = []
-    page.on("filechooser", choosers.append)
+    page.on("filechooser", lambda chooser: choosers.append(chooser))
     for _ in range(30):  # The browser can be slow on a busy machine.
         page.keyboard.press("Enter")
         page.wait_for_timeout(300)
