@@ -137,9 +137,9 @@ def test_messages_of_the_library_are_plain_lines(capsys):
 
 def test_missing_optional_package_names_the_extra(monkeypatch):
     def run(args):
-        raise ModuleNotFoundError("No module named 'gradio.blocks'", name="gradio.blocks")
+        raise ModuleNotFoundError("No module named 'fastapi.routing'", name="fastapi.routing")
 
     monkeypatch.setattr("qma_net.cli.model._weights", run)
-    message = r"^qma-net: gradio\.blocks is not installed; run: pip install 'qma-net\[web\]'$"
+    message = r"^qma-net: fastapi\.routing is not installed; run: pip install 'qma-net\[web\]'$"
     with pytest.raises(SystemExit, match=message):
         cli.main(["weights"])

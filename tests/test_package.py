@@ -157,7 +157,7 @@ def test_wheel_contains_data_files_and_shared_scripts(tmp_path):
         for suffix in ("css", "j2", "js", "py", "typed")
         for file in (ROOT / "qma_net").rglob(f"*.{suffix}")
     }
-    assert {"py.typed", "web/style.css", "core/templates/base.html.j2"} <= data_files
+    assert {"py.typed", "web/static/page.css", "core/templates/base.html.j2"} <= data_files
     outside = {"benco_configs/protocol_cat.json", "shell/train.sh"}
     assert {f"qma_net/{name}" for name in weights | data_files | outside} <= names
     # These scripts need a checkout.

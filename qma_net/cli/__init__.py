@@ -18,7 +18,7 @@ from .flags import print_notes, reject_mistyped_flags, reject_unknown_flags
 
 # The extra that installs a module which only some commands need.
 EXTRAS = {"IMDLBenCo": "benco", "albumentations": "benco", "matplotlib": "report"}
-EXTRAS |= {"gradio": "web", "uvicorn": "web"}
+EXTRAS |= {"fastapi": "web", "python_multipart": "web", "uvicorn": "web"}
 
 
 class _TerminalHandler(logging.Handler):

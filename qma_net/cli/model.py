@@ -78,6 +78,8 @@ def add_commands(commands: Commands) -> None:
     add_device(serve)
     examples = "directory of authentic photos used to create the example images"
     add("--examples", default="", metavar="DIR", help=examples)
+    add("--root-path", default="", metavar="PATH", help="path or address of a proxy")
+    add("--token", default="", help="password, at least 16 characters; required with --host")
 
 
 def _add_photos(parser: argparse.ArgumentParser, out: str) -> None:
@@ -213,4 +215,6 @@ def _serve(args: argparse.Namespace) -> None:
         model_flags=args.model_flags,
         device=args.device,
         examples=args.examples,
+        root_path=args.root_path,
+        token=args.token,
     )

@@ -6,54 +6,60 @@ from ..core.errors import QMANetError
 
 
 class ServeError(QMANetError):
-    """A request that the page refuses."""
+    """A request that the server refuses.
 
+    Args:
+        message: What was given, what was expected and what to do.
+        status: The HTTP status of the response.
+    """
 
-class Stopped(Exception):
-    """Raised inside an examination to end it, because its user stopped it or left the page."""
+    def __init__(self, message: str, status: int = 400):
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may cost.
+    """What requests may cost.
 
     Attributes:
-        megabytes: Size of an uploaded file.
+        megabytes: Size of an uploaded file; a megabyte is 2**20 bytes.
         megapixels: Size of a photo.
-        minutes: Duration of one examination; checked between tiles.
+        minutes: Duration of one examination.
         waiting: Examinations that may wait while another one is computed.
+        uploads: Uploads that may be open at the same time.
+        upload_seconds: Duration of an upload.
+        idle_seconds: Longest pause of an upload, or of a connection without a complete request.
+        connections: Open connections; the longest idle ones are closed when there are more.
+        kept: Examinations whose files are kept at the same time.
+        kept_gigabytes: Total size of their files.
+        kept_minutes: How long an examination is kept after the last request for it.
+        claim_minutes: The same for an examination that was never requested.
     """
 
-    megabytes: int = 50
-    megapixels: int = 100
+    megabytes: float = 50
+    megapixels: float = 100
     minutes: float = 30
     waiting: int = 8
+    uploads: int = 16
+    upload_seconds: float = 120
+    idle_seconds: float = 15
+    connections: int = 500
+    kept: int = 200
+    kept_gigabytes: float = 20
+    kept_minutes: float = 60
+    claim_minutes: float = 5
 
     @property
     def bytes(self) -> int:
-        """Size of an uploaded file in bytes; as in Gradio, a megabyte is 2**20 bytes."""
-        return self.megabytes * 2**20
-
-    def require_size(self, name: str, size: int) -> None:
-        """Raise :class:`ServeError` if a file has too many bytes."""
-        if size > self.bytes:
-            raise ServeError(
-                f"{name} has {size / 2**20:.0f} MB; the page accepts at most {self.megabytes} MB. "
-                "Use qma-net examine for larger files."
-            )
+        """Size of an uploaded file in bytes."""
+        return int(self.megabytes * 2**20)
 
     def require_pixels(self, name: str, width: int, height: int) -> None:
         """Raise :class:`ServeError` if a photo has too many pixels."""
         if width * height > self.megapixels * 10**6:
             raise ServeError(
-                f"{name} has {width}x{height} pixels; the page accepts at most {self.megapixels} "
-                "million. Use qma-net examine for larger photos."
-            )
-
-    def require_time(self, seconds: float) -> None:
-        """Raise :class:`ServeError` if an examination has taken too long."""
-        if seconds > 60 * self.minutes:
-            raise ServeError(
-                f'the examination took more than {self.minutes:g} minutes; clear "Original '
-                'size", or use qma-net examine --native'
+                f"{name} has {width}x{height} pixels; the page accepts at most "
+                f"{self.megapixels:g} million. Use qma-net examine for larger photos.",
+                413,
             )

@@ -8,24 +8,21 @@ import socket
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from PIL import Image
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
 from ..core.runs import BusyError, FolderLock
-from ..inference.predictor import QMANetPredictor, load_predictor, usable_device
 from .limits import Limits, ServeError
-
-if TYPE_CHECKING:
-    from .registered import RegisteredModel
+from .worker import ModelChoice, Worker
 
 logger = logging.getLogger(__name__)
 
 LOCAL_HOSTS = {"127.0.0.1", "localhost", "::1"}
 FOLDER_PREFIX = "qma-net-serve-"
+MIN_TOKEN = 16  # characters
 # The signals that end the server; Windows has no SIGHUP.
 END_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
@@ -40,6 +37,8 @@ def serve(
     device: str = "",
     examples: str = "",
     limits: Limits | None = None,
+    root_path: str = "",
+    token: str = "",
 ) -> None:
     """Serve the page until the process is interrupted or terminated.
 
@@ -54,40 +53,52 @@ def serve(
         model_flags: The flags of that model.
         device: Where to compute; CUDA by default, if it is available.
         examples: A folder of authentic photos to create examples from.
-        limits: The limits of a request.
+        limits: The limits of all requests.
+        root_path: The path or the whole address under which a proxy publishes the page.
+        token: The password; "" for none, which is possible only on this machine.
 
     Raises:
-        ServeError: If the address cannot be used, or for a model without a checkpoint.
+        ServeError: If the address cannot be used, for a model without a checkpoint, or without a
+            token that the host requires.
         WeightsError: If the checkpoint cannot be loaded.
         EvaluationError: If the model is not registered.
         SynthesisError: If no examples can be created from the folder.
-        ModuleNotFoundError: Without gradio, or without imdlbenco for a registered model.
+        ModuleNotFoundError: Without uvicorn, or without imdlbenco for a registered model.
     """
     import uvicorn  # noqa: F401  (If it is missing, this fails before anything else is done.)
 
     if model and not checkpoint:
         raise ServeError(f"--model {model} requires --checkpoint")
+    if host not in LOCAL_HOSTS and not token:
+        raise ServeError(
+            f"--host {host} can be reached by others and requires a password; add --token TOKEN, "
+            f"for example the output of: openssl rand -hex {MIN_TOKEN}"
+        )
+    if token and (len(token) < MIN_TOKEN or not token.isascii() or not token.isprintable()):
+        raise ServeError(
+            f"--token is too short or has unusual characters; expected at least {MIN_TOKEN} "
+            "letters and digits"
+        )
+    address = urlsplit(root_path)
+    if not all(part.isascii() and part.isprintable() for part in root_path) or (
+        address.path and not address.path.startswith("/")
+    ):
+        raise ServeError(f"got --root-path {root_path!r}, expected /PATH or https://HOST/PATH")
     listener = _listen(host, port)
     for number in END_SIGNALS:  # Exit normally, so that the folder is removed.
         signal.signal(number, lambda *_: sys.exit(0))
     remove_abandoned_folders()
     folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
+    choice = ModelChoice(checkpoint, model, tuple(model_flags), device)
+    worker = Worker(choice, folder, limits or Limits())
     try:
         with listener, FolderLock(folder):
-            _confine_to(folder)
-            _serve(
-                listener,
-                folder,
-                checkpoint=checkpoint,
-                model=model,
-                model_flags=model_flags,
-                device=device,
-                examples=examples,
-                limits=limits or Limits(),
-            )
+            about = worker.start()
+            _serve(listener, folder, worker, about, examples, limits or Limits(), address, token)
     except KeyboardInterrupt:
         pass
     finally:
+        worker.kill()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -103,81 +114,51 @@ def remove_abandoned_folders() -> None:
                     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _confine_to(folder: Path) -> None:
-    """Make this process write only to the folder; must be called before Gradio is imported."""
-    tempfile.tempdir = str(folder)
-    os.environ["GRADIO_TEMP_DIR"] = str(folder / "uploads")
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    Image.MAX_IMAGE_PIXELS = None  # The page has its own limit, with a better message.
-
-
 def _serve(
     listener: socket.socket,
     folder: Path,
-    *,
-    checkpoint: str,
-    model: str,
-    model_flags: Sequence[str],
-    device: str,
+    worker: Worker,
+    about: dict[str, Any],
     examples: str,
     limits: Limits,
+    public: SplitResult,
+    token: str,
 ) -> None:
-    predictor: QMANetPredictor | RegisteredModel | None = None
-    prepare: Callable[[], None] = _do_nothing
-    note = ""
-    if model:
-        predictor, prepare = _load_registered(model, model_flags, checkpoint, device, folder)
-    elif checkpoint:
-        predictor, note = load_predictor(checkpoint, device)
-
-    from .app import Server, build_app  # Importing Gradio takes seconds.
-    from .examination_service import ExaminationService
+    from .app import Server, build_app
+    from .examinations import Examinations
     from .examples import make_examples
-    from .sessions import Sessions
 
-    examples_folder, sessions_folder = folder / "examples", folder / "sessions"
+    examples_folder, examinations_folder = folder / "examples", folder / "examinations"
     examples_folder.mkdir()
-    sessions_folder.mkdir()
-    service = ExaminationService(
-        predictor, Sessions(sessions_folder), limits, note=note, prepare=prepare
-    )
+    examinations_folder.mkdir()
+    shown_examples = make_examples(examples_folder, examples)
     host, port = listener.getsockname()[:2]
-    is_local = host in LOCAL_HOSTS
+    hosts = set()
+    if host in LOCAL_HOSTS:
+        hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")}
+        hosts |= {public.netloc.lower()} - {""}
+        if port == 80:  # A browser leaves the default port out.
+            hosts |= {"127.0.0.1", "localhost", "[::1]"}
+    else:
+        logger.warning("the connection is not encrypted; use a proxy with HTTPS in front of it")
+    examinations = Examinations(examinations_folder, worker, limits)
     app = build_app(
-        service,
-        make_examples(examples_folder, examples),
-        limits=limits,
-        hosts=LOCAL_HOSTS if is_local else set(),
+        examinations,
+        shown_examples,
+        about=about,
+        hosts=hosts,
+        public=public,
+        token=token,
     )
-    if not is_local:
-        logger.warning("everyone who can reach %s can use this page; it has no password", host)
     logger.info(
         "http://%s:%d (Ctrl+C stops the server and removes all uploads)",
         f"[{host}]" if ":" in host else host,
         port,
     )
     try:
-        Server(app, service).run(sockets=[listener])
+        Server(app, examinations).run(sockets=[listener])
     finally:
-        service.close()
-
-
-def _load_registered(
-    model: str, flags: Sequence[str], checkpoint: str, device: str, folder: Path
-) -> tuple["RegisteredModel", Callable[[], None]]:
-    from ..launch.cuda_to_cpu import redirect_cuda_to_cpu
-    from .registered import RegisteredModel
-
-    usable = usable_device(device)
-    prepare = redirect_cuda_to_cpu if usable.type == "cpu" else _do_nothing
-    # The redirection is per thread: here for building the model, later for its forward pass.
-    prepare()
-    predictor = RegisteredModel.load(model, flags, checkpoint, device=str(usable), folder=folder)
-    return predictor, prepare
-
-
-def _do_nothing() -> None:
-    pass
+        examinations.close()
 
 
 def _listen(host: str, port: int) -> socket.socket:

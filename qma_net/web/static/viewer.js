@@ -1,25 +1,16 @@
-// The page's own script: shows a photo with its mask and redraws it when a slider moves.
+// The element <photo-viewer>: shows a photo with its mask and redraws it when a slider moves.
 //
 // Everything is drawn at screen resolution, so that photos of any size respond immediately. At
 // 100 % one pixel of the photo is one pixel of the screen.
 
-"use strict";
-
 const MARK = [255, 40, 40]; // as in overlay.png
 const KEY_STEP = 0.15; // An arrow key moves by this share of the visible part.
-
-// Reports are light, so do not let Gradio follow the system's dark mode.
-const address = new URL(location.href);
-if (!address.searchParams.has("__theme")) {
-  address.searchParams.set("__theme", "light");
-  history.replaceState(null, "", address);
-}
 
 const percent = (share) =>
   share > 0 && share < 0.001 ? "less than 0.1 %" : `${(100 * share).toFixed(1)} %`;
 
 const CONTROLS = `
-<link rel="stylesheet" href="/page/viewer.css">
+<link rel="stylesheet" href="static/viewer.css">
 <div class="bar">
   <fieldset class="views"><legend>Show</legend></fieldset>
   <div class="zoom" role="group" aria-label="Zoom">
@@ -37,6 +28,7 @@ const CONTROLS = `
   <a data-file="mask.png" data-ending="_mask.png">mask</a>
   <a data-file="overlay.png" data-ending="_overlay.png">overlay</a>
   <a data-file="report.html" data-ending="_report.html">report</a>
+  <a data-file="report.json" data-ending="_report.json">JSON</a>
 </p>
 <iframe sandbox="allow-same-origin"></iframe>`;
 
@@ -52,8 +44,8 @@ const LEGEND = `
 <label><input type="checkbox" name="hatch" checked> <span class="swatch hatch"></span>
   no readable traces</label>`;
 
-// Everything is in a shadow root: to display another result, Gradio sets the new attributes and
-// removes child elements that it does not know.
+// Its attributes: name, width, height, base (the address of the results), and with a model
+// threshold and shares (the marked share of the photo at each step of the threshold).
 class PhotoViewer extends HTMLElement {
   static observedAttributes = ["base"];
 
@@ -121,7 +113,7 @@ class PhotoViewer extends HTMLElement {
       this.find("[name=threshold]").value = this.getAttribute("threshold");
     } else {
       this.find(".marked-part").remove();
-      this.findAll(".downloads a:not([data-file='report.html'])").forEach((a) => a.remove());
+      this.findAll(".downloads a[data-file$='.png']").forEach((a) => a.remove());
     }
   }
 
@@ -345,34 +337,3 @@ class PhotoViewer extends HTMLElement {
 }
 
 customElements.define("photo-viewer", PhotoViewer);
-
-// Add what Gradio's components lack for screen readers, as soon as they exist.
-const accessibility = new MutationObserver(() => {
-  const status = document.querySelector("#status");
-  if (!status) return;
-  status.setAttribute("aria-live", "polite");
-  document.querySelectorAll("#examples img").forEach((icon) => { icon.alt = ""; });
-});
-accessibility.observe(document, { childList: true, subtree: true });
-
-// Upload a photo that was pasted or dropped anywhere on the page, replacing the previous one.
-async function upload(file) {
-  const field = () => document.querySelector("#photograph input[type=file]");
-  if (!field()) document.querySelector("#photograph button[aria-label='Clear']")?.click();
-  for (let i = 0; i < 50 && !field(); i++) await new Promise((done) => setTimeout(done, 20));
-  const files = new DataTransfer();
-  files.items.add(file);
-  field().files = files.files;
-  field().dispatchEvent(new Event("change", { bubbles: true }));
-}
-
-function acceptFiles(event, transfer) {
-  if (!transfer?.files.length) return;
-  event.preventDefault();
-  event.stopPropagation();
-  upload(transfer.files[0]);
-}
-
-document.addEventListener("paste", (event) => acceptFiles(event, event.clipboardData), true);
-document.addEventListener("drop", (event) => acceptFiles(event, event.dataTransfer), true);
-document.addEventListener("dragover", (event) => event.preventDefault());
