@@ -740,9 +740,9 @@ def test_photo_is_examined_and_all_controls_work(page, jpeg):
     upload_and_examine(page, jpeg)
     frame = page.frame_locator("photo-viewer iframe")
     assert frame.locator("h1").inner_text() == "Examination of the harbour.jpg"
-    for heading in ("Summary", "Regions without readable traces", "The file", "Leads"):
+    for heading in ("Summary", "Regions without forensic traces", "The file", "Noise views"):
         assert frame.locator(f"h2:text-is('{heading}')").count() == 1
-    assert frame.locator("h2:text-is('The image')").count() == 0  # The viewer shows it.
+    assert frame.locator("h2:text-is('The photo')").count() == 0  # The viewer shows it.
     page.uncheck("photo-viewer [name=hatch]")
     slide(page, "threshold", 0)
     everything = drawn(page)
@@ -752,7 +752,7 @@ def test_photo_is_examined_and_all_controls_work(page, jpeg):
     slide(page, "threshold", 1)
     nothing = drawn(page)
     assert page.inner_text("photo-viewer .marked") == "0.0 %"
-    frame.locator("b:text-is('0.0 %')").first.wait_for()  # The report follows the threshold.
+    frame.locator("b:text-is('0.0%')").first.wait_for()  # The report follows the threshold.
     page.check("photo-viewer [value=Photo]")
     assert drawn(page) == nothing
     page.check("photo-viewer [value=Mask]")
@@ -770,7 +770,7 @@ def test_photo_is_examined_and_all_controls_work(page, jpeg):
     overlay = Image.open(io.BytesIO(downloaded(page, "overlay"))).convert("RGB")
     report = downloaded(page, "report").decode()
     assert report.startswith("<!DOCTYPE html>")
-    assert "The image</h2>" in report
+    assert "The photo</h2>" in report
     # At a threshold of 1 nothing is tinted, and no region of this photo is hatched.
     difference = np.abs(np.asarray(overlay, int) - np.asarray(Image.open(jpeg), int))
     assert difference.max() == 0
