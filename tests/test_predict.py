@@ -98,7 +98,7 @@ def test_results_describe_the_checkpoint(checkpoint, photos, capsys):
     predict(checkpoint(about=ABOUT), out, photos / "a/x.png")
     messages = capsys.readouterr().err
     assert f"qma-net: processing photos resized to 64x64\nqma-net: {ABOUT}\n" in messages
-    assert "not the probability that the photo is tampered" in messages
+    assert "not the probability that the photo is manipulated" in messages
     assert rows_of(out)[0]["notes"] == ABOUT
     settings = json.loads((out / "predictions.json").read_text())
     assert (settings["about"], settings["image_size"], settings["threshold"]) == (ABOUT, 64, 0.5)

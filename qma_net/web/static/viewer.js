@@ -1,13 +1,13 @@
 // The element <photo-viewer>: shows a photo with its mask and redraws it when a slider moves.
 //
 // Everything is drawn at screen resolution, so that photos of any size respond immediately. At
-// 100 % one pixel of the photo is one pixel of the screen.
+// 100% one pixel of the photo is one pixel of the screen.
 
 const MARK = [255, 40, 40]; // as in overlay.png
 const KEY_STEP = 0.15; // An arrow key moves by this share of the visible part.
 
 const percent = (share) =>
-  share > 0 && share < 0.001 ? "less than 0.1 %" : `${(100 * share).toFixed(1)} %`;
+  share > 0 && share < 0.001 ? "less than 0.1%" : `${(100 * share).toFixed(1)}%`;
 
 const CONTROLS = `
 <link rel="stylesheet" href="static/viewer.css">
@@ -16,7 +16,7 @@ const CONTROLS = `
   <div class="zoom" role="group" aria-label="Zoom">
     <button type="button" data-zoom="out" aria-label="Zoom out">&minus;</button>
     <button type="button" data-zoom="in" aria-label="Zoom in">+</button>
-    <button type="button" data-zoom="native">100 %</button>
+    <button type="button" data-zoom="native">100%</button>
     <button type="button" data-zoom="fit">Fit</button>
     <output aria-label="Zoom"></output>
   </div>
@@ -261,7 +261,7 @@ class PhotoViewer extends HTMLElement {
     context.imageSmoothingQuality = "high";
     context.clearRect(0, 0, width, height);
     const [left, top] = [width, height].map((side, i) =>
-      Math.round(side / 2 - this.centre[i] * this.scale)); // Align the pixels at 100 %.
+      Math.round(side / 2 - this.centre[i] * this.scale)); // Align the pixels at 100%.
     context.drawImage(picture, left, top, ...this.size.map((side) => side * this.scale));
   }
 
@@ -318,19 +318,19 @@ class PhotoViewer extends HTMLElement {
 
   describe() {
     const dense = window.devicePixelRatio || 1;
-    this.find(".zoom output").textContent = `${Math.round(100 * this.scale)} %`;
+    this.find(".zoom output").textContent = `${Math.round(100 * this.scale)}%`;
     const name = this.getAttribute("name");
     let text = `${name}, ${this.size.join(" by ")} pixels`;
     if (this.shares) {
       const marked = percent(this.shares[Math.round(100 * this.threshold)]);
       this.find(".marked").textContent = marked;
       const [opacity, threshold] = this.findAll(".sliders output");
-      opacity.textContent = `${this.find("[name=opacity]").value} %`;
+      opacity.textContent = `${this.find("[name=opacity]").value}%`;
       threshold.textContent = this.threshold.toFixed(2);
       this.find(".sliders").hidden = this.view !== "Overlay";
       text = `${this.view} of ${text}; ${marked} marked`;
     }
-    const keys = "Arrow keys move, plus and minus zoom, 1 shows 100 %, 0 fits the photo.";
+    const keys = "Arrow keys move, plus and minus zoom, 1 shows 100%, 0 fits the photo.";
     this.canvas.setAttribute("aria-label", `${text}. ${keys}`);
     this.canvas.classList.toggle("zoomed", this.scale > this.fit * 1.001);
   }
