@@ -5,7 +5,7 @@
 #   GPUS=4 bash shell/train.sh [--dry-run] [BenCo's flags, e.g. --seed 1]
 #   NODES=2 NODE_RANK=0 MASTER_ADDR=10.0.0.1 GPUS=4 bash shell/train.sh     on each node, 0 and 1
 #
-# Run again, it resumes from the newest intact checkpoint in OUT; a finished training is left
+# Run it again to resume from the newest intact checkpoint in OUT; a finished run is left
 # unchanged. A checkpoint is saved after every epoch; the last two and every 25th are kept, about
 # 15 GB in total at size b3. docs/training.md describes the output and how to stop a run.
 #

@@ -663,7 +663,7 @@ def test_calibrate_adds_the_share_of_authentic_photos_to_the_report(saved, photo
     assert report["as_high"] == model.calibration.count_at_least(report["score"]) >= 1
     shown = (photos / "out/x/report.html").read_text()
     assert f"{report['as_high']} of 3 authentic photos" in shown
-    assert "This is too few photos to be conclusive" in shown
+    assert "These are too few photos to be conclusive" in shown
     native = ["--checkpoint", saved, "--native"]
     run("examine", photos / "a", "--out", photos / "out2", *native)
     report = report_of(photos / "out2/x")
