@@ -47,13 +47,20 @@ class Predictor(Protocol):
     """What an examination needs of a model, such as :class:`qma_net.QMANetPredictor`."""
 
     @property
-    def preprocessing(self) -> Preprocessing: ...
-    @property
-    def calibration(self) -> Calibration | None: ...
-    @property
-    def noiseprint(self) -> NoisePrint | None: ...
+    def preprocessing(self) -> Preprocessing:
+        """How photos are fed to the model."""
 
-    def describe(self) -> dict[str, Any]: ...
+    @property
+    def calibration(self) -> Calibration | None:
+        """The scores of authentic photos, if they were measured."""
+
+    @property
+    def noiseprint(self) -> NoisePrint | None:
+        """The model's NoisePrint++, if it has one."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return the settings that results depend on."""
+
     def predict(
         self,
         image: Photograph,
@@ -61,7 +68,8 @@ class Predictor(Protocol):
         native: bool = ...,
         *,
         progress: ProgressCallback | None = ...,
-    ) -> Prediction: ...
+    ) -> Prediction:
+        """Predict the mask of a photo."""
 
 
 def examine_photo(
@@ -78,10 +86,13 @@ def examine_photo(
 
     Args:
         predictor: The model; None to examine the photo without one.
-        photo: See :meth:`qma_net.QMANetPredictor.predict`, as for ``threshold``, ``native`` and
-            ``progress``. An array or a PIL image has no file to read facts from.
+        photo: See :meth:`qma_net.QMANetPredictor.predict`. An array or a PIL image has no file to
+            read facts from.
+        threshold: In 0..1. Pixels with a higher probability count as manipulated.
+        native: Process the photo at original resolution.
         noiseprint: NoisePrint++ with its weights, for a view; by default the model's.
         out: The folder to which :func:`write_report` writes, if any.
+        progress: See :meth:`qma_net.QMANetPredictor.predict`.
 
     Raises:
         PhotographError: If the source is not a photo.

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -192,25 +193,18 @@ def _run(connection: Connection, choice: ModelChoice, folder: Path, limits: Limi
     with suppress(EOFError, ConnectionError):
         while True:
             photo_folder, name, native = connection.recv()
-            connection.send(
-                _answer(predictor, note, photo_folder, name, native, limits, connection)
-            )
+            examine = partial(_examine, predictor, note, photo_folder, name, native, limits)
+            connection.send(_answer(examine, connection))
 
 
 def _answer(
-    predictor: Any,
-    note: str,
-    folder: Path,
-    name: str,
-    native: bool,
-    limits: Limits,
-    connection: Connection,
+    examine: Callable[[Callable[[int, int], None]], dict[str, Any]], connection: Connection
 ) -> Reply:
     def progress(done: int, total: int) -> None:
         connection.send(("progress", (done, total)))
 
     try:
-        return "done", _examine(predictor, note, folder, name, native, limits, progress)
+        return "done", examine(progress)
     except (QMANetError, MemoryError) as error:
         return "error", str(error) or CRASHED
     except OSError as error:
