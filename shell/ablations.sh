@@ -1,26 +1,27 @@
 #!/usr/bin/env bash
-# Train and evaluate the settings of Tables 2 and 9 (benco_configs/ablations.yaml), one after the
-# other, with train.sh and evaluate.sh. Finished settings are skipped, and a stopped one resumes.
+# Train and evaluate the settings of Tables 2 and 9 (benco_configs/ablations.yaml) one after another,
+# with train.sh and evaluate.sh. Finished settings are skipped, and interrupted ones are resumed.
 #
 #   GPUS=4 bash shell/ablations.sh [--dry-run] [--only NAME,...] [BenCo's flags for training]
 #
-# Each setting has the folder OUT/<name>. All variables of train.sh and evaluate.sh apply.
+# The results of each setting are written to OUT/<name>. All variables of train.sh and evaluate.sh
+# can be set as well.
 #
-#   OUT         here: the folder that contains the settings' folders [runs/ablations]
-#   FULL        the folder of the complete model, a row of both tables, trained by train.sh or by
-#               this script [runs/cat]
+#   OUT         root folder of the ablation runs [runs/ablations]
+#   FULL        folder of the full model, which appears in both tables; it is trained only if
+#               train.sh has not trained it there [runs/cat]
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 OUT=${OUT:-runs/ablations}
 # shellcheck source=shell/common.sh
 . "$here/common.sh" "$@"
 
-[ "$MODEL" = QMANet ] || fail "got MODEL=$MODEL, expected QMANet: the settings use its flags"
+[ "$MODEL" = QMANet ] || fail "MODEL=$MODEL is not supported: the ablations use flags of QMANet"
 only='' training=()
 while [ ${#flags[@]} -gt 0 ]; do
     case ${flags[0]} in
         --only)
-            [ ${#flags[@]} -gt 1 ] || fail "got --only without names, expected --only NAME,..."
+            [ ${#flags[@]} -gt 1 ] || fail "--only requires names: --only NAME,..."
             only=${flags[1]} flags=("${flags[@]:1}")
             ;;
         --only=*) only=${flags[0]#--only=} ;;
@@ -29,7 +30,8 @@ while [ ${#flags[@]} -gt 0 ]; do
     flags=("${flags[@]:1}")
 done
 
-# A line per training, separated by tabs: name, folder, whether it is evaluated, flags.
+# One line per training run, with columns separated by tabs: name, folder, whether it has been
+# evaluated, flags.
 list=$("$python" - "$here/../benco_configs/ablations.yaml" "$only" "$TEST_SETS" \
     "$OUT" "${FULL:-runs/cat}" <<'END'
 import json, sys
@@ -43,7 +45,7 @@ names = [entry["name"] for entry in entries]
 chosen = [name for name in only.split(",") if name] or names
 unknown = [name for name in chosen if name not in names]
 if unknown:
-    sys.exit(f"ablations.sh: got --only {unknown[0]}, expected one of {', '.join(names)}")
+    sys.exit(f"ablations.sh: unknown setting --only {unknown[0]}; choose from {', '.join(names)}")
 sets = json.loads(Path(test_sets).read_text()) if Path(test_sets).is_file() else {"?": ""}
 trained = []
 for entry in entries:
@@ -63,7 +65,7 @@ while IFS=$'\t' read -r -u 3 name folder evaluated words; do
     read -r -a setting <<<"$words"
     say "$name, in $folder: ${words:-the model of the paper}"
     export OUT=$folder
-    # Each start has its own port, so that an early node does not join the previous start.
+    # Each start has its own port, so that a node that is early does not join the previous start.
     MASTER_PORT=$((MASTER_PORT + 2 * number)) bash "$here/train.sh" ${dry_run:+"$dry_run"} \
         "${setting[@]}" "${training[@]}"
     if [ "$evaluated" = yes ]; then

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Test a checkpoint with BenCo's test.py, for comparison with evaluate.sh, whose numbers differ
-# because BenCo scores an authentic image as 0.
+# Test a checkpoint with BenCo's test.py, for comparison with evaluate.sh. The results differ because
+# BenCo counts the F1 of an authentic image as 0.
 #
 #   GPUS=4 bash shell/benco-test.sh [--dry-run] [BenCo's flags]
 #
-# Writes OUT/benco-test/<the last set>/log.txt: a line per set, in order and without names
-# (OUT/benco-test-best/ with CHECKPOINT=best).
+# Writes OUT/benco-test/<last test set>/log.txt: one line per test set, in order but unnamed. With
+# CHECKPOINT=best, the folder is OUT/benco-test-best/.
 #
-#   CHECKPOINT  a file, or "best": as for evaluate.sh [the last epoch's in OUT]
+#   CHECKPOINT  a file, or "best" as in evaluate.sh [the checkpoint of the last epoch in OUT]
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=shell/common.sh
@@ -15,7 +15,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 take_checkpoint
 need_file TEST_SETS "create it with qma-net data protocol cat --root $DATA"
-# test.py tests every checkpoint in a folder, so this one gets a folder of its own.
+# test.py tests every checkpoint in a folder, so link this one into a separate folder.
 out=$OUT/benco-test$results
 folder=$out/$(basename "$CHECKPOINT" .pth)
 run mkdir -p "$folder"

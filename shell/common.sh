@@ -1,25 +1,26 @@
 # shellcheck shell=bash
-# Functions and defaults of the training and test scripts, which source this file with their flags.
+# Shared functions and defaults; the training and test scripts source this file and pass it their
+# arguments.
 #
 # Variables of all scripts, set before the command (GPUS=4 DATA=/data bash shell/train.sh):
-#   MODEL       a name in BenCo's registry; its own flags follow the script's name [QMANet]
-#   DATA        folder of the prepared datasets, the protocol and the test sets [data]
+#   MODEL       name in BenCo's registry; pass the model's own flags after the script name [QMANet]
+#   DATA        folder with the prepared datasets, the protocol and the test sets [data]
 #   TRAIN_DATA  training data [$DATA/protocol_cat.json, from qma-net data protocol cat]
 #   TEST_SETS   test sets [$DATA/test_sets.json]
 #   OUT         output folder, on a disk shared by all nodes [runs/cat; runs/cat-MODEL for others]
 #   EPOCHS      number of epochs [150]
-#   IMAGE_SIZE  side in pixels that images are resized to [512]
-#   WORKERS     processes that read images, per GPU [8]
-#   GPUS        GPUs of this machine; 0: use the CPU [1]
+#   IMAGE_SIZE  image size (side length in pixels) after resizing [512]
+#   WORKERS     data loader workers per GPU [8]
+#   GPUS        number of GPUs on this machine; 0 = CPU [1]
 #   PROCESSES   number of processes if GPUS=0 [1]
 #   NODES       number of machines; start the same command on each [1]
-#   NODE_RANK   number of this machine, from 0 (SLURM_NODEID under Slurm)
-#   MASTER_ADDR address of the first machine, if there are several
-#   MASTER_PORT free port on the first machine, if there are several; a script that starts torchrun
-#               repeatedly also uses the following ports [29500]
-#   VENV        virtual environment; if it is missing, python from the PATH is used [.venv]
+#   NODE_RANK   number of this machine, starting at 0 [SLURM_NODEID under Slurm]
+#   MASTER_ADDR address of the first machine; required with several machines
+#   MASTER_PORT free port on the first machine, for several machines; a script that starts torchrun
+#               repeatedly also uses the ports that follow it [29500]
+#   VENV        virtual environment; if it does not exist, python from the PATH is used [.venv]
 #
-# Flags: --dry-run prints the commands without starting them, --help prints this text. All other
+# Flags: --dry-run prints the commands without running them, and --help prints this text. All other
 # flags are passed to BenCo's script or to qma-net.
 
 say() { echo "$(basename "$0"): $*" >&2; }
@@ -34,12 +35,12 @@ header() { awk 'NR > 1 { if (!/^#( |$)/) exit; sub(/^# ?/, ""); print }' "$1"; }
 
 whole_number() { # NAME MINIMUM: require that the variable NAME holds a whole number
     if ! [[ ${!1} =~ ^[1-9][0-9]*$|^0$ ]] || [ "${!1}" -lt "$2" ]; then
-        fail "got $1=${!1}, expected a whole number of at least $2"
+        fail "invalid $1=${!1}: expected a whole number of at least $2"
     fi
 }
 
 need_file() { # NAME HINT: require that the path in the variable NAME exists
-    [ -n "$dry_run" ] || [ -e "${!1}" ] || fail "got $1=${!1}, expected an existing file; $2"
+    [ -n "$dry_run" ] || [ -e "${!1}" ] || fail "$1=${!1} does not exist; $2"
 }
 
 run() { # print the command and, without --dry-run, run it; replace=1 replaces this process
@@ -71,9 +72,9 @@ benco() { # torchrun|one_process SCRIPT FLAGS...: run BenCo's script
         --num_workers "$WORKERS" "${@:3}" "${benco_device[@]}" "${flags[@]}"
 }
 
-exact() { # evaluate|robust FLAGS...: run qma-net's exact evaluation
+evaluation() { # evaluate|robust FLAGS...: run qma-net's evaluation
     torchrun qma_net "$1" --model "$MODEL" --image-size "$IMAGE_SIZE" --workers "$WORKERS" "${@:2}" \
-        "${exact_device[@]}" "${flags[@]}"
+        "${evaluation_device[@]}" "${flags[@]}"
 }
 
 take_flags() { # set dry_run and flags
@@ -97,7 +98,7 @@ take_flags() { # set dry_run and flags
     done
 }
 
-variable_of() { fail "got $1, expected the variable $2=..., which the script needs to know"; }
+variable_of() { fail "use the variable $2=... instead of ${1%%=*}"; }
 
 take_variables() {
     DATA=${DATA:-data}
@@ -119,21 +120,21 @@ take_variables() {
     for name in WORKERS GPUS; do whole_number "$name" 0; done
     if [ "$NODES" -gt 1 ]; then
         [ -n "$MASTER_ADDR" ] ||
-            fail "got NODES=$NODES without MASTER_ADDR, expected the first node's address"
+            fail "NODES=$NODES requires MASTER_ADDR, the address of the first machine"
         [ -n "$NODE_RANK" ] ||
-            fail "got NODES=$NODES without NODE_RANK, expected this node's number, from 0"
+            fail "NODES=$NODES requires NODE_RANK, the number of this machine, starting at 0"
         whole_number NODE_RANK 0
         [ "$NODE_RANK" -lt "$NODES" ] ||
-            fail "got NODE_RANK=$NODE_RANK, expected less than NODES=$NODES: ranks begin at 0"
+            fail "invalid NODE_RANK=$NODE_RANK: expected 0 to $((NODES - 1)) with NODES=$NODES"
     fi
-    processes=$GPUS benco_device=(--cudnn) exact_device=()
+    processes=$GPUS benco_device=(--cudnn) evaluation_device=()
     if [ "$GPUS" -eq 0 ]; then
-        processes=$PROCESSES benco_device=(--device cpu --no_pin_mem) exact_device=(--device cpu)
+        processes=$PROCESSES benco_device=(--device cpu --no_pin_mem) evaluation_device=(--device cpu)
     fi
 }
 
-# Set CHECKPOINT to the last epoch's or, for "best", to the one that was selected on the test sets
-# used during training; set results to the suffix of the folder for its results.
+# Set CHECKPOINT to the checkpoint of the last epoch or, for "best", to the one that was selected on
+# the test sets used during training. Set results to the suffix of the folder for its results.
 # shellcheck disable=SC2034 # the scripts use results
 take_checkpoint() {
     results=''
@@ -144,7 +145,7 @@ take_checkpoint() {
             sort -V | tail -n 1)
         CHECKPOINT=${CHECKPOINT:-$OUT/best/checkpoint-EPOCH.pth}
     fi
-    need_file CHECKPOINT "train.sh writes the last epoch's to OUT (set OUT and EPOCHS, or CHECKPOINT)"
+    need_file CHECKPOINT "train.sh writes the checkpoint of the last epoch to OUT (set OUT and EPOCHS, or CHECKPOINT)"
 }
 
 take_sets() { # DEFAULT: set sets to the paths of the datasets or lists that SETS names
@@ -156,7 +157,7 @@ take_sets() { # DEFAULT: set sets to the paths of the datasets or lists that SET
     done
 }
 
-take_architecture() { # set architecture to the flags for QMA-Net's size and NoisePrint++
+take_architecture() { # set architecture to the flags for the size of QMA-Net and for NoisePrint++
     architecture=()
     [ "$MODEL" = QMANet ] || return 0
     SIZE=${SIZE:-b3}
@@ -164,7 +165,7 @@ take_architecture() { # set architecture to the flags for QMA-Net's size and Noi
     architecture=(--size "$SIZE")
     if [ -n "$NOISEPRINT" ]; then
         architecture+=(--noiseprint_weights "$NOISEPRINT")
-        need_file NOISEPRINT "qma-net weights tells where to download it"
+        need_file NOISEPRINT "qma-net weights lists where to download it"
     fi
 }
 

@@ -3,10 +3,11 @@
 #
 #   bash shell/complexity.sh [--dry-run] [BenCo's and the model's flags, e.g. --decoder mlp]
 #
-# Also writes BenCo's output to OUT/complexity.txt.
+# BenCo's output is also written to OUT/complexity.txt.
 #
-#   SIZE        of both encoders of QMA-Net, b0 to b5 [b3]
-#   NOISEPRINT  noiseprint++.th; empty, with --views srm,bayar: none [noiseprint++.th]
+#   SIZE        size of both encoders of QMA-Net, b0 to b5 [b3]
+#   NOISEPRINT  path to noiseprint++.th; leave it empty, and add --views srm,bayar, to omit
+#               NoisePrint++ [noiseprint++.th]
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=shell/common.sh

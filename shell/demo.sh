@@ -3,12 +3,12 @@
 #
 #   bash shell/demo.sh [options]
 #
-# Needs Python 3.11 or 3.12, but no GPU and no dataset. Takes about 12 minutes on two cores after the
-# installation.
+# It needs Python 3.11 or 3.12, but neither a GPU nor a dataset. On two cores, it takes about 12
+# minutes, excluding installation.
 #
 #   --photos DIR       use your own photos instead of the packaged ones
 #   --out DIR          output folder [runs/demo]
-#   --seed N           seed of the data and of the training [0]
+#   --seed N           random seed of the data and of training [0]
 #   --images N         number of training images [2000]
 #   --test-images N    number of test images [120]
 #   --image-size N     image size in pixels [96]

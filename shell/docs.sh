@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Build the documentation and the API reference into site/. Warnings are errors.
+# Build the documentation and the API reference in site/. Warnings are treated as errors.
 #
 #   bash shell/docs.sh [build|serve] [options of mkdocs]
 #
-# `serve` shows the pages on http://127.0.0.1:8000 and rebuilds them when a file changes.
+# `serve` serves the pages on http://127.0.0.1:8000 and rebuilds them when a file changes.
 # VENV and PYTHON: see shell/env.sh.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Run the tests marked slow: long training runs, interruptions and fuzzing with more inputs than the
-# test suite uses. Takes less than an hour on two cores.
+# Run the tests marked slow: long training runs, interruptions, and fuzzing with more inputs than in
+# the normal test suite. They take less than an hour on two cores.
 #
 #   bash shell/endurance.sh [options of pytest]      for example tests/test_stopped.py
 #
-#   FUZZ    number of inputs of each kind, derived from valid ones [500]
-#   KILLS   how often each command that writes files is killed, at random moments [10]
+#   FUZZ    number of modified inputs per file format [500]
+#   KILLS   number of random kills per command that writes files [10]
 #   OUT     file for a copy of the output [endurance.txt]
 #
-# docs/reliability.md describes the last results. VENV and PYTHON: see shell/env.sh.
+# docs/reliability.md summarizes the latest results. VENV and PYTHON: see shell/env.sh.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=shell/env.sh

@@ -1,10 +1,11 @@
 # shellcheck shell=bash
 # Create and activate the environment of QMA-Net. The other scripts source this file.
 #
-#   VENV     folder of the environment [.venv in the repository]
-#   PYTHON   interpreter to create it with, Python 3.11 or 3.12 [the first that is installed]
+#   VENV     folder of the virtual environment [.venv in the repository]
+#   PYTHON   Python 3.11 or 3.12 interpreter with which it is created [the first one found]
 #
-# If constraints/ has a file for this version of Python, exactly the tested versions are installed.
+# If constraints/ has a file for this Python version, the tested versions of all packages are
+# installed.
 
 # help_wanted SCRIPT ARGUMENTS: print the comment at the top of SCRIPT if --help is an argument.
 help_wanted() {
@@ -35,7 +36,7 @@ make_environment() {
     local extras=$1 root venv inputs stamp python version wanted constraints=()
     root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
     venv=${VENV:-$root/.venv}
-    # The stamp marks an environment that is up to date with these files.
+    # The stamp file marks an environment as up to date with these files.
     inputs=$(cat "$root/pyproject.toml" "$root/setup.py" "$root"/constraints/*.txt <(echo "$extras"))
     stamp=$venv/.qma-net-$(cksum <<<"$inputs" | cut -d' ' -f1)
     if [ ! -e "$stamp" ]; then
@@ -43,11 +44,11 @@ make_environment() {
         version='import sys; print("%d.%d" % sys.version_info[:2])'
         wanted=$("$python" -c "$version")
         if [ -x "$venv/bin/python" ] && [ "$("$venv/bin/python" -c "$version")" != "$wanted" ]; then
-            echo "the environment $venv has another version of Python than $python ($wanted);" \
+            echo "the environment $venv uses a different Python version than $python ($wanted);" \
                 "set VENV to another folder, or PYTHON to the interpreter that created it" >&2
             return 1
         fi
-        echo "installing QMA-Net and its dependencies into $venv (about 6 GB, takes some minutes)"
+        echo "installing QMA-Net and its dependencies into $venv (about 6 GB; this takes a few minutes)"
         "$python" -m venv "$venv" || return 1
         "$venv/bin/python" -m pip install --quiet --upgrade pip || return 1
         [ ! -e "$root/constraints/python$wanted.txt" ] ||
@@ -62,6 +63,6 @@ make_environment() {
 
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
     help_wanted "$0" "$@" && exit
-    echo "env.sh: this file is sourced by other scripts; run one of them, for example test.sh" >&2
+    echo "env.sh: other scripts source this file; run one of them instead, such as test.sh" >&2
     exit 1
 fi

@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
-# Evaluate a checkpoint exactly, on all images (Tables 1, 5 and 6), with qma-net evaluate.
+# Evaluate a checkpoint with qma-net evaluate: per-image metrics over every image, without sampling or
+# dropped batches (Tables 1, 5 and 6).
 #
 #   GPUS=4 bash shell/evaluate.sh [--dry-run] [qma-net evaluate's flags]
 #
-# Writes OUT/evaluate/<set>.json and .csv (OUT/evaluate-best/ with CHECKPOINT=best); finished sets
-# are skipped. For another MODEL it also saves the masks, which Figure 3 needs.
+# Writes OUT/evaluate/<test set>.json and .csv; with CHECKPOINT=best, the folder is
+# OUT/evaluate-best/. Finished test sets are skipped. For another MODEL, the masks are saved as well,
+# because Figure 3 needs them.
 #
-#   CHECKPOINT  a file, or "best": the checkpoint in OUT/best/, which was selected on the test sets
-#               used during training; the report mentions that [the last epoch's in OUT]
+#   CHECKPOINT  a file, or "best" for the checkpoint in OUT/best/; since it was selected on the test
+#               sets used during training, the report labels its results accordingly
+#               [the checkpoint of the last epoch in OUT]
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=shell/common.sh
@@ -17,5 +20,5 @@ take_checkpoint
 need_file TEST_SETS "create it with qma-net data protocol cat --root $DATA"
 masks=()
 [ "$MODEL" = QMANet ] || masks=(--save-masks png)
-exact evaluate --checkpoint "$CHECKPOINT" --test-sets "$TEST_SETS" "${masks[@]}" \
+evaluation evaluate --checkpoint "$CHECKPOINT" --test-sets "$TEST_SETS" "${masks[@]}" \
     --out "$OUT/evaluate$results"

@@ -1,23 +1,24 @@
 #!/usr/bin/env bash
-# Train and test the models of docs/evidence.md: what QMA-Net learns from random initialization, and
-# which of its parts help.
+# Train and test the models of docs/evidence.md, which shows what QMA-Net learns from random
+# initialization and which of its components help.
 #
 #   PHOTOS=/data/photos bash shell/evidence.sh [cpu|gpu|small]
 #
-# Every model of benco_configs/evidence.yaml is trained with BenCo's train.py on the same synthetic
-# images and tested on images made from other photos. `small` trains one model through all stages of
-# curriculum.yaml. If you interrupt it, run the same command again: finished work is kept, and
-# training continues from the last epoch.
+# The argument selects a plan in benco_configs/evidence.yaml. All models of the plans cpu and gpu are
+# trained with BenCo's train.py on the same synthetic images and tested on images created from other
+# photos. The plan small trains a single model on all stages of curriculum.yaml. If you interrupt the
+# script, run the same command again: finished work is kept, and training resumes from the last epoch.
 #
-#   PHOTOS   folder of at least 500 authentic photos; LABELS is the folder of their label maps, if any
+#   PHOTOS   folder of at least 500 authentic photos
+#   LABELS   folder of label maps for the photos []
 #   REAL     test sets of real manipulated photos, separated by spaces []
-#   OUT      output folder [runs/evidence/SIZE, where SIZE is cpu, gpu or small]
-#   MINUTES  time limit: nothing is started afterwards, and running training runs are stopped [none]
-#   SEEDS    seeds, separated by spaces [those of the plan]
-#   ROWS     names of rows of the plan, separated by commas [all]
-#   EPOCHS   number of epochs of 1,840 images each [that of the plan]
-#   JOBS     number of parallel training runs, which share the cores [1]
-#   DOCS     the page in which the tables are updated [OUT/evidence.md]
+#   OUT      output folder [runs/evidence/PLAN, where PLAN is cpu, gpu or small]
+#   MINUTES  time limit, after which no run is started and running ones are stopped [none]
+#   SEEDS    seeds, separated by spaces [all seeds of the plan]
+#   ROWS     names of models in the plan, separated by commas [all]
+#   EPOCHS   number of epochs of 1,840 images each [as in the plan]
+#   JOBS     number of parallel training runs, which share the CPU cores [1]
+#   DOCS     Markdown file whose tables are updated [OUT/evidence.md]
 #
 # VENV and PYTHON: see shell/env.sh.
 set -euo pipefail

@@ -5,12 +5,14 @@
 #   GPUS=4 bash shell/robust.sh [--dry-run] [qma-net robust's flags]
 #   BENCO=1 GPUS=4 bash shell/robust.sh [--dry-run] [BenCo's flags]
 #
-# Writes a JSON file per attack and level to OUT/robust/<set>/, or with BENCO=1 BenCo's logs to
-# OUT/benco-robust/<set>/ (OUT/robust-best/ and OUT/benco-robust-best/ with CHECKPOINT=best).
+# Writes one JSON file per attack and level to OUT/robust/<test set>/. With BENCO=1, BenCo's logs are
+# written to OUT/benco-robust/<test set>/ instead. With CHECKPOINT=best, the folders are
+# OUT/robust-best/ and OUT/benco-robust-best/.
 #
-#   CHECKPOINT  a file, or "best": as for evaluate.sh [the last epoch's in OUT]
-#   SETS        datasets in DATA, by space [as in Tables 7 and 8: CASIAv1 Columbia NIST16 Coverage]
-#   BENCO       1: BenCo's script, unmodified [0]
+#   CHECKPOINT  a file, or "best" as in evaluate.sh [the checkpoint of the last epoch in OUT]
+#   SETS        datasets in DATA, separated by spaces
+#               [those of Tables 7 and 8: CASIAv1 Columbia NIST16 Coverage]
+#   BENCO       1 runs BenCo's unmodified test_robust.py instead of qma-net robust [0]
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=shell/common.sh
@@ -19,7 +21,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 take_checkpoint
 take_sets "CASIAv1 Columbia NIST16 Coverage"
 if [ "${BENCO:-0}" = 0 ]; then
-    exact robust --checkpoint "$CHECKPOINT" --test-sets "${sets[@]}" --out "$OUT/robust$results"
+    evaluation robust --checkpoint "$CHECKPOINT" --test-sets "${sets[@]}" --out "$OUT/robust$results"
     exit
 fi
 for set in "${sets[@]}"; do

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Save a checkpoint's masks as images with BenCo's test_save_images.py.
+# Save the predicted masks of a checkpoint as images with BenCo's test_save_images.py.
 #
 #   bash shell/save-images.sh [--dry-run] [BenCo's flags]
 #
-# Writes OUT/images/<set>/ (OUT/images-best/ with CHECKPOINT=best). GPUS and NODES are ignored: it
-# uses one process and a batch of one image, since BenCo does not save images that do not fill a
-# batch of all processes. (BenCo's TruFor fails on a single image: use --test_batch_size 2.)
+# Writes OUT/images/<test set>/; with CHECKPOINT=best, the folder is OUT/images-best/. The script
+# ignores GPUS and NODES and uses a single process with a batch size of 1, because BenCo does not save
+# the images of an incomplete batch. (BenCo's TruFor fails on a single image; for it, add
+# --test_batch_size 2.)
 #
-#   CHECKPOINT  a file, or "best": as for evaluate.sh [the last epoch's in OUT]
-#   SETS        datasets in DATA, by space [CASIAv1 Columbia Coverage NIST16]
+#   CHECKPOINT  a file, or "best" as in evaluate.sh [the checkpoint of the last epoch in OUT]
+#   SETS        datasets in DATA, separated by spaces [CASIAv1 Columbia Coverage NIST16]
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=shell/common.sh

@@ -5,12 +5,12 @@
 #   NODES=2 GPUS=4 bash shell/slurm.sh train --dry-run                        without a cluster
 #
 # The script is one of train, evaluate, benco-test, robust, save-images, complexity and ablations,
-# followed by its flags; export its variables before calling sbatch. A training is asked to stop
-# two minutes before the time limit. A requeued job resumes it, and so does the same sbatch
-# command. Slurm determines NODES, GPUS, NODE_RANK and MASTER_ADDR.
+# followed by its flags. Export its variables before calling sbatch. A training run is asked to stop
+# two minutes before the time limit; it resumes if the job is requeued or if you run the same sbatch
+# command again. NODES, GPUS, NODE_RANK and MASTER_ADDR are set by Slurm.
 #
-#   MASTER_PORT [20000 + the job's number modulo 20000]
-#   SHELL_DIR   the folder of these scripts [shell, in the folder where sbatch was called]
+#   MASTER_PORT free port on the first machine [20000 + job ID modulo 20000]
+#   SHELL_DIR   folder of these scripts [shell, in the folder where sbatch was called]
 
 #SBATCH --job-name=qma-net
 #SBATCH --nodes=1
@@ -26,8 +26,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 if [ ! -e "$here/common.sh" ]; then # Slurm runs a copy of this file.
     here=${SHELL_DIR:-${SLURM_SUBMIT_DIR:-.}/shell}
     if [ ! -e "$here/common.sh" ]; then
-        echo "slurm.sh: got no $here/common.sh, expected the other scripts there: call sbatch in the" \
-            "repository or set SHELL_DIR to its folder shell" >&2
+        echo "slurm.sh: cannot find $here/common.sh; call sbatch in the repository or set SHELL_DIR" \
+            "to its shell folder" >&2
         exit 1
     fi
 fi
@@ -46,7 +46,7 @@ export NODES GPUS MASTER_ADDR MASTER_PORT
 task=${flags[0]:-}
 case $task in
     train | evaluate | benco-test | robust | save-images | complexity | ablations) ;;
-    *) fail "got ${task:-no script}, expected train, evaluate, benco-test, robust, save-images," \
+    *) fail "unknown script '$task'; choose train, evaluate, benco-test, robust, save-images," \
         "complexity or ablations" ;;
 esac
 script=("$here/$task.sh" "${flags[@]:1}")
@@ -57,7 +57,7 @@ if [ -n "$dry_run" ]; then
     run "${start[@]}" bash "${script[@]}"
     NODE_RANK=0 bash "${script[@]}" --dry-run
 elif [ -z "${SLURM_JOB_ID:-}" ]; then
-    fail "got no Slurm job, expected one: use sbatch shell/slurm.sh $task, or add --dry-run"
+    fail "not running in a Slurm job; use sbatch shell/slurm.sh $task, or add --dry-run"
 else
     run "${start[@]}" bash "${script[@]}"
 fi

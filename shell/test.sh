@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Create the environment, check style and types, and run the tests.
+# Create the environment, check style and types, and run the test suite.
 #
 #   bash shell/test.sh [options of pytest]      for example -m gpu, -m slow, tests/test_losses.py
 #
-# Needs Python 3.11 or 3.12. Takes about 7 minutes on two cores after the installation.
-# QMA_NET_SHARED is the folder of the shared data that some tests need [../shared].
+# It needs Python 3.11 or 3.12 and takes about 7 minutes on two cores, excluding installation.
+#
+#   QMA_NET_SHARED  folder of shared data; tests that need it are skipped without it [../shared]
+#
 # VENV and PYTHON: see shell/env.sh.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -16,5 +18,5 @@ cd "$here/.."
 ruff check .
 ruff format --check .
 mypy
-# More threads than cores would wait for each other: two workers with one thread each.
+# Two workers with one thread each: more threads than cores would slow each other down.
 OMP_NUM_THREADS=1 exec python -m pytest -n 2 --dist loadfile "$@"

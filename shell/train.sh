@@ -1,27 +1,30 @@
 #!/usr/bin/env bash
-# Train QMA-Net by the paper's recipe (section 4.1) with BenCo's train.py, or one of BenCo's models
-# by the same recipe: MODEL=Mesorch bash shell/train.sh [its flags].
+# Train QMA-Net with the paper's recipe (section 4.1) and BenCo's train.py. To train one of BenCo's
+# models with the same recipe, run MODEL=Mesorch bash shell/train.sh [flags of the model].
 #
 #   GPUS=4 bash shell/train.sh [--dry-run] [BenCo's flags, e.g. --seed 1]
-#   NODES=2 NODE_RANK=0 MASTER_ADDR=10.0.0.1 GPUS=4 bash shell/train.sh     on each node, 0 and 1
+#   NODES=2 NODE_RANK=0 MASTER_ADDR=10.0.0.1 GPUS=4 bash shell/train.sh
+#                                                (on each node, with NODE_RANK 0 and 1)
 #
 # Run it again to resume from the newest intact checkpoint in OUT; a finished run is left
 # unchanged. A checkpoint is saved after every epoch; the last two and every 25th are kept, about
-# 15 GB in total at size b3. docs/training.md describes the output and how to stop a run.
+# 15 GB in total with size b3. docs/training.md describes the output and how to stop a run.
 #
 #   TOTAL_BATCH images per optimizer step; a value other than 32 differs from the paper [32]
-#   BATCH       images per GPU and batch [TOTAL_BATCH divided by the GPUs, at most 8]
-#   ACCUM       batches per optimizer step [TOTAL_BATCH / BATCH / all GPUs]
-#   TEST_SETS   test sets during training: the paper's four; the 3,621 images of AutoSplice would
-#               take hours [$DATA/test_sets_train.json]
-#   SIZE        of both encoders, b0 to b5 [b3]
-#   BACKBONE    ImageNet weights, a Hugging Face name or a path; empty: none [nvidia/mit-$SIZE]
-#   NOISEPRINT  noiseprint++.th; empty, with --views srm,bayar: none [noiseprint++.th]
-#               (these three apply to QMA-Net; for another MODEL pass its own flags)
-#   CHECK       0: skip the data check at startup (--no_data_check) [1]
-#   RESTARTS    how often torchrun restarts all processes after one has died
-#               [3; 0 on several nodes, where it was not tested: run the same command again]
-#   ALLOW       problems of qma-net data check that are expected in this data, by comma []
+#   BATCH       images per GPU and batch [TOTAL_BATCH / number of GPUs, at most 8]
+#   ACCUM       batches per optimizer step [TOTAL_BATCH / BATCH / number of GPUs]
+#   TEST_SETS   test sets during training; the default omits the 4,133 images of CocoGlide and
+#               AutoSplice, which would take hours [$DATA/test_sets_train.json]
+#   SIZE        size of both encoders, b0 to b5 [b3]
+#   BACKBONE    ImageNet weights, a Hugging Face Hub ID or a path; leave it empty to start from random
+#               weights [nvidia/mit-$SIZE]
+#   NOISEPRINT  path to noiseprint++.th; leave it empty, and add --views srm,bayar, to omit
+#               NoisePrint++ [noiseprint++.th]
+#               (SIZE, BACKBONE and NOISEPRINT apply to QMA-Net; pass other models their own flags)
+#   CHECK       0 skips the data check at startup (--no_data_check) [1]
+#   RESTARTS    how often torchrun restarts all processes after one of them dies [3; 0 with several
+#               nodes, where restarts are not tested: run the same command again instead]
+#   ALLOW       data check problems to ignore, separated by commas []
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 TEST_SETS=${TEST_SETS:-${DATA:-data}/test_sets_train.json}
@@ -40,15 +43,15 @@ ACCUM=${ACCUM:-$((steps > 0 ? steps : 1))}
 whole_number ACCUM 1
 product=$((BATCH * ACCUM * gpus))
 [ "$product" -eq "$TOTAL_BATCH" ] ||
-    fail "got batch $BATCH per GPU x accumulation $ACCUM x $gpus GPUs = $product, expected" \
-        "$TOTAL_BATCH: change BATCH, ACCUM, GPUS or NODES, or set TOTAL_BATCH=$product, which" \
-        "differs from the paper"
+    fail "batch $BATCH per GPU x accumulation $ACCUM x $gpus GPUs = $product images per step" \
+        "instead of $TOTAL_BATCH; change BATCH, ACCUM, GPUS or NODES, or set TOTAL_BATCH=$product," \
+        "which differs from the paper"
 
 last=$OUT/checkpoint-$((EPOCHS - 1)).pth
-# The row in log.txt is written last; without it, the epoch must still be tested.
+# The row in log.txt is written last; if it is missing, the epoch has not been tested yet.
 if [ -e "$last" ] && { [ ! -e "$OUT/log.txt" ] ||
     grep -q "\"epoch\": $((EPOCHS - 1))}" "$OUT/log.txt"; }; then
-    say "$last exists, so this training is finished (set OUT for another)"
+    say "$last exists, so this training run is finished (set OUT to start another one)"
     exit 0
 fi
 take_architecture
