@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Train and evaluate the settings of Tables 2 and 9 (benco_configs/ablations.yaml) one after another,
-# with train.sh and evaluate.sh. Finished settings are skipped, and interrupted ones are resumed.
+# Train and evaluate the settings of Tables 2 and 9 (benco_configs/ablations.yaml) one after
+# another, with train.sh and evaluate.sh. Finished settings are skipped, and interrupted ones are
+# resumed.
 #
 #   GPUS=4 bash shell/ablations.sh [--dry-run] [--only NAME,...] [BenCo's flags for training]
 #

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Test a checkpoint with BenCo's test.py, for comparison with evaluate.sh. The results differ because
-# BenCo counts the F1 of an authentic image as 0.
+# Test a checkpoint with BenCo's test.py, for comparison with evaluate.sh. The results differ
+# because BenCo counts the F1 of an authentic image as 0.
 #
 #   GPUS=4 bash shell/benco-test.sh [--dry-run] [BenCo's flags]
 #

@@ -4,10 +4,11 @@
 #
 #   PHOTOS=/data/photos bash shell/evidence.sh [cpu|gpu|small]
 #
-# The argument selects a plan in benco_configs/evidence.yaml. All models of the plans cpu and gpu are
-# trained with BenCo's train.py on the same synthetic images and tested on images created from other
-# photos. The plan small trains a single model on all stages of curriculum.yaml. If you interrupt the
-# script, run the same command again: finished work is kept, and training resumes from the last epoch.
+# The argument selects a plan in benco_configs/evidence.yaml. All models of the plans cpu and gpu
+# are trained with BenCo's train.py on the same synthetic images and tested on images created from
+# other photos. The plan small trains a single model on all stages of curriculum.yaml. If you
+# interrupt the script, run the same command again: finished work is kept, and training resumes from
+# the last epoch.
 #
 #   PHOTOS   folder of at least 500 authentic photos
 #   LABELS   folder of label maps for the photos []

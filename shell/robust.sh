@@ -5,8 +5,8 @@
 #   GPUS=4 bash shell/robust.sh [--dry-run] [qma-net robust's flags]
 #   BENCO=1 GPUS=4 bash shell/robust.sh [--dry-run] [BenCo's flags]
 #
-# Writes one JSON file per attack and level to OUT/robust/<test set>/. With BENCO=1, BenCo's logs are
-# written to OUT/benco-robust/<test set>/ instead. With CHECKPOINT=best, the folders are
+# Writes one JSON file per attack and level to OUT/robust/<test set>/. With BENCO=1, BenCo's logs
+# are written to OUT/benco-robust/<test set>/ instead. With CHECKPOINT=best, the folders are
 # OUT/robust-best/ and OUT/benco-robust-best/.
 #
 #   CHECKPOINT  a file, or "best" as in evaluate.sh [the checkpoint of the last epoch in OUT]

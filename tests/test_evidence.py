@@ -46,7 +46,7 @@ def test_every_row_names_a_registered_model(size):
     plan = Plan.read(size)
     assert plan.stage in stages()
     assert len({row.folder for row in plan.rows}) == len(plan.rows)
-    assert {row.question for row in plan.rows[1:]} == {"idea", "reading"}
+    assert {row.question for row in plan.rows[1:]} == {"idea", "reading", "baseline"}
     for row in plan.rows:
         parser = create_argparser(MODELS.get(row.model))
         _, unknown = parser.parse_known_args(plan.model_flags(row))
@@ -181,7 +181,9 @@ def test_recorded_runs_are_extended_and_replaced_by_later_ones(results, tmp_path
     assert Results(records, results.plan).blocks() == results.blocks()
     collect(records, later, results.plan)
     assert records.seeds("QMA-Net") == [0, 1, 2]
-    assert "| 0.600, 0.300, 0.300 |" in Results(records, results.plan).comparison("idea")
+    assert "| 0.600, 0.300, 0.300 |" in Results(records, results.plan).comparison(
+        "idea", "baseline"
+    )
     assert "| blur | 3: 0.400 |" in results.robustness()
     write_run(later, "conv-decoder", 2, [0.3, 0.3, 0.5])
     with pytest.raises(QMANetError, match="conv decoder was tested on 3 splices that differ"):
@@ -231,11 +233,11 @@ def test_small_model_trains_each_step_once_from_the_previous_weights(tmp_path, m
         "7",
         "3",
     )
-    lines = next(step["lines"] for step in reversed(plan["steps"]) if "lines" in step)
-    (line,) = (line for line in lines if "recipe" in line)
+    sources = next(step["sources"] for step in reversed(plan["steps"]) if "sources" in step)
+    (changed,) = (source for source in sources if "recipe" in source)
     datasets = [yaml.safe_load(Path(p).read_text()) for _, p in read_json(last["--data_path"])]
-    assert [dataset["stage"] for dataset in datasets] == [line["stage"] for line in lines]
-    assert [data["recipe"] for data in datasets if "recipe" in data] == [line["recipe"]]
+    assert [dataset["stage"] for dataset in datasets] == [source["stage"] for source in sources]
+    assert [data["recipe"] for data in datasets if "recipe" in data] == [changed["recipe"]]
     started.clear()
     small.run_small(args)  # Resumes: finished trainings are only evaluated.
     assert [(title, command) for title, command, _ in started] == [(n, "evaluate") for n in names]

@@ -30,8 +30,8 @@ def curves(results: Results) -> Figure:
     """Plot the mask loss over the number of images: mean and range of the seeds."""
     canvas = Figure(figsize=(11, 4), layout="constrained")
     panels = canvas.subplots(1, 2, sharey=True)
-    for axes, question in zip(panels, ("idea", "reading"), strict=True):
-        for row in results.of_question(question):
+    for axes, questions in zip(panels, (("idea", "baseline"), ("reading",)), strict=True):
+        for row in results.of_questions(*questions):
             smoothed = [_smooth(run.curve) for run in results.records.of(row.name) if run.curve]
             if not smoothed:
                 continue

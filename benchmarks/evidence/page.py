@@ -89,28 +89,28 @@ class Results:
     def blocks(self) -> dict[str, str]:
         """Return the tables by the names of their markers in the page."""
         return {
-            "idea": self.comparison("idea"),
+            "idea": self.comparison("idea", "baseline"),
             "reading": self.comparison("reading"),
             "sets": self.test_sets(),
             "robustness": self.robustness(),
         }
 
-    def of_question(self, question: str) -> list[Row]:
+    def of_questions(self, *questions: str) -> list[Row]:
         """Return the first row and the rows that are compared with it."""
-        return [self.rows[0], *(row for row in self.rows if row.question == question)]
+        return [self.rows[0], *(row for row in self.rows if row.question in questions)]
 
-    def comparison(self, question: str) -> str:
-        """Compare a question's rows with the first one, on splices of the training stage."""
+    def comparison(self, *questions: str) -> str:
+        """Compare rows with the first one, on splices of the training stage."""
         first = self.rows[0].name
         lines = [
             "| | parameters (M) | F1 | per seed | AUC | IoU | difference in F1 |",
             "|---|---|---|---|---|---|---|",
         ]
-        for row in self.of_question(question):
+        for row in self.of_questions(*questions):
             change = "" if row.name == first else self.difference(first, row.name)
             size = f"{_parameters(self.plan, row) / 1e6:.2f}"
             lines.append(f"| {row.name} | {size} | {self.on_splices(row.name)} | {change} |")
-        if question == "idea":
+        if "baseline" in questions:
             for name in self.baselines:
                 lines.append(f"| *{TITLES[name]}* | 0 | {self.on_splices(name)} | |")
         return "\n".join(lines) + "\n"

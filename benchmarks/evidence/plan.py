@@ -14,7 +14,8 @@ class Row:
 
     Attributes:
         name: Name of the row and, in lower case, of its folder.
-        question: The table it belongs to, ``"idea"`` or ``"reading"``; empty for the first row.
+        question: The purpose of the comparison with the first row: ``"idea"``, ``"reading"`` or
+            ``"baseline"``; empty for the first row. Baselines are listed in the table of ideas.
         model: Name in BenCo's registry.
         flags: The model's own flags.
     """

@@ -36,9 +36,9 @@ def run_small(args: argparse.Namespace) -> None:
     with FolderLock(out):
         sets = test_images(args, out / "data", plan["image_size"], plan["test_images"])
         checkpoints: dict[str, Path] = {}
-        lines: list[dict] = []
+        sources: list[dict] = []
         for step in plan["steps"]:
-            lines = step.setdefault("lines", lines)
+            sources = step.setdefault("sources", sources)
             previous = list(checkpoints.values())[-1:]
             checkpoint = _train_step(args, plan, step, out, sets, previous, clock)
             if checkpoint is None:
@@ -67,11 +67,13 @@ def _train_step(
     if checkpoint := finished_checkpoint(out / name, epochs):
         return checkpoint
     data = out / "data"
-    lines = [on_the_fly_images(args, data, **line) for line in step["lines"]]
+    datasets = [on_the_fly_images(args, data, **source) for source in step["sources"]]
     flags = training_flags(
         out / name,
-        write_list(data / f"protocol-{name}.json", lines),
-        write_list(data / "tests.json", {stage: sets[stage] for stage in plan["watched"]}),
+        write_list(data / f"protocol-{name}.json", datasets),
+        write_list(
+            data / "tests.json", {stage: sets[stage] for stage in plan["validation_stages"]}
+        ),
         image_size=plan["image_size"],
         batch_size=step["batch_size"],
         epochs=epochs,
