@@ -118,23 +118,32 @@ def paired_bootstrap(first: Sequence[float | None], second: Sequence[float | Non
     """Compare two models on the same images by a bootstrap of the differences per image.
 
     Returns:
-        ``difference`` of the means (second - first), its 95% ``interval``, the two-sided
-        ``p_value``, and ``n``, the number of images for which both values are defined; None if
-        there are none. The p-value is twice the share of resamples on the other side of zero; the
-        observed difference counts as a resample, so it is never zero.
+        ``difference`` of the means (second - first), its 95% ``interval``, its ``p_value`` (see
+        :func:`bootstrap_p_value`), and ``n``, the number of images for which both values are
+        defined; None if there are none.
     """
     pairs = zip(first, second, strict=True)
-    differences = np.array([b - a for a, b in pairs if a is not None and b is not None])
-    if not len(differences):
+    differences = [b - a for a, b in pairs if a is not None and b is not None]
+    if not differences:
         return None
-    means = _resampled_means(differences, SEED)
-    other_side = (1 + min((means <= 0).sum(), (means >= 0).sum())) / (1 + DRAWS)
+    difference, interval = mean_and_interval([differences])
     return {
-        "difference": float(differences.mean()),
-        "interval": np.percentile(means, [2.5, 97.5]).tolist(),
-        "p_value": float(min(1.0, 2 * other_side)),
+        "difference": difference,
+        "interval": interval,
+        "p_value": bootstrap_p_value(differences),
         "n": len(differences),
     }
+
+
+def bootstrap_p_value(differences: Sequence[float]) -> float:
+    """Return the two-sided p-value of a mean difference of zero.
+
+    It is twice the share of resamples on the other side of zero. The observed difference counts as
+    a resample, so the p-value is never zero.
+    """
+    means = _resampled_means(np.array(differences), SEED)
+    other_side = (1 + min((means <= 0).sum(), (means >= 0).sum())) / (1 + DRAWS)
+    return float(min(1.0, 2 * other_side))
 
 
 def _resampled_means(values: np.ndarray, seed: int) -> np.ndarray:

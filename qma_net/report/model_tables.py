@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..data.published import DATASETS
-from ..evaluation.metrics import mean_and_interval, paired_bootstrap
+from ..evaluation.metrics import bootstrap_p_value, mean_and_interval
 from .collect import ModelResults, ResultFile, Results, setting_of
 from .paper_tables import (
     ABBREVIATIONS,
@@ -14,7 +14,6 @@ from .paper_tables import (
     Column,
     PublishedTable,
     Value,
-    normalized_name,
     paper_model,
     read_ablations,
 )
@@ -75,9 +74,8 @@ def _average(files: Sequence[ResultFile | None], metric: str) -> Measurement:
     if len(available) < len(files):
         of = "levels" if is_attack else "test sets"
         return Measurement(note=f"{len(available)} of {len(files)} {of}")
-    values = [file.summary.get(metric) for file in available]
-    defined = [value for value in values if value is not None]
-    if len(defined) < len(values):
+    values: list[Any] = [file.summary.get(metric) for file in available]
+    if None in values:
         return Measurement(note="undefined for these images")
     if len(available) == 1:
         interval = available[0].summary["intervals"].get(metric)
@@ -89,7 +87,7 @@ def _average(files: Sequence[ResultFile | None], metric: str) -> Measurement:
         samples = [list(column.values()) for column in columns]
         interval = mean_and_interval(samples)[1] if all(samples) else None
     note = "" if interval else "no CSV file next to the result, hence no interval"
-    return Measurement(sum(defined) / len(defined), interval, note)
+    return Measurement(sum(values) / len(values), interval, note)
 
 
 def _models_in(results: Results, published: PublishedTable) -> list[ModelResults]:
@@ -97,14 +95,32 @@ def _models_in(results: Results, published: PublishedTable) -> list[ModelResults
     return [m for m in results.models if any(any(_files(m, c)) for c in published.columns)]
 
 
-def _paired_differences(
-    base: ModelResults, model: ModelResults, test_set: str, metric: str
-) -> list[float]:
-    """Subtract a metric of ``base`` from the model's, on the images for which both have it."""
-    if test_set not in base.clean or test_set not in model.clean:
-        return []
-    first, second = (m.clean[test_set].per_image(metric) for m in (base, model))
-    return [second[path] - first[path] for path in first if path in second]
+def _paired_cell(
+    base: ModelResults | None,
+    model: ModelResults | None,
+    test_sets: Sequence[str],
+    metric: str,
+    *,
+    with_p_value: bool = False,
+) -> Cell:
+    """Show the mean difference from ``base`` on the images for which both have the metric.
+
+    The interval of an average over test sets resamples each of them.
+    """
+    if base is None or model is None:
+        return MISSING
+    differences = []
+    for name in test_sets:
+        first, second = (
+            m.clean[name].per_image(metric) if name in m.clean else {} for m in (base, model)
+        )
+        differences.append([second[path] - first[path] for path in first if path in second])
+    if not all(differences):
+        return Cell(DASH, hint=UNPAIRED)
+    note = f"{sum(map(len, differences))} images"
+    if with_p_value:
+        note = f"p = {bootstrap_p_value(differences[0]):.3f}, {note}"
+    return Measurement(*mean_and_interval(differences), note).cell(minus=0.0)
 
 
 # Names
@@ -138,10 +154,8 @@ def _published_model(
     """Return a model's label with words that describe its variant, and its published cells."""
     if model.is_ours:
         return _with_words("QMA-Net", "ours", *words), published.our_cells
-    name = normalized_name(model.name)
-    no_cells: Sequence[Value] = [None] * len(published.columns)
-    cells = next((cs for ls, cs in published.rows if normalized_name(ls[0]) == name), no_cells)
-    return _with_words(paper_model(model.name), "measured here", *words), cells
+    label = _with_words(paper_model(model.name), "measured here", *words)
+    return label, published.cells_of(model.name)
 
 
 # The paper's tables
@@ -218,7 +232,9 @@ def ablation_table(published: PublishedTable, results: Results) -> Table:
                 names = (_with_words(name, "ours", *words), *labels[1:])
                 _add_rows(table, published, names, model, cells)
                 if labels[0] != published.ours:
-                    shifts = [_ablation_cell(base, model, c) for c in published.columns]
+                    shifts = [
+                        _paired_cell(base, model, c.test_sets, c.metric) for c in published.columns
+                    ]
                     table.rows.append(Row(PAIRED, names, shifts))
                 if model:
                     _add_missing_command(table, published, model)
@@ -232,17 +248,6 @@ def _with_setting(
 ) -> list[ModelResults]:
     """Select the models of one setting of Tables 2 and 9 that are of the same variant."""
     return [m for m in models if m.variant == variant and m.setting == setting_of(flags)]
-
-
-def _ablation_cell(base: ModelResults | None, model: ModelResults | None, column: Column) -> Cell:
-    """Show the mean paired difference; the interval of an average resamples every test set."""
-    if base is None or model is None:
-        return MISSING
-    differences = [_paired_differences(base, model, s, column.metric) for s in column.test_sets]
-    if not all(differences):
-        return Cell(DASH, hint=UNPAIRED)
-    note = f"{sum(map(len, differences))} images"
-    return Measurement(*mean_and_interval(differences), note).cell(minus=0.0)
 
 
 def complexity_table(published: PublishedTable, results: Results) -> Table:
@@ -316,12 +321,7 @@ def _difference_from_default(results: Results, model: ModelResults, test_set: st
     base = next((other for other in alike if test_set in other.clean), None)
     if not model.is_ours or model.is_default or base is None:
         return Cell()
-    differences = _paired_differences(base, model, test_set, "pixel_f1")
-    paired = paired_bootstrap([0.0] * len(differences), differences) if differences else None
-    if not paired:
-        return Cell(DASH, hint=UNPAIRED)
-    note = f"p = {paired['p_value']:.3f}, {paired['n']} images"
-    return Measurement(paired["difference"], paired["interval"], note).cell(minus=0.0)
+    return _paired_cell(base, model, [test_set], "pixel_f1", with_p_value=True)
 
 
 def other_attacks(results: Results) -> Table:

@@ -83,6 +83,13 @@ class PublishedTable:
         """The cells of QMA-Net's row."""
         return next(cells for labels, cells in self.rows if labels[0] == self.ours)
 
+    def cells_of(self, model: str) -> Sequence[Value]:
+        """Return the cells of a model's row; each is None if there is no such row."""
+        for labels, cells in self.rows:
+            if normalized_name(labels[0]) == normalized_name(model):
+                return cells
+        return [None] * len(self.columns)
+
     def new_table(self, our_label: str | None = None) -> Table:
         """Create the report's table with the published rows; ``our_label`` renames QMA-Net's."""
         title = f"Table {self.number}: {self.title}"
