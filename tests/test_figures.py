@@ -116,11 +116,11 @@ def axes_and_texts(figure):
     return [a for a in axes if a.images], [text for text in texts if text]
 
 
-def test_figure_1_compares_both_backbones_with_and_without_dfcm(drawn):
+def test_figure_1_compares_both_encoders_with_and_without_dfcm(drawn):
     panels, texts = axes_and_texts(drawn[1])
     assert len(panels) == 4 * 8  # Two images of each test set.
     for name in ("without DFCM", "QMA-Net"):
-        for part in ("prediction", "RGB backbone", "noise backbone"):
+        for part in ("prediction", "RGB encoder", "noise encoder"):
             assert f"{name}:\n{part}" in texts
     assert "CASIAv1" in texts
     assert "own" in texts
@@ -170,7 +170,7 @@ def test_images_are_selected_at_regular_ranks(work, results):
     notes = []
     assert [e.test_set for e in select_examples(model, 1, notes)] == ["CASIAv1"]
     assert notes == [
-        "own is not in all figures with images: 1 images of other test sets fill the figure"
+        "own is missing in figures with images: the maximum number of images (1) is reached"
     ]
     ground_truth = cv2.imread(str(selected[1].ground_truth), 0) > 127
     thumbnail, mask = (panel.pixels for panel in selected[1].panels)
@@ -287,7 +287,7 @@ def test_omitted_figures_are_noted_with_the_command(work, tmp_path, monkeypatch)
     results = collect([tmp_path / "out"])
     assert [figure.stem for figure in draw_figures(results)] == ["figure-3", "figure-6"]
     first, robust = (note for note in results.notes if "is omitted" in note)
-    assert first.startswith("Figure 1 is omitted: there are no results of the model without DFCM")
+    assert first.startswith("Figure 1 is omitted: no results of the model without DFCM found")
     assert "--only without-dfcm" in first
     assert "qma-net robust" in robust
 

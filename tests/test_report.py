@@ -126,7 +126,7 @@ def test_contradictions_of_the_paper_are_not_corrected():
         assert any(impossible) == (labels[0] == "PSCC-Net")
     assert any("permute-F1 is below" in note for note in tables[5].notes)
     assert any("825,997" in note for note in tables[3].notes)
-    assert any("Eight cells" in note for note in tables[4].notes)
+    assert any("eight cells under seven headings" in note for note in tables[4].notes)
     assert all(len(row) == len(t.columns) for t in tables.values() for _, row in t.rows)
     assert all(published.ours is None or published.our_cells for published in tables.values())
 
@@ -169,7 +169,7 @@ def test_measured_rows_show_differences_and_intervals(work):
         assert gap[i].detail == expected
         assert number_of(ours[5 + i]) == pytest.approx((1 + np.mean(column)) / 2, abs=6e-4)
     assert (ours[3].text, ours[3].hint) == (DASH, "no result file")
-    assert (ours[4].text, ours[4].hint) == (DASH, "3 of 4 test sets")
+    assert (ours[4].text, ours[4].hint) == (DASH, "only 3 of 4 test sets evaluated")
     assert any("--test-sets ROOT/NIST16 --out" in command for command in table.commands)
     assert "CASIAv1: 12 tampered images here, 920 in the paper." in table.notes
 
@@ -205,7 +205,10 @@ def test_ablation_is_paired_with_default_model_by_path(work):
     )
     (work / "ours/CAS.csv").unlink()
     paired = cells(paper_table(collect([work]), 2), PAIRED, "Ours w/ MLP (ours)")[0]
-    assert (paired.text, paired.hint) == (DASH, "needs the CSV files of both on the same images")
+    assert (paired.text, paired.hint) == (
+        DASH,
+        "requires the CSV files of both models for the same images",
+    )
 
 
 def test_robustness_is_averaged_over_levels_without_clean_images(work):
@@ -223,7 +226,7 @@ def test_robustness_is_averaged_over_levels_without_clean_images(work):
 def test_incomplete_sweep_is_missing_with_its_progress(work):
     (work / "robust/CASIAv1/jpeg-70.json").unlink()
     cell = cells(paper_table(collect([work]), 7), MEASURED, "QMA-Net (ours)")[0]
-    assert (cell.text, cell.hint) == (DASH, "5 of 6 levels")
+    assert (cell.text, cell.hint) == (DASH, "only 5 of 6 levels evaluated")
 
 
 def test_other_models_and_sizes_have_separate_rows(work):
@@ -278,7 +281,7 @@ def test_noise_column_uses_the_variance(work):
     assert cells(table, MEASURED, "QMA-Net (ours)")[2].text == "0.630"
     assert number_of(cells(table, DIFFERENCE, "QMA-Net (ours)")[2]) == pytest.approx(0.630 - 0.805)
     assert [row.labels[0] for row in table.rows if row.section == MEASURED] == ["QMA-Net (ours)"]
-    assert any("BenCo draws q from {q - 1, q}" in note for note in table.notes)
+    assert any("BenCo draws it from {q - 1, q}" in note for note in table.notes)
     other = next(table for table in build_tables(results) if table.key == "other-attacks")
     (row,) = other.rows
     assert row.labels == ("CASIAv1", "QMA-Net", "gaussian-noise")
@@ -292,7 +295,7 @@ def test_checkpoint_selected_on_test_sets_has_a_separate_row(tmp_path):
     write_result(tmp_path / "best", "CASIAv1", values(1), **picked)
     write_result(tmp_path / "best-mlp", "CASIAv1", values(3), **picked, flags={"decoder": "mlp"})
     write_result(tmp_path / "pscc", "CASIAv1", values(4), model="PSCC_Net", **picked)
-    name = "QMA-Net (ours, best on its test sets)"
+    name = "QMA-Net (ours, selected on the test sets)"
     alone = paper_table(collect([tmp_path]), 1)
     assert {cell.text for cell in cells(alone, MEASURED, "QMA-Net (ours)")} == {DASH}
     assert cells(alone, MEASURED, name)[0].text == f"{np.mean(values(1)):.3f}"
@@ -302,8 +305,10 @@ def test_checkpoint_selected_on_test_sets_has_a_separate_row(tmp_path):
     both = paper_table(results, 1)
     assert cells(both, MEASURED, "QMA-Net (ours)")[0].text == f"{np.mean(values(2)):.3f}"
     assert cells(both, MEASURED, name)[0].text == f"{np.mean(values(1)):.3f}"
-    assert cells(both, MEASURED, "PSCC-Net (measured here, best on its test sets)")
-    paired = cells(paper_table(results, 2), PAIRED, "Ours w/ MLP (ours, best on its test sets)")[0]
+    assert cells(both, MEASURED, "PSCC-Net (measured here, selected on the test sets)")
+    paired = cells(
+        paper_table(results, 2), PAIRED, "Ours w/ MLP (ours, selected on the test sets)"
+    )[0]
     assert number_of(paired) == pytest.approx(np.mean(values(3)) - np.mean(values(1)), abs=6e-4)
 
 
@@ -327,7 +332,7 @@ def test_manipulation_types_fill_tables_3_and_4(tmp_path):
     write_check(tmp_path / "lists.json", *lists)
     table = paper_table(collect([tmp_path]), 3)
     row = cells(table, MEASURED, "TampCOCO")
-    assert {(cell.text, cell.hint) for cell in row} == {(DASH, "3 of 4 lists")}
+    assert {(cell.text, cell.hint) for cell in row} == {(DASH, "only 3 of 4 lists checked")}
     assert any("TampCOCO/sp_COCO_list.json ROOT" in command for command in table.commands)
 
     bcmc = check_row("bcmc_COCO_list", 1, (1, 0, 0, 0), dataset="TampCOCO", part="bcmc")
@@ -618,7 +623,8 @@ def test_measured_tables_come_first_and_empty_tables_are_folded(work):
         assert lines[key].startswith(f"Table {number}: ")
         assert "\n" not in lines[key]
     assert lines["table-4"].endswith(
-        "produced by qma-net data prepare CASIAv1 --source ARCHIVE --out ROOT/CASIAv1 and 11 more"
+        "produced by qma-net data prepare CASIAv1 --source ARCHIVE --out ROOT/CASIAv1 "
+        "and 11 other commands"
     )
     assert lines["table-6"].endswith(
         "produced by qma-net evaluate --checkpoint CHECKPOINT --test-sets ROOT/CocoGlide "
@@ -645,7 +651,7 @@ def test_table_with_an_incomplete_sweep_is_not_folded(tmp_path):
     report([tmp_path], tmp_path / "report.html")
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "table-7" not in page.folded
-    assert "1 of 6 levels" in page.titles
+    assert "only 1 of 6 levels evaluated" in page.titles
     assert set(page.folded) == {f"table-{number}" for number in (1, 2, 3, 4, 5, 6, 8, 9, 10)}
 
 
@@ -698,17 +704,17 @@ def test_sweep_of_benco_is_shown_as_logged(tmp_path):
 
 
 def test_missing_results_are_reported_in_one_line(tmp_path):
-    with pytest.raises(ReportError, match=r"got no result files in .*, expected .* run qma-net"):
+    with pytest.raises(ReportError, match=r"no result files found in .*: expected .* run qma-net"):
         report([tmp_path], tmp_path / "report.html")
     with pytest.raises(ReportError, match="there is no such folder"):
         report([tmp_path / "absent"], tmp_path / "report.html")
-    with pytest.raises(ReportError, match="expected the name of an HTML file"):
+    with pytest.raises(ReportError, match="is not the name of an HTML file"):
         report([tmp_path], tmp_path)
     assert not list(tmp_path.iterdir())
     command = [sys.executable, "-m", "qma_net", "report", tmp_path, "--out", tmp_path / "r.html"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
-    assert done.stderr.startswith("qma-net: got no result files in ")
+    assert done.stderr.startswith("qma-net: no result files found in ")
     assert done.stderr.count("\n") == 1
 
 

@@ -1,9 +1,9 @@
-"""``qma-net report``: the paper's tables and figures next to our results.
+"""``qma-net report``: the paper's tables and figures, compared with our results.
 
-``collect.py`` finds result files, ``model_tables.py`` and ``dataset_tables.py`` build tables from
-them, ``table.py`` writes them, and ``figures/`` draws. On the HTML page, the evaluated models come
-first, then the tables with our results and the figures. The paper's other tables follow,
-collapsed, with the commands that produce their results.
+``collect.py`` finds result files, ``model_tables.py`` and ``dataset_tables.py`` build tables,
+``table.py`` formats them, and ``figures/`` draws the figures. The HTML page starts with the
+evaluated models, followed by the tables with our results and by the figures. The paper's other
+tables are collapsed at the end, with the commands that produce results for them.
 """
 
 import os
@@ -53,12 +53,12 @@ def report(dirs: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) 
         All files that were written; the page is the last one.
 
     Raises:
-        ReportError: If the folders contain no result, or ``out`` is not the name of an HTML file.
+        ReportError: If the folders contain no results, or ``out`` is not the name of an HTML file.
         BusyError: If another run is writing to the folder.
     """
     out = Path(out)
     if out.is_dir() or out.suffix.lower() not in (".html", ".htm"):
-        raise ReportError(f"got --out {out}, expected the name of an HTML file, e.g. report.html")
+        raise ReportError(f"--out {out} is not the name of an HTML file, such as report.html")
     results = collect(dirs)
     tables = build_tables(results)
     table_folder, figure_folder = out.parent / "tables", out.parent / "figures"
@@ -93,7 +93,7 @@ def report(dirs: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) 
 
 
 def build_tables(results: Results) -> list[Table]:
-    """Build the paper's ten tables, and the other tables for which there are results."""
+    """Build the paper's ten tables, and further tables for which there are results."""
     tables = [BUILDERS[number](table, results) for number, table in published_tables().items()]
     for build in (other_test_sets, other_attacks, checkpoint_comparisons, benco_sweeps):
         table = build(results)
@@ -124,14 +124,14 @@ def _model_table(models: Sequence[ModelResults]) -> Table:
         is_native = header["fit"] == "native"
         row = {
             "Model": "; ".join([full_name(model), *filter(None, [header.get("about")])]),
-            "Flags other than the defaults": ", ".join(flags),
+            "Non-default flags": ", ".join(flags),
             "Checkpoint": header["checkpoint"],
             "SHA-256": header["checkpoint_sha256"][:12],
             "Images": "original resolution"
             if is_native
             else f"{header['fit']}, {header['image_size']}",
             "Test sets": ", ".join([*model.clean, *(f"{s} (attacked)" for s in model.attacked)]),
-            "qma-net": (header.get("versions") or {}).get("qma-net") or "unknown",
+            "qma-net version": (header.get("versions") or {}).get("qma-net") or "unknown",
         }
         table.labels = list(row)
         table.rows.append(Row("", list(row.values())))

@@ -12,10 +12,10 @@ from typing import Any
 from ..core.files import read_json_lines
 
 PIXEL_F1 = "test_pixel-level F1"
-EVENT_FILES = "events.out.tfevents."  # The names of TensorBoard's files start like this.
+EVENT_FILES = "events.out.tfevents."  # Prefix of the names of TensorBoard's files.
 COMPLEXITY_FILES = re.compile(r"complexity.*\.(txt|log)$", re.IGNORECASE)
 
-# A row of fvcore's table: a module, and its parameters as a rounded count or as a shape.
+# A row of fvcore's table: a module, and its parameters as a rounded count or a shape.
 COMPLEXITY_ROW = re.compile(
     r"^\| +([\w.]+) +\| +(?:(\d+\.?\d*)([KMG]?)|\(([\d, ]+)\)) +\|", re.MULTILINE
 )
@@ -26,7 +26,7 @@ Points = list[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Curves:
-    """The scalars of one training or test: points (epoch, value) by the scalar's name."""
+    """The scalars of one training run or test: points (epoch, value) by name."""
 
     folder: Path
     source: str  # "TensorBoard" or "log.txt"
@@ -45,7 +45,7 @@ class Complexity:
 def read_sweeps(folders: Iterable[Path]) -> dict[Path, dict[str, Points]]:
     """Read points (level, pixel F1) of BenCo's ``test_robust.py`` by parent folder and transform.
 
-    It creates a folder per setting and names it after the transform, ``GaussianBlur(...)``.
+    BenCo creates one folder per setting and names it after the transform, ``GaussianBlur(...)``.
     """
     sweeps: dict[Path, dict[str, Points]] = {}
     for folder in sorted(folders):
@@ -69,8 +69,8 @@ def read_sweep_point(folder: Path) -> tuple[float, float] | None:
 def read_curves(folders: Iterable[Path], notes: list[str]) -> list[Curves]:
     """Read the curves of BenCo's training runs and tests from TensorBoard's files or ``log.txt``.
 
-    Scalars with a single point are omitted. BenCo writes metrics that it splits by test set to
-    folders of their own; they are added to the curves of the folder above.
+    Scalars with a single point are omitted. BenCo writes the metrics of each test set to a separate
+    subfolder; they are added to the curves of the folder that contains it.
     """
     all_curves = []
     for folder in sorted(folder for folder in folders if "_Metric_" not in folder.name):
@@ -89,29 +89,29 @@ def read_curves(folders: Iterable[Path], notes: list[str]) -> list[Curves]:
 
 
 def _read_events(folder: Path, notes: list[str]) -> dict[str, Points]:
-    """Read all scalars of TensorBoard's files in one folder by epoch."""
+    """Read all scalars of TensorBoard's files in a folder, by epoch."""
     if not any(folder.glob(f"{EVENT_FILES}*")):
         return {}
     try:
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     except ModuleNotFoundError:
-        note = "TensorBoard is not installed; curves are read from log.txt where it exists"
+        note = "TensorBoard is not installed; training curves are read from log.txt if it exists"
         notes += [] if note in notes else [note]
         return {}
     events = EventAccumulator(str(folder), {"scalars": 0, "images": 1, "tensors": 1})
     events.Reload()
     series = {}
     for tag in events.Tags()["scalars"]:
-        # BenCo counts thousandths of an epoch while it trains.
+        # During training, BenCo counts thousandths of an epoch.
         steps = 1000 if tag == "lr" or tag.startswith("train_loss/") else 1
         series[tag] = [(event.step / steps, event.value) for event in events.Scalars(tag)]
     return series
 
 
 def _read_log(path: Path) -> dict[str, Points]:
-    """Read the numbers of BenCo's ``log.txt`` by epoch, under TensorBoard's names.
+    """Read the numbers in BenCo's ``log.txt`` by epoch, with the names that TensorBoard uses.
 
-    After a resume, the last row of an epoch counts.
+    If a run was resumed, the last row of each epoch is used.
     """
     series: dict[str, dict[float, float]] = {}
     for row in read_json_lines(path):
@@ -158,9 +158,9 @@ def _parse_flags(block: str) -> dict[str, Any]:
 
 
 def _count_parameters(module: str, rows: dict[str, float], is_top: bool = False) -> float:
-    """Count a module's parameters by adding up its parts, since fvcore rounds large counts.
+    """Count a module's parameters by adding up its parts, because fvcore rounds large counts.
 
-    If the parts listed do not add up to the module, its rounded count is returned.
+    If the listed parts do not add up to the module, its rounded count is returned.
     """
     parts = [row for row in rows if row != module and (is_top or row.startswith(f"{module}."))]
     direct = [part for part in parts if not any(part.startswith(f"{other}.") for other in parts)]

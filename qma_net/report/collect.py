@@ -1,6 +1,6 @@
 """Find result files in folders and assign them to models.
 
-Files are recognized by their content, wherever they are: the results of ``evaluate`` and
+Files are recognized by their content, regardless of their location: the results of ``evaluate`` and
 ``robust`` by their header, the report of ``data prepare`` and the output of ``data check --json``
 by their keys. BenCo's logs are recognized by their names (``complexity*.txt`` or ``.log``,
 ``log.txt``, TensorBoard's files).
@@ -31,10 +31,10 @@ from .benco_logs import (
 from .paper_tables import attack_levels, normalized_name, paper_test_set
 from .result_schema import CHECKED, COMPARISON, PREPARED, RESULT, check
 
-# The flags that Tables 2 and 9 vary.
+# The flags that are varied in Tables 2 and 9.
 ABLATED = ("dfcm_stages", "decode_levels", "decoder", "query_count")
 
-# Other flags that make a model different from the paper's. Drop path only matters in training.
+# Other flags that distinguish a model from the paper's. Drop path matters only during training.
 VARIED = ("size", "views", "alpha", "beta", "dice_smoothing")
 
 # The paper's model as flags of BenCo's scripts.
@@ -51,7 +51,7 @@ Content = dict[str, Any]  # Of a JSON file, or of a row of it.
 
 
 class ReportError(QMANetError):
-    """Folders or a file name that no report can be made from."""
+    """Raised if a report cannot be created from folders or under a file name."""
 
 
 @dataclass
@@ -86,7 +86,7 @@ class ModelResults:
     clean: dict[str, ResultFile] = field(default_factory=dict)  # By test set.
     # By test set, attack and level.
     attacked: dict[str, dict[str, dict[int, ResultFile]]] = field(default_factory=dict)
-    label: str = ""  # Distinguishes the models of a report; empty for the paper's model.
+    label: str = ""  # Distinguishes similar models in a report; empty for the paper's model.
 
     def __post_init__(self) -> None:
         self.name: str = self.header["model"]  # In BenCo's registry.
@@ -104,7 +104,7 @@ class ModelResults:
 
 
 def _describe_variant(header: Content, flags: dict[str, Any]) -> tuple[str, ...]:
-    """Describe the differences from the paper's model and evaluation other than ablations."""
+    """Describe how model and evaluation differ from the paper's, apart from ablations."""
     words = []
     for name in VARIED:
         value = str(flags.get(name, DEFAULTS[name]))
@@ -114,18 +114,18 @@ def _describe_variant(header: Content, flags: dict[str, Any]) -> tuple[str, ...]
     words += [fit] if fit != PAPER_PREPROCESSING.fit else []
     if fit != "native" and side != PAPER_PREPROCESSING.image_size:
         words.append(f"{side} px")
-    words += ["best on its test sets"] if "picked_on" in header else []
+    words += ["selected on the test sets"] if "picked_on" in header else []
     return tuple(words)
 
 
 def setting_of(flags: dict[str, Any]) -> dict[str, str]:
-    """Return the flags of Tables 2 and 9, with defaults, as text: YAML and JSON types differ."""
+    """Return the flags of Tables 2 and 9, as text because the types in YAML and JSON differ."""
     return {name: str(flags.get(name, DEFAULTS[name])) for name in ABLATED}
 
 
 @dataclass
 class Results:
-    """Everything that was found, and notes about files and figures for the reader."""
+    """All results in the folders, and notes for the reader about files and figures."""
 
     models: list[ModelResults] = field(default_factory=list)  # The paper's configuration first.
     comparisons: dict[Path, Content] = field(default_factory=dict)
@@ -166,9 +166,9 @@ def collect(dirs: Sequence[str | os.PathLike[str]]) -> Results:
     results.curves = read_curves(logs, results.notes)
     if not results:
         raise ReportError(
-            f"got no result files in {', '.join(map(str, folders))}, expected the JSON files of "
+            f"no result files found in {', '.join(map(str, folders))}: expected JSON files of "
             "qma-net evaluate or robust, prepare.json, complexity*.txt or BenCo's logs; run "
-            "qma-net evaluate first, or name the folder that was given to its --out"
+            "qma-net evaluate first, or pass the folder given to its --out"
         )
     return results
 
@@ -187,7 +187,7 @@ def _find_files(folders: Iterable[Path]) -> Iterator[Path]:
 
 
 def _add_json(path: Path, results: Results, models: dict[tuple, ModelResults]) -> None:
-    """Add a JSON file to the results if it is one; lists (of images) are not read."""
+    """Add a JSON file to the results if it contains any; lists of images are skipped."""
     try:
         with open(path, "rb") as file:
             if file.read(1) != b"{":
@@ -213,7 +213,7 @@ def _add_json(path: Path, results: Results, models: dict[tuple, ModelResults]) -
 
 
 def _add_result(result: ResultFile, notes: list[str], models: dict[tuple, ModelResults]) -> None:
-    """Add a result to its model; of several for the same test set, the first is used."""
+    """Add a result to its model; the first of several for the same test set is used."""
     header = result.header
     flags = tuple(sorted((key, str(value)) for key, value in header["model_flags"].items()))
     settings = ("model", "checkpoint_sha256", "fit", "image_size", "picked_on")

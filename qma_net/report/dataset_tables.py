@@ -1,4 +1,4 @@
-"""Tables 3 and 4: the datasets as ``data prepare`` and ``data check --json`` counted them."""
+"""Tables 3 and 4: the datasets as counted by ``data prepare`` and ``data check --json``."""
 
 import math
 from typing import Any
@@ -13,7 +13,7 @@ TYPE_HEADINGS = dict(zip(("cope-move", "splice", "remove", "AI-Gen"), TYPES, str
 
 UNKNOWN = "N/K"  # The paper's abbreviation of "not known".
 
-# Values by the paper's headings, without those that are unknown; `reason` says why.
+# Known values by the paper's headings; `reason` explains why others are missing.
 Counts = dict[str, Any]
 
 
@@ -34,7 +34,7 @@ def dataset_table(published: PublishedTable, results: Results) -> Table:
 
 
 def _cell(counts: Counts, heading: str, paper: Value, published: PublishedTable) -> Cell:
-    """Show a count; "N/K" if the type of every image is unknown here and in the paper."""
+    """Show a count; "N/K" for types that are unknown both here and in the paper."""
     if heading in counts:
         return Cell(published.show(counts[heading]))
     if heading in TYPE_HEADINGS and "Number" in counts:
@@ -51,7 +51,7 @@ def _difference_cell(count: int | None, paper: Value, published: PublishedTable)
 
 
 def _count(label: str, results: Results, table: Table) -> Counts:
-    """Return the counts of a dataset, and add the commands that count the rest to the table."""
+    """Return the counts of a dataset, and add commands for missing counts to the table."""
     key = normalized_name(label)
     dataset = next(d for d in DATASETS.values() if normalized_name(d.name) == key)
     prepared = results.prepared.get(key)
@@ -72,7 +72,7 @@ def _combine_subsets(dataset: PublishedDataset, rows: dict[str, dict[str, Any]])
     parts = dataset.parts if "" not in rows and dataset.parts else ("",)
     counts = [_arrange(rows[part]) for part in parts if part in rows]
     if counts and len(counts) < len(parts):
-        return {"reason": f"{len(counts)} of {len(parts)} lists"}
+        return {"reason": f"only {len(counts)} of {len(parts)} lists checked"}
     return _add_up(counts)
 
 
@@ -85,7 +85,7 @@ def _arrange(row: dict[str, Any]) -> Counts:
 
 
 def _add_up(parts: list[Counts]) -> Counts:
-    """Add up counts and combine resolutions, leaving out what is unknown for one of the parts."""
+    """Add up counts and combine resolutions; omit what is unknown for any of the parts."""
     total: Counts = {}
     for heading in (*TYPE_HEADINGS, "Number", "min", "max"):
         values = [part[heading] for part in parts if heading in part]

@@ -1,4 +1,4 @@
-"""Tables about models: Tables 1, 2 and 5 to 10 of the paper, and further tables of results."""
+"""Tables about models: the paper's Tables 1, 2 and 5 to 10, and tables of further results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ from .table import (
 )
 
 OURS, PAPER = "QMA-Net (ours)", "QMA-Net (paper)"
-UNPAIRED = "needs the CSV files of both on the same images"
+UNPAIRED = "requires the CSV files of both models for the same images"
 
 
 # Measurements
@@ -40,7 +40,7 @@ UNPAIRED = "needs the CSV files of both on the same images"
 
 @dataclass(frozen=True)
 class Measurement:
-    """A mean over images, its 95% interval and a note, which says why a value is missing."""
+    """A mean over images, its 95% interval, and a note, which explains a missing value."""
 
     value: float | None = None
     interval: Sequence[float] | None = None
@@ -57,7 +57,7 @@ class Measurement:
 
 
 def _files(model: ModelResults | None, column: Column) -> list[ResultFile | None]:
-    """Return the results that a column of the paper averages; None for those that are missing."""
+    """Return the results that a column of the paper averages; None for each missing one."""
     if model is None:
         return []
     if column.attack:
@@ -72,8 +72,8 @@ def _average(files: Sequence[ResultFile | None], metric: str) -> Measurement:
         return Measurement()
     is_attack = bool(available[0].header.get("attack"))
     if len(available) < len(files):
-        of = "levels" if is_attack else "test sets"
-        return Measurement(note=f"{len(available)} of {len(files)} {of}")
+        unit = "levels" if is_attack else "test sets"
+        return Measurement(note=f"only {len(available)} of {len(files)} {unit} evaluated")
     values: list[Any] = [file.summary.get(metric) for file in available]
     if None in values:
         return Measurement(note="undefined for these images")
@@ -86,7 +86,7 @@ def _average(files: Sequence[ResultFile | None], metric: str) -> Measurement:
             columns = [{p: sum(column[p] for column in columns) / len(columns) for p in common}]
         samples = [list(column.values()) for column in columns]
         interval = mean_and_interval(samples)[1] if all(samples) else None
-    note = "" if interval else "no CSV file next to the result, hence no interval"
+    note = "" if interval else "no interval, because the CSV file of the result is missing"
     return Measurement(sum(values) / len(values), interval, note)
 
 
@@ -127,13 +127,13 @@ def _paired_cell(
 
 
 def full_name(model: ModelResults) -> str:
-    """Name a model with its setting and its label."""
+    """Return the name of a model with its setting and its label."""
     name = "QMA-Net" if model.is_ours else paper_model(model.name)
     return _with_words(name, *_setting_words(model), model.label)
 
 
 def _setting_words(model: ModelResults) -> list[str]:
-    """Describe an ablation by its name in ``ablations.yaml`` or its flags; [] for the default."""
+    """Describe an ablation by its name in ``ablations.yaml``, or else by its flags."""
     if not model.is_ours or model.is_default:
         return []
     for ablation in read_ablations():
@@ -286,7 +286,7 @@ def _share_cell(value: float, paper: Any, published: PublishedTable) -> Cell:
 
 
 def other_test_sets(results: Results) -> Table:
-    """List results on test sets, or of models, that are in none of the paper's tables."""
+    """List results on test sets or of models that the paper does not include."""
     table = Table(
         "other-test-sets",
         "Other test sets",
@@ -294,9 +294,9 @@ def other_test_sets(results: Results) -> Table:
         {
             "": ("Images",),
             "Pixel level": ("F1", "permute-F1", "IoU", "AUC"),
-            "Paired": ("F1 minus QMA-Net",),
+            "Paired": ("F1 minus that of QMA-Net",),
         },
-        notes=["Test sets that the paper does not use, and models that are in none of its rows."],
+        notes=["Test sets and models that the paper does not include."],
     )
     settings = [setting_of(ablation.flags) for ablation in read_ablations()]
     for name in sorted({name for model in results.models for name in model.clean}):
@@ -325,7 +325,7 @@ def _difference_from_default(results: Results, model: ModelResults, test_set: st
 
 
 def other_attacks(results: Results) -> Table:
-    """List averages under attacks, or on test sets, that Tables 7 and 8 do not contain."""
+    """List averages under attacks or on test sets that Tables 7 and 8 do not contain."""
     table = Table(
         "other-attacks",
         "Robustness to other attacks",
@@ -333,7 +333,7 @@ def other_attacks(results: Results) -> Table:
         {"": ("Levels",), "Average over the levels": ("F1", "IoU", "AUC")},
         notes=[
             "The averages do not include the clean images.",
-            "gaussian-noise interprets the levels of GN as standard deviations.",
+            "gaussian-noise uses the levels of GN as standard deviations.",
         ],
     )
     for name in sorted({name for model in results.models for name in model.attacked}):
@@ -357,7 +357,7 @@ def checkpoint_comparisons(results: Results) -> Table:
         "Checkpoints compared on the same images",
         ("Test set", "Difference"),
         {"": ("F1", "IoU", "p (F1)", "Images")},
-        notes=["Written by qma-net evaluate for several checkpoints; paired bootstrap."],
+        notes=["From qma-net evaluate with several checkpoints, by a paired bootstrap."],
     )
     for path, comparison in results.comparisons.items():
         for name, pairs in comparison.items():
@@ -376,15 +376,15 @@ def checkpoint_comparisons(results: Results) -> Table:
 
 
 def benco_sweeps(results: Results) -> Table:
-    """List the logs of BenCo's own ``test_robust.py``; without images there are no intervals."""
+    """List the logs of BenCo's ``test_robust.py``, which contain no values per image."""
     table = Table(
         "benco-robustness",
         "BenCo's own test_robust.py",
         ("Folder", "Attack"),
         {"": ("Levels", "Pixel F1 at every level", "Average")},
         notes=[
-            "As logged. In every run, BenCo draws new noise and the JPEG quality from {q - 1, q}, "
-            "and it counts authentic images as 0; Tables 7 and 8 are based on qma-net robust."
+            "As logged. BenCo draws new noise, and the JPEG quality from {q - 1, q}, in every run, "
+            "and it counts the F1 of authentic images as 0. Tables 7 and 8 use qma-net robust."
         ],
     )
     for folder, transforms in results.sweeps.items():

@@ -1,4 +1,4 @@
-"""The paper's tables as printed (``paper_tables.yaml``), and what their rows and columns mean."""
+"""The paper's tables as printed (``paper_tables.yaml``), and the meaning of rows and columns."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ from ..core.files import config_path, read_yaml
 from ..data.published import DATASETS
 from .table import PUBLISHED, TIMES, Cell, Row, Table, format_number
 
-Value = float | str | None  # A cell of the paper; None for a model that it does not contain.
+Value = float | str | None  # A cell in the paper; None for a model that it does not include.
 
 # The paper's abbreviations of test sets.
 ABBREVIATIONS = {
@@ -25,7 +25,7 @@ ATTACKS = {"JC": "jpeg", "GB": "gaussian-blur", "GN": "gaussian-noise-variance"}
 
 
 def normalized_name(name: str) -> str:
-    """Reduce a name to lower-case letters and digits, for comparing names."""
+    """Reduce a name to lower-case letters and digits, so that spellings can be compared."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
@@ -40,7 +40,7 @@ class Column:
     """A column of one of the paper's tables."""
 
     name: str
-    test_sets: list[str]  # Several for an average; empty if the column is not about a test set.
+    test_sets: list[str]  # Several for an average; empty for a column without a test set.
     metric: str  # The key in a result file.
     attack: str | None  # The attack's name in ``robustness.yaml``; None for clean images.
 
@@ -104,7 +104,7 @@ class PublishedTable:
         return table
 
     def show(self, value: float | str, *, sign: bool = False) -> str:
-        """Format a number with the decimals of this table; text stays as it is."""
+        """Format a number with the decimals of this table; text is returned unchanged."""
         if isinstance(value, str):
             return value.replace("x", TIMES) if re.fullmatch(r"\d+x\d+", value) else value
         return format_number(value, self.decimals, sign=sign)

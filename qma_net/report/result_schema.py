@@ -1,6 +1,6 @@
-"""What a JSON file must contain to be accepted as a result.
+"""The schemas of the JSON files that are accepted as results.
 
-A schema is a type, a union of types, a pattern of a text, or:
+A schema is a type, a union of types, a regular expression for a text, or:
 
 - a dictionary of keys and their schemas; a key that ends in ``?`` may be absent or null, and the
   key ``*`` or ``*?`` stands for any number of keys;
@@ -59,7 +59,7 @@ def check(content: Any, schema: Any, path: str = "") -> None:
     elif isinstance(schema, dict | list) or not _is_instance(content, schema):
         value = "missing" if content is None else repr(str(content)[:40])
         name = path.removeprefix(".")[:100] or "the content"
-        raise ContentError(f"it is not a valid result, since {name} is {value}")
+        raise ContentError(f"not a valid result, because {name} is {value}")
 
 
 def _is_instance(content: Any, schema: Any) -> bool:

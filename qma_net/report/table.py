@@ -15,11 +15,11 @@ MINUS, TIMES, DASH = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}", "\N{EM DASH}"
 
 # The sections of a table.
 PUBLISHED, MEASURED, DIFFERENCE = "As published", "Measured here", "Measured here minus published"
-PAIRED = "Measured here: ablation minus QMA-Net (ours) on the same images"
+PAIRED = "Paired difference on the same images: ablation minus QMA-Net (ours)"
 
 NO_RESULT = "no result file"
 
-LATEX = {  # Characters with a meaning in LaTeX, or without a glyph in its fonts.
+LATEX = {  # Characters that LaTeX interprets, or that its fonts lack.
     "\\": r"\textbackslash{}",
     **{sign: f"\\{sign}" for sign in "_%&#${}"},
     "~": r"\textasciitilde{}",
@@ -37,7 +37,7 @@ class Cell:
     """A cell of a table."""
 
     text: str = ""
-    detail: str = ""  # Shown smaller under the text, for example an interval.
+    detail: str = ""  # Smaller text below, for example an interval.
     hint: str = ""  # An explanation, which the HTML page shows as a tooltip.
 
 
@@ -46,7 +46,7 @@ MISSING = Cell(DASH, hint=NO_RESULT)
 
 @dataclass(frozen=True)
 class Row:
-    """A row: the section it belongs to, its labels and its cells; rows of ours are highlighted."""
+    """A row: its section, its labels and its cells; our own rows are highlighted."""
 
     section: str
     labels: Sequence[str]
@@ -60,20 +60,20 @@ class Table:
 
     key: str  # Name of its files, and its anchor on the page.
     title: str
-    labels: Sequence[str]  # Headings of the columns with the rows' labels.
-    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)  # Other columns by heading.
-    rows: list[Row] = field(default_factory=list)  # Of several sections, in any order.
+    labels: Sequence[str]  # Headings of the columns that contain the labels of the rows.
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)  # Other columns, by group.
+    rows: list[Row] = field(default_factory=list)  # The sections may be mixed.
     notes: list[str] = field(default_factory=list)
-    commands: list[str] = field(default_factory=list)  # These produce the missing results.
+    commands: list[str] = field(default_factory=list)  # They produce the missing results.
 
     @property
     def width(self) -> int:
-        """Number of columns, without those of the labels."""
+        """Number of columns, not counting those of the labels."""
         return sum(map(len, self.groups.values()))
 
     @property
     def caption(self) -> str:
-        """The title without the number of the paper's table."""
+        """The title without the number of the table."""
         return re.sub(r"^Table [0-9]+: ", "", self.title)
 
     @property
@@ -84,7 +84,7 @@ class Table:
 
     @property
     def is_measured(self) -> bool:
-        """Whether it contains any result of ours, complete or not."""
+        """Whether it contains any result of ours, even an incomplete one."""
         ours = [cell for row in self.rows if row.section != PUBLISHED for cell in row.cells]
         return any(cell.text and cell != MISSING for cell in ours)
 
@@ -100,12 +100,12 @@ def write_table(table: Table, suffix: str) -> str:
 
 
 def escape_latex(text: object) -> str:
-    """Write a text in one line and escape the characters that LaTeX would interpret."""
+    """Join a text to one line and escape the characters that LaTeX would interpret."""
     return "".join(LATEX.get(letter, letter) for letter in " ".join(str(text).split()))
 
 
 def escape_markdown(text: object) -> str:
-    """Write a text in one line and escape what Markdown would interpret inside a table."""
+    """Join a text to one line and escape what Markdown would interpret inside a table."""
     return re.sub(r"([|*_<>])", r"\\\1", " ".join(str(text).split()))
 
 
@@ -119,6 +119,6 @@ def _environment(suffix: str) -> "Environment":
         variable_start_string="<<",
         variable_end_string=">>",
         autoescape=False,
-        # A value that the template marks with `safe` is inserted as it is.
+        # Values that the template marks with `safe` are inserted unchanged.
         finalize=lambda value: value if hasattr(value, "__html__") else escape(value),
     )

@@ -1,4 +1,4 @@
-"""Curves: Figure 4 (robustness to attacks), and the training runs in BenCo's logs."""
+"""Curves: Figure 4 (robustness to attacks), and the training curves in BenCo's logs."""
 
 import re
 from typing import Any
@@ -22,7 +22,7 @@ def draw_robustness(results: Results) -> Figure:
     models = [model for model in results.models if model.attacked]
     if not models:
         raise FigureError(
-            "there are no results under attack; run qma-net robust --checkpoint FILE "
+            "no robustness results found; run qma-net robust --checkpoint FILE "
             "--test-sets SETS --out DIR"
         )
     names = in_paper_order({name for model in models for name in model.attacked})
@@ -49,14 +49,14 @@ def draw_robustness(results: Results) -> Figure:
         labeled.values(),
         labeled,
         loc="outside lower center",
-        ncols=min(2, len(names)),  # A single column of axes is as wide as one label.
+        ncols=min(2, len(names)),  # A single column of axes is only as wide as one label.
         frameon=False,
         fontsize=8,
     )
     caption = (
-        "Mean pixel F1 of the tampered images at every strength of an attack, from weak to strong. "
-        "The dashed line is the mean for the clean images, which are not a point of the curve. "
-        "Attacks are applied before resizing."
+        "Mean pixel F1 of the tampered images at each level of an attack, from weak to strong. The "
+        "dashed line is the mean for the clean images, which is not part of the curve. Attacks are "
+        "applied before resizing."
     )
     return Figure("figure-4", "Figure 4: Robustness to attacks", caption, canvas)
 
@@ -94,7 +94,7 @@ def _draw_axes(
 
 
 def draw_training_curves(all_curves: list[Curves]) -> list[Figure]:
-    """Draw the curves of every training run, which is named by the distinct end of its path."""
+    """Draw the curves of every training run, which is named by the unique end of its path."""
     parts = [curves.folder.resolve().parts[1:] or ("root",) for curves in all_curves]
     count = 2
     while len({path[-count:] for path in parts}) < len(parts):
@@ -134,6 +134,6 @@ def _group_series(curves: Curves) -> dict[str, dict[str, Points]]:
             groups["losses"][name.removeprefix("train_loss/").replace("_", " ")] = points
         else:
             groups["on the test sets"][name.removeprefix("normal_test_evaluators/")] = points
-    if len(groups["on the test sets"]) == 2:  # BenCo's average of one test set is the same.
+    if len(groups["on the test sets"]) == 2:  # BenCo's average equals a single test set.
         groups["on the test sets"].pop("Average", None)
     return {title: series for title, series in groups.items() if series}

@@ -1,8 +1,8 @@
 """The paper's Figures 1, 3, 4 and 6, and the training curves.
 
-Figure 4 needs only result files. Figures 1 and 6 need the evaluated images and checkpoints,
-unchanged; Figure 3 needs the images, and either saved masks or checkpoints. If something is
-missing, the figure or the part of it is omitted with a note. Figures 2 and 5 are drawings:
+Figure 4 needs only result files. Figures 1 and 6 need the unchanged images and checkpoints of the
+evaluation; Figure 3 needs the images, and either saved masks or checkpoints. If something is
+missing, the figure or the affected part of it is omitted with a note. Figures 2 and 5 are drawings:
 ``docs/architecture.svg`` and ``docs/qmfd.svg``.
 """
 
@@ -22,17 +22,17 @@ MAX_MODELS = 8  # In Figure 3.
 
 TARGET = (
     "The target of Grad-CAM is the mean logit over the predicted mask, which is outlined: the "
-    "pixels above 0.5 or, if there are none, the highest 1%. Every map is scaled to its own "
-    "range, so the maps cannot be compared in strength; a map without positive values stays dark."
+    "pixels above 0.5 or, if there are none, the top 1%. Every map is scaled to its own range, so "
+    "their magnitudes cannot be compared. A map without positive values is dark throughout."
 )
 SELECTION = (
-    "The images were not picked by hand: the tampered images of each test set are ranked by the F1 "
-    "of {}, and images at regular intervals of the ranking are shown."
+    "The images were not cherry-picked: the tampered images of each test set are ranked by the F1 "
+    "of {}, and images at regular intervals of this ranking are shown."
 )
 
 
 def draw_figures(results: Results) -> list[Figure]:
-    """Draw all figures; notes in ``results`` say why a figure is omitted."""
+    """Draw all figures; notes in ``results`` explain why a figure is omitted."""
     figures = []
     for number, draw in FIGURES.items():
         try:
@@ -42,32 +42,32 @@ def draw_figures(results: Results) -> list[Figure]:
     return [*figures, *draw_training_curves(results.curves)]
 
 
-def draw_backbone_cams(results: Results) -> Figure:
-    """Draw Figure 1: contributions of both backbones, with and without interaction (DFCM)."""
+def draw_encoder_cams(results: Results) -> Figure:
+    """Draw Figure 1: contributions of both encoders, with and without interaction (DFCM)."""
     ours = _default_model(results)
     wanted = (setting_of({"dfcm_stages": "none"}), ours.variant)
     ablated = next((m for m in results.models if (m.setting, m.variant) == wanted), None)
     if ablated is None:
         raise FigureError(
-            "there are no results of the model without DFCM; run bash shell/ablations.sh "
+            "no results of the model without DFCM found; run bash shell/ablations.sh "
             f"--only without-dfcm, then {EVALUATE}"
         )
     examples = select_examples(ours, CAM_ROWS, results.notes)
     rows = [(example.test_set, example.panels) for example in examples]
     columns = ["image", "ground truth"]
     for name, model in (("without DFCM", ablated), ("QMA-Net", ours)):
-        columns += [f"{name}:\n{part}" for part in ("prediction", "RGB backbone", "noise backbone")]
+        columns += [f"{name}:\n{part}" for part in ("prediction", "RGB encoder", "noise encoder")]
         network = load_network(model)
         layers = (network.rgb_backbone.stages[-1], network.noise_backbone.stages[-1])
         for example, (_, panels) in zip(examples, rows, strict=True):
             panels += cam_panels(model, network, example, layers)
     caption = (
-        "Grad-CAM of the last stage of both backbones, before the interaction at that level. "
-        f"Without DFCM, the backbones do not interact: {full_name(ablated)}. {TARGET} "
+        "Grad-CAM of the last stage of both encoders, before the interaction at that level. "
+        f"Without DFCM, the encoders do not interact: {full_name(ablated)}. {TARGET} "
         + SELECTION.format(full_name(ours))
     )
     canvas = draw_grid(columns, rows, with_heat_scale=True)
-    title = "Figure 1: Contributions of both backbones (Grad-CAM)"
+    title = "Figure 1: Contributions of both encoders (Grad-CAM)"
     return Figure("figure-1", title, caption, canvas)
 
 
@@ -75,10 +75,10 @@ def draw_predictions(results: Results) -> Figure:
     """Draw Figure 3: predictions of every model for images of every test set."""
     models = [model for model in results.models if model.clean]
     if not models:
-        raise FigureError(f"there are no results on a test set; run {EVALUATE}")
+        raise FigureError(f"no results on a test set found; run {EVALUATE}")
     examples = select_examples(models[0], GRID_ROWS, results.notes)
     caption = (
-        f"White: pixels above {DEFAULT_THRESHOLD}; below them, the image's pixel F1 as evaluated. "
+        f"White: pixels above {DEFAULT_THRESHOLD}. Below each mask: its pixel F1 as evaluated. "
         + SELECTION.format(full_name(models[0]))
     )
     # Order: ours, other models, ablations.
@@ -100,7 +100,7 @@ def draw_predictions(results: Results) -> Figure:
         for panel, (_, panels) in zip(predictions, rows, strict=True):
             panels.append(panel)
     if len(columns) == 2:
-        raise FigureError(f"there are neither masks nor checkpoints: {'; '.join(omitted)}")
+        raise FigureError(f"neither masks nor checkpoints found: {'; '.join(omitted)}")
     if omitted:
         caption += f" Omitted: {'; '.join(omitted)}."
     return Figure("figure-3", "Figure 3: Predictions", caption, draw_grid(columns, rows))
@@ -136,13 +136,11 @@ def draw_level_cams(results: Results) -> Figure:
 
 
 def _default_model(results: Results) -> ModelResults:
-    """Return the paper's model, or the first of another size."""
+    """Return the paper's model, or else the first one of another size."""
     model = next((model for model in results.models if model.is_default and model.clean), None)
     if model is None:
-        raise FigureError(
-            f"there are no results of the default model on a test set; run {EVALUATE}"
-        )
+        raise FigureError(f"no results of the default model on a test set found; run {EVALUATE}")
     return model
 
 
-FIGURES = {1: draw_backbone_cams, 3: draw_predictions, 4: draw_robustness, 6: draw_level_cams}
+FIGURES = {1: draw_encoder_cams, 3: draw_predictions, 4: draw_robustness, 6: draw_level_cams}

@@ -1,4 +1,4 @@
-"""Images that figures show, evenly spaced by F1 and not cherry-picked, and their predictions."""
+"""Example images for figures, evenly spaced by F1 instead of cherry-picked, and predictions."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -62,10 +62,10 @@ class Example:
 def select_examples(model: ModelResults, total: int, notes: list[str]) -> list[Example]:
     """Select about ``total`` images of a model's test sets, evenly spaced by their rank by F1.
 
-    A line is added to ``notes`` for every test set that is omitted.
+    A note is added for every test set that is omitted.
 
     Raises:
-        FigureError: If no test set is still where it was when it was evaluated.
+        FigureError: If none of the test sets exists at the path that was evaluated.
     """
     examples: list[Example] = []
     omitted: dict[str, str] = {}
@@ -73,14 +73,14 @@ def select_examples(model: ModelResults, total: int, notes: list[str]) -> list[E
     for name in names:
         try:
             if len(examples) == total:
-                raise FigureError(f"{total} images of other test sets fill the figure")
+                raise FigureError(f"the maximum number of images ({total}) is reached")
             examples += _select_from(model.clean[name], max(1, total // len(names)))
         except (FigureError, ListingError) as error:
             omitted[name] = str(error)
     if not examples:
         raise FigureError(next(iter(omitted.values())))
     for name, reason in omitted.items():
-        note = f"{name} is not in all figures with images: {reason}"
+        note = f"{name} is missing in figures with images: {reason}"
         notes += [note] if note not in notes else []
     return examples
 
@@ -118,7 +118,7 @@ def load_network(model: ModelResults) -> QMANetModel:
     return _load_checkpoint(model.header["checkpoint"], model.header["checkpoint_sha256"])
 
 
-@lru_cache(maxsize=2)  # Figure 1 needs two; more could exceed the memory.
+@lru_cache(maxsize=2)  # Figure 1 needs two; more might not fit in memory.
 def _load_checkpoint(name: str, checksum: str) -> QMANetModel:
     path = Path(name)
     if not path.is_file():
@@ -129,16 +129,16 @@ def _load_checkpoint(name: str, checksum: str) -> QMANetModel:
 
 
 def model_input(pixels: np.ndarray, model: ModelResults) -> ModelInput:
-    """Prepare an image, uint8 ``(H, W, 3)``, as in the evaluation of the model."""
+    """Prepare an image, uint8 ``(H, W, 3)``, as it was prepared in the evaluation."""
     preprocessing = Preprocessing(model.header["image_size"], model.header["fit"])
     return fit_to_model(pixels, preprocessing, oversize="crop")
 
 
 def predict_probabilities(model: ModelResults, example: Example) -> np.ndarray:
-    """Return the probabilities for an image, float ``(h, w)``: the saved mask, or computed.
+    """Return the probabilities for an image, float ``(h, w)``, from the saved mask if it exists.
 
     Raises:
-        FigureError: If there is neither a saved mask nor the checkpoint.
+        FigureError: If neither a saved mask nor the checkpoint exists.
     """
     saved = _saved_mask(model.clean[example.test_set], example.image)
     if saved is not None:

@@ -1,4 +1,4 @@
-"""Grad-CAM: how much the layers of a model contribute to its mask."""
+"""Grad-CAM: the contributions of layers of a model to its mask."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from .image_grid import Panel, heat_image, mask_image
 
 
 class MaskLogits(nn.Module):
-    """A model whose output is only the logits of its mask, ``(B, 1, H, W)``, for Grad-CAM."""
+    """A wrapper for Grad-CAM that returns only the logits of the mask, ``(B, 1, H, W)``."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -25,7 +25,7 @@ class MaskLogits(nn.Module):
 
 
 def predicted_region(logits: Tensor) -> Tensor:
-    """Return the pixels above a probability of 0.5, or the highest 1% if there are none."""
+    """Return the pixels above a probability of 0.5, or the top 1% if there are none."""
     region = logits > 0
     if region.any():
         return region
@@ -33,7 +33,7 @@ def predicted_region(logits: Tensor) -> Tensor:
 
 
 def mean_logit(logits: Tensor) -> Tensor:
-    """Return the mean logit over the predicted region, the scalar that Grad-CAM explains."""
+    """Return the mean logit over the predicted region, which is the target of Grad-CAM."""
     return logits[predicted_region(logits)].mean()
 
 
@@ -56,7 +56,7 @@ def grad_cams(
     try:
         from pytorch_grad_cam import GradCAM
     except ModuleNotFoundError as error:
-        message = f"{error.name} is not installed; run pip install 'qma-net[report]'"
+        message = f"{error.name} is not installed; run: pip install 'qma-net[report]'"
         raise FigureError(message) from None
     targets = [mean_logit]
     with GradCAM(MaskLogits(model), list(layers)) as cam:

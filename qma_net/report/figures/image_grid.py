@@ -25,7 +25,7 @@ class Panel:
 
 
 def mask_image(mask: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Resize a bool mask to a black and white image, uint8 ``(h, w, 3)``, of ``shape``."""
+    """Resize a bool mask to ``shape`` and convert it to black and white, uint8 ``(h, w, 3)``."""
     size = (shape[1], shape[0])
     resized = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) > 0.5
     return np.repeat(resized[..., None], 3, axis=2).astype(np.uint8) * 255
@@ -49,10 +49,10 @@ def draw_grid(
     *,
     with_heat_scale: bool = False,
 ) -> Figure:
-    """Draw rows of panels under headings, with the color scale of Grad-CAM if it is requested.
+    """Draw rows of panels under headings, optionally with the color scale of Grad-CAM.
 
-    Every row has a name, which is shown where it changes, and is as high as its highest image. A
-    panel that is None is shown as "no result".
+    Every row has a name, which is shown unless it repeats the previous one, and the height of its
+    tallest image. A panel that is None is shown as "no result".
     """
     panels = [panel for _, row in rows for panel in row if panel]
     text_height = 0.17 if any(panel.text for panel in panels) else 0
@@ -76,7 +76,7 @@ def draw_grid(
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
             if panel is None:
-                axes.text(0.5, 0.5, "no result", ha="center", va="center", fontsize=7, color="grey")
+                axes.text(0.5, 0.5, "no result", ha="center", va="center", fontsize=7, color="gray")
                 continue
             axes.imshow(panel.pixels)
             axes.set_xlabel(panel.text, fontsize=7, labelpad=2)
