@@ -14,7 +14,7 @@ from sklearn.metrics import f1_score, jaccard_score, roc_auc_score
 
 from conftest import photograph
 from miniatures import set_rows, write_set
-from qma_net.core.files import PathError
+from qma_net.core.files import ContentError, PathError
 from qma_net.core.runs import BusyError, FolderLock
 from qma_net.evaluation import evaluate as ev
 from qma_net.evaluation import robust as rb
@@ -327,6 +327,32 @@ def test_metrics_equal_values_derived_by_hand(work, registered, tmp_path, how):
         assert got["n_undefined"]["precision"] == 7
     assert got["score_source"] == "largest probability"
     assert got["header"]["model_flags"] == {"how": how}
+
+
+def test_mask_that_is_nan_ends_the_evaluation(work, tmp_path, capsys):
+    """It had F1 0.000 and an AUC of 0.668, which was an artefact of sorting."""
+    from qma_net.cli import main
+
+    content = torch.load(work / "checkpoint-0.pth", weights_only=False)
+    for tensor in content["model"].values():
+        if tensor.is_floating_point():
+            tensor.mul_(1e30)  # Finite, but a layer overflows.
+    torch.save(content, tmp_path / "overflowing.pth")
+    flags = ["--checkpoint", tmp_path / "overflowing.pth", "--test-sets", work / "sets.json"]
+    flags += ["--out", tmp_path / "out", "--image-size", 64, "--device", "cpu", "--workers", 0]
+    message = rf"^qma-net: {tmp_path}/overflowing\.pth gives NaN or infinity .* {work}/\S+\.png: "
+    with pytest.raises(SystemExit, match=message):
+        main(["evaluate", *map(str, flags)])
+    assert not (tmp_path / "out/Mixed.json").exists()
+
+
+def test_result_table_with_nan_is_refused(work, single, tmp_path):
+    table = (single / "Mixed.csv").read_text().splitlines()
+    cells = table[1].split(",")
+    cells[table[0].split(",").index("score")] = "nan"
+    (tmp_path / "Mixed.csv").write_text("\n".join([table[0], ",".join(cells)]))
+    with pytest.raises(ContentError, match="score is nan in the row of"):
+        read_result_table(tmp_path / "Mixed.csv")
 
 
 def areas_of(work):

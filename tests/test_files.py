@@ -1,12 +1,21 @@
 """Reading and writing files: bounded reads of regular files, atomic writes, safe names."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
+from conftest import ROOT
 from qma_net.core import files
-from qma_net.core.files import ContentError, PathError, atomic_write, read_json_object, safe_path
+from qma_net.core.files import (
+    ContentError,
+    PathError,
+    atomic_write,
+    read_json_object,
+    safe_path,
+    write_json,
+)
 
 
 def test_pipe_is_refused_instead_of_waited_for(tmp_path):
@@ -28,6 +37,20 @@ def test_file_above_the_limit_is_not_read(tmp_path, monkeypatch):
     (tmp_path / "a.json").write_text('{"a": 1000000}')
     with pytest.raises(ContentError, match="14 bytes, expected at most 10"):
         read_json_object(tmp_path / "a.json", "a result")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_json_with_nan_or_infinity_is_not_written(tmp_path, value):
+    """``NaN`` is not JSON: browsers and most other programs reject the whole file."""
+    with pytest.raises(ContentError, match="NaN or infinite"):
+        write_json(tmp_path / "a.json", {"rows": [{"score": value}]})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_json_is_written_by_the_function_that_rejects_nan():
+    modules = (ROOT / "qma_net").rglob("*.py")
+    names = {path.name for path in modules if re.search(r"json\.dumps?\b", path.read_text())}
+    assert names - {"c2pa_process.py"} == {"files.py"}  # That one writes to a pipe.
 
 
 def test_failed_write_keeps_the_old_file_and_leaves_nothing_behind(tmp_path):

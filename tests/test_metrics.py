@@ -162,3 +162,20 @@ def test_benco_counts_padding_in_the_last_batch_only():
     right = ((mask > 0.5) == truth)[:8, :8].mean()
     assert float(whole_batch) == pytest.approx(right)
     assert abs(float(tail) - right) > 0.1  # The last batch of a test set.
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_not_finite_have_no_metrics(value):
+    """Sorting places NaN above all numbers, so the AUC of a mask of NaN was 0.668 for one image."""
+    mask, truth = np.full((4, 4), 0.2, np.float32), np.eye(4, dtype=bool)
+    mask[1, 2] = value
+    for compute in (
+        lambda: metrics.pixel_metrics(mask, truth),
+        lambda: metrics.pixel_metrics(mask, np.zeros((4, 4), bool)),
+        lambda: metrics.image_metrics([0.1, value], [0, 1]),
+        lambda: metrics.mean([0.1, None, value]),
+        lambda: metrics.bootstrap_interval([0.1, value]),
+        lambda: metrics.paired_bootstrap([0.1, 0.2], [0.3, value]),
+    ):
+        with pytest.raises(metrics.MetricError, match="NaN or infinite"):
+            compute()

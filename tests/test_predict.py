@@ -301,6 +301,35 @@ def test_second_run_at_the_same_time_is_refused(checkpoint, photos):
     predict(checkpoint(), photos / "out", photos / "a")
 
 
+@pytest.fixture
+def overflowing(checkpoint):
+    """Write a checkpoint with finite weights whose mask is NaN, since a layer overflows."""
+    path = checkpoint("overflowing.pth")
+    content = torch.load(path, weights_only=False)
+    for tensor in content["model"].values():
+        if tensor.is_floating_point():
+            tensor.mul_(1e30)
+    torch.save(content, path)
+    return path
+
+
+def test_mask_that_is_nan_ends_predict_and_examine(overflowing, photos, capsys):
+    """A mask of NaN exceeds no threshold, so it would look like an authentic photo."""
+    message = rf"^qma-net: {overflowing} gives NaN or infinity .* for {photos}/a/x\.png: "
+    out = photos / "out"
+    with pytest.raises(SystemExit, match=message):
+        predict(overflowing, out, photos / "a")
+    assert rows_of(out) == []
+    assert list(out.glob("*.png")) == []
+    words = ["--checkpoint", str(overflowing), "--out", str(photos / "reports")]
+    with pytest.raises(SystemExit, match=message):
+        cli.main(["examine", str(photos / "a"), *words])
+    assert list((photos / "reports").glob("*/report.*")) == []
+    words = ["--checkpoint", str(overflowing), "--out", str(photos / "calibrated"), "--photos"]
+    with pytest.raises(SystemExit, match=message):
+        cli.main(["calibrate", *words, str(photos / "a")])
+
+
 @pytest.mark.parametrize("threshold", ["50", "-0.1", "nan"])
 def test_threshold_outside_zero_to_one_is_rejected(checkpoint, photos, threshold):
     with pytest.raises(SystemExit, match="expected a probability from 0 to 1"):

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from qma_net.core.files import ContentError
 from qma_net.core.runs import BusyError, FolderLock, Journal, Run, RunError, difference
 
 SETTINGS = {"model": "b0", "threshold": 0.5}
@@ -184,3 +185,12 @@ def test_temporary_files_of_interrupted_runs_are_removed(tmp_path):
 def test_difference_names_nested_settings():
     assert difference({"a": {"b": 1}}, {"a": {"b": 2}}) == "a.b 1, now 2"
     assert difference({"photos": ["x" * 100]}, {"photos": []}) == "photos differs"
+
+
+def test_journal_rejects_nan_and_skips_rows_of_earlier_versions_that_have_it(tmp_path):
+    with start(tmp_path) as run, pytest.raises(ContentError, match="NaN or infinite"):
+        run.finish({"file": "a", "score": float("nan")})
+    lines = [json.dumps({"identity": SETTINGS}), '{"file": "a", "score": NaN}', '{"file": "b"}']
+    (tmp_path / "run.jsonl").write_text("\n".join(lines) + "\n")
+    with start(tmp_path) as run:
+        assert list(run.pending(["a", "b"])) == ["a"]

@@ -67,8 +67,7 @@ def add_commands(commands: Commands) -> None:
 
 def _check(args: argparse.Namespace) -> None:
     """Check a dataset before training or testing."""
-    import json
-
+    from ..core.files import to_json
     from ..data.check import NOT_SEEN_FAST, check
     from ..data.repair import repair
 
@@ -79,7 +78,7 @@ def _check(args: argparse.Namespace) -> None:
     report = check(
         args.paths, fast=args.fast, workers=args.workers, crop_size=args.pad_to, allow=allow
     )
-    print(json.dumps(report.as_dict(), indent=1) if args.json else report.text())
+    print(to_json(report.as_dict(), indent=1) if args.json else report.text())
     if args.fast:
         print(NOT_SEEN_FAST, file=sys.stderr if args.json else sys.stdout)
     if report.errors:

@@ -69,9 +69,21 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
+def to_json(content: object, *, indent: int | None = None, sort_keys: bool = False) -> str:
+    """Format an object as JSON. What is undefined must be None.
+
+    Raises:
+        ContentError: If it contains NaN or infinity, which JSON does not have.
+    """
+    try:
+        return json.dumps(content, indent=indent, sort_keys=sort_keys, allow_nan=False)
+    except ValueError as error:
+        raise ContentError(f"cannot write JSON with NaN or infinite numbers ({error})") from None
+
+
 def write_json(path: str | os.PathLike[str], content: object) -> None:
-    """Write an object as indented JSON atomically."""
-    write_text(path, json.dumps(content, indent=1) + "\n")
+    """Write an object as indented JSON atomically; see :func:`to_json`."""
+    write_text(path, to_json(content, indent=1) + "\n")
 
 
 def write_png(path: str | os.PathLike[str], pixels: "np.ndarray") -> None:
@@ -135,7 +147,8 @@ def read_json_object(path: str | os.PathLike[str], expected: str) -> dict:
 def read_json_lines(path: str | os.PathLike[str], required: Iterable[str] = ()) -> list[dict]:
     """Read the objects of a JSON Lines file; return an empty list if the file is missing.
 
-    Lines that are torn, damaged or lack a required key are skipped.
+    Lines that are torn, damaged or lack a required key are skipped. NaN and infinity are read,
+    since other programs write them.
     """
     rows: list[dict] = []
     if not Path(path).is_file():

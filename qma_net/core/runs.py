@@ -23,7 +23,7 @@ from typing import BinaryIO, Self, TypeVar
 from filelock import FileLock, Timeout
 
 from .errors import QMANetError
-from .files import read_json_lines, remove_temporary_files, write_text
+from .files import ContentError, read_json_lines, remove_temporary_files, to_json, write_text
 
 LOCK_NAME = ".qma-net.lock"
 CHECKSUM, CLAIM = "crc32", "claim"
@@ -91,9 +91,9 @@ class Journal:
         """Return all valid rows, without their checksums; none if the file is missing.
 
         Rows that are torn or damaged are skipped. A journal without any checksum was written by
-        an earlier version and is accepted as it is.
+        an earlier version and is accepted as it is, except for rows with NaN or infinity.
         """
-        rows = read_json_lines(self.path)
+        rows = [row for row in read_json_lines(self.path) if _is_finite(row)]
         if not any(CHECKSUM in row for row in rows):
             return rows
         return [row for row in rows if row.pop(CHECKSUM, None) == _checksum(row)]
@@ -153,7 +153,7 @@ class Run:
         shared: bool = False,
     ):
         self.folder = Path(folder)
-        self.identity: dict = json.loads(json.dumps(identity))
+        self.identity: dict = json.loads(to_json(identity))
         self.finished: dict[Hashable, dict] = {}
         self.owned: set[str] = set()
         self._fields, self._key = set(key), itemgetter(*key)
@@ -282,9 +282,17 @@ def _has_content(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 0
 
 
+def _is_finite(row: dict) -> bool:
+    try:
+        to_json(row)
+    except ContentError:
+        return False
+    return True
+
+
 def _checksum(row: dict) -> str:
-    return f"{zlib.crc32(json.dumps(row).encode()):08x}"
+    return f"{zlib.crc32(to_json(row).encode()):08x}"
 
 
 def _line(row: dict) -> str:
-    return json.dumps(row | {CHECKSUM: _checksum(row)}) + "\n"
+    return to_json(row | {CHECKSUM: _checksum(row)}) + "\n"

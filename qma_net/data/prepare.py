@@ -19,6 +19,7 @@ from ..core.files import (
     read_json_object,
     remove_temporary_files,
     safe_path,
+    to_json,
     write_json,
     write_text,
 )
@@ -163,7 +164,7 @@ def prepare(
             run.finish(record | {"stamp": stamps[image], "repair": repair} | types.get(image, {}))
         lists = _lists(plan, run.finished, out)
         for file, rows in lists.items():
-            write_text(file, "[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
+            write_text(file, "[\n" + ",\n".join(map(to_json, rows)) + "\n]\n")
         subsets = [file for file in lists if not file.stem.endswith("_with_authentic")]
         checked = check(
             subsets if dataset.parts else [out],

@@ -22,10 +22,10 @@ import torch
 from tqdm import tqdm
 
 from .. import __version__
-from ..core.files import atomic_write, safe_path, write_json, write_png
+from ..core.files import atomic_write, safe_path, to_json, write_json, write_png
 from ..data.check import check
 from ..data.listing import Listing, read_listings
-from ..inference.prediction import as_grey
+from ..inference.prediction import as_grey, require_finite
 from ..modeling.config import DEFAULT_THRESHOLD, Preprocessing
 from ..weights.names import SMALL
 from .attacks import Attack
@@ -242,7 +242,7 @@ def evaluate_set(
         "threshold": DEFAULT_THRESHOLD,
         "versions": {"qma-net": __version__, **{name: version(name) for name in PACKAGES}},
     }
-    header = json.loads(json.dumps(header))
+    header = json.loads(to_json(header))
     if is_complete(folder, name, header):
         context.log(f"{folder / name}.json is already complete")
         if context.is_first:  # An earlier run may have been killed before it removed this.
@@ -284,6 +284,7 @@ def measure_batch(
 
     Raises:
         EvaluationError: If the size of a mask differs from that of the ground truth.
+        NonFiniteError: If a mask or a score contains NaN or infinity.
     """
     inputs = {key: value for key, value in batch.items() if key != "index"}
     masks, scores, source = evaluated(inputs)
@@ -297,6 +298,8 @@ def measure_batch(
         if settings.fit == "pad":
             height, width = batch["shape"][i].tolist()
             mask, truth = mask[:height, :width], truth[:height, :width]
+        checkpoint, path = evaluated.identity["checkpoint"], images.path(index)
+        require_finite(mask, float(scores[i]), checkpoint=checkpoint, photo=path)
         metrics, label = pixel_metrics(mask, truth), images.label(index)
         row = {
             "index": index,
@@ -305,7 +308,7 @@ def measure_batch(
             **(metrics if label else metrics | dict.fromkeys(PIXEL)),
             "score": float(scores[i]),
             "score_source": source,
-            "path": images.path(index),
+            "path": path,
         }
         yield row, mask
 

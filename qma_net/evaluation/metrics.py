@@ -9,6 +9,8 @@ FN and TN counted over the pixels of the image, without padding:
 - ``auc`` is the area under the ROC curve, where ties count half. It is undefined (``None``, and
   left out of means) if the ground truth has only one class.
 - ``best_f1`` is the F1 at the best threshold for this image, an upper bound.
+
+Scores that are NaN or infinite have no metrics: every function rejects them.
 """
 
 import math
@@ -16,11 +18,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..core.errors import QMANetError
 from ..modeling.config import DEFAULT_THRESHOLD
 
 PIXEL = ("f1", "permute_f1", "iou", "auc", "precision", "recall", "best_f1")
 DRAWS = 2000  # Number of bootstrap resamples.
 SEED = 0  # Random seed of the bootstrap.
+
+
+class MetricError(QMANetError):
+    """Scores for which no metric is defined."""
 
 
 def pixel_metrics(mask: np.ndarray, truth: np.ndarray) -> dict[str, float | None]:
@@ -36,10 +43,12 @@ def pixel_metrics(mask: np.ndarray, truth: np.ndarray) -> dict[str, float | None
         are tampered, and ``precision`` if none are predicted as tampered.
 
     Raises:
+        MetricError: If the mask contains NaN or infinity.
         ValueError: If the shapes differ.
     """
     if mask.shape != truth.shape:
         raise ValueError(f"the mask has shape {mask.shape}, the ground truth {truth.shape}")
+    require_finite(mask)
     marked = mask > DEFAULT_THRESHOLD
     tp = int((marked & truth).sum())
     fp, fn = int(marked.sum()) - tp, int(truth.sum()) - tp
@@ -69,7 +78,11 @@ def roc_auc_and_best_f1(scores: np.ndarray, truth: np.ndarray) -> tuple[float | 
 
     A threshold never separates equal scores, so a constant map has an area of 0.5. The area is
     None if ``truth`` has only one class.
+
+    Raises:
+        MetricError: If a score is NaN or infinite.
     """
+    require_finite(scores)
     scores, truth = scores.ravel(), truth.ravel()
     order = np.argsort(scores)[::-1]
     ordered = scores[order]
@@ -90,8 +103,12 @@ def image_metrics(scores: Sequence[float], labels: Sequence[int]) -> dict[str, f
 
     An image counts as tampered if its score is above 0.5. The AUC is None if all images have the
     same label; F1 is None without tampered images.
+
+    Raises:
+        MetricError: If a score is NaN or infinite.
     """
     score, tampered = np.asarray(scores, np.float64), np.asarray(labels, bool)
+    require_finite(score)
     flagged = score > DEFAULT_THRESHOLD
     tp = int((flagged & tampered).sum())
     fp, fn = int(flagged.sum()) - tp, int(tampered.sum()) - tp
@@ -102,9 +119,24 @@ def image_metrics(scores: Sequence[float], labels: Sequence[int]) -> dict[str, f
     }
 
 
+def require_finite(scores: np.ndarray) -> None:
+    """Raise a :class:`MetricError` if a score is NaN or infinite."""
+    count = int(np.count_nonzero(~np.isfinite(scores)))
+    if count:
+        raise MetricError(
+            f"got {count} of {scores.size} scores that are NaN or infinite, expected numbers: "
+            "the model or the result file is damaged"
+        )
+
+
 def mean(values: Sequence[float | None]) -> float | None:
-    """Return the mean of the values that are not None, or None if there are none."""
+    """Return the mean of the values that are not None, or None if there are none.
+
+    Raises:
+        MetricError: If a value is NaN or infinite.
+    """
     defined = [value for value in values if value is not None]
+    require_finite(np.array(defined, np.float64))
     return math.fsum(defined) / len(defined) if defined else None
 
 
@@ -148,6 +180,7 @@ def bootstrap_p_value(differences: Sequence[float]) -> float:
 
 def _resampled_means(values: np.ndarray, seed: int) -> np.ndarray:
     """Return the means of :data:`DRAWS` resamples of ``(n,)`` values, ``(DRAWS,)``."""
+    require_finite(values)
     rng = np.random.default_rng(seed)
     # Drawing all resamples together would need DRAWS x n numbers.
     n, block = len(values), max(1, 10**6 // len(values))

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -160,6 +161,8 @@ def read_result_table(path: str | os.PathLike[str]) -> list[Row]:
         for row in rows:
             for key in (*PIXEL, "score", "marked", "label"):
                 row[key] = float(row[key]) if row[key] else None
+                if row[key] is not None and not math.isfinite(row[key]):
+                    raise ValueError(f"{key} is {row[key]} in the row of {row['name']}")
             if not row["path"] or not row["name"]:
                 raise ValueError("a row has no path or no name")
     except (KeyError, TypeError, ValueError, csv.Error) as error:

@@ -6,7 +6,37 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.errors import QMANetError
 from .photograph import Photograph
+
+
+class NonFiniteError(QMANetError):
+    """A model that gives NaN or infinity instead of a mask."""
+
+    def __init__(self, checkpoint: str, photo: str):
+        super().__init__(checkpoint, photo)
+        self.checkpoint, self.photo = checkpoint, photo
+
+    def __str__(self) -> str:
+        return (
+            f"{self.checkpoint or 'the model'} gives NaN or infinity instead of a mask for "
+            f"{self.photo}: its weights are damaged or too large; use another checkpoint"
+        )
+
+
+def require_finite(
+    mask: NDArray[np.float32], score: float, *, checkpoint: object, photo: str
+) -> None:
+    """Check the output of a model for one photo.
+
+    Every prediction passes through here, since a mask that is NaN looks like that of an authentic
+    photo: nothing in it exceeds the threshold.
+
+    Raises:
+        NonFiniteError: If the mask or the score contains NaN or infinity.
+    """
+    if not (np.isfinite(mask).all() and np.isfinite(score)):
+        raise NonFiniteError(str(checkpoint or ""), photo)
 
 
 def as_grey(mask: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -21,7 +21,7 @@ from ..weights.locate import load_model
 from ..weights.names import RANDOM
 from ..weights.reading import sha256
 from .photograph import PhotographError, PhotoSource, read_photograph
-from .prediction import Prediction
+from .prediction import Prediction, require_finite
 from .preprocessing import fit_to_model
 from .tiles import NoiseRows, ProgressCallback, Region, TileProgress, blend_tiles, tile_spans
 
@@ -186,6 +186,7 @@ class QMANetPredictor:
 
         Raises:
             PhotographError: If the source is not a photo, or too small for native prediction.
+            NonFiniteError: If the model gives NaN or infinity.
             ConfigError: If the threshold is outside 0..1.
         """
         require_probability(threshold)
@@ -210,6 +211,8 @@ class QMANetPredictor:
         tile = self.tile if model_input.is_native else side
         values = self._probabilities(model_input.pixels, tile, tta, progress)
         score = float(image_score(torch.from_numpy(model_input.crop_padding(values))[None, None]))
+        checkpoint = getattr(self.model, "weights_file", None)
+        require_finite(values, score, checkpoint=checkpoint, photo=photograph.name)
         too_small = (photograph.too_small,) if photograph.too_small else ()
         notes = (*photograph.notes, *too_small, *notes)
         return Prediction(model_input.restore(values), score, threshold, photograph, notes)

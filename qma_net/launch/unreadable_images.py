@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..core.files import to_json
 from .nonfinite_steps import SKIPPED_FILE, record_skipped
 from .torchrun import LaunchError
 
@@ -99,7 +100,7 @@ def _read_or_replace(dataset: Any, reports: Path, index: int) -> tuple:
         image = dataset.tp_path[failed]
         report = [str(dataset.entry_path), size, image, reason, replacement]
         with open(reports, "a", encoding="utf-8") as file:
-            file.write(json.dumps(report) + "\n")
+            file.write(to_json(report) + "\n")
     if pair is None:
         raise failures[0][1]
     return pair

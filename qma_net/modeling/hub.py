@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .. import __version__
-from ..core.files import atomic_write, write_text
+from ..core.files import atomic_write, to_json, write_text
 from .calibration import Calibration
 from .config import ARCHITECTURE, Preprocessing, QMANetConfig
 from .state import WeightsError, config_from_saved, load_strictly
@@ -101,9 +101,9 @@ class HubModule(
         config = {"architecture": ARCHITECTURE, "qma_net": __version__, **asdict(self.config)}
         if self.about:
             config["about"] = self.about
-        write_text(save_directory / CONFIG_NAME, json.dumps(config, indent=2) + "\n")
+        write_text(save_directory / CONFIG_NAME, to_json(config, indent=2) + "\n")
         if self.preprocessing:
-            text = json.dumps(asdict(self.preprocessing), indent=2) + "\n"
+            text = to_json(asdict(self.preprocessing), indent=2) + "\n"
             write_text(save_directory / PREPROCESSOR_NAME, text)
         if self.calibration:
             write_calibration(save_directory, self.calibration)
@@ -161,7 +161,7 @@ class HubModule(
 
 def write_calibration(directory: Path, calibration: Calibration) -> None:
     """Write ``calibration.json`` to a directory of ``save_pretrained``."""
-    write_text(directory / CALIBRATION_NAME, json.dumps(calibration.as_dict()) + "\n")
+    write_text(directory / CALIBRATION_NAME, to_json(calibration.as_dict()) + "\n")
 
 
 def _locate(model_id: str, name: str, download: Mapping[str, Any]) -> Path:

@@ -22,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import __version__
-from ..core.files import read_json_lines, read_json_object, write_json, write_text
+from ..core.files import read_json_lines, read_json_object, to_json, write_json, write_text
 from ..core.runs import Run, difference
 from ..core.workers import available_cores, map_in_processes
 from .camera import encode_png
@@ -146,7 +146,7 @@ def synthesise(
         "recipe": asdict(recipe),
         "made_with": {"qma_net": __version__, "opencv": cv2.__version__, "numpy": np.__version__},
     }
-    settings = json.loads(json.dumps(settings))
+    settings = json.loads(to_json(settings))
     unfinished = out.with_name(out.name + ".unfinished")
     # A complete dataset may come from other library versions.
     if _is_dataset(out, settings, ignored=("made_with",)):
@@ -167,7 +167,7 @@ def synthesise(
             for side in SIDES:
                 pairs = [_list_entry(out, row) for row in rows if row["side"] == side]
                 write_json(unfinished / f"{side}.json", pairs)
-            write_text(unfinished / MANIFEST, "".join(json.dumps(row) + "\n" for row in rows))
+            write_text(unfinished / MANIFEST, "".join(to_json(row) + "\n" for row in rows))
         run.remove_journal()
     if out.is_dir():
         out.rmdir()  # It is empty. Windows does not rename a folder to an existing one.

@@ -1,6 +1,5 @@
 """Any model of BenCo's registry, applied to one photo as BenCo applies it."""
 
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,14 +10,14 @@ import numpy as np
 import torch
 
 from .. import __version__
-from ..core.files import write_png
+from ..core.files import write_json, write_png
 from ..data.listing import NEGATIVE, read_listings
 from ..evaluation.evaluate import measure_batch
 from ..evaluation.evaluated_model import EvaluatedModel
 from ..evaluation.images import BenCoImages
 from ..evaluation.settings import AS_TRAINED, Settings
 from ..inference.photograph import PhotoSource, read_photograph
-from ..inference.prediction import Prediction
+from ..inference.prediction import NonFiniteError, Prediction
 from ..inference.preprocessing import fit_to_model
 from ..inference.tiles import ProgressCallback
 from ..modeling.config import DEFAULT_THRESHOLD, Preprocessing
@@ -101,7 +100,10 @@ class RegisteredModel:
         height, width = model_input.content
         if self._settings.fit == "pad" and model_input.size != model_input.content:
             notes += (f"reduced to {width}x{height}, the size used in training",)
-        mask, score = self._evaluate(model_input.crop_padding(model_input.pixels))
+        try:
+            mask, score = self._evaluate(model_input.crop_padding(model_input.pixels))
+        except NonFiniteError as error:  # It names our temporary file.
+            raise NonFiniteError(error.checkpoint, photograph.name) from None
         return Prediction(model_input.restore(mask), score, threshold, photograph, notes)
 
     def _evaluate(self, pixels: np.ndarray) -> tuple[np.ndarray, float]:
@@ -116,7 +118,7 @@ class RegisteredModel:
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
             photograph, listing = Path(folder) / "photograph.png", Path(folder) / "list.json"
             write_png(photograph, pixels)
-            listing.write_text(json.dumps([[str(photograph), NEGATIVE]]), encoding="utf-8")
+            write_json(listing, [[str(photograph), NEGATIVE]])
             images = BenCoImages(
                 read_listings(listing)[0],
                 self._settings,

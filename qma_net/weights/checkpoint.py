@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import __version__
+from ..core.files import to_json
 from ..modeling.config import ARCHITECTURE, ConfigError, Preprocessing, QMANetConfig
 from ..modeling.qma_net import QMANetModel
 from ..modeling.state import WeightsError, config_from_saved, load_strictly, require_tensors
@@ -149,7 +150,7 @@ def config_to_extra_state(config: QMANetConfig) -> Tensor:
     dicts accept nothing else.
     """
     content = {"qma_net": __version__, "architecture": ARCHITECTURE, "config": asdict(config)}
-    return torch.tensor(list(json.dumps(content).encode()), dtype=torch.uint8)
+    return torch.tensor(list(to_json(content).encode()), dtype=torch.uint8)
 
 
 def config_from_extra_state(extra: object, source: str) -> QMANetConfig:
