@@ -13,6 +13,7 @@ from ..inference.photograph import (
     read_photograph,
 )
 from .metadata import FileFacts, read_facts
+from .origin import Origin, read_origin
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,12 @@ class Evidence:
     Attributes:
         photograph: The pixels as displayed.
         facts: The file's metadata; None if only pixels were given.
+        origin: What the file says about its origin; None if only pixels were given.
     """
 
     photograph: Photograph
     facts: FileFacts | None
+    origin: Origin | None = None
 
 
 def read_evidence(source: PhotoSource, name: str = "") -> Evidence:
@@ -44,4 +47,5 @@ def read_evidence(source: PhotoSource, name: str = "") -> Evidence:
         return Evidence(read_photograph(source, name), facts=None)
     data, name = read_bytes(source, name)
     photograph, image = decode_photograph(data, name)
-    return Evidence(photograph, read_facts(data, image))
+    facts = read_facts(data, image)
+    return Evidence(photograph, facts, read_origin(data, facts, name))

@@ -73,6 +73,7 @@ class Examination:
     def report(self) -> dict[str, Any]:
         """Return the content of ``report.json``."""
         photograph, facts, settings = self.evidence.photograph, self.evidence.facts, self.settings
+        origin = self.evidence.origin
         height, width = photograph.pixels.shape[:2]
         return {
             "file": photograph.name,
@@ -89,6 +90,7 @@ class Examination:
             "texts": facts.texts if facts else {},
             "thumbnail": bool(facts and facts.thumbnail is not None),
             "c2pa": bool(facts and facts.c2pa),
+            "origin": origin.report() if origin else None,
             "parts": facts.parts if facts else [],
             "trailing_bytes": facts.trailing if facts else None,
             "unreadable_share": round(self.readability.share, 6),

@@ -1,0 +1,316 @@
+"""Content Credentials: what C2PA manifests state, and whether they are valid (extra ``c2pa``).
+
+The native library runs in a process of its own (:mod:`.c2pa_process`) with limits on time and
+memory, without network access. See https://spec.c2pa.org for the terms.
+"""
+
+import base64
+import binascii
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core.files import read_yaml
+from ..core.images import ImageError, decoding, open_image, rgb_pixels
+from .metadata import printable
+
+VOCABULARY = Path(__file__).with_name("content_credentials.yaml")
+PROCESS = Path(__file__).with_name("c2pa_process.py")
+TIMEOUT = 30.0  # Seconds. A photo takes 0.2 s, most of which is the start of Python.
+
+MAX_LISTED = 50  # Actions, ingredients or problems of one manifest.
+MAX_THUMBNAIL_PIXELS = 4_000_000  # c2pa-python writes thumbnails of up to 1024 x 1024 pixels.
+THUMBNAIL_SIDE = 240
+
+MEDIA_TYPES = {kind: f"image/{kind.lower()}" for kind in "JPEG PNG WebP GIF TIFF AVIF HEIC".split()}
+SOURCE_TYPE = re.compile(
+    r"(?:https?://(?:cv\.iptc\.org/newscodes|c2pa\.org)/digitalsourcetype/|digsrctype:)?(\w{1,60})/?"
+)
+
+UNTRUSTED, TRUSTED = "signingCredential.untrusted", "signingCredential.trusted"
+SIGNATURE_VALID = "claimSignature.validated"
+HASHES = ("assertion.dataHash", "assertion.bmffHash", "assertion.boxesHash")
+HASH_MATCHES = {f"{name}.match" for name in HASHES}
+HASH_MISMATCHES = {f"{name}.mismatch" for name in HASHES}
+EXCLUSIONS = "assertion.dataHash.additionalExclusionsPresent"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Action:
+    """Something that was done with an image, as stated by the signer.
+
+    Attributes:
+        code: The action in the terms of C2PA, such as ``c2pa.created``.
+        name: The action in plain words.
+        software: The program that was used.
+        when: The time, as stated by the signer.
+        source_type: The digital source type, usually a URI of the IPTC.
+        source: The meaning of the digital source type in plain words.
+        category: Its category, such as ``AI-generated``.
+        description: The signer's description or reason.
+    """
+
+    code: str
+    name: str
+    software: str = ""
+    when: str = ""
+    source_type: str = ""
+    source: str = ""
+    category: str = ""
+    description: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ingredient:
+    """An image from which another one was made. ``manifest`` is the label of its manifest."""
+
+    title: str
+    relationship: str
+    manifest: str = ""
+    thumbnail: np.ndarray | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What one signer states. All texts are printable and limited in length.
+
+    Attributes:
+        label: The identifier of the manifest.
+        title: The name of the image.
+        generator: The program or camera that wrote the manifest.
+        organization: The organization in the signer's certificate.
+        common_name: The name in the signer's certificate.
+        signed: Time of the signature according to its time stamp; empty if there is none.
+        actions: What was done, in order.
+        ingredients: The images from which this one was made.
+        assertions: The labels of all statements.
+        thumbnail: The image when it was signed; None if there is none.
+    """
+
+    label: str
+    title: str
+    generator: str
+    organization: str
+    common_name: str
+    signed: str
+    actions: tuple[Action, ...]
+    ingredients: tuple[Ingredient, ...]
+    assertions: tuple[str, ...]
+    thumbnail: np.ndarray | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credentials:
+    """The result of reading the C2PA manifests of a file.
+
+    Attributes:
+        is_installed: Whether c2pa-python is installed.
+        error: Why the manifests could not be read; empty if they could.
+        signature_valid: Whether the signature matches the active manifest; None if unknown.
+        unchanged: Whether the hash of the file is the signed one; None if unknown.
+        partly_protected: Whether the signed hash excludes parts of the file besides the manifest.
+        trusted: Whether the certificate is trusted by the list; None if there is no list.
+        trust_list: The file of trusted certificates; empty if none was used.
+        problems: Why the credentials are not valid, except trust and the hash of the file.
+        manifests: The active manifest, then those of the ingredients.
+    """
+
+    is_installed: bool = True
+    error: str = ""
+    signature_valid: bool | None = None
+    unchanged: bool | None = None
+    partly_protected: bool = False
+    trusted: bool | None = None
+    trust_list: str = ""
+    problems: tuple[str, ...] = ()
+    manifests: tuple[Manifest, ...] = ()
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether signature and file are valid. Trust in the certificate is another question."""
+        return bool(self.signature_valid and self.unchanged and not self.problems)
+
+    def ingredient_title(self, label: str) -> str:
+        """Return the title of the ingredient that has the manifest with this label."""
+        ingredients = (item for manifest in self.manifests for item in manifest.ingredients)
+        titles = (item.title for item in ingredients if item.manifest == label)
+        return next(titles, "") or "without a name"
+
+    def report(self) -> dict[str, Any]:
+        """Return the content for ``report.json``, without thumbnails."""
+        content = asdict(self)
+        for manifest in content["manifests"]:
+            for item in (manifest, *manifest["ingredients"]):
+                del item["thumbnail"]
+        return content
+
+
+def read_credentials(data: bytes, kind: str, *, trust_list: str = "") -> Credentials:
+    """Read and verify the C2PA manifests that are embedded in an image. Nothing is fetched.
+
+    Args:
+        data: The file.
+        kind: Its format, such as ``JPEG``.
+        trust_list: A file with the certificates (PEM) of trusted authorities. Without one, trust
+            is not checked: anybody can make a certificate with any name.
+    """
+    if importlib.util.find_spec("c2pa") is None:
+        return Credentials(is_installed=False)
+    if kind not in MEDIA_TYPES:
+        return Credentials(error=f"C2PA does not support {kind} files")
+    command = [sys.executable, "-I", str(PROCESS), MEDIA_TYPES[kind], trust_list]
+    try:
+        done = subprocess.run(command, input=data, capture_output=True, timeout=TIMEOUT)
+        result = json.loads(done.stdout)
+    except subprocess.TimeoutExpired:
+        return Credentials(error=f"reading it took longer than {TIMEOUT:g} seconds")
+    except (OSError, ValueError, RecursionError):
+        return Credentials(error="the C2PA library crashed on it")
+    if "error" in result:
+        return Credentials(error=printable(str(result["error"])) or "the C2PA library rejected it")
+    return _credentials(result, trust_list)
+
+
+def describe_source_type(value: str) -> tuple[str, str]:
+    """Return category and meaning of an IPTC digital source type, given as URI, QCode or term."""
+    match = SOURCE_TYPE.fullmatch(value.strip())
+    category, meaning = _vocabulary()["source_types"].get(match[1] if match else "", ("", ""))
+    return category or "unknown", meaning or "not a term of the IPTC or of C2PA"
+
+
+@cache
+def _vocabulary() -> Any:
+    return read_yaml(VOCABULARY, "the vocabulary of Content Credentials")
+
+
+def _credentials(result: Mapping[str, Any], trust_list: str) -> Credentials:
+    results = _mapping(result.get("results"))
+    active = _mapping(results.get("activeManifest"))
+    codes = {name: _codes(active.get(name)) for name in ("success", "informational", "failure")}
+    failures = dict(codes["failure"])
+    for delta in _list(results.get("ingredientDeltas")):
+        changes = _mapping(_mapping(delta).get("validationDeltas"))
+        failures |= {c: t for c, t in _codes(changes.get("failure")).items() if c != UNTRUSTED}
+    signature_valid = SIGNATURE_VALID in codes["success"]
+    signature_failed = any(code.startswith("claimSignature.") for code in failures)
+    is_sound = result.get("state") in ("Valid", "Trusted")
+    hash_failed = not HASH_MISMATCHES.isdisjoint(failures)
+    hash_matches = is_sound and not HASH_MATCHES.isdisjoint(codes["success"])
+    shown = {c: t for c, t in failures.items() if c not in {UNTRUSTED} | HASH_MISMATCHES}
+    explanations = _vocabulary()["problems"]
+    thumbnails = _mapping(result.get("thumbnails"))
+    problems = [explanations.get(code) or f"{text} ({code})" for code, text in shown.items()]
+    if not is_sound and not problems and not hash_failed:
+        problems.append("the C2PA library does not regard them as valid")
+    return Credentials(
+        signature_valid=False if signature_failed else signature_valid or None,
+        unchanged=False if hash_failed else hash_matches or None,
+        partly_protected=EXCLUSIONS in codes["informational"] | codes["success"],
+        trusted=TRUSTED in codes["success"] and UNTRUSTED not in failures if trust_list else None,
+        trust_list=printable(trust_list),
+        problems=tuple(dict.fromkeys(problems))[:MAX_LISTED],
+        manifests=tuple(
+            _manifest(_mapping(manifest), thumbnails) for manifest in _list(result.get("manifests"))
+        ),
+    )
+
+
+def _codes(statuses: object) -> dict[str, str]:
+    """Map validation codes to the library's explanations."""
+    entries = map(_mapping, _list(statuses))
+    return {_text(entry.get("code")): _text(entry.get("explanation")) for entry in entries}
+
+
+def _manifest(content: Mapping[str, Any], thumbnails: Mapping[str, Any]) -> Manifest:
+    signature = _mapping(content.get("signature_info"))
+    generators = _list(content.get("claim_generator_info"))
+    assertions = [_mapping(item) for item in _list(content.get("assertions"))]
+    actions = [
+        _action(_mapping(action))
+        for assertion in assertions
+        if _text(assertion.get("label")).startswith("c2pa.actions")
+        for action in _list(_mapping(assertion.get("data")).get("actions"))
+    ]
+    return Manifest(
+        label=_text(content.get("label")),
+        title=_text(content.get("title")),
+        generator=", ".join(filter(None, map(_software, generators)))
+        or _text(content.get("claim_generator")),
+        organization=_text(signature.get("issuer")),
+        common_name=_text(signature.get("common_name")),
+        signed=_text(signature.get("time")),
+        actions=tuple(actions[:MAX_LISTED]),
+        ingredients=tuple(
+            _ingredient(_mapping(item), thumbnails)
+            for item in _list(content.get("ingredients"))[:MAX_LISTED]
+        ),
+        assertions=tuple(_text(item.get("label")) for item in assertions[:MAX_LISTED]),
+        thumbnail=_thumbnail(content, thumbnails),
+    )
+
+
+def _action(content: Mapping[str, Any]) -> Action:
+    name = _text(content.get("action"))
+    source = _text(content.get("digitalSourceType"))
+    category, meaning = describe_source_type(source) if source else ("", "")
+    descriptions = (content.get("description"), content.get("reason"))
+    return Action(
+        code=name,
+        name=_vocabulary()["actions"].get(name, name),
+        software=_software(content.get("softwareAgent")),
+        when=_text(content.get("when")),
+        source_type=source,
+        source=meaning,
+        category=category,
+        description="; ".join(filter(None, map(_text, descriptions))),
+    )
+
+
+def _ingredient(content: Mapping[str, Any], thumbnails: Mapping[str, Any]) -> Ingredient:
+    relationship = _text(content.get("relationship"))
+    return Ingredient(
+        title=_text(content.get("title")),
+        relationship=_vocabulary()["relationships"].get(relationship, relationship),
+        manifest=_text(content.get("active_manifest")),
+        thumbnail=_thumbnail(content, thumbnails),
+    )
+
+
+def _thumbnail(content: Mapping[str, Any], thumbnails: Mapping[str, Any]) -> np.ndarray | None:
+    identifier = _mapping(content.get("thumbnail")).get("identifier")
+    try:
+        data = base64.b64decode(thumbnails[identifier])
+        with open_image(data, name="a thumbnail", max_pixels=MAX_THUMBNAIL_PIXELS) as image:
+            with decoding("a thumbnail"):
+                image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+            return rgb_pixels(image)
+    except (ImageError, KeyError, TypeError, binascii.Error):
+        return None
+
+
+def _software(value: object) -> str:
+    """Return a program's name and version; older manifests give a text."""
+    if not isinstance(value, Mapping):
+        return _text(value)
+    return " ".join(filter(None, (_text(value.get("name")), _text(value.get("version")))))
+
+
+def _text(value: object) -> str:
+    return printable(str(value)) if isinstance(value, str | int | float) else ""
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []

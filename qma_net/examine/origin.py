@@ -1,0 +1,364 @@
+"""What a file says about its origin: Content Credentials, marks of AI and editing, credit, dates.
+
+Everything here can be removed or forged. Statements quote the file and say where the quote is from.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from ..core.files import read_yaml
+from .content_credentials import Credentials, describe_source_type, read_credentials
+from .metadata import FileFacts, printable
+from .xmp import Xmp, XmpError, read_xmp
+
+RULES = Path(__file__).with_name("origin_marks.yaml")
+MAX_QUOTE = 600  # Characters.
+MAX_SEARCHED = 20_000  # Characters of a value in which a mark is searched for.
+MAX_HISTORY = 100
+
+SOURCE_TYPE = "XMP Iptc4xmpExt:DigitalSourceType"
+# For XMP that is not well-formed.
+SOURCE_TYPE_TEXT = re.compile(
+    r"DigitalSourceType(?:=[\"']|>|[^<>]{0,80}resource=[\"'])([^\"'<]{1,200})"
+)
+
+# What credits are called, and the fields that contain them: IPTC, XMP, EXIF.
+CREDITS: Mapping[str, tuple[str, ...]] = {
+    "By-line": ("IPTC Byline", "XMP dc:creator", "EXIF Artist"),
+    "Title": ("IPTC Title", "XMP dc:title"),
+    "Headline": ("IPTC Headline", "XMP photoshop:Headline"),
+    "Caption": ("IPTC Caption", "XMP dc:description", "EXIF ImageDescription"),
+    "Credit line": ("IPTC Credit", "XMP photoshop:Credit"),
+    "Source": ("IPTC Source", "XMP photoshop:Source"),
+    "Copyright": ("IPTC Copyright", "XMP dc:rights", "EXIF Copyright"),
+    "Usage terms": ("XMP xmpRights:UsageTerms",),
+    "Rights statement": ("XMP xmpRights:WebStatement",),
+    "Instructions": ("IPTC Instructions", "XMP photoshop:Instructions"),
+    "Caption writer": ("IPTC CaptionWriter", "XMP photoshop:CaptionWriter"),
+}
+
+TAKEN, DIGITIZED, MODIFIED, LOCATED = "taken", "digitized", "modified", "GPS position"
+# What a date means, the field, and the field that completes it: a time or an offset from UTC.
+DATES = (
+    (TAKEN, "EXIF DateTimeOriginal", "EXIF OffsetTimeOriginal"),
+    (TAKEN, "XMP exif:DateTimeOriginal", ""),
+    (TAKEN, "XMP photoshop:DateCreated", ""),
+    (TAKEN, "IPTC DateCreated", "IPTC TimeCreated"),
+    (DIGITIZED, "EXIF DateTimeDigitized", "EXIF OffsetTimeDigitized"),
+    (DIGITIZED, "XMP exif:DateTimeDigitized", ""),
+    (DIGITIZED, "XMP xmp:CreateDate", ""),
+    (MODIFIED, "EXIF DateTime", "EXIF OffsetTime"),
+    (MODIFIED, "XMP xmp:ModifyDate", ""),
+    (LOCATED, "GPS GPSDateStamp", "GPS GPSTimeStamp"),
+)
+DATE = re.compile(
+    r"(\d{4})(?:[-:]?(\d\d)(?:[-:]?(\d\d)(?:[T ](\d\d):?(\d\d)(?::?(\d\d)(?:\.\d{1,9})?)?"
+    r" ?(Z|[+-]\d\d:?\d\d)?)?)?)?"
+)
+# Local times differ from UTC by -12 to +14 hours.
+EARLIEST_ZONE, LATEST_ZONE = timedelta(hours=14), timedelta(hours=-12)
+CLOCK_TOLERANCE = timedelta(minutes=2)
+GPS_TOLERANCE = timedelta(hours=12)  # The position may be the last known one.
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A trace of a generator, an editor or a platform.
+
+    Attributes:
+        name: What was found.
+        category: For example ``AI-generated``, ``edited``, ``platform`` or ``software``.
+        quote: The value, printable and limited in length.
+        where: The field that contains it.
+        meaning: What it means in plain words.
+    """
+
+    name: str
+    category: str
+    quote: str
+    where: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Credit:
+    """A credit such as the by-line, with its values by field."""
+
+    name: str
+    values: dict[str, str]
+    disagrees: bool
+
+
+@dataclass(frozen=True)
+class StatedDate:
+    """A date in the metadata, and the range of instants (UTC) that it can mean."""
+
+    meaning: str
+    where: str
+    text: str
+    earliest: datetime
+    latest: datetime
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a file says about its origin.
+
+    Attributes:
+        credentials: The C2PA manifests; None if the file contains none.
+        remote_manifest: The address of a C2PA manifest on a server, which was not fetched.
+        marks: Traces of generators, editors and platforms; those of AI come first.
+        history: The editing history that programs recorded in the XMP, in order.
+        credits: By-line, caption, copyright and other credits.
+        dates: When the photo was taken, digitized and modified.
+        contradictions: Dates that contradict each other.
+        notes: What could not be read.
+    """
+
+    credentials: Credentials | None
+    remote_manifest: str
+    marks: tuple[Mark, ...]
+    history: tuple[dict[str, str], ...]
+    credits: tuple[Credit, ...]
+    dates: tuple[StatedDate, ...]
+    contradictions: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ai_statements(self) -> tuple[str, ...]:
+        """Where and how the file says that AI was used."""
+        found = [
+            f"{mark.category}: {mark.name} ({mark.where})"
+            for mark in self.marks
+            if mark.category.startswith("AI")
+        ]
+        credentials = self.credentials or Credentials()
+        for number, manifest in enumerate(credentials.manifests):
+            place = "C2PA" if credentials.is_valid else "C2PA, not valid"
+            if number:
+                place += f", ingredient {credentials.ingredient_title(manifest.label)}"
+            found += [
+                f"{action.category}: {action.source} ({place})"
+                for action in manifest.actions
+                if action.category.startswith("AI")
+            ]
+        return tuple(dict.fromkeys(found))
+
+    def report(self) -> dict[str, Any]:
+        """Return the content for ``report.json``."""
+        dates = [{"meaning": d.meaning, "where": d.where, "text": d.text} for d in self.dates]
+        return {
+            "c2pa": self.credentials.report() if self.credentials else None,
+            "remote_manifest": self.remote_manifest or None,
+            "ai_statements": list(self.ai_statements),
+            "marks": [asdict(mark) for mark in self.marks],
+            "history": list(self.history),
+            "credits": [asdict(credit) for credit in self.credits],
+            "dates": dates,
+            "contradictions": list(self.contradictions),
+            "notes": list(self.notes),
+        }
+
+
+def read_origin(data: bytes, facts: FileFacts, name: str = "", *, trust_list: str = "") -> Origin:
+    """Collect what a file says about its origin. Damage is noted, never raised.
+
+    Args:
+        data: The file.
+        facts: Its metadata.
+        name: Its name, which messengers choose in recognizable ways.
+        trust_list: See :func:`.content_credentials.read_credentials`.
+    """
+    notes = []
+    packet = getattr(facts, "xmp_packet", "") or facts.xmp
+    source_types = []
+    try:
+        xmp = read_xmp(packet)
+        source_types = [v for v in xmp.values.get(SOURCE_TYPE[4:], ()) if isinstance(v, str)]
+    except XmpError as error:
+        notes.append(f"the XMP was searched for DigitalSourceType only: it {error}")
+        xmp = Xmp()
+        source_types = SOURCE_TYPE_TEXT.findall(packet)[:1]
+    fields = dict(_fields(facts, xmp, name))
+    credits = tuple(_credits(fields))
+    dates = tuple(_dates(fields))
+    marks = [_source_mark(value) for value in source_types]
+    marks += _rule_marks(fields)
+    marks.sort(key=lambda mark: not mark.category.startswith("AI"))
+    return Origin(
+        credentials=read_credentials(data, facts.format, trust_list=trust_list)
+        if facts.c2pa
+        else None,
+        remote_manifest=printable(xmp.text("dcterms:provenance")),
+        marks=tuple(marks) + tuple(_software(fields)),
+        history=tuple(_history(xmp)),
+        credits=credits,
+        dates=dates,
+        contradictions=tuple(_contradictions(dates)),
+        notes=tuple(notes),
+    )
+
+
+def _fields(facts: FileFacts, xmp: Xmp, name: str) -> Iterator[tuple[str, str]]:
+    """Yield all fields by names such as ``EXIF Software``; see origin_marks.yaml."""
+    for directory in ("Exif", "IFD0"):
+        for tag, text in facts.exif.get(directory, {}).items():
+            yield f"EXIF {tag}", text
+    for tag, text in facts.exif.get("GPS", {}).items():
+        yield f"GPS {tag}", text
+    for key, text in facts.iptc.items():
+        yield f"IPTC {key}", text
+    for key, values in xmp.values.items():
+        yield f"XMP {key}", xmp.text(key) or f"{len(values)} entries"
+    for keyword, text in facts.texts.items():
+        yield f"text {keyword}", text
+    if name:
+        yield "file name", re.split(r"[/\\]", name)[-1]
+
+
+@cache
+def _rules() -> Any:
+    return read_yaml(RULES, "the rules for marks of origin")
+
+
+def _source_mark(value: str) -> Mark:
+    category, meaning = describe_source_type(value)
+    meaning = f"{meaning[0].upper()}{meaning[1:]}."
+    return Mark("Digital source type", category, printable(value), SOURCE_TYPE, meaning)
+
+
+def _rule_marks(fields: Mapping[str, str]) -> Iterator[Mark]:
+    for rule in _rules()["marks"]:
+        for where in rule["fields"]:
+            value = fields.get(where, "")[:MAX_SEARCHED]
+            also = rule.get("also", {})
+            other = fields.get(also["field"], "") if "field" in also else value
+            if re.search(rule["pattern"], value) and re.search(also.get("pattern", ""), other):
+                quote = printable(fields[where], MAX_QUOTE)
+                yield Mark(rule["name"], rule["category"], quote, _place(where), rule["meaning"])
+
+
+def _software(fields: Mapping[str, str]) -> Iterator[Mark]:
+    """Yield the programs and devices that the file names, equal ones together."""
+    places: dict[str, list[str]] = {}
+    for where in _rules()["software_fields"]:
+        if fields.get(where):
+            places.setdefault(fields[where], []).append(where)
+    for value, where in places.items():
+        meanings = (r["meaning"] for r in _rules()["software"] if re.search(r["pattern"], value))
+        meaning = next(
+            meanings, "The program, or the firmware of the camera, that wrote this field."
+        )
+        yield Mark("Software", "software", printable(value), ", ".join(map(_place, where)), meaning)
+
+
+def _place(where: str) -> str:
+    kind, _, keyword = where.partition(" ")
+    return f'text "{keyword}"' if kind == "text" else where
+
+
+def _history(xmp: Xmp) -> Iterator[dict[str, str]]:
+    for event in xmp.structures("xmpMM:History")[:MAX_HISTORY]:
+        names = ("action", "when", "softwareAgent", "changed", "parameters")
+        values = {name: printable(event.get(f"stEvt:{name}", "")) for name in names}
+        yield {name: value for name, value in values.items() if value}
+
+
+def _credits(fields: Mapping[str, str]) -> Iterator[Credit]:
+    for name, places in CREDITS.items():
+        values = {where: printable(fields[where]) for where in places if fields.get(where)}
+        if values:
+            compared = [value for where, value in values.items() if not where.startswith("EXIF")]
+            yield Credit(name, values, disagrees=not _agree(compared))
+
+
+def _agree(values: list[str]) -> bool:
+    """Return whether texts are equal, apart from case, spaces, punctuation and truncation.
+
+    IPTC limits the length of its texts, for example that of a by-line to 32 bytes.
+    """
+    if any("\\x" in value or "\ufffd" in value for value in values):
+        return True  # Characters in an unknown encoding cannot be compared.
+    normalized = []
+    for value in values:
+        text = re.sub(r" \.\.\. \(\d+ characters\)$", "", unicodedata.normalize("NFKC", value))
+        normalized.append(" ".join(re.findall(r"\w+", text.casefold())))
+    longest = max(normalized, key=len, default="")
+    return all(longest.startswith(text) for text in normalized)
+
+
+def _dates(fields: Mapping[str, str]) -> Iterator[StatedDate]:
+    for meaning, where, completion in DATES:
+        if not fields.get(where):
+            continue
+        text = fields[where].strip()
+        addition = fields.get(completion, "").strip()
+        if meaning == LOCATED:
+            addition = _gps_time(addition)
+        if addition and DATE.fullmatch(joined := _join(text, addition)):
+            text = joined
+        if interval := _interval(text):
+            yield StatedDate(meaning, where, printable(text), *interval)
+
+
+def _join(date: str, addition: str) -> str:
+    is_offset = re.fullmatch(r"Z|[+-]\d\d:?\d\d", addition)
+    return f"{date}{addition}" if is_offset else f"{date}T{addition}"
+
+
+def _gps_time(text: str) -> str:
+    """Convert hours, minutes and seconds such as ``12/1 30/1 5/1`` to ``12:30:05Z``."""
+    numbers = re.findall(r"(\d{1,9})(?:/(\d{1,9})|\.\d*)?", text)
+    try:
+        hours, minutes, seconds = (int(a) // int(b or 1) for a, b in numbers)
+    except (ValueError, ZeroDivisionError):
+        return ""
+    return f"{hours:02}:{minutes:02}:{seconds:02}Z"
+
+
+def _interval(text: str) -> tuple[datetime, datetime] | None:
+    """Return the first and last instant that a date can mean; None if it is not a date."""
+    match = DATE.fullmatch(text)
+    if not match:
+        return None
+    numbers = [int(number) for number in match.groups()[:6] if number]
+    try:
+        first = datetime(*(numbers + [1, 1])[: max(3, len(numbers))], tzinfo=UTC)  # type: ignore[arg-type, misc]
+        days = {1: 366, 2: 31, 3: 1}.get(len(numbers), 0)
+        last = first + timedelta(days=days)
+        zone = match[7]
+        if zone:
+            sign = -1 if zone.startswith("-") else 1
+            digits = re.sub(r"\D", "", zone) or "0000"
+            offset = sign * timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
+            return first - offset, last - offset
+        return first - EARLIEST_ZONE, last - LATEST_ZONE
+    except (ValueError, OverflowError):  # Such as 0000:00:00, which stands for unknown.
+        return None
+
+
+def _contradictions(dates: tuple[StatedDate, ...]) -> Iterator[str]:
+    """Yield pairs of dates that no choice of time zones can reconcile."""
+    for a, b in product(dates, dates):
+        if a.meaning in (MODIFIED, DIGITIZED) and b.meaning == TAKEN:
+            if a.latest + CLOCK_TOLERANCE < b.earliest:
+                yield f"It was {a.meaning} ({_quote(a)}) before it was taken ({_quote(b)})."
+        elif (a.meaning, b.meaning) == (LOCATED, TAKEN):
+            if a.latest + GPS_TOLERANCE < b.earliest or b.latest + GPS_TOLERANCE < a.earliest:
+                yield (
+                    f"It was taken ({_quote(b)}) at another time than its GPS position was "
+                    f"determined ({_quote(a)})."
+                )
+        elif (a.meaning, b.meaning) == (TAKEN, TAKEN) and a.latest + CLOCK_TOLERANCE < b.earliest:
+            yield f"It states two dates when it was taken ({_quote(a)}; {_quote(b)})."
+
+
+def _quote(date: StatedDate) -> str:
+    return f"{date.where}: {date.text}"
