@@ -3,10 +3,10 @@
     python -m benchmarks.dice_smoothing
 
 For several smoothing terms (as a share of the image area), prints the gradient of an authentic
-image, the loss of missing a mask of 0.5 % of the pixels, and the results of training a detector
-with imperfect evidence on 128x128 images, half of them authentic and half with such a mask. The
-evidence is one number per pixel, drawn from N(0, 1), or from N(3, 1) if the pixel is tampered. The
-logit of the detector is ``a * evidence + b``.
+image, the loss incurred by missing a mask that covers 0.5% of the pixels, and the results of
+training a detector with noisy input on 128x128 images, half of which are authentic and half of
+which have such a mask. The input is one number per pixel, drawn from N(0, 1), or from N(3, 1) if
+the pixel is tampered. The logit of the detector is ``a * input + b``.
 """
 
 import torch
@@ -25,8 +25,8 @@ def main() -> None:
     small = small.view_as(authentic)
     print(
         "| smoothing | gradient of an authentic image at p = 0.5 | at p = 0.1 "
-        "| loss of missing a 0.5 % mask | trained: authentic pixels marked "
-        "| trained: F1 on 0.5 % masks |\n|---|---|---|---|---|---|"
+        "| loss incurred by missing a 0.5% mask | trained: authentic pixels marked "
+        "| trained: F1 on 0.5% masks |\n|---|---|---|---|---|---|"
     )
     for smoothing in (1 / area, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2):
         missed = dice_loss(torch.full_like(authentic, -30), small, smoothing=smoothing).item()

@@ -2,10 +2,10 @@
 
     python -m benchmarks.leaks --photos DIR
 
-For the photos in DIR, it prints how many pairs of different photos are candidates by hash distance
-and how they correlate. For every kind of copy, it prints the largest distance, the smallest
-correlation and the number of missed copies and of wrongly identified originals, and finally the
-time for a thumbnail. Copies are made in memory; random crops have a fixed seed.
+For the photos in DIR, it prints how many pairs of different photos have a small hash distance, and
+their correlation. For every kind of copy, it prints the largest distance, the smallest correlation,
+the number of missed copies, and the number of copies assigned to the wrong original. Finally, it
+prints the time to compute a thumbnail. Copies are made in memory; random crops have a fixed seed.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from tqdm import tqdm
 from qma_net.data import near_duplicates
 from qma_net.synth.photographs import list_photos
 
-RANDOM = "random crop, up to 5 % per side"
+RANDOM = "random crop, up to 5% per side"
 
 
 def main() -> None:

@@ -5,7 +5,7 @@
 The inputs and weights of every convolution are rounded to a format, the products are summed in
 float64, and the result is compared with a computation entirely in float64. A split format
 represents every number as the sum of two and computes three of the four products, as on matrix
-units. The last two rows are not emulated but use the float32 convolutions of this machine, layer
+units. The last two rows are not emulated: they use the float32 convolutions of this machine, layer
 by layer and streamed as in the model. ``reference.npz`` contains an ``image``, uint8
 ``(H, W, 3)``.
 """
@@ -33,7 +33,7 @@ def main() -> None:
     noiseprint.load_state_dict(noiseprint_state(args.noiseprint))
     image = torch.from_numpy(np.load(args.reference)["image"]).permute(2, 0, 1)[None].double() / 256
     exact = forward(noiseprint, image, rounded(lambda x: x))
-    print("| format | error, rms / signal, std | correlation with float64 |\n|---|---|---|")
+    print("| format | RMS error / signal std | correlation with float64 |\n|---|---|---|")
     for name, products in (
         ("float32", rounded(lambda x: x.float().double())),
         ("TF32", rounded(to_tf32)),

@@ -61,7 +61,9 @@ def main() -> None:
         f"{name_of_device}, torch {torch.__version__}, "
         f"batches of {args.batch} of {args.size}x{args.size}\n"
     )
-    print("| precision | ms per image | TFLOP/s | error, rms / std | correlation with float64 |")
+    print(
+        "| precision | ms per image | TFLOP/s | RMS error / signal std | correlation with float64 |"
+    )
     print("|---|---|---|---|---|")
     for name, result in results.items():
         ms = 1000 * float(np.median(seconds[name])) / args.batch

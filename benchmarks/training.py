@@ -1,27 +1,27 @@
-"""Speed, memory and losses of BenCo's train.py with QMA-Net and with models that BenCo contains.
+"""Speed, memory and losses of BenCo's train.py with QMA-Net and with BenCo's models.
 
     python -m benchmarks.training [--data SET | --photos DIR] [--models QMANet Trufor ...]
         [--batches 8 16 32] [--steps 300] [--out DIR]
 
-Every row of the table is one process of ``qma_net.launch train``, which is BenCo's unchanged
-train.py, for one epoch with an optimizer step per batch, on one GPU or on the CPU.
+Every row of the table is one run of ``qma_net.launch train`` (BenCo's unmodified train.py) for one
+epoch, with one optimizer step per batch, on one GPU or on the CPU.
 
-- Speed and waiting for data are read from its log, which contains means of 20 iterations. The first
-  tenth is ignored. A run of up to 20 steps gives one mean over all of them. Waiting is the share of
-  an iteration's time that is spent in the data loader.
-- Losses are those of every iteration in its TensorBoard file.
-- Peak memory is BenCo's ``max mem`` on CUDA (allocated by torch during training), and on a CPU the
-  peak resident memory of the process (including testing, without data-loader processes).
+- Speed and waiting time are read from BenCo's log, which contains means over 20 iterations. The
+  first tenth of them is ignored. A run of up to 20 steps has a single mean over all of its steps.
+  Waiting is the share of an iteration's time that is spent waiting for the data loader.
+- Losses are read for every iteration from BenCo's TensorBoard file.
+- Peak memory is BenCo's ``max mem`` on CUDA (allocated by torch during training). On a CPU, it is
+  the peak resident memory of the process (including testing, without data-loader processes).
 
-cuDNN is off, as BenCo's seed_torch leaves it, or on with ``--cudnn`` of ``qma_net.launch``, which
-reverts only that setting and keeps deterministic algorithms without a search for the fastest. Batch
+cuDNN is off by default, because BenCo's seed_torch disables it. ``--cudnn`` of ``qma_net.launch``
+enables it, still with deterministic algorithms and without a search for the fastest ones. Batch
 sizes increase until one does not fit. The weights are random; nothing is downloaded. BenCo's models
-get the flags of their own scripts, but Mesorch and SparseViT support 512x512 only, and images for
+get the flags of their own scripts, but Mesorch and SparseViT support only 512x512, and images for
 IML_ViT are resized to ``--image-size`` instead of being padded to 1024.
 
 ``--data`` is any dataset that BenCo can train on. By default ``qma-net data synth`` generates
-``--images`` images from ``--photos``, or from the photos in scikit-image. They are repeated for as
-many steps as are run, so after the first round they are read from the page cache.
+``--images`` images from ``--photos``, or from the photos in scikit-image. They are repeated as
+often as needed, so after the first round they are read from the page cache.
 """
 
 import argparse
@@ -237,7 +237,7 @@ class LogLine:
 
 
 def read_log(log: str) -> list[LogLine]:
-    """Return the lines of the training in a log, without those of the testing."""
+    """Return the lines about training in a log, without those about testing."""
     lines = (match.groups() for match in map(LINE.search, log.splitlines()) if match)
     return [LogLine(int(i), float(t), float(d), m and int(m)) for i, t, d, m in lines]
 

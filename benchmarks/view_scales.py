@@ -3,8 +3,8 @@
     python -m benchmarks.view_scales [--noiseprint noiseprint++.th] [--photos DIR] [--picture PNG]
 
 Every photo is cropped to the central 256x256 pixels and saved as JPEG with quality 90. Bayar's
-kernels are learned, so its value is the mean over 20 random initialisations. For SRM, the share of
-values that a truncation at +-3 grey levels would cut is printed as well. ``--picture`` draws the
+kernels are learned, so its value is the mean over 20 random initializations. For SRM, the share of
+values that a truncation at +-3 gray levels would cut is printed as well. ``--picture`` draws the
 views of a splice.
 """
 
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def crop(photo: np.ndarray) -> torch.Tensor:
-    """Return the centre of a BGR photo, saved as JPEG, as RGB ``(3, 256, 256)`` in 0..1."""
+    """Return the center of a BGR photo, saved as JPEG, as RGB ``(3, 256, 256)`` in 0..1."""
     y, x = ((side - 256) // 2 for side in photo.shape[:2])
     data = cv2.imencode(".jpg", photo[y : y + 256, x : x + 256], [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
     rgb = cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
@@ -88,7 +88,7 @@ def draw(folder: Path, noiseprint: NoisePrint | None, path: str) -> None:
 
 
 def as_picture(view: torch.Tensor) -> torch.Tensor:
-    """Scale a view so that 0 is mid-grey and +-2 standard deviations are white and black."""
+    """Scale a view so that 0 is medium gray and +-2 standard deviations are white and black."""
     return (view / view.std() / 4 + 0.5).clamp(0, 1)
 
 

@@ -104,7 +104,7 @@ def prepare(plan: Plan, args: argparse.Namespace, data: Path) -> dict[str, Path]
 
 @dataclass
 class TrainingRun:
-    """Training and tests of a row's model with one seed; finished parts are not repeated.
+    """Training and testing of a row's model with one seed; finished parts are not repeated.
 
     Attributes:
         sets: The test sets by name.

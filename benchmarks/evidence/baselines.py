@@ -27,13 +27,13 @@ def noise_inconsistency(rgb: np.ndarray) -> np.ndarray:
     Returns:
         Mask, float ``(H, W)`` in 0..1; values above 0.5 are beyond the threshold.
     """
-    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float64)
-    height, width = (side // (2 * BLOCK) * (2 * BLOCK) for side in grey.shape)
-    grey = grey[:height, :width]
-    diagonal = (grey[::2, ::2] - grey[1::2, ::2] - grey[::2, 1::2] + grey[1::2, 1::2]) / 2
+    gray = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float64)
+    height, width = (side // (2 * BLOCK) * (2 * BLOCK) for side in gray.shape)
+    gray = gray[:height, :width]
+    diagonal = (gray[::2, ::2] - gray[1::2, ::2] - gray[::2, 1::2] + gray[1::2, 1::2]) / 2
     blocks = diagonal.reshape(height // 2 // BLOCK, BLOCK, width // 2 // BLOCK, BLOCK)
     noise = np.median(np.abs(blocks), axis=(1, 3)) / MAD_OF_GAUSSIAN
-    octaves = np.log2(noise + 0.25)  # The offset ignores noise far below a grey level.
+    octaves = np.log2(noise + 0.25)  # The offset ignores noise far below a gray level.
     distance = np.abs(octaves - np.median(octaves))
     scaled = np.uint8(np.round(255 * distance / max(distance.max(), 1e-9)))
     threshold, _ = cv2.threshold(scaled, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)

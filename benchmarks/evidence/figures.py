@@ -40,8 +40,8 @@ def curves(results: Results) -> Figure:
             seen, losses = IMAGES * points[0, :, 0] / 1000, points[..., 1]
             style = {"color": "black", "lw": 2.2} if row is results.rows[0] else {"lw": 1.2}
             (line,) = axes.plot(seen, losses.mean(0), label=row.name, **style)
-            colour = line.get_color()
-            axes.fill_between(seen, losses.min(0), losses.max(0), color=colour, alpha=0.08, lw=0)
+            color = line.get_color()
+            axes.fill_between(seen, losses.min(0), losses.max(0), color=color, alpha=0.08, lw=0)
         axes.set(xlabel="images seen (thousands)", ylim=(0, 0.9))
         axes.legend(frameon=False, fontsize=8)
         axes.grid(alpha=0.25)
@@ -51,7 +51,7 @@ def curves(results: Results) -> Figure:
 
 
 def _smooth(curve: list[tuple[float, float]]) -> np.ndarray:
-    """Return pairs of epoch and loss, averaged over neighbouring points."""
+    """Return pairs of epoch and loss, averaged over neighboring points."""
     kernel = np.ones(SMOOTHED) / SMOOTHED
     columns = [np.convolve(column, kernel, mode="valid") for column in np.array(curve).T]
     return np.stack(columns, axis=1)

@@ -1,8 +1,8 @@
-"""Models that are added to BenCo's registry: a baseline and alternative readings of the paper.
+"""Models that are added to BenCo's registry: a baseline and alternative interpretations.
 
 - ``SegFormerB0``: SegFormer from the transformers library on RGB, with our mask loss.
-- ``QMANetTruncatedSRM``, ``QMANetOwnGCM``, ``QMANetFourESM``: other ways to read the paper
-  (docs/reading-the-paper.md), each a single change of ``QMANet`` with the same flags.
+- ``QMANetTruncatedSRM``, ``QMANetOwnGCM``, ``QMANetFourESM``: other interpretations of the paper
+  (docs/reading-the-paper.md), each with a single change of ``QMANet`` and the same flags.
 """
 
 from functools import wraps
@@ -98,7 +98,7 @@ class FourESM(nn.Module):
         return self.maps[0]
 
 
-class Reading(QMANet):
+class Variant(QMANet):
     """``QMANet`` with one change and the same flags."""
 
     @wraps(QMANet.__init__)  # BenCo derives the command-line flags from the signature.
@@ -112,7 +112,7 @@ class Reading(QMANet):
 
 
 @MODELS.register_module()
-class QMANetTruncatedSRM(Reading):
+class QMANetTruncatedSRM(Variant):
     """QMA-Net with truncated SRM residuals."""
 
     def change(self, channels):
@@ -121,7 +121,7 @@ class QMANetTruncatedSRM(Reading):
 
 
 @MODELS.register_module()
-class QMANetOwnGCM(Reading):
+class QMANetOwnGCM(Variant):
     """QMA-Net with one GCM per direction."""
 
     def change(self, channels):
@@ -130,7 +130,7 @@ class QMANetOwnGCM(Reading):
 
 
 @MODELS.register_module()
-class QMANetFourESM(Reading):
+class QMANetFourESM(Variant):
     """QMA-Net with one ESM per stage."""
 
     def change(self, channels):

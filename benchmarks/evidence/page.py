@@ -6,7 +6,7 @@ The text between ``<!-- NAME -->`` and ``<!-- end -->`` in the page is replaced.
 ``evidence/`` next to it contains the figures and the CSV files of :mod:`.records`. The runs in
 ``--out`` are added to these files.
 
-Intervals cover 95 %. The interval of a mean is bootstrapped over images, separately for every seed.
+Intervals cover 95%. The interval of a mean is bootstrapped over images, separately for every seed.
 That of a difference is paired: per image, the mean over the seeds that both rows have. Neither
 covers the variation between seeds, so the F1 of every seed is listed as well.
 """

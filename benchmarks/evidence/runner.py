@@ -80,7 +80,7 @@ class Clock:
 
 
 def test_images(args: argparse.Namespace, folder: Path, side: int, count: int) -> dict[str, Path]:
-    """Generate the test sets: manipulated images per stage, authentic images, and ``--real``.
+    """Generate the test sets: tampered images per stage, authentic images, and ``--real``.
 
     Returns:
         The list file of each test set by name.
@@ -128,7 +128,7 @@ def training_flags(
 def on_the_fly_images(
     args: argparse.Namespace, folder: Path, stage: str, recipe: dict | None = None
 ) -> list[str]:
-    """Return a line of BenCo's protocol: training images of a stage, generated on the fly.
+    """Return an entry of BenCo's protocol: training images of a stage, generated on the fly.
 
     Args:
         args: The command line, with the folders of photos and label maps.
@@ -152,7 +152,7 @@ def finished_checkpoint(folder: Path, epochs: int) -> Path | None:
 
 
 def read_mask(mask: str | os.PathLike | None, shape: tuple[int, int]) -> np.ndarray:
-    """Read a ground-truth mask, bool ``(H, W)``; without a file, no pixel is manipulated."""
+    """Read a ground-truth mask, bool ``(H, W)``; without a file, no pixel is tampered."""
     return read_rgb(mask)[..., 0] > 127 if mask else np.zeros(shape, bool)
 
 

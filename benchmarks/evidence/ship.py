@@ -6,13 +6,13 @@
 The input is the output folder of ``python -m benchmarks.evidence small``.
 
 1. The threshold is chosen on synthetic images of the test photos: the highest mean F1 over all
-   stages with at most 2 % of authentic pixels marked. It is absorbed in the bias of the last
-   convolution, so that the model's threshold is always 0.5.
+   stages with at most 2% of authentic pixels marked. It is mapped to 0.5 by adjusting the
+   bias of the last convolution.
 2. The weights are written in half precision, with the preprocessing.
 3. The written model is loaded again and applied to the authentic test photos at native size. Their
    scores become its calibration.
 4. It is tested on ``--real``. The criterion: mean F1 at least twice that of marking every pixel,
-   and at most 5 % of the pixels of authentic photos marked.
+   and at most 5% of the pixels of authentic photos marked.
 """
 
 import argparse
@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def histogram(predictor: QMANetPredictor, image: Path, truth: Path | None) -> np.ndarray:
-    """Count the authentic and the manipulated pixels by probability, ``(2, BINS)``."""
+    """Count the authentic and the tampered pixels by probability, ``(2, BINS)``."""
     mask = predictor.predict(image, native=True).mask
     bins = np.minimum((mask * BINS).astype(int), BINS - 1)
     tampered = read_mask(truth, mask.shape)

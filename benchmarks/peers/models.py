@@ -51,8 +51,8 @@ def model_of(row: str) -> str:
     return row.removesuffix(" compiled").removesuffix(" mixed")
 
 
-# Functions that build a model for images of a given size. Some models insist on a file of weights,
-# which is written to the folder.
+# Functions that build a model for images of a given size. Some models require a weights file, which
+# is written to the folder.
 
 
 def trufor(size: int, folder: Path, device: str) -> nn.Module:

@@ -63,7 +63,7 @@ def plot_bars(axes: Axes, title: str, ratios: dict[str, float], colors: dict[str
     color = [colors[model_of(row)] for row in ratios]
     bars = axes.barh(list(ratios), list(ratios.values()), color=color)
     axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
-    axes.axvline(1, color="grey", lw=0.8)
+    axes.axvline(1, color="gray", lw=0.8)
     axes.invert_yaxis()
     axes.margins(x=0.15)
     axes.set(title=title, xlabel="time relative to TruFor")

@@ -13,9 +13,9 @@ MODEL_HEAD = (
     "relative to TruFor",
     "images/s (batch size)",
     "peak MiB",
-    "relative to convolution FLOP/s",
-    "relative to fastest convolution FLOP/s",
-    "relative to matmul FLOP/s",
+    "share of convolution speed",
+    "share of fastest convolution speed",
+    "share of matmul speed",
     "compilation (s)",
 )
 TRAINING_HEAD = ("model", "ms per step", "relative to TruFor", "peak MiB", "relative to TruFor")
