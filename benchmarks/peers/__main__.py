@@ -3,9 +3,9 @@
     python -m benchmarks.peers [--sizes 256 512 1024] [--batches 1 2 4 8] [--compile] [--out DIR]
 
 All models are built with random weights, without downloads, and measured in one process. Every
-round runs all models at all sizes, and for reference a 3x3 convolution with 64 channels and a matrix
-product, so that other load on the machine affects all of them equally. A ratio is the median of the
-ratios of all rounds.
+round runs all models at all sizes and, for reference, a 3x3 convolution with 64 channels and a
+matrix product, so that other load on the machine affects all of them equally. A ratio is the median
+of the ratios of all rounds.
 
 Forward pass: evaluation mode, without gradients. BenCo's models run unchanged, as in its tester, so
 their forward pass includes the loss. QMA-Net runs as in its predictor, without the edge
