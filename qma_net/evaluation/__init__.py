@@ -1,1 +1,1 @@
-"""Exact metrics for any model in BenCo's registry, on clean and on attacked images."""
+"""Metrics for any model in BenCo's registry, on clean and on attacked images."""

@@ -19,8 +19,8 @@ class Attack:
 
     Attributes:
         description: Name, level, unit, transform and arguments, for the header of a result file.
-        transform: The transform, which is always applied. Takes ``image=`` (uint8 ``(H, W, 3)``)
-            and ``mask=``, and returns a dictionary with the same keys.
+        transform: The transform, which is applied to every image. It takes ``image=`` (uint8
+            ``(H, W, 3)``) and ``mask=``, and returns a dictionary with the same keys.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Attack:
 def read_attacks(
     path: str | os.PathLike[str] | None = None, names: Iterable[str] = ()
 ) -> list[Attack]:
-    """Read attacks from a YAML file, one for every level.
+    """Read attacks from a YAML file, one per level.
 
     Args:
         path: The file, by default ``benco_configs/robustness.yaml``.
@@ -57,14 +57,14 @@ def read_attacks(
     entries = read_yaml(path, "a YAML file of attacks")
     if not isinstance(entries, list) or not all(map(_is_attack, entries)):
         raise EvaluationError(
-            f"got {path}, expected a list of attacks with name, unit, levels (integers), "
-            "transform and arguments, as in benco_configs/robustness.yaml"
+            f"{path} is not a list of attacks with name, unit, levels (integers), transform and "
+            "arguments, as in benco_configs/robustness.yaml"
         )
     by_name = {entry["name"]: entry for entry in entries}
     attacks = []
     for name in list(names) or [entry["name"] for entry in entries if entry.get("paper")]:
         if name not in by_name:
-            raise EvaluationError(f"got attack {name!r}, expected one of {', '.join(by_name)}")
+            raise EvaluationError(f"unknown attack {name!r}; choose from {', '.join(by_name)}")
         attacks += [_build_attack(by_name[name], level) for level in by_name[name]["levels"]]
     return attacks
 
@@ -100,8 +100,8 @@ def _build_attack(entry: dict[str, Any], level: int) -> Attack:
         composed = albumentations.Compose([kind(**arguments, p=1)])
     except (AttributeError, TypeError, ValueError, ArithmeticError, LookupError) as error:
         raise EvaluationError(
-            f"got attack {name} {arguments}, expected an albumentations transform "
-            f"and its arguments: {error}"
+            f"attack {name}: {transform} with arguments {arguments} is not a valid albumentations "
+            f"transform: {error}"
         ) from None
     description = {
         "name": name,

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """This process and its device; without torchrun, it is the only one."""
+    """The rank and device of this process; without torchrun, it is the only process."""
 
     rank: int = 0
     world_size: int = 1
@@ -43,12 +43,12 @@ class DistributedContext:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes and logs for all processes."""
+        """Whether this process writes files and logs for all processes."""
         return self.rank == 0
 
     @contextmanager
     def locked(self, *folders: str | os.PathLike[str]) -> Iterator[None]:
-        """Lock folders against other runs; one process takes the locks for all."""
+        """Lock folders against other runs; the first process holds the locks for all."""
         with ExitStack() as locks:
             if self.is_first:
                 # Locking a folder twice would fail.
@@ -57,12 +57,12 @@ class DistributedContext:
             yield
 
     def wait(self) -> None:
-        """Wait until all processes have arrived here."""
+        """Wait until all processes have reached this point."""
         if self.world_size > 1:
             torch.distributed.barrier()
 
     def log(self, message: str) -> None:
-        """Log a message once for all processes."""
+        """Log a message only once, in the first process."""
         if self.is_first:
             logger.info("%s", message)
 
@@ -79,14 +79,14 @@ def device_for_process(name: str, *, world_size: int) -> str:
         return str(device)
     if device.index is not None and world_size > 1:
         raise EvaluationError(
-            f"got device {name} for {world_size} processes, expected cuda, with which each process "
-            "uses a GPU of its own"
+            f"device {name} cannot be used by {world_size} processes; use cuda, which assigns one "
+            "GPU to each process"
         )
     index = int(os.environ.get("LOCAL_RANK", 0)) if device.index is None else device.index
     count = torch.cuda.device_count()
     if index >= count:
         raise EvaluationError(
-            f"cuda:{index} does not exist, the number of GPUs is {count}; start at most one "
-            "process per GPU or use --device cpu"
+            f"cuda:{index} does not exist (number of GPUs: {count}); start at most one process per "
+            "GPU, or use --device cpu"
         )
     return f"cuda:{index}"

@@ -1,9 +1,9 @@
-"""``qma-net evaluate``: exact metrics for any model in BenCo's registry, without dropped images.
+"""``qma-net evaluate``: metrics over every image of a test set, for any model in BenCo's registry.
 
-BenCo's datasets read the images, so the model's input is the same as in BenCo; the metrics are
-computed by :mod:`qma_net.evaluation.metrics`. Batches are formed before they are distributed to
-processes, so any number of processes sees the same batches. Per-image rows are saved as they
-are computed, so an interrupted run can be resumed.
+BenCo's datasets read the images, so the model's input is the same as in BenCo, and
+:mod:`qma_net.evaluation.metrics` computes the metrics. Batches are formed before they are
+distributed to processes, so their contents do not depend on the number of processes. The rows of
+all images are saved as they are computed, so an interrupted run can be resumed.
 """
 
 import io
@@ -46,10 +46,10 @@ from .results import (
 )
 from .settings import AS_TRAINED, EvaluationError, Settings
 
-# Packages, except this one, that can change a metric.
+# Other packages whose version can affect the metrics.
 PACKAGES = ("torch", "transformers", "imdlbenco", "albumentations", "numpy", "Pillow")
 
-# Findings of `data check --fast` that would make the metrics wrong.
+# Problems found by `data check --fast` that would invalidate the metrics.
 FATAL_PROBLEMS = ("unreadable", "size-mismatch", "unpaired", "mask-values", "missing-file")
 
 
@@ -145,14 +145,14 @@ def evaluate(
 def complete_settings(
     evaluated: EvaluatedModel, settings: Settings, context: DistributedContext
 ) -> Settings:
-    """Fill in missing settings as in training, and log how images are fed to the model."""
+    """Fill in missing settings from training, and log how images are fed to the model."""
     trained, completed = evaluated.preprocessing, settings.completed(evaluated.preprocessing)
     used = Preprocessing(completed.image_size, completed.fit)
     parts = [f"{evaluated.identity['checkpoint']}: images {used}"]
     if trained and used != trained:
-        parts.append(f"in training they were {trained}")
+        parts.append(f"in training, they were {trained}")
     elif not trained:
-        parts.append("the checkpoint does not record how images were fed in training")
+        parts.append("the checkpoint does not record the preprocessing used in training")
     if "about" in evaluated.identity:
         parts.append(evaluated.identity["about"])
     context.log("; ".join(parts))
@@ -160,16 +160,16 @@ def complete_settings(
 
 
 def read_test_sets(paths: Sequence[str | os.PathLike[str]]) -> list[Listing]:
-    """Read the listings of test sets; reject empty sets and equal names."""
+    """Read the listings of test sets; reject empty sets and duplicate names."""
     sets = [listing for path in paths for listing in read_listings(path)]
     names = [listing.name for listing in sets]
     for listing in sets:
         if not listing.pairs:
-            raise EvaluationError(f"{listing.path} contains no images, expected at least one")
+            raise EvaluationError(f"{listing.path} contains no images")
         if names.count(listing.name) > 1:
             raise EvaluationError(
-                f"got two test sets named {listing.name!r}, expected different names; name them "
-                "in a JSON file {name: path}"
+                f"several test sets are named {listing.name!r}; give each its own name in a JSON "
+                "file {name: path}"
             )
     return sets
 
@@ -182,29 +182,27 @@ def _require_no(
     if faults:
         first = faults[0]
         raise EvaluationError(
-            f"{len(faults)} files would make the metrics wrong, first {first.file} "
-            f"({first.problem}): {first.remedy}; qma-net data check lists all of them"
+            f"{len(faults)} files would invalidate the metrics, such as {first.file} "
+            f"({first.problem}: {first.remedy}); run qma-net data check to list all of them"
         )
 
 
 def result_folders(checkpoints: Sequence[str | os.PathLike[str]], out: Path) -> dict[Path, Path]:
-    """Choose the result folder of each checkpoint: ``out`` for one, else subfolders."""
+    """Choose the result folder of each checkpoint: ``out`` for a single one, else subfolders."""
     paths = [Path(checkpoint) for checkpoint in checkpoints]
     for path in paths:
         if not path.exists() and str(path) != SMALL:
             raise EvaluationError(
-                f"checkpoint {path} not found; give a file, a directory written by "
-                f"save_pretrained or {SMALL}"
+                f"checkpoint {path} does not exist; expected a file, a directory written by "
+                f"save_pretrained, or {SMALL}"
             )
     if len(paths) == 1:
         return {paths[0]: out}
     names = [path.stem for path in paths]
-    if len(set(names)) < len(
-        names
-    ):  # Checkpoints of several training runs differ in their folders.
+    if len(set(names)) < len(names):  # Checkpoints of several training runs may have equal names.
         names = ["-".join([*path.resolve().parent.parts[-2:], path.stem]) for path in paths]
     if len(set(names)) < len(names):
-        raise EvaluationError("got a checkpoint twice, expected different ones")
+        raise EvaluationError("the same checkpoint was given twice")
     return dict(zip(paths, (safe_path(out, name) for name in names), strict=True))
 
 
@@ -223,11 +221,11 @@ def evaluate_set(
 ) -> None:
     """Evaluate a model on one test set and write ``<name>.json`` and ``<name>.csv``.
 
-    Complete results of the same settings are left as they are; interrupted ones are completed.
-    The caller holds the lock of ``folder``.
+    Complete results with the same settings are kept, and interrupted ones are completed. The caller
+    must hold the lock of ``folder``.
 
     Raises:
-        EvaluationError: If the result files have other settings or the model fails.
+        EvaluationError: If existing result files have other settings, or if the model fails.
     """
     images = BenCoImages(
         listing, settings, evaluated.post_function, attack, with_edges=evaluated.needs_edges
@@ -245,7 +243,7 @@ def evaluate_set(
     header = json.loads(to_json(header))
     if is_complete(folder, name, header):
         context.log(f"{folder / name}.json is already complete")
-        if context.is_first:  # An earlier run may have been killed before it removed this.
+        if context.is_first:  # A killed run may have left this folder behind.
             rmtree(unfinished_folder(folder, name), ignore_errors=True)
         return
     size = 1 if settings.fit == "native" else settings.batch_size
@@ -292,8 +290,8 @@ def measure_batch(
         mask, truth = masks[i], batch["mask"][i, 0].numpy() > 0.5
         if mask.shape != truth.shape:
             raise EvaluationError(
-                f"got a mask of shape {mask.shape} for {images.path(index)}, expected "
-                f"{truth.shape}: the output of this model does not have the size of its input"
+                f"the model returned a mask of shape {mask.shape} for {images.path(index)} instead "
+                f"of {truth.shape}; models whose output and input sizes differ are not supported"
             )
         if settings.fit == "pad":
             height, width = batch["shape"][i].tolist()
@@ -319,7 +317,7 @@ def save_mask(folder: Path, row: Row, mask: np.ndarray, file_format: str) -> Pat
     if file_format == "png":
         write_png(path, as_grey(mask))
         return path
-    content = io.BytesIO()  # Errors of numpy's own file writing do not state the cause.
+    content = io.BytesIO()  # numpy's own errors when writing a file do not state the cause.
     np.save(content, mask.astype(np.float32))
     with atomic_write(path) as temporary:
         temporary.write_bytes(content.getvalue())
@@ -327,7 +325,7 @@ def save_mask(folder: Path, row: Row, mask: np.ndarray, file_format: str) -> Pat
 
 
 def compare(folders: Sequence[Path], sets: Iterable[str], out: Path) -> None:
-    """Write ``comparison.json``: a paired bootstrap of every two checkpoints on every test set."""
+    """Write ``comparison.json``: a paired bootstrap of each pair of checkpoints per test set."""
     result = {}
     for name in sets:
         tables = {folder.name: read_result_table(folder / f"{name}.csv") for folder in folders}

@@ -19,7 +19,7 @@ from ..weights.locate import load_model
 from ..weights.reading import read_checkpoint, sha256, unwrap_state
 from .settings import EvaluationError
 
-PICKED_ON = "training's test sets"  # Recorded for checkpoints in ``best/``.
+PICKED_ON = "training's test sets"  # Recorded for checkpoints selected on these.
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class EvaluatedModel:
 
         if not MODELS.has(name):
             known = ", ".join(sorted(MODELS.module_dict))
-            raise EvaluationError(f"got --model {name}, expected one in BenCo's registry: {known}")
+            raise EvaluationError(f"unknown --model {name}; BenCo's registry contains {known}")
         build = MODELS.get(name)
         network = load_model(checkpoint) if name == "QMANet" else None
         content: dict = {}
@@ -77,13 +77,13 @@ class EvaluatedModel:
         parser = create_argparser(build)
         parser.prog = f"... --model {name}"
         arguments = vars(parser.parse_args([str(flag) for flag in flags]))
-        # The parser has flags of its own; the model, a class or a function, accepts only these.
+        # The parser has additional flags; the model, a class or a function, accepts only these.
         arguments = {key: arguments[key] for key in sorted(inspect.signature(build).parameters)}
         if network:
             model = build(**{**arguments, "init_from": network})
             del arguments["init_from"]
         else:
-            # BenCo's scripts pass their device to models that have such an argument.
+            # BenCo's scripts pass their device to models with such an argument.
             model = build(**arguments | ({"device": device} if "device" in arguments else {}))
             arguments.pop("device", None)
             load_strictly(model, unwrap_state(content), f"{checkpoint} (checkpoint of {name})")
@@ -113,7 +113,7 @@ class EvaluatedModel:
         """Predict a batch from BenCo's data loader.
 
         Returns:
-            Masks, float32 ``(B, H, W)``; scores, ``(B,)``; and what the scores are.
+            Masks, float32 ``(B, H, W)``; scores, ``(B,)``; and the source of the scores.
         """
         batch = {
             key: value.to(self.device) if isinstance(value, torch.Tensor) else value
@@ -131,7 +131,7 @@ class EvaluatedModel:
 
 
 def is_best_on_test_sets(checkpoint: Path) -> bool:
-    """Check whether the launcher recorded this checkpoint as its training's best on test sets."""
+    """Check whether the launcher selected this checkpoint on the test sets during training."""
     note = checkpoint.parent / BEST_NOTE
     if not note.is_file():
         return False

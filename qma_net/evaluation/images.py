@@ -1,4 +1,4 @@
-"""Test sets, read by BenCo's own dataset classes."""
+"""Test sets, read with BenCo's own dataset classes."""
 
 import hashlib
 import os
@@ -13,7 +13,7 @@ from .settings import Settings
 
 
 class BenCoImages(torch.utils.data.Dataset):
-    """A test set as BenCo's own dataset reads it; every item also has its ``index``.
+    """A test set as read by BenCo's own dataset; every item also contains its ``index``.
 
     Args:
         listing: The test set.
@@ -47,7 +47,7 @@ class BenCoImages(torch.utils.data.Dataset):
             post_funcs=post_function,
         )
         if settings.fit == "native":
-            # BenCo only resizes or pads to squares. These are its other steps.
+            # BenCo only resizes or pads to squares. These are its remaining steps.
             self.images.post_transform = albumentations.Compose(
                 [albumentations.Normalize(), ToTensorV2(transpose_mask=True)]
             )
@@ -61,7 +61,7 @@ class BenCoImages(torch.utils.data.Dataset):
         return {**self.images[index], "index": index}
 
     def path(self, index: int) -> str:
-        """Return the path of an image as the test set states it."""
+        """Return the path of an image as listed in the test set."""
         return str(self.images.tp_path[index])
 
     def label(self, index: int) -> int:
@@ -72,7 +72,7 @@ class BenCoImages(torch.utils.data.Dataset):
         return int(self.images.gt_path[index] != NEGATIVE)
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of all paths and file sizes, to recognize a changed test set."""
+        """Return the SHA-256 of all paths and file sizes, which detects a changed test set."""
         digest = hashlib.sha256()
         for path in (*self.images.tp_path, *self.images.gt_path):
             size = "" if path == NEGATIVE else os.path.getsize(path)

@@ -1,13 +1,13 @@
-"""Exact pixel-level and image-level metrics, and bootstrap intervals of their means.
+"""Pixel-level and image-level metrics, and bootstrap intervals of their means.
 
-A pixel is predicted as tampered if its probability is strictly above 0.5, as in BenCo. With TP, FP,
-FN and TN counted over the pixels of the image, without padding:
+A pixel is predicted as tampered if its probability is strictly above 0.5, as in BenCo. TP, FP, FN
+and TN are counted over the pixels of an image, without padding:
 
 - ``f1`` is 2 TP / (2 TP + FP + FN), and ``iou`` is TP / (TP + FP + FN).
 - ``permute_f1`` is the larger of the F1 of the mask and that of the inverted mask (BenCo's mode
   "double").
 - ``auc`` is the area under the ROC curve, where ties count half. It is undefined (``None``, and
-  left out of means) if the ground truth has only one class.
+  omitted from means) if the ground truth has only one class.
 - ``best_f1`` is the F1 at the best threshold for this image, an upper bound.
 
 Scores that are NaN or infinite have no metrics: every function rejects them.
@@ -39,8 +39,8 @@ def pixel_metrics(mask: np.ndarray, truth: np.ndarray) -> dict[str, float | None
 
     Returns:
         The metrics in :data:`PIXEL`, and ``marked``, the share of pixels that are predicted as
-        tampered. For an authentic image, all but ``marked`` are None; ``auc`` is None if all pixels
-        are tampered, and ``precision`` if none are predicted as tampered.
+        tampered. For an authentic image, all others are None; ``auc`` is None if all pixels are
+        tampered, and ``precision`` if none are predicted as tampered.
 
     Raises:
         MetricError: If the mask contains NaN or infinity.

@@ -34,7 +34,7 @@ def is_complete(folder: Path, name: str, header: dict) -> bool:
     """Check whether the result files of a test set (or attack) exist.
 
     Raises:
-        EvaluationError: If they are the result of other settings than those in ``header``.
+        EvaluationError: If they have other settings than ``header``.
     """
     path = safe_path(folder, f"{name}.json")
     if not path.is_file():
@@ -44,7 +44,7 @@ def is_complete(folder: Path, name: str, header: dict) -> bool:
     if recorded != header:
         raise EvaluationError(
             f"{path} is the result of another evaluation ({difference(recorded, header)}); choose "
-            "another --out or delete it"
+            "another --out or delete the file"
         )
     return True
 
@@ -53,9 +53,9 @@ def is_complete(folder: Path, name: str, header: dict) -> bool:
 def unfinished_rows(
     folder: Path, name: str, header: dict, context: DistributedContext
 ) -> Iterator[Run]:
-    """Open the rows of a test set that is being evaluated, by the index of the image.
+    """Open the journal with the rows of a test set that is being evaluated.
 
-    They are kept in a hidden folder, in one journal per process; the caller holds the lock of
+    Each process has its own journal in a hidden folder. The caller must hold the lock of
     ``folder``. Rows of an interrupted evaluation with other settings are discarded.
     """
     partial = unfinished_folder(folder, name)
@@ -76,7 +76,7 @@ def unfinished_rows(
 
 
 def unfinished_folder(folder: Path, name: str) -> Path:
-    """Return the folder of the rows of a test set that is being evaluated."""
+    """Return the folder with the rows of a test set that is being evaluated."""
     return safe_path(folder, f".{name}.unfinished")
 
 
@@ -92,7 +92,7 @@ def read_result(path: Path) -> dict:
     Raises:
         ContentError: If it is not such a file.
     """
-    expected = "a result of qma-net evaluate or robust; choose another --out or delete it"
+    expected = "a result of qma-net evaluate or robust; choose another --out or delete the file"
     return read_json_object(path, expected)
 
 
@@ -119,7 +119,7 @@ def summarize(rows: list[Row]) -> dict[str, Any]:
 
 
 def average_levels(folder: Path, attacks: Sequence[Attack]) -> dict[str, dict]:
-    """Average the results of each attack over its levels; the clean result is separate."""
+    """Average the results of each attack over its levels; add the clean result separately."""
 
     def means(stem: str) -> dict[str, Any]:
         result = read_result(folder / f"{stem}.json")
@@ -136,7 +136,7 @@ def average_levels(folder: Path, attacks: Sequence[Attack]) -> dict[str, dict]:
 
 
 def mean_name(metric: str) -> str:
-    """Return the JSON key of a metric's mean: ``pixel_f1`` for ``f1``, otherwise the same."""
+    """Return the JSON key of a metric's mean: ``pixel_f1`` for ``f1``, otherwise unchanged."""
     return "pixel_f1" if metric == "f1" else metric
 
 
@@ -167,7 +167,7 @@ def read_result_table(path: str | os.PathLike[str]) -> list[Row]:
                 raise ValueError("a row has no path or no name")
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise ContentError(
-            f"got {path}, expected the CSV file next to a result of qma-net evaluate: {error}"
+            f"{path} is not the CSV file of a result of qma-net evaluate: {error}"
         ) from None
     return rows
 

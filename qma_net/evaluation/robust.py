@@ -18,12 +18,12 @@ def robust(
 ) -> None:
     """Write ``<set>/clean.json``, ``<set>/<attack>-<level>.json`` and ``<set>/averages.json``.
 
-    Attacks are applied before resizing, as in BenCo. Each is seeded with its name, its level and
-    the index of the image, so results do not depend on the number of processes. The clean result
-    is not part of any average.
+    Attacks are applied before resizing, as in BenCo. The random generators are seeded with the
+    attack, its level and the index of the image, so results do not depend on the number of
+    processes. The clean result is not part of any average.
 
-    All arguments are those of :func:`qma_net.evaluation.evaluate.evaluate`; the attacks are by
-    default the 18 of the paper.
+    The arguments are those of :func:`qma_net.evaluation.evaluate.evaluate`. The default attacks are
+    the 18 of the paper.
     """
     attacks = read_attacks() if attacks is None else attacks
     evaluate(checkpoints, test_sets, out, attacks=attacks, **options)

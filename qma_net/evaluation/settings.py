@@ -15,10 +15,10 @@ class Settings:
     """How images are fed to the model.
 
     Args:
-        fit: ``"resize"`` to or ``"pad"`` into a square of ``image_size`` pixels, as in BenCo, or
-            ``"native"``: every image at its original resolution, one at a time. Empty: as in
+        fit: ``"resize"`` or ``"pad"`` to a square of ``image_size`` pixels, as in BenCo, or
+            ``"native"`` to evaluate one image at a time at its original resolution. Empty: as in
             training.
-        image_size: Side of that square in pixels. 0: as in training.
+        image_size: Side of the square in pixels. 0: as in training.
         batch_size: Images per forward pass and process.
 
     Raises:
@@ -31,11 +31,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.fit not in ("", *FITS):
-            raise EvaluationError(f"got fit {self.fit!r}, expected {', '.join(FITS)}")
+            raise EvaluationError(f"unknown fit {self.fit!r}; choose from {', '.join(FITS)}")
         if self.batch_size < 1 or (self.image_size and self.image_size < 32):
             raise EvaluationError(
-                f"got batch size {self.batch_size} and image size {self.image_size}, expected at "
-                "least 1 and 32"
+                f"invalid batch size {self.batch_size} or image size {self.image_size}: expected "
+                "at least 1 and 32"
             )
 
     def completed(self, trained: Preprocessing | None) -> "Settings":
