@@ -1,53 +1,50 @@
-"""The web application: the page, the API under ``/api/``, and the checks of every request."""
+"""The web application: the page, the login, and the API under ``/api/``."""
 
 import asyncio
 import hmac
-import json
-import logging
-import socket
-import threading
+import mimetypes
+import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import SplitResult, parse_qs
 
-import uvicorn
-from fastapi import FastAPI, Query, Request, Response
-from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, StreamingResponse
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, StreamingResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .. import __version__
+from ..core.files import to_json
 from ..core.html import CONTENT_POLICY, render
 from ..examine.page import render_page
-from .examinations import DONE, FINAL_STATES, Examination, Examinations, storing
+from .examinations import DONE, FINAL_STATES, Examinations, storing
 from .examples import Example
+from .guard import Guard
 from .limits import ServeError
-from .uploads import receive_photo
+from .uploads import FIELD, limited_body, receive_photo
 from .worker import IMAGES, UPLOAD, load_examination, png
 
-STATIC = Path(__file__).parent / "static"
-STATIC_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
-
-# The browser loads everything from this server and runs no script that is part of a page.
-PAGE_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
-    "connect-src 'self'; frame-src 'self'; form-action 'self'; base-uri 'none'; "
-    "frame-ancestors 'none'"
-)
 REPORT_POLICY = f"{CONTENT_POLICY}; frame-ancestors 'self'; sandbox"
 PANELS_POLICY = f"{REPORT_POLICY} allow-same-origin"  # The viewer measures its height.
 
-HEADERS = {
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "same-origin",  # With no-referrer, forms have no Origin.
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-    "cache-control": "no-store",
-}
 EVENT_INTERVAL = 0.3  # seconds
 MAX_LOGIN = 4096  # Bytes of a login request.
+MAX_RENDERED = 8  # Rendered files that are sent at the same time; each is in memory.
+CHUNK = 2**18  # Bytes that are sent at once.
+
+# OpenAPI does not derive the body of the upload, since it is read in parts.
+UPLOAD_SCHEMA = {
+    "type": "object",
+    "required": [FIELD],
+    "properties": {FIELD: {"type": "string", "format": "binary"}},
+}
+UPLOAD_BODY = {"required": True, "content": {"multipart/form-data": {"schema": UPLOAD_SCHEMA}}}
+
+mimetypes.add_type("text/javascript", ".js")  # Windows can have another entry.
 
 Threshold = Annotated[float | None, Query(ge=0, le=1, allow_inf_nan=False)]
 
@@ -66,315 +63,229 @@ def build_app(
     Args:
         examinations: All examinations.
         examples: The photos to try.
-        about: What the worker tells about its model.
+        about: The worker's description of its model.
         hosts: The values of the header Host to accept; empty for any.
         public: The address at which a proxy publishes the page; its parts may be empty.
         token: The password; empty for none.
     """
-    root_path = public.path.rstrip("/")
+    root, limits = public.path.rstrip("/"), examinations.limits
     app = FastAPI(
         title="QMA-Net",
         version=__version__,
         docs_url=None,  # The documentation pages would load scripts from another server.
         redoc_url=None,
-        servers=[{"url": root_path or "/"}],
+        openapi_url=None,  # Served below, to visitors with the token only.
+        redirect_slashes=False,
+        root_path=root,
+        servers=[{"url": root or "/"}],
     )
-    rendering = threading.Lock()  # Rendering a large photo takes much memory.
-
-    def finished(name: str) -> Examination:
-        examination = examinations.get(name)
-        if examination.state != DONE:
-            raise ServeError(f"the examination has no result: it is {examination.state}", 409)
-        return examination
+    app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
 
     @app.exception_handler(ServeError)
     def refuse(_: Request, error: ServeError) -> JSONResponse:
         headers = {"retry-after": "10"} if error.status == 429 else None
         return JSONResponse({"detail": str(error)}, error.status, headers)
 
+    @app.exception_handler(FileNotFoundError)
+    def report_removed(_: Request, __: FileNotFoundError) -> JSONResponse:
+        return JSONResponse({"detail": "the examination has been removed"}, 404)
+
+    def has_token(request: Request) -> bool:
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            given = request.cookies.get(_cookie(request), "")
+        return _equal(given, token)
+
+    async def require_token(request: Request) -> None:
+        if not has_token(request):
+            raise ServeError("expected a token; see `qma-net serve --token`", 401)
+
+    async def log_in(request: Request, given: str) -> Response:
+        if not _equal(given, token):
+            await asyncio.sleep(0.5)
+            return _login_page("This token is not correct.")
+        response = RedirectResponse(f"{root}/", 303)
+        response.set_cookie(
+            _cookie(request),
+            token,
+            path=f"{root}/",
+            httponly=True,
+            samesite="strict",
+            secure=request.url.scheme == "https",
+        )
+        return response
+
     @app.get("/healthz")
     def health() -> dict[str, str]:
-        """Tell that the server responds."""
+        """Report that the server responds."""
         return {"status": "ok"}
 
     @app.get("/", include_in_schema=False)
-    def page() -> Response:
-        limits = examinations.limits
-        text = render(__package__, "page.html.j2", about=about, examples=examples, limits=limits)
-        return Response(text, media_type="text/html")
+    async def page(request: Request) -> Response:
+        if token and "token" in request.query_params:
+            return await log_in(request, request.query_params["token"])
+        if not has_token(request):
+            return _login_page("")
+        content = {"about": about, "examples": examples, "limits": limits}
+        return HTMLResponse(render(__package__, "page.html.j2", **content))
 
-    @app.get("/static/{file}", include_in_schema=False)
-    def static(file: str) -> Response:
-        if file not in {path.name for path in STATIC.iterdir()}:
-            raise ServeError("there is no such file", 404)
-        return FileResponse(STATIC / file, media_type=STATIC_TYPES[Path(file).suffix])
+    @app.post("/login", include_in_schema=False)
+    async def login(request: Request) -> Response:
+        body = b"".join([part async for part in limited_body(request, MAX_LOGIN, limits)])
+        return await log_in(request, parse_qs(body.decode("latin-1")).get("token", [""])[0])
 
-    @app.get("/examples/{number}.{kind}", include_in_schema=False)
+    private = APIRouter(dependencies=[Depends(require_token)])
+
+    @private.get("/openapi.json", include_in_schema=False)
+    def schema() -> dict[str, Any]:
+        return app.openapi()
+
+    @private.get("/examples/{number}.{kind}", include_in_schema=False)
     def example(number: int, kind: str) -> Response:
         if not 0 <= number < len(examples) or kind not in ("jpg", "png"):
             raise ServeError("there is no such example", 404)
         chosen = examples[number]
-        return FileResponse(chosen.photograph if kind == "jpg" else chosen.thumbnail)
+        return _send_file(chosen.photograph if kind == "jpg" else chosen.thumbnail)
 
-    @app.post(
-        "/api/examinations",
-        status_code=202,
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {
-                    "multipart/form-data": {
-                        "schema": {
-                            "type": "object",
-                            "required": ["photograph"],
-                            "properties": {"photograph": {"type": "string", "format": "binary"}},
-                        }
-                    }
-                },
-            }
-        },
-    )
+    @private.post("/api/examinations", status_code=202, openapi_extra={"requestBody": UPLOAD_BODY})
     async def create(request: Request, native: bool = False) -> dict[str, str]:
         """Upload a photo and start its examination."""
         if native and not about["supports_native"]:
-            raise ServeError("the model cannot process photos at their original size", 422)
+            raise ServeError("the model cannot process photos at original resolution", 422)
         with examinations.upload(native) as examination, storing():
             path = examination.folder / UPLOAD
-            examination.name = await receive_photo(request, path, examinations.limits)
+            examination.name = await receive_photo(request, path, limits)
             examination.bytes = path.stat().st_size
             examinations.enqueue(examination)
         return {"id": examination.id}
 
-    @app.get("/api/examinations/{name}")
+    results = APIRouter(prefix="/api/examinations/{name}")
+
+    @results.get("")
     def state(name: str) -> dict[str, Any]:
         """Return the state and the progress of an examination."""
         return examinations.describe(examinations.get(name))
 
-    @app.get("/api/examinations/{name}/events")
+    @results.get("/events")
     async def events(name: str) -> StreamingResponse:
         """Stream the state of an examination as server-sent events until it has ended."""
         examination = examinations.get(name)
+        if examination.streams >= limits.streams:
+            raise ServeError("this examination has too many event streams", 429)
 
         async def stream() -> AsyncIterator[str]:
-            sent, pause = None, 0.0
-            while not examinations.is_closed:
-                state = examinations.describe(examination)
-                if state != sent or pause > 10:
-                    yield f"data: {json.dumps(state)}\n\n"
-                    sent, pause = state, 0
-                if state["state"] in FINAL_STATES:
-                    return
-                examination.requested = time.monotonic()
-                await asyncio.sleep(EVENT_INTERVAL)
-                pause += EVENT_INTERVAL
+            examination.streams += 1
+            try:
+                sent, pause = None, 0.0
+                while not examinations.is_closed:
+                    state = examinations.describe(examination)
+                    if state != sent or pause > 10:
+                        yield f"data: {to_json(state)}\n\n"
+                        sent, pause = state, 0
+                    if state["state"] in FINAL_STATES:
+                        return
+                    examination.requested = time.monotonic()
+                    await asyncio.sleep(EVENT_INTERVAL)
+                    pause += EVENT_INTERVAL
+            finally:
+                examination.streams -= 1
 
         return StreamingResponse(stream(), media_type="text/event-stream")
 
-    @app.delete("/api/examinations/{name}", status_code=204)
+    @results.delete("", status_code=204)
     def remove(name: str) -> None:
         """Stop an examination and remove all its files."""
         examinations.remove(examinations.get(name))
 
-    @app.get("/api/examinations/{name}/report.json")
-    def report_json(name: str, threshold: Threshold = None) -> Response:
-        """Return the results as JSON."""
-        report = load_examination(finished(name).folder, threshold).report()
-        return Response(json.dumps(report, indent=1) + "\n", media_type="application/json")
+    def finished(name: str) -> Path:
+        examination = examinations.get(name)
+        if examination.state != DONE:
+            raise ServeError(f"the examination has no result: it is {examination.state}", 409)
+        return examination.folder
 
-    @app.get("/api/examinations/{name}/{file}.html")
-    def report(name: str, file: str, threshold: Threshold = None) -> Response:
+    @results.get("/report.json")
+    async def report_json(name: str, threshold: Threshold = None) -> Response:
+        """Return the results as JSON."""
+        folder = finished(name)
+
+        def content() -> bytes:
+            report = load_examination(folder, threshold).report()
+            return (to_json(report, indent=1) + "\n").encode()
+
+        return Rendered(content, "application/json")
+
+    @results.get("/{file}.html")
+    async def report(name: str, file: str, threshold: Threshold = None) -> Response:
         """Return the report as HTML: ``report.html``, or ``panels.html`` without large images."""
         if file not in ("report", "panels"):
             raise ServeError("there is no such file", 404)
-        is_report = file == "report"
-        with rendering:
-            examination = load_examination(finished(name).folder, threshold)
-            text = render_page(examination, images=is_report)
+        folder, is_report = finished(name), file == "report"
+
+        def content() -> bytes:
+            return render_page(load_examination(folder, threshold), images=is_report).encode()
+
         policy = {"content-security-policy": REPORT_POLICY if is_report else PANELS_POLICY}
-        return Response(text, media_type="text/html", headers=policy)
+        return Rendered(content, "text/html; charset=utf-8", policy)
 
-    @app.get("/api/examinations/{name}/{file}.png")
-    def image(name: str, file: str, threshold: Threshold = None) -> Response:
+    @results.get("/{file}.png")
+    async def image(name: str, file: str, threshold: Threshold = None) -> Response:
         """Return ``mask.png``, ``overlay.png``, ``photograph.png`` or ``unreadable.png``."""
-        folder, file = finished(name).folder, f"{file}.png"
-        if file == "overlay.png":
-            with rendering:
-                examination = load_examination(folder, threshold)
-                if examination.prediction:
-                    return Response(png(examination.overlay()), media_type="image/png")
-        elif file in IMAGES and (folder / file).is_file():
-            return FileResponse(folder / file)
-        raise ServeError("there is no such file; without a model there is no mask", 404)
+        folder = finished(name)
+        if file == "overlay" and (folder / "mask.png").is_file():
+            return Rendered(lambda: png(load_examination(folder, threshold).overlay()), "image/png")
+        path = folder / f"{file}.png"
+        if path.name not in IMAGES or not path.is_file():
+            raise ServeError("there is no such file; without a model there is no mask", 404)
+        return _send_file(path)
 
-    return Guard(app, hosts=hosts, public=public, token=token)
+    private.include_router(results)
+    app.include_router(private)
+    return Guard(app, hosts=hosts, public=public)
 
 
-class Guard:
-    """ASGI middleware that checks each request and adds security headers to each response.
+class Rendered(Response):
+    """A response whose body is rendered in a thread when it is sent.
 
-    The header Host prevents DNS rebinding: another web site can resolve its own name to this
-    machine, and its requests carry that name. Origin and Sec-Fetch-Site prevent requests that
-    another site, which includes another port of this machine, makes in the visitor's name.
-
-    Args:
-        app: The application.
-        hosts: The values of the header Host to accept; empty for any.
-        public: The address at which a proxy publishes the page; its parts may be empty.
-        token: The password; empty for none.
+    Bodies can be large, so few are in memory at the same time, and one is rendered at a time.
     """
 
-    def __init__(self, app: ASGIApp, *, hosts: set[str], public: SplitResult, token: str):
-        self._app, self._hosts, self._token = app, hosts, token
-        self._root, self._public = public.path.rstrip("/"), public.netloc.lower()
+    rendering, sending = asyncio.Semaphore(1), asyncio.Semaphore(MAX_RENDERED)
+
+    def __init__(
+        self, render: Callable[[], bytes], media_type: str, headers: dict[str, str] | None = None
+    ):
+        super().__init__(media_type=media_type, headers=headers)
+        self._render = render
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
-        if scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})
-            return
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-
-        async def guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers.setdefault("content-security-policy", PAGE_POLICY)
-                headers.update(HEADERS)
-            await send(message)
-
-        path: str = scope["path"]
-        is_without_slash = bool(self._root) and path == self._root
-        if self._root and (path == self._root or path.startswith(f"{self._root}/")):
-            path = path[len(self._root) :] or "/"
-            scope = {**scope, "path": path, "raw_path": path.encode("utf-8", "replace")}
-        response = self._refusal(scope) or await self._login(scope, receive)
-        if is_without_slash and (response is None or response.status_code == 401):
-            response = RedirectResponse(f"{self._root}/")  # The page's addresses are relative.
-        await (response or self._app)(scope, receive, guarded)
-
-    def _refusal(self, scope: Scope) -> Response | None:
-        """Return a response to a request that another site made."""
-        headers = Headers(scope=scope)
-        hosts = headers.getlist("host")
-        if len(hosts) != 1 or (self._hosts and hosts[0].lower() not in self._hosts):
-            return _detail("unknown host name", 421)
-        origins = headers.getlist("origin")
-        names = hosts[0].lower(), self._public
-        own = {f"{scheme}://{name}" for scheme in ("http", "https") for name in names if name}
-        if any(origin.lower() not in own for origin in origins):
-            return _detail("requests from other sites are refused", 403)
-        site = headers.get("sec-fetch-site", "none")
-        if site not in ("same-origin", "none"):
-            # A link on another site may lead to the page, which contains no data.
-            is_link = headers.get("sec-fetch-mode") == "navigate" and scope["method"] == "GET"
-            if not (is_link and scope["path"] == "/" and not scope["query_string"]):
-                return _detail("requests from other sites are refused", 403)
-        return None
-
-    async def _login(self, scope: Scope, receive: Receive) -> Response | None:
-        """Return a response to a login, or to a request without the token."""
-        path, request = scope["path"], Request(scope, receive)
-        if not self._token or path == "/healthz" or path.startswith("/static/"):
-            return None
-        if path == "/login" and scope["method"] == "POST":
-            body = b""
-            try:
-                async with asyncio.timeout(10):
-                    async for chunk in request.stream():
-                        body += chunk
-                        if len(body) > MAX_LOGIN:
-                            return _detail("the request is too large", 413)
-            except TimeoutError:
-                return _detail("the request was too slow", 408)
-            given = parse_qs(body.decode("utf-8", "replace")).get("token", [""])[0]
-        elif path == "/" and "token" in request.query_params:
-            given = request.query_params["token"]
-        else:
-            scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
-            given = bearer.strip() if scheme.lower() == "bearer" else ""
-            if self._is_token(given or request.cookies.get(self._cookie(scope), "")):
-                return None
-            if path != "/":
-                return _detail("expected a token; see `qma-net serve --token`", 401)
-            return Response(_login_page(""), 401, media_type="text/html")
-        if not self._is_token(given):
-            await asyncio.sleep(0.5)
-            text = _login_page("This token is not correct.")
-            return Response(text, 401, media_type="text/html")
-        response = RedirectResponse(f"{self._root}/", 303)
-        response.set_cookie(
-            self._cookie(scope),
-            self._token,
-            path=f"{self._root}/",
-            httponly=True,
-            samesite="strict",
-            secure=scope["scheme"] == "https",
-        )
-        return response
-
-    def _cookie(self, scope: Scope) -> str:
-        """Return the name of the cookie; the cookies of all ports of a machine are shared."""
-        return f"qma_net_{(scope.get('server') or ('', 0))[1]}"
-
-    def _is_token(self, given: str) -> bool:
-        return hmac.compare_digest(given.encode("utf-8", "replace"), self._token.encode())
+        """Render and send the body."""
+        async with self.sending:
+            async with self.rendering:
+                body = await run_in_threadpool(self._render)
+            parts = (body[start : start + CHUNK] for start in range(0, len(body), CHUNK))
+            headers = {**self.headers, "content-length": str(len(body))}
+            await StreamingResponse(parts, headers=headers)(scope, receive, send)
 
 
-class Server(uvicorn.Server):
-    """A server that ends examinations before it shuts down, and connections that are too slow.
-
-    Args:
-        app: The result of :func:`build_app`.
-        examinations: All examinations.
-    """
-
-    def __init__(self, app: ASGIApp, examinations: Examinations):
-        super().__init__(
-            uvicorn.Config(
-                app,
-                http="h11",
-                ws="none",
-                lifespan="off",
-                log_level="warning",
-                server_header=False,
-                timeout_graceful_shutdown=3,
-                timeout_keep_alive=5,
-            )
-        )
-        self._examinations = examinations
-        self._idle_since: dict[Any, float] = {}
-
-    async def on_tick(self, counter: int) -> bool:
-        """Close connections without a complete request; called ten times per second."""
-        if counter % 10 == 0:
-            now, limits = time.monotonic(), self._examinations.limits
-            idle = {}
-            for connection in list(self.server_state.connections):
-                cycle = getattr(connection, "cycle", None)
-                if cycle is None or cycle.response_complete:
-                    idle[connection] = self._idle_since.get(connection, now)
-            excess = len(self.server_state.connections) - limits.connections
-            for number, (connection, since) in enumerate(sorted(idle.items(), key=_since)):
-                if now - since > limits.idle_seconds or number < excess:
-                    connection.transport.abort()
-            self._idle_since = idle
-        return await super().on_tick(counter)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Shut down without messages about interrupted requests."""
-        await asyncio.to_thread(self._examinations.close)
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-        await super().shutdown(sockets)
+def _send_file(path: Path) -> Response:
+    """Send a file that is opened now, so that it may be removed while it is sent."""
+    file = path.open("rb")
+    return StreamingResponse(
+        iter(partial(file.read, CHUNK), b""),
+        media_type=mimetypes.guess_type(path.name)[0],
+        headers={"content-length": str(os.fstat(file.fileno()).st_size)},
+    )
 
 
-def _since(item: tuple[Any, float]) -> float:
-    return item[1]
+def _cookie(request: Request) -> str:
+    """Return the name of the cookie; the cookies of all ports of a machine are shared."""
+    return f"qma_net_{(request.scope.get('server') or ('', 0))[1]}"
 
 
-def _detail(text: str, status: int) -> JSONResponse:
-    return JSONResponse({"detail": text}, status)
+def _equal(given: str, token: str) -> bool:
+    """Compare in constant time."""
+    return not token or hmac.compare_digest(given.encode("utf-8", "replace"), token.encode())
 
 
-def _login_page(message: str) -> str:
-    return render(__package__, "login.html.j2", message=message)
+def _login_page(message: str) -> Response:
+    return HTMLResponse(render(__package__, "login.html.j2", message=message), 401)

@@ -23,7 +23,6 @@ UPLOADING, WAITING, RUNNING = "uploading", "waiting", "running"
 DONE, FAILED, STOPPED = "done", "failed", "stopped"
 FINAL_STATES = (DONE, FAILED, STOPPED)
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-CLEANING_INTERVAL = 5  # seconds
 
 
 @dataclass
@@ -33,13 +32,14 @@ class Examination:
     Attributes:
         id: An unguessable name; also that of its folder.
         folder: The folder of its files, whose names are fixed.
+        native: Whether to process the photo at original resolution.
         name: The file's name on the visitor's device, for display only.
-        native: Whether to process the photo at its original size.
         state: One of the constants above.
         message: Why it failed.
         tiles: The number of finished tiles, and of all tiles.
         result: What the page needs to show the result.
         bytes: The size of its files.
+        streams: The number of open event streams.
     """
 
     id: str
@@ -51,6 +51,7 @@ class Examination:
     tiles: tuple[int, int] = (0, 0)
     result: dict[str, Any] = field(default_factory=dict)
     bytes: int = 0
+    streams: int = 0
     started: float = 0
     requested: float = field(default_factory=time.monotonic)
     is_claimed: bool = False
@@ -71,33 +72,32 @@ class Examinations:
         folder: The folder in which each examination gets its own folder.
         worker: Computes them; it must have been started.
         limits: The limits of all requests.
+
+    Attributes:
+        is_closed: Whether the server is shutting down.
     """
 
     def __init__(self, folder: Path, worker: Worker, limits: Limits):
-        self.limits = limits
+        self.limits, self.is_closed = limits, False
         self._folder, self._worker = folder, worker
         self._all: dict[str, Examination] = {}
         self._queue: list[Examination] = []
         self._changed = threading.Condition()
-        self._is_closed = False
-        self._threads = [
-            threading.Thread(target=target, daemon=True) for target in (self._run, self._clean)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
 
     @contextmanager
     def upload(self, native: bool) -> Iterator[Examination]:
         """Yield a new examination with a folder for an upload; remove both after an exception.
 
         Raises:
-            ServeError: If too many examinations are waiting, uploaded or stored.
+            ServeError: If too many examinations are waiting, uploaded or stored, or if the disk is
+                full.
         """
         with self._changed:
             examinations = list(self._all.values())
             uploads = sum(e.state == UPLOADING for e in examinations)
-            if len(self._queue) >= self.limits.waiting or uploads >= self.limits.uploads:
-                raise ServeError("too many photos are waiting; try again later", 429)
+            self._require_queue(uploads < self.limits.uploads)
             if len(examinations) >= self.limits.kept:
                 raise ServeError("too many results are open; try again later", 429)
             if sum(e.bytes for e in examinations) > self.limits.kept_gigabytes * 2**30:
@@ -120,10 +120,8 @@ class Examinations:
             ServeError: If the queue has become full in the meantime.
         """
         with self._changed:
-            if len(self._queue) >= self.limits.waiting:
-                raise ServeError("too many photos are waiting; try again later", 429)
-            examination.state = WAITING
-            examination.requested = time.monotonic()
+            self._require_queue()
+            examination.state, examination.requested = WAITING, time.monotonic()
             self._queue.append(examination)
             self._changed.notify_all()
 
@@ -144,13 +142,12 @@ class Examinations:
         """Return the state of an examination for the API."""
         with self._changed:
             queue = self._queue
-            position = queue.index(examination) + 1 if examination in queue else 0
             done, total = examination.tiles
             return {
                 "id": examination.id,
                 "name": examination.name,
                 "state": STOPPED if examination.is_removed else examination.state,
-                "position": position,
+                "position": queue.index(examination) + 1 if examination in queue else 0,
                 "progress": {"done": done, "total": total},
                 "seconds_left": examination.seconds_left(),
                 "error": examination.message or None,
@@ -168,76 +165,70 @@ class Examinations:
         if not is_running:  # Otherwise the thread removes the files as soon as it has stopped.
             shutil.rmtree(examination.folder, ignore_errors=True)
 
+    def remove_old(self) -> None:
+        """Remove the examinations that nobody has requested for a while."""
+        minutes = self.limits.claim_minutes, self.limits.kept_minutes
+        with self._changed:
+            now, examinations = time.monotonic(), list(self._all.values())
+        for examination in examinations:
+            is_old = now - examination.requested > 60 * minutes[examination.is_claimed]
+            if is_old and examination.state != UPLOADING:
+                self.remove(examination)
+
     def close(self) -> None:
         """Stop all examinations."""
         with self._changed:
-            self._is_closed = True
+            self.is_closed = True
             self._changed.notify_all()
-        self._threads[0].join(10)
         self._worker.kill()
+        self._thread.join(10)
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether the server is shutting down."""
-        return self._is_closed
+    def _require_queue(self, has_room: bool = True) -> None:
+        if not has_room or len(self._queue) >= self.limits.waiting:
+            raise ServeError("too many photos are waiting; try again later", 429)
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._queue or self._is_closed)
-                if self._is_closed:
+                self._changed.wait_for(lambda: self._queue or self.is_closed)
+                if self.is_closed:
                     return
                 examination = self._queue.pop(0)
                 examination.state, examination.started = RUNNING, time.monotonic()
             self._examine(examination)
-            with self._changed:
-                self._changed.notify_all()
             if examination.is_removed:
                 shutil.rmtree(examination.folder, ignore_errors=True)
+            if not (self.is_closed or self._worker.is_alive):  # It was stopped, or has crashed.
+                try:
+                    self._worker.start()
+                except Exception as error:  # The next examination tries again.
+                    logger.warning("cannot start the process that examines photos: %s", error)
 
     def _examine(self, examination: Examination) -> None:
         def progress(tiles: tuple[int, int]) -> None:
             examination.tiles = tiles
 
-        state, message, result = STOPPED, "", None
+        folder, state, message, result, size = examination.folder, STOPPED, "", None, 0
         try:
             result = self._worker.examine(
-                examination.folder,
+                folder,
                 name=examination.name,
                 native=examination.native,
-                is_stopped=lambda: examination.is_removed or self._is_closed,
+                is_stopped=lambda: examination.is_removed or self.is_closed,
                 progress=progress,
             )
-            state = STOPPED if result is None else DONE
+            if result is not None:
+                state, size = DONE, sum(path.stat().st_size for path in folder.iterdir())
         except QMANetError as error:
             state, message = FAILED, str(error)
         except Exception:
             logger.exception("the examination failed")
             state, message = FAILED, FAULT
         if state != DONE:  # Nothing of a photo without a result is kept.
-            for path in _files(examination.folder):
-                path.unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
         with self._changed:
-            examination.bytes = sum(path.stat().st_size for path in _files(examination.folder))
+            examination.bytes, examination.state = size, state
             examination.result, examination.message = result or {}, message
-            examination.state = state
-
-    def _clean(self) -> None:
-        """Remove the examinations that nobody has requested for a while."""
-        while True:
-            with self._changed:
-                if self._changed.wait_for(lambda: self._is_closed, CLEANING_INTERVAL):
-                    return
-                now = time.monotonic()
-                minutes = self.limits.claim_minutes, self.limits.kept_minutes
-                old = [
-                    examination
-                    for examination in self._all.values()
-                    if examination.state != UPLOADING
-                    and now - examination.requested > 60 * minutes[examination.is_claimed]
-                ]
-            for examination in old:
-                self.remove(examination)
 
 
 @contextmanager
@@ -249,7 +240,3 @@ def storing() -> Iterator[None]:
         if error.errno not in STORAGE_ERRORS:
             raise
         raise ServeError(f"cannot store the file: {os.strerror(error.errno)}", 507) from None
-
-
-def _files(folder: Path) -> list[Path]:
-    return list(folder.iterdir()) if folder.is_dir() else []

@@ -1,4 +1,4 @@
-"""Limits of what the page accepts, and the errors for requests beyond them."""
+"""Limits of what the page accepts, and the error for requests beyond them."""
 
 from dataclasses import dataclass
 
@@ -6,12 +6,7 @@ from ..core.errors import QMANetError
 
 
 class ServeError(QMANetError):
-    """A request that the server refuses.
-
-    Args:
-        message: What was given, what was expected and what to do.
-        status: The HTTP status of the response.
-    """
+    """A request that the server refuses, with the HTTP status of its response."""
 
     def __init__(self, message: str, status: int = 400):
         super().__init__(message)
@@ -20,17 +15,21 @@ class ServeError(QMANetError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What requests may cost.
+    """What requests may cost. A megabyte is 2**20 bytes, a gigabyte 2**30.
 
     Attributes:
-        megabytes: Size of an uploaded file; a megabyte is 2**20 bytes.
+        megabytes: Size of an uploaded file.
         megapixels: Size of a photo.
         minutes: Duration of one examination.
+        memory_gigabytes: Memory of the process that examines photos, in addition to its model.
         waiting: Examinations that may wait while another one is computed.
         uploads: Uploads that may be open at the same time.
         upload_seconds: Duration of an upload.
-        idle_seconds: Longest pause of an upload, or of a connection without a complete request.
+        response_seconds: Duration of sending a response.
+        idle_seconds: Longest pause of an upload, of a client that reads a response, and of a
+            connection without a complete request.
         connections: Open connections; the longest idle ones are closed when there are more.
+        streams: Event streams of one examination.
         kept: Examinations whose files are kept at the same time.
         kept_gigabytes: Total size of their files.
         kept_minutes: How long an examination is kept after the last request for it.
@@ -40,11 +39,14 @@ class Limits:
     megabytes: float = 50
     megapixels: float = 100
     minutes: float = 30
+    memory_gigabytes: float = 8
     waiting: int = 8
     uploads: int = 16
     upload_seconds: float = 120
+    response_seconds: float = 300
     idle_seconds: float = 15
     connections: int = 500
+    streams: int = 4
     kept: int = 200
     kept_gigabytes: float = 20
     kept_minutes: float = 60

@@ -10,13 +10,13 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from ..core.runs import BusyError, FolderLock
 from .limits import Limits, ServeError
-from .worker import ModelChoice, Worker
+from .worker import Worker, load_model
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +67,7 @@ def serve(
     """
     import uvicorn  # noqa: F401  (If it is missing, this fails before anything else is done.)
 
+    limits, public = limits or Limits(), urlsplit(root_path)
     if model and not checkpoint:
         raise ServeError(f"--model {model} requires --checkpoint")
     if host not in LOCAL_HOSTS and not token:
@@ -79,9 +80,8 @@ def serve(
             f"--token is too short or has unusual characters; expected at least {MIN_TOKEN} "
             "letters and digits"
         )
-    address = urlsplit(root_path)
     if not all(part.isascii() and part.isprintable() for part in root_path) or (
-        address.path and not address.path.startswith("/")
+        public.path and not public.path.startswith("/")
     ):
         raise ServeError(f"got --root-path {root_path!r}, expected /PATH or https://HOST/PATH")
     listener = _listen(host, port)
@@ -89,12 +89,11 @@ def serve(
         signal.signal(number, lambda *_: sys.exit(0))
     remove_abandoned_folders()
     folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
-    choice = ModelChoice(checkpoint, model, tuple(model_flags), device)
-    worker = Worker(choice, folder, limits or Limits())
+    load = partial(load_model, checkpoint, model, tuple(model_flags), device, folder)
+    worker = Worker(load, folder, limits)
     try:
         with listener, FolderLock(folder):
-            about = worker.start()
-            _serve(listener, folder, worker, about, examples, limits or Limits(), address, token)
+            _serve(listener, folder, worker, examples, limits, public, token)
     except KeyboardInterrupt:
         pass
     finally:
@@ -118,37 +117,32 @@ def _serve(
     listener: socket.socket,
     folder: Path,
     worker: Worker,
-    about: dict[str, Any],
     examples: str,
     limits: Limits,
     public: SplitResult,
     token: str,
 ) -> None:
-    from .app import Server, build_app
+    from .app import build_app
     from .examinations import Examinations
     from .examples import make_examples
+    from .guard import Server
 
-    examples_folder, examinations_folder = folder / "examples", folder / "examinations"
-    examples_folder.mkdir()
-    examinations_folder.mkdir()
-    shown_examples = make_examples(examples_folder, examples)
+    about = worker.start()
+    for name in ("examples", "examinations"):
+        (folder / name).mkdir()
     host, port = listener.getsockname()[:2]
-    hosts = set()
+    hosts: set[str] = set()
     if host in LOCAL_HOSTS:
-        hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")}
-        hosts |= {public.netloc.lower()} - {""}
+        names = ("127.0.0.1", "localhost", "[::1]")
+        hosts = {f"{name}:{port}" for name in names} | {public.netloc.lower()} - {""}
         if port == 80:  # A browser leaves the default port out.
-            hosts |= {"127.0.0.1", "localhost", "[::1]"}
+            hosts |= set(names)
     else:
         logger.warning("the connection is not encrypted; use a proxy with HTTPS in front of it")
-    examinations = Examinations(examinations_folder, worker, limits)
+    shown_examples = make_examples(folder / "examples", examples)
+    examinations = Examinations(folder / "examinations", worker, limits)
     app = build_app(
-        examinations,
-        shown_examples,
-        about=about,
-        hosts=hosts,
-        public=public,
-        token=token,
+        examinations, shown_examples, about=about, hosts=hosts, public=public, token=token
     )
     logger.info(
         "http://%s:%d (Ctrl+C stops the server and removes all uploads)",

@@ -1,140 +1,82 @@
-"""Reading the photo of a multipart request into a file, within limits."""
+"""Reading the body of a request within limits, and the photo in it."""
 
 import asyncio
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+import shutil
+from collections.abc import AsyncGenerator
+from pathlib import Path, PurePosixPath
 
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from fastapi.concurrency import run_in_threadpool
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from ..core.images import HEADER_SIZE, IMAGE_CONTENTS, describe_content
 from ..examine.metadata import printable
 from .limits import Limits, ServeError
 
-if TYPE_CHECKING:
-    from python_multipart.multipart import MultipartCallbacks
-
 FIELD = "photograph"
 MAX_NAME = 200  # characters
-MAX_HEADER = 4096  # Bytes of the headers of a part.
-OVERHEAD = 2 * MAX_HEADER  # Bytes of a request in addition to those of the file.
+OVERHEAD = 2**13  # Bytes of a request in addition to those of the photo.
+
+
+async def limited_body(
+    request: Request, size: int, limits: Limits, *, hint: str = ""
+) -> AsyncGenerator[bytes, None]:
+    """Yield the body of a request in parts; the error for more than ``size`` bytes has a hint.
+
+    Raises:
+        ServeError: If the body is too large or too slow, or if the connection is closed.
+    """
+    length = request.headers.get("content-length", "0")
+    is_too_large = not length.isdecimal() or int(length[:20]) > size
+    clock, parts = asyncio.get_running_loop().time, request.stream()
+    end = clock() + limits.upload_seconds
+    while not is_too_large:
+        try:
+            async with asyncio.timeout_at(min(end, clock() + limits.idle_seconds)):
+                part = await anext(parts, None)
+        except TimeoutError:
+            raise ServeError("the upload was too slow and has been ended", 408) from None
+        except ClientDisconnect:
+            raise ServeError("the connection was closed", 400) from None
+        if part is None:
+            return
+        size -= len(part)
+        is_too_large = size < 0
+        if not is_too_large:
+            yield part
+    raise ServeError(f"the request is too large{hint}", 413)
 
 
 async def receive_photo(request: Request, path: Path, limits: Limits) -> str:
-    """Write the photo of a multipart request to a file.
+    """Write the photo of a multipart request to a new file.
 
     Returns:
         The name that the photo has on the visitor's device, for display only.
 
     Raises:
         ServeError: If the request is not what was expected, too large or too slow.
-        ClientDisconnect: If the connection was closed.
         OSError: If the file cannot be written.
     """
-    kind, options = parse_options_header(request.headers.get("content-type", ""))
-    boundary = options.get(b"boundary", b"")
-    if kind != b"multipart/form-data" or not boundary or len(boundary) > 70:
+    kind, _ = parse_options_header(request.headers.get("content-type"))
+    if kind != b"multipart/form-data":
         raise ServeError(f"expected multipart/form-data with a file in the field {FIELD}", 415)
-    length = request.headers.get("content-length", "0")
-    if not length.isdecimal() or int(length[:20]) > limits.bytes + OVERHEAD:
-        raise _too_large(limits)
-    with path.open("xb") as file:
-        part = _PhotoPart(file, limits)
-        parser = MultipartParser(boundary, part.callbacks())
-        chunks = request.stream()
-        try:
-            async with asyncio.timeout(limits.upload_seconds):
-                while True:
-                    async with asyncio.timeout(limits.idle_seconds):
-                        chunk = await anext(chunks, None)
-                    if chunk is None:
-                        break
-                    part.count(len(chunk))
-                    parser.write(chunk)
-        except TimeoutError:
-            raise ServeError("the upload was too slow and has been ended", 408) from None
-        except FormParserError:
-            raise ServeError("the multipart request is malformed", 400) from None
-        except ClientDisconnect:
-            raise ServeError("the connection was closed", 400) from None
-    if not part.is_complete:
-        raise ServeError("the multipart request is incomplete", 400)
-    if part.size == 0:
-        raise ServeError(f"expected a photo in the field {FIELD}; it is empty or missing", 400)
-    content = describe_content(part.head)
-    if content not in IMAGE_CONTENTS:
-        raise ServeError(f"{part.name} is not a photo: it is {content}", 415)
-    return part.name
-
-
-class _PhotoPart:
-    """The callbacks of the multipart parser; accepts one part, the photo."""
-
-    def __init__(self, file: BinaryIO, limits: Limits):
-        self._file, self._limits = file, limits
-        self._header, self._value, self._total = b"", b"", 0
-        self._headers: dict[bytes, bytes] = {}
-        self.name, self.head, self.size, self.parts = "", b"", 0, 0
-        self.is_complete = False
-
-    def callbacks(self) -> "MultipartCallbacks":
-        return {
-            "on_part_begin": self._begin,
-            "on_header_field": self._header_field,
-            "on_header_value": self._header_value,
-            "on_header_end": self._header_end,
-            "on_headers_finished": self._headers_finished,
-            "on_part_data": self._data,
-            "on_end": self._end,
-        }
-
-    def count(self, size: int) -> None:
-        self._total += size
-        if self._total > self._limits.bytes + OVERHEAD:
-            raise _too_large(self._limits)
-
-    def _begin(self) -> None:
-        self.parts += 1
-        if self.parts > 1:
-            raise ServeError(f"expected exactly one part, the file in the field {FIELD}", 400)
-
-    def _header_field(self, data: bytes, start: int, end: int) -> None:
-        self._header = self._bounded(self._header + data[start:end])
-
-    def _header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value = self._bounded(self._value + data[start:end])
-
-    def _bounded(self, header: bytes) -> bytes:
-        if len(header) > MAX_HEADER or len(self._headers) > 8:
-            raise ServeError("the headers of the part are too large", 400)
-        return header
-
-    def _header_end(self) -> None:
-        self._headers[self._header.lower()] = self._value
-        self._header = self._value = b""
-
-    def _headers_finished(self) -> None:
-        _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
-        if options.get(b"name") != FIELD.encode() or b"filename" not in options:
-            raise ServeError(f"expected one file in the field {FIELD}", 400)
-        name = options[b"filename"].decode("utf-8", "replace").replace("\\", "/").split("/")[-1]
-        self.name = printable(name)[:MAX_NAME] or "photo"
-
-    def _data(self, data: bytes, start: int, end: int) -> None:
-        self.size += end - start
-        if self.size > self._limits.bytes:
-            raise _too_large(self._limits)
-        self.head = (self.head + data[start : min(end, start + HEADER_SIZE)])[:HEADER_SIZE]
-        self._file.write(data[start:end])
-
-    def _end(self) -> None:
-        self.is_complete = True
-
-
-def _too_large(limits: Limits) -> ServeError:
-    return ServeError(
-        f"the file is too large; the page accepts at most {limits.megabytes:g} MB. "
-        "Use qma-net examine for larger files.",
-        413,
-    )
+    hint = f"; the page accepts at most {limits.megabytes:g} MB. Use qma-net examine for more."
+    body = limited_body(request, limits.bytes + OVERHEAD, limits, hint=hint)
+    try:
+        form = await MultiPartParser(request.headers, body, max_files=1, max_fields=0).parse()
+    except MultiPartException as error:
+        raise ServeError(f"expected one file in the field {FIELD}: {error.message}") from None
+    photo = form.get(FIELD)
+    if not isinstance(photo, UploadFile) or not photo.size:
+        raise ServeError(f"expected a photo in the field {FIELD}; it is empty or missing")
+    name = PurePosixPath((photo.filename or "").replace("\\", "/")).name
+    name = printable(name)[:MAX_NAME] or "photo"
+    with photo.file as source, path.open("xb") as target:
+        content = describe_content(source.read(HEADER_SIZE))
+        if content not in IMAGE_CONTENTS:
+            raise ServeError(f"{name} is not a photo: it is {content}", 415)
+        source.seek(0)
+        await run_in_threadpool(shutil.copyfileobj, source, target)
+    return name

@@ -1,18 +1,20 @@
 """The process that examines photos, and the files that it leaves for the server.
 
-Decoders can hang or crash on a malicious file, so all of them run in a process of its own, which
-the server kills when an examination is stopped or takes too long.
+Decoders can hang, crash or need very much memory for a malicious file, so they run in a process of
+their own. Its memory is limited, and the server kills it when an examination is stopped or takes
+too long.
 """
 
 import logging
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
@@ -37,38 +39,34 @@ EXAMINATION = "examination.pickle"
 
 THRESHOLD_STEPS = 100
 STRIP_ROWS = 256  # Rows of a mask that are counted at once, to limit memory.
-IN_PICKLE = 2**16  # Arrays with fewer bytes are stored in the pickle itself.
 POLL_INTERVAL = 0.1  # seconds
 FAULT = "internal error; see the terminal in which the server was started"
 CRASHED = "the photo could not be examined: its decoding crashed or ran out of memory"
 
-Reply = tuple[str, Any]  # A kind and its content: ("progress", (done, total)), ("done", {...}), ...
-
-
-@dataclass(frozen=True)
-class ModelChoice:
-    """Which model to load, as the arguments of :func:`qma_net.web.serve.serve`."""
-
-    checkpoint: str = ""
-    model: str = ""
-    model_flags: tuple[str, ...] = ()
-    device: str = ""
+# Loads a predictor, or None for examinations without a mask, and a note on it. It is called in the
+# other process, so it must be picklable.
+Loader = Callable[[], tuple[Any, str]]
 
 
 class Worker:
-    """Runs examinations in another process, one at a time; restarts it when necessary.
+    """Runs examinations in another process, one at a time.
 
     Args:
-        choice: The model.
+        load: Loads the model.
         folder: A folder for temporary files.
         limits: The limits of an examination.
     """
 
-    def __init__(self, choice: ModelChoice, folder: Path, limits: Limits):
-        self._arguments = choice, folder, limits
+    def __init__(self, load: Loader, folder: Path, limits: Limits):
+        self._arguments = load, folder, limits
         self._limits = limits
         self._process: SpawnProcess | None = None
         self._connection: Connection | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process is not None and self._process.is_alive()
 
     def start(self) -> dict[str, Any]:
         """Start the process and load the model; return a description of it.
@@ -77,15 +75,16 @@ class Worker:
             QMANetError: If the model cannot be loaded.
             ModuleNotFoundError: If it needs a module that is not installed.
         """
+        self.kill()
         context = get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        process = context.Process(target=_run, args=(theirs, *self._arguments), daemon=True)
-        process.start()
-        self._process = process
-        theirs.close()
+        connection, theirs = context.Pipe()
+        with theirs:
+            process = context.Process(target=_run, args=(theirs, *self._arguments), daemon=True)
+            process.start()
+        self._process, self._connection = process, connection
         try:
-            kind, content = self._connection.recv()
-        except (EOFError, ConnectionError):
+            kind, content = connection.recv()
+        except (EOFError, OSError):
             raise ServeError("the process that examines photos could not start") from None
         if kind != "ready":
             raise content
@@ -105,8 +104,8 @@ class Worker:
         Args:
             folder: The folder of the examination.
             name: The photo's name.
-            native: Process it at its original size.
-            is_stopped: Asked repeatedly; the process is killed when it returns True.
+            native: Process it at original resolution.
+            is_stopped: Called repeatedly; the process is killed when it returns True.
             progress: Called with the number of finished tiles, and of all tiles.
 
         Returns:
@@ -115,50 +114,68 @@ class Worker:
         Raises:
             QMANetError: If the photo cannot be examined.
         """
-        if self._process is None or not self._process.is_alive():
+        if not self.is_alive:
             self.start()
         assert self._connection
-        deadline = time.monotonic() + 60 * self._limits.minutes
+        connection, deadline = self._connection, time.monotonic() + 60 * self._limits.minutes
         try:
-            self._connection.send((folder, name, native))
-            while True:
-                if is_stopped():
-                    self.kill()
-                    return None
+            connection.send((folder, name, native))
+            while not is_stopped():
                 if time.monotonic() > deadline:
                     self.kill()
                     raise ServeError(
                         f"the examination took more than {self._limits.minutes:g} minutes; clear "
-                        '"Original size", or use qma-net examine'
+                        '"Original resolution", or use qma-net examine'
                     )
-                if self._connection.poll(POLL_INTERVAL):
-                    kind, content = self._connection.recv()
-                    if kind == "progress":
-                        progress(content)
-                    elif kind == "done":
-                        return content
-                    else:
-                        raise ServeError(content)
-        except (EOFError, ConnectionError):
+                if not connection.poll(POLL_INTERVAL):
+                    continue
+                kind, content = connection.recv()
+                if kind == "done":
+                    return content
+                if kind == "error":
+                    raise ServeError(content)
+                progress(content)
+        except (EOFError, OSError):  # The pipe is closed.
             self.kill()
             raise ServeError(CRASHED) from None
+        self.kill()
+        return None
 
     def kill(self) -> None:
-        """End the process immediately; the next examination starts another one."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.join()
-            self._process = None
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        """End the process immediately; another thread may call this during an examination."""
+        process, connection = self._process, self._connection
+        self._process = self._connection = None
+        if process is not None:
+            process.kill()
+            process.join()
+        if connection is not None:
+            connection.close()
+
+
+def load_model(
+    checkpoint: str, model: str, flags: tuple[str, ...], device: str, folder: Path
+) -> tuple[Any, str]:
+    """Load QMA-Net, or a model of BenCo's registry; see :data:`Loader`."""
+    from ..inference.predictor import load_predictor, usable_device
+
+    if model:
+        from ..launch.cuda_to_cpu import redirect_cuda_to_cpu
+        from .registered import RegisteredModel
+
+        used = usable_device(device)
+        if used.type == "cpu":
+            redirect_cuda_to_cpu()
+        return RegisteredModel.load(model, flags, checkpoint, device=str(used), folder=folder), ""
+    return load_predictor(checkpoint, device) if checkpoint else (None, "")
 
 
 def load_examination(folder: Path, threshold: float | None = None) -> "Examination":
-    """Read the examination that :func:`_save` wrote, at another threshold if one is given."""
-    paths = sorted(folder.glob("*.bin"), key=lambda path: int(path.stem))
-    buffers = [np.memmap(path, np.uint8, "r") for path in paths]
-    examination = pickle.loads((folder / EXAMINATION).read_bytes(), buffers=buffers)
+    """Read the examination in a folder, at another threshold if one is given.
+
+    Raises:
+        FileNotFoundError: If it has been removed.
+    """
+    examination = pickle.loads((folder / EXAMINATION).read_bytes())
     if threshold is None or examination.prediction is None:
         return examination
     return replace(
@@ -179,37 +196,36 @@ def png(pixels: np.ndarray) -> bytes:
     return content.tobytes()
 
 
-def _run(connection: Connection, choice: ModelChoice, folder: Path, limits: Limits) -> None:
+def _run(connection: Connection, load: Loader, folder: Path, limits: Limits) -> None:
     """Examine the photos that arrive through the connection, until it is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The server stops this process.
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "inductor")
     try:
-        predictor, note = _load(choice, folder)
+        predictor, note = load()
         connection.send(("ready", _describe(predictor, note)))
     except Exception as error:
-        connection.send(("error", _sendable(error)))
+        connection.send(("error", error))
         return
+    _limit_memory(limits.memory_gigabytes)
     with suppress(EOFError, ConnectionError):
         while True:
-            photo_folder, name, native = connection.recv()
-            examine = partial(_examine, predictor, note, photo_folder, name, native, limits)
-            connection.send(_answer(examine, connection))
+            photo = connection.recv()
+            examine = partial(_examine, predictor, note, limits, *photo)
+            connection.send(_answer(examine, lambda *tiles: connection.send(("progress", tiles))))
 
 
-def _answer(
-    examine: Callable[[Callable[[int, int], None]], dict[str, Any]], connection: Connection
-) -> Reply:
-    def progress(done: int, total: int) -> None:
-        connection.send(("progress", (done, total)))
-
+def _answer(examine: Callable[..., dict[str, Any]], progress: Callable) -> tuple[str, Any]:
     try:
         return "done", examine(progress)
-    except (QMANetError, MemoryError) as error:
-        return "error", str(error) or CRASHED
+    except QMANetError as error:
+        return "error", str(error)
     except OSError as error:
         return "error", f"cannot store the result: {error.strerror}"
-    except Exception:
+    except Exception as error:
+        # PyTorch and OpenCV raise exceptions of their own for a lack of memory.
+        if isinstance(error, MemoryError) or "memory" in str(error).lower():
+            return "error", "the photo needs more memory than the page allows; reduce its size"
         logger.exception("the examination failed")
         return "error", FAULT
 
@@ -217,10 +233,10 @@ def _answer(
 def _examine(
     predictor: Any,
     note: str,
+    limits: Limits,
     folder: Path,
     name: str,
     native: bool,
-    limits: Limits,
     progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
     from ..core.images import ImageError
@@ -256,23 +272,13 @@ def _save(examination: "Examination", folder: Path) -> None:
     """Write an examination and its images; the upload is no longer needed and removed."""
     from ..inference.prediction import as_grey
 
-    buffers: list[pickle.PickleBuffer] = []
-
-    def is_small(buffer: pickle.PickleBuffer) -> bool:
-        if buffer.raw().nbytes < IN_PICKLE:
-            return True
-        buffers.append(buffer)
-        return False
-
-    content = pickle.dumps(examination, protocol=5, buffer_callback=is_small)
-    for number, buffer in enumerate(buffers):
-        (folder / f"{number}.bin").write_bytes(buffer.raw())
     unreadable = examination.readability.unreadable.astype(np.uint8) * 255
     (folder / "photograph.png").write_bytes(png(examination.evidence.photograph.pixels))
     (folder / "unreadable.png").write_bytes(png(unreadable))
     if examination.prediction:
         (folder / "mask.png").write_bytes(png(as_grey(examination.prediction.mask)))
-    (folder / EXAMINATION).write_bytes(content)
+    with open(folder / EXAMINATION, "wb") as file:
+        pickle.dump(examination, file, protocol=5)
     (folder / UPLOAD).unlink()
 
 
@@ -284,25 +290,6 @@ def _shares(mask: np.ndarray) -> list[float]:
         first_unmarked_step = np.ceil(strip * THRESHOLD_STEPS).astype(np.int64)
         counts += np.bincount(first_unmarked_step.ravel(), minlength=THRESHOLD_STEPS + 1)
     return [round(1 - share, 4) for share in (counts.cumsum() / mask.size).tolist()]
-
-
-def _load(choice: ModelChoice, folder: Path) -> tuple[Any, str]:
-    from ..inference.predictor import load_predictor, usable_device
-
-    if choice.model:
-        from ..launch.cuda_to_cpu import redirect_cuda_to_cpu
-        from .registered import RegisteredModel
-
-        device = usable_device(choice.device)
-        if device.type == "cpu":
-            redirect_cuda_to_cpu()
-        registered = RegisteredModel.load(
-            choice.model, choice.model_flags, choice.checkpoint, device=str(device), folder=folder
-        )
-        return registered, ""
-    if choice.checkpoint:
-        return load_predictor(choice.checkpoint, choice.device)
-    return None, ""
 
 
 def _describe(predictor: Any, note: str) -> dict[str, Any]:
@@ -320,13 +307,16 @@ def _describe(predictor: Any, note: str) -> dict[str, Any]:
     return {"about": about, "supports_native": getattr(predictor, "supports_native", True)}
 
 
-def _sendable(error: Exception) -> Exception:
-    """Return the error, or a plain one if it cannot be pickled."""
-    try:
-        pickle.loads(pickle.dumps(error))
-        return error
-    except Exception:
-        return ServeError(str(error))
+def _limit_memory(gigabytes: float) -> None:
+    """Let allocations fail once this process has grown by so much; only Linux supports this."""
+    if sys.platform == "linux":
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5])
+        limit = pages * resource.getpagesize() + int(gigabytes * 2**30)
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        if hard == resource.RLIM_INFINITY or limit < hard:
+            resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
 
 def _exit_with_parent() -> None:
