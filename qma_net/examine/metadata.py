@@ -259,7 +259,7 @@ def _bytes_text(tag: int, value: bytes) -> str:
     if tag == USER_COMMENT:
         encodings = {b"UNICODE\0": "utf-16", b"JIS\0\0\0\0\0": "iso2022_jp"}
         text = value[8:].decode(encodings.get(value[:8], "utf-8"), "replace")
-        return printable(text.strip("\0 "))
+        return printable(text.strip("\0 "), MAX_CHARACTERS)  # AI generators store long prompts.
     if tag == XMP_TAG:
         return f"{len(value):,} bytes, shown under XMP"
     if tag != MAKER_NOTE and re.fullmatch(rb"[ -~]+\0*", value):
