@@ -13,7 +13,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=shell/env.sh
 . "$here/env.sh"
 if help_wanted "$0" "$@"; then exit; fi
-make_environment benco,demo,export,heif,report,web,dev
+make_environment benco,c2pa,demo,export,heif,report,web,dev
 cd "$here/.."
 ruff check .
 ruff format --check .

@@ -27,6 +27,7 @@ EXTRAS = {
     "core": {"heif"},
     "demo": {"benco", "demo"},
     "evaluation": {"benco"},
+    "examine": {"c2pa"},
     "inference": {"export"},
     "launch": {"benco"},
     "report": {"benco", "report"},

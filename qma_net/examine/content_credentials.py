@@ -288,7 +288,7 @@ def _ingredient(content: Mapping[str, Any], thumbnails: Mapping[str, Any]) -> In
 def _thumbnail(content: Mapping[str, Any], thumbnails: Mapping[str, Any]) -> np.ndarray | None:
     identifier = _mapping(content.get("thumbnail")).get("identifier")
     try:
-        data = base64.b64decode(thumbnails[identifier])
+        data = base64.b64decode(thumbnails[str(identifier)])
         with open_image(data, name="a thumbnail", max_pixels=MAX_THUMBNAIL_PIXELS) as image:
             with decoding("a thumbnail"):
                 image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
