@@ -169,6 +169,8 @@ def test_help_lists_flags_of_launcher_model_and_benco(work):
     done = start(["train", "--help"], work)
     for flag in ("--data_path", "--cudnn", "--save_period", "--noiseprint_weights", "--init_from"):
         assert flag in done.stdout
+    assert done.stdout.startswith("usage: qma-net train ")  # Not torch's version, as BenCo prints.
+    assert not done.stderr
 
 
 def test_unknown_script_is_refused():

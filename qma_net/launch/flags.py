@@ -23,11 +23,11 @@ def _own_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="qma-net train", add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS
     )
-    add = parser.add_argument_group("the launcher's flags").add_argument
+    add = parser.add_argument_group("qma-net's own flags").add_argument
     add("--device", default="", help="cpu or cuda (default: CUDA if available)")
     add("--cudnn", action="store_true", help="re-enable cuDNN, which BenCo disables")
     group = parser.add_argument_group(
-        "the launcher's flags for train",
+        "qma-net's own flags for train",
         "With --resume auto, training resumes from the newest intact checkpoint in --output_dir.",
     )
     add = group.add_argument
@@ -140,7 +140,7 @@ def help_text() -> str:
     for documented in (build_qma_net, QMANet):
         descriptions |= _documented_arguments(cleandoc(documented.__doc__ or ""))
     parser = _own_parser()
-    group = parser.add_argument_group("QMA-Net's flags (--model QMANet)")
+    group = parser.add_argument_group("flags of --model QMANet")
     for name, parameter in signature(QMANet).parameters.items():
         text = descriptions[name]
         if name in choices:

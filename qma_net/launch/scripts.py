@@ -5,13 +5,15 @@ The launcher is ``python -m qma_net.launch train --model QMANet ...``, the same 
 others to the script. :mod:`.contracts` lists the functions that it replaces, and when.
 """
 
+import io
 import logging
 import os
 import runpy
 import sys
+import warnings
 from argparse import Namespace
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
 from importlib.metadata import PackageNotFoundError, version
 
 from ..core.errors import QMANetError
@@ -57,9 +59,12 @@ def _run(argv: list[str]) -> None:
     startup = StartupLog(capture=is_training and rank() == 0)
     with ExitStack() as until_end:
         try:
-            flags = _prepare(script, own, flags)
+            with _silent_imports() if is_help else nullcontext():
+                flags = _prepare(script, own, flags)
             if is_help:
-                sys.stdout.write(f"{help_text()}\n\nBenCo's flags:\n\n")
+                summary = f"Run BenCo's {script}.py, unmodified, with QMA-Net registered."
+                sys.stdout.write(f"usage: qma-net {script} --model MODEL [flags]\n\n{summary}\n\n")
+                sys.stdout.write(f"{help_text()}\nBenCo's flags:\n\n")
             flags = complete_from_checkpoint(flags)
             if is_training:
                 command = resuming_command(script, given)
@@ -75,6 +80,14 @@ def _run(argv: list[str]) -> None:
         finally:
             startup.end()
             _leave_process_group()
+
+
+@contextmanager
+def _silent_imports() -> Iterator[None]:
+    """Hide what torch and BenCo print while they are imported, so that only the help is shown."""
+    warnings.simplefilter("ignore")
+    with redirect_stdout(io.StringIO()):
+        yield
 
 
 def _prepare(script: str, own: Namespace, flags: list[str]) -> list[str]:
