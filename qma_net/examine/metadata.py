@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, IptcImagePlugin
+from PIL import ExifTags, Image
 
 from ..core.images import (
     HEADER_SIZE,
@@ -29,14 +29,14 @@ from ..inference.photograph import (
     open_photograph,
     require_bounded_exif,
 )
-from .containers import COM, Structure, read_structure
+from .containers import APP13, COM, Structure, read_structure
+from .iptc import iptc_of_photoshop, read_iptc
 from .jpeg import JpegFacts, jpeg_facts
+from .texts import MAX_CHARACTERS, MAX_LISTED, decode_xmp, printable
 
-MAX_CHARACTERS = 20_000  # Of XMP and other texts.
-MAX_VALUE_CHARACTERS = 400  # Of one EXIF or IPTC value.
 MAX_NUMBERS = 32  # Of one EXIF value.
 MAX_ENTRIES = 1000  # In all EXIF directories; a camera writes about a hundred.
-MAX_LISTED = 60  # Parts of the file, and texts.
+MAX_XMP_PACKET = 2**20  # Bytes.
 MAX_NOTES = 20
 MAX_THUMBNAIL_PIXELS = 2_000_000  # Cameras embed 160x120 pixels, some 640x480.
 
@@ -54,25 +54,6 @@ DIRECTORIES: Mapping[str, tuple[int, Mapping[int, str]]] = {
 }
 POINTERS = {tag for tag, _ in DIRECTORIES.values()}
 
-# The common data sets of record 2 (IPTC Information Interchange Model).
-IPTC_NAMES = {
-    5: "Title",
-    25: "Keywords",
-    40: "Instructions",
-    55: "DateCreated",
-    60: "TimeCreated",
-    65: "OriginatingProgram",
-    80: "Byline",
-    90: "City",
-    101: "Country",
-    105: "Headline",
-    110: "Credit",
-    115: "Source",
-    116: "Copyright",
-    120: "Caption",
-    122: "CaptionWriter",
-}
-
 
 @dataclass(kw_only=True)
 class FileFacts(Structure):
@@ -86,7 +67,8 @@ class FileFacts(Structure):
         jpeg: How a JPEG is compressed; None for other formats.
         exif: Text by the name of the tag, by directory: IFD0, IFD1, Exif, GPS, Interoperability.
         position: Latitude and longitude in degrees; None if absent or not a valid position.
-        xmp: The XMP packet as text; empty if there is none.
+        xmp: The XMP packet as text, shortened for display; empty if there is none.
+        xmp_packet: The decoded XMP packet, at most 1 MiB.
         iptc: IPTC metadata by name.
         texts: Comments and text chunks by keyword.
         thumbnail: The embedded thumbnail, uint8 ``(h, w, 3)``; None if there is none.
@@ -99,6 +81,7 @@ class FileFacts(Structure):
     exif: dict[str, dict[str, str]] = field(default_factory=dict)
     position: tuple[float, float] | None = None
     xmp: str = ""
+    xmp_packet: str = ""
     iptc: dict[str, str] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     thumbnail: np.ndarray | None = None
@@ -131,19 +114,6 @@ def read_facts(data: bytes, image: Image.Image | None = None) -> FileFacts:
     facts.parts = _limited(map(printable, facts.parts), MAX_LISTED)
     facts.notes = _limited(dict.fromkeys(facts.notes), MAX_NOTES)
     return facts
-
-
-def printable(value: str | bytes, limit: int = MAX_VALUE_CHARACTERS) -> str:
-    """Make text safe to show: escape control and direction characters, and limit the length."""
-    text = value if isinstance(value, str) else value.decode("utf-8", "backslashreplace")
-    shown = "".join(map(_printable_character, text[:limit]))
-    return shown if len(text) <= limit else f"{shown} ... ({len(text)} characters)"
-
-
-def _printable_character(character: str) -> str:
-    if character == "\n" or character.isprintable():
-        return character
-    return " " if character in "\t\r" else f"\\x{ord(character):02x}"
 
 
 def _attempt(what: str, notes: list[str], read: Callable[[], Any]) -> Any:
@@ -298,7 +268,7 @@ def _read_texts(image: Image.Image, data: bytes, facts: FileFacts) -> None:
     """Read XMP, IPTC and texts."""
     xmp = image.info.get("xmp")
     if facts.format == "GIF" and (start := data.find(GIF_XMP)) >= 0:
-        packet = data[start + len(GIF_XMP) :][: 4 * MAX_CHARACTERS]
+        packet = data[start + len(GIF_XMP) :][:MAX_XMP_PACKET]
         xmp = packet.split(b"<?xpacket end")[0].split(b"\x01\xff\xfe")[0]
     if facts.format == "PNG":
         texts = _attempt("the text", facts.notes, lambda: image.text) or {}  # type: ignore[attr-defined]
@@ -310,14 +280,15 @@ def _read_texts(image: Image.Image, data: bytes, facts: FileFacts) -> None:
         _add_text("comment", image.info["comment"], facts.texts)
     if xmp:
         packet = xmp.encode() if isinstance(xmp, str) else bytes(xmp)
-        packet = re.sub(rb"\s*\n\s*\n\s*", b"\n", packet[: 4 * MAX_CHARACTERS]).strip()
-        facts.xmp = printable(packet, MAX_CHARACTERS)
-    if facts.format in ("JPEG", "TIFF"):
-        iptc = _attempt("the IPTC data", facts.notes, lambda: IptcImagePlugin.getiptcinfo(image))  # type: ignore[arg-type]
-        for (record, number), value in sorted((iptc or {}).items()):
-            if record == 2 and number in IPTC_NAMES:
-                values = value if isinstance(value, list) else [value]
-                facts.iptc[IPTC_NAMES[number]] = "; ".join(map(printable, values[:MAX_LISTED]))
+        facts.xmp_packet = decode_xmp(packet[:MAX_XMP_PACKET])
+        lines = (line.rstrip() for line in facts.xmp_packet.splitlines())
+        facts.xmp = printable("\n".join(line for line in lines if line), MAX_CHARACTERS)
+    resources = b"".join(
+        payload[14:]
+        for marker, payload in facts.segments
+        if marker == APP13 and payload.startswith(b"Photoshop 3.0\0")
+    )
+    facts.iptc = read_iptc(iptc_of_photoshop(resources), facts.notes)
 
 
 def _add_text(keyword: str, text: str | bytes, texts: dict[str, str]) -> None:
