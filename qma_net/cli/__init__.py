@@ -16,7 +16,7 @@ from ..launch import main as launch
 from . import data, evaluation, model
 from .flags import print_notes, reject_mistyped_flags, reject_unknown_flags
 
-# The extra that installs a module which only some commands need.
+# The extra that installs each of the modules that only some commands need.
 EXTRAS = {"IMDLBenCo": "benco", "albumentations": "benco", "matplotlib": "report"}
 EXTRAS |= {"fastapi": "web", "python_multipart": "web", "uvicorn": "web"}
 
@@ -39,7 +39,7 @@ class _TerminalHandler(logging.Handler):
 def main(argv: list[str] | None = None) -> None:
     """Run ``qma-net`` with these arguments, or with those in ``sys.argv``.
 
-    Errors that the user can correct end the process with one line; a bug shows its traceback.
+    Errors that the user can correct are printed in one line; bugs are shown with their traceback.
     """
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in SCRIPTS:  # BenCo parses the flags of its own scripts.
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(130)
     except (QMANetError, OSError) as error:
         if isinstance(error, OSError) and error.errno is None:
-            raise  # It comes from a library and is not about a path.
+            raise  # It was raised by a library and does not concern a path.
         sys.exit(f"qma-net: {error}")
     except ModuleNotFoundError as error:
         extra = EXTRAS.get((error.name or "").split(".")[0])
@@ -74,9 +74,10 @@ def main(argv: list[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="qma-net",
-        description="QMA-Net: image manipulation localization.",
-        epilog="IMDL-BenCo's own scripts can be run with --model QMANet: "
-        f"qma-net {{{','.join(SCRIPTS)}}} [flags of the script] [--cudnn]",
+        description="Find manipulated regions in photos with QMA-Net, and train and evaluate it.",
+        epilog="To train a model or to run IMDL-BenCo's own tests, use "
+        f"qma-net {{{','.join(SCRIPTS)}}} --model QMANet [flags]; each of these commands has its "
+        "own --help.",
     )
     parser.add_argument("--version", action="version", version=f"qma-net {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")

@@ -21,48 +21,61 @@ def add_commands(commands: Commands) -> None:
     add("paths", nargs="+", help=paths)
     add("--json", action="store_true", help="print the report as JSON")
     add("--fast", action="store_true", help="check only headers and file sizes")
-    add("--fix", metavar="DIR", help="write a repaired copy; only lossless repairs are made")
-    pad_to = "target size if images are padded in training"
+    fix = "write a copy with everything that can be repaired losslessly"
+    add("--fix", metavar="DIR", help=fix)
+    pad_to = "size to which training pads images; reports larger ones, which it would crop"
     add("--pad-to", type=int, default=0, metavar="N", help=pad_to)
     add("--allow", default="", metavar="A,B", help=ALLOWED_PROBLEMS)
-    add("--workers", type=int, help=workers)
+    add("--workers", type=int, metavar="N", help=workers)
 
     add = add_command(data_commands, "prepare", _prepare).add_argument
     add("name", nargs="?", help="name of the dataset; omit it to list all")
     add("--list", action="store_true", help="list the known datasets")
-    add("--source", metavar="DIR", help="the unpacked archive, which is not modified")
+    add("--source", metavar="DIR", help="directory of the unpacked archive; it is not modified")
     add("--out", metavar="DIR", help="directory for Tp/ and Gt/")
-    max_side = "downscale images whose longer side exceeds N; affects results on test sets"
+    max_side = "downscale images with a longer side than N pixels; affects results on test sets"
     add("--max-side", type=int, default=0, metavar="N", help=max_side)
-    authentic = "also write authentic images, and a JSON list of all images"
+    authentic = "also write the authentic images and a JSON list of all images"
     add("--authentic", action="store_true", help=authentic)
     add("--repair", action="store_true", help="resize masks that do not match their image's size")
-    add("--link", action="store_true", help="use hard links instead of copies")
-    quality = "JPEG quality of the AutoSplice version (AutoSplice only)"
+    add("--link", action="store_true", help="create hard links instead of copies where possible")
+    quality = "version of AutoSplice by JPEG quality (only for AutoSplice; default: 100)"
     add("--jpeg-quality", type=int, choices=(100, 90, 75), help=quality)
-    add("--workers", type=int, help=workers)
+    add("--workers", type=int, metavar="N", help=workers)
 
     add = add_command(data_commands, "protocol", _protocol).add_argument
     add("name", choices=("cat", "mvss"), help="training protocol: CAT-Net (cat) or MVSS-Net (mvss)")
-    add("--root", required=True, help="directory of the prepared datasets")
+    add("--root", required=True, metavar="DIR", help="directory of the prepared datasets")
     add("--out", metavar="DIR", help="directory to write to (default: --root)")
 
     add = add_command(data_commands, "synth", _synth).add_argument
     add("--photos", required=True, metavar="DIR", help="directory of authentic photos")
     add("--out", required=True, metavar="DIR", help="directory for train/ and test/")
-    add("--labels", metavar="DIR", help="label maps (PNG files named like the photos)")
-    add("--count", type=int, default=1000, help="number of training images (default: 1000)")
-    add("--test-count", type=int, help="number of test images (default: a tenth of --count)")
-    image_size = "longest side in pixels (default: the stage's size, otherwise 384)"
-    add("--image-size", type=int, help=image_size)
+    labels = "directory of label maps: PNG files with the same names as the photos"
+    add("--labels", metavar="DIR", help=labels)
+    add(
+        "--count",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="number of training images (default: 1000)",
+    )
+    add(
+        "--test-count",
+        type=int,
+        metavar="N",
+        help="number of test images (default: a tenth of --count)",
+    )
+    image_size = "longest side in pixels (default: the size of the --stage, or else 384)"
+    add("--image-size", type=int, metavar="N", help=image_size)
     add(
         "--stage",
         default="",
-        help="recipe for the images, from easy to hard: one-trace, histories, resampled, "
-        "laundered, everything (described in benco_configs/curriculum.yaml)",
+        help="recipe for the images, from easy to difficult: one-trace, histories, resampled, "
+        "laundered or everything (see benco_configs/curriculum.yaml)",
     )
-    add("--seed", type=int, default=0, help="random seed (default: 0)")
-    add("--workers", type=int, help=workers)
+    add("--seed", type=int, default=0, metavar="N", help="random seed (default: 0)")
+    add("--workers", type=int, metavar="N", help=workers)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -112,7 +125,7 @@ def _prepare(args: argparse.Namespace) -> None:
 
 
 def _protocol(args: argparse.Namespace) -> None:
-    """Write the training and test JSON files for BenCo."""
+    """Write BenCo's JSON files for a training protocol and its test sets."""
     from ..data.protocol import write_protocol
 
     written = write_protocol(args.name, args.root, args.out)

@@ -19,8 +19,10 @@ def add_commands(commands: Commands) -> None:
     evaluate = add_command(commands, "evaluate", _evaluate, allow_abbrev=False)
     robust = add_command(commands, "robust", _robust, allow_abbrev=False)
     add = robust.add_argument
-    add("--attacks", default="", help="comma-separated names (default: the paper's 18 attacks)")
-    add("--attack-file", help="YAML file (default: benco_configs/robustness.yaml)")
+    attacks = "comma-separated names of attacks (default: those of the paper)"
+    add("--attacks", default="", metavar="A,B", help=attacks)
+    attack_file = "YAML file that defines the attacks (default: benco_configs/robustness.yaml)"
+    add("--attack-file", metavar="FILE", help=attack_file)
     for command in (evaluate, robust):
         command.epilog = "All other flags are passed to the model, as in BenCo's scripts."
         add = command.add_argument
@@ -35,14 +37,19 @@ def add_commands(commands: Commands) -> None:
             "file of named test sets",
         )
         add("--out", required=True, metavar="DIR", help="directory for the results")
-        add("--model", default="QMANet", help="name in BenCo's registry")
-        image_size = "resize (or pad) to N x N pixels (default: as in training)"
+        name = "name of the model in BenCo's registry (default: QMANet)"
+        add("--model", default="QMANet", help=name)
+        image_size = "resize or pad images to N x N pixels (default: as in training)"
         add("--image-size", type=int, default=0, metavar="N", help=image_size)
         fit = command.add_mutually_exclusive_group()
-        fit.add_argument("--pad", action="store_true", help="pad instead of resizing")
-        fit.add_argument("--native", action="store_true", help="evaluate at original resolution")
-        add("--batch-size", type=int, default=4, help="images per batch (default: 4)")
-        add("--workers", type=int, default=2, help="data loader processes (default: 2)")
+        fit.add_argument("--pad", action="store_true", help="pad images instead of resizing")
+        fit.add_argument(
+            "--native", action="store_true", help="evaluate images at original resolution"
+        )
+        add("--batch-size", type=int, default=4, metavar="N", help="images per batch (default: 4)")
+        add(
+            "--workers", type=int, default=2, metavar="N", help="data loader processes (default: 2)"
+        )
         add_device(command)
         add(
             "--save-masks",
@@ -54,12 +61,13 @@ def add_commands(commands: Commands) -> None:
         add("--allow", default="", metavar="A,B", help=ALLOWED_PROBLEMS)
 
     add = add_command(commands, "report", _report).add_argument
-    add("dirs", nargs="+", metavar="DIR", help="directories with result files")
-    add("--out", required=True, metavar="FILE.html", help="file to write")
+    dirs = "directories with result files, including those in subdirectories"
+    add("dirs", nargs="+", metavar="DIR", help=dirs)
+    add("--out", required=True, metavar="FILE.html", help="report to write")
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    """Compute metrics per image and per test set, without dropping any image."""
+    """Compute metrics for every image and for each test set."""
     from ..evaluation.evaluate import evaluate
 
     evaluate(args.checkpoint, args.test_sets, args.out, **_evaluation_arguments(args))
@@ -85,7 +93,7 @@ def _report(args: argparse.Namespace) -> None:
 
 
 def _evaluation_arguments(args: argparse.Namespace) -> dict[str, Any]:
-    """Collect the arguments that ``evaluate`` and ``robust`` have in common."""
+    """Return the arguments that ``evaluate`` and ``robust`` have in common."""
     import torch
 
     from ..evaluation.settings import Settings

@@ -22,27 +22,27 @@ MODEL_FLAGS = (
 
 # What ``--checkpoint`` accepts.
 LOCAL_CHECKPOINT = (
-    "checkpoint written by BenCo's trainer, directory of such checkpoints (the newest is used), "
-    "directory written by save_pretrained"
+    "a checkpoint of BenCo's trainer, a directory of such checkpoints (the newest is used), a "
+    "save_pretrained directory"
 )
-CHECKPOINT = f"{LOCAL_CHECKPOINT}, or Hugging Face Hub ID"
+CHECKPOINT = f"{LOCAL_CHECKPOINT}, or a Hugging Face Hub ID"
 
 ALLOWED_PROBLEMS = (
     "comma-separated problems of qma-net data check to ignore, such as mask-inverted,duplicate"
 )
 
-# How similar an unknown flag must be to one of ours to be a typing error rather than a flag of
-# another model. The closest flag of BenCo's models is --patch_size (0.83, --batch-size).
+# An unknown flag that is at least this similar to one of ours is a typing error rather than a flag
+# of another model. The most similar flag of BenCo's models is --patch_size (0.83, --batch-size).
 NEAR_MISS = 0.88
 
-# How similar a flag must be to be suggested.
+# A flag must be at least this similar to be suggested.
 SUGGESTION = 0.75
 
 
 def add_command(
     commands: Commands, name: str, run: Callable[[argparse.Namespace], None], **options: Any
 ) -> argparse.ArgumentParser:
-    """Add a command, which is described by the docstring of the function that runs it."""
+    """Add a command and describe it by the docstring of the function that runs it."""
     text = run.__doc__ or ""
     summary = f"{text[:1].lower()}{text[1:].rstrip('.')}"
     parser = commands.add_parser(name, help=summary, description=text, **options)
@@ -51,13 +51,13 @@ def add_command(
 
 
 def add_checkpoint(parser: argparse.ArgumentParser, *, without_model: str = "") -> None:
-    """Add ``--checkpoint``; ``without_model`` is what the command still does with ``none``."""
+    """Add ``--checkpoint``; ``without_model`` is the effect of ``none``, if that is allowed."""
     text = (
-        f"{CHECKPOINT} (default: {SMALL}, which is included in the package). "
-        f"'{RANDOM}' uses random weights (for testing)."
+        f"{CHECKPOINT} (default: {SMALL}, which is included in the package); "
+        f"'{RANDOM}' uses random weights, for testing"
     )
     if without_model:
-        text += f" '{NONE}': {without_model}."
+        text += f"; '{NONE}' {without_model}"
     parser.add_argument("--checkpoint", default=SMALL, help=text)
 
 
@@ -74,7 +74,7 @@ def split_names(names: str) -> list[str]:
 
 
 def print_notes(*notes: str) -> None:
-    """Print one-line notes on standard error."""
+    """Print each note as a line on standard error."""
     for note in notes:
         print(f"qma-net: {note}", file=sys.stderr)
 
@@ -82,7 +82,7 @@ def print_notes(*notes: str) -> None:
 def reject_mistyped_flags(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     """Exit with an error if a flag is unknown, even if required arguments are missing.
 
-    argparse would only report the missing arguments, whose flags may be the mistyped ones.
+    argparse would report only the missing arguments, although their flags may just be mistyped.
     """
     command, rest = parser, list(words)
     while command._subparsers:
@@ -110,9 +110,9 @@ def reject_mistyped_flags(parser: argparse.ArgumentParser, words: Sequence[str])
 def reject_unknown_flags(args: argparse.Namespace, unknown: Sequence[str]) -> None:
     """Exit with an error if an argument is not recognized by the parser or the model.
 
-    A command with ``--model`` passes further flags to that model. QMANet's flags are known. The
-    flags of other models are known only after torch is loaded, so only near misses of our own
-    flags are rejected.
+    A command with ``--model`` passes further flags to that model. The flags of QMANet are known.
+    Those of other models are known only after torch has been imported, so only near misses of our
+    own flags are rejected.
     """
     command: argparse.ArgumentParser = args.command
     model = getattr(args, "model", "")

@@ -1,4 +1,4 @@
-"""The commands for models and photos: ``weights``, ``predict``, ``examine``, ``serve``, ..."""
+"""The commands for models and photos, such as ``predict``, ``examine`` and ``serve``."""
 
 import argparse
 import sys
@@ -11,7 +11,7 @@ from .flags import CHECKPOINT, Commands, add_checkpoint, add_command, add_device
 
 
 class _DeprecatedSpelling(argparse.Action):
-    """Accepts an old spelling of a flag, with a note that names the new one."""
+    """Accepts an old spelling of a flag, and prints a note with the new one."""
 
     def __call__(self, parser: Any, args: Any, values: Any, option_string: Any = None) -> None:
         print_notes(f"{option_string} is deprecated; use --{self.dest.replace('_', '-')}")
@@ -31,67 +31,78 @@ def add_commands(commands: Commands) -> None:
         "--image-size",
         type=int,
         metavar="N",
-        help="resize to N x N pixels (default: as in training)",
+        help="resize photos to N x N pixels (default: as in training)",
     )
-    add("--tta", action="store_true", help="test-time augmentation: average over flips")
+    tta = "test-time augmentation: average over the photo and its flips (four times slower)"
+    add("--tta", action="store_true", help=tta)
     add("--mixed", action="store_true", help="use bfloat16 mixed precision")
-    compile_help = "run with torch.compile (adds about 30 s at startup)"
+    compile_help = "compile the model with torch.compile (takes about 30 s at startup)"
     add("--compile", action="store_true", help=compile_help)
 
     examine = add_command(commands, "examine", _examine)
     _add_photos(examine, "directory for the reports")
-    add_checkpoint(examine, without_model="report everything except the mask")
+    add_checkpoint(examine, without_model="omits the mask from the reports")
     add = examine.add_argument
-    noiseprint = "noiseprint++.th, to include the NoisePrint++ view"
+    noiseprint = "path to noiseprint++.th, which adds the NoisePrint++ view"
     add("--noiseprint-weights", default="", metavar="FILE", help=noiseprint)
     add("--noiseprint_weights", action=_DeprecatedSpelling, help=argparse.SUPPRESS)
 
     calibrate = add_command(commands, "calibrate", _calibrate)
     add = calibrate.add_argument
     add("--checkpoint", required=True, help=CHECKPOINT)
-    add("--photos", required=True, nargs="+", help="authentic photos, or directories of them")
+    add(
+        "--photos", required=True, nargs="+", help="authentic photos, or directories of such photos"
+    )
     out = (
-        "directory for the calibrated model (default: the --checkpoint directory, if it was "
-        "written by save_pretrained)"
+        "directory for the calibrated model (default: --checkpoint, if it is a save_pretrained "
+        "directory)"
     )
     add("--out", default="", metavar="DIR", help=out)
     add("--native", action="store_true", help="process photos at original resolution")
     add_device(calibrate)
 
     add = add_command(commands, "convert", _convert).add_argument
-    add("checkpoint", help="checkpoint written by BenCo's trainer")
+    add("checkpoint", help="a checkpoint of BenCo's trainer")
     add("--out", required=True, metavar="DIR", help="directory to write")
 
     add = add_command(commands, "export", _export).add_argument
     add("--checkpoint", required=True, help=CHECKPOINT)
     add("--format", default="onnx", choices=["onnx"], help="file format (default: onnx)")
     add("--out", required=True, metavar="FILE", help="file to write")
-    add("--images", nargs="*", default=[], help="photos for verifying the exported model")
+    add("--images", nargs="*", default=[], help="photos used to verify the exported model")
 
     serve = add_command(commands, "serve", _serve, allow_abbrev=False)
     serve.epilog = "With --model, all other flags are passed to that model."
-    add_checkpoint(serve, without_model="show everything except the mask")
+    add_checkpoint(serve, without_model="shows everything except the mask")
     add = serve.add_argument
-    add("--port", type=int, default=7860, help="port; 0 selects a free one (default: 7860)")
-    add("--host", default="127.0.0.1", help="address (default: 127.0.0.1, this machine only)")
+    port = "port to listen on; 0 selects a free one (default: 7860)"
+    add("--port", type=int, default=7860, help=port)
+    host = "address to listen on (default: 127.0.0.1, which is reachable from this machine only)"
+    add("--host", default="127.0.0.1", help=host)
     add("--model", default="", help="model in BenCo's registry to use instead of QMANet")
     add_device(serve)
     examples = "directory of authentic photos used to create the example images"
     add("--examples", default="", metavar="DIR", help=examples)
-    add("--root-path", default="", metavar="PATH", help="path or address of a proxy")
-    add("--token", default="", help="password, at least 16 characters; required with --host")
+    root_path = "path or URL at which a reverse proxy serves the page"
+    add("--root-path", default="", metavar="PATH", help=root_path)
+    token = "password of at least 16 characters; required if --host allows other machines"
+    add("--token", default="", help=token)
 
 
 def _add_photos(parser: argparse.ArgumentParser, out: str) -> None:
     """Add the arguments that ``predict`` and ``examine`` have in common."""
     add = parser.add_argument
-    add("files", nargs="+", help="photos, directories or glob patterns; - reads a photo from stdin")
+    add(
+        "files",
+        nargs="+",
+        help="photos, directories or glob patterns; - reads one photo from stdin",
+    )
     add("--out", required=True, metavar="DIR", help=out)
     add(
         "--threshold",
         type=float,
         default=DEFAULT_THRESHOLD,
-        help="mark pixels with a probability above this value, 0 to 1 "
+        help="mark pixels with a probability above this value between 0 and 1 "
         f"(default: {DEFAULT_THRESHOLD})",
     )
     add("--native", action="store_true", help="process photos at original resolution")
@@ -185,7 +196,7 @@ def _calibrate(args: argparse.Namespace) -> None:
 
 
 def _convert(args: argparse.Namespace) -> None:
-    """Convert a checkpoint to a directory for the Hugging Face Hub."""
+    """Convert a checkpoint to a save_pretrained directory for the Hugging Face Hub."""
     from ..weights.locate import load_model
 
     load_model(args.checkpoint).save_pretrained(args.out)
@@ -197,15 +208,15 @@ def _export(args: argparse.Namespace) -> None:
     from ..inference.export import export_onnx
     from ..weights.locate import load_model
 
-    warnings.simplefilter("ignore")  # torch's tracer emits many.
+    warnings.simplefilter("ignore")  # The tracer of torch emits many.
     print(export_onnx(load_model(args.checkpoint), args.out, args.images))
 
 
 def _serve(args: argparse.Namespace) -> None:
-    """Serve a local web page for examining photos."""
+    """Start a local web page for examining photos."""
     from ..web.serve import serve
 
-    # The package's own model is only the default for QMA-Net itself.
+    # The packaged model is the default only for QMA-Net itself.
     without_checkpoint = (NONE, SMALL) if args.model else (NONE,)
     serve(
         "" if args.checkpoint in without_checkpoint else args.checkpoint,
