@@ -17,7 +17,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from conftest import photograph
-from qma_net.examine import content_credentials, examine_photo, render_page
+from qma_net.core.files import ContentError
+from qma_net.examine import content_credentials, examine_files, examine_photo, render_page
 from qma_net.examine.content_credentials import describe_source_type, read_credentials
 from qma_net.examine.xmp import XmpError, read_xmp
 
@@ -274,6 +275,16 @@ def test_trust_depends_on_the_list(sign, signed, tmp_path):
         assert credentials.trust_list == str(tmp_path / name)
         trusted[name] = credentials.trusted
     assert trusted == {"right": True, "wrong": False}
+
+
+def test_trust_list_is_checked_before_photos_are_examined(tmp_path, monkeypatch):
+    (tmp_path / "list.pem").write_text("no certificate", encoding="utf-8")
+    with pytest.raises(ContentError, match=r"expected trusted certificates in PEM format"):
+        examine_files([], tmp_path / "out", trust_list=str(tmp_path / "list.pem"))
+    (tmp_path / "list.pem").write_text("-----BEGIN CERTIFICATE-----", encoding="utf-8")
+    monkeypatch.setitem(sys.modules, "c2pa", None)
+    with pytest.raises(ContentError, match=r"run: pip install 'qma-net\[c2pa\]'"):
+        examine_files([], tmp_path / "out", trust_list=str(tmp_path / "list.pem"))
 
 
 def test_certificate_that_has_expired_is_a_problem(sign):

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.files import read_yaml
+from ..core.files import ContentError, read_yaml
 from ..core.images import ImageError, decoding, open_image, rgb_pixels
 from .metadata import printable
 
@@ -163,7 +163,7 @@ def read_credentials(data: bytes, kind: str, *, trust_list: str = "") -> Credent
         trust_list: A file with the certificates (PEM) of trusted authorities. Without one, trust
             is not checked: anybody can make a certificate with any name.
     """
-    if importlib.util.find_spec("c2pa") is None:
+    if not _is_installed():
         return Credentials(is_installed=False)
     if kind not in MEDIA_TYPES:
         return Credentials(error=f"C2PA does not support {kind} files")
@@ -178,6 +178,23 @@ def read_credentials(data: bytes, kind: str, *, trust_list: str = "") -> Credent
     if "error" in result:
         return Credentials(error=printable(str(result["error"])) or "the C2PA library rejected it")
     return _credentials(result, trust_list)
+
+
+def require_trust_list(path: str) -> None:
+    """Check a file of trusted certificates.
+
+    Raises:
+        ContentError: If it contains no certificate, or if c2pa-python is not installed.
+        OSError: If it cannot be read.
+    """
+    if b"-----BEGIN CERTIFICATE-----" not in Path(path).read_bytes():
+        raise ContentError(f"got {path}, expected trusted certificates in PEM format")
+    if not _is_installed():
+        raise ContentError("a trust list needs c2pa-python; run: pip install 'qma-net[c2pa]'")
+
+
+def _is_installed() -> bool:
+    return importlib.util.find_spec("c2pa") is not None
 
 
 def describe_source_type(value: str) -> tuple[str, str]:

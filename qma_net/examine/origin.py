@@ -177,7 +177,7 @@ def read_origin(data: bytes, facts: FileFacts, name: str = "", *, trust_list: st
         trust_list: See :func:`.content_credentials.read_credentials`.
     """
     notes = []
-    packet = getattr(facts, "xmp_packet", "") or facts.xmp
+    packet = facts.xmp_packet
     source_types = []
     try:
         xmp = read_xmp(packet)
@@ -253,9 +253,7 @@ def _software(fields: Mapping[str, str]) -> Iterator[Mark]:
             places.setdefault(fields[where], []).append(where)
     for value, where in places.items():
         meanings = (r["meaning"] for r in _rules()["software"] if re.search(r["pattern"], value))
-        meaning = next(
-            meanings, "The program, or the firmware of the camera, that wrote this field."
-        )
+        meaning = next(meanings, "The program, device or firmware that wrote this.")
         yield Mark("Software", "software", printable(value), ", ".join(map(_place, where)), meaning)
 
 
