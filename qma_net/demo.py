@@ -2,7 +2,7 @@
 
 ``bash shell/demo.sh`` creates the environment and runs ``python -m qma_net.demo``. Training and
 tests use BenCo's own scripts under torchrun with two processes. If the demo is interrupted, the
-same command continues it.
+same command resumes it.
 """
 
 import argparse
@@ -40,9 +40,10 @@ from .weights.reading import read_checkpoint
 
 JOURNAL = ".demo.jsonl"
 
-# The sharp photos in installed packages. One of a stereo pair is left out, since both sides would
-# share its pixels, and so are photos that are blurred or mostly black (clock, moon, retina).
-PHOTOGRAPHS = {
+# Sharp photos in installed packages. Only one photo of a stereo pair is used, because otherwise
+# training and test set could show the same scene. Photos that are blurred or mostly black (clock,
+# moon, retina) are omitted.
+PHOTOS = {
     "skimage/data": (
         "astronaut.png brick.png camera.png chelsea.png coffee.png coins.png grass.png gravel.png "
         "hubble_deep_field.jpg ihc.png motorcycle_left.png rocket.jpg"
@@ -53,8 +54,8 @@ PHOTOGRAPHS = {
 # Stored in the checkpoint and shown with all of its results.
 ABOUT = "demo model, trained for minutes on a few synthetic traces; do not use it on real cases"
 
-# Traces that a small model learns to detect in minutes. Half of the splices come from the host's
-# own photo, so that only their history, not their content, reveals them.
+# Traces that a small model learns to detect within minutes. The donor of half of the splices is the
+# host photo itself, so that only their history reveals them, not their content.
 DEMO_RECIPE = Recipe(
     image_size=96,
     square=True,
@@ -84,7 +85,7 @@ DEMO_RECIPE = Recipe(
 SIZE_FLAGS = ["--model", "QMANet", "--size", "b0", "--views", "srm,bayar"]
 RESULT_COLUMNS = ("name", "kind", "f1", "f1_everything", "iou", "auc", "score")
 ATTACKS = {"GaussianBlur": "kernel size", "GaussNoise": "variance", "JpegCompression": "quality"}
-ATTACKED = 19  # Test sets of test_robust.py: the clean one, and six levels of each attack.
+ATTACKED = 19  # Tests of test_robust.py: clean images, and six levels of each of three attacks.
 
 # A line in BenCo's log: the epoch (absent in tests), the batch and the number of batches.
 PROGRESS = re.compile(r"(?:Epoch|Test[^:]*): \[(\d*)[^\]]*\]\s+\[\s*(\d+)/(\d+)\]")
@@ -108,10 +109,15 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="bash shell/demo.sh", description=__doc__)
+    text = "Train, evaluate and attack a small QMA-Net on synthetic images, and plot the results."
+    parser = argparse.ArgumentParser(prog="bash shell/demo.sh", description=text)
     parser.add_argument("--out", default="runs/demo", help="output folder (default: %(default)s)")
-    parser.add_argument("--photos", default="", help="folder of your own photos")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the data and of the training")
+    parser.add_argument(
+        "--photos", default="", help="folder of your own photos, instead of the packaged ones"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="random seed of the data and of training"
+    )
     parser.add_argument("--images", type=int, default=2000, help="number of training images")
     parser.add_argument("--test-images", type=int, default=120, help="number of test images")
     parser.add_argument("--image-size", type=int, default=96, help="image size in pixels")
@@ -123,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _adopt_earlier_version(out: Path) -> None:
-    """Convert the settings that earlier versions recorded, so that other ones are refused."""
+    """Convert the settings recorded by earlier versions, so that other settings are rejected."""
     old = out / "settings.json"
     if old.is_file():
         settings = read_json_object(old, "the settings of a demo; delete the file")
@@ -159,7 +165,7 @@ def run_stages(run: Run, args: argparse.Namespace) -> None:
 def copy_packaged_photos(folder: Path) -> Path:
     """Copy the photos of scikit-image and scikit-learn to a folder, and return it."""
     folder.mkdir(parents=True, exist_ok=True)
-    for location, names in PHOTOGRAPHS.items():
+    for location, names in PHOTOS.items():
         package, _, subfolder = location.partition("/")
         spec = find_spec(package)
         if spec is None or spec.origin is None:
@@ -182,7 +188,7 @@ def write_lists(data: Path) -> None:
 
 
 def train(run: Run, args: argparse.Namespace) -> Path:
-    """Train with BenCo's train.py, from the latest checkpoint if there is one.
+    """Train with BenCo's train.py, resuming from the latest checkpoint if there is one.
 
     Returns:
         The path of the final checkpoint, without the optimizer's state.
@@ -264,10 +270,10 @@ def run_benco(
 
 def report(out: Path, checkpoint: Path, args: argparse.Namespace) -> None:
     """Write results.csv, results.md, grid.png and robustness.png, and print the table."""
-    exact, sets = out / "evaluation", [out / "data/test_sets.json"]
+    evaluation, sets = out / "evaluation", [out / "data/test_sets.json"]
     settings = Settings(fit="resize", image_size=args.image_size, batch_size=8)
-    evaluate([checkpoint], sets, exact, settings=settings, workers=0, save_masks="npy")
-    rows = results(exact)
+    evaluate([checkpoint], sets, evaluation, settings=settings, workers=0, save_masks="npy")
+    rows = results(evaluation)
     with (
         atomic_write(out / "results.csv") as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as file,
@@ -282,16 +288,16 @@ def report(out: Path, checkpoint: Path, args: argparse.Namespace) -> None:
     print(f"\n{table}\n{out}: results.md, results.csv, grid.png, robustness.png, checkpoint/")
 
 
-def results(exact: Path) -> list[Row]:
-    """Read the rows of ``qma-net evaluate``.
+def results(evaluation: Path) -> list[Row]:
+    """Read the rows written by ``qma-net evaluate``.
 
     Adds ``kind``, ``mask`` (the path of the saved mask) and ``f1_everything``, the F1 of predicting
     every pixel as tampered.
     """
     rows = []
     for kind in KINDS:
-        masks = sorted((exact / f"{kind}_masks").iterdir())
-        for row, mask in zip(read_result_table(exact / f"{kind}.csv"), masks, strict=True):
+        masks = sorted((evaluation / f"{kind}_masks").iterdir())
+        for row, mask in zip(read_result_table(evaluation / f"{kind}.csv"), masks, strict=True):
             area = float(read_ground_truth(row).mean())
             rows.append(row | {"kind": kind, "f1_everything": 2 * area / (1 + area), "mask": mask})
     return rows
@@ -306,8 +312,8 @@ def read_ground_truth(row: Row) -> np.ndarray:
 def benco_means(folder: Path) -> dict[str, float]:
     """Read BenCo's own mean F1 of each kind.
 
-    BenCo's test.py writes the means of all test sets, in order and without names, to the log of the
-    last one.
+    BenCo's test.py writes the means of all test sets, in order but unnamed, to the log of the last
+    one.
     """
     means = read_json_lines(folder / list(KINDS)[-1] / "log.txt")
     return {kind: row[PIXEL_F1] for kind, row in zip(KINDS, means, strict=True)}
@@ -336,7 +342,7 @@ def robustness(folder: Path) -> dict[str, list[tuple[float, float]]]:
 
 
 def _plot_examples(rows: list[Row], path: Path, per_kind: int = 5) -> None:
-    """Plot image, ground truth and prediction of test images that are spread over each kind."""
+    """Plot image, ground truth and prediction of evenly spaced test images of each kind."""
     chosen: list[Row] = []
     for kind in KINDS:
         of_kind = [row for row in rows if row["kind"] == kind]
@@ -353,14 +359,14 @@ def _as_rgb(mask: np.ndarray) -> np.ndarray:
 
 
 def _plot_robustness(curves: dict[str, list[tuple[float, float]]], path: Path) -> None:
-    """Plot F1 over the level of each attack, and that of the clean set."""
+    """Plot F1 over the level of each attack, and the F1 of the clean images."""
     clean = curves["None"][0][1]
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     axes: Any = figure.subplots(1, len(ATTACKS), sharey=True)
     for axis, (attack, parameter) in zip(axes, ATTACKS.items(), strict=True):
         levels, scores = zip(*curves[attack], strict=True)
         axis.plot(levels, scores, marker="o")
-        axis.axhline(clean, linestyle="--", color="grey", label="no attack")
+        axis.axhline(clean, linestyle="--", color="gray", label="no attack")
         axis.set(title=attack, xlabel=parameter, ylim=(0, 1))
         if attack == "JpegCompression":
             axis.invert_xaxis()
