@@ -203,7 +203,7 @@ def _add_missing_command(
     table: Table, published: PublishedTable, model: ModelResults | None
 ) -> None:
     """Add the command that produces the results that a model lacks for a table."""
-    missing = [c for c in published.columns if _average(_files(model, c), c.metric).value is None]
+    missing = [c for c in published.columns if model is None or None in _files(model, c)]
     test_sets = dict.fromkeys(c.test_sets[0] for c in missing if len(c.test_sets) == 1)
     if test_sets:
         command = "robust" if missing[0].attack else "evaluate"
