@@ -156,6 +156,10 @@ CREATED = {
     "softwareAgent": {"name": "Dream Engine", "version": "3"},
     "when": "2026-05-01T10:00:00Z",
 }
+AUTHOR = {
+    "label": "stds.schema-org.CreativeWork",
+    "data": {"@type": "CreativeWork", "author": [{"@type": "Person", "name": "Ada Example"}]},
+}
 ADJUSTED = {"action": "c2pa.color_adjustments", "description": "<i>warmer</i>"}
 
 
@@ -169,7 +173,10 @@ def sign(c2pa):
         definition = {
             "claim_generator_info": [{"name": "Test desk", "version": "1.2"}],
             "title": "photo.jpg",
-            "assertions": [{"label": "c2pa.actions.v2", "data": {"actions": list(actions)}}],
+            "assertions": [
+                {"label": "c2pa.actions.v2", "data": {"actions": list(actions)}},
+                AUTHOR,
+            ],
         }
         context = c2pa.Context.from_dict({"verify": {"verify_after_sign": False}})
         builder = c2pa.Builder(definition, context=context)
@@ -184,9 +191,8 @@ def sign(c2pa):
             alg=b"es256", sign_cert=chain.certificates, private_key=chain.key, ta_url=None
         )
         signed = io.BytesIO()
-        media_type = "image/png" if data.startswith(b"\x89PNG") else "image/jpeg"
-        signer = c2pa.Signer.from_info(info)
-        builder.sign(signer, media_type, io.BytesIO(data), signed)
+        media_type = Image.MIME[Image.open(io.BytesIO(data)).format]
+        builder.sign(c2pa.Signer.from_info(info), media_type, io.BytesIO(data), signed)
         return signed.getvalue()
 
     sign_image.chain = default_chain
@@ -212,7 +218,7 @@ def with_other_pixels(data):
     return changed
 
 
-@pytest.mark.parametrize("kind", ["jpeg", "png"])
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "gif", "tiff", "avif"])
 def test_valid_credentials_name_signer_and_actions_without_claiming_trust(sign, kind):
     examination = examined(sign(encode(kind)))
     credentials = examination.evidence.origin.credentials
@@ -222,6 +228,7 @@ def test_valid_credentials_name_signer_and_actions_without_claiming_trust(sign, 
     (manifest,) = credentials.manifests
     assert (manifest.common_name, manifest.organization) == ("Camera 7", "Test Agency")
     assert (manifest.generator, manifest.signed) == ("Test desk 1.2", "")
+    assert manifest.authors == ("Ada Example",)
     created, adjusted = manifest.actions
     assert (created.name, created.category, created.software, created.when) == (
         *("created", "AI-generated"),
@@ -597,8 +604,11 @@ def test_values_are_escaped_and_limited():
     assert "their absence proves nothing" in page
 
 
-def test_parameters_after_a_long_prompt_are_found_in_a_user_comment():
-    comment = b"ASCII\0\0\0" + b"x " * 1000 + PARAMETERS.encode()
+@pytest.mark.parametrize(
+    ("code", "encoding"), [(b"ASCII\0\0\0", "ascii"), (b"UNICODE\0", "utf-16-be")]
+)
+def test_parameters_after_a_long_prompt_are_found_in_a_user_comment(code, encoding):
+    comment = code + ("a red fox " * 100 + PARAMETERS).encode(encoding)
     (mark,) = origin_of(jpeg_with({0x9286: comment})).marks
     assert mark.category == "AI-generated"
 

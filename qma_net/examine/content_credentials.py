@@ -21,7 +21,7 @@ import numpy as np
 
 from ..core.files import ContentError, read_yaml
 from ..core.images import ImageError, decoding, open_image, rgb_pixels
-from .metadata import printable
+from .texts import printable
 
 VOCABULARY = Path(__file__).with_name("content_credentials.yaml")
 PROCESS = Path(__file__).with_name("c2pa_process.py")
@@ -89,6 +89,7 @@ class Manifest:
         generator: The program or camera that wrote the manifest.
         organization: The organization in the signer's certificate.
         common_name: The name in the signer's certificate.
+        authors: Names of authors, as stated by the signer.
         signed: Time of the signature according to its time stamp; empty if there is none.
         actions: What was done, in order.
         ingredients: The images from which this one was made.
@@ -101,6 +102,7 @@ class Manifest:
     generator: str
     organization: str
     common_name: str
+    authors: tuple[str, ...]
     signed: str
     actions: tuple[Action, ...]
     ingredients: tuple[Ingredient, ...]
@@ -257,6 +259,12 @@ def _manifest(content: Mapping[str, Any], thumbnails: Mapping[str, Any]) -> Mani
         if _text(assertion.get("label")).startswith("c2pa.actions")
         for action in _list(_mapping(assertion.get("data")).get("actions"))
     ]
+    authors = [
+        _text(_mapping(author).get("name"))
+        for assertion in assertions
+        if _text(assertion.get("label")).startswith("stds.schema-org.CreativeWork")
+        for author in _list(_mapping(assertion.get("data")).get("author"))
+    ]
     return Manifest(
         label=_text(content.get("label")),
         title=_text(content.get("title")),
@@ -264,6 +272,7 @@ def _manifest(content: Mapping[str, Any], thumbnails: Mapping[str, Any]) -> Mani
         or _text(content.get("claim_generator")),
         organization=_text(signature.get("issuer")),
         common_name=_text(signature.get("common_name")),
+        authors=tuple(filter(None, authors))[:MAX_LISTED],
         signed=_text(signature.get("time")),
         actions=tuple(actions[:MAX_LISTED]),
         ingredients=tuple(

@@ -15,7 +15,8 @@ from typing import Any
 
 from ..core.files import read_yaml
 from .content_credentials import Credentials, describe_source_type, read_credentials
-from .metadata import FileFacts, printable
+from .metadata import FileFacts
+from .texts import printable
 from .xmp import Xmp, XmpError, read_xmp
 
 RULES = Path(__file__).with_name("origin_marks.yaml")
