@@ -44,23 +44,23 @@ def build_qma_net(
     config = QMANetConfig(size, views, query_count, dfcm_stages, decode_levels, decoder, drop_path)
     if "noiseprint" in config.views and not noiseprint_weights:
         raise ConfigError(
-            "got the noiseprint view without noiseprint_weights: give the path of noiseprint++.th "
+            "the noiseprint view needs noiseprint_weights; pass the path of noiseprint++.th "
             f"(published in {NOISEPRINT_SOURCE}; nonprofit research use), "
-            'or omit the view: views="srm,bayar"'
+            'or omit the view with views="srm,bayar"'
         )
     model = QMANetModel.from_config(config)
     if noiseprint_weights:
         if model.noise_view.noiseprint is None:
             raise ConfigError(
-                f"got noiseprint_weights={noiseprint_weights!r} with views={config.views!r}: add "
-                "noiseprint to views or omit its weights"
+                f"got noiseprint_weights={noiseprint_weights!r} with views={config.views!r}; add "
+                "noiseprint to views, or omit the weights"
             )
         load_noiseprint(model.noise_view.noiseprint, noiseprint_weights)
     if backbone_weights:
         load_backbones(model, backbone_weights)
     else:
         warnings.warn(
-            "QMA-Net starts with random backbones: give backbone_weights to train as in the paper "
+            "QMA-Net starts with random backbones; pass backbone_weights to train as in the paper "
             "(`qma-net weights` lists where they are published)",
             stacklevel=2,
         )

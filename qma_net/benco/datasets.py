@@ -2,8 +2,9 @@
 
 BenCo's BalancedDataset reads a protocol such as ``[["SynthDataset", "FILE.yaml"]]`` and draws the
 same number of random images from each dataset per epoch. BenCo's augmentations rescale, blur and
-recompress images, which removes the traces that a model should learn, so that both datasets use
-only flips and quarter turns instead. Both return images of exactly ``--image_size``.
+recompress images, which removes the traces that a model should learn. Both datasets therefore
+use only flips and rotations by multiples of 90 degrees, and return images of exactly
+``--image_size``.
 """
 
 import os
@@ -21,7 +22,7 @@ from ..synth.curriculum import ImageSource
 from ..synth.recipe import AUTHENTIC
 
 IMAGES_PER_EPOCH = 100_000  # The length that BenCo draws from.
-MAX_CROPS = 10  # Crops that are drawn to find one that shows a tampered region.
+MAX_CROPS = 10  # Attempts to draw a crop that contains tampered pixels.
 
 
 class _OwnAugmentation(AbstractDataset):
@@ -36,13 +37,13 @@ class _OwnAugmentation(AbstractDataset):
 class SynthDataset(_OwnAugmentation):
     """Synthetic manipulations, new ones in every epoch; see :mod:`qma_net.synth.curriculum`.
 
-    An image depends on the file, the epoch and its index only. The launcher sets the epoch
+    An image depends only on the file, the epoch and its index. The launcher sets the epoch
     (:meth:`set_epoch`); without it, every epoch draws from the same 100,000 images.
 
     Args:
         path: A YAML file with ``photos``, and optionally ``stage``, ``recipe``, ``labels`` and
             ``seed``.
-        output_size: (height, width) of the images, which are equal; replaces the recipe's.
+        output_size: (height, width) of the images, which must be equal; overrides the recipe.
 
     Raises:
         SynthesisError: If the file is invalid or its photos cannot be used.
@@ -77,7 +78,7 @@ class NativeDataset(_OwnAugmentation):
     """Random crops of a dataset at original resolution, for training only.
 
     Half of the crops of a tampered image show part of the tampered region. Images that are smaller
-    than a crop are mirrored at the right and at the bottom.
+    than a crop are padded by reflection at the right and at the bottom.
 
     Args:
         path: A folder with ``Tp/`` and ``Gt/``, or a list ``[[image, mask | "Negative"], ...]``.

@@ -43,7 +43,7 @@ class QMANet(nn.Module):
         alpha: Weight of the mask loss (equation 8).
         beta: Weight of the edge loss (equation 8).
         dice_smoothing: Smoothing term of both Dice losses, as a fraction of the image area; larger
-            values cause fewer false positives on authentic images, smaller values find smaller
+            values cause fewer false positives on authentic images, smaller values detect smaller
             regions.
         bce: Weight of an additional cross-entropy loss of the mask, which is not in the paper;
             Dice losses alone converge slowly at first when training from scratch.

@@ -90,7 +90,7 @@ class Journal:
     def read(self) -> list[dict]:
         """Return all valid rows, without their checksums; none if the file is missing.
 
-        Rows that are torn or damaged are skipped. A journal without any checksum was written by
+        Incomplete or damaged rows are skipped. A journal without any checksum was written by
         an earlier version and is accepted as it is, except for rows with NaN or infinity.
         """
         rows = [row for row in read_json_lines(self.path) if _is_finite(row)]
@@ -106,7 +106,7 @@ class Journal:
     def append(self, row: dict) -> None:
         """Append a row; it is in the file when this returns."""
         if self._file is None:
-            # Rewriting removes a torn last line, which would damage the next row, and adds
+            # Rewriting removes an incomplete last line, which would damage the next row, and adds
             # checksums to the rows of an earlier version.
             self.write(self.read())
             self._file = open(self.path, "ab")  # noqa: SIM115  (closed by close())
@@ -203,7 +203,7 @@ class Run:
         return (item for item in items if key(item) not in self.finished)
 
     def claim(self, paths: Iterable[str | os.PathLike[str]]) -> None:
-        """Record files before they are written, so that a later run knows whose they are."""
+        """Record files before they are written, so that a later run recognizes them as its own."""
         names = [self._name(path) for path in paths]
         self._journal.append({CLAIM: names})
         self.owned.update(names)
@@ -221,7 +221,7 @@ class Run:
         self.finished[self._key(row)] = row
 
     def retain(self, keep: Callable[[dict], bool]) -> None:
-        """Forget the finished items whose record ``keep`` rejects."""
+        """Drop the finished items for which ``keep`` returns false."""
         self.finished = {key: row for key, row in self.finished.items() if keep(row)}
         claims = [{CLAIM: sorted(self.owned)}] if self.owned else []
         self._journal.write([{"identity": self.identity}, *claims, *self.finished.values()])
@@ -241,7 +241,7 @@ class Run:
         else:
             fault = f"it was made with other settings ({difference(recorded, self.identity)})"
         raise RunError(
-            f"{self.folder} holds {self._contents} that cannot be continued: {fault}; choose "
+            f"{self.folder} contains {self._contents} that cannot be continued: {fault}; choose "
             "another folder or delete this one"
         )
 

@@ -1,7 +1,7 @@
 """Checkpoints of a training run: safe loading, atomic saving, pruning, resuming and the best epoch.
 
-The files are BenCo's ``checkpoint-<epoch>.pth`` in ``--output_dir``. The best epoch has a folder of
-its own, since BenCo's test.py tests every checkpoint in a folder.
+The files are BenCo's ``checkpoint-<epoch>.pth`` in ``--output_dir``. The best epoch has its own
+folder, since BenCo's test.py tests every checkpoint in a folder.
 """
 
 import argparse
@@ -171,7 +171,7 @@ def is_new_best(folder: Path, mean: float) -> bool:
 
 
 def _read_best(note: Path) -> dict:
-    best = read_json_object(note, f"the note on the best epoch; delete {note.parent}")
+    best = read_json_object(note, f"the record of the best epoch; delete {note.parent}")
     return {"epoch": -1, "mean": -math.inf} | best
 
 

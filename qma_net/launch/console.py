@@ -1,4 +1,4 @@
-"""What a run prints: the launcher's messages, the startup log and the summary of a training run."""
+"""Console output: the launcher's messages, the startup log and the summary of a training run."""
 
 import argparse
 import io
@@ -15,7 +15,7 @@ from .unreadable_images import EVERY_RANK, member_datasets
 logger = logging.getLogger(__name__)
 
 MARK = "[qma-net] "  # Every message of the launcher begins with it.
-STARTUP_FILE = "startup.txt"  # In the output folder: what was printed before the first epoch.
+STARTUP_FILE = "startup.txt"  # In the output folder: the output before the first epoch.
 LAST_LINES = 30  # Lines of the startup log that are printed if the start fails.
 
 # Lines that are printed as well as written to the startup log, of the launcher and of BenCo.
@@ -23,7 +23,7 @@ PRINTED = (MARK, "distributed init", "effective batch size", "Resume checkpoint"
 
 
 class _ConsoleHandler(logging.Handler):
-    """Print messages of the first rank, and those of every rank if they are marked so."""
+    """Print messages of the first rank, and messages marked as coming from every rank."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if rank() == 0 or getattr(record, EVERY_RANK, False):

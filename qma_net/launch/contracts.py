@@ -1,4 +1,4 @@
-"""Every function of BenCo, torch and fvcore that QMA-Net replaces, and what each one relies on.
+"""Functions of BenCo, torch and fvcore that QMA-Net replaces, and what the replacements rely on.
 
 BenCo's scripts run unmodified, but some functions that they call are wrapped or redirected.
 :data:`CONTRACTS` lists each of them: when and why it is replaced, and the signature and call sites

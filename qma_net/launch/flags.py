@@ -117,12 +117,14 @@ def _resolve_checkpoint(path: Path) -> Path:
     for file in sorted(path.glob("*.pth")):
         if not CHECKPOINT_NAME.fullmatch(file.name):
             raise LaunchError(
-                f"got {file.name} in {path}, expected only checkpoint-<epoch>.pth: BenCo's "
-                "test.py reads every .pth file in that folder as a checkpoint; move it elsewhere"
+                f"{path} contains {file.name}, and BenCo's test.py would read every .pth file "
+                "there as a checkpoint; move all but checkpoint-<epoch>.pth elsewhere"
             )
     newest = newest_checkpoint(path)
     if newest is None:
-        raise LaunchError(f"got no checkpoint in {path}, expected checkpoint-<epoch>.pth")
+        raise LaunchError(
+            f"{path} contains no checkpoint-<epoch>.pth; pass the --output_dir of a training run"
+        )
     return newest
 
 

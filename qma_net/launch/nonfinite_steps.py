@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 SKIPPED_FILE = "skipped.txt"  # In the output folder: skipped steps and replaced images.
 SMALLEST_SCALE = 1.0
-MAX_SKIPPED_SHARE = 0.01  # Of an epoch's steps, if that is more than --max_skipped.
+MAX_SKIPPED_SHARE = 0.01  # Share of an epoch's steps, if that is more than --max_skipped.
 LOGGED_IMAGES = 8
 
 _FINITE, _OVERFLOW, _NON_FINITE = range(3)
@@ -50,7 +50,7 @@ class StepGuard:
     def begin_epoch(
         self, epoch: int, steps: int, folder: Path | None, model: Any, loss_scaler: Any
     ) -> None:
-        """Begin an epoch of so many optimizer steps."""
+        """Begin an epoch of this number of optimizer steps."""
         self._epoch, self._steps, self._folder = epoch, steps, folder
         self._loss_scaler = loss_scaler
         self.skipped = self.overflows = self._step = 0
@@ -64,7 +64,7 @@ class StepGuard:
         self._saved_buffers = [buffer.detach().clone() for buffer in self._buffers]
 
     def begin_batch(self, names: list[str]) -> None:
-        """Note the images of the next batch."""
+        """Remember the images of the next batch."""
         self._names.append(list(names))
 
     def __call__(

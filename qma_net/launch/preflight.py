@@ -3,20 +3,20 @@
 import argparse
 import json
 import logging
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..core.files import unique_name, write_json
+from ..data.check import MASK_PROBLEMS, Report, check
 from ..data.listing import NATIVE_DATASET, NEGATIVE, SYNTH_DATASET, protocol_rows, read_listings
 from .checkpoints import saved_epochs
 from .torchrun import LaunchError, rank
 
-if TYPE_CHECKING:
-    from ..data.check import Report
-
 logger = logging.getLogger(__name__)
 
 CLEANED = "cleaned"  # Folder of the lists that --skip_bad writes, in the output folder.
+MASK_SAMPLE = 500  # Masks per dataset whose pixels are read before training.
 BENCO_TEST_SET = "test_dataset"  # BenCo's name for a folder that is the only test set.
 
 
@@ -29,26 +29,26 @@ def check_flags(args: argparse.Namespace, command: str, *, fit: str = "") -> Non
         LaunchError: If the flags contradict each other or the data.
     """
     if args.if_resizing == args.if_padding:
-        given = "both --if_resizing and" if args.if_padding else "neither --if_resizing nor"
+        problem = "exclude each other" if args.if_padding else "are both missing"
         raise LaunchError(
-            f"got {given} --if_padding, expected one of them: --if_resizing (as in the paper) "
-            "scales images to --image_size, --if_padding pads them"
+            f"--if_resizing and --if_padding {problem}; pass one of them: --if_resizing (as in the "
+            "paper) scales images to --image_size, --if_padding pads them"
         )
     native = {SYNTH_DATASET, NATIVE_DATASET}
     kinds = {kind for kind, _ in protocol_rows(args.data_path)}
     if fit == "native" and not (kinds and kinds <= native):
         others = ", ".join(sorted(kinds - native))
         raise LaunchError(
-            f"got --fit native and --data_path {args.data_path}, which "
-            f"{f'contains {others}' if others else 'is not a protocol'}; expected a protocol of "
+            f"--fit native cannot use --data_path {args.data_path}, which "
+            f"{f'contains {others}' if others else 'is not a protocol'}; pass a protocol of "
             f'crops at original resolution: [["{NATIVE_DATASET}", FOLDER OR LIST], '
             f'["{SYNTH_DATASET}", FILE.yaml]]'
         )
     path = Path(args.test_data_path)
     if path.is_file() and isinstance(_read_json(path), list):
         raise LaunchError(
-            f"got the list {path} for --test_data_path, expected a folder with Tp/ and Gt/ or a "
-            f'JSON file with test sets; write {{"{path.stem}": "{path}"}} to a file and pass that'
+            f"--test_data_path {path} is a list, not a folder with Tp/ and Gt/ or a JSON file "
+            f'with test sets; write {{"{path.stem}": "{path}"}} to a file and pass that'
         )
     saved = saved_epochs(Path(args.output_dir)) if args.output_dir else []
     if saved and not args.resume:
@@ -62,7 +62,7 @@ def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise LaunchError(f"got {path}, expected a JSON file: {error}") from None
+        raise LaunchError(f"{path} is not valid JSON: {error}; fix or replace the file") from None
 
 
 def check_data(args: argparse.Namespace, allow: str) -> str:
@@ -101,15 +101,19 @@ def exclude_faulty_pairs(args: argparse.Namespace, allow: str) -> list[str]:
     return ["--data_path", str(train), "--test_data_path", str(test)]
 
 
-def _fast_check(args: argparse.Namespace, allow: str) -> "Report":
-    from ..data.check import check
-
+def _fast_check(
+    args: argparse.Namespace, allow: str, *, mask_sample: int = MASK_SAMPLE
+) -> Report:
+    names = [name for name in allow.split(",") if name]
     paths = (args.data_path, args.test_data_path)
-    return check(paths, fast=True, allow=[name for name in allow.split(",") if name])
+    return check(paths, fast=True, mask_sample=mask_sample, allow=names)
 
 
 def _write_cleaned_lists(args: argparse.Namespace, allow: str, train: Path, test: Path) -> None:
     report = _fast_check(args, allow)
+    if {finding.problem for finding in report.errors} & set(MASK_PROBLEMS):
+        # The sample contains faulty masks, so all of them must be read to find the others.
+        report = _fast_check(args, allow, mask_sample=sys.maxsize)
     # Wrong pairing by name does not matter here, since a list names both files of a pair.
     faulty = {finding.file for finding in report.errors if finding.problem != "unpaired"}
     training_lists = len(read_listings(args.data_path))

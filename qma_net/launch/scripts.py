@@ -34,7 +34,7 @@ BENCO_PYTHON = (3, 12)  # The newest Python with a build of numpy below 2, which
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run one of BenCo's scripts in this process; exit with one line if that is not possible.
+    """Run one of BenCo's scripts in this process; exit with a one-line error if it cannot run.
 
     Args:
         argv: The script's name and all flags; ``sys.argv`` by default.
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
 def _run(argv: list[str]) -> None:
     script, *given = argv or [""]
     if script not in SCRIPTS:
-        raise LaunchError(f"got {script!r}, expected one of {', '.join(SCRIPTS)}")
+        raise LaunchError(f"there is no script {script!r}; choose from {', '.join(SCRIPTS)}")
     own, flags = parse_own_flags(given)
     if own.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -99,7 +99,7 @@ def _prepare(script: str, own: Namespace, flags: list[str]) -> list[str]:
     log_own_warnings()
     if own.device.startswith("cuda") and not torch.cuda.is_available():
         raise LaunchError(
-            f"got --device {own.device}, but CUDA is not available; check nvidia-smi and "
+            f"--device {own.device}: CUDA is not available; check nvidia-smi and "
             "torch.cuda.is_available(), or omit --device to run on the CPU"
         )
     device = own.device
@@ -167,17 +167,16 @@ def _leave_process_group() -> None:
 def _require_benco() -> None:
     if _installed_version("imdlbenco13"):
         raise LaunchError(
-            "got imdlbenco13, another package under BenCo's name with broken augmentations and "
-            "attacks, expected imdlbenco: run `pip uninstall imdlbenco13 imdlbenco`, then "
+            "the package imdlbenco13 is installed, whose augmentations and attacks are broken, "
+            "instead of imdlbenco; run `pip uninstall imdlbenco13 imdlbenco`, then "
             "`pip install 'qma-net[benco]'`"
         )
     installed = _installed_version("imdlbenco")
     if not installed and sys.version_info[:2] > BENCO_PYTHON:
         python = ".".join(map(str, sys.version_info[:2]))
         raise LaunchError(
-            f"got Python {python}, expected Python 3.11 or 3.12: IMDL-BenCo {BENCO_VERSION} "
-            "needs numpy below 2, which is not built for newer versions of Python; run "
-            "`pip install 'qma-net[benco]'` in an environment with one of these versions"
+            f"Python {python} is too new for IMDL-BenCo {BENCO_VERSION}, which needs numpy below "
+            "2; run `pip install 'qma-net[benco]'` in an environment with Python 3.11 or 3.12"
         )
     if not installed:
         raise LaunchError("IMDL-BenCo is not installed; run `pip install 'qma-net[benco]'`")

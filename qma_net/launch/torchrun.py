@@ -85,7 +85,7 @@ def set_up_process(script: str) -> None:
     count = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", 1)))
     if script == "test_complexity" and count > 1:
         raise LaunchError(
-            f"got {count} processes for test_complexity, expected one: start it without torchrun"
+            f"test_complexity runs in one process, not {count}; start it without torchrun"
         )
     if not {"RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK"} & os.environ.keys():
         single = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}

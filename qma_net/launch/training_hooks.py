@@ -148,7 +148,7 @@ class TrainingHooks:
             return
         if len(data_loader) < args.accum_iter:
             raise LaunchError(
-                f"got --accum_iter {args.accum_iter} and only {len(data_loader)} batches per "
+                f"--accum_iter {args.accum_iter} is more than the {len(data_loader)} batches per "
                 "process and epoch, so BenCo would never take an optimizer step; lower "
                 "--accum_iter or --batch_size"
             )

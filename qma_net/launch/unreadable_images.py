@@ -18,10 +18,10 @@ from .torchrun import LaunchError
 
 logger = logging.getLogger(__name__)
 
-EVERY_RANK = "every_rank"  # Attribute of log records that are not printed by rank 0 alone.
-MAX_SHARE = 0.01  # Of a list's images that may be unreadable,
-MIN_LIMIT = 10  # or this many, if that is more.
-MAX_ATTEMPTS = 10  # Pairs that are tried in a row; ends the search if a disk has failed.
+EVERY_RANK = "every_rank"  # Attribute of log records that every rank prints.
+MAX_SHARE = 0.01  # Share of a list's images that may be unreadable,
+MIN_LIMIT = 10  # or this number, whichever is larger.
+MAX_ATTEMPTS = 10  # Pairs tried in a row, so that the search ends if a disk has failed.
 
 
 def member_datasets(dataset: Any) -> list[Any]:
@@ -69,19 +69,19 @@ class UnreadableImages:
                 extra={EVERY_RANK: True},
             )
             if count > limit or not replacement:
-                self.excess = f"{count} unreadable images in {listing} (limit {limit})"
+                self.excess = f"{listing} has {count} unreadable images (limit {limit})"
 
     def error(self) -> LaunchError:
         """Return the error for a list with too many unreadable images."""
         return LaunchError(
-            f"got {self.excess or 'too many unreadable images on another rank'}; they are listed "
+            f"{self.excess or 'another rank has too many unreadable images'}; they are listed "
             f"in {SKIPPED_FILE}. Run `qma-net data check` to find all of them and exclude them "
             "with --skip_bad"
         )
 
 
 def _read_or_replace(dataset: Any, reports: Path, index: int) -> tuple:
-    """Read a pair as the dataset's own ``_get_image``, or else the next pair that is readable."""
+    """Read a pair with the dataset's own ``_get_image``, or else the next readable pair."""
     size = len(dataset)
     failures: list[tuple[int, Exception]] = []
     pair, replacement = None, None

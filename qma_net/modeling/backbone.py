@@ -42,7 +42,7 @@ class MiT(nn.Module):
             drop_path_rate=drop_path,
         )
         stages: Any = SegformerModel(config).stages
-        stages.apply(_initialise)
+        stages.apply(_initialize)
         for stage in stages:
             stage.layer_norm.eps = BLOCK_NORM_EPS
             for block in stage.blocks:
@@ -130,11 +130,11 @@ def _as_map(tokens: Tensor, width: int) -> Tensor:
     return tokens.transpose(1, 2).unflatten(2, (-1, width))
 
 
-def _initialise(module: nn.Module) -> None:
-    """Initialise as the official SegFormer does, for training without ImageNet weights.
+def _initialize(module: nn.Module) -> None:
+    """Initialize as the official SegFormer does, for training without ImageNet weights.
 
     transformers draws convolutions with a standard deviation of 0.02. The depth-wise ones of the
-    Mix-FFN have 0.47 officially; with 0.02 the network hardly learns from scratch.
+    Mix-FFN have 0.47 officially; with 0.02 the network barely learns when trained from scratch.
     """
     if isinstance(module, nn.Conv2d):
         fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups
@@ -159,7 +159,7 @@ _RENAMED = {
 
 
 def remap_official(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Convert a state dict from the names of the official ``mit_bX.pth`` files to :class:`MiT`'s.
+    """Rename the tensors of an official ``mit_bX.pth`` file to the names in :class:`MiT`.
 
     Heads of other tasks are dropped. Unknown names are kept, so that strict loading reports them.
     """

@@ -39,8 +39,8 @@ class Calibration:
         ordered = tuple(sorted(self.quantiles))
         if not ordered or self.quantiles != ordered or not 0 <= ordered[0] <= ordered[-1] <= 1:
             raise ConfigError(
-                f"got {len(self.quantiles)} quantiles of scores, expected at least one, ascending, "
-                "from 0 to 1: run `qma-net calibrate`"
+                f"invalid calibration: expected at least one quantile, in ascending order from 0 "
+                f"to 1, got {len(self.quantiles)}; run `qma-net calibrate`"
             )
 
     @property

@@ -107,7 +107,7 @@ class QMANetConfig:
 
     @classmethod
     def field_names(cls) -> tuple[str, ...]:
-        """Return the names of all fields in their order."""
+        """Return the names of all fields in order."""
         return tuple(field.name for field in fields(cls))
 
 

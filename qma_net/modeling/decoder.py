@@ -20,10 +20,9 @@ class DCM(nn.Sequential):
     """Dilated Convolution Module, which fuses the two modalities of a level (section 3.3).
 
     Hybrid dilated convolution (Wang et al. 2018, cited by the paper) with rates 1, 2 and 5. It
-    avoids the gridding of a single rate and has a receptive field of 8 pixels in each
-    direction. The first convolution
-    reduces 2 C channels to C; the others are grouped, since three full convolutions would exceed
-    the paper's number of parameters.
+    avoids the gridding artifacts of a single rate and has a receptive field of 8 pixels in each
+    direction. The first convolution reduces 2 C channels to C; the others are grouped, since three
+    full convolutions would exceed the paper's number of parameters.
     """
 
     def __init__(self, channels: int):

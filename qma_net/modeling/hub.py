@@ -1,9 +1,9 @@
 """Saving and loading a model as a directory or a Hugging Face repository.
 
-The directory holds ``model.safetensors`` (the weights, NoisePrint++ included), ``config.json`` (the
-:class:`~qma_net.modeling.config.QMANetConfig` and the version of the architecture), ``README.md``
-(a model card) and, if they are known, ``preprocessor_config.json`` (how images were fed to the
-model in training) and ``calibration.json`` (its scores of authentic photos).
+The directory contains ``model.safetensors`` (the weights, including NoisePrint++), ``config.json``
+(the :class:`~qma_net.modeling.config.QMANetConfig` and the version of the architecture),
+``README.md`` (a model card) and, if they are known, ``preprocessor_config.json`` (how images were
+fed to the model in training) and ``calibration.json`` (its scores of authentic photos).
 """
 
 import json
@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .. import __version__
-from ..core.files import atomic_write, to_json, write_text
+from ..core.files import MAX_JSON_BYTES, atomic_write, read_bytes, to_json, write_text
 from .calibration import Calibration
 from .config import ARCHITECTURE, Preprocessing, QMANetConfig
 from .state import WeightsError, config_from_saved, load_strictly
@@ -122,14 +122,15 @@ class HubModule(
         """Load the model; ``from_pretrained`` calls this with the content of ``config.json``."""
         if config is None:
             raise WeightsError(
-                f"got {model_id} without config.json, expected a directory written by "
-                "save_pretrained: convert BenCo's checkpoint with `qma-net convert`"
+                f"{model_id} has no config.json; pass a directory written by save_pretrained, or "
+                "convert a checkpoint with `qma-net convert`"
             )
         source = f"{model_id}/{CONFIG_NAME}"
         names = QMANetConfig.field_names()
         if not isinstance(config, dict) or not set(names) <= set(config):
             raise WeightsError(
-                f"got {source}, expected the configuration of a QMA-Net: {', '.join(names)}"
+                f"{source} is not the configuration of a QMA-Net; expected the fields "
+                f"{', '.join(names)}"
             )
         model = cls.from_config(config_from_saved(config, source))
         model.about = str(config.get("about", ""))
@@ -152,7 +153,7 @@ class HubModule(
             state = load_file(file, device=map_location)
         except (OSError, SafetensorError) as error:
             raise WeightsError(
-                f"got {file}, expected the weights that belong to its config.json: {error}"
+                f"cannot read the weights {file}: {error}; download or copy them again"
             ) from None
         load_strictly(model, state, str(file))
         model.weights_file = file
@@ -183,8 +184,10 @@ def _read_optional(
 ) -> T | None:
     """Read a JSON file next to the weights; return None if there is no such file."""
     try:
-        return build(json.loads(_locate(model_id, name, download).read_bytes()))
+        return build(
+            json.loads(read_bytes(_locate(model_id, name, download), limit=MAX_JSON_BYTES))
+        )
     except (FileNotFoundError, EntryNotFoundError):
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"got {model_id}/{name}, expected {expected}: {error}") from None
+        raise WeightsError(f"{model_id}/{name} is invalid: {error}; expected {expected}") from None

@@ -74,7 +74,7 @@ class CrossAttention(nn.Module):
 class DFCM(nn.Module):
     """Dual-modal Feature Cross-guided Module with the alignment delta (equations 2-4).
 
-    A 1x1 convolution returns the attention's result to the feature space of its modality. It is
+    A 1x1 convolution maps the attention output back to the feature space of its modality. It is
     then added to the stage's features, scaled per channel by a learned factor that starts at 0.1
     so that the residual does not overwhelm pretrained features.
     """

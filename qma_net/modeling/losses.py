@@ -22,8 +22,8 @@ def dice_loss(
     """Compute 1 - Dice with squared denominators (Milletari et al. 2016), averaged over the batch.
 
     For each image this is ``1 - (2 sum(p t) + s) / (sum(p^2) + sum(t^2) + s)`` in float32, where
-    the smoothing term s is proportional to the area. A constant s would leave an authentic image
-    (t = 0 everywhere) almost without a gradient.
+    the smoothing term s is proportional to the area. A constant s would give an authentic image
+    (t = 0 everywhere) almost no gradient.
 
     Args:
         logits: ``(B, 1, H, W)``; p is their sigmoid.

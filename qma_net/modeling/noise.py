@@ -99,7 +99,7 @@ class NoisePrint(nn.Module):
     """NoisePrint++, a learned camera fingerprint (Guillaro et al. 2023): a frozen DnCNN.
 
     17 3x3 convolutions of 64 channels with ReLU in between. Loading folds the published batch
-    norms into the convolutions (:func:`fold_noiseprint`), so training cannot change anything in
+    norms into the convolutions (:func:`fold_noiseprint`), so training cannot change
     it. It amplifies rounding errors and therefore always runs in float32 or float64. On CPUs it
     uses :mod:`.winograd`.
     """
@@ -210,5 +210,5 @@ class MNFM(nn.Module):
 
 
 def _pad_by_reflection(x: Tensor) -> Tensor:
-    """Pad for a 5x5 kernel; a border of zeros would be an edge in the noise view."""
+    """Pad for a 5x5 kernel; zeros would create an edge in the noise view."""
     return F.pad(x, (2, 2, 2, 2), mode="reflect")

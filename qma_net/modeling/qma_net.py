@@ -155,7 +155,7 @@ class QMANetModel(HubModule):
         """Compile the encoder blocks with torch.compile, which takes seconds per image size.
 
         The blocks are compiled one by one so that all blocks of a stage share a graph. Stochastic
-        depth would give every block a graph of its own and is removed: for inference only.
+        depth would give every block its own graph, so it is removed; use this for inference only.
         """
         for stage in self._encoder_stages():
             for block in stage.blocks:
@@ -169,14 +169,14 @@ class QMANetModel(HubModule):
 def _check_image(image: Tensor) -> None:
     if image.ndim != 4 or image.shape[1] != 3:
         raise ValueError(
-            f"got an image tensor of shape {tuple(image.shape)}, expected (B, 3, H, W): convert it "
+            f"got an image tensor of shape {tuple(image.shape)}, expected (B, 3, H, W); convert it "
             "to RGB"
         )
     height, width = image.shape[2:]
     if min(height, width) < SMALLEST_SIDE:
         raise ValueError(
-            f"got an image of {height}x{width} pixels (height x width), expected at least "
-            f"{SMALLEST_SIDE}x{SMALLEST_SIDE}: enlarge it or leave it out"
+            f"the image has {height}x{width} pixels (height x width), expected at least "
+            f"{SMALLEST_SIDE}x{SMALLEST_SIDE}; enlarge or exclude it"
         )
 
 
@@ -184,7 +184,7 @@ def _pad_to_stride(*views: Tensor) -> list[Tensor]:
     """Pad to a multiple of 32 by repeating the last row and column.
 
     A reflection would mirror the JPEG grid, and the model marks the pixels next to such a second
-    grid (docs/reading-the-paper.md). Zeros would be an edge in the noise view.
+    grid (docs/reading-the-paper.md). Zeros would create an edge in the noise view.
     """
     height, width = views[0].shape[2:]
     bottom, right = -height % STRIDE, -width % STRIDE

@@ -45,13 +45,13 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -
     ]
     if report:
         raise WeightsError(
-            f"got {len(state)} tensors in {source}, expected the {len(expected)} of "
-            f"{type(module).__name__}: {'; '.join(report)}. Is it the right file and size?"
+            f"the {len(state)} tensors in {source} do not match the {len(expected)} of "
+            f"{type(module).__name__}: {'; '.join(report)}. Check the file and the size"
         )
     not_finite = [name for name, tensor in state.items() if not tensor.isfinite().all()]
     if not_finite:
         raise WeightsError(
-            f"got {len(not_finite)} tensors with infinite or undefined values in {source} (first: "
+            f"{len(not_finite)} tensors in {source} have infinite or undefined values (first: "
             f"{not_finite[0]}). The training diverged; use an earlier checkpoint"
         )
     module.load_state_dict(state)
@@ -74,7 +74,7 @@ def require_tensors(state: Mapping[Any, Any], source: str) -> None:
             problem = f"a {tensor.dtype} tensor as {name[:80]!r}"
         else:
             continue
-        raise WeightsError(f"got {problem} in {source}, expected named tensors of real numbers")
+        raise WeightsError(f"{source} contains {problem}; expected named tensors of real numbers")
 
 
 def config_from_saved(saved: Mapping[str, Any], source: str) -> QMANetConfig:
@@ -91,13 +91,11 @@ def config_from_saved(saved: Mapping[str, Any], source: str) -> QMANetConfig:
     version = saved.get("architecture", 1)
     if version != ARCHITECTURE:
         raise WeightsError(
-            f"got {source} of architecture {version}, written by qma-net "
-            f"{saved.get('qma_net', '0.1.0')}, expected architecture {ARCHITECTURE} of qma-net "
-            f"{__version__}: train again, or use the version that wrote it"
+            f"{source} has architecture {version}, written by qma-net "
+            f"{saved.get('qma_net', '0.1.0')}, but qma-net {__version__} needs architecture "
+            f"{ARCHITECTURE}; train again, or use the version that wrote it"
         )
     try:
         return QMANetConfig(**{name: saved[name] for name in QMANetConfig.field_names()})
     except ConfigError as error:
-        raise WeightsError(
-            f"got {source}, expected the configuration of a QMA-Net: {error}"
-        ) from None
+        raise WeightsError(f"the configuration in {source} is invalid: {error}") from None

@@ -6,9 +6,8 @@ measures make it faster on a CPU without changing its result:
 - **Streaming.** Every convolution receives a few rows at a time and keeps the two rows that the
   next ones need. A strip of rows therefore stays in the cache from the first layer to the last,
   nothing is computed twice, and no layer's complete map is ever in memory.
-- **Winograd's F(4, 3) along the columns** (Lavin & Gray 2016). Six 1x3 convolutions yield four
-  rows, instead of twelve. The transforms multiply 6x6 and 4x6 matrices with
-  whole rows.
+- **Winograd's F(4, 3) along the columns** (Lavin & Gray 2016). Four rows take six 1x3
+  convolutions instead of twelve. The transforms multiply 6x6 and 4x6 matrices with whole rows.
 
 In float32 the result is about as close to float64 as that of plain convolutions; which of the two
 is closer depends on the CPU (``python -m benchmarks.noise_precision``).
@@ -65,7 +64,7 @@ def streamed(convs: Sequence[nn.Conv2d], image: Tensor) -> Tensor:
     """
     batch, _, height, width = image.shape
     strip = GROUP * max(1, round(STRIP_PIXELS / width / GROUP))
-    # A layer holds a strip, one group that each layer before it kept back until the last strip,
+    # A layer holds a strip, one group that each layer before it withheld until the last strip,
     # its own unfinished group, and the zeros below the image.
     capacities = [min(strip, height) + GROUP * (i + 3) for i in range(len(convs))]
     widest = max(max(conv.in_channels, conv.out_channels) for conv in convs)

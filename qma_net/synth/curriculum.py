@@ -40,7 +40,7 @@ def stage(name: str | None = None) -> Recipe:
     if name is None:
         return next(iter(recipes.values()))
     if name not in recipes:
-        raise SynthesisError(f"got stage {name!r}, expected one of {', '.join(recipes)}")
+        raise SynthesisError(f"there is no stage {name!r}; choose from {', '.join(recipes)}")
     return recipes[name]
 
 
@@ -55,14 +55,12 @@ def with_changes(recipe: Recipe, changes: object, source: str) -> Recipe:
     values: dict[str, Any] = {}
     for name, value in changes.items():
         if name not in FIELDS:
-            expected = ", ".join(sorted(FIELDS))
-            raise SynthesisError(
-                f"got {name!r} in {source}, expected a field of a recipe: {expected}"
-            )
+            known = ", ".join(sorted(FIELDS))
+            raise SynthesisError(f"unknown recipe field {name!r} in {source}; choose from {known}")
         default = getattr(Recipe(), name)
         if not _has_type_of(value, default):
             raise SynthesisError(
-                f"got {name}: {value!r} in {source}, expected a value like {default!r}"
+                f"invalid {name}: {value!r} in {source}; expected a value like {default!r}"
             )
         values[name] = tuple(value) if isinstance(default, tuple) else value
     return replace(recipe, **values)
@@ -70,7 +68,7 @@ def with_changes(recipe: Recipe, changes: object, source: str) -> Recipe:
 
 def _has_type_of(value: object, default: object) -> bool:
     if isinstance(default, tuple):
-        # A pair of numbers is a range, but names may be any number.
+        # A pair of numbers is a range, but a list of names may have any length.
         is_range = not isinstance(default[0], str)
         return (
             isinstance(value, list)
@@ -125,15 +123,17 @@ class ImageSource:
         content = read_yaml(path, "a YAML file")
         if not isinstance(content, dict) or not {"photos"} <= content.keys() <= KEYS:
             raise SynthesisError(
-                f"got {path}, expected a mapping with photos: FOLDER and optionally "
+                f"{path} must be a mapping with photos: FOLDER and optionally "
                 f"{', '.join(sorted(KEYS - {'photos'}))}"
             )
         for name in ("photos", "labels", "stage"):
             if not isinstance(content.get(name, ""), str):
-                raise SynthesisError(f"got {name}: {content[name]!r} in {path}, expected a name")
+                raise SynthesisError(
+                    f"invalid {name}: {content[name]!r} in {path}; expected a string"
+                )
         seed = content.get("seed", 0)
         if type(seed) is not int or seed < 0:
-            raise SynthesisError(f"got seed: {seed!r} in {path}, expected an integer of at least 0")
+            raise SynthesisError(f"invalid seed: {seed!r} in {path}; expected an integer >= 0")
         recipe = stage(content.get("stage"))
         recipe = with_changes(recipe, content.get("recipe", {}), str(path))
         if image_size is not None:

@@ -60,8 +60,8 @@ class Photographs:
             if photo is not None:
                 return name, photo
         raise SynthesisError(
-            f"none of {len(names)} photos in {self.folder} can be decoded, expected at least two "
-            "for training and two for testing; repair or replace the files"
+            f"none of the {len(names)} photos in {self.folder} can be decoded; repair or replace "
+            "them (training and testing need at least two photos each)"
         )
 
     def read(self, name: str) -> np.ndarray | None:
@@ -99,7 +99,7 @@ def list_photos(folder: str | os.PathLike[str]) -> list[Path]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise SynthesisError(f"{folder} does not exist, expected a folder of photos")
+        raise SynthesisError(f"cannot find the folder of photos {folder}; check the path")
     return [
         path
         for path in find_images(folder)
@@ -116,8 +116,8 @@ def split_photos(names: list[str], test_share: float, seed: int) -> dict[str, li
     """
     if len(names) < 4:
         raise SynthesisError(
-            f"got {len(names)} usable photos, expected at least 4 (two for training and two for "
-            "testing) that are different and large enough for the image size"
+            f"{len(names)} usable photos are not enough; provide at least 4 (two for training and "
+            "two for testing) that are different and large enough for the image size"
         )
     order = [names[i] for i in np.random.default_rng([seed, 2]).permutation(len(names))]
     test_count = min(max(2, round(test_share * len(names))), len(names) - 2)
@@ -177,14 +177,13 @@ def find_usable_photos(
         if size != expected:
             actual = "is not an image" if size is None else f"has {size[1]}x{size[0]} pixels"
             raise SynthesisError(
-                f"the label map {map_paths[name]} {actual}, expected {expected[1]}x{expected[0]} "
-                "pixels, the size of its photo; replace or remove it"
+                f"the label map {map_paths[name]} {actual}, but its photo has "
+                f"{expected[1]}x{expected[0]} pixels; replace or remove the label map"
             )
     if labels is not None and not maps:
         raise SynthesisError(
-            f"{labels} contains no label map for any of {len(names)} usable photos in {photos}, "
-            f"expected PNG files of the same names: x.png or folder{LABEL_FOLDER}/x.png for "
-            "folder/x.jpg"
+            f"{labels} contains no label map for any of {len(names)} usable photos in {photos}; "
+            f"name the label map of folder/x.jpg folder/x.png or folder{LABEL_FOLDER}/x.png"
         )
     return names, maps
 
@@ -192,7 +191,7 @@ def find_usable_photos(
 def _find_label_maps(photos: Path, files: list[Path], labels: Path) -> dict[str, str]:
     """Map the names of photos to the existing label maps, relative to ``labels``."""
     if not labels.is_dir():
-        raise SynthesisError(f"{labels} does not exist, expected a folder of label maps")
+        raise SynthesisError(f"cannot find the folder of label maps {labels}; check the path")
     maps = {}
     for path in files:
         name = path.relative_to(photos).with_suffix(".png")

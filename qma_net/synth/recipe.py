@@ -40,7 +40,7 @@ class Recipe:
     host_saved_before: float = 0.8
     host_quality: tuple[int, int] = (60, 98)  # JPEG quality of such a host.
     same_photograph: float = 0.1  # Probability that a splice is taken from the host's own photo.
-    # Noise of the donor's camera, added before any other processing.
+    # Camera noise of the donor, added before any other processing.
     donor_noise: tuple[float, float] = (0.0, 3.0)
     # Probability that the donor was saved as JPEG before the splice.
     donor_saved_before: float = 0.8

@@ -100,8 +100,8 @@ def synthesise(
     bytes are the same for the same photos, settings and library versions.
 
     The folder appears when it is complete; until then it is called ``<out>.unfinished``, and the
-    same call continues an interrupted run. A complete dataset of the same settings is left as it
-    is. Nothing is deleted.
+    same call continues an interrupted run. A complete dataset with the same settings is left
+    unchanged. Nothing is deleted.
 
     Args:
         photos: Folder of authentic photos, searched recursively.
@@ -135,7 +135,7 @@ def synthesise(
         ("seed", seed, 0),
     ):
         if number < minimum:
-            raise SynthesisError(f"got {number} as {name}, expected at least {minimum}")
+            raise SynthesisError(f"the {name} is {number}, expected at least {minimum}")
     names, maps = find_usable_photos(photos, labels, recipe, progress=progress)
     settings = {
         "photos": split_photos(names, recipe.test_share, seed),
@@ -217,8 +217,8 @@ def _is_dataset(folder: Path, settings: dict[str, Any], ignored: tuple[str, ...]
         )
         if folder.exists() and not ours:
             raise SynthesisError(
-                f"{folder} contains other files, expected a folder that is missing, empty or a "
-                "synthetic dataset; choose another --out"
+                f"{folder} contains other files; choose an --out that does not exist, is empty or "
+                "contains a synthetic dataset"
             )
         return False
     recorded = read_json_object(file, SETTINGS_EXPECTED)

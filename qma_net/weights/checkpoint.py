@@ -35,7 +35,7 @@ class Checkpoint:
         path: File of the checkpoint.
         config: Configuration of the model.
         network: Tensors of the model.
-        preprocessing: How images were fed to it in training; None if the file does not say.
+        preprocessing: How images were fed to it in training; None if unknown.
         about: Notice for users; see :class:`~qma_net.modeling.hub.HubModule`.
     """
 
@@ -56,7 +56,7 @@ class Checkpoint:
 
     @classmethod
     def from_content(cls, content: Mapping[Any, Any], path: str | os.PathLike[str]) -> Self:
-        """Interpret the content of a checkpoint file that has been read already.
+        """Build from the content of a checkpoint file that has already been read.
 
         Raises:
             WeightsError: If it contains no configuration.
@@ -94,7 +94,7 @@ class Checkpoint:
         """Load the weights into a model of the same architecture, to fine-tune it.
 
         Raises:
-            WeightsError: If the architecture is another one; the message names the flags to give.
+            WeightsError: If the architecture differs; the message names the flags to pass.
         """
         require_same_architecture(self.config, model.config, f"checkpoint {self.path}")
         load_strictly(model, self.network, f"{self.path} (checkpoint)")
@@ -128,7 +128,7 @@ def require_same_architecture(stored: QMANetConfig, built: QMANetConfig, source:
     """Check that the configurations of weights and of a model differ at most in drop path.
 
     Raises:
-        WeightsError: If they differ; the message names ``source`` and the flags to give.
+        WeightsError: If they differ; the message names ``source`` and the flags to pass.
     """
     differing = [
         name
@@ -139,7 +139,8 @@ def require_same_architecture(stored: QMANetConfig, built: QMANetConfig, source:
         flags = " ".join(f"--{name} {getattr(stored, name)}" for name in differing)
         built_flags = " ".join(f"--{name} {getattr(built, name)}" for name in differing)
         raise WeightsError(
-            f"got {source} of a model with {flags}, expected one with {built_flags}: give {flags}"
+            f"{source} belongs to a model with {flags}, but this model has {built_flags}; "
+            f"pass {flags}"
         )
 
 
@@ -173,8 +174,8 @@ def config_from_extra_state(extra: object, source: str) -> QMANetConfig:
     if set(config) != set(QMANetConfig.field_names()):
         flags = " ".join(f"--{name}" for name in QMANetConfig.field_names())
         raise WeightsError(
-            f"got {source} without the configuration of a QMANet, expected a checkpoint of BenCo's "
-            f"trainer with --model QMANet: build the model with the flags of its training "
-            f"({flags}) and load the tensors into its network"
+            f"{source} contains no QMANet configuration; pass a checkpoint written by training "
+            f"with --model QMANet, or build the model with the flags used in training ({flags}) "
+            "and load the tensors into its network"
         )
     return config_from_saved({**content, **config}, source)

@@ -49,6 +49,6 @@ def _mit_size(state: Mapping[str, Tensor], path: str | os.PathLike[str]) -> str:
             if shapes == {name: tensor.shape for name, tensor in expected.items()}:
                 return f"{size.upper()} weights (--size {size})"
     raise WeightsError(
-        f"got {path} with {len(shapes)} tensors in MiT naming, expected those of one of "
-        f"{', '.join(SIZES)} (heads {', '.join(FOREIGN_HEADS)} are ignored): is it complete?"
+        f"{path} is not a complete MiT: its {len(shapes)} tensors match none of "
+        f"{', '.join(SIZES)} (ignoring the heads {', '.join(FOREIGN_HEADS)}); download it again"
     )

@@ -18,8 +18,8 @@ from .checkpoint import load_checkpoint
 from .names import SMALL
 from .reading import is_hub_id
 
-EXPECTED = (
-    "expected a checkpoint, a directory written by save_pretrained or a Hugging Face Hub ID "
+SOURCES = (
+    "pass a checkpoint, a directory written by save_pretrained or a Hugging Face Hub ID "
     "(owner/name)"
 )
 
@@ -51,14 +51,13 @@ def load_model(path: str | os.PathLike[str]) -> QMANetModel:
     if str(path) == SMALL:
         return _from_pretrained(Path(__file__).parent / SMALL)
     if not is_hub_id(path.as_posix()):
-        raise WeightsError(f"cannot read {path}: there is no such file; {EXPECTED}")
+        raise WeightsError(f"cannot find {path}; {SOURCES}")
     try:
         return _from_pretrained(path, local_files_only=True)
     except WeightsError as error:
         if not _hub_is_reachable():
             raise WeightsError(
-                f"cannot read {path}: there is no such file, and the Hub cannot be reached; "
-                f"{EXPECTED}"
+                f"cannot find {path}, and the Hugging Face Hub cannot be reached; {SOURCES}"
             ) from error
     return _from_pretrained(path)
 
@@ -72,14 +71,15 @@ def newest_checkpoint(folder: str | os.PathLike[str]) -> Path | None:
 def _from_pretrained(source: Path, *, local_files_only: bool = False) -> QMANetModel:
     config = source / CONFIG_NAME
     try:
-        if config.is_file():  # from_pretrained reports a missing file but fails on invalid content.
-            expected = "the configuration of a QMA-Net, a JSON object that save_pretrained writes"
-            read_json_object(config, expected)
+        if (
+            config.is_file()
+        ):  # from_pretrained reports a missing file but crashes on invalid content.
+            read_json_object(config, "the configuration of a QMA-Net")
         return QMANetModel.from_pretrained(source.as_posix(), local_files_only=local_files_only)
     except QMANetError as error:
         raise WeightsError(str(error)) from error
     except (OSError, ValueError) as error:
-        raise WeightsError(f"cannot read {source}: {first_line(error)}; {EXPECTED}") from None
+        raise WeightsError(f"cannot read {source}: {first_line(error)}; {SOURCES}") from None
 
 
 def _hub_is_reachable(seconds: float = 2.0) -> bool:

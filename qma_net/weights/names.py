@@ -1,4 +1,4 @@
-"""Special names accepted instead of a checkpoint; without imports, to keep the CLI fast."""
+"""Special names accepted in place of a checkpoint (no imports here, to keep the CLI fast)."""
 
 SMALL = "qma-net-small"  # the model included in the package
 RANDOM = "random"  # a model with random weights, to try the commands

@@ -29,20 +29,20 @@ def read_checkpoint(path: str | os.PathLike[str], mapped: bool = False) -> dict[
     """
     path = Path(path)
     if not path.is_file():
-        raise WeightsError(f"got {path}, expected a weights file: there is no such file")
+        raise WeightsError(f"cannot find the weights file {path}; check the path")
     mapped = mapped and is_zipfile(path)  # PyTorch's older format cannot be mapped.
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except _UNREADABLE as error:
         raise WeightsError(
-            f"got {path} ({path.stat().st_size:,} bytes), expected a complete PyTorch file: "
-            f"download or copy it again ({type(error).__name__}: {first_line(error)})"
+            f"{path} ({path.stat().st_size:,} bytes) is not a complete PyTorch file "
+            f"({type(error).__name__}: {first_line(error)}); download or copy it again"
         ) from error
     if not isinstance(content, dict):
         raise WeightsError(
-            f"got a {type(content).__name__} in {path}, expected a dictionary of tensors: "
-            "is this the right file?"
+            f"{path} contains a {type(content).__name__} instead of a dictionary of tensors; "
+            "check that it is the right file"
         )
     return content
 
@@ -61,7 +61,7 @@ def unwrap_state(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
 
 
 def is_hub_id(source: str) -> bool:
-    """Return whether a source that is no local path can be a Hugging Face id, ``owner/name``."""
+    """Return whether a source that is not a local path can be a Hugging Face Hub ID."""
     is_file_name = source.endswith((".pth", ".pt", ".th", ".bin", ".safetensors"))
     return re.fullmatch(r"[\w.-]+/[\w.-]+", source) is not None and not is_file_name
 

@@ -45,7 +45,7 @@ PUBLISHED = (
         PublishedWeights(
             f"mit_{size}.pth",
             f"ImageNet backbones of --size {size} (--backbone_weights)",
-            f"huggingface.co/nvidia/mit-{size} (give the id nvidia/mit-{size}, or its folder), or "
+            f"huggingface.co/nvidia/mit-{size} (pass the ID nvidia/mit-{size}, or its folder), or "
             f"mit_{size}.pth from the links in github.com/NVlabs/SegFormer",
             "NVIDIA Source Code License for SegFormer: non-commercial research and evaluation",
         )
@@ -69,7 +69,7 @@ def noiseprint_from_published(
     """
     require_tensors(published, f"{path} (NoisePrint++)")
     state = {name.removeprefix("module."): tensor for name, tensor in published.items()}
-    for prefix in ("dncnn.", "layers."):  # TruFor's name of the part; BenCo's DnCNN's of its layers
+    for prefix in ("dncnn.", "layers."):  # Prefixes used by TruFor and by BenCo's DnCNN.
         if any(name.startswith(prefix) for name in state):
             state = {
                 name.removeprefix(prefix): tensor
@@ -80,8 +80,8 @@ def noiseprint_from_published(
         return fold_noiseprint(state)
     except KeyError as error:
         raise WeightsError(
-            f"got {path} without tensor {error}, expected NoisePrint++ (17 convolutions, batch "
-            f"norms not folded) as published in {NOISEPRINT_SOURCE}"
+            f"{path} is not NoisePrint++ (17 convolutions, batch norms not folded): it has no "
+            f"tensor {error}; download the published file, {NOISEPRINT_SOURCE}"
         ) from error
 
 
@@ -103,8 +103,8 @@ def mit_state(source: str | os.PathLike[str]) -> dict[str, Tensor]:
         return remap_official(state)
     if not (os.path.isdir(source) or is_hub_id(source)):
         raise WeightsError(
-            f"got backbone_weights={source!r}, expected an official mit_bX.pth file, a Hugging "
-            "Face directory, or an id such as nvidia/mit-b3: there is no such file"
+            f"cannot find the backbone weights {source!r}; pass an official mit_bX.pth file, a "
+            "Hugging Face directory, or a Hub ID such as nvidia/mit-b3"
         )
     return _hugging_face_state(source)
 
@@ -115,15 +115,15 @@ def _hugging_face_state(source: str) -> dict[str, Tensor]:
         loaded = SegformerModel.from_pretrained(source, output_loading_info=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise WeightsError(
-            f"got backbone_weights={source!r}, expected a directory or Hugging Face Hub ID "
-            f"with a SegFormer ({type(error).__name__}: {first_line(error)})"
+            f"cannot load a SegFormer from {source!r} ({type(error).__name__}: "
+            f"{first_line(error)}); check the directory, or the Hub ID and the network"
         ) from error
     model, report = loaded
     faults = sorted(report["missing_keys"]) + [str(key) for key in report["mismatched_keys"]]
     if faults:
         raise WeightsError(
-            f"got {source!r} with {len(faults)} of the encoder's tensors missing or of another "
-            f"shape (first: {faults[0]}), expected a complete SegFormer encoder"
+            f"{source!r} is not a complete SegFormer encoder: {len(faults)} tensors are missing "
+            f"or have another shape (first: {faults[0]}); download it again"
         )
     state: dict[str, Tensor] = model.state_dict()
     return state
