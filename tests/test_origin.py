@@ -4,6 +4,7 @@ import datetime
 import io
 import json
 import random
+import re
 import socket
 import struct
 import sys
@@ -13,12 +14,21 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
 from conftest import photograph
 from qma_net.core.files import ContentError
-from qma_net.examine import content_credentials, examine_files, examine_photo, render_page
+from qma_net.examine import (
+    content_credentials,
+    examine_files,
+    examine_photo,
+    exif,
+    iptc,
+    origin,
+    render_page,
+    xmp,
+)
 from qma_net.examine.content_credentials import describe_source_type, read_credentials
 from qma_net.examine.xmp import XmpError, read_xmp
 
@@ -477,6 +487,24 @@ def test_hostile_xmp_is_rejected(packet, message):
         read_xmp(packet)
 
 
+def test_rules_refer_to_fields_that_exist_and_explain_themselves():
+    rules = origin._rules()
+    fields = {field for rule in rules["marks"] for field in rule["fields"]}
+    fields |= {rule["also"]["field"] for rule in rules["marks"] if "field" in rule.get("also", {})}
+    fields |= set(rules["software_fields"]).union(*origin.CREDITS.values())
+    fields |= {field for _, *both in origin.DATES for field in both if field}
+    tags = {*(exif.NEW_TAGS | ExifTags.TAGS).values()}
+    names = {"EXIF": tags, "GPS": {*ExifTags.GPSTAGS.values()}, "IPTC": {*iptc.NAMES.values()}}
+    for field in fields:
+        kind, name = field.split(" ", 1)
+        if kind == "XMP":
+            assert name.split(":")[0] in xmp.PREFIXES.values()
+        elif kind != "text" and field != "file name":
+            assert name in names[kind]
+    meanings = [rule["meaning"] for rule in rules["marks"] + rules["software"]]
+    assert all(re.fullmatch(r"[A-Z][^\n]+\.", meaning) for meaning in meanings)
+
+
 AIGC = json.dumps({"Label": "1", "ContentProducer": "001", "ProduceID": "2"})
 MARKS = {
     "webui": (png_with(parameters=PARAMETERS), "AI-generated", 'text "parameters"'),
@@ -622,10 +650,12 @@ def test_software_and_history_are_listed():
         "<stEvt:changed>/</stEvt:changed></rdf:li></rdf:Seq></xmpMM:History>"
     )
     xmp = xmp_packet('xmp:CreatorTool="Adobe Photoshop 25.0"', history)
-    data = jpeg_with({0x0131: "Adobe Photoshop 25.0", 0x013C: "desk-3"}, xmp=xmp)
+    exif = {0x0131: "Adobe Photoshop 25.0", 0x013C: "desk-3", 0xA43B: "Photo App 2"}
+    data = jpeg_with(exif, xmp=xmp)
     origin = origin_of(data)
     assert [(mark.quote, mark.where) for mark in origin.marks] == [
         ("Adobe Photoshop 25.0", "EXIF Software, XMP xmp:CreatorTool"),
+        ("Photo App 2", "EXIF ImageEditingSoftware"),
         ("desk-3", "EXIF HostComputer"),
     ]
     assert origin.history == (
@@ -719,13 +749,14 @@ def test_dates_of_iptc_and_xmp_are_listed_and_compared():
     data = jpeg_with(
         {ORIGINAL: "2026:05:02 12:00:00", ORIGINAL_ZONE: "+02:00"},
         xmp_packet('xmp:ModifyDate="2026-05-02T10:00:00Z" photoshop:DateCreated="2026-05"'),
-        [(55, "20260430"), (60, "120000+0000")],
+        [(55, "20260430"), (60, "120000+0000"), (62, "20260502"), (63, "121500+0200")],
     )
     origin = origin_of(data)
     assert [(date.meaning, date.where, date.text) for date in origin.dates] == [
         ("taken", "EXIF DateTimeOriginal", "2026:05:02 12:00:00+02:00"),
         ("taken", "XMP photoshop:DateCreated", "2026-05"),
         ("taken", "IPTC DateCreated", "20260430T120000+0000"),
+        ("digitized", "IPTC DigitizationDate", "20260502T121500+0200"),
         ("modified", "XMP xmp:ModifyDate", "2026-05-02T10:00:00Z"),
     ]
     assert origin.contradictions == (

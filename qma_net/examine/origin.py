@@ -32,8 +32,8 @@ SOURCE_TYPE_TEXT = re.compile(
 
 # What credits are called, and the fields that contain them: IPTC, XMP, EXIF.
 CREDITS: Mapping[str, tuple[str, ...]] = {
-    "By-line": ("IPTC Byline", "XMP dc:creator", "EXIF Artist"),
-    "Title": ("IPTC Title", "XMP dc:title"),
+    "By-line": ("IPTC Byline", "XMP dc:creator", "EXIF Artist", "EXIF Photographer"),
+    "Title": ("IPTC Title", "XMP dc:title", "EXIF ImageTitle"),
     "Headline": ("IPTC Headline", "XMP photoshop:Headline"),
     "Caption": ("IPTC Caption", "XMP dc:description", "EXIF ImageDescription"),
     "Credit line": ("IPTC Credit", "XMP photoshop:Credit"),
@@ -43,6 +43,7 @@ CREDITS: Mapping[str, tuple[str, ...]] = {
     "Rights statement": ("XMP xmpRights:WebStatement",),
     "Instructions": ("IPTC Instructions", "XMP photoshop:Instructions"),
     "Caption writer": ("IPTC CaptionWriter", "XMP photoshop:CaptionWriter"),
+    "Edited by": ("EXIF ImageEditor",),
 }
 
 TAKEN, DIGITIZED, MODIFIED, LOCATED = "taken", "digitized", "modified", "GPS position"
@@ -54,6 +55,7 @@ DATES = (
     (TAKEN, "IPTC DateCreated", "IPTC TimeCreated"),
     (DIGITIZED, "EXIF DateTimeDigitized", "EXIF OffsetTimeDigitized"),
     (DIGITIZED, "XMP exif:DateTimeDigitized", ""),
+    (DIGITIZED, "IPTC DigitizationDate", "IPTC DigitizationTime"),
     (DIGITIZED, "XMP xmp:CreateDate", ""),
     (MODIFIED, "EXIF DateTime", "EXIF OffsetTime"),
     (MODIFIED, "XMP xmp:ModifyDate", ""),
