@@ -1,6 +1,6 @@
 """IPTC metadata (Information Interchange Model 4.2) and Photoshop's resources, which contain it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from .texts import MAX_LISTED, printable
 
@@ -74,9 +74,9 @@ NAMES = {
 }
 
 
-def read_iptc(data: bytes, notes: list[str]) -> dict[str, str]:
+def read_iptc(data: bytes, note: Callable[[str], None]) -> dict[str, str]:
     """Return the texts of IPTC data by name; those of unknown data sets by record and number."""
-    datasets = list(_datasets(data, notes))
+    datasets = list(_datasets(data, note))
     marked = [content for key, content in datasets if key == CODED_CHARACTER_SET]
     is_utf8 = any(mark.startswith(UTF8_MARKS) for mark in marked)
     values: dict[str, list[str]] = {}
@@ -86,7 +86,7 @@ def read_iptc(data: bytes, notes: list[str]) -> dict[str, str]:
         name = NAMES.get(number, f"data set 2:{number}")
         values.setdefault(name, []).append(_text(number, content, is_utf8=is_utf8))
     if any(len(texts) > MAX_LISTED for texts in values.values()):
-        notes.append(f"IPTC: only {MAX_LISTED} values of each entry are shown")
+        note(f"IPTC: only {MAX_LISTED} values of each entry are shown")
     return {name: "; ".join(texts[:MAX_LISTED]) for name, texts in values.items()}
 
 
@@ -107,7 +107,7 @@ def iptc_of_photoshop(resources: bytes) -> bytes:
     return b"".join(found)
 
 
-def _datasets(data: bytes, notes: list[str]) -> Iterator[tuple[tuple[int, int], bytes]]:
+def _datasets(data: bytes, note: Callable[[str], None]) -> Iterator[tuple[tuple[int, int], bytes]]:
     """Yield the record, number and content of each data set."""
     position = 0
     for _ in range(MAX_DATASETS):
@@ -117,7 +117,7 @@ def _datasets(data: bytes, notes: list[str]) -> Iterator[tuple[tuple[int, int], 
         if position >= len(data):
             return
         if data[position] != 0x1C or position + 5 > len(data):
-            notes.append("the IPTC data is damaged; the rest of it is not shown")
+            note("the IPTC data is damaged; the rest of it is not shown")
             return
         key = data[position + 1], data[position + 2]
         size = int.from_bytes(data[position + 3 : position + 5], "big")
@@ -128,10 +128,10 @@ def _datasets(data: bytes, notes: list[str]) -> Iterator[tuple[tuple[int, int], 
             position += width
         content = data[position : position + size]
         if len(content) < size:
-            notes.append("the IPTC data is truncated")
+            note("the IPTC data is truncated")
         yield key, content
         position += size
-    notes.append(f"IPTC: more than {MAX_DATASETS} entries; the rest is not shown")
+    note(f"IPTC: more than {MAX_DATASETS} entries; the rest is not shown")
 
 
 def _text(number: int, content: bytes, *, is_utf8: bool) -> str:

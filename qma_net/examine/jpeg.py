@@ -1,7 +1,8 @@
 """Facts about JPEG compression: quantization tables, quality, subsampling and coding."""
 
 import io
-from collections.abc import Mapping, Sequence
+import struct
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -17,6 +18,8 @@ FRAMES = {
     0xCA: "Progressive DCT, arithmetic coding",
     0xCB: "Lossless, arithmetic coding",
 }
+DQT = 0xDB
+ZIGZAG = JpegImagePlugin.zigzag_index  # The position in the file of each value, row by row.
 PROGRESSIVE = {0xC2, 0xCA}
 
 # Horizontal and vertical sampling of luma relative to chroma, with the usual names.
@@ -56,23 +59,25 @@ class JpegFacts:
 
 
 def jpeg_facts(
-    segments: Sequence[tuple[int, bytes]], tables: Mapping[int, tuple[int, ...]], notes: list[str]
+    segments: Sequence[tuple[int, bytes]], note: Callable[[str], None]
 ) -> JpegFacts | None:
     """Describe how a JPEG is compressed; None if there is no readable frame header.
 
-    The arguments are the marker and payload of each segment, the quantization tables row by row,
-    and a list that receives what cannot be read.
+    Args:
+        segments: The marker and payload of each segment.
+        note: Called with what cannot be read.
     """
+    tables = _quantization_tables(segments)
     frame = next(((m, payload) for m, payload in segments if m in FRAMES), None)
     if frame is None:
-        notes.append("the JPEG has no known frame header")
+        note("the JPEG has no known frame header")
         return None
     marker, payload = frame
     count = payload[5] if len(payload) > 5 else 0
     components = [payload[6 + 3 * i : 9 + 3 * i] for i in range(count)]
     factors = [(c[1] >> 4, c[1] & 15) for c in components if len(c) == 3]
     if not factors or len(factors) < count or min(map(min, factors)) < 1:
-        notes.append("the frame header of the JPEG cannot be read")
+        note("the frame header of the JPEG cannot be read")
         return None
     used = [tables[c[2]] for c in components if c[2] in tables]
     quality, is_ijg = nearest_quality(used[:2]) if used else (None, False)
@@ -85,6 +90,20 @@ def jpeg_facts(
         coding=FRAMES[marker],
         progressive=marker in PROGRESSIVE,
     )
+
+
+def _quantization_tables(segments: Sequence[tuple[int, bytes]]) -> dict[int, tuple[int, ...]]:
+    """Return the tables of all segments DQT (T.81, section B.2.4.1), row by row, by number."""
+    tables = {}
+    for marker, payload in segments:
+        while marker == DQT and payload:
+            size, form = (129, ">64H") if payload[0] >> 4 else (65, ">64B")
+            if len(payload) < size:
+                break
+            values = struct.unpack_from(form, payload, 1)
+            tables[payload[0] & 15] = tuple(values[index] for index in ZIGZAG)
+            payload = payload[size:]
+    return dict(sorted(tables.items()))
 
 
 def nearest_quality(tables: Sequence[Sequence[int]]) -> tuple[int, bool]:

@@ -1,11 +1,18 @@
 """Decoding the texts of a file, and making them safe to show."""
 
 import codecs
+import re
 import unicodedata
+import zlib
 
 MAX_CHARACTERS = 20_000  # Of XMP and other texts.
 MAX_VALUE_CHARACTERS = 400  # Of one EXIF or IPTC value.
 MAX_LISTED = 60  # Parts of the file, and texts.
+
+# The character codes of a UserComment (EXIF 3.0, section 4.6.6.3), by their name of eight bytes.
+COMMENT_CODES = {b"ASCII\0\0\0": "utf-8", b"JIS\0\0\0\0\0": "iso2022_jp_2", bytes(8): "utf-8"}
+UNICODE = b"UNICODE\0"
+MIN_ASCII = 16  # Bytes of printable ASCII that are hardly ever two-byte characters.
 
 # The beginnings of XML in each encoding, longest first (XML 1.0, appendix F).
 XML_ENCODINGS = (
@@ -41,3 +48,73 @@ def decode_xmp(packet: bytes) -> str:
     encodings = (name for start, name in XML_ENCODINGS if packet.startswith(start))
     text = packet.decode(next(encodings, "utf-8"), "backslashreplace")
     return text.strip("\ufeff\0 \t\r\n")
+
+
+def decode_png_text(name: bytes, content: bytes, limit: int) -> tuple[str, bytes | None]:
+    """Decode a chunk ``tEXt``, ``zTXt`` or ``iTXt`` (PNG specification, section 11.3.3).
+
+    Returns:
+        The keyword, and the text in UTF-8, cut off at a limit; None if it cannot be decompressed.
+    """
+    key, _, text = content.partition(b"\0")
+    keyword = printable(key.decode("latin-1"))
+    is_compressed, encoding = name == b"zTXt", "latin-1"
+    if name == b"iTXt":
+        is_compressed, encoding = text[:1] == b"\1", "utf-8"
+        text = text[1:2] + text[2:].partition(b"\0")[2].partition(b"\0")[2]
+    if is_compressed:
+        try:
+            text = zlib.decompressobj().decompress(text[1:], limit)
+        except zlib.error:
+            return keyword, None
+    elif encoding == "utf-8":
+        text = text[1:]
+    if encoding == "latin-1":
+        text = text[:limit].decode(encoding).encode()
+    return keyword, text[:limit]
+
+
+def decode_comment(content: bytes, order: str) -> str:
+    """Decode a comment of EXIF, whose first eight bytes name the character code.
+
+    Comments may be long: AI generators store their parameters there, after the prompt.
+
+    Args:
+        content: The bytes of the entry.
+        order: ``little`` or ``big``, the byte order of the EXIF data.
+    """
+    code, text = content[:8], content[8:]
+    if code == UNICODE:
+        return _decode_unicode(text, order)
+    if code not in COMMENT_CODES:  # Some programs omit the code.
+        return printable(content.strip(b"\0 "), MAX_CHARACTERS)
+    text = text.strip(b"\0 ")
+    try:
+        return printable(text.decode(COMMENT_CODES[code]), MAX_CHARACTERS)
+    except UnicodeDecodeError:
+        return printable(text, MAX_CHARACTERS)
+
+
+def _decode_unicode(text: bytes, order: str) -> str:
+    """Decode UTF-16 in the byte order that gives the more plausible text.
+
+    The standard prescribes the order of the EXIF data, but many programs write another, and some
+    write UTF-8.
+    """
+    if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return printable(text.decode("utf-16", "backslashreplace").strip("\0 "), MAX_CHARACTERS)
+    unpadded = text.rstrip(b"\0 ")
+    if len(unpadded) >= MIN_ASCII and re.fullmatch(rb"[\t\n\r -~]+", unpadded):
+        return printable(unpadded, MAX_CHARACTERS)
+    orders = ("le", "be") if order == "little" else ("be", "le")
+    candidates = [text.decode(f"utf-16-{name}", "backslashreplace").strip("\0 ") for name in orders]
+    return printable(max(candidates, key=_plausibility), MAX_CHARACTERS)
+
+
+def _plausibility(text: str) -> tuple[int, int]:
+    """Rate a text: few characters that no text contains, many in ASCII, from few alphabets."""
+    text = text[:MAX_VALUE_CHARACTERS]
+    wrong = sum(
+        unicodedata.category(c) in ("Cc", "Cn", "Co", "Cs") for c in text if c not in "\t\n\r"
+    )
+    return sum(c < "\x7f" for c in text) - 4 * wrong, -len({ord(c) >> 8 for c in text})

@@ -1,0 +1,112 @@
+"""Images and videos after the end of a JPEG that the file itself declares."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from ..core.mpf import read_index
+
+MAX_ITEMS = 60
+MAX_INDEX = 2**16  # Bytes; a segment cannot be longer.
+
+# What the index calls an image (CIPA DC-007, section 5.2.3.3.1).
+KINDS = {
+    0x010001: "preview, VGA",
+    0x010002: "preview, Full HD",
+    0x010003: "preview, 4K",
+    0x010004: "preview, 8K",
+    0x020001: "part of a panorama",
+    0x020002: "other view of a stereo pair",
+    0x020003: "other view",
+    0x040000: "original image",
+    0x050000: "gain map",
+}
+# What Google's container calls an item (Motion Photo and Ultra HDR specifications).
+SEMANTICS = {"GainMap": "gain map", "MotionPhoto": "video of a motion photo", "Depth": "depth map"}
+
+_ITEM = re.compile(r"<(?:\w{1,30}:)?Item\s([^<>]{1,1000})>")
+_ATTRIBUTE = re.compile(
+    r"(?:\w{1,30}:)?(Mime|Semantic|Length|Padding)\s?=\s?[\"']([^\"'<>]{1,100})"
+)
+_VIDEO_OFFSET = re.compile(r":MicroVideoOffset(?:\s?=\s?[\"']|>)(\d{1,12})")
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """An image or video, between two positions of the file."""
+
+    description: str
+    start: int
+    end: int
+
+    def __str__(self) -> str:
+        return f"{self.description}, {self.end - self.start:,} bytes"
+
+
+def read_embedded(data: bytes, end: int, index: int, xmp: str) -> Iterator[Embedded]:
+    """Yield what the file declares after its own image and what is really there.
+
+    Args:
+        data: The file.
+        end: The position after its own image.
+        index: The position of the index of further images; 0 for none.
+        xmp: The XMP.
+    """
+    declared = {(item.start, item.end): item for item in _indexed(data, end, index)}
+    for item in _contained(data, end, xmp):
+        declared[item.start, item.end] = item
+    yield from sorted(declared.values(), key=lambda item: item.start)
+
+
+def covered(items: Iterable[Embedded], start: int, end: int) -> int:
+    """Count the bytes between two positions that belong to at least one item."""
+    count, position = 0, start
+    for item in sorted(items, key=lambda item: item.start):
+        first, last = max(item.start, position), min(item.end, end)
+        count += max(0, last - first)
+        position = max(position, last)
+    return count
+
+
+def _indexed(data: bytes, end: int, index: int) -> Iterator[Embedded]:
+    images = read_index(data[index : index + MAX_INDEX])[1:] if index else []
+    for image in images[:MAX_ITEMS]:
+        start, stop = index + image.offset, index + image.offset + image.size
+        if start >= end and _content_kind(data, start) and stop <= len(data):
+            kind = KINDS.get(image.kind, "further image")
+            if image.kind not in KINDS and b"hdrgm:" in data[start : min(stop, start + MAX_INDEX)]:
+                kind = "gain map"
+            yield Embedded(f"{_content_kind(data, start)}, {kind}", start, stop)
+
+
+def _contained(data: bytes, end: int, xmp: str) -> Iterator[Embedded]:
+    """Yield the items of Google's container; they follow each other up to the end of the file."""
+    items = [dict(_ATTRIBUTE.findall(match[1])) for match in _ITEM.finditer(xmp)][:MAX_ITEMS]
+    lengths = [int(i.get("Length", "0")) if i.get("Length", "0").isdecimal() else 0 for i in items]
+    padding = items[0].get("Padding", "0") if items else "0"
+    candidates = (
+        end + (int(padding) if padding.isdecimal() else 0),
+        len(data) - sum(lengths[1:]),
+    )
+    for position in candidates:
+        if items[1:] and all(lengths[1:]) and _content_kind(data, position):
+            for item, length in zip(items[1:], lengths[1:], strict=True):
+                content = _content_kind(data, position)
+                if position >= end and content and position + length <= len(data):
+                    semantic = SEMANTICS.get(item.get("Semantic", ""), "further item")
+                    yield Embedded(f"{content}, {semantic}", position, position + length)
+                position += length
+            break
+    if match := _VIDEO_OFFSET.search(xmp):
+        start = len(data) - int(match[1])
+        if start >= end and _content_kind(data, start):
+            description = f"{_content_kind(data, start)}, video of a motion photo"
+            yield Embedded(description, start, len(data))
+
+
+def _content_kind(data: bytes, start: int) -> str:
+    if start < 0:
+        return ""
+    if data[start : start + 3] == b"\xff\xd8\xff":
+        return "JPEG"
+    return "MP4" if data[start + 4 : start + 8] == b"ftyp" else ""
