@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -123,7 +124,7 @@ def test_second_run_adds_to_the_folder_and_repeats_only_replaced_photos(checkpoi
     assert len(rows_of(out)) == 3
 
 
-def test_other_settings_need_another_folder(checkpoint, photos):
+def test_changed_settings_require_another_folder(checkpoint, photos):
     path, out = checkpoint(), photos / "out"
     predict(path, out, photos / "a")
     with pytest.raises(
@@ -132,7 +133,7 @@ def test_other_settings_need_another_folder(checkpoint, photos):
         predict(path, out, photos / "b", "--threshold", "0.7")
 
 
-def test_masks_of_an_earlier_run_are_not_photos(checkpoint, photos):
+def test_masks_of_an_earlier_run_are_not_predicted(checkpoint, photos):
     path = checkpoint()
     for _ in range(2):
         predict(path, photos / "b", photos / "b")
@@ -199,7 +200,7 @@ def test_replaced_photo_of_another_size_is_predicted_again(checkpoint, photos):
     assert [(row["mask"], row["width"]) for row in rows_of(out)] == [("x_mask.png", "80")]
 
 
-def test_deleted_mask_is_made_again_and_edited_mask_is_kept(checkpoint, photos):
+def test_deleted_mask_is_regenerated_and_edited_mask_is_kept(checkpoint, photos):
     path, out = checkpoint(), photos / "out"
     predict(path, out, photos / "b")
     (out / "x_mask.png").unlink()
@@ -210,7 +211,7 @@ def test_deleted_mask_is_made_again_and_edited_mask_is_kept(checkpoint, photos):
     assert sorted(row["mask"] for row in rows_of(out)) == ["x_mask.png", "y_mask.png"]
 
 
-def test_predictions_without_journal_are_refused(checkpoint, photos):
+def test_predictions_without_journal_are_rejected(checkpoint, photos):
     path, out = checkpoint(), photos / "out"
     predict(path, out, photos / "a")
     (out / ".predict.jsonl").unlink()
@@ -295,7 +296,7 @@ def test_tile_bar_is_shown_on_terminals_for_large_photos_only(checkpoint, photos
     assert "tiles:" in stream.getvalue()
 
 
-def test_second_run_at_the_same_time_is_refused(checkpoint, photos):
+def test_concurrent_predict_run_is_rejected(checkpoint, photos):
     with FolderLock(photos / "out"), pytest.raises(SystemExit, match="another run is writing to"):
         predict(checkpoint(), photos / "out", photos / "a")
     predict(checkpoint(), photos / "out", photos / "a")
@@ -313,7 +314,7 @@ def overflowing(checkpoint):
     return path
 
 
-def test_mask_that_is_nan_ends_predict_and_examine(overflowing, photos, capsys):
+def test_nan_mask_aborts_predict_and_examine(overflowing, photos, capsys):
     """A mask of NaN exceeds no threshold, so it would look like an authentic photo."""
     message = rf"^qma-net: {overflowing} gives NaN or infinity .* for {photos}/a/x\.png: "
     out = photos / "out"
@@ -337,7 +338,7 @@ def test_threshold_outside_zero_to_one_is_rejected(checkpoint, photos, threshold
     assert not (photos / "out").exists()
 
 
-def test_unavailable_cuda_is_reported_in_one_line(checkpoint, photos, monkeypatch):
+def test_unavailable_cuda_gives_one_line_error(checkpoint, photos, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(
         SystemExit, match="CUDA is not available; omit --device to choose automatically"
@@ -353,13 +354,13 @@ def test_newest_checkpoint_of_training_folder_is_used(checkpoint, tmp_path):
     assert load_model(path.parent).weights_file.name == "checkpoint-10.pth"
 
 
-def test_hub_id_without_network_is_reported_in_one_line():
+def test_hub_id_without_network_gives_one_line_error():
     with pytest.raises(WeightsError, match="no such file, and the Hub cannot be reached") as error:
         load_model("nobody/nothing")
     assert "\n" not in str(error.value)
 
 
-def test_mistyped_flag_suggests_the_nearest(capsys):
+def test_mistyped_flag_gets_a_suggestion(capsys):
     for words, nearest in (
         (["predict", "x.jpg", "--checkpoint=random", "--out=o", "--treshold", "1"], "--threshold"),
         (["data", "check", "x", "--fats"], "--fast"),
@@ -377,7 +378,7 @@ def test_convert_keeps_an_edited_model_card(checkpoint, tmp_path):
     assert (tmp_path / "hub/README.md").read_text() == "mine"
 
 
-def test_addresses_and_pdfs_are_explained(tmp_path):
+def test_urls_and_pdfs_get_a_helpful_error(tmp_path):
     with pytest.raises(
         PhotographError, match=r"got the address https://x\.org/a\.jpg.*download the image"
     ):
@@ -385,3 +386,75 @@ def test_addresses_and_pdfs_are_explained(tmp_path):
     (tmp_path / "photo.jpg").write_bytes(b"%PDF-1.7\n...")
     with pytest.raises(PhotographError, match=r"photo\.jpg.*it is a PDF; extract the image"):
         read_photograph(tmp_path / "photo.jpg")
+
+
+def test_photos_in_folders_are_recognized_by_content(checkpoint, tmp_path, capsys):
+    """Suffixes are often missing or wrong, and macOS stores attributes in ``._name.jpg``."""
+    folder = tmp_path / "card"
+    (folder / "DCIM").mkdir(parents=True)
+    (folder / ".Trashes").mkdir()
+    image = Image.fromarray(photograph(50, 70))
+    names = ("a.jfif", "b.jpe", "c.mpo", "d", "e.dat", "DCIM/f.JPG", "g.png")
+    for name in (*names, "h.nef", ".hidden.jpg", ".Trashes/i.jpg"):
+        image.save(folder / name, "TIFF" if name == "h.nef" else "JPEG")
+    apple_double = bytes.fromhex("00051607 00020000") + b"Mac OS X        " + bytes(60)
+    (folder / "DCIM/._f.JPG").write_bytes(apple_double)
+    (folder / "Thumbs.db").write_bytes(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(500))
+    (folder / "f.xmp").write_text("<x:xmpmeta/>")
+    (folder / "BMW.txt").write_text("BMW is a text that begins like a bitmap, and is long enough.")
+    os.mkfifo(folder / "pipe.jpg")
+    predict(checkpoint(), tmp_path / "out", folder)
+    rows = rows_of(tmp_path / "out")
+    assert {row["file"] for row in rows} == {str(folder / name) for name in names}
+    assert {row["error"] for row in rows} == {""}
+    errors = capsys.readouterr().err
+    skipped = ".hidden.jpg, BMW.txt, ._f.JPG, Thumbs.db, f.xmp, ..."
+    assert f"qma-net: skipped 7 files that are not photos: {skipped}\n" in errors
+    predict(checkpoint(), tmp_path / "matches", f"{folder}/*.*", f"{folder}/DCIM/*")
+    matched = {row["file"] for row in rows_of(tmp_path / "matches")}
+    assert matched == {str(folder / name) for name in names if name != "d"}
+
+
+def test_damaged_photos_and_explicit_non_photos_are_errors(checkpoint, tmp_path, capsys):
+    folder = tmp_path / "card"
+    folder.mkdir()
+    Image.fromarray(photograph(50, 70)).save(folder / "a.jpg")
+    (folder / "empty.jpg").touch()
+    (folder / "notes.txt").write_text("a note")
+    path = checkpoint()
+    with pytest.raises(SystemExit) as end:
+        predict(path, tmp_path / "out", folder)
+    assert end.value.code == 1
+    errors = {row["file"]: row["error"] for row in rows_of(tmp_path / "out")}
+    assert errors[str(folder / "a.jpg")] == ""
+    assert "it is empty" in errors[str(folder / "empty.jpg")]
+    assert "skipped 1 files that are not photos: notes.txt" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        predict(path, tmp_path / "named", folder / "notes.txt")
+    assert "it is a text file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["predict", "examine"])
+def test_pipes_devices_and_huge_files_are_rejected(checkpoint, tmp_path, command, capsys):
+    """Earlier versions waited for a pipe, read a device forever and loaded a sparse 1 TB file."""
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with open(tmp_path / "sparse.jpg", "wb") as file:
+        file.truncate(2**40)
+    photos = [tmp_path / "pipe.jpg", tmp_path / "sparse.jpg", Path("/dev/zero")]
+    words = ["--checkpoint", str(checkpoint()), "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as end:
+        cli.main([command, *map(str, photos), *words])
+    assert end.value.code == 1
+    errors = capsys.readouterr().err
+    assert f"cannot read {photos[0]}: it is not a regular file\n" in errors
+    assert f"cannot read {photos[1]}: it is too large: 1099511627776 bytes, expected" in errors
+    assert "cannot read /dev/zero: it is not a regular file\n" in errors
+
+
+def test_endless_standard_input_is_rejected(checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("qma_net.inference.photograph.MAX_FILE_BYTES", 10**6)
+    with open("/dev/zero", "rb") as zeros:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(zeros))
+        with pytest.raises(SystemExit):
+            predict(checkpoint(), tmp_path / "out", "-")
+    assert "cannot read stdin: it is larger than 1000000 bytes" in capsys.readouterr().err

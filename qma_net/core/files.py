@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from .errors import QMANetError, first_line
 
@@ -108,15 +108,25 @@ def read_bytes(path: str | os.PathLike[str], *, limit: int) -> bytes:
             or if the file is larger.
         OSError: If the file cannot be read.
     """
-    with open(path, "rb", opener=_open_without_blocking) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise ContentError(f"{path} is not a regular file")
-        if status.st_size > limit:
-            raise ContentError(
-                f"{path} is too large: {status.st_size} bytes, expected at most {limit} bytes"
-            )
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise ContentError(f"{path} is too large: {size} bytes, expected at most {limit} bytes")
         return file.read(limit)
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a regular file for reading.
+
+    Raises:
+        ContentError: If the path is a pipe, a socket or a device, which could block or never end.
+        OSError: If the file cannot be opened.
+    """
+    file = open(path, "rb", opener=_open_without_blocking)  # noqa: SIM115
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise ContentError(f"{path} is not a regular file")
 
 
 def _open_without_blocking(path: str, flags: int) -> int:
@@ -140,14 +150,14 @@ def read_json_object(path: str | os.PathLike[str], expected: str) -> dict:
     except ValueError as error:
         fault = str(error)
     if not isinstance(content, dict):
-        raise ContentError(f"got {path}, expected {expected}: {fault}")
+        raise ContentError(f"cannot read {path}: {fault}; expected {expected}")
     return content
 
 
 def read_json_lines(path: str | os.PathLike[str], required: Iterable[str] = ()) -> list[dict]:
     """Read the objects of a JSON Lines file; return an empty list if the file is missing.
 
-    Lines that are torn, damaged or lack a required key are skipped. NaN and infinity are read,
+    Lines that are incomplete, damaged or lack a required key are skipped. NaN and infinity are read,
     since other programs write them.
     """
     rows: list[dict] = []
@@ -178,7 +188,9 @@ def read_yaml(path: str | os.PathLike[str], expected: str) -> object:
             raise ValueError("anchors and aliases are not supported; write out the values")
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ContentError(f"got {path}, expected {expected}: {first_line(error)}") from None
+        raise ContentError(
+            f"cannot read {path}: {first_line(error)}; expected {expected}"
+        ) from None
 
 
 def safe_path(folder: str | os.PathLike[str], name: object, *, nested: bool = False) -> Path:
@@ -204,7 +216,7 @@ def safe_path(folder: str | os.PathLike[str], name: object, *, nested: bool = Fa
             continue
         short = name if len(name) <= 80 else f"{name[:77]}..."
         raise PathError(
-            f"got the name {short!r} in {folder}, expected {expected}: {fault}; rename it"
+            f"cannot use the name {short!r} in {folder}: {fault}; rename it to {expected}"
         )
     return Path(folder, name)
 

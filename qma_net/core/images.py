@@ -12,6 +12,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError, features
 
 from .errors import QMANetError, first_line
+from .exif import ORIENTATION_TAG, ORIENTATIONS, valid_orientation
+from .files import ContentError, open_regular
+from .jpeg_scans import read_jpeg_scans
 
 IMAGE_SUFFIXES = tuple(".jpg .jpeg .png .tif .tiff .bmp .webp .gif .heic .heif .avif".split())
 
@@ -20,7 +23,6 @@ IMAGE_SUFFIXES = tuple(".jpg .jpeg .png .tif .tiff .bmp .webp .gif .heic .heif .
 COMMON = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")
 FORMATS = (*COMMON, "AVIF", "HEIF")
 
-ORIENTATION_TAG = 0x0112  # EXIF
 TRANSPOSED_ORIENTATIONS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 
 # Map a mask drawn on the displayed photo back to the orientation of the stored pixels.
@@ -31,6 +33,11 @@ INVERSE_TRANSPOSE = {
     8: Image.Transpose.ROTATE_270,
 }
 
+# Limits on files that a stranger may have crafted to cost time and memory.
+MAX_SCANS = 100  # Of a JPEG, as in djpeg -maxscans; a progressive photo has about ten.
+MAX_PIXELS_PER_BYTE = 250  # A blank JPEG has up to 170, a photo rarely more than 20.
+FREE_PIXELS = 25_000_000  # Images up to this size may have fewer bytes.
+
 HEADER_SIZE = 64  # Bytes that suffice to recognize a file's type.
 
 # Regular expressions that match the beginning of a file, and what the file then is.
@@ -40,7 +47,7 @@ CONTENTS = (
     (rb"II\*\0|MM\0\*|II\+\0|MM\0\+", "a TIFF"),
     (rb"RIFF.{4}WEBP", "a WebP"),
     (rb"GIF8", "a GIF"),
-    (rb"BM", "a BMP"),
+    (rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", "a BMP"),
     (rb"%!PS|\xc5\xd0\xd3\xc6", "PostScript (EPS)"),
     (rb"\s*%PDF", "a PDF"),
     (rb"8BPS", "a Photoshop file"),
@@ -67,7 +74,7 @@ IMAGE_CONTENTS = frozenset(
 class ImageError(QMANetError):
     """A file that is damaged or not an image in one of :data:`FORMATS`.
 
-    ``reason`` tells what is wrong, as the end of a sentence that begins with "it".
+    ``reason`` completes a sentence that begins with "it", e.g. "is empty (0 bytes)".
     """
 
     def __init__(self, name: str, reason: str):
@@ -75,7 +82,11 @@ class ImageError(QMANetError):
         self.name, self.reason = name, reason
 
     def __str__(self) -> str:
-        return f"got {self.name}, expected an image ({', '.join(FORMATS)}): it {self.reason}"
+        return f"cannot read {self.name}: it {self.reason} (supported: {', '.join(FORMATS)})"
+
+
+class LimitError(ImageError):
+    """A file that would need too much time or memory, which no other decoder should try."""
 
 
 @contextmanager
@@ -106,19 +117,25 @@ def open_image(source, *, name: str = "", max_pixels: int | None = None) -> Imag
         source: A path, the bytes of a file, or an open file at its beginning.
         name: The source's name for error messages, if it has none of its own.
         max_pixels: The largest image to accept, instead of ``PIL.Image.MAX_IMAGE_PIXELS``, which
-            is one setting for all threads.
+            is one setting for all threads. With it, the bytes of a file are also checked for too
+            many scans and too many pixels per byte.
 
     Raises:
-        ImageError: If the file is not an image in one of :data:`FORMATS`, or if its header is
-            damaged or claims too many pixels.
+        ImageError: If the file is not an image in one of :data:`FORMATS` or not a regular file,
+            or if its header is damaged or claims too many pixels.
         OSError: If the path cannot be read.
     """
+    content = b""
     if isinstance(source, bytes | bytearray | memoryview):
-        source, name = io.BytesIO(source), name or "bytes"
+        content = bytes(source)
+        source, name = io.BytesIO(content), name or "bytes"
     if isinstance(source, str | os.PathLike):
         name = name or str(source)
-        with open(source, "rb") as file:
-            head = file.read(HEADER_SIZE)
+        try:
+            with open_regular(source) as file:
+                head = file.read(HEADER_SIZE)
+        except ContentError:
+            raise ImageError(name, "is a pipe or a device, not a regular file") from None
     else:
         name = name or str(getattr(source, "name", "file"))
         with decoding(name):
@@ -131,16 +148,18 @@ def open_image(source, *, name: str = "", max_pixels: int | None = None) -> Imag
     with decoding(name), suppress(UnidentifiedImageError):
         if max_pixels is None:
             return Image.open(source, formats=formats)
-        return _open_up_to(max_pixels, source, head=head, formats=formats, name=name)
+        _require_few_scans(content, name)
+        image = _open_without_limit(source, head=head, formats=formats)
+        file_bytes = len(content) or None
+        require_plausible_size(image.size, file_bytes=file_bytes, max_pixels=max_pixels, name=name)
+        return image
     if kind in IMAGE_CONTENTS:
         kind = f"damaged: it starts like {kind}, but its header cannot be read"
     raise ImageError(name, f"is {kind}")
 
 
-def _open_up_to(
-    max_pixels: int, source, *, head: bytes, formats: tuple[str, ...], name: str
-) -> Image.Image:
-    """Open an image like ``Image.open``, but with a limit of its own."""
+def _open_without_limit(source, *, head: bytes, formats: tuple[str, ...]) -> Image.Image:
+    """Open an image like ``Image.open``, but without its limit on pixels."""
     Image.init()  # Registers the decoders.
     for kind in formats:
         decoder, accepts = Image.OPEN[kind]
@@ -150,16 +169,37 @@ def _open_up_to(
         if not isinstance(source, str | os.PathLike):
             source.seek(0)
         try:
-            image = decoder(source, "")
+            return decoder(source, "")
         except (SyntaxError, IndexError, TypeError, struct.error):
             continue
-        width, height = image.size
-        if width * height > max_pixels:
-            image.close()
-            limit = f"{max_pixels / 10**6:g} million"
-            raise ImageError(name, f"claims {width}x{height} pixels, more than {limit}")
-        return image
     raise UnidentifiedImageError
+
+
+def require_plausible_size(
+    size: tuple[int, int], *, file_bytes: int | None, max_pixels: int, name: str
+) -> None:
+    """Check width and height as a header claims them, before memory for pixels is allocated.
+
+    Raises:
+        LimitError: If it exceeds ``max_pixels``, or if it is large and the file is too short to
+            contain such a photo.
+    """
+    width, height = size
+    pixels = width * height
+    if pixels > max_pixels:
+        limit = f"{max_pixels / 10**6:g} million"
+        raise LimitError(name, f"claims {width}x{height} pixels, more than {limit}")
+    if file_bytes and pixels > max(FREE_PIXELS, MAX_PIXELS_PER_BYTE * file_bytes):
+        reason = f"claims {width}x{height} pixels, which its {file_bytes} bytes cannot contain"
+        raise LimitError(name, reason)
+
+
+def _require_few_scans(content: bytes, name: str) -> None:
+    """Reject a JPEG that repeats scans: each takes seconds to decode and 100 bytes of the file."""
+    if not content.startswith(b"\xff\xd8"):
+        return
+    if len(read_jpeg_scans(content, MAX_SCANS).scans) > MAX_SCANS:
+        raise LimitError(name, f"has more than {MAX_SCANS} scans, which no camera or editor writes")
 
 
 def _readable(kind: str, name: str) -> tuple[str, ...]:
@@ -219,13 +259,27 @@ def describe_content(head: bytes) -> str:
 
 
 def exif_orientation(image: Image.Image, name: str = "the file") -> int:
-    """Return the EXIF orientation, 1 to 8; 1 (as stored) if the image has none.
+    """Return the EXIF orientation, 1 to 8; 1 (as stored) if the image has none or an invalid one.
+
+    Like browsers, this ignores an orientation in XMP or in text chunks, which Pillow applies. Of an
+    AVIF it is the rotation that the container states.
 
     Raises:
-        ImageError: If the EXIF data is damaged. Pillow decodes a PNG to look for it.
+        ImageError: If the EXIF data is damaged, or a PNG, which is decoded to look for it.
     """
     with decoding(name):
-        return image.getexif().get(ORIENTATION_TAG, 1)
+        if hasattr(image, "tag_v2"):
+            orientation = image.tag_v2.get(ORIENTATION_TAG)
+            valid = orientation if orientation in ORIENTATIONS else 1
+            # Pillow transposes a TIFF as soon as it is decoded, and would use the XMP otherwise.
+            image.getexif()[ORIENTATION_TAG] = valid
+            return int(valid)
+        if image.format == "PNG" and "exif" not in image.info:
+            image.load()  # It can have its metadata after the pixels.
+        block = image.info.get("exif") or b""
+        if not block and image.format is None:  # Not from a file.
+            block = image.getexif().tobytes() if "xmp" not in image.info else b""
+        return valid_orientation(block)
 
 
 def find_images(folder: str | os.PathLike) -> list[Path]:

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TypeGuard
 
 from ..core.errors import QMANetError
+from ..core.files import read_bytes
 from ..core.runs import Journal
 
+MAX_LIST_BYTES = 2**30
 NEGATIVE = "Negative"
 BENCO_DATASETS = ("ManiDataset", "JsonDataset")
 # Our dataset classes: one crops images instead of resizing them, the other creates images during
@@ -92,7 +94,7 @@ def _read(
         raise ListingError(f"'{path}' lists itself; expected the paths of datasets")
     parents = (*parents, path.resolve())
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_bytes(path, limit=MAX_LIST_BYTES))
     except RecursionError:
         raise ListingError(f"cannot read '{path}': the JSON is nested too deeply") from None
     except ValueError as error:
@@ -134,7 +136,11 @@ def is_unfinished(folder: Path) -> bool:
 def recorded_types(folder: Path) -> dict[Path, str]:
     """Return the manipulation types of images that ``data prepare`` took from a table."""
     rows = Journal(folder / PREPARE_JOURNAL).read()
-    return {folder / row["target"]: row["type"] for row in rows if {"target", "type"} <= row.keys()}
+    return {
+        folder / row["target"]: row["type"]
+        for row in rows
+        if isinstance(row.get("target"), str) and isinstance(row.get("type"), str)
+    }
 
 
 def find_in_usual_folders(listing: Path, file: Path) -> Path | None:

@@ -35,7 +35,7 @@ def calibrate(
         progress: Whether to show a progress bar.
 
     Returns:
-        The calibration, and the errors of files that are not photos, one line each.
+        The calibration, and the errors of files that are not complete photos, one line each.
 
     Raises:
         CalibrationError: If none of the photos can be read.
@@ -43,7 +43,10 @@ def calibrate(
     scores, errors = [], []
     for path in tqdm(find_photos(photos), desc="calibrate", unit="photo", disable=not progress):
         try:
-            scores.append(predictor.predict(path, native=native).score)
+            prediction = predictor.predict(path, native=native)
+            if prediction.photograph.truncation:
+                raise PhotographError(f"skipped {path}: {prediction.photograph.truncation}")
+            scores.append(prediction.score)
         except PhotographError as error:
             errors.append(str(error))
     if not scores:

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from ..core.images import HEADER_SIZE, IMAGE_CONTENTS, describe_content
 from ..inference.photograph import (
     Photograph,
+    PhotographError,
     PhotoSource,
     decode_photograph,
     read_bytes,
@@ -21,31 +23,45 @@ class Evidence:
     """A photo and the facts about its file.
 
     Attributes:
-        photograph: The pixels as displayed.
+        photograph: The pixels as displayed; None if they cannot be decoded.
         facts: The file's metadata; None if only pixels were given.
         origin: What the file says about its origin; None if only pixels were given.
+        name: The path, or another name for messages and the report.
+        fault: Why the pixels cannot be decoded, as an error message; empty if they can.
     """
 
-    photograph: Photograph
+    photograph: Photograph | None
     facts: FileFacts | None
     origin: Origin | None = None
+    name: str = ""
+    fault: str = ""
 
 
-def read_evidence(source: PhotoSource, name: str = "") -> Evidence:
+def read_evidence(source: PhotoSource, name: str = "", *, trust_list: str = "") -> Evidence:
     """Read a photo and, if it comes from a file, the facts about the file.
 
-    The file is read once: pixels, metadata and hash come from the same bytes.
+    The file is read once: pixels, metadata and hash come from the same bytes. The facts about a
+    damaged image are read even if its pixels cannot be decoded.
 
     Args:
         source: See :func:`qma_net.inference.photograph.read_photograph`.
         name: The name for messages and the report, if the source has none.
+        trust_list: See :func:`.content_credentials.read_credentials`.
 
     Raises:
-        PhotographError: If the source is not a photo; the message names the source.
+        PhotographError: If the source is not an image; the message names the source.
     """
     if isinstance(source, Photograph | Image.Image | np.ndarray):
-        return Evidence(read_photograph(source, name), facts=None)
+        photograph = read_photograph(source, name)
+        return Evidence(photograph, facts=None, name=photograph.name)
     data, name = read_bytes(source, name)
-    photograph, image = decode_photograph(data, name)
+    decoded, image, fault = None, None, ""
+    try:
+        decoded, image = decode_photograph(data, name)
+    except PhotographError as error:
+        if describe_content(data[:HEADER_SIZE]) not in IMAGE_CONTENTS:
+            raise
+        fault = str(error)
     facts = read_facts(data, image)
-    return Evidence(photograph, facts, read_origin(data, facts, name))
+    origin = read_origin(data, facts, name, trust_list=trust_list)
+    return Evidence(decoded, facts, origin, name, fault)

@@ -26,9 +26,10 @@ class Examination:
 
     Attributes:
         evidence: The photo and the facts about its file.
-        readability: Where the photo has no readable traces.
+        readability: Where the photo has no readable traces; None if it cannot be decoded.
         leads: Noise views for visual inspection; none if the photo is too small.
-        prediction: The result of the model; None without a model or if the photo is too small.
+        prediction: The result of the model; None without a model, if the photo is too small or if
+            it cannot be decoded.
         calibration: The scores of authentic photos that were fed to the model in the same way; None
             if there are none.
         settings: Model, weights and options.
@@ -37,7 +38,7 @@ class Examination:
     """
 
     evidence: Evidence
-    readability: Readability
+    readability: Readability | None
     leads: tuple[Lead, ...]
     prediction: Prediction | None
     calibration: Calibration | None
@@ -53,7 +54,7 @@ class Examination:
     @property
     def marked_unreadable(self) -> float | None:
         """Share of the pixels above the threshold that have no readable traces."""
-        if not self.prediction or not self.prediction.binary.any():
+        if not self.prediction or not self.readability or not self.prediction.binary.any():
             return None
         return float(self.readability.unreadable[self.prediction.binary].mean())
 
@@ -66,7 +67,7 @@ class Examination:
 
     def overlay(self) -> np.ndarray:
         """Draw the photo with marked regions tinted and unreadable ones hatched, ``(H, W, 3)``."""
-        if self.prediction is None:
+        if self.prediction is None or self.readability is None:
             raise ValueError("an examination without a prediction has no overlay")
         return hatched(self.prediction.overlay(), self.readability.unreadable)
 
@@ -74,9 +75,11 @@ class Examination:
         """Return the content of ``report.json``."""
         photograph, facts, settings = self.evidence.photograph, self.evidence.facts, self.settings
         origin = self.evidence.origin
-        height, width = photograph.pixels.shape[:2]
+        readability = self.readability
+        height, width = photograph.pixels.shape[:2] if photograph else (None, None)
         return {
-            "file": photograph.name,
+            "file": self.evidence.name,
+            "error": self.evidence.fault or None,
             "sha256": facts.sha256 if facts else None,
             "format": facts.format if facts else None,
             "bytes": facts.size if facts else None,
@@ -88,13 +91,18 @@ class Examination:
             "xmp": facts.xmp if facts else "",
             "iptc": facts.iptc if facts else {},
             "texts": facts.texts if facts else {},
+            "color_profile": str(facts.profile) if facts and facts.profile else None,
             "thumbnail": bool(facts and facts.thumbnail is not None),
             "c2pa": bool(facts and facts.c2pa),
             "origin": origin.report() if origin else None,
             "parts": facts.parts if facts else [],
+            "unread_parts": facts.unread if facts else [],
+            "embedded": facts.embedded if facts else [],
             "trailing_bytes": facts.trailing if facts else None,
-            "unreadable_share": round(self.readability.share, 6),
-            "unreadable": {k: round(v, 6) for k, v in self.readability.shares.items()},
+            "unreadable_share": round(readability.share, 6) if readability else None,
+            "unreadable": (
+                {k: round(v, 6) for k, v in readability.shares.items()} if readability else None
+            ),
             "model": settings["model"] or None,
             "about": settings["about"],
             "checkpoint": settings["checkpoint"],
@@ -114,7 +122,7 @@ class Examination:
 def assemble(
     evidence: Evidence,
     prediction: Prediction | None,
-    readability: Readability,
+    readability: Readability | None,
     leads: Sequence[Lead],
     *,
     settings: Mapping[str, Any],
@@ -126,8 +134,8 @@ def assemble(
     A calibration is ignored, with a note, if its photos were fed to the model in another way.
     """
     photograph, facts = evidence.photograph, evidence.facts
-    all_notes = list(prediction.notes if prediction else photograph.notes)
-    if photograph.too_small:
+    all_notes = list(prediction.notes if prediction else photograph.notes if photograph else ())
+    if photograph and photograph.too_small:
         all_notes.append(f"{photograph.too_small}; no mask and no noise views were computed")
     if prediction and calibration and calibration.input_description != settings["shown"]:
         all_notes.append(

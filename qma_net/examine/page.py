@@ -10,12 +10,11 @@ import numpy as np
 
 from ..core.files import write_json, write_png, write_text
 from ..core.html import data_uri, environment, render
-from ..inference.photograph import TOO_SMALL
 from ..inference.prediction import as_grey
 from ..modeling.calibration import FEW_PHOTOS
 from .examination import Examination, software_versions
-from .metadata import printable
-from .readability import CLIPPED, COMPRESSED, FLAT, NAMES, REASONS, SMOOTH, hatched
+from .readability import CLIPPED, COMPRESSED, FLAT, MISSING, NAMES, REASONS, SMOOTH, hatched
+from .texts import printable
 
 REPORT, PAGE, MASK, OVERLAY = "report.json", "report.html", "mask.png", "overlay.png"
 
@@ -28,6 +27,7 @@ COLORS = {
     FLAT: (60, 110, 220),
     COMPRESSED: (150, 70, 190),
     SMOOTH: (20, 150, 140),
+    MISSING: (200, 40, 60),
 }
 
 
@@ -53,34 +53,39 @@ def render_page(examination: Examination, *, images: bool = True) -> str:
     filters = {"printable": printable, "percent": percent, "image_uri": image_uri}
     environment(__package__).filters.update(filters)
     photograph, prediction = examination.evidence.photograph, examination.prediction
-    shares = examination.readability.shares
+    readability = examination.readability
     context: dict[str, Any] = {
         "examination": examination,
         "photograph": photograph,
         "facts": examination.evidence.facts,
-        "name": Path(photograph.name).name,
-        "too_small": TOO_SMALL if photograph.too_small else "",
+        "name": Path(examination.evidence.name).name,
+        "too_small": photograph.too_small.partition(":")[0] if photograph else "",
         "few_photos": FEW_PHOTOS,
-        "readability_map": shrink(_draw_reasons(examination)),
-        "reasons": [
-            {"color": COLORS[reason], "share": shares[NAMES[reason]], "text": text}
-            for reason, text in REASONS.items()
-        ],
         "leads": [(lead, shrink(lead.picture)) for lead in examination.leads],
         "methods": _methods(examination),
-        "show_images": images,
+        "show_images": images and photograph is not None,
     }
+    facts = examination.evidence.facts
+    thumbnail = None
+    if facts and facts.thumbnail is not None:
+        context["thumbnail"] = thumbnail = shrink(facts.thumbnail, MAX_THUMBNAIL_SIDE)
+    if photograph is None or readability is None:
+        return render(__package__, "report.html.j2", **context)
+    shares = readability.shares
+    context["readability_map"] = shrink(_draw_reasons(photograph.pixels, readability.reasons))
+    context["reasons"] = [
+        {"color": COLORS[reason], "share": shares[NAMES[reason]], "text": text}
+        for reason, text in REASONS.items()
+        if reason != MISSING or shares[NAMES[MISSING]]
+    ]
     if images:
         context["photo"] = shrink(photograph.pixels)
         if prediction:
-            unreadable = shrink(examination.readability.unreadable.astype(np.uint8) * 255) > 127
+            unreadable = shrink(readability.unreadable.astype(np.uint8) * 255) > 127
             context["overlay"] = hatched(shrink(prediction.overlay()), unreadable)
             context["mask"] = hatched(shrink(as_grey(prediction.mask)), unreadable)
-    facts = examination.evidence.facts
-    if facts and facts.thumbnail is not None:
-        thumbnail = shrink(facts.thumbnail, MAX_THUMBNAIL_SIDE)
-        photo = shrink(photograph.pixels, max(thumbnail.shape[:2]))
-        context["thumbnail"], context["small_photo"] = thumbnail, photo
+    if thumbnail is not None:
+        context["small_photo"] = shrink(photograph.pixels, max(thumbnail.shape[:2]))
     return render(__package__, "report.html.j2", **context)
 
 
@@ -108,12 +113,12 @@ def image_uri(image: np.ndarray, kind: str = "png") -> str:
     return data_uri(content.tobytes(), f"image/{kind}")
 
 
-def _draw_reasons(examination: Examination) -> np.ndarray:
+def _draw_reasons(pixels: np.ndarray, reasons: np.ndarray) -> np.ndarray:
     """Color the unreadable regions on a pale grey version of the photo."""
-    grey = examination.evidence.photograph.pixels.mean(axis=2, dtype=np.float32)
+    grey = pixels.mean(axis=2, dtype=np.float32)
     drawn = np.repeat((0.6 * grey + 70).astype(np.uint8)[..., None], 3, axis=2)
     for value, color in COLORS.items():
-        drawn[examination.readability.reasons == value] = color
+        drawn[reasons == value] = color
     return drawn
 
 
@@ -131,8 +136,12 @@ def _methods(examination: Examination) -> dict[str, str]:
         rows["Threshold"] = f"{settings['threshold']:g}"
     if "noiseprint_sha256" in settings:
         rows["NoisePrint++"] = f"weights with SHA-256 {settings['noiseprint_sha256']}"
-    notes = examination.evidence.photograph.notes or ("no conversion",)
-    rows["Decoding"] = "; ".join(map(printable, notes))
+    photograph = examination.evidence.photograph
+    if photograph:
+        notes = photograph.notes or ("no conversion",)
+        rows["Decoding"] = "; ".join(map(printable, notes))
+    else:
+        rows["Decoding"] = printable(examination.evidence.fault)
     if examination.prediction:
         rows["Model input"] = settings["shown"]
     return rows

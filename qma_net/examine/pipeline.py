@@ -4,7 +4,6 @@ The steps do not call each other: evidence, prediction, readability, leads, asse
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, Protocol
 from tqdm import tqdm
 
 from .. import __version__
-from ..core.files import remove_temporary_files
+from ..core.files import remove_temporary_files, to_json
 from ..core.runs import Run
 from ..inference.photo_files import (
     STDIN,
@@ -34,6 +33,7 @@ from ..modeling.config import DEFAULT_THRESHOLD, Preprocessing
 from ..modeling.noise import NoisePrint
 from ..weights.reading import sha256
 from ..weights.sources import load_noiseprint
+from .content_credentials import require_trust_list
 from .evidence import Evidence, read_evidence
 from .examination import Examination, assemble
 from .leads import Lead, leads
@@ -79,6 +79,7 @@ def examine_photo(
     threshold: float = DEFAULT_THRESHOLD,
     native: bool = False,
     noiseprint: NoisePrint | None = None,
+    trust_list: str = "",
     out: str | os.PathLike[str] | None = None,
     progress: ProgressCallback | None = None,
 ) -> Examination:
@@ -91,15 +92,18 @@ def examine_photo(
         threshold: In 0..1. Pixels with a higher probability count as manipulated.
         native: Process the photo at original resolution.
         noiseprint: NoisePrint++ with its weights, for a view; by default the model's.
+        trust_list: See :func:`.content_credentials.read_credentials`.
         out: The folder to which :func:`write_report` writes, if any.
         progress: See :meth:`qma_net.QMANetPredictor.predict`.
 
     Raises:
-        PhotographError: If the source is not a photo.
+        PhotographError: If the source is not an image. An image whose pixels cannot be decoded is
+            examined without them; ``evidence.fault`` says why.
+        NonFiniteError: If the model gives NaN or infinity.
         ConfigError: If the threshold is outside 0..1.
     """
     examination = examine_evidence(
-        read_evidence(photo),
+        read_evidence(photo, trust_list=trust_list),
         predictor,
         describe_settings(predictor, threshold=threshold, native=native),
         noiseprint=noiseprint,
@@ -136,7 +140,7 @@ def examine_evidence(
     notes: Sequence[str] = (),
     progress: ProgressCallback | None = None,
 ) -> Examination:
-    """Examine a photo that has been read. A photo that is too small gets no mask and no leads.
+    """Examine a photo that has been read. Without readable pixels, it gets no mask and no leads.
 
     The arguments are those of :func:`examine_photo`, with settings from :func:`describe_settings`
     and further notes.
@@ -147,7 +151,7 @@ def examine_evidence(
     if predictor is not None:
         calibration = predictor.calibration
         noiseprint = noiseprint or predictor.noiseprint
-    if not evidence.photograph.too_small:
+    if photograph and not photograph.too_small:
         if predictor is not None:
             prediction = predictor.predict(
                 photograph,
@@ -155,7 +159,7 @@ def examine_evidence(
                 native=settings["native"],
                 progress=progress,
             )
-        views = leads(photograph.pixels, noiseprint)
+        views = leads(photograph.present_pixels, noiseprint)
     return assemble(
         evidence,
         prediction,
@@ -163,7 +167,10 @@ def examine_evidence(
             photograph.pixels,
             is_jpeg=evidence.facts is not None and evidence.facts.format == "JPEG",
             orientation=photograph.orientation,
-        ),
+            present=photograph.present,
+        )
+        if photograph
+        else None,
         views,
         settings=settings,
         calibration=calibration,
@@ -179,6 +186,7 @@ def examine_files(
     threshold: float = DEFAULT_THRESHOLD,
     native: bool = False,
     noiseprint_weights: str = "",
+    trust_list: str = "",
     note: str = "",
     progress: bool = True,
 ) -> tuple[list[Path], list[str]]:
@@ -186,7 +194,7 @@ def examine_files(
 
     If the stem is taken, by another photo, other settings or a folder of the user, the next free
     one of ``<stem>_2``, ... is used. Finished reports are not made again. Files that are not photos
-    are skipped with an error.
+    are skipped with an error; a damaged image gets an error and a report on its file.
 
     Args:
         names: Files, folders (searched recursively) and patterns; ``-`` is the standard input.
@@ -195,6 +203,7 @@ def examine_files(
         threshold: In 0..1. Pixels with a higher probability count as manipulated.
         native: Process photos at original resolution.
         noiseprint_weights: The published weights of NoisePrint++, for a view.
+        trust_list: See :func:`.content_credentials.read_credentials`.
         note: Added to the notes of every report.
         progress: Whether to show progress bars.
 
@@ -203,12 +212,16 @@ def examine_files(
 
     Raises:
         BusyError: If another run is writing to the folder.
+        ContentError: If the trust list contains no certificates.
         WeightsError: If the weights are not those of NoisePrint++.
     """
     out, notes = Path(out), (note,) if note else ()
     paths = [path for path in find_photos(names) if not _is_report_image(path)]
     settings = describe_settings(predictor, threshold=threshold, native=native)
     noiseprint = None
+    if trust_list:
+        require_trust_list(trust_list)
+        settings["trust_list_sha256"] = sha256(trust_list)
     if noiseprint_weights:
         settings["noiseprint_sha256"] = sha256(noiseprint_weights)
         noiseprint = NoisePrint()
@@ -216,7 +229,7 @@ def examine_files(
         noiseprint.to(getattr(predictor, "device", "cpu"))
     folders: list[Path] = []
     errors: list[str] = []
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(to_json(settings, sort_keys=True).encode()).hexdigest()
     journal = f".examine-{digest[:12]}.jsonl"  # Each settings have their own finished work.
     with Run(out, settings, key=["folder"], journal=journal, contents="reports") as run:
         # The reports are only required to exist, since a user may have edited them.
@@ -234,13 +247,15 @@ def examine_files(
             record = finished.get(name) if path != STDIN else None
             if record and is_current(record):
                 folders.append(out / record["folder"])
+                errors += [record["error"]] if record.get("error") else []
                 continue
             state = file_state(path)
             try:
-                evidence = read_evidence(photo_source(path), name)
+                evidence = read_evidence(photo_source(path), name, trust_list=trust_list)
                 if record and evidence.facts and evidence.facts.sha256 == record["sha256"]:
                     run.finish(record | state)  # Only its modification time has changed.
                     folders.append(out / record["folder"])
+                    errors += [record["error"]] if record.get("error") else []
                     continue
                 with tile_progress_bar(enabled=progress) as tile_progress:
                     examination = examine_evidence(
@@ -259,8 +274,10 @@ def examine_files(
             run.claim([folder])
             write_report(examination, folder)
             file_hash = evidence.facts.sha256 if evidence.facts else None
-            run.finish({"file": name, "folder": folder.name, "sha256": file_hash, **state})
+            row = {"file": name, "folder": folder.name, "sha256": file_hash, **state}
+            run.finish(row | ({"error": evidence.fault} if evidence.fault else {}))
             folders.append(folder)
+            errors += [evidence.fault] if evidence.fault else []
     return folders, errors
 
 

@@ -13,14 +13,21 @@ BLOCK = 8  # Pixels; the block size of JPEG.
 STRIP = 32  # Rows of blocks that are processed together, to bound memory.
 
 # The values of `Readability.reasons`.
-READABLE, CLIPPED, FLAT, COMPRESSED, SMOOTH = range(5)
+READABLE, CLIPPED, FLAT, COMPRESSED, SMOOTH, MISSING = range(6)
 REASONS = {
     CLIPPED: "clipped: under- or overexposed",
     FLAT: "flat: all pixels are exactly equal, as in graphics and borders",
     COMPRESSED: "over-compressed: only the block's mean brightness is left",
     SMOOTH: "smooth: noise below the 8-bit quantization level, due to blur or compression",
+    MISSING: "missing: the file ends before the data of these pixels is complete",
 }
-NAMES = {CLIPPED: "clipped", FLAT: "flat", COMPRESSED: "compressed", SMOOTH: "smooth"}
+NAMES = {
+    CLIPPED: "clipped",
+    FLAT: "flat",
+    COMPRESSED: "compressed",
+    SMOOTH: "smooth",
+    MISSING: "missing",
+}
 
 # A pixel is clipped if all three channels are at an end of the range; a single clipped channel
 # leaves noise in the others. The limits are one level short of the end because of JPEG's rounding.
@@ -68,13 +75,20 @@ class Readability:
         return {name: float(np.mean(self.reasons == value)) for value, name in NAMES.items()}
 
 
-def readability(pixels: np.ndarray, *, is_jpeg: bool = False, orientation: int = 1) -> Readability:
+def readability(
+    pixels: np.ndarray,
+    *,
+    is_jpeg: bool = False,
+    orientation: int = 1,
+    present: tuple[slice, slice] = (slice(None), slice(None)),
+) -> Readability:
     """Map the readability of pixels in blocks of 8x8 pixels.
 
     Args:
         pixels: uint8 ``(H, W, 3)`` RGB, as displayed.
         is_jpeg: Whether the pixels come directly from a JPEG, whose blocks can then be judged.
         orientation: The EXIF orientation that was applied; it determines where the blocks are.
+        present: The rows and columns that a truncated file contains.
     """
     height, width = pixels.shape[:2]
     # After mirroring, the last block of the stored image, which is often narrower, comes first.
@@ -89,7 +103,10 @@ def readability(pixels: np.ndarray, *, is_jpeg: bool = False, orientation: int =
         blocks = strip.reshape(len(strip_rows) // BLOCK, BLOCK, -1, BLOCK, 3).swapaxes(1, 2)
         reasons[start : start + STRIP] = _reasons(blocks, is_jpeg)
     full = reasons.repeat(BLOCK, axis=0).repeat(BLOCK, axis=1)
-    return Readability(full[first_row:, first_column:][:height, :width])
+    full = full[first_row:, first_column:][:height, :width]
+    reasons = np.full_like(full, MISSING)
+    reasons[present] = full[present]
+    return Readability(reasons)
 
 
 def hatched(image: np.ndarray, region: np.ndarray) -> np.ndarray:

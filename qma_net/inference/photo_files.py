@@ -3,20 +3,23 @@
 import csv
 import glob
 import io
+import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
-from ..core.files import unique_name
-from ..core.images import find_images
+from ..core.files import ContentError, open_regular, unique_name
+from ..core.images import HEADER_SIZE, IMAGE_CONTENTS, IMAGE_SUFFIXES, describe_content
 from ..core.runs import Run
 from .photograph import PhotographError
 from .tiles import ProgressCallback
+
+logger = logging.getLogger(__name__)
 
 STDIN = Path("-")  # Stands for the standard input.
 
@@ -27,31 +30,67 @@ PREDICTION_COLUMNS = (
 )
 
 
-def find_photos(names: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """List the files that names, folders and patterns stand for.
+NAMED_SKIPPED = 5  # Skipped files that are named in the log.
+RAW_SUFFIXES = frozenset(
+    ".3fr .arw .cr2 .cr3 .dcr .dng .erf .fff .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf "
+    ".raw .rw2 .rwl .srw .x3f".split()
+)
 
-    A name that matches nothing is kept, so that reading it reports the fault. Masks and overlays
-    that a ``predictions.csv`` in their folder lists are left out of folders, which are searched
-    recursively, and patterns. ``-`` becomes :data:`STDIN`.
+
+def find_photos(names: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """List the photos that names, folders and patterns stand for.
+
+    In folders, which are searched recursively, and patterns, a photo is recognized by its content.
+    Files that are no photos are skipped, and the first of them are named in a log message; a file
+    that has the suffix of a photo is kept, so that reading it reports the fault. Masks and overlays
+    that a ``predictions.csv`` in their folder lists are left out. A name that matches nothing is
+    kept, too. ``-`` becomes :data:`STDIN`.
 
     Raises:
-        PhotographError: If a folder contains no images.
+        PhotographError: If a folder contains no photos.
     """
     paths: list[Path] = []
+    skipped: list[Path] = []
     for name in map(str, names):
         path = Path(name)
         if path == STDIN:
             paths.append(path)
         elif path.is_dir():
-            inside = _without_predictions(find_images(path))
-            if not inside:
+            photos, others = _separate(_files_in(path))
+            if not photos:
                 raise PhotographError(f"{path} contains no photos")
-            paths += inside
+            paths += photos
+            skipped += others
         elif not path.exists() and (matches := sorted(glob.glob(name, recursive=True))):
-            paths += _without_predictions(map(Path, matches))
+            photos, others = _separate(map(Path, matches))
+            paths += photos
+            skipped += others
         else:
             paths.append(path)
+    if skipped:
+        examples = ", ".join(path.name for path in skipped[:NAMED_SKIPPED])
+        more = ", ..." if len(skipped) > NAMED_SKIPPED else ""
+        logger.warning("skipped %d files that are not photos: %s%s", len(skipped), examples, more)
     return list(dict.fromkeys(paths))
+
+
+def is_photo(path: Path) -> bool:
+    """Check whether a file in a folder is to be read as a photo.
+
+    Its content decides. A file with the suffix of a photo counts as well, since it may be damaged,
+    unless its name marks it as something else: hidden files, among them the ``._name.jpg`` in which
+    macOS stores attributes, and raw files, which begin like a TIFF but contain only a preview.
+    """
+    if path.name.startswith(".") or path.suffix.lower() in RAW_SUFFIXES:
+        return False
+    try:
+        if not path.is_file():
+            return False
+        with open_regular(path) as file:
+            kind = describe_content(file.read(HEADER_SIZE))
+    except (OSError, ContentError):
+        kind = ""
+    return kind in IMAGE_CONTENTS or path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def display_name(path: Path) -> str:
@@ -59,9 +98,9 @@ def display_name(path: Path) -> str:
     return "stdin" if path == STDIN else str(path)
 
 
-def photo_source(path: Path) -> Path | bytes:
-    """Return what to read for a path of :func:`find_photos`: the path, or the piped bytes."""
-    return sys.stdin.buffer.read() if path == STDIN else path
+def photo_source(path: Path) -> Path | BinaryIO:
+    """Return what to read for a path of :func:`find_photos`: the path, or the standard input."""
+    return sys.stdin.buffer if path == STDIN else path
 
 
 def file_state(path: Path) -> dict[str, int]:
@@ -118,6 +157,27 @@ def tile_progress_bar(*, enabled: bool = True) -> Iterator[ProgressCallback]:
                 bar.update(finished - bar.n)
 
         yield progress
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """List what is in a folder and its subfolders, sorted by path, without hidden subfolders."""
+    paths: list[Path] = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths += [Path(parent, name) for name in names]
+    return sorted(paths)
+
+
+def _separate(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    """Separate photos, except for predictions, from other files.
+
+    Folders that a pattern matches count as photos, so that reading them reports the fault.
+    """
+    photos: list[Path] = []
+    others: list[Path] = []
+    for path in paths:
+        (photos if path.is_dir() or is_photo(path) else others).append(path)
+    return _without_predictions(photos), others
 
 
 def _without_predictions(paths: Iterable[Path]) -> list[Path]:

@@ -11,33 +11,52 @@ from typing import IO, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
+from ..core import files
 from ..core.errors import QMANetError
+from ..core.exif import EXIF_PREFIX
 from ..core.images import (
     FORMATS,
     ORIENTATION_TAG,
+    TRANSPOSED_ORIENTATIONS,
     ImageError,
+    LimitError,
     decoding,
     exif_orientation,
     open_image,
+    require_plausible_size,
 )
 from ..modeling.qma_net import SMALLEST_SIDE
+from .frames import MAX_FRAMES, count_frames, count_gif_frames
+from .truncated import read_truncated
 
 MAX_PIXELS = 500_000_000  # The largest phone cameras make 200 million.
+MAX_FILE_BYTES = 2**31
 
 # Limits on EXIF, whose entries may all refer to the same bytes: Pillow copies these per entry.
 MAX_EXIF_REPETITION = 2  # Bytes that entries may claim, relative to the length of the block.
 FREE_EXIF_BYTES = 2**20  # Bytes that they may always claim.
 MAX_EXIF_BLOCKS = 16  # Candidates in one file.
-EXIF_PREFIX = b"Exif\0\0"
 _EXIF_HEADER = re.compile(rb"II\*\0|MM\0\*|II\+\0")
 _EXIF_SEGMENT = re.compile(rb"\xff\xe1(..)Exif\0\0", re.DOTALL)
 _EXIF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _EXIF_SIZES[16] = 8
 _EXIF_POINTERS = (0x8769, 0x8825, 0xA005)  # To the Exif, GPS and Interoperability directories.
 
+# How the pixels are transposed for each EXIF orientation.
+TRANSPOSES = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
 TOO_SMALL = "too small to judge"
+TOO_TRUNCATED = "too truncated to judge"
 DEPTH_NOTE = "{} bits per channel reduced to 8"
 GREY_NOTE = "gray repeated in all channels"
 ALPHA_NOTE = "alpha channel ignored"
@@ -63,7 +82,7 @@ class PhotographError(QMANetError):
     """A source that is not a photo."""
 
 
-class ExifError(ImageError):
+class ExifError(LimitError):
     """EXIF data that would need far more memory than the file has bytes."""
 
 
@@ -76,21 +95,40 @@ class Photograph:
         name: The path, or another name for messages and results.
         notes: What was converted.
         orientation: The EXIF orientation, 1 to 8, that was applied to the stored pixels.
+        present: The rows and columns that the file contains. The rest of a truncated file is
+            filled with one color and must not be judged.
+        truncation: What is missing in a truncated file, also the first note; empty otherwise.
     """
 
     pixels: NDArray[np.uint8]
     name: str
     notes: tuple[str, ...] = ()
     orientation: int = 1
+    present: tuple[slice, slice] = (slice(None), slice(None))
+    truncation: str = ""
+
+    @property
+    def present_pixels(self) -> NDArray[np.uint8]:
+        """The pixels that the file contains, uint8 ``(h, w, 3)``."""
+        return self.pixels[self.present]
+
+    def complete_mask(self, mask: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Extend a mask of the present pixels to the whole photo, with zeros."""
+        if mask.shape == self.pixels.shape[:2]:
+            return mask
+        whole = np.zeros(self.pixels.shape[:2], np.float32)
+        whole[self.present] = mask
+        return whole
 
     @property
     def too_small(self) -> str:
         """Why the photo cannot be judged: a side is shorter than 32 pixels; empty otherwise."""
-        height, width = self.pixels.shape[:2]
+        height, width = self.present_pixels.shape[:2]
         if min(height, width) >= SMALLEST_SIDE:
             return ""
+        fault = TOO_SMALL if self.present_pixels.size == self.pixels.size else TOO_TRUNCATED
         return (
-            f"{TOO_SMALL}: {width}x{height} pixels; the network needs at least {SMALLEST_SIDE} on "
+            f"{fault}: {width}x{height} pixels; the network needs at least {SMALLEST_SIDE} on "
             "each side"
         )
 
@@ -104,8 +142,9 @@ def read_photograph(source: PhotoSource, name: str = "") -> Photograph:
     """Read a photo as RGB pixels.
 
     The EXIF orientation is applied. Alpha is ignored, palette and CMYK are converted to RGB, gray
-    is repeated, 16 bits are reduced to 8, and of an animation the first frame is read. Each of
-    these is noted, and so are formats that no camera writes.
+    is repeated, 16 bits are reduced to 8, and of an animation the first frame is read. A truncated
+    JPEG or PNG is decoded as far as possible. Each of these is noted, and so are formats that no
+    camera writes.
 
     Args:
         source: A path; the bytes of an image file; an open file; a PIL image; or an array, uint8
@@ -135,7 +174,10 @@ def read_bytes(source: object, name: str = "") -> tuple[bytes, str]:
     if isinstance(source, bytes | bytearray):
         return bytes(source), name or "bytes"
     if hasattr(source, "read"):
-        return source.read(), name or str(getattr(source, "name", "file"))
+        name, data = name or str(getattr(source, "name", "file")), source.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
+            raise PhotographError(f"cannot read {name}: it is larger than {MAX_FILE_BYTES} bytes")
+        return data, name
     if not isinstance(source, str | os.PathLike):
         raise PhotographError(
             f"got a {type(source).__name__}, expected a path, bytes, a PIL image or a NumPy array"
@@ -149,7 +191,10 @@ def read_bytes(source: object, name: str = "") -> tuple[bytes, str]:
     if path.is_dir():
         raise PhotographError(f"cannot read {path}: it is a folder, not a photo")
     try:
-        return path.read_bytes(), name or str(path)
+        return files.read_bytes(path, limit=MAX_FILE_BYTES), name or str(path)
+    except files.ContentError as error:
+        reason = str(error).removeprefix(f"{path} ")
+        raise PhotographError(f"cannot read {path}: it {reason}") from None
     except OSError as error:
         raise PhotographError(f"cannot read {path}: {error.strerror}") from None
 
@@ -165,19 +210,28 @@ def decode_photograph(data: bytes, name: str) -> tuple[Photograph, Image.Image |
         PhotographError: If the file is not a complete photo.
     """
     try:
-        image = open_photograph(data, name)
-        with decoding(name):
-            photograph = _from_pil(image, name)
-            depth = _bits_per_channel(image, data)
+        photograph, image = _decode(data, name)
     except ImageError as error:
-        if data[:4] in (b"II*\0", b"MM\0*") and not isinstance(error, ExifError):
+        is_limit = isinstance(error, LimitError)
+        if data[:4] in (b"II*\0", b"MM\0*") and not is_limit:
             return _decode_tiff(data, name), None
+        decoded = None if is_limit else _decode_truncated(data, name)
+        if decoded:
+            return decoded
         hint = ""
         if data.lstrip()[:4] == b"%PDF":
             hint = "; extract the image from it (pdfimages -all FILE.pdf NAME)"
         raise PhotographError(
             f"cannot read {name}: it {error.reason}{hint} (supported: {', '.join(FORMATS)})"
         ) from None
+    return photograph, image
+
+
+def _decode(data: bytes, name: str) -> tuple[Photograph, Image.Image]:
+    image = open_photograph(data, name)
+    with decoding(name):
+        photograph = _from_pil(image, name, frames=count_frames(image, data))
+        depth = _bits_per_channel(image, data)
     notes = list(photograph.notes)
     if depth > 8:
         notes.append(DEPTH_NOTE.format(depth))
@@ -186,12 +240,41 @@ def decode_photograph(data: bytes, name: str) -> tuple[Photograph, Image.Image |
     return replace(photograph, notes=tuple(notes)), image
 
 
+def _decode_truncated(data: bytes, name: str) -> tuple[Photograph, Image.Image] | None:
+    """Decode a file without its end; None if it is not such a file or nothing can be decoded."""
+    try:
+        truncated = read_truncated(data, MAX_PIXELS)
+        if truncated is None:
+            return None
+        photograph, image = _decode(truncated.data, name)
+    except ImageError:
+        return None
+    height, width = photograph.pixels.shape[:2]
+    is_turned = photograph.orientation in TRANSPOSED_ORIENTATIONS
+    length, rows = width if is_turned else height, truncated.rows
+    is_reversed = photograph.orientation in (3, 4, 6, 7)
+    span = slice(length - rows, length) if is_reversed else slice(rows)
+    present = (slice(None), span) if is_turned else (span, slice(None))
+    if truncated.reduced:
+        fault = f"{truncated.reduced}, so the whole photo has less detail and cannot be judged"
+    elif rows == length:
+        fault = "every row can be decoded"
+    else:
+        unit = "column" if is_turned else "row"
+        first, last = (1, length - rows) if is_reversed else (rows + 1, length)
+        fault = f"{unit}s {first} to {last} of {length} are missing or unreliable"
+    fault = f"the file is truncated: {fault}"
+    notes = (fault, *photograph.notes)
+    return replace(photograph, present=present, truncation=fault, notes=notes), image
+
+
 def open_photograph(data: bytes, name: str = "the file") -> Image.Image:
     """Open an image file with limits on its pixels and on its EXIF data.
 
     Raises:
         ImageError: See :func:`qma_net.core.images.open_image`.
         ExifError: If its EXIF data exceeds the limits. Pillow may parse it on opening.
+        LimitError: If another limit is exceeded.
     """
     # Pillow joins the segments of a JPEG. Other formats, except for old text chunks of a PNG, hold
     # EXIF data as it is.
@@ -199,6 +282,8 @@ def open_photograph(data: bytes, name: str = "the file") -> Image.Image:
         data[match.end() : match.start() + 2 + int.from_bytes(match[1], "big")]
         for match in _EXIF_SEGMENT.finditer(data)
     ]
+    if data.startswith(b"GIF8"):
+        count_gif_frames(data, name)
     if data.startswith(b"\xff\xd8"):
         require_bounded_exif(b"".join(segments), name)
     else:
@@ -254,8 +339,16 @@ def _decode_tiff(data: bytes, name: str) -> Photograph:
 
     exif, pixels = Image.Exif(), None
     with suppress(ImageError), decoding(name):
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         exif.load(data)
+    width, height = (s if isinstance(s := exif.get(tag), int) else 0 for tag in (256, 257))
+    try:
+        require_plausible_size(
+            (width, height), file_bytes=len(data), max_pixels=MAX_PIXELS, name=name
+        )
+    except ImageError as error:
+        raise PhotographError(f"cannot read {name}: it {error.reason}") from None
+    with suppress(ImageError), decoding(name):
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
         raise PhotographError(f"cannot read {name}: neither Pillow nor OpenCV can decode this TIFF")
     if pixels.ndim == 3:
@@ -267,20 +360,22 @@ def _decode_tiff(data: bytes, name: str) -> Photograph:
     return replace(oriented, notes=(*oriented.notes, *stored.notes))
 
 
-def _from_pil(image: Image.Image, name: str) -> Photograph:
+def _from_pil(image: Image.Image, name: str, frames: int | None = None) -> Photograph:
     notes = []
-    frames = getattr(image, "n_frames", 1)
+    if frames is None:
+        frames = getattr(image, "n_frames", 1)
+    count = f"more than {MAX_FRAMES}" if frames > MAX_FRAMES else str(frames)
     if frames > 1 and image.format == "HEIF":  # The file says which image is the photo.
-        notes.append(f"primary image ({image.tell() + 1}) of {frames} used")
+        notes.append(f"primary image ({image.tell() + 1}) of {count} used")
     elif frames > 1:
         image.seek(0)
-        notes.append(f"first of {frames} frames used")
+        notes.append(f"first of {count} frames used")
     orientation = bounded_orientation(image, name)
-    if orientation in range(2, 9):
-        image = ImageOps.exif_transpose(image)
-        notes.append(f"rotated or mirrored by its EXIF orientation ({orientation})")
-    else:
-        orientation = 1
+    if orientation != 1:
+        if image.format != "TIFF":  # Pillow transposes it when it decodes it.
+            image = image.transpose(TRANSPOSES[orientation])
+        source = "AVIF" if image.format == "AVIF" else "EXIF"
+        notes.append(f"rotated or mirrored by its {source} orientation ({orientation})")
     if image.mode.startswith("I"):  # 16-bit gray, also in containers of 32 bits.
         deep = np.asarray(image)
         if deep.min() < 0 or deep.max() > 65535:
@@ -297,7 +392,7 @@ def _from_pil(image: Image.Image, name: str) -> Photograph:
 
 
 def bounded_orientation(image: Image.Image, name: str = "the file") -> int:
-    """Return the EXIF orientation, 1 to 8.
+    """Return the EXIF orientation, 1 to 8; see :func:`qma_net.core.images.exif_orientation`.
 
     Raises:
         ImageError: If the EXIF data is damaged or exceeds the limits.
@@ -308,13 +403,10 @@ def bounded_orientation(image: Image.Image, name: str = "the file") -> int:
 
 
 def _exif_block(image: Image.Image) -> bytes:
-    """Return the EXIF data from which Pillow takes the orientation; empty for a TIFF."""
+    """Return the EXIF data from which the orientation is taken; empty for a TIFF."""
     if image.format == "PNG":
         image.load()  # It can have its metadata after the pixels.
-    block = image.info.get("exif")
-    if block is None and "Raw profile type exif" in image.info:  # In hexadecimal.
-        block = bytes.fromhex("".join(image.info["Raw profile type exif"].split("\n")[3:]))
-    return (block or b"").removeprefix(EXIF_PREFIX)
+    return (image.info.get("exif") or b"").removeprefix(EXIF_PREFIX)
 
 
 def _from_array(array: NDArray[Any], name: str) -> Photograph:

@@ -185,7 +185,8 @@ class QMANetPredictor:
                 raises ends the prediction. A photo that is not divided counts as one tile.
 
         Raises:
-            PhotographError: If the source is not a photo, or too small for native prediction.
+            PhotographError: If the source is not a photo, so truncated that no row is reliable, or
+                too small for native prediction.
             NonFiniteError: If the model gives NaN or infinity.
             ConfigError: If the threshold is outside 0..1.
         """
@@ -196,7 +197,10 @@ class QMANetPredictor:
                 for item in image
             ]
         photograph = read_photograph(image)
-        model_input = fit_to_model(photograph.pixels, self.preprocessing, native=native)
+        pixels = photograph.present_pixels
+        if not pixels.size:
+            raise PhotographError(f"cannot judge {photograph.name}: {photograph.truncation}")
+        model_input = fit_to_model(pixels, self.preprocessing, native=native)
         notes, side = self.notes, self.preprocessing.image_size
         if model_input.is_native:
             height, width = model_input.size
@@ -215,7 +219,8 @@ class QMANetPredictor:
         require_finite(values, score, checkpoint=checkpoint, photo=photograph.name)
         too_small = (photograph.too_small,) if photograph.too_small else ()
         notes = (*photograph.notes, *too_small, *notes)
-        return Prediction(model_input.restore(values), score, threshold, photograph, notes)
+        mask = photograph.complete_mask(model_input.restore(values))
+        return Prediction(mask, score, threshold, photograph, notes)
 
     def examine(self, image: PhotoSource, *args: Any, **kwargs: Any) -> Any:
         """Examine a photo. Deprecated: use :func:`qma_net.examine.examine_photo`."""

@@ -95,7 +95,8 @@ class RegisteredModel:
         if progress:
             progress(0, 1)
         # BenCo's dataset would crop a photo that is larger than the padded square.
-        model_input = fit_to_model(photograph.pixels, self.preprocessing, oversize="shrink")
+        pixels = photograph.present_pixels
+        model_input = fit_to_model(pixels, self.preprocessing, oversize="shrink")
         notes = (*photograph.notes, *self.notes)
         height, width = model_input.content
         if self._settings.fit == "pad" and model_input.size != model_input.content:
@@ -104,7 +105,8 @@ class RegisteredModel:
             mask, score = self._evaluate(model_input.crop_padding(model_input.pixels))
         except NonFiniteError as error:  # It names our temporary file.
             raise NonFiniteError(error.checkpoint, photograph.name) from None
-        return Prediction(model_input.restore(mask), score, threshold, photograph, notes)
+        mask = photograph.complete_mask(model_input.restore(mask))
+        return Prediction(mask, score, threshold, photograph, notes)
 
     def _evaluate(self, pixels: np.ndarray) -> tuple[np.ndarray, float]:
         """Apply the model through BenCo's own dataset.

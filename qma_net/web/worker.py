@@ -253,8 +253,10 @@ def _examine(
     except ImageError:
         pass  # read_evidence reports the fault, or reads the file in another way.
     evidence = read_evidence(content, name)
-    height, width = evidence.photograph.pixels.shape[:2]
-    limits.require_pixels(name, width, height)
+    height, width = None, None
+    if evidence.photograph:
+        height, width = evidence.photograph.pixels.shape[:2]
+        limits.require_pixels(name, width, height)
     settings = describe_settings(predictor, threshold=DEFAULT_THRESHOLD, native=native)
     notes = (note,) if note else ()
     examination = examine_evidence(evidence, predictor, settings, notes=notes, progress=progress)
@@ -265,6 +267,7 @@ def _examine(
         "height": height,
         "threshold": prediction.threshold if prediction else None,
         "shares": _shares(prediction.mask) if prediction else None,
+        "error": evidence.fault or None,
     }
 
 
@@ -272,9 +275,11 @@ def _save(examination: "Examination", folder: Path) -> None:
     """Write an examination and its images; the upload is no longer needed and removed."""
     from ..inference.prediction import as_grey
 
-    unreadable = examination.readability.unreadable.astype(np.uint8) * 255
-    (folder / "photograph.png").write_bytes(png(examination.evidence.photograph.pixels))
-    (folder / "unreadable.png").write_bytes(png(unreadable))
+    photograph, readability = examination.evidence.photograph, examination.readability
+    if photograph and readability:
+        (folder / "photograph.png").write_bytes(png(photograph.pixels))
+        unreadable = readability.unreadable.astype(np.uint8) * 255
+        (folder / "unreadable.png").write_bytes(png(unreadable))
     if examination.prediction:
         (folder / "mask.png").write_bytes(png(as_grey(examination.prediction.mask)))
     with open(folder / EXAMINATION, "wb") as file:
@@ -293,8 +298,8 @@ def _shares(mask: np.ndarray) -> list[float]:
 
 
 def _describe(predictor: Any, note: str) -> dict[str, Any]:
-    from ..examine.metadata import printable
     from ..examine.pipeline import describe_settings
+    from ..examine.texts import printable
     from ..modeling.config import DEFAULT_THRESHOLD
 
     if predictor is None:

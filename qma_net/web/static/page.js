@@ -144,24 +144,32 @@ function show(state) {
 
 function open({ id, name, result }) {
   clearInterval(blinking);
-  const attributes = { name, width: result.width, height: result.height, base: `${API}/${id}/` };
-  if (result.shares) {
-    attributes.threshold = result.threshold;
-    attributes.shares = JSON.stringify(result.shares);
+  const base = `${API}/${id}/`;
+  if (result.width) {
+    const attributes = { name, width: result.width, height: result.height, base, "data-id": id };
+    if (result.shares) {
+      attributes.threshold = result.threshold;
+      attributes.shares = JSON.stringify(result.shares);
+    }
+    find("result").replaceChildren(element("photo-viewer", attributes));
+  } else { // The pixels cannot be decoded.
+    const report = element("a", { href: `${base}report.html`, target: "_blank" },
+      "Report on the file without its pixels");
+    find("result").replaceChildren(element("div", { "data-id": id },
+      element("p", { role: "alert" }, result.error), element("p", {}, report)));
   }
-  find("result").replaceChildren(element("photo-viewer", attributes));
   for (const button of document.querySelectorAll("#results .open"))
     button.toggleAttribute("aria-current", button.dataset.id === id);
 }
 
 // Rebuild the list of results and the choices of the comparison.
 function refresh() {
-  const shown = document.querySelector("photo-viewer")?.getAttribute("base");
+  const shown = document.querySelector("#result > [data-id]")?.dataset.id;
   find("results").replaceChildren(...results.map((state) => {
     const label = element("button", { type: "button", class: "open", "data-id": state.id }, state.name);
     label.title = state.name;
     label.addEventListener("click", () => open(state));
-    if (shown === `${API}/${state.id}/`) label.setAttribute("aria-current", "true");
+    if (shown === state.id) label.setAttribute("aria-current", "true");
     const cross = element("button", { type: "button", "aria-label": `Remove ${state.name}` }, "\u00d7");
     cross.addEventListener("click", () => {
       results.splice(results.indexOf(state), 1);
@@ -175,17 +183,18 @@ function refresh() {
     return element("li", {}, label, cross);
   }));
   find("list").hidden = !results.length;
-  find("comparison").hidden = results.length < 2;
+  const comparable = results.filter(({ result }) => result.width);
+  find("comparison").hidden = comparable.length < 2;
   [find("left"), find("right")].forEach((select, side) => {
     const chosen = select.value;
-    select.replaceChildren(...results.map(({ id, name }, i) =>
+    select.replaceChildren(...comparable.map(({ id, name }, i) =>
       element("option", { value: id }, `${i + 1}: ${name}`)));
-    const isKept = results.some(({ id }) => id === chosen);
-    select.value = isKept ? chosen : results.at(side ? -1 : 0)?.id ?? "";
+    const isKept = comparable.some(({ id }) => id === chosen);
+    select.value = isKept ? chosen : comparable.at(side ? -1 : 0)?.id ?? "";
   });
-  if (results.length > 1 && find("left").value === find("right").value)
-    find("right").value = results.findLast(({ id }) => id !== find("left").value).id;
-  const hasMasks = results.every(({ result }) => result.shares);
+  if (comparable.length > 1 && find("left").value === find("right").value)
+    find("right").value = comparable.findLast(({ id }) => id !== find("left").value).id;
+  const hasMasks = comparable.every(({ result }) => result.shares);
   for (const option of find("kind").options)
     option.disabled = !hasMasks && option.value !== "photograph.png";
   if (!hasMasks) find("kind").value = "photograph.png";
