@@ -6,11 +6,11 @@ import re
 import pytest
 import torch
 
-from miniatures import official_names
 from qma_net.modeling.backbone import MiT, remap_official
 from qma_net.modeling.config import SIZES, QMANetConfig
 from qma_net.modeling.qma_net import QMANetModel
 from qma_net.weights.sources import load_backbones, mit_state
+from sample_archives import official_names
 
 
 def benco_transformer(depths, tmp_path):
@@ -82,7 +82,7 @@ def test_hugging_face_directory_is_loaded_into_both_encoders(tmp_path, head):
         assert all(torch.equal(backbone.state_dict()[n], t) for n, t in expected.items())
 
 
-def test_names_of_older_transformers_are_understood(tmp_path):
+def test_names_of_older_transformers_versions_are_remapped(tmp_path):
     """The published nvidia/mit-b* were saved by an older version of transformers."""
     from safetensors.torch import save_file
 
@@ -116,6 +116,6 @@ def test_names_of_older_transformers_are_understood(tmp_path):
 NAMES = {"q": "query", "k": "key", "v": "value"}
 
 
-def test_depthwise_convolutions_are_initialised_as_in_the_official_segformer():
+def test_depthwise_convolutions_are_initialized_as_in_the_official_segformer():
     weight = MiT(*SIZES["b0"], drop_path=0.0).stages[3].blocks[0].mlp.dwconv.dwconv.weight
     assert weight.std().item() == pytest.approx((2 / 9) ** 0.5, rel=0.05)

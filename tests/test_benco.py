@@ -62,7 +62,7 @@ def test_benco_can_parse_every_flag():
 @pytest.mark.parametrize(
     "script", ["train", "test", "test_robust", "test_save_images", "test_complexity"]
 )
-def test_no_flag_is_equal_to_or_prefix_of_a_benco_flag(script):
+def test_no_flag_equals_or_abbreviates_a_benco_flag(script):
     from importlib.util import find_spec
 
     from qma_net.benco import QMANet
@@ -101,7 +101,7 @@ def test_constructor_defaults_equal_those_of_configuration_and_losses():
     assert (flags["alpha"].default, flags["beta"].default) == (MASK_WEIGHT, EDGE_WEIGHT)
 
 
-def test_no_losses_without_mask(tiny_qmanet):
+def test_no_losses_are_computed_without_mask(tiny_qmanet):
     result = tiny_qmanet.eval()(benco_batch()["image"])
     assert "backward_loss" not in result
     assert result["visual_loss"] == {}
@@ -181,7 +181,7 @@ def test_image_score_does_not_depend_on_chunk_size(monkeypatch, chunk_size):
     assert torch.equal(qma_net.image_score(mask, share=0.2), whole)
 
 
-def test_image_score_is_mean_of_highest_percent():
+def test_image_score_is_mean_of_highest_one_percent():
     from qma_net.modeling.qma_net import image_score
 
     mask = torch.zeros(2, 1, 20, 20)  # 400 pixels, so the highest 4 count.
@@ -242,7 +242,7 @@ VARIANTS = [  # Without level 4 alone, which has only 2x2 positions for a 64x64 
 @pytest.mark.parametrize(
     "variant", [{}, *(pytest.param(choice, marks=pytest.mark.slow) for choice in VARIANTS)], ids=str
 )
-def test_overfits_eight_images(variant):
+def test_model_overfits_eight_images(variant):
     """A b0 at 64x64 memorizes 8 images, also without the parts that Tables 2 and 9 remove."""
     import cv2
 

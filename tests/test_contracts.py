@@ -17,7 +17,7 @@ LAUNCH = ROOT / "qma_net/launch"
 
 
 @pytest.mark.parametrize("target", CONTRACTS)
-def test_contract_holds(target):
+def test_installed_benco_satisfies_contract(target):
     assert CONTRACTS[target].violations() == []
 
 
@@ -44,7 +44,7 @@ def test_missing_function_is_a_violation():
         ("torch.distributed:init_process_group", "init_method backend"),
     ],
 )
-def test_other_signature_is_a_violation(target, parameters):
+def test_changed_signature_is_a_violation(target, parameters):
     (violation,) = replace(CONTRACTS[target], parameters=parameters).violations()
     assert violation.startswith(f"{target} has the parameters [")
 
@@ -91,7 +91,7 @@ def test_launcher_replaces_functions_through_contracts_only():
 
 
 @pytest.mark.parametrize("target", CONTRACTS)
-def test_named_file_replaces_the_function(target):
+def test_file_named_in_contract_mentions_function(target):
     """The file in parentheses at the end of each purpose mentions the function."""
     contract = CONTRACTS[target]
     files = [part.split(")")[0] for part in contract.purpose.split("(")[1:] if ".py)" in part]

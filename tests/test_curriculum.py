@@ -46,7 +46,7 @@ def test_every_stage_inherits_from_the_previous_one():
     assert recipes["one-trace"].donor_saved_before == 0
     assert recipes["resampled"].donor_saved_before == recipes["histories"].donor_saved_before == 0.7
     assert (recipes["everything"].resampled, recipes["everything"].lossless) == (0.6, 0.25)
-    with pytest.raises(SynthesisError, match="got stage 'last', expected one of one-trace, hist"):
+    with pytest.raises(SynthesisError, match="no stage 'last'; choose from one-trace, hist"):
         stage("last")
 
 
@@ -116,23 +116,23 @@ def test_aligned_splices_are_on_the_grid_of_the_host(photos):
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        ({"photos": 3}, "got photos: 3 in"),
-        ({"stage": "x"}, "got stage 'x', expected one of one-trace"),
-        ({"recipe": {"zoom": 3}}, r"got zoom: 3 in .*, expected a value like \(0.5, 1.0\)"),
-        ({"recipe": {"zoom": [1]}}, "got zoom"),
-        ({"recipe": {"blurr": 1.0}}, "got 'blurr' in .*, expected a field of a recipe: aligned"),
+        ({"photos": 3}, "invalid photos: 3 in .*; expected a string"),
+        ({"stage": "x"}, "no stage 'x'; choose from one-trace"),
+        ({"recipe": {"zoom": 3}}, r"invalid zoom: 3 in .*; expected a value like \(0.5, 1.0\)"),
+        ({"recipe": {"zoom": [1]}}, r"invalid zoom: \[1\] in"),
+        ({"recipe": {"blurr": 1.0}}, "unknown recipe field 'blurr' in .*; choose from aligned"),
         ({"recipe": [1]}, "must be a mapping"),
-        ({"seed": -1}, "got seed: -1 in"),
-        ({"colour": 1}, "expected a mapping with photos"),
-        ({"photos": "none"}, "expected a folder of photos"),
+        ({"seed": -1}, "invalid seed: -1 in"),
+        ({"colour": 1}, "must be a mapping with photos: FOLDER"),
+        ({"photos": "none"}, "cannot find the folder of photos"),
     ],
 )
-def test_invalid_source_is_one_line(photos, tmp_path, content, line):
+def test_invalid_source_gives_one_line_error(photos, tmp_path, content, line):
     with pytest.raises(SynthesisError, match=line):
         ImageSource.read(write_source(tmp_path, **content))
 
 
-def test_invalid_yaml_is_one_line(tmp_path):
+def test_invalid_yaml_gives_one_line_error(tmp_path):
     (tmp_path / "x.yaml").write_bytes(b"a: [\xff")
     with pytest.raises(ContentError, match="expected a YAML file"):
         ImageSource.read(tmp_path / "x.yaml")
@@ -188,8 +188,8 @@ def test_native_crops_consist_of_pixels_of_their_image(tmp_path):
     assert large[0]["image"].shape == (3, 96, 96)
 
 
-def test_training_on_synthetic_images_with_benco_s_script(photos, tmp_path):
-    """Trains for two epochs, together with a real dataset; the checkpoint records native crops."""
+def test_benco_script_trains_on_synthetic_images(photos, tmp_path):
+    """Train for two epochs with a real dataset; the checkpoint records native crops."""
     write_tampered_set(tmp_path, count=4)
     write_source(tmp_path, stage="histories")
     protocol = [["SynthDataset", "fresh.yaml"], ["NativeDataset", "set"]]
@@ -209,7 +209,7 @@ def test_training_on_synthetic_images_with_benco_s_script(photos, tmp_path):
     assert {name.split("_")[1] for name in names if "_" in name} == {"0", "1"}
     flags[flags.index("protocol.json")] = "set"
     done = start(["train", *flags, "--log_dir", "run"], tmp_path, prepare=short, check=False)
-    assert "got --fit native and --data_path set, which is not a protocol" in done.stderr
+    assert "--fit native cannot use --data_path set, which is not a protocol" in done.stderr
 
 
 def short():

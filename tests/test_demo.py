@@ -60,7 +60,7 @@ def test_our_means_equal_those_of_benco(finished):
         assert ours == pytest.approx(mean, abs=1e-4)
 
 
-def test_robustness_has_all_levels(finished):
+def test_robustness_results_cover_all_levels(finished):
     curves = demo.robustness(finished / "robust")
     assert {attack: len(points) for attack, points in curves.items()} == {
         "None": 1,
@@ -79,7 +79,7 @@ def test_second_run_reuses_all_stages(finished, monkeypatch):
     assert (finished / "results.csv").read_bytes() == before
 
 
-def test_other_settings_are_refused(finished):
+def test_changed_settings_are_rejected(finished):
     with pytest.raises(
         SystemExit, match=r"other settings \(seed 0, now 3\); choose another folder"
     ):

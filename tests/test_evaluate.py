@@ -13,7 +13,6 @@ import torch
 from sklearn.metrics import f1_score, jaccard_score, roc_auc_score
 
 from conftest import photograph
-from miniatures import set_rows, write_set
 from qma_net.core.files import ContentError, PathError
 from qma_net.core.runs import BusyError, FolderLock
 from qma_net.evaluation import evaluate as ev
@@ -26,6 +25,7 @@ from qma_net.evaluation.settings import AS_TRAINED, EvaluationError, Settings
 from qma_net.modeling.config import ConfigError
 from qma_net.weights.locate import load_model
 from qma_net.weights.reading import sha256
+from sample_archives import set_rows, write_set
 
 SMALL = Settings("resize", 64, 2)
 
@@ -146,7 +146,7 @@ def test_metrics_agree_with_scikit_learn_on_the_saved_masks(work, single):
     assert result["header"]["versions"]["imdlbenco"] == "0.1.45"
 
 
-def test_complete_results_are_kept_and_other_settings_refused(work, single, caplog):
+def test_complete_results_are_kept_and_changed_settings_are_rejected(work, single, caplog):
     caplog.set_level(logging.INFO, "qma_net")
     before = (single / "Mixed.json").read_bytes()
     arguments = [work / "checkpoint-0.pth"], [work / "sets.json"], single
@@ -157,7 +157,7 @@ def test_complete_results_are_kept_and_other_settings_refused(work, single, capl
     assert (single / "Mixed.json").read_bytes() == before
 
 
-def test_unavailable_device_is_one_line(monkeypatch):
+def test_unavailable_device_gives_one_line_error(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="CUDA is not available"):
         DistributedContext.from_environment("cuda")
@@ -182,7 +182,7 @@ def test_every_process_computes_on_the_gpu_of_its_local_rank(two_gpus, monkeypat
         device_for_process(device, world_size=3)
 
 
-def test_numbered_gpu_is_for_a_single_process(two_gpus, monkeypatch):
+def test_numbered_gpu_requires_a_single_process(two_gpus, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert device_for_process("cuda:0", world_size=1) == "cuda:0"
     assert device_for_process("cpu", world_size=2) == "cpu"
@@ -241,7 +241,7 @@ def test_interrupted_run_continues(work, registered, tmp_path, monkeypatch):
         evaluate(*sources, tmp_path / "stopped", **options)
     assert not (tmp_path / "stopped/Mixed.json").exists()
     rows = tmp_path / "stopped/.Mixed.unfinished/0.jsonl"
-    rows.write_text(rows.read_text() + '\n{"index": 9, "na')  # A torn line.
+    rows.write_text(rows.read_text() + '\n{"index": 9, "na')  # An incomplete line.
     stop = False
     evaluate(*sources, tmp_path / "stopped", **options)
     assert seen == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
@@ -267,8 +267,8 @@ def test_unfinished_rows_of_other_settings_are_discarded(work, registered, tmp_p
     assert len(read_result_table(tmp_path / "out/Mixed.csv")) == 10
 
 
-def test_folders_that_another_run_writes_to_are_refused(work, registered, tmp_path):
-    """A run with several checkpoints writes to folders that a run with one can name as --out."""
+def test_folder_in_use_by_another_run_is_rejected(work, registered, tmp_path):
+    """A run with one checkpoint may use a folder that a run with several is writing to."""
     other = tmp_path / "other.pth"
     other.write_bytes(registered.read_bytes())
     checkpoints, sets, out = [registered, other], [work / "set"], tmp_path / "out"
@@ -303,7 +303,7 @@ EXPECTED = {
 
 @pytest.mark.parametrize("how", EXPECTED)
 def test_metrics_equal_values_derived_by_hand(work, registered, tmp_path, how):
-    """The model is another one of the registry, with its own flag."""
+    """The model is another registered model with its own flag."""
     evaluate(
         [registered],
         [work / "sets.json"],
@@ -331,8 +331,8 @@ def test_metrics_equal_values_derived_by_hand(work, registered, tmp_path, how):
     assert got["header"]["model_flags"] == {"how": how}
 
 
-def test_mask_that_is_nan_ends_the_evaluation(work, tmp_path, capsys):
-    """It had F1 0.000 and an AUC of 0.668, which was an artefact of sorting."""
+def test_nan_mask_aborts_evaluation(work, tmp_path, capsys):
+    """Sorting NaN gave such a mask an F1 of 0.000 and an AUC of 0.668."""
     from qma_net.cli import main
 
     content = torch.load(work / "checkpoint-0.pth", weights_only=False)
@@ -348,7 +348,7 @@ def test_mask_that_is_nan_ends_the_evaluation(work, tmp_path, capsys):
     assert not (tmp_path / "out/Mixed.json").exists()
 
 
-def test_result_table_with_nan_is_refused(work, single, tmp_path):
+def test_result_table_with_nan_is_rejected(work, single, tmp_path):
     table = (single / "Mixed.csv").read_text().splitlines()
     cells = table[1].split(",")
     cells[table[0].split(",").index("score")] = "nan"
@@ -365,7 +365,7 @@ def areas_of(work):
 
 
 def test_checkpoint_selected_on_test_sets_is_recorded(work, registered, tmp_path):
-    """Only the checkpoint that best.json names; the other result files are the same."""
+    """Only the checkpoint named in best.json is marked; the other result files are unchanged."""
     options = {"settings": SMALL, "model": "Answer", "workers": 0}
     (tmp_path / "best").mkdir()
     (tmp_path / "best/best.json").write_text(json.dumps({"epoch": 3, "mean": 0.5, "test_sets": {}}))
@@ -412,7 +412,7 @@ def test_models_receive_the_edge_mask_and_the_device_that_they_require(
     assert result["header"]["model_flags"] == {}
 
 
-def test_padding_does_not_count(work, registered, tmp_path):
+def test_padding_does_not_affect_metrics(work, registered, tmp_path):
     """In BenCo, IoU and AUC of a constant map depend on the padding."""
     sources = [registered], [work / "set"]
     options = {"model": "Answer", "model_flags": ["--how", "constant"], "workers": 0}
@@ -426,7 +426,7 @@ def test_padding_does_not_count(work, registered, tmp_path):
         evaluate(*sources, tmp_path / "crop", settings=Settings("pad", 64, 3), **options)
 
 
-def test_native_evaluates_every_image_at_its_own_size(work, registered, tmp_path):
+def test_native_evaluation_keeps_original_image_sizes(work, registered, tmp_path):
     evaluate(
         [registered],
         [work / "sets.json"],
@@ -445,7 +445,7 @@ def test_native_evaluates_every_image_at_its_own_size(work, registered, tmp_path
     assert json.loads((tmp_path / "Mixed.json").read_text())["pixel_f1"] == 1
 
 
-def test_two_checkpoints_are_compared_by_image(work, registered, tmp_path):
+def test_two_checkpoints_are_compared_per_image(work, registered, tmp_path):
     again = tmp_path / "other.pth"
     again.write_bytes(registered.read_bytes())
     options = {"settings": SMALL, "model": "Answer", "workers": 0}
@@ -455,8 +455,8 @@ def test_two_checkpoints_are_compared_by_image(work, registered, tmp_path):
     assert got["pixel_f1"] == {"difference": 0, "interval": [0, 0], "p_value": 1, "n": 7}
 
 
-def test_directory_of_save_pretrained_gives_the_results_of_its_checkpoint(work, tmp_path):
-    """So does the weights file in it, which is recorded in the header of the results."""
+def test_save_pretrained_directory_gives_the_results_of_its_checkpoint(work, tmp_path):
+    """The weights file in the directory does so too, and the result header records it."""
     load_model(work / "checkpoint-0.pth").save_pretrained(tmp_path / "saved")
     weights = tmp_path / "saved/model.safetensors"
     rows, headers = {}, {}
@@ -476,7 +476,7 @@ def test_directory_of_save_pretrained_gives_the_results_of_its_checkpoint(work, 
     assert load_model(weights).weights_file == weights
 
 
-def test_included_model_is_evaluated_with_the_preprocessing_of_its_training(work, tmp_path):
+def test_packaged_model_is_evaluated_with_the_preprocessing_of_its_training(work, tmp_path):
     evaluate(["qma-net-small"], [work / "set"], tmp_path, settings=AS_TRAINED, workers=0)
     header = json.loads((tmp_path / "set.json").read_text())["header"]
     assert header["fit"] == "native"
@@ -484,7 +484,7 @@ def test_included_model_is_evaluated_with_the_preprocessing_of_its_training(work
     assert "synthetic manipulations only" in header["about"]
 
 
-def test_invalid_input_is_one_line_and_complete_sets_are_kept(work, registered, tmp_path):
+def test_invalid_input_gives_one_line_error_and_keeps_complete_sets(work, registered, tmp_path):
     write_set(tmp_path / "bad", 2)
     cv2.imwrite(str(tmp_path / "bad/Gt/1.png"), np.zeros((9, 9), np.uint8))
     (tmp_path / "none.json").write_text("[]")
@@ -551,7 +551,7 @@ def test_interrupted_robustness_sweep_gives_identical_files(
 
 
 def test_attacks_have_the_strength_of_their_level():
-    """Noise of deviation 19 and of variance 19, and JPEG of quality 50."""
+    """Noise with standard deviation 19 and with variance 19, and JPEG with quality 50."""
     grey = np.full((400, 400, 3), 128, np.uint8)
     attacks = read_attacks(names=["gaussian-noise", "gaussian-noise-variance", "jpeg"])
     by_level = {(attack.name, attack.level): attack for attack in attacks}
@@ -570,7 +570,7 @@ def test_attacks_have_the_strength_of_their_level():
     assert (by_level["jpeg", 50].transform(image=photo)["image"] == by_hand).all()
 
 
-def test_attacks_are_added_in_a_file_and_invalid_ones_refused(tmp_path):
+def test_attacks_are_read_from_a_file_and_invalid_ones_are_rejected(tmp_path):
     line = "- {name: median, paper: true, transform: MedianBlur, unit: pixels, levels: [5], "
     (tmp_path / "a.yaml").write_text(line + "arguments: {blur_limit: [LEVEL, LEVEL]}}\n")
     (attack,) = read_attacks(tmp_path / "a.yaml")
@@ -587,7 +587,7 @@ def test_attacks_are_added_in_a_file_and_invalid_ones_refused(tmp_path):
         read_attacks(tmp_path / "c.yaml")
 
 
-def test_unknown_model_flags_are_refused(work, tmp_path, capsys):
+def test_unknown_model_flags_are_rejected(work, tmp_path, capsys):
     with pytest.raises(SystemExit):
         evaluate(
             [work / "checkpoint-0.pth"],
@@ -600,10 +600,10 @@ def test_unknown_model_flags_are_refused(work, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_name_of_a_test_set_cannot_lead_out_of_the_result_folder(tmp_path):
-    """Names come from JSON files of test sets, which may be from anyone."""
+def test_test_set_name_cannot_escape_the_result_folder(tmp_path):
+    """Names come from JSON files of test sets, which may be untrusted."""
     with pytest.raises(
-        PathError, match=r"got the name '\.\./\.\./ESCAPED\.json' in .*expected a plain"
+        PathError, match=r"cannot use the name '\.\./\.\./ESCAPED\.json' in .*to a plain"
     ):
         is_complete(tmp_path / "out/deep", "../../ESCAPED", {})
     assert not list(tmp_path.iterdir())

@@ -191,7 +191,7 @@ def test_recorded_runs_are_extended_and_replaced_by_later_ones(results, tmp_path
 
 
 def test_small_model_trains_each_step_once_from_the_previous_weights(tmp_path, monkeypatch):
-    """The run is stopped after the trainings; the next call only evaluates."""
+    """The run is stopped after training; the next call only evaluates."""
     plan = read_plans()["small"]
     names, started = [step["name"] for step in plan["steps"]], []
 
@@ -259,7 +259,7 @@ def test_threshold_is_chosen_within_the_limit_of_authentic_pixels():
     assert threshold == 0.43  # The lowest allowed threshold with F1 = 2/3.
 
 
-def test_packaged_model_has_its_threshold_at_one_half(build_tiny, tmp_path):
+def test_chosen_threshold_is_mapped_to_0_5_when_packaging(build_tiny, tmp_path):
     model = build_tiny("b0").eval()
     model.preprocessing = Preprocessing(64, fit="native")
     image = photograph(64, 96)
@@ -281,7 +281,7 @@ def read_json(path):
 
 @pytest.mark.slow
 def test_evidence_script_resumes_where_it_was_stopped(tmp_path):
-    """The documented command with one epoch: stopped in the middle, then run to its tables."""
+    """Run the documented command with one epoch, stop it midway, and resume it until the tables."""
     photos = tmp_path / "photos"
     photos.mkdir()
     for number in range(12):

@@ -12,7 +12,6 @@ from PIL import Image
 from torch import nn
 
 from conftest import TINY, photograph
-from miniatures import set_rows, write_result, write_set
 from qma_net.data.listing import read_listings
 from qma_net.evaluation.evaluate import evaluate
 from qma_net.evaluation.images import BenCoImages
@@ -34,6 +33,7 @@ from qma_net.report.figures.examples import (
 )
 from qma_net.report.figures.grad_cam import cam_panels, grad_cams, mean_logit, predicted_region
 from qma_net.report.figures.image_grid import Panel, draw_grid
+from sample_archives import set_rows, write_result, write_set
 
 SIDE = 64
 
@@ -208,7 +208,7 @@ def test_saved_mask_is_the_prediction_of_the_checkpoint(results, monkeypatch):
 
 
 class Toy(nn.Module):
-    """Two layers with two channels each, which the mask adds up with the given weights."""
+    """Two layers with two channels each, summed to the mask with the given weights."""
 
     def __init__(self, weights=((1.0, -1.0), (1.0, -1.0))):
         super().__init__()

@@ -18,14 +18,14 @@ from qma_net.core.files import (
 )
 
 
-def test_pipe_is_refused_instead_of_waited_for(tmp_path):
+def test_pipe_is_rejected_without_blocking(tmp_path):
     os.mkfifo(tmp_path / "config.json")
     with pytest.raises(ContentError, match="is not a regular file"):
         read_json_object(tmp_path / "config.json", "a result")
 
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="there is no /dev/zero")
-def test_device_is_refused_instead_of_read_without_end():
+def test_device_is_rejected_without_reading_it():
     with pytest.raises(ContentError, match="is not a regular file"):
         read_json_object("/dev/zero", "a result")
 
@@ -67,6 +67,6 @@ def test_failed_write_keeps_the_old_file_and_leaves_nothing_behind(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../a", "/etc/passwd", "a\0", "a\n", "x" * 256])
-def test_unsafe_names_are_refused(tmp_path, name):
+def test_unsafe_names_are_rejected(tmp_path, name):
     with pytest.raises(PathError):
         safe_path(tmp_path, name)

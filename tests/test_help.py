@@ -123,7 +123,7 @@ def test_underscored_flag_is_a_hidden_deprecated_alias(capsys):
     assert "--noiseprint_weights" not in shown
 
 
-def test_messages_of_the_library_are_plain_lines(capsys):
+def test_log_messages_are_printed_without_formatting(capsys):
     for _ in range(2):  # The second call must not add a second handler.
         with pytest.raises(SystemExit):
             cli.main(["--version"])

@@ -61,7 +61,7 @@ def test_best_epoch_on_test_sets_is_copied_to_best_folder(work, checkpoint):
 
 @pytest.mark.slow
 def test_resumed_epoch_equals_uninterrupted_run(work, checkpoint):
-    """Resumes without model flags and repeats the second epoch."""
+    """The second epoch is repeated without passing model flags."""
     flags = [*SIZE, "--data_path", "set", "--test_data_path", "set", "--epochs", 2]
     flags += ["--batch_size", 2, "--accum_iter", 1, "--warmup_epochs", 1, "--lr", 1e-4]
     flags += ["--test_period", 1, "--output_dir", "resumed", "--log_dir", "resumed"]
@@ -72,7 +72,7 @@ def test_resumed_epoch_equals_uninterrupted_run(work, checkpoint):
 
 
 def test_test_script_reads_model_flags_from_checkpoint(work, checkpoint):
-    """In one process; test_demo runs it in two. The folder best/ does not disturb it."""
+    """Run in one process (test_demo uses two), with a folder best/ that must be ignored."""
     assert (work / "trained/best").is_dir()
     out = "tested"
     flags = ["--model", "QMANet", *SIZE, "--test_data_json", "sets.json", "--test_batch_size", 2]
@@ -150,19 +150,19 @@ def test_benco_init_script_trains_with_one_changed_import(work, tmp_path):
     assert (tmp_path / "output_dir/checkpoint-0.pth").is_file()
 
 
-def test_accumulation_over_more_batches_than_epoch_is_refused(work):
+def test_accumulation_over_more_batches_than_an_epoch_is_rejected(work):
     done = train(work, "refused", 1, "--accum_iter", 16, check=False)
     assert done.returncode == 1
-    assert "got --accum_iter 16 and only 3 batches per process and epoch" in done.stderr
+    assert "--accum_iter 16 is more than the 3 batches per process and epoch" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_other_files_among_checkpoints_are_refused(work, tmp_path):
+def test_other_files_among_checkpoints_are_rejected(work, tmp_path):
     (tmp_path / "mit_b3.pth").write_bytes(b"")
     flags = ["--model", "QMANet", *SIZE, "--checkpoint_path", tmp_path]
     done = start(["test", *flags], work, check=False)
     assert done.returncode == 1
-    assert f"got mit_b3.pth in {tmp_path}, expected only checkpoint-<epoch>.pth" in done.stderr
+    assert f"{tmp_path} contains mit_b3.pth, and BenCo's test.py" in done.stderr
 
 
 def test_help_lists_flags_of_launcher_model_and_benco(work):
@@ -173,10 +173,12 @@ def test_help_lists_flags_of_launcher_model_and_benco(work):
     assert not done.stderr
 
 
-def test_unknown_script_is_refused():
+def test_unknown_script_is_rejected():
     from qma_net.launch.scripts import main
 
-    with pytest.raises(SystemExit, match="qma-net: got 'fly', expected one of train, test"):
+    with pytest.raises(
+        SystemExit, match="qma-net: there is no script 'fly'; choose from train, test"
+    ):
         main(["fly"])
 
 
@@ -232,7 +234,7 @@ def test_imports_do_not_redirect_torch():
 
 
 def test_launcher_imports_without_posix_modules():
-    """As on Windows, where single-process commands should run."""
+    """Windows lacks them, and single-process commands should run there."""
     code = (
         "import os, signal, sys, filelock, fvcore.nn, IMDLBenCo.training_scripts.train\n"
         "from transformers import SegformerModel\n"

@@ -13,7 +13,7 @@ def logits_of(probability: float, shape=(1, 1, 10, 10)) -> torch.Tensor:
     return torch.full(shape, probability).logit()
 
 
-def test_dice_of_perfect_and_inverted_predictions():
+def test_dice_of_perfect_and_inverted_predictions_matches_manual_result():
     mask = torch.zeros(1, 1, 10, 10)
     mask[..., :5, :] = 1
     perfect = SATURATED * (2 * mask - 1)
@@ -23,7 +23,7 @@ def test_dice_of_perfect_and_inverted_predictions():
     assert dice_loss(-perfect, mask).item() == pytest.approx(1 - s / (100 + s), abs=1e-6)
 
 
-def test_dice_of_constant_probability():
+def test_dice_of_constant_probability_matches_manual_result():
     mask = torch.zeros(1, 1, 10, 10)
     mask[..., :2, :] = 1
     s = DICE_SMOOTHING * 100
@@ -75,7 +75,7 @@ def test_dice_does_not_overflow_in_half_precision():
     assert dice_loss(logits, mask).item() == pytest.approx(0, abs=1e-3)
 
 
-def test_edge_target_derived_by_hand():
+def test_edge_target_matches_manual_result():
     mask = torch.zeros(1, 1, 1, 9)
     mask[..., 4:] = 1
     ring = edge_target(mask, width=3)  # One pixel on each side of the boundary.

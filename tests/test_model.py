@@ -70,7 +70,7 @@ def test_block_and_stage_norms_have_the_epsilon_of_the_official_segformer():
 )
 @pytest.mark.parametrize("choices", ABLATIONS.values(), ids=ABLATIONS)
 def test_every_parameter_receives_a_gradient(size, choices, build_tiny):
-    """One step at 128x128: every gradient exists, is finite and is not zero everywhere."""
+    """After one step at 128x128, every gradient is finite and not all zero."""
     model = build_tiny(size, **choices).train()
     mask = torch.zeros(2, 1, 128, 128)
     mask[0, :, 30:70, 20:90] = mask[1, :, 64:] = 1
@@ -124,7 +124,7 @@ def test_mask_has_the_size_of_the_image(size, build_tiny):
 
 
 def test_image_that_is_too_small_or_not_rgb_is_rejected(build_tiny):
-    with pytest.raises(ValueError, match=r"31x31 pixels.*at least 32x32: enlarge it"):
+    with pytest.raises(ValueError, match=r"31x31 pixels.*at least 32x32; enlarge"):
         build_tiny()(torch.randn(1, 3, 31, 31))
     with pytest.raises(
         ValueError, match=r"shape \(1, 1, 64, 64\), expected \(B, 3, H, W\): convert"
@@ -224,7 +224,7 @@ def test_other_decoders_have_no_queries_and_no_dcm(kind, build_tiny):
     assert not [module for module in model.modules() if isinstance(module, query_parts)]
 
 
-def test_update_of_fresh_dfcm_is_small(build_tiny):
+def test_update_of_freshly_initialized_dfcm_is_small(build_tiny):
     dfcm = build_tiny().interactions[2]
     r, n = torch.randn(2, 1, 80, 8, 8)
     r_out, n_out = dfcm(r, n)
@@ -254,14 +254,14 @@ def test_maps_of_all_levels_start_at_a_similar_scale(build_tiny):
         ({"decoder": "unet"}, "expected one of query, conv, mlp"),
         ({"query_count": 0}, "expected 1 to 1024"),
         ({"drop_path": 1.5}, "expected 0 <= drop_path < 1"),
-        ({}, "without noiseprint_weights: give the path"),
+        ({}, "the noiseprint view needs noiseprint_weights; pass the path"),
         (
             {"views": "srm", "noiseprint_weights": "x"},
-            "add noiseprint to views or omit its weights",
+            "add noiseprint to views, or omit the weights",
         ),
     ],
 )
-def test_invalid_choice_is_rejected_in_one_line(choices, message):
+def test_invalid_choice_gives_one_line_error(choices, message):
     with pytest.raises(ValueError, match=re.escape(message)) as error:
         build_qma_net(**{"size": "tiny", **choices})
     assert "\n" not in str(error.value)

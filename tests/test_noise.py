@@ -12,7 +12,7 @@ from qma_net.weights.sources import NOISEPRINT_SHA256, load_noiseprint, noisepri
 HALF = (torch.float16, torch.bfloat16)
 
 
-def test_srm_of_step_derived_by_hand():
+def test_srm_of_step_matches_manual_result():
     grey = torch.zeros(1, 3, 9, 9)
     grey[..., 4:] = 1 / 255  # One grey level from column 4 on.
     residual = SRM()(grey)[0, :, 4]  # A row far from the border.
@@ -131,7 +131,7 @@ def test_training_does_not_change_noiseprint(noiseprint_file, build_tiny):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_mnfm_reverts_the_normalisation(noiseprint_file):
+def test_mnfm_reverts_the_normalization(noiseprint_file):
     from qma_net.modeling.noise import IMAGENET_MEAN, IMAGENET_STD
 
     mnfm = loaded_mnfm(noiseprint_file)

@@ -1,4 +1,4 @@
-"""Packaging: metadata, contents of the wheel, light imports and the command line."""
+"""Packaging: metadata, contents of the wheel, lightweight imports and the command line."""
 
 import ast
 import json
@@ -58,7 +58,7 @@ def run(code, **options):
     ],
     ids=["package", "help", "configuration"],
 )
-def test_light_imports_load_nothing_heavy(code, output):
+def test_lightweight_imports_do_not_load_heavy_packages(code, output):
     out = run(f"{code}\nimport sys\nprint('loaded', *(n for n in {HEAVY} if n in sys.modules))")
     assert out.startswith(output)
     assert out.splitlines()[-1] == "loaded"
@@ -219,14 +219,14 @@ def test_package_can_be_run_as_a_module():
     assert done.stdout == f"qma-net {qma_net.__version__}\n"
 
 
-def test_invalid_input_is_reported_in_one_line(tmp_path):
-    with pytest.raises(SystemExit, match=r"^qma-net: .*nowhere does not exist, expected a folder"):
+def test_invalid_input_gives_one_line_error(tmp_path):
+    with pytest.raises(SystemExit, match=r"^qma-net: cannot find the folder of photos .*nowhere"):
         cli.main(["data", "synth", "--photos", str(tmp_path / "nowhere"), "--out", "x"])
 
 
 @pytest.mark.parametrize("bug", [ValueError("shapes"), TypeError("None"), OSError("truncated")])
 def test_unexpected_errors_show_their_traceback(monkeypatch, bug):
-    """Only errors in input become one line, not every ValueError or OSError of a library."""
+    """Only input errors become one-line messages, not every ValueError or OSError of a library."""
 
     def broken(*_, **__):
         raise bug
@@ -236,7 +236,7 @@ def test_unexpected_errors_show_their_traceback(monkeypatch, bug):
         cli.main(["data", "protocol", "cat", "--root", "."])
 
 
-def test_unusable_path_is_reported_in_one_line(tmp_path):
+def test_unusable_path_gives_one_line_error(tmp_path):
     (tmp_path / "file").write_text("", encoding="utf-8")
     (tmp_path / "photo").mkdir()
     message = r"^qma-net: \[Errno \d+\] .*file"

@@ -47,7 +47,7 @@ def small_strips(monkeypatch):
     monkeypatch.setattr(backbone, "STRIP_VALUES", 2**12)
 
 
-def test_winograd_transform_derived_by_hand():
+def test_winograd_transform_matches_manual_result():
     """F(4, 3) of the rows 1..6 with the kernel (1, 10, 100) gives four rows of the correlation."""
     rows, kernel = torch.arange(1.0, 7), torch.tensor([1.0, 10, 100])
     transform_in, transform_kernel, transform_out = (
@@ -61,8 +61,8 @@ def test_winograd_transform_derived_by_hand():
 @pytest.mark.parametrize(
     "shape", [(1, 3, 64, 48), (2, 3, 37, 50), (1, 3, 1, 9), (1, 3, 5, 600), (3, 3, 130, 7)]
 )
-def test_streamed_convolutions_equal_the_chain(shape, small_strips):
-    """In float64, so that only the order of summation differs."""
+def test_streamed_convolutions_equal_sequential_layers(shape, small_strips):
+    """Compute in float64, so that only the order of summation differs."""
     noiseprint = NoisePrint().double()
     image = torch.rand(*shape).double()
     with torch.no_grad():
@@ -80,7 +80,7 @@ def test_streamed_convolutions_may_end_with_many_channels():
 
 
 def test_streamed_noiseprint_is_accurate_in_float32(shared):
-    """The published weights amplify rounding; how exact a plain chain is depends on the CPU."""
+    """The published weights amplify rounding; plain convolutions vary with the CPU."""
     noiseprint = NoisePrint()
     load_noiseprint(noiseprint, shared("noiseprintpp/noiseprint++.th"))
     image = np.load(shared("noiseprintpp/reference.npz"))["image"]
@@ -97,7 +97,7 @@ def test_streamed_noiseprint_is_accurate_in_float32(shared):
 def test_masks_and_edges_equal_those_without_optimizations(
     size, without_optimizations, build_tiny, noiseprint_file, request
 ):
-    """In float32, within 1e-4."""
+    """The difference in float32 is below 1e-4."""
     model = build_tiny(views="srm,bayar,noiseprint", noiseprint_weights=str(noiseprint_file)).eval()
     image = normalised(photograph(*size)).expand(2, -1, -1, -1)
     with torch.no_grad():
@@ -114,7 +114,7 @@ def test_masks_and_edges_equal_those_without_optimizations(
 def test_mixed_precision_changes_probabilities_by_less_than_two_percent(
     build_tiny, noiseprint_file
 ):
-    """bfloat16 everywhere but in the noise view."""
+    """Everything but the noise view runs in bfloat16."""
     model = build_tiny(views="srm,bayar,noiseprint", noiseprint_weights=str(noiseprint_file)).eval()
     image = normalised(photograph(96, 96))
     with torch.no_grad():

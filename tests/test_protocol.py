@@ -5,10 +5,10 @@ import json
 import pytest
 
 from conftest import ROOT
-from miniatures import write_dataset, write_protocols_datasets
 from qma_net import cli
 from qma_net.core.files import config_path
 from qma_net.data.protocol import ProtocolError, write_protocol
+from sample_archives import write_dataset, write_protocols_datasets
 
 
 def test_benco_trains_on_the_seven_lists_of_protocol_cat(tmp_path, capsys):
@@ -97,13 +97,13 @@ def test_empty_and_unfinished_datasets_are_named(tmp_path):
     assert written.train is None
 
 
-def test_folder_without_datasets_is_an_error(tmp_path):
+def test_folder_without_datasets_is_rejected(tmp_path):
     with pytest.raises(ProtocolError, match="contains no prepared datasets"):
         write_protocol("cat", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_templates_are_files_of_the_repository():
+def test_config_path_finds_templates_in_repository():
     for name in ("protocol_cat", "protocol_mvss", "test_sets", "test_sets_train", "test_sets_mvss"):
         file = ROOT / f"benco_configs/{name}.json"
         assert config_path(file.name) == file

@@ -131,7 +131,7 @@ def test_every_documented_command_is_valid(page, monkeypatch):
         "torchrun --nproc_per_node=2 -m qma_net train --model QMANet --epoch_count 3",
     ],
 )
-def test_mistyped_flag_in_the_documentation_is_found(command, tmp_path, monkeypatch):
+def test_mistyped_flag_in_the_documentation_is_detected(command, tmp_path, monkeypatch):
     page = tmp_path / "page.md"
     page.write_text(f"```bash\n{command}\n```\n")
     with pytest.raises(SystemExit):

@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from conftest import ROOT, TINY
-from miniatures import ARCHIVES, write_result, write_training_log
 from qma_net import cli
 from qma_net.data.published import AI_GENERATED, COPY_MOVE, DATASETS, REMOVAL, SPLICE, TYPES
 from qma_net.evaluation.metrics import bootstrap_interval, paired_bootstrap
@@ -43,6 +42,7 @@ from qma_net.report.table import (
     escape_latex,
     write_table,
 )
+from sample_archives import ARCHIVES, write_result, write_training_log
 
 CAT_SETS = ("CASIAv1", "Columbia", "Coverage", "NIST16")
 
@@ -91,7 +91,7 @@ def number_of(cell):
 # The paper's data
 
 
-def test_published_averages_follow_from_their_rows():
+def test_published_averages_equal_the_means_of_their_rows():
     for number in (1, 2, 5, 9):
         published = published_tables()[number]
         for labels, row in published.rows:
@@ -257,7 +257,7 @@ def test_other_models_and_sizes_have_separate_rows(work):
     assert f"p = {expected['p_value']:.3f}" in splice.cells[-1].hint
 
 
-def test_smaller_model_does_not_fill_the_row_of_the_paper_s_model(tmp_path):
+def test_smaller_model_does_not_fill_the_row_of_the_paper_model(tmp_path):
     write_result(tmp_path, "CASIAv1", values(20), flags={"size": "b0"}, image_size=96)
     table = paper_table(collect([tmp_path]), 1)
     rows = [row.labels[0] for row in table.rows if row.section == MEASURED]
@@ -289,7 +289,7 @@ def test_noise_column_uses_the_variance(work):
 
 
 def test_checkpoint_selected_on_test_sets_has_a_separate_row(tmp_path):
-    """Even if it is the last epoch's, so that the files are identical."""
+    """This also holds if it is the last epoch, so that the files are identical."""
     same = {"checkpoint_sha256": "5a"}
     picked = same | {"picked_on": "training's test sets", "checkpoint": "o/best/checkpoint-1.pth"}
     write_result(tmp_path / "best", "CASIAv1", values(1), **picked)
@@ -379,7 +379,7 @@ def measured_names(table):
 
 
 def test_every_command_of_an_empty_report_runs_as_printed(tmp_path, monkeypatch):
-    """All commands run on miniature datasets and a tiny model after filling in placeholders."""
+    """Run all commands on tiny datasets and a tiny model after filling in placeholders."""
     from qma_net.benco import QMANet
 
     monkeypatch.setitem(config.SIZES, "tiny", TINY)
@@ -597,7 +597,7 @@ def test_page_is_self_contained_and_reproducible(work):
     assert page.count("data:image/png;base64,") >= 1
     titles = Page(page).titles
     assert "no result file" in titles
-    assert "torn.json is not shown: got " in page
+    assert "torn.json is not shown: cannot read " in page
     assert "splice_set" in page
     assert "qma-net evaluate --checkpoint run/c.pth --test-sets ROOT/NIST16" in page
     first = page
@@ -689,8 +689,8 @@ def test_same_test_set_name_with_other_images_is_noted(work):
     assert "zweitens/splice_set.json is not shown" in notes[0]
 
 
-def test_sweep_of_benco_is_shown_as_logged(tmp_path):
-    """It names folders after transforms; each log has a level and a pixel F1."""
+def test_benco_sweep_is_shown_as_logged(tmp_path):
+    """BenCo names folders after transforms; each log has a level and a pixel F1."""
     for level, f1 in ((7, 0.25), (3, 0.75)):
         folder = tmp_path / f"GaussianBlur(always_apply=True, p=1.0, blur_limit=({level}, {level}))"
         folder.mkdir()
@@ -703,7 +703,7 @@ def test_sweep_of_benco_is_shown_as_logged(tmp_path):
     assert [cell.text for cell in row.cells] == ["3, 7", "0.750, 0.250", "0.500"]
 
 
-def test_missing_results_are_reported_in_one_line(tmp_path):
+def test_missing_results_give_one_line_errors(tmp_path):
     with pytest.raises(ReportError, match=r"no result files found in .*: expected .* run qma-net"):
         report([tmp_path], tmp_path / "report.html")
     with pytest.raises(ReportError, match="there is no such folder"):

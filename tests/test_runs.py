@@ -24,7 +24,7 @@ def hold_lock(folder):
         time.sleep(60)
 
 
-def test_second_lock_of_a_folder_is_refused(tmp_path):
+def test_second_lock_of_a_folder_is_rejected(tmp_path):
     with (
         FolderLock(tmp_path / "out"),
         pytest.raises(BusyError, match="another run is writing to it"),
@@ -93,7 +93,7 @@ def test_item_is_pending_again_when_an_output_is_lost(tmp_path, damage):
         assert list(run.pending(["a"])) == ["a"]
 
 
-def test_other_settings_are_refused_and_named(tmp_path):
+def test_changed_settings_are_rejected_and_named(tmp_path):
     with start(tmp_path) as run:
         run.finish({"file": "a"})
     with pytest.raises(RunError, match=r"predictions .*\(threshold 0.5, now 0.4\)"):
@@ -103,8 +103,8 @@ def test_other_settings_are_refused_and_named(tmp_path):
 
 
 @pytest.mark.parametrize("size", [0, 1, 20, 40])
-def test_torn_identity_is_one_clear_error(tmp_path, size):
-    """An empty journal is a new run; anything else that is torn is refused."""
+def test_truncated_settings_row_gives_one_line_error(tmp_path, size):
+    """An empty journal is a new run; any other truncated journal is rejected."""
     with start(tmp_path):
         pass
     journal = tmp_path / "run.jsonl"
@@ -120,7 +120,7 @@ def test_torn_identity_is_one_clear_error(tmp_path, size):
         start(tmp_path).__enter__()
 
 
-def test_torn_last_row_is_redone_and_damages_no_other(tmp_path):
+def test_truncated_last_row_is_rewritten_without_damaging_others(tmp_path):
     with start(tmp_path) as run:
         run.finish({"file": "a"})
         run.finish({"file": "b"})
@@ -133,7 +133,7 @@ def test_torn_last_row_is_redone_and_damages_no_other(tmp_path):
         assert set(run.finished) == {"a", "c"}
 
 
-def test_no_bit_flip_changes_a_record(tmp_path):
+def test_bit_flips_never_change_a_record(tmp_path):
     journal = Journal(tmp_path / "run.jsonl")
     rows = [{"file": "a", "f1": 0.123456789}, {"file": "b", "f1": 0.5}]
     journal.write(rows)
@@ -155,7 +155,7 @@ def test_journal_without_checksums_of_an_earlier_version_is_read(tmp_path):
         assert set(run.finished) == {"a", "b"}
 
 
-def test_retain_forgets_rejected_records(tmp_path):
+def test_retain_drops_records_that_do_not_match(tmp_path):
     with start(tmp_path) as run:
         run.finish({"file": "a", "stamp": 1})
         run.finish({"file": "b", "stamp": 2})

@@ -21,7 +21,6 @@ from IMDLBenCo.registry import MODELS
 from IMDLBenCo.training_scripts.utils.misc import create_argparser
 
 from conftest import ROOT, photograph
-from miniatures import write_result
 from qma_net.core.files import config_path
 from qma_net.evaluation.attacks import read_attacks
 from qma_net.evaluation.results import read_result_table
@@ -32,6 +31,7 @@ from qma_net.report.collect import DEFAULTS, collect
 from qma_net.report.figures.curves import draw_robustness
 from qma_net.report.figures.draw import draw_predictions
 from qma_net.report.table import MEASURED
+from sample_archives import write_result
 
 SHELL = ROOT / "shell"
 NAMES = sorted(

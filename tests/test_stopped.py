@@ -20,12 +20,12 @@ import torch
 
 from conftest import TINY, photograph
 from launching import write_tampered_set
-from miniatures import ARCHIVES
 from qma_net import build, cli
 from qma_net.core.runs import FolderLock
 from qma_net.examine.page import REPORT
 from qma_net.modeling import config
 from qma_net.weights.checkpoint import CONFIG_KEY, NETWORK_PREFIX, config_to_extra_state
+from sample_archives import ARCHIVES
 
 KILLS = int(os.environ.get("QMA_NET_KILLS", 2))
 SEED = 20261124
@@ -117,7 +117,7 @@ def error_of(argv, capsys) -> str:
 
 @each
 @pytest.mark.parametrize("kind", ["a file", "under a file", "read-only"])
-def test_unwritable_output_is_one_line(command, kind, work, tmp_path, capsys):
+def test_unwritable_output_gives_one_line_error(command, kind, work, tmp_path, capsys):
     (tmp_path / "file").write_bytes(b"mine")
     out = {
         "a file": tmp_path / "file",
@@ -134,7 +134,7 @@ def test_unwritable_output_is_one_line(command, kind, work, tmp_path, capsys):
     [command for command in COMMANDS if command is not convert],
     ids=lambda command: command.__name__,
 )
-def test_concurrent_run_is_refused(command, work, tmp_path, capsys):
+def test_concurrent_run_is_rejected(command, work, tmp_path, capsys):
     out = tmp_path / "out"
     if command in READS_BENCO:
         context = multiprocessing.get_context("forkserver")
@@ -186,7 +186,7 @@ def begin(command, work, out, max_bytes=0):
 
 
 def contents(out: Path) -> dict[str, bytes]:
-    """Return the files of a run without its folder and its date; journals are left out."""
+    """Return the files of a run without its folder and date, and without journals."""
     files = {}
     for path in sorted(out.rglob("*")):
         name = path.relative_to(out).as_posix()
@@ -234,7 +234,7 @@ def test_same_command_completes_a_killed_run(command, work, tmp_path, record):
 
 @pytest.mark.slow
 @each
-def test_full_disk_is_one_line_and_leaves_no_partial_files(command, work, tmp_path):
+def test_full_disk_gives_one_line_error_and_leaves_no_partial_files(command, work, tmp_path):
     # More than a command prints, less than it writes.
     max_bytes = 12_000 if command in READS_BENCO else 1_500
     out = tmp_path / "out"

@@ -27,13 +27,13 @@ def stored(request, tmp_path, monkeypatch):
     return folder, json.loads((STORED / f"{request.param}.json").read_text())
 
 
-def test_current_architecture_is_stored():
+def test_current_architecture_has_a_stored_checkpoint():
     assert f"architecture-{config.ARCHITECTURE}" in VERSIONS
 
 
 @pytest.mark.parametrize("entry", ["checkpoint-3.pth", ""])
 def test_stored_checkpoint_gives_the_same_mask_as_before(stored, entry):
-    """Both as BenCo's checkpoint and as a directory written by save_pretrained."""
+    """Test both BenCo's checkpoint and a directory written by save_pretrained."""
     folder, expected = stored
     predictor = QMANetPredictor.from_pretrained(folder / entry, device="cpu")
     assert (predictor.preprocessing.image_size, predictor.preprocessing.fit) == (64, "resize")

@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 import pytest
 
-from miniatures import write_photographs
 from qma_net.core.runs import BusyError, FolderLock, RunError
 from qma_net.demo import DEMO_RECIPE
 from qma_net.synth.manipulate import kind_at, manipulate
@@ -23,6 +22,7 @@ from qma_net.synth.regions import (
     segments,
 )
 from qma_net.synth.synthesise import ImageGenerator, synthesise, write_image
+from sample_archives import write_photographs
 
 SIZE = 64
 WRITE_IMAGE = "qma_net.synth.synthesise.write_image"
@@ -72,7 +72,7 @@ def test_dataset_has_the_layout_of_benco(dataset):
     }
 
 
-def test_kinds_have_the_shares_of_the_recipe():
+def test_manipulation_types_follow_the_shares_of_the_recipe():
     for recipe in (Recipe(), DEMO_RECIPE):
         kinds = [kind_at("train", i, recipe) for i in range(1000)]
         shares = {kind: kinds.count(kind) / 1000 for kind in (*KINDS, AUTHENTIC)}
@@ -269,7 +269,7 @@ def test_interrupted_run_continues(photos, dataset, tmp_path, monkeypatch):
     assert not unfinished.exists()
 
 
-def test_run_interrupted_before_the_final_rename_creates_no_image_again(
+def test_run_interrupted_before_the_final_rename_recreates_no_image(
     photos, dataset, tmp_path, monkeypatch
 ):
     shutil.copytree(dataset, tmp_path / "set.unfinished")
@@ -279,7 +279,7 @@ def test_run_interrupted_before_the_final_rename_creates_no_image_again(
     assert not (tmp_path / "set.unfinished").exists()
 
 
-def test_unfinished_dataset_is_refused_to_other_settings_and_processes(photos, tmp_path):
+def test_unfinished_dataset_is_rejected_for_other_settings_and_concurrent_runs(photos, tmp_path):
     few = {"test_count": 3, "image_size": SIZE, "workers": 1}
     unfinished = tmp_path / "set.unfinished"
     with FolderLock(unfinished), pytest.raises(BusyError, match="another run is writing to it"):
@@ -298,7 +298,7 @@ def test_progress_bars_can_be_disabled(photos, tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_dataset_of_other_settings_is_refused_and_kept(photos, dataset):
+def test_dataset_of_other_settings_is_rejected_and_kept(photos, dataset):
     before = contents(dataset)
     with pytest.raises(SynthesisError, match=r"another dataset \(count 40, now 41\)"):
         synthesise(photos, dataset, **{**MANY, "count": 41}, labels=photos)
@@ -312,7 +312,7 @@ def test_dataset_of_other_settings_is_refused_and_kept(photos, dataset):
     assert contents(dataset) == before
 
 
-def test_other_library_versions_keep_complete_datasets_and_do_not_continue_others(
+def test_library_update_keeps_complete_datasets_and_rejects_unfinished_ones(
     photos, dataset, tmp_path, monkeypatch
 ):
     unfinished = tmp_path / "set.unfinished"
@@ -324,12 +324,12 @@ def test_other_library_versions_keep_complete_datasets_and_do_not_continue_other
     assert unfinished.is_dir()
 
 
-def test_folder_with_other_files_is_refused_and_kept(photos, tmp_path):
+def test_folder_with_other_files_is_rejected_and_kept(photos, tmp_path):
     few = {"count": 4, "test_count": 3, "image_size": SIZE, "workers": 1}
     for name in ("mine", "later.unfinished"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "thesis.tex").write_text("years of work")
-        with pytest.raises(SynthesisError, match="contains other files, expected a folder"):
+        with pytest.raises(SynthesisError, match="contains other files; choose an --out"):
             synthesise(photos, tmp_path / name.split(".")[0], **few)
         assert (tmp_path / name / "thesis.tex").read_text() == "years of work"
     (tmp_path / "empty").mkdir()
@@ -368,26 +368,23 @@ def test_large_photos_are_cropped_and_small_ones_never_enlarged():
         assert (crop.height, crop.out_height, crop.out_width) == (200, 200, 150)
 
 
-def test_unusable_input_is_one_line(photos, tmp_path):
+def test_unusable_input_gives_one_line_error(photos, tmp_path):
     out = tmp_path / "out"
     for complaint, options in (
-        ("got 0 usable photos, expected at least 4", {"photos": tmp_path}),
-        ("nowhere does not exist, expected a folder of photos", {"photos": tmp_path / "nowhere"}),
-        (
-            "nowhere does not exist, expected a folder of label maps",
-            {"labels": tmp_path / "nowhere"},
-        ),
+        ("0 usable photos are not enough; provide at least 4", {"photos": tmp_path}),
+        ("cannot find the folder of photos .*nowhere", {"photos": tmp_path / "nowhere"}),
+        ("cannot find the folder of label maps .*nowhere", {"labels": tmp_path / "nowhere"}),
         ("contains no label map for any of 8 usable", {"labels": tmp_path}),
-        ("got 0 as count, expected at least 1", {"count": 0}),
-        ("got 0 as image size, expected at least 32", {"image_size": 0}),
-        ("got 0 as number of workers, expected at least 1", {"workers": 0}),
+        ("the count is 0, expected at least 1", {"count": 0}),
+        ("the image size is 0, expected at least 32", {"image_size": 0}),
+        ("the number of workers is 0, expected at least 1", {"workers": 0}),
     ):
         with pytest.raises(SynthesisError, match=complaint) as error:
             synthesise(**{"photos": photos, "out": out, "image_size": SIZE, **options})
         assert "\n" not in str(error.value)
     (tmp_path / "maps/scenes").mkdir(parents=True)
     cv2.imwrite(str(tmp_path / "maps/scenes/0.png"), np.ones((9, 9), np.uint8))
-    complaint = r"the label map .*0\.png has 9x9 pixels, expected 70x110"
+    complaint = r"the label map .*0\.png has 9x9 pixels, but its photo has 70x110"
     with pytest.raises(SynthesisError, match=complaint):
         synthesise(photos, out, image_size=SIZE, labels=tmp_path / "maps")
     assert not list(tmp_path.glob("out*"))
@@ -397,11 +394,11 @@ def test_photos_that_cannot_be_decoded_are_skipped(photos):
     photographs = Photographs(photos, ["truncated.png", "scenes/1.png"])
     rng = np.random.default_rng(0)
     assert {photographs.draw(rng)[0] for _ in range(9)} == {"scenes/1.png"}
-    with pytest.raises(SynthesisError, match=r"none of 1 photos in .* can be decoded"):
+    with pytest.raises(SynthesisError, match=r"none of the 1 photos in .* can be decoded"):
         photographs.draw(rng, exclude="scenes/1.png")
 
 
-def test_real_photos_with_label_maps(shared, tmp_path):
+def test_regions_of_real_photos_come_from_label_maps(shared, tmp_path):
     photos, labels = shared("photos/BSDS500"), shared("photos/BSDS500_seg")
     some = tmp_path / "photos"
     some.mkdir()

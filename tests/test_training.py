@@ -1,4 +1,4 @@
-"""Training with BenCo's train.py: resuming, stopping, non-finite losses, damaged data, refusals."""
+"""Training with BenCo's train.py: resuming, stopping, non-finite losses, bad data and flags."""
 
 import errno
 import json
@@ -22,7 +22,6 @@ import torch
 
 from conftest import ROOT, TINY
 from launching import SIZE, Launched, start, write_tampered_set
-from miniatures import truncate
 from qma_net.core.files import read_json_lines
 from qma_net.launch.checkpoints import (
     delete_old_checkpoints,
@@ -37,6 +36,7 @@ from qma_net.launch.torchrun import LaunchError, resuming_command
 from qma_net.launch.training_hooks import TrainingHooks
 from qma_net.launch.unreadable_images import UnreadableImages
 from qma_net.modeling import config
+from sample_archives import truncate
 
 FLAGS = ["--model", "QMANet", "--size", "tiny", "--views", "srm", *SIZE]
 FLAGS += ["--data_path", "set", "--test_data_path", "sets.json", "--batch_size", 2]
@@ -207,7 +207,7 @@ def test_startup_is_summarized_on_console_and_logged_to_file(uninterrupted):
 
 
 def test_run_killed_and_resumed_twice_equals_uninterrupted_run(uninterrupted, work):
-    """Kills it during an epoch and between saving and testing; a newer checkpoint is truncated."""
+    """Kill during an epoch and between saving and testing; truncate a newer checkpoint."""
     command = flags("run", "--test_period", 2, "--resume", "auto", epochs=4)
     first = start(command, work, prepare=partial(at_batch, 1, 1, die), check=False)
     assert first.returncode == -signal.SIGKILL
@@ -235,7 +235,7 @@ def test_run_killed_and_resumed_twice_equals_uninterrupted_run(uninterrupted, wo
     assert notes[0] == notes[1]
 
 
-def test_new_run_in_folder_with_checkpoints_is_refused_with_resume_command(work):
+def test_new_run_in_folder_with_checkpoints_is_rejected_with_resume_command(work):
     (work / "run").mkdir()
     (work / "run/checkpoint-4.pth").write_bytes(b"")
     done = start(flags("run"), work, prepare=small, check=False)
@@ -248,7 +248,7 @@ def test_new_run_in_folder_with_checkpoints_is_refused_with_resume_command(work)
     assert shlex.split(line.partition("resume with: ")[2])[-2:] == ["--resume", "auto"]
 
 
-def test_folder_without_intact_checkpoint_gives_none(tmp_path, caplog):
+def test_folder_without_intact_checkpoint_returns_none(tmp_path, caplog):
     caplog.set_level("INFO", "qma_net")
     (tmp_path / "checkpoint-1.pth").write_bytes(b"PK")
     torch.save({"model": {}}, tmp_path / "checkpoint-0.pth")
@@ -336,7 +336,7 @@ def misc():
     misc.NativeScalerWithGradNormCount.load_state_dict = load_state_dict
 
 
-def test_full_disk_is_launch_error(misc, tmp_path, monkeypatch):
+def test_full_disk_raises_launch_error(misc, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -621,7 +621,7 @@ def test_too_many_unreadable_images_end_run(tmp_path):
     assert not unreadable.excess
     assert dataset._get_image(22) == 23
     unreadable.read_reports()
-    assert "12 unreadable images in list.json (limit 11)" in str(unreadable.error())
+    assert "list.json has 12 unreadable images (limit 11)" in str(unreadable.error())
     assert len((tmp_path / "skipped.txt").read_text().splitlines()) == 12
 
 
@@ -634,7 +634,7 @@ def test_failed_disk_ends_run(tmp_path):
     assert unreadable.excess
 
 
-def test_data_with_errors_is_refused_or_excluded(work):
+def test_data_with_errors_is_rejected_or_excluded(work):
     import cv2
 
     cv2.imwrite(str(work / "set/Gt/4.png"), np.zeros((32, 64), np.uint8))
@@ -656,8 +656,8 @@ def test_data_with_errors_is_refused_or_excluded(work):
 # Refusals in one line
 
 
-def test_second_training_in_same_folder_is_refused_while_first_runs(work):
-    """The lock ends with the first process, although its loader's process lives on for seconds."""
+def test_second_run_in_same_folder_is_rejected_while_first_runs(work):
+    """The lock ends with the first process, although its loader process survives for seconds."""
     first = Launched(flags("run", "--num_workers", 1, epochs=9), work, stuck_after_a_step)
     deadline = time.monotonic() + 120
     while "Epoch: [0]" not in first.output() and time.monotonic() < deadline:
@@ -675,17 +675,17 @@ def test_second_training_in_same_folder_is_refused_while_first_runs(work):
     assert saved_epochs(work / "run") == [0]
 
 
-def test_torchrun_does_not_restart_refused_run(work):
+def test_torchrun_does_not_restart_rejected_run(work):
     (work / "list.json").write_text("[]")
     command = flags("run", "--test_data_path", "list.json")
     command[command.index("tiny")] = "b0"
     done = start(command, work, processes=2, more=("--max-restarts", "5"), check=False)
     assert done.returncode == 1
-    assert done.stderr.count("qma-net: got the list list.json for --test_data_path") == 1
+    assert done.stderr.count("qma-net: --test_data_path list.json is a list, not") == 1
 
 
 @pytest.mark.parametrize("out", ["/sys/run", "sets.json", "sets.json/run"])
-def test_unwritable_output_dir_is_refused(work, out):
+def test_unwritable_output_dir_is_rejected(work, out):
     done = start(flags(out), work, prepare=small, check=False)
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith(f"qma-net: cannot write to --output_dir {out}: ")
@@ -695,13 +695,13 @@ def test_unwritable_output_dir_is_refused(work, out):
 @pytest.mark.parametrize(
     ("more", "line"),
     [
-        (["--if_padding"], "got both --if_resizing and --if_padding, expected one"),
-        (["--test_data_path", "list.json"], "got the list list.json for --test_data_path"),
-        (["--device", "cuda"], "got --device cuda, but CUDA is not available"),
-        (["--accum_iter", "16"], "got --accum_iter 16 and only 3 batches per process"),
+        (["--if_padding"], "--if_resizing and --if_padding exclude each other; pass one of them"),
+        (["--test_data_path", "list.json"], "--test_data_path list.json is a list, not"),
+        (["--device", "cuda"], "--device cuda: CUDA is not available"),
+        (["--accum_iter", "16"], "--accum_iter 16 is more than the 3 batches per process"),
     ],
 )
-def test_impossible_run_is_refused(work, more, line):
+def test_contradictory_flags_are_rejected(work, more, line):
     if "cuda" in more and torch.cuda.is_available():
         pytest.skip("CUDA is available")
     (work / "list.json").write_text("[]")
@@ -712,10 +712,12 @@ def test_impossible_run_is_refused(work, more, line):
     assert "Traceback" not in done.stderr
 
 
-def test_missing_resizing_and_padding_is_refused(work):
+def test_missing_resizing_and_padding_is_rejected(work):
     command = [word for word in flags("run") if word != "--if_resizing"]
     done = start(command, work, prepare=small, check=False)
-    assert "qma-net: got neither --if_resizing nor --if_padding, expected one" in done.stderr
+    assert (
+        "qma-net: --if_resizing and --if_padding are both missing; pass one of them" in done.stderr
+    )
 
 
 def test_failed_start_prints_end_of_startup_log(work):
@@ -727,7 +729,7 @@ def test_failed_start_prints_end_of_startup_log(work):
     assert "Train transform" in (work / "run/startup.txt").read_text()
 
 
-def test_wrong_benco_package_and_python_are_refused(monkeypatch):
+def test_wrong_benco_package_and_python_are_rejected(monkeypatch):
     from importlib.metadata import PackageNotFoundError
 
     from qma_net.launch import scripts
@@ -742,12 +744,13 @@ def test_wrong_benco_package_and_python_are_refused(monkeypatch):
 
     installed("imdlbenco13", "imdlbenco")
     with pytest.raises(
-        LaunchError, match=r"got imdlbenco13, .* expected imdlbenco: run `pip uninstall"
+        LaunchError,
+        match=r"package imdlbenco13 is installed, .* instead of imdlbenco; run `pip uninstall",
     ):
         scripts._require_benco()
     installed()
     monkeypatch.setattr(sys, "version_info", (3, 13, 1))
-    with pytest.raises(LaunchError, match=r"got Python 3\.13, expected Python 3\.11 or 3\.12"):
+    with pytest.raises(LaunchError, match=r"Python 3\.13 is too new .* with Python 3\.11 or 3\.12"):
         scripts._require_benco()
 
 

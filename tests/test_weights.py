@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from conftest import published_noiseprint
-from miniatures import official_names
 from qma_net import cli
 from qma_net.modeling.backbone import MiT
 from qma_net.modeling.config import ARCHITECTURE, SIZES, QMANetConfig
@@ -23,6 +22,7 @@ from qma_net.weights.describe import describe
 from qma_net.weights.locate import load_model
 from qma_net.weights.reading import read_checkpoint
 from qma_net.weights.sources import NOISEPRINT_SHA256, load_backbones, mit_state, noiseprint_state
+from sample_archives import official_names
 
 
 def save(path, content):
@@ -57,19 +57,19 @@ def test_noiseprint_is_read_from_every_published_layout(tmp_path, container):
 
 def test_invalid_noiseprint_files_are_rejected(tmp_path):
     state = published_noiseprint().state_dict()
-    assert_rejected("there is no such file", noiseprint_state, tmp_path / "nowhere.th")
+    assert_rejected("cannot find the weights file", noiseprint_state, tmp_path / "nowhere.th")
     whole = save(tmp_path / "np.th", {"network": state}).read_bytes()
     (tmp_path / "cut.th").write_bytes(whole[: len(whole) // 2])
-    assert_rejected("expected a complete PyTorch file", noiseprint_state, tmp_path / "cut.th")
+    assert_rejected("is not a complete PyTorch file", noiseprint_state, tmp_path / "cut.th")
     (tmp_path / "empty.th").write_bytes(b"")
     assert_rejected("(0 bytes)", noiseprint_state, tmp_path / "empty.th")
     (tmp_path / "text.th").write_text("<html>not found</html>")
-    assert_rejected("expected a complete PyTorch file", noiseprint_state, tmp_path / "text.th")
+    assert_rejected("is not a complete PyTorch file", noiseprint_state, tmp_path / "text.th")
     foreign = save(tmp_path / "foreign.th", {"network": {"a": torch.zeros(1)}})
-    assert_rejected("expected NoisePrint++", noiseprint_state, foreign)
+    assert_rejected("is not NoisePrint++", noiseprint_state, foreign)
     del state["23.weight"]
     partial = save(tmp_path / "partial.th", {"network": state})
-    assert_rejected("without tensor '23.weight'", noiseprint_state, partial)
+    assert_rejected("it has no tensor '23.weight'", noiseprint_state, partial)
 
 
 def test_code_in_a_file_is_not_executed(tmp_path):
@@ -78,7 +78,7 @@ def test_code_in_a_file_is_not_executed(tmp_path):
             return (open, (str(tmp_path / "executed"), "w"))
 
     torch.save({"network": Malicious()}, tmp_path / "malicious.th")
-    assert_rejected("expected a complete PyTorch file", read_checkpoint, tmp_path / "malicious.th")
+    assert_rejected("is not a complete PyTorch file", read_checkpoint, tmp_path / "malicious.th")
     assert not (tmp_path / "executed").exists()
 
 
@@ -88,15 +88,15 @@ def test_backbones_that_are_missing_incomplete_or_of_another_size_are_rejected(t
     model = QMANetModel.from_config(QMANetConfig(size="b1", views="srm"))
     assert_rejected("backbone weights for --size b1", load_backbones, model, path)
     assert_rejected("of another shape", load_backbones, model, path)
-    assert_rejected("there is no such file", load_backbones, model, "weights/mit_b1.pth")
+    assert_rejected("cannot find the backbone weights", load_backbones, model, "weights/mit_b1.pth")
     del official["block2.1.attn.kv.bias"]
     partial = save(tmp_path / "partial.pth", official)
     small = QMANetModel.from_config(QMANetConfig(size="b0", views="srm"))
     assert_rejected("2 missing (first: stages.1.blocks.1", load_backbones, small, partial)
 
 
-def test_hub_id_without_network_is_rejected_in_one_line():
-    assert_rejected("expected a directory or Hugging Face Hub ID", mit_state, "nvidia/no-such-mit")
+def test_hub_id_without_network_gives_one_line_error():
+    assert_rejected("cannot load a SegFormer from", mit_state, "nvidia/no-such-mit")
 
 
 def checkpoint(tmp_path, **choices):
@@ -128,21 +128,21 @@ def test_checkpoint_rebuilds_its_model_without_flags(tmp_path, noiseprint_file):
         assert torch.equal(rebuilt.eval()(image).mask_logits, expected)
 
 
-def test_state_dict_without_configuration_is_rejected_with_the_flags_to_give(tmp_path):
+def test_error_for_state_dict_without_configuration_names_the_flags(tmp_path):
     model, _ = checkpoint(tmp_path)
     without_config = {n: t for n, t in model.state_dict().items() if n != CONFIG_KEY}
     assert_rejected("--size --views", load_checkpoint, save(tmp_path / "bare.pth", without_config))
     assert_rejected("--size --views", model.load_state_dict, without_config)
 
 
-def test_checkpoint_of_another_architecture_is_rejected_with_the_flags_to_give(tmp_path):
+def test_error_for_checkpoint_of_another_architecture_names_the_flags(tmp_path):
     model, _ = checkpoint(tmp_path)
     other, _ = checkpoint(tmp_path, query_count=8)
-    message = "a model with --query_count 16, expected one with --query_count 8"
+    message = "a model with --query_count 16, but this model has --query_count 8"
     assert_rejected(message, other.load_state_dict, model.state_dict())
 
 
-def test_checkpoint_of_an_older_architecture_is_rejected_with_its_version(tmp_path):
+def test_error_for_checkpoint_of_an_older_architecture_names_its_version(tmp_path):
     model, _ = checkpoint(tmp_path)
     state = model.state_dict()
     content = json.loads(bytes(state[CONFIG_KEY].tolist()))
@@ -150,7 +150,7 @@ def test_checkpoint_of_an_older_architecture_is_rejected_with_its_version(tmp_pa
     del content["architecture"]  # The first version did not store it.
     content["qma_net"] = "0.1.0"
     state[CONFIG_KEY] = torch.tensor(list(json.dumps(content).encode()), dtype=torch.uint8)
-    message = "of architecture 1, written by qma-net 0.1.0, expected architecture 2"
+    message = "has architecture 1, written by qma-net 0.1.0, but qma-net"
     assert_rejected(message, load_checkpoint, save(tmp_path / "old.pth", {"model": state}))
     assert_rejected(message, model.load_state_dict, state)
 
@@ -191,11 +191,11 @@ def test_weights_command_lists_published_weights_and_checks_files(
     assert "complete MiT-B0 weights" in capsys.readouterr().out
     cli.main(["weights", str(checkpoint(tmp_path)[1])])
     assert "--size tiny --views srm,bayar" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match=r"qma-net: got .*nowhere"):
+    with pytest.raises(SystemExit, match=r"qma-net: cannot find the weights file .*nowhere"):
         cli.main(["weights", "nowhere.pth"])
 
 
-def test_weights_command_recognises_the_published_noiseprint(shared, capsys):
+def test_weights_command_recognizes_the_published_noiseprint(shared, capsys):
     cli.main(["weights", str(shared("noiseprintpp/noiseprint++.th"))])
     assert "SHA-256 as published" in capsys.readouterr().out
 
@@ -214,7 +214,7 @@ def loads(monkeypatch):
 
 
 def test_every_command_reads_a_checkpoint_once(loads, tmp_path):
-    """The launcher only maps it, to read the configuration."""
+    """The launcher only maps the file, to read the configuration."""
     pytest.importorskip("IMDLBenCo", reason="imdlbenco is absent")
     from qma_net.evaluation.evaluated_model import EvaluatedModel
 

@@ -53,7 +53,7 @@ def region(seed: int, height: int = H, width: int = W) -> np.ndarray:
 
 
 def white(mask: np.ndarray, channels: int = 1) -> np.ndarray:
-    """Convert a bool mask to 0 and 255, as grey, RGB or opaque RGBA."""
+    """Convert a bool mask to 0 and 255, as grayscale, RGB or opaque RGBA."""
     grey = np.where(mask, 255, 0).astype(np.uint8)
     if channels == 1:
         return grey
@@ -104,7 +104,7 @@ def broken_photographs(folder: Path) -> dict[str, str]:
             b"%!PS-Adobe-3.0 EPSF-3.0\n",
             "it is PostScript (EPS)",
         ),
-        "cut.jpg": (jpeg[: len(jpeg) // 2], "cannot be decoded (image file is truncated"),
+        "cut.jpg": (jpeg[:300], "cannot be decoded (Truncated File Read"),
         "bomb.png": (bomb(), "claims 40000x40000 pixels"),
         "fake.tif": (b"II*\0" + b"\0" * 40, "TIFF"),
     }

@@ -28,7 +28,7 @@ def predictor():
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Save photos of scikit-image at 70 % of their size as JPEG files, as a camera would."""
+    """Save photos of scikit-image at 70% of their size as JPEG files, as a camera would."""
     data = pytest.importorskip("skimage.data", reason="the demo's packages are not installed")
     folder = tmp_path_factory.mktemp("photos")
     for name in PHOTOGRAPHS:
@@ -39,7 +39,7 @@ def photos(tmp_path_factory):
     return folder
 
 
-def test_model_is_complete_and_small_enough(predictor):
+def test_packaged_model_has_metadata_and_is_under_30_mb(predictor):
     folder = ROOT / "qma_net/weights" / SMALL
     weights = folder / "model.safetensors"
     assert weights.stat().st_size <= 30e6

@@ -1,4 +1,4 @@
-"""The image size of the training is stored in the checkpoint and used by every command."""
+"""BenCo's test script, ``evaluate`` and ``predict`` agree on scores and the image size."""
 
 import json
 
@@ -14,7 +14,7 @@ from qma_net.evaluation.evaluate import evaluate
 from qma_net.evaluation.metrics import pixel_metrics
 
 
-def test_test_evaluate_and_predict_give_the_same_f1_without_image_size(tmp_path):
+def test_benco_test_evaluate_and_predict_agree_on_f1_without_image_size(tmp_path):
     for i in range(4):
         image, mask = photograph(64, 64, i), np.zeros((64, 64), np.uint8)
         image[20:50, 10:40] = photograph(30, 30, 50 + i)
