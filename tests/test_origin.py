@@ -21,6 +21,7 @@ from conftest import photograph
 from qma_net.core.files import ContentError
 from qma_net.examine import (
     content_credentials,
+    dates,
     examine_files,
     examine_photo,
     exif,
@@ -492,7 +493,7 @@ def test_rules_refer_to_fields_that_exist_and_explain_themselves():
     fields = {field for rule in rules["marks"] for field in rule["fields"]}
     fields |= {rule["also"]["field"] for rule in rules["marks"] if "field" in rule.get("also", {})}
     fields |= set(rules["software_fields"]).union(*origin.CREDITS.values())
-    fields |= {field for _, *both in origin.DATES for field in both if field}
+    fields |= {field for _, *both in dates.DATES for field in both if field}
     tags = {*(exif.NEW_TAGS | ExifTags.TAGS).values()}
     names = {"EXIF": tags, "GPS": {*ExifTags.GPSTAGS.values()}, "IPTC": {*iptc.NAMES.values()}}
     for field in fields:
