@@ -507,7 +507,7 @@ def test_invalid_input_gives_one_line_error_and_keeps_complete_sets(work, regist
     refused("the same checkpoint was given twice", checkpoints=[registered, registered])
     refused("unknown --model NoNet; BenCo's registry contains ", model="NoNet")
     refused("checkpoint of Answer", checkpoints=[work / "checkpoint-0.pth"])
-    refused("without the configuration of a QMANet", checkpoints=[registered], model="QMANet")
+    refused("contains no QMANet configuration", checkpoints=[registered], model="QMANet")
     assert (tmp_path / "out/set.json").read_bytes() == kept
 
 

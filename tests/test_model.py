@@ -127,7 +127,7 @@ def test_image_that_is_too_small_or_not_rgb_is_rejected(build_tiny):
     with pytest.raises(ValueError, match=r"31x31 pixels.*at least 32x32; enlarge"):
         build_tiny()(torch.randn(1, 3, 31, 31))
     with pytest.raises(
-        ValueError, match=r"shape \(1, 1, 64, 64\), expected \(B, 3, H, W\): convert"
+        ValueError, match=r"shape \(1, 1, 64, 64\), expected \(B, 3, H, W\); convert"
     ):
         build_tiny()(torch.randn(1, 1, 64, 64))
 

@@ -8,7 +8,7 @@ Every command that writes many files works like this::
             run.finish({"file": str(path)}, outputs=[mask])
 
 If the process stops at any point, calling it again resumes after the last finished item. A call
-with other settings is refused, and so is a second process that writes to the same folder.
+with other settings is rejected, and so is a second process that writes to the same folder.
 """
 
 import json
