@@ -356,7 +356,7 @@ def test_newest_checkpoint_of_training_folder_is_used(checkpoint, tmp_path):
 
 def test_hub_id_without_network_gives_one_line_error():
     with pytest.raises(
-        WeightsError, match="cannot find nobody.nothing, and the Hugging Face Hub cannot be reached"
+        WeightsError, match="cannot find nobody/nothing, and the Hugging Face Hub cannot be reached"
     ) as error:
         load_model("nobody/nothing")
     assert "\n" not in str(error.value)
