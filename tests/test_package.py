@@ -155,7 +155,7 @@ def test_wheel_contains_data_files_and_shared_scripts(tmp_path):
     weights = {f"weights/{SMALL}/{name}" for name in ("config.json", "model.safetensors")}
     data_files = {
         file.relative_to(ROOT / "qma_net").as_posix()
-        for suffix in ("css", "j2", "js", "py", "typed")
+        for suffix in ("css", "j2", "js", "py", "typed", "yaml")
         for file in (ROOT / "qma_net").rglob(f"*.{suffix}")
     }
     assert {"py.typed", "web/static/page.css", "core/templates/base.html.j2"} <= data_files
