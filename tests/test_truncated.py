@@ -214,7 +214,7 @@ def test_file_whose_pixels_cannot_be_decoded_is_reported(tmp_path, capsys):
         assert end.value.code == 1
         printed = capsys.readouterr()
         assert printed.out == f"{out}/broken/report.html\n"
-        assert f"qma-net: cannot read {photo}: it cannot be decoded" in printed.err
+        assert f"qma-net: cannot read {photo}: it is a JPEG with lossless compression" in printed.err
     report = json.loads((out / "broken/report.json").read_text())
     assert report["error"].startswith(f"cannot read {photo}: it cannot be decoded")
     assert report["bytes"] == len(broken)

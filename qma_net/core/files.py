@@ -86,12 +86,14 @@ def write_json(path: str | os.PathLike[str], content: object) -> None:
     write_text(path, to_json(content, indent=1) + "\n")
 
 
-def write_png(path: str | os.PathLike[str], pixels: "np.ndarray") -> None:
+def write_png(
+    path: str | os.PathLike[str], pixels: "np.ndarray", *, icc_profile: bytes = b""
+) -> None:
     """Write uint8 pixels, ``(H, W)`` or ``(H, W, 3)``, as a PNG file atomically."""
     from PIL import Image
 
     with atomic_write(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG")
+        Image.fromarray(pixels).save(temporary, format="PNG", icc_profile=icc_profile or None)
 
 
 def copy_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:

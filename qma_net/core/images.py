@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError, features
+from PIL import Image, JpegImagePlugin, UnidentifiedImageError, features
 
 from .errors import QMANetError, first_line
 from .exif import ORIENTATION_TAG, ORIENTATIONS, valid_orientation
@@ -166,6 +166,8 @@ def _open_without_limit(source, *, head: bytes, formats: tuple[str, ...]) -> Ima
         accepted = not accepts or accepts(head)
         if not accepted or isinstance(accepted, str):  # A string says why not.
             continue
+        if kind == "JPEG":  # Without the index of an MPO, which Pillow reads unchecked.
+            decoder = JpegImagePlugin.JpegImageFile
         if not isinstance(source, str | os.PathLike):
             source.seek(0)
         try:

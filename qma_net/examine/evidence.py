@@ -55,13 +55,13 @@ def read_evidence(source: PhotoSource, name: str = "", *, trust_list: str = "") 
         photograph = read_photograph(source, name)
         return Evidence(photograph, facts=None, name=photograph.name)
     data, name = read_bytes(source, name)
-    decoded, image, fault = None, None, ""
+    decoded, fault = None, ""
     try:
-        decoded, image = decode_photograph(data, name)
+        decoded = decode_photograph(data, name)
     except PhotographError as error:
         if describe_content(data[:HEADER_SIZE]) not in IMAGE_CONTENTS:
             raise
         fault = str(error)
-    facts = read_facts(data, image)
+    facts = read_facts(data)
     origin = read_origin(data, facts, name, trust_list=trust_list)
     return Evidence(decoded, facts, origin, name, fault)

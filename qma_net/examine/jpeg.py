@@ -8,19 +8,27 @@ from functools import cache
 
 from PIL import Image, JpegImagePlugin
 
+from ..core.jpeg_header import LOSSLESS
+
 # Frame headers (ITU-T T.81, Annex B) and the coding that they announce, in exiftool's words.
 FRAMES = {
     0xC0: "Baseline DCT, Huffman coding",
     0xC1: "Extended sequential DCT, Huffman coding",
     0xC2: "Progressive DCT, Huffman coding",
     0xC3: "Lossless, Huffman coding",
+    0xC5: "Sequential DCT, differential Huffman coding",
+    0xC6: "Progressive DCT, differential Huffman coding",
+    0xC7: "Lossless, differential Huffman coding",
     0xC9: "Extended sequential DCT, arithmetic coding",
     0xCA: "Progressive DCT, arithmetic coding",
     0xCB: "Lossless, arithmetic coding",
+    0xCD: "Sequential DCT, differential arithmetic coding",
+    0xCE: "Progressive DCT, differential arithmetic coding",
+    0xCF: "Lossless, differential arithmetic coding",
 }
 DQT = 0xDB
 ZIGZAG = JpegImagePlugin.zigzag_index  # The position in the file of each value, row by row.
-PROGRESSIVE = {0xC2, 0xCA}
+PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 
 # Horizontal and vertical sampling of luma relative to chroma, with the usual names.
 SUBSAMPLINGS = {
@@ -79,7 +87,7 @@ def jpeg_facts(
     if not factors or len(factors) < count or min(map(min, factors)) < 1:
         note("the frame header of the JPEG cannot be read")
         return None
-    used = [tables[c[2]] for c in components if c[2] in tables]
+    used = [tables[c[2]] for c in components if c[2] in tables and marker not in LOSSLESS]
     quality, is_ijg = nearest_quality(used[:2]) if used else (None, False)
     return JpegFacts(
         quality=quality,

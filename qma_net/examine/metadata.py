@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image
 
 from ..core.images import HEADER_SIZE, ImageError, describe_content, open_image, rgb_pixels
 from .containers import COMMENT, EXIF, ICC, IPTC, PHOTOSHOP, TEXT, XMP, Structure, read_structure
@@ -85,11 +84,8 @@ class FileFacts(Structure):
         return in_exif or self.has_gps_in_xmp or bool(self.gps_texts)
 
 
-def read_facts(data: bytes, image: Image.Image | None = None) -> FileFacts:
-    """Read the facts about a file. Damage is noted, never raised.
-
-    ``image`` is the file as opened by Pillow, if it can be opened.
-    """
+def read_facts(data: bytes) -> FileFacts:
+    """Read the facts about a file. Damage is noted, never raised."""
     kind = describe_content(data[:HEADER_SIZE]).removeprefix("a ")
     facts = FileFacts(format=kind, size=len(data), sha256=hashlib.sha256(data).hexdigest())
     read_structure(data, kind, facts)

@@ -1,5 +1,6 @@
 """The HTML page of an examination, and the files of a report."""
 
+import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from ..core.files import write_json, write_png, write_text
 from ..core.html import data_uri, environment, render
@@ -39,7 +41,8 @@ def write_report(examination: Examination, folder: str | os.PathLike[str]) -> No
     folder = Path(folder)
     if examination.prediction:
         write_png(folder / MASK, as_grey(examination.prediction.mask))
-        write_png(folder / OVERLAY, examination.overlay())
+        profile = examination.prediction.photograph.icc_profile
+        write_png(folder / OVERLAY, examination.overlay(), icc_profile=profile)
     write_text(folder / PAGE, render_page(examination))
     write_json(folder / REPORT, examination.report())
 
@@ -104,8 +107,12 @@ def percent(share: float) -> str:
     return "less than 0.1%" if 0 < share < 0.001 else f"{100 * share:.1f}%"
 
 
-def image_uri(image: np.ndarray, kind: str = "png") -> str:
+def image_uri(image: np.ndarray, kind: str = "png", icc_profile: bytes = b"") -> str:
     """Encode uint8 ``(H, W)`` or ``(H, W, 3)`` RGB as the address of an embedded image."""
+    if icc_profile:
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, kind, quality=95, icc_profile=icc_profile)
+        return data_uri(file.getvalue(), f"image/{kind}")
     stored = image[..., ::-1] if image.ndim == 3 else image  # OpenCV expects BGR.
     success, content = cv2.imencode(f".{kind}", np.ascontiguousarray(stored))
     if not success:

@@ -4,6 +4,7 @@ import struct
 from typing import Any
 
 from ..core.images import LimitError
+from ..core.mpf import read_index
 
 MAX_FRAMES = 1000
 MAX_GIF_EXTENSIONS = 2**20  # Bytes of comments and the like before the first frame.
@@ -19,6 +20,8 @@ def count_frames(image: Any, data: bytes) -> int:
         return count_gif_frames(data)
     if image.format == "TIFF":
         return _count_tiff(data)
+    if image.format == "JPEG":
+        return max(1, sum(item.is_frame for item in read_index(image.info.get("mp", b""))))
     return min(getattr(image, "n_frames", 1), MAX_FRAMES + 1)
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..core import files
 from ..core.errors import QMANetError
-from ..core.exif import EXIF_PREFIX
+from ..core.exif import EXIF_PREFIX, HEADERS
 from ..core.images import (
     FORMATS,
     ORIENTATION_TAG,
@@ -27,6 +27,7 @@ from ..core.images import (
     open_image,
     require_plausible_size,
 )
+from ..core.jpeg_header import MAX_SEGMENTS, header_segments, unsupported_coding
 from ..modeling.qma_net import SMALLEST_SIDE
 from .frames import MAX_FRAMES, count_frames, count_gif_frames
 from .truncated import read_truncated
@@ -38,8 +39,11 @@ MAX_FILE_BYTES = 2**31
 MAX_EXIF_REPETITION = 2  # Bytes that entries may claim, relative to the length of the block.
 FREE_EXIF_BYTES = 2**20  # Bytes that they may always claim.
 MAX_EXIF_BLOCKS = 16  # Candidates in one file.
+MAX_EXIF_SEGMENTS = 64  # In a JPEG; nearly all have one.
+MAX_EXIF_ENTRIES = 100_000  # In all directories.
+MAX_EXIF_DIRECTORIES = 100
+JPEG_START, APP1 = b"\xff\xd8", 0xE1
 _EXIF_HEADER = re.compile(rb"II\*\0|MM\0\*|II\+\0")
-_EXIF_SEGMENT = re.compile(rb"\xff\xe1(..)Exif\0\0", re.DOTALL)
 _EXIF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _EXIF_SIZES[16] = 8
 _EXIF_POINTERS = (0x8769, 0x8825, 0xA005)  # To the Exif, GPS and Interoperability directories.
@@ -98,6 +102,8 @@ class Photograph:
         present: The rows and columns that the file contains. The rest of a truncated file is
             filled with one color and must not be judged.
         truncation: What is missing in a truncated file, also the first note; empty otherwise.
+        icc_profile: The color profile of the pixels, which are not converted to sRGB; empty for
+            none.
     """
 
     pixels: NDArray[np.uint8]
@@ -106,6 +112,7 @@ class Photograph:
     orientation: int = 1
     present: tuple[slice, slice] = (slice(None), slice(None))
     truncation: str = ""
+    icc_profile: bytes = b""
 
     @property
     def present_pixels(self) -> NDArray[np.uint8]:
@@ -161,7 +168,7 @@ def read_photograph(source: PhotoSource, name: str = "") -> Photograph:
     if isinstance(source, Image.Image):
         return _from_pil(source, name or getattr(source, "filename", "") or "PIL image")
     data, name = read_bytes(source, name)
-    return decode_photograph(data, name)[0]
+    return decode_photograph(data, name)
 
 
 def read_bytes(source: object, name: str = "") -> tuple[bytes, str]:
@@ -199,22 +206,23 @@ def read_bytes(source: object, name: str = "") -> tuple[bytes, str]:
         raise PhotographError(f"cannot read {path}: {error.strerror}") from None
 
 
-def decode_photograph(data: bytes, name: str) -> tuple[Photograph, Image.Image | None]:
+def decode_photograph(data: bytes, name: str) -> Photograph:
     """Decode the bytes of an image file.
-
-    Returns:
-        The photo, and the opened image, whose metadata can still be read. The image is None for
-        TIFF files that only OpenCV can decode.
 
     Raises:
         PhotographError: If the file is not a complete photo.
     """
     try:
-        photograph, image = _decode(data, name)
+        return _decode(data, name)
     except ImageError as error:
         is_limit = isinstance(error, LimitError)
         if data[:4] in (b"II*\0", b"MM\0*") and not is_limit:
-            return _decode_tiff(data, name), None
+            return _decode_tiff(data, name)
+        unsupported = unsupported_coding(data) if data.startswith(JPEG_START) else ""
+        if unsupported and not is_limit:
+            raise PhotographError(
+                f"cannot read {name}: it is a JPEG {unsupported}, which is not supported"
+            ) from None
         decoded = None if is_limit else _decode_truncated(data, name)
         if decoded:
             return decoded
@@ -224,10 +232,9 @@ def decode_photograph(data: bytes, name: str) -> tuple[Photograph, Image.Image |
         raise PhotographError(
             f"cannot read {name}: it {error.reason}{hint} (supported: {', '.join(FORMATS)})"
         ) from None
-    return photograph, image
 
 
-def _decode(data: bytes, name: str) -> tuple[Photograph, Image.Image]:
+def _decode(data: bytes, name: str) -> Photograph:
     image = open_photograph(data, name)
     with decoding(name):
         photograph = _from_pil(image, name, frames=count_frames(image, data))
@@ -237,16 +244,16 @@ def _decode(data: bytes, name: str) -> tuple[Photograph, Image.Image]:
         notes.append(DEPTH_NOTE.format(depth))
     if image.format in RECOMPRESSED:
         notes.append(RECOMPRESSED_NOTE.format(RECOMPRESSED[image.format]))
-    return replace(photograph, notes=tuple(notes)), image
+    return replace(photograph, notes=tuple(notes))
 
 
-def _decode_truncated(data: bytes, name: str) -> tuple[Photograph, Image.Image] | None:
+def _decode_truncated(data: bytes, name: str) -> Photograph | None:
     """Decode a file without its end; None if it is not such a file or nothing can be decoded."""
     try:
         truncated = read_truncated(data, MAX_PIXELS)
         if truncated is None:
             return None
-        photograph, image = _decode(truncated.data, name)
+        photograph = _decode(truncated.data, name)
     except ImageError:
         return None
     height, width = photograph.pixels.shape[:2]
@@ -265,7 +272,7 @@ def _decode_truncated(data: bytes, name: str) -> tuple[Photograph, Image.Image] 
         fault = f"{unit}s {first} to {last} of {length} are missing or unreliable"
     fault = f"the file is truncated: {fault}"
     notes = (fault, *photograph.notes)
-    return replace(photograph, present=present, truncation=fault, notes=notes), image
+    return replace(photograph, present=present, truncation=fault, notes=notes)
 
 
 def open_photograph(data: bytes, name: str = "the file") -> Image.Image:
@@ -276,20 +283,31 @@ def open_photograph(data: bytes, name: str = "the file") -> Image.Image:
         ExifError: If its EXIF data exceeds the limits. Pillow may parse it on opening.
         LimitError: If another limit is exceeded.
     """
-    # Pillow joins the segments of a JPEG. Other formats, except for old text chunks of a PNG, hold
-    # EXIF data as it is.
-    segments = [
-        data[match.end() : match.start() + 2 + int.from_bytes(match[1], "big")]
-        for match in _EXIF_SEGMENT.finditer(data)
-    ]
     if data.startswith(b"GIF8"):
         count_gif_frames(data, name)
-    if data.startswith(b"\xff\xd8"):
-        require_bounded_exif(b"".join(segments), name)
+    if data.startswith(JPEG_START):
+        _require_bounded_segments(data, name)
+    elif data.startswith(HEADERS):
+        require_bounded_exif(data, name)
     else:
-        for match in islice(_EXIF_HEADER.finditer(data), MAX_EXIF_BLOCKS):
+        matches = list(islice(_EXIF_HEADER.finditer(data), MAX_EXIF_BLOCKS + 1))
+        for match in matches[:MAX_EXIF_BLOCKS]:
             require_bounded_exif(memoryview(data)[match.start() :], name)
+        if len(matches) > MAX_EXIF_BLOCKS:
+            raise ExifError(name, f"has more than {MAX_EXIF_BLOCKS} blocks of EXIF data")
     return open_image(data, name=name, max_pixels=MAX_PIXELS)
+
+
+def _require_bounded_segments(data: bytes, name: str) -> None:
+    """Check the segments of a JPEG, since Pillow joins its EXIF data in quadratic time."""
+    count, blocks = 0, []
+    for marker, payload in header_segments(data):
+        count += 1
+        if marker == APP1 and payload.startswith(EXIF_PREFIX):
+            blocks.append(payload.removeprefix(EXIF_PREFIX))
+    if count >= MAX_SEGMENTS or len(blocks) > MAX_EXIF_SEGMENTS:
+        raise ExifError(name, "has more segments before its pixels than any photo")
+    require_bounded_exif(b"".join(blocks), name)
 
 
 def require_bounded_exif(block: bytes | memoryview, name: str = "the file") -> None:
@@ -299,7 +317,8 @@ def require_bounded_exif(block: bytes | memoryview, name: str = "the file") -> N
     count, too, so that overlapping ones cost no time.
 
     Raises:
-        ExifError: If the bytes exceed twice the length of the block and 1 MiB.
+        ExifError: If the bytes exceed twice the length of the block and 1 MiB, or if there are more
+            than 100 directories or 100,000 entries. Further pages of a TIFF are not counted.
     """
     order: Literal["little", "big"] = "little" if block[:1] == b"I" else "big"
     is_big = block[2:3] == b"+"  # BigTIFF
@@ -309,7 +328,7 @@ def require_bounded_exif(block: bytes | memoryview, name: str = "the file") -> N
     def number(start: int, length: int) -> int:
         return int.from_bytes(block[start : start + length], order)
 
-    directories, visited, claimed = [number(width, width)], {0}, 0
+    directories, visited, claimed, total = [number(width, width)], {0}, 0, 0
     while directories:
         start = directories.pop()
         if start in visited or start >= len(block):
@@ -321,6 +340,11 @@ def require_bounded_exif(block: bytes | memoryview, name: str = "the file") -> N
         count = min(number(start, count_width), available)
         end = first + count * entry.size
         claimed += end - start
+        total += count
+        if total > MAX_EXIF_ENTRIES or len(visited) > MAX_EXIF_DIRECTORIES:
+            raise ExifError(name, "has more EXIF entries or directories than any photo")
+        if len(visited) == 2:  # After the first directory, Pillow reads at most the thumbnail's.
+            directories.append(number(end, width))
         for position in range(first, end, entry.size):
             tag, kind, values, content = entry.unpack_from(block, position)
             size = values * _EXIF_SIZES.get(kind, 0)
@@ -330,7 +354,6 @@ def require_bounded_exif(block: bytes | memoryview, name: str = "the file") -> N
                 directories.append(number(at, size))
         if claimed > max(FREE_EXIF_BYTES, MAX_EXIF_REPETITION * len(block)):
             raise ExifError(name, "has EXIF entries that claim more bytes than the file holds")
-        directories.append(number(end, width))
 
 
 def _decode_tiff(data: bytes, name: str) -> Photograph:
@@ -388,7 +411,15 @@ def _from_pil(image: Image.Image, name: str, frames: int | None = None) -> Photo
         notes.append(MODE_NOTES.get(image.mode, f"{image.mode} converted to RGB"))
     elif "transparency" in image.info:
         notes.append(ALPHA_NOTE)
-    return Photograph(np.asarray(image.convert("RGB")), name, tuple(notes), orientation)
+    profile = image.info.get("icc_profile") or b""
+    is_rgb = profile[16:20] == b"RGB "  # Others do not apply to converted pixels.
+    return Photograph(
+        np.asarray(image.convert("RGB")),
+        name,
+        tuple(notes),
+        orientation,
+        icc_profile=profile if is_rgb else b"",
+    )
 
 
 def bounded_orientation(image: Image.Image, name: str = "the file") -> int:

@@ -125,7 +125,8 @@ def predict_files(
             overlay = mask.removesuffix(MASK_SUFFIX) + OVERLAY_SUFFIX
             run.claim([out / mask, out / overlay])
             write_png(out / mask, as_grey(prediction.mask))
-            write_png(out / overlay, prediction.overlay())
+            profile = prediction.photograph.icc_profile
+            write_png(out / overlay, prediction.overlay(), icc_profile=profile)
             record |= _facts(prediction, note) | {"mask": mask, "overlay": overlay}
             run.finish(record)
             _append(out / PREDICTION_TABLE, record)
