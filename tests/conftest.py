@@ -22,6 +22,8 @@ SHARED = Path(os.environ.get("QMA_NET_SHARED", ROOT.parent / "shared"))
 
 TINY = ((16, 32, 80, 128), (1, 1, 1, 1))
 
+pytest_plugins = ["serving"]  # The fixtures of the tests of `qma-net serve`.
+
 
 def pytest_collection_finish():
     """Import BenCo before a test starts a process pool: see ``launching.import_benco_once``."""

@@ -7,8 +7,9 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
+from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 from urllib.parse import SplitResult, parse_qs
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
@@ -33,7 +34,7 @@ PANELS_POLICY = f"{REPORT_POLICY} allow-same-origin"  # The viewer measures its 
 
 EVENT_INTERVAL = 0.3  # seconds
 MAX_LOGIN = 4096  # Bytes of a login request.
-MAX_RENDERED = 8  # Rendered files that are sent at the same time; each is in memory.
+MAX_SENT = 16  # Files that are sent at the same time.
 CHUNK = 2**18  # Bytes that are sent at once.
 
 # OpenAPI does not derive the body of the upload, since it is read in parts.
@@ -145,7 +146,8 @@ def build_app(
         if not 0 <= number < len(examples) or kind not in ("jpg", "png"):
             raise ServeError("there is no such example", 404)
         chosen = examples[number]
-        return _send_file(chosen.photograph if kind == "jpg" else chosen.thumbnail)
+        path = chosen.photograph if kind == "jpg" else chosen.thumbnail
+        return Content(partial(path.open, "rb"), "image/jpeg" if kind == "jpg" else "image/png")
 
     @private.post("/api/examinations", status_code=202, openapi_extra={"requestBody": UPLOAD_BODY})
     async def create(request: Request, native: bool = False) -> dict[str, str]:
@@ -208,11 +210,11 @@ def build_app(
         """Return the results as JSON."""
         folder = finished(name)
 
-        def content() -> bytes:
+        def load() -> BinaryIO:
             report = load_examination(folder, threshold).report()
-            return (to_json(report, indent=1) + "\n").encode()
+            return BytesIO((to_json(report, indent=1) + "\n").encode())
 
-        return Rendered(content, "application/json")
+        return Content(load, "application/json")
 
     @results.get("/{file}.html")
     async def report(name: str, file: str, threshold: Threshold = None) -> Response:
@@ -221,60 +223,64 @@ def build_app(
             raise ServeError("there is no such file", 404)
         folder, is_report = finished(name), file == "report"
 
-        def content() -> bytes:
-            return render_page(load_examination(folder, threshold), images=is_report).encode()
+        def load() -> BinaryIO:
+            page = render_page(load_examination(folder, threshold), images=is_report)
+            return BytesIO(page.encode())
 
         policy = {"content-security-policy": REPORT_POLICY if is_report else PANELS_POLICY}
-        return Rendered(content, "text/html; charset=utf-8", policy)
+        return Content(load, "text/html; charset=utf-8", policy)
 
     @results.get("/{file}.png")
     async def image(name: str, file: str, threshold: Threshold = None) -> Response:
         """Return ``mask.png``, ``overlay.png``, ``photograph.png`` or ``unreadable.png``."""
         folder = finished(name)
-        if file == "overlay" and (folder / "mask.png").is_file():
-            return Rendered(lambda: png(load_examination(folder, threshold).overlay()), "image/png")
         path = folder / f"{file}.png"
+
+        def overlay() -> BinaryIO:
+            return BytesIO(png(load_examination(folder, threshold).overlay()))
+
+        if file == "overlay" and (folder / "mask.png").is_file():
+            return Content(overlay, "image/png")
         if path.name not in IMAGES or not path.is_file():
             raise ServeError("there is no such file; without a model there is no mask", 404)
-        return _send_file(path)
+        return Content(partial(path.open, "rb"), "image/png")
 
     private.include_router(results)
     app.include_router(private)
     return Guard(app, hosts=hosts, public=public)
 
 
-class Rendered(Response):
-    """A response whose body is rendered in a thread when it is sent.
+class Content(Response):
+    """A response with the content of a file, which is opened or rendered when it is sent.
 
-    Bodies can be large, so few are in memory at the same time, and one is rendered at a time.
+    Rendered files can be large and are in memory, so few are sent at the same time, and one is
+    rendered at a time.
+
+    Args:
+        load: Opens the file; called in a thread.
+        media_type: The content type.
+        headers: Further headers.
     """
 
-    rendering, sending = asyncio.Semaphore(1), asyncio.Semaphore(MAX_RENDERED)
+    loading, sending = asyncio.Semaphore(1), asyncio.Semaphore(MAX_SENT)
 
     def __init__(
-        self, render: Callable[[], bytes], media_type: str, headers: dict[str, str] | None = None
+        self, load: Callable[[], BinaryIO], media_type: str, headers: dict[str, str] | None = None
     ):
         super().__init__(media_type=media_type, headers=headers)
-        self._render = render
+        self._load = load
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Render and send the body."""
+        """Load and send the content."""
         async with self.sending:
-            async with self.rendering:
-                body = await run_in_threadpool(self._render)
-            parts = (body[start : start + CHUNK] for start in range(0, len(body), CHUNK))
-            headers = {**self.headers, "content-length": str(len(body))}
-            await StreamingResponse(parts, headers=headers)(scope, receive, send)
-
-
-def _send_file(path: Path) -> Response:
-    """Send a file that is opened now, so that it may be removed while it is sent."""
-    file = path.open("rb")
-    return StreamingResponse(
-        iter(partial(file.read, CHUNK), b""),
-        media_type=mimetypes.guess_type(path.name)[0],
-        headers={"content-length": str(os.fstat(file.fileno()).st_size)},
-    )
+            async with self.loading:
+                file = await run_in_threadpool(self._load)
+            with file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(0)
+                headers = {**self.headers, "content-length": str(size)}
+                parts = iter(partial(file.read, CHUNK), b"")
+                await StreamingResponse(parts, headers=headers)(scope, receive, send)
 
 
 def _cookie(request: Request) -> str:

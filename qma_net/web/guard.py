@@ -58,8 +58,11 @@ class Guard:
                 headers.update(HEADERS)
             await send(message)
 
+        is_root = scope["path"] == self._root
+        if self._root and not is_root and not scope["path"].startswith(f"{self._root}/"):
+            scope = {**scope, "path": self._root + scope["path"]}  # A proxy has removed it.
         response = self._refusal(scope)
-        if response is None and self._root and scope["path"] == self._root:
+        if response is None and is_root:
             response = RedirectResponse(f"{self._root}/")  # The page's addresses are relative.
         await (response or self._app)(scope, receive, guarded)
 
@@ -79,7 +82,7 @@ class Guard:
         if any(site not in ("same-origin", "none") for site in headers.getlist("sec-fetch-site")):
             # A link on another site may lead to the page, which contains no data.
             is_link = headers.get("sec-fetch-mode") == "navigate" and scope["method"] == "GET"
-            is_page = scope["path"] in ("/", f"{self._root}/") and not scope["query_string"]
+            is_page = scope["path"] == f"{self._root}/" and not scope["query_string"]
             if not (is_link and is_page):
                 return _detail("requests from other sites are refused", 403)
         return None

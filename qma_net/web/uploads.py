@@ -12,7 +12,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from ..core.images import HEADER_SIZE, IMAGE_CONTENTS, describe_content
-from ..examine.metadata import printable
+from ..examine.texts import printable
 from .limits import Limits, ServeError
 
 FIELD = "photograph"
