@@ -45,6 +45,8 @@ def add_commands(commands: Commands) -> None:
     add = examine.add_argument
     noiseprint = "path to noiseprint++.th, which adds the NoisePrint++ view"
     add("--noiseprint-weights", default="", metavar="FILE", help=noiseprint)
+    trust_list = "trusted certificates (PEM) for the signers of Content Credentials (C2PA)"
+    add("--trust-list", default="", metavar="FILE", help=trust_list)
     add("--noiseprint_weights", action=_DeprecatedSpelling, help=argparse.SUPPRESS)
 
     calibrate = add_command(commands, "calibrate", _calibrate)
@@ -165,6 +167,7 @@ def _examine(args: argparse.Namespace) -> None:
         threshold=args.threshold,
         native=args.native,
         noiseprint_weights=args.noiseprint_weights,
+        trust_list=args.trust_list,
         note=note,
     )
     for folder in folders:
