@@ -1,5 +1,6 @@
 """``data check`` and ``--fix`` on a dataset with every fault, and near-duplicate detection."""
 
+import io
 import json
 import os
 import struct
@@ -10,19 +11,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from miniatures import (
+from qma_net.core.files import PathError
+from qma_net.core.runs import RunError
+from qma_net.data.check import ERRORS, NOT_SEEN_FAST, FindingsError, check
+from qma_net.data.facts import inspect_file
+from qma_net.data.listing import ListingError, read_listings
+from qma_net.data.near_duplicates import DISTANCE, candidates, find_copies, thumbnail_of
+from qma_net.data.repair import RepairError, repair
+from sample_archives import (
     bomb,
     one_of_each_fault,
     rectangle,
     write_pair,
     write_protocols_datasets,
 )
-from qma_net.core.files import PathError
-from qma_net.data.check import ERRORS, NOT_SEEN_FAST, FindingsError, check
-from qma_net.data.facts import inspect_file
-from qma_net.data.listing import ListingError, read_listings
-from qma_net.data.near_duplicates import DISTANCE, candidates, find_copies, thumbnail_of
-from qma_net.data.repair import RepairError, repair
 
 
 @pytest.fixture
@@ -87,8 +89,97 @@ def test_repaired_copy_has_no_error(faulty, tmp_path):
 
 def test_copy_inside_its_source_is_refused(faulty):
     folder, _ = faulty
-    with pytest.raises(RepairError, match="expected a folder outside of it"):
+    with pytest.raises(RepairError, match="; choose a separate folder"):
         repair([folder], folder / "fixed", progress=False)
+
+
+@pytest.mark.parametrize("content", ["empty folder", "user's mask", "own copy"])
+def test_copy_overwrites_only_its_own_files(tmp_path, content):
+    _, mask = write_pair(tmp_path / "set", "a")
+    Image.fromarray(rectangle((40, 60), 1)).save(mask)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    if content == "empty folder":
+        for _ in range(2):
+            repair([tmp_path / "set"], copy, progress=False)
+        assert (np.asarray(Image.open(copy / "Gt/a.png")) == rectangle((40, 60))).all()
+        return
+    drawn, message = copy / "Gt/a.png", r"contains other files \(Gt\); choose an empty folder"
+    if content == "own copy":
+        repair([tmp_path / "set"], copy, progress=False)
+        write_pair(tmp_path / "set", "b", 1)
+        drawn, message = copy / "Gt/b.png", r"Gt/b\.png was not written by data check --fix"
+    drawn.parent.mkdir(exist_ok=True)
+    drawn.write_bytes(b"drawn by hand")
+    with pytest.raises(RepairError, match=message):
+        repair([tmp_path / "set"], copy, progress=False)
+    assert drawn.read_bytes() == b"drawn by hand"
+
+
+def test_copy_of_other_datasets_is_not_continued(tmp_path):
+    write_pair(tmp_path / "one", "a")
+    write_pair(tmp_path / "two", "a", 1)
+    repair([tmp_path / "one"], tmp_path / "copy", progress=False)
+    before = (tmp_path / "copy/Tp/a.jpg").read_bytes()
+    with pytest.raises(RunError, match="a repaired copy that cannot be continued"):
+        repair([tmp_path / "two"], tmp_path / "copy", progress=False)
+    assert (tmp_path / "copy/Tp/a.jpg").read_bytes() == before
+
+
+# What `data check` finds in a NumPy file that is the mask of an image of 60x40 pixels.
+ARRAYS = {
+    "three dimensions": (np.ones((40, 60, 3)), "unreadable", "has shape (40, 60, 3)"),
+    "no dimension": (np.array(1), "size-mismatch", "is 1x1, its image 60x40"),
+    "empty dimension": (np.ones((40, 0)), "unreadable", "has shape (40, 0)"),
+    "10x10": (np.ones((10, 10)), "size-mismatch", "is 10x10, its image 60x40"),
+    "text": (np.full((40, 60), "tampered"), "unreadable", "contains values of type <U8"),
+    "dates": (np.zeros((40, 60), "M8[s]"), "unreadable", "contains values of type datetime64[s]"),
+    "records": (np.zeros((40, 60), "u1,u1"), "unreadable", "contains values of type"),
+    "zeros": (np.zeros((40, 60)), "empty-mask", "is empty"),
+    "numbers": (rectangle((40, 60), 7).astype(float), "mask-values", "save it as a PNG"),
+    "extra axes": (rectangle((40, 60), 1)[None, ..., None], "mask-values", "save it as a PNG"),
+}
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+@pytest.mark.parametrize("kind", ARRAYS)
+def test_array_is_repaired_only_if_it_is_a_mask_of_its_image(tmp_path, kind, suffix):
+    array, problem, advice = ARRAYS[kind]
+    _, mask = write_pair(tmp_path / "set", "a")
+    mask.unlink()
+    file = mask.with_suffix(suffix)
+    save = np.save if suffix == ".npy" else np.savez
+    save(file, array)
+    report = check([tmp_path / "set"], progress=False)
+    assert named(report.errors)[0] == (file.name, problem)
+    assert advice in report.errors[0].remedy
+    changes = repair([tmp_path / "set"], tmp_path / "copy", progress=False)
+    if problem == "mask-values":
+        repaired = np.asarray(Image.open(tmp_path / "copy/Gt/a.png"))
+        assert (repaired == rectangle((40, 60))).all()
+    else:
+        assert "left out" in changes[0]
+        assert not (tmp_path / "copy/Gt").exists()
+
+
+def test_small_array_file_cannot_expand_without_limit(tmp_path):
+    _, mask = write_pair(tmp_path / "set", "a")
+    mask.unlink()
+    header = io.BytesIO()
+    shape = {"descr": "|u1", "fortran_order": False, "shape": (200_000, 200_000)}
+    np.lib.format.write_array_header_1_0(header, shape)
+    mask.with_suffix(".npy").write_bytes(header.getvalue())
+    report = check([tmp_path / "set"], progress=False)
+    assert "claims the shape (200000, 200000)" in report.errors[0].remedy
+
+
+def test_file_of_a_terabyte_is_a_fault_of_the_file(tmp_path):
+    image, _ = write_pair(tmp_path, "a")
+    with open(image, "wb") as file:
+        file.truncate(2**40)
+    report = check([tmp_path], progress=False)
+    assert named(report.errors) == [("a.jpg", "unreadable")]
+    assert "is too large: 1099511627776 bytes" in report.errors[0].remedy
 
 
 def test_fixes_do_not_depend_on_file_names(faulty, tmp_path):
@@ -138,8 +229,10 @@ def test_lists_with_missing_files_and_relative_paths(tmp_path, monkeypatch):
     (tmp_path / "list.json").write_text(json.dumps(rows))
     monkeypatch.chdir(tmp_path)
     report = check(["list.json"], progress=False)
-    assert named(report.errors) == [("3.jpg", "missing-file"), ("3.png", "missing-file")]
-    assert named(report.warnings) == [("list.json", "relative-path"), ("1.jpg", "duplicate")]
+    # The same image is listed as tampered and as authentic.
+    missing = [("3.jpg", "missing-file"), ("3.png", "missing-file")]
+    assert named(report.errors) == [*missing, ("1.jpg", "duplicate")]
+    assert named(report.warnings) == [("list.json", "relative-path")]
     (counts,) = report.sets
     assert (counts["tampered"], counts["authentic"]) == (3, 1)
     (tmp_path / "elsewhere").mkdir()
@@ -279,7 +372,7 @@ def test_name_of_a_set_cannot_lead_out_of_the_copy(tmp_path, name):
     tests = {name: str(tmp_path / "one"), "good": str(tmp_path / "two")}
     (tmp_path / "tests.json").write_text(json.dumps(tests))
     before = set(tmp_path.rglob("*"))
-    with pytest.raises(PathError, match=r"expected a plain file name: it .*; rename it"):
+    with pytest.raises(PathError, match=r"it .*; rename it to a plain file name"):
         repair([tmp_path / "tests.json"], tmp_path / "deep/er/copy", progress=False)
     assert set(tmp_path.rglob("*")) == before
 
@@ -413,7 +506,7 @@ def test_unknown_dataset_has_no_types(tmp_path):
 
 def test_unknown_problem_to_allow_is_an_error(tmp_path):
     write_pair(tmp_path, "a")
-    with pytest.raises(FindingsError, match="got --allow blurry, expected some of unreadable, "):
+    with pytest.raises(FindingsError, match="--allow blurry is not a known problem; choose from"):
         check([tmp_path], allow=["blurry", "duplicate"], progress=False)
 
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.metrics import f1_score, jaccard_score, roc_auc_score
 
 from conftest import photograph
@@ -22,7 +24,7 @@ from qma_net.evaluation.distributed import DistributedContext, device_for_proces
 from qma_net.evaluation.evaluate import evaluate
 from qma_net.evaluation.results import is_complete, read_result_table
 from qma_net.evaluation.settings import AS_TRAINED, EvaluationError, Settings
-from qma_net.modeling.config import ConfigError
+from qma_net.modeling.config import ConfigError, Preprocessing
 from qma_net.weights.locate import load_model
 from qma_net.weights.reading import sha256
 from sample_archives import set_rows, write_set
@@ -209,6 +211,7 @@ class Answer(torch.nn.Module):
             "inverted": 1 - mask,
             "constant": torch.full_like(mask, 0.7),
             "empty": torch.zeros_like(mask),
+            "grown": torch.nn.functional.max_pool2d(mask.float(), 3, stride=1, padding=1),
             "bright": torch.sigmoid(3 * image.mean(1, keepdim=True)),
         }[self.how]
         return {"pred_mask": answer.float(), "pred_label": None}
@@ -607,3 +610,200 @@ def test_test_set_name_cannot_escape_the_result_folder(tmp_path):
     ):
         is_complete(tmp_path / "out/deep", "../../ESCAPED", {})
     assert not list(tmp_path.iterdir())
+
+
+def write_faulty_set(folder, kind):
+    """Write a set of four images of which two have a fault that headers do not reveal."""
+    write_set(folder, 4)
+    rows = set_rows(folder, 4)
+    for image, mask in rows[:2]:
+        pixels = cv2.imread(mask, cv2.IMREAD_GRAYSCALE)
+        if kind == "zero-one":
+            cv2.imwrite(mask, pixels // 255)
+        elif kind == "alpha":
+            cv2.imwrite(mask, np.dstack([np.full_like(pixels, 255)] * 3 + [pixels]))
+        elif kind == "colored":
+            cv2.imwrite(mask, np.dstack([pixels, pixels * 0, 255 - pixels]))
+        elif kind == "empty":
+            cv2.imwrite(mask, pixels * 0)
+        elif kind == "rotated":
+            Image.fromarray(cv2.imread(image)[..., ::-1]).save(image, exif=rotated_by_90())
+            cv2.imwrite(mask, np.rot90(pixels))
+    if kind == "inverted":
+        for _, mask in rows:
+            pixels = np.full((72, 64), 255, np.uint8)
+            pixels[20:40, 10:30] = 0  # 9 % of the image.
+            cv2.imwrite(mask, pixels)
+    rows += rows[:2] if kind == "twice" else []
+    rows += [[rows[0][0], "Negative"]] if kind == "contradictory" else []
+    (folder / "list.json").write_text(json.dumps(rows))
+    return folder / "list.json"
+
+
+def rotated_by_90():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif.tobytes()
+
+
+# The number of faulty files, the name of the problem and a part of the message.
+FAULTS = {
+    "zero-one": (2, "mask-values", "no value above 127"),
+    "alpha": (2, "mask-values", "region in the alpha channel, which BenCo ignores"),
+    "colored": (2, "mask-values", "colored in"),
+    "empty": (2, "empty-mask", "although its image is listed as tampered"),
+    "inverted": (4, "mask-inverted", "which BenCo reads as tampered"),
+    "rotated": (2, "exif-orientation", "a mask of the rotated image, but BenCo reads pixels as"),
+    "twice": (2, "duplicate", "listed more than once"),
+    "contradictory": (1, "duplicate", "listed as tampered and as authentic"),
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_data_that_would_invalidate_the_metrics_is_rejected(registered, tmp_path, kind):
+    """All of these were evaluated, or ended in an AssertionError of BenCo (rotated)."""
+    count, problem, text = FAULTS[kind]
+    arguments = [registered], [write_faulty_set(tmp_path / "set", kind)], tmp_path / "out"
+    options = {"settings": SMALL, "model": "Answer", "workers": 0}
+    message = rf"^{count} files would invalidate .*\({problem}: .*{text}.*--allow {problem} to"
+    with pytest.raises(EvaluationError, match=message):
+        evaluate(*arguments, **options)
+    assert not (tmp_path / "out").exists()
+    if kind != "rotated":  # BenCo cannot read it.
+        evaluate(*arguments, allow=[problem], **options)
+        result = json.loads((tmp_path / "out/list.json").read_text())
+        assert result["n_tampered"] == (6 if kind == "twice" else 4)
+
+
+def test_single_mask_of_a_large_region_is_only_mentioned(registered, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "qma_net")
+    write_set(tmp_path / "set", 4)
+    cv2.imwrite(str(tmp_path / "set/Gt/0.png"), np.full((72, 64), 255, np.uint8))
+    options = {"settings": SMALL, "model": "Answer", "workers": 0}
+    evaluate([registered], [tmp_path / "set"], tmp_path / "out", **options)
+    assert f"1 masks are mostly white, such as {tmp_path}/set/Gt/0.png" in caplog.text
+
+
+def test_replaced_masks_of_the_same_size_are_not_evaluated_as_before(registered, tmp_path):
+    """Only paths and file sizes were compared, and all BMP files of one shape have the same."""
+    write_set(tmp_path / "set", 2)
+    rows = set_rows(tmp_path / "set", 2)
+    for row in rows:
+        row[1] = row[1].replace(".png", ".bmp")
+        cv2.imwrite(row[1], np.tile(np.uint8([[0, 255]]), (72, 32)))
+    (tmp_path / "list.json").write_text(json.dumps(rows))
+    arguments = [registered], [tmp_path / "list.json"], tmp_path / "out"
+    options = {"settings": SMALL, "model": "Answer", "workers": 0}
+    evaluate(*arguments, **options)
+    evaluate(*arguments, **options)  # Nothing has changed.
+    times = os.stat(rows[0][1])
+    cv2.imwrite(rows[0][1], np.tile(np.uint8([[255, 0]]), (72, 32)))
+    os.utime(rows[0][1], ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(EvaluationError, match=r"another evaluation \(content_sha256 "):
+        evaluate(*arguments, **options)
+    # Results of an earlier version do not record the content and stay valid.
+    result = json.loads((tmp_path / "out/list.json").read_text())
+    del result["header"]["content_sha256"]
+    (tmp_path / "out/list.json").write_text(json.dumps(result))
+    evaluate(*arguments, **options)
+
+
+def test_image_size_has_no_effect_at_original_resolution_and_is_not_recorded(
+    registered, tmp_path, caplog
+):
+    caplog.set_level(logging.INFO, "qma_net")
+    write_set(tmp_path / "set", 2)
+    options = {"model": "Answer", "workers": 0}
+    arguments = [registered], [tmp_path / "set"], tmp_path / "out"
+    evaluate(*arguments, settings=Settings("native", 64), **options)
+    header = json.loads((tmp_path / "out/set.json").read_text())["header"]
+    assert (header["fit"], header["image_size"]) == ("native", 512)
+    assert "--image-size 64 has no effect at original resolution" in caplog.text
+    # A model that was trained at original resolution can be evaluated on resized images.
+    trained = Preprocessing(image_size=128, fit="native")
+    assert Settings("resize", 64).completed(trained) == Settings("resize", 64)
+
+
+def test_ignored_border_is_excluded_and_recorded(registered, tmp_path):
+    """The prediction is the mask, grown by one pixel: only pixels of the border are wrong."""
+    write_set(tmp_path / "set", 2)
+    arguments = [registered], [tmp_path / "set"]
+    options = {"model": "Answer", "model_flags": ["--how", "grown"], "workers": 0}
+    results = {}
+    for border in (0, 1):
+        settings = Settings("native", ignore_border=border)
+        evaluate(*arguments, tmp_path / str(border), settings=settings, **options)
+        results[border] = json.loads((tmp_path / str(border) / "set.json").read_text())
+    # The regions have 40 x 40 and 35 x 40 of 72 x 64 pixels.
+    f1 = [2 * h * 40 / (h * 40 + (h + 2) * 42) for h in (40, 35)]
+    assert results[0]["pixel_f1"] == pytest.approx(np.mean(f1))
+    fpr = [((h + 2) * 42 - h * 40) / (72 * 64 - h * 40) for h in (40, 35)]
+    assert results[0]["fpr"] == pytest.approx(np.mean(fpr))
+    assert results[0]["tpr"] == results[1]["pixel_f1"] == results[1]["mcc"] == 1
+    assert results[1]["fpr"] == 0
+    assert "ignore_border" not in results[0]["header"]
+    assert results[1]["header"]["ignore_border"] == 1
+    for recorded, now in ((0, 1), (1, 0)):
+        settings = Settings("native", ignore_border=now)
+        message = rf"another evaluation \(ignore_border {recorded}, now {now}\)"
+        with pytest.raises(EvaluationError, match=message):
+            evaluate(*arguments, tmp_path / str(recorded), settings=settings, **options)
+    with pytest.raises(EvaluationError, match="invalid border -1"):
+        Settings(ignore_border=-1)
+
+
+def test_results_by_manipulation_type(registered, tmp_path):
+    """CASIA's file names contain the type: D is splicing, S is copy-move."""
+    rows = []
+    write_set(tmp_path / "source", 3)
+    for i, letter in enumerate("DSS"):
+        row = [str(tmp_path / f"{part}_{letter}_NRN_{i}.png") for part in ("Tp", "Gt")]
+        for source, target in zip(set_rows(tmp_path / "source", 3)[i], row, strict=True):
+            shutil.copy(source, target)
+        rows.append(row)
+    (tmp_path / "casia.json").write_text(json.dumps(rows))
+    (tmp_path / "sets.json").write_text(json.dumps({"CASIAv2": str(tmp_path / "casia.json")}))
+    options = {"model": "Answer", "model_flags": ["--how", "constant"], "workers": 0}
+    settings = Settings("native")
+    sets = [tmp_path / "sets.json"]
+    evaluate([registered], sets, tmp_path / "out", settings=settings, **options)
+    result = json.loads((tmp_path / "out/CASIAv2.json").read_text())
+    areas = [h * 40 / (72 * 64) for h in (40, 35, 30)]  # The IoU of a prediction of all pixels.
+    assert set(result["types"]) == {"splice", "copy-move"}
+    assert result["types"]["splice"]["n_tampered"] == 1
+    assert result["types"]["splice"]["iou"] == pytest.approx(areas[0])
+    assert result["types"]["copy-move"]["n_tampered"] == 2
+    assert result["types"]["copy-move"]["iou"] == pytest.approx(np.mean(areas[1:]))
+    table = read_result_table(tmp_path / "out/CASIAv2.csv")
+    assert [row["type"] for row in table] == ["splice", "copy-move", "copy-move"]
+    evaluate(
+        [registered], [tmp_path / "source"], tmp_path / "unknown", settings=settings, **options
+    )
+    assert "types" not in json.loads((tmp_path / "unknown/source.json").read_text())
+
+
+def test_progress_at_original_resolution_counts_pixels(registered, tmp_path, capfd):
+    """One image of 64 x 36 and one of 128 x 72: after the first, a fifth is done."""
+    rows = []
+    for i, size in enumerate(((36, 64), (72, 128))):
+        write_set(tmp_path / str(i), 1, size)
+        rows += set_rows(tmp_path / str(i), 1)
+    (tmp_path / "list.json").write_text(json.dumps(rows))
+    options = {"settings": Settings("native"), "model": "Answer", "workers": 0}
+    evaluate([registered], [tmp_path / "list.json"], tmp_path / "out", **options)
+    bar = capfd.readouterr().err
+    assert "11.5k/11.5k" in bar  # 64 * 36 + 128 * 72 = 11520
+    assert "pixel/s" in bar
+
+
+def test_result_table_of_an_earlier_version_is_read(single, tmp_path):
+    table = (single / "Mixed.csv").read_text().splitlines()
+    assert table[0].startswith(
+        "name,label,f1,permute_f1,iou,auc,precision,recall,best_f1,score,marked,path,"
+    )
+    first = [",".join(line.split(",")[:12]) for line in table]
+    (tmp_path / "Mixed.csv").write_text("\n".join(first))
+    now, before = read_result_table(single / "Mixed.csv"), read_result_table(tmp_path / "Mixed.csv")
+    assert [row["f1"] for row in before] == [row["f1"] for row in now]
+    assert before[1]["mcc"] is None
+    assert any(row["mcc"] for row in now)

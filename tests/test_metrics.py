@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import jaccard_score, precision_recall_fscore_support, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    balanced_accuracy_score,
+    confusion_matrix,
+    jaccard_score,
+    matthews_corrcoef,
+    precision_recall_fscore_support,
+    roc_auc_score,
+    roc_curve,
+)
 
 from qma_net.evaluation import metrics
 
@@ -44,8 +53,86 @@ def test_metrics_are_undefined_if_ground_truth_has_one_class():
     empty = metrics.pixel_metrics(np.full((4, 4), 0.7), np.zeros((4, 4), bool))
     assert empty == {"marked": 1.0, **dict.fromkeys(metrics.PIXEL)}
     full = metrics.pixel_metrics(np.full((4, 4), 0.7), np.ones((4, 4), bool))
-    assert full["auc"] is None
+    assert full["auc"] is full["mcc"] is full["fpr"] is full["fpr_at_95_recall"] is None
+    assert full["average_precision"] == 1
     assert full["f1"] == full["recall"] == 1
+
+
+# average_precision, mcc, tpr, fpr, fpr_at_95_recall, for 20 tampered and 80 other pixels.
+FURTHER_BY_HAND = {
+    "perfect": (1, 1, 1, 0, 0),
+    # TP and TN are 0, so MCC is -80 * 20 / sqrt(80 * 20 * 80 * 20). The precision is 20 / 100 as
+    # soon as any pixel is recalled.
+    "inverted": (0.2, -1, 0, 1, 1),
+    "constant high": (0.2, 0, 1, 1, 1),
+    "empty": (0.2, 0, 0, 0, 1),
+    "one half": (0.2, 0, 0, 0, 1),
+    "below threshold": (1, 0, 0, 0, 0),
+}
+
+
+@pytest.mark.parametrize("case", FURTHER_BY_HAND)
+def test_further_pixel_metrics_equal_values_derived_by_hand(case):
+    got = metrics.pixel_metrics(BY_HAND[case][0](square()), square())
+    names = ("average_precision", "mcc", "tpr", "fpr", "fpr_at_95_recall")
+    for name, value in zip(names, FURTHER_BY_HAND[case], strict=True):
+        assert got[name] == pytest.approx(value, abs=1e-12), name
+
+
+def test_false_positive_rate_at_recall_uses_the_highest_sufficient_threshold():
+    # 19 of 20 tampered pixels are above 1 of 80 others; the last one is below all of them.
+    truth, mask = square(), np.zeros((10, 10))
+    mask[:2] = 0.9
+    mask[0, 0], mask[5, 5] = -1, 0.95
+    assert metrics.pixel_metrics(mask, truth)["fpr_at_95_recall"] == pytest.approx(1 / 80)
+    mask[0, 1] = -1  # A recall of 18 / 20 does not suffice.
+    assert metrics.pixel_metrics(mask, truth)["fpr_at_95_recall"] == 1
+
+
+@pytest.mark.parametrize("levels", [2, 3, 50, 10**6])
+def test_further_metrics_equal_those_of_scikit_learn(levels):
+    rng = np.random.default_rng(levels)
+    truth = rng.random((40, 30)) < 0.3
+    mask = np.round(np.clip(0.4 * truth + 0.7 * rng.random((40, 30)), 0, 1) * levels) / levels
+    got = metrics.pixel_metrics(mask, truth)
+    y, scores = truth.ravel(), mask.ravel()
+    fpr, tpr, _ = roc_curve(y, scores, drop_intermediate=False)
+    tn, fp, fn, tp = confusion_matrix(y, scores > 0.5).ravel()
+    expected = {
+        "average_precision": average_precision_score(y, scores),
+        "mcc": matthews_corrcoef(y, scores > 0.5),
+        "tpr": tp / (tp + fn),
+        "fpr": fp / (fp + tn),
+        "fpr_at_95_recall": fpr[np.argmax(tpr >= 0.95)],
+    }
+    for name, value in expected.items():
+        assert got[name] == pytest.approx(value, abs=1e-12), name
+    image = metrics.image_metrics(scores, y)["image_balanced_accuracy"]
+    assert image == pytest.approx(balanced_accuracy_score(y, scores > 0.5), abs=1e-12)
+
+
+def test_band_has_the_given_width_on_both_sides_of_the_boundary():
+    rows = metrics.boundary_band(square(), 1).any(axis=1)
+    assert rows.nonzero()[0].tolist() == [1, 2]  # Rows 0 and 1 are tampered.
+    assert metrics.boundary_band(square(), 2).all(axis=1).nonzero()[0].tolist() == [0, 1, 2, 3]
+    one_pixel = np.zeros((9, 9), bool)
+    one_pixel[4, 4] = True
+    assert metrics.boundary_band(one_pixel, 2).sum() == 25
+    # The edge of the image is not a boundary.
+    assert not metrics.boundary_band(np.ones((9, 9), bool), 3).any()
+    assert not metrics.boundary_band(np.zeros((9, 9), bool), 3).any()
+
+
+def test_pixels_of_the_band_do_not_count():
+    """Only the pixels next to the boundary are wrong: rows 1 and 2 of a region of rows 0 and 1."""
+    mask = np.zeros((10, 10))
+    mask[[0, 2]] = 1
+    assert metrics.pixel_metrics(mask, square())["f1"] == 0.5  # TP, FP and FN are 10 each.
+    counted = ~metrics.boundary_band(square(), 1)
+    got = metrics.pixel_metrics(mask[counted], square()[counted])
+    assert (got["f1"], got["auc"], got["mcc"], got["marked"]) == (1, 1, 1, 10 / 80)
+    nothing = metrics.pixel_metrics(np.empty(0), np.empty(0, bool))
+    assert set(nothing.values()) == {None}
 
 
 @pytest.mark.parametrize("levels", [3, 50, 10**6])
@@ -106,11 +193,20 @@ def test_benco_differs_for_ties_and_authentic_images():
 def test_image_metrics_equal_values_derived_by_hand():
     # TP, FN, FP and TN are 1 each. Correctly ranked pairs: 0.9 > 0.8, 0.9 > 0.1 and 0.3 > 0.1.
     got = metrics.image_metrics([0.9, 0.3, 0.8, 0.1], [1, 1, 0, 0])
-    assert got == {"image_f1": 0.5, "image_auc": 0.75, "image_accuracy": 0.5}
+    assert got == {
+        "image_f1": 0.5,
+        "image_auc": 0.75,
+        "image_accuracy": 0.5,
+        "image_balanced_accuracy": 0.5,
+    }
+    # One of one tampered image and one of three authentic images are right.
+    unequal = metrics.image_metrics([0.9, 0.8, 0.8, 0.1], [1, 0, 0, 0])
+    assert unequal["image_balanced_accuracy"] == pytest.approx((1 + 1 / 3) / 2)
     assert metrics.image_metrics([0.9, 0.5], [1, 1]) == {
         "image_f1": pytest.approx(2 / 3),
         "image_auc": None,
         "image_accuracy": 0.5,
+        "image_balanced_accuracy": None,
     }
     assert metrics.image_metrics([0.9], [0])["image_f1"] is None
 

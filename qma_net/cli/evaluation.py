@@ -46,6 +46,13 @@ def add_commands(commands: Commands) -> None:
         fit.add_argument(
             "--native", action="store_true", help="evaluate images at original resolution"
         )
+        resize = "resize images, whatever the model was trained with"
+        fit.add_argument("--resize", action="store_true", help=resize)
+        border = (
+            "exclude N pixels on both sides of the mask's boundary from the pixel-level metrics "
+            "(default: 0)"
+        )
+        add("--ignore-border", type=int, default=0, metavar="N", help=border)
         add("--batch-size", type=int, default=4, metavar="N", help="images per batch (default: 4)")
         add(
             "--workers", type=int, default=2, metavar="N", help="data loader processes (default: 2)"
@@ -102,9 +109,15 @@ def _evaluation_arguments(args: argparse.Namespace) -> dict[str, Any]:
         from ..launch.cuda_to_cpu import redirect_cuda_to_cpu
 
         redirect_cuda_to_cpu()  # Some of BenCo's models use CUDA in their forward pass.
-    fit = "native" if args.native else "pad" if args.pad else ""
+    fits = {"native": args.native, "pad": args.pad, "resize": args.resize}
+    settings = Settings(
+        fit=next((fit for fit, is_set in fits.items() if is_set), ""),
+        image_size=args.image_size,
+        batch_size=args.batch_size,
+        ignore_border=args.ignore_border,
+    )
     return {
-        "settings": Settings(fit=fit, image_size=args.image_size, batch_size=args.batch_size),
+        "settings": settings,
         "model": args.model,
         "model_flags": args.model_flags,
         "device": args.device,

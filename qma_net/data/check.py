@@ -11,14 +11,15 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from ..core.errors import QMANetError
 from ..core.images import TRANSPOSED_ORIENTATIONS
 from .facts import Facts, inspect_files
-from .listing import Listing, Pair, find_in_usual_folders, read_listings, recorded_types
+from .listing import Listing, Pair, find_in_usual_folders, manipulation_types, read_listings
 from .near_duplicates import find_copies
-from .published import DATASETS, PublishedDataset, count_types, dataset_named
+from .published import DATASETS, count_types, dataset_named
 
 # A mask's stem may be its image's stem followed by one of these.
 MASK_SUFFIX = re.compile(r"[-_ ](gt\d?|mask|forged|edgemask|groundtruth)$", re.IGNORECASE)
@@ -46,6 +47,7 @@ ERRORS = (
     "unreadable size-mismatch unpaired mask-values mask-inverted empty-mask missing-file "
     "exif-orientation duplicate near-duplicate larger-than-training"
 ).split()
+MASK_PROBLEMS = ("mask-values", "mask-inverted", "empty-mask")
 
 
 class FindingsError(QMANetError):
@@ -94,7 +96,8 @@ class Report:
         unknown = set(self.allow) - set(ERRORS)
         if unknown:
             raise FindingsError(
-                f"got --allow {', '.join(sorted(unknown))}, expected some of {', '.join(ERRORS)}"
+                f"--allow {', '.join(sorted(unknown))} is not a known problem; choose from "
+                f"{', '.join(ERRORS)}"
             )
 
     def error(
@@ -154,6 +157,7 @@ def check(
     paths: Iterable[str | os.PathLike[str]],
     *,
     fast: bool = False,
+    mask_sample: int = 0,
     workers: int | None = None,
     crop_size: int = 0,
     allow: Collection[str] = (),
@@ -166,6 +170,8 @@ def check(
             checked together: an image in two of them is an error unless one protocol trains on
             both.
         fast: Read only headers and file sizes, not pixels, and compare no images.
+        mask_sample: If ``fast``, the number of masks per dataset whose pixels are read even so,
+            evenly spaced. Inverted masks are then errors only if most of a dataset's are inverted.
         workers: Number of processes, by default one per core.
         crop_size: The training size in pixels if training pads images; larger ones are errors.
         allow: Problems to report as warnings.
@@ -192,10 +198,19 @@ def check(
         workers=workers,
         progress=progress,
     )
+    if fast and mask_sample:
+        sample = chain.from_iterable(_sample(pairs, mask_sample) for _, pairs in report.pairs)
+        _, read = inspect_files(
+            [], sample, fast=False, thumbnail=False, workers=workers, progress=progress
+        )
+        report.masks |= read
     for listing, pairs in report.pairs:
+        # Single masks of large regions must not keep a training or an evaluation from starting.
+        lenient = fast and not _most_are_inverted(pairs, report.masks)
         for pair in dict.fromkeys(pairs):
-            _check_pair(pair, crop_size, report)
+            _check_pair(pair, crop_size, report, allow_inverted=lenient)
         report.sets.append(_count(listing, pairs, report.images))
+    _check_rows(report)
     _check_duplicates(report)
     _check_near_duplicates(groups, report)
     return report
@@ -259,7 +274,18 @@ def _files_exist(pair: Pair, listing: Listing, report: Report) -> bool:
     return exist
 
 
-def _check_pair(pair: Pair, crop_size: int, report: Report) -> None:
+def _sample(pairs: list[Pair], count: int) -> list[Path]:
+    masks = [pair.mask for pair in pairs if pair.mask is not None]
+    return masks[:: max(1, -(-len(masks) // count))]
+
+
+def _most_are_inverted(pairs: list[Pair], masks: dict[Path, Facts]) -> bool:
+    shares = [masks[pair.mask].white for pair in pairs if pair.mask is not None]
+    known = [share for share in shares if share is not None]
+    return sum(share > INVERTED_ABOVE for share in known) > len(known) / 2
+
+
+def _check_pair(pair: Pair, crop_size: int, report: Report, *, allow_inverted: bool) -> None:
     image = report.images[pair.image]
     mask = report.masks[pair.mask] if pair.mask is not None else None
     for file, facts in ((pair.image, image), (pair.mask, mask)):
@@ -277,7 +303,7 @@ def _check_pair(pair: Pair, crop_size: int, report: Report) -> None:
         advice = f"is {_dimensions(image.size)}, larger than the padded {crop_size}x{crop_size}, "
         advice += "so BenCo would crop it: train with resizing instead"
         report.error(pair.image, "larger-than-training", advice)
-    mask_size = image.size if mask is None or mask.fault or mask.mode == "array" else mask.size
+    mask_size = mask.size if mask is not None and mask.size != (0, 0) else image.size
     is_transposed = mask_size == image.size[::-1] != image.size
     if is_transposed and image.orientation in TRANSPOSED_ORIENTATIONS:
         advice = "has a mask of the rotated image, but BenCo reads pixels as stored: rotate it back"
@@ -294,22 +320,25 @@ def _check_pair(pair: Pair, crop_size: int, report: Report) -> None:
         remedy = "rotate it by 90 degrees (check the direction)" if is_transposed else corrected
         sizes = f"is {_dimensions(mask_size)}, its image {_dimensions(image.size)}"
         report.error(pair.mask, "size-mismatch", f"{sizes}: {remedy}")
-    _check_mask(pair.mask, mask, report)
+    _check_mask(pair.mask, mask, report, allow_inverted=allow_inverted)
 
 
-def _check_mask(file: Path, mask: Facts, report: Report) -> None:
+def _check_mask(file: Path, mask: Facts, report: Report, *, allow_inverted: bool) -> None:
     """Report at most one problem with a mask's values: the first that applies."""
     error = partial(report.error, file, "mask-values")
     warning = partial(report.warning, file, "mask-values")
-    if mask.mode == "array":
+    if mask.maximum == 0:
+        advice = "is empty, although its image is listed as tampered: list the image with "
+        report.error(file, "empty-mask", f"{advice}'Negative', or find the right mask")
+    elif mask.mode == "array":
         advice = f"is {file.suffix}, but BenCo only reads images: save it as a PNG of 0 and 255"
         error(advice, fix="--fix does this for values above 0")
     elif mask.white is None or mask.grey is None or mask.coloured is None:
         if mask.mode not in ("L", "1", "RGB", "RGBA"):  # Only the header was read.
             warning(f"has mode {mask.mode}: run without --fast to see how BenCo reads it")
-    elif mask.maximum == 0:
-        advice = "is empty, although its image is listed as tampered: list the image with "
-        report.error(file, "empty-mask", f"{advice}'Negative', or find the right mask")
+    elif mask.alpha and mask.white in (0, 1):
+        advice = "has its region in the alpha channel, which BenCo ignores: save the alpha channel "
+        error(f"{advice}as a grayscale PNG")
     elif mask.coloured > 0:
         advice = f"is colored in {mask.coloured:.1%} of its pixels: write the tampered color as "
         error(f"{advice}255 and the rest as 0 (data prepare does this for Columbia)")
@@ -326,7 +355,8 @@ def _check_mask(file: Path, mask: Facts, report: Report) -> None:
     elif mask.white > INVERTED_ABOVE:
         advice = f"is {mask.white:.0%} white, which BenCo reads as tampered: invert it, or pass "
         advice += "--allow mask-inverted if this is intended"
-        report.error(file, "mask-inverted", advice, fix="--fix inverts it")
+        fix = "--fix inverts it"
+        report.error(file, "mask-inverted", advice, fix=fix, harmless=allow_inverted)
     elif not mask.two_valued:
         advice = "has edge values between 0 and 255, and BenCo's threshold is 127.5"
         warning(advice, fix="--fix applies it")
@@ -334,6 +364,22 @@ def _check_mask(file: Path, mask: Facts, report: Report) -> None:
 
 def _dimensions(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
+
+
+def _check_rows(report: Report) -> None:
+    """Report images that a list has several times: an error if the rows contradict each other."""
+    for listing, pairs in report.pairs:
+        rows: dict[Path, list[Path | None]] = defaultdict(list)
+        for pair in pairs:
+            rows[pair.image].append(pair.mask)
+        for image, masks in rows.items():
+            if len(masks) == 1:
+                continue
+            how = "more than once" if len(set(masks)) == 1 else "with several masks"
+            if None in masks and len(set(masks)) > 1:
+                how = "as tampered and as authentic"
+            advice = f"is listed {how} in {listing.path}: remove all rows but one"
+            report.error(image, "duplicate", advice, harmless=len(set(masks)) == 1)
 
 
 def _check_duplicates(report: Report) -> None:
@@ -346,8 +392,6 @@ def _check_duplicates(report: Report) -> None:
     for (first_listing, first), *others in copies.values():
         for listing, file in others:
             advice = f"is identical to {first} ({first_listing.name}): remove one of the two"
-            if file == first and listing is first_listing:
-                advice = f"is listed more than once in {listing.path}: remove one of the rows"
             leaks = listing is not first_listing and not (listing.trained and first_listing.trained)
             report.error(file, "duplicate", advice, harmless=not leaks)
 
@@ -377,28 +421,20 @@ def _count(listing: Listing, pairs: list[Pair], images: dict[Path, Facts]) -> di
     sizes = sorted((size for size in sizes if size[0]), key=lambda size: size[0] * size[1])
     tampered = [pair.image for pair in pairs if pair.mask is not None]
     dataset, part = dataset_named(listing.name)
-    row = {
+    row: dict[str, object] = {
         "name": listing.name,
         "path": str(listing.path),
-        "dataset": dataset and dataset.name,
+        "dataset": dataset.name if dataset and dataset.in_paper else None,
         "part": part or None,
         "tampered": len(tampered),
         "authentic": len(pairs) - len(tampered),
         "smallest": _dimensions(sizes[0]) if sizes else "",
         "largest": _dimensions(sizes[-1]) if sizes else "",
-        "types": dataset and _count_types(dataset, part, tampered),
     }
+    if dataset:
+        types = manipulation_types(listing.name, tampered)
+        row["types"] = count_types(types.get(image) for image in tampered)
     return {key: value for key, value in row.items() if value is not None}
-
-
-def _count_types(dataset: PublishedDataset, part: str, images: list[Path]) -> dict[str, int] | None:
-    """Count manipulation types by name, subset or journal; return None if any is unknown."""
-    if not dataset.table:
-        return count_types(dataset.type_of(image.name, part) for image in images)
-    recorded: dict[Path, str] = {}
-    for folder in {image.parent.parent for image in images}:
-        recorded |= recorded_types(folder)
-    return count_types(recorded.get(image) for image in images)
 
 
 def _plural(count: int, noun: str) -> str:

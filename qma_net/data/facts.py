@@ -1,21 +1,27 @@
 """Properties of single image and mask files, and how BenCo reads them."""
 
 import hashlib
+import math
 import warnings
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from ..core.files import ContentError, open_regular, read_bytes
 from ..core.images import ImageError, decode, decoding, exif_orientation, open_image, rgb_pixels
 from ..core.workers import map_in_processes
 from .near_duplicates import thumbnail_of
 from .published import as_benco
 
 ARRAY_SUFFIXES = (".npz", ".npy")
+MAX_FILE_BYTES = 2**31
+MAX_ARRAY_VALUES = 2**27  # A small .npz can claim any number; published masks have 24 million.
 # A mask value between these is neither black nor white, even allowing for JPEG noise.
 GREY = (32, 223)
 
@@ -36,6 +42,7 @@ class Facts:
     grey: float | None = None  # Fraction of the pixels between GREY.
     coloured: float | None = None  # Fraction of the pixels that differ between channels.
     maximum: int | None = None
+    alpha: bool = False  # Whether it has an alpha channel that varies, which BenCo ignores.
 
 
 def inspect_files(
@@ -66,11 +73,15 @@ def inspect_file(
     """
     try:
         if path.suffix.lower() in ARRAY_SUFFIXES:
-            return Facts(mode="array")
+            if fast:
+                return Facts(mode="array")
+            values = read_array(path)
+            (height, width), maximum = values.shape, int((values > 0).any())
+            return Facts(mode="array", size=(width, height), maximum=maximum)
         if fast:
             with open_image(path) as image:
                 return _header(image)
-        data = path.read_bytes()
+        data = read_bytes(path, limit=MAX_FILE_BYTES)
         with open_image(data) as image:
             header = _header(image)
             decode(image)
@@ -82,6 +93,8 @@ def inspect_file(
             return replace(header, digest=digest, thumbnail=small)
     except ImageError as error:
         return Facts(fault=error.reason)
+    except ContentError as error:
+        return Facts(fault=str(error).removeprefix(f"{path} "))
     except OSError as error:
         return Facts(fault=f"cannot be read ({error.strerror})")
 
@@ -97,17 +110,44 @@ def mask_as_benco(path: Path) -> np.ndarray:
 
 
 def read_array(path: Path) -> np.ndarray:
-    """Read ``arr_0`` or else the first array of a NumPy file, without axes of length 1.
+    """Read ``arr_0`` or else the first array of a NumPy file as a mask.
+
+    Returns:
+        Numbers or booleans, ``(H, W)``, without axes of length 1 of the array in the file.
 
     Raises:
-        ImageError: If the file is damaged.
+        ImageError: If the file is damaged, or contains something else or too many values.
+        ContentError: If it is not a regular file.
+        OSError: If it cannot be read.
     """
-    with decoding(str(path)):
-        content = np.load(path, allow_pickle=False)
-        if not isinstance(content, np.ndarray):
-            with content:
-                content = content["arr_0" if "arr_0" in content.files else content.files[0]]
-        return np.squeeze(content)
+    with open_regular(path) as file, decoding(str(path)):
+        if not zipfile.is_zipfile(file):
+            file.seek(0)
+            return _read_numbers(file, path)
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+            name = "arr_0.npy" if "arr_0.npy" in names else names[0]
+            with archive.open(name) as member:
+                return _read_numbers(member, path)
+
+
+def _read_numbers(file: IO[bytes], path: Path) -> np.ndarray:
+    version = np.lib.format.read_magic(file)
+    read_header = np.lib.format.read_array_header_1_0
+    if version != (1, 0):
+        read_header = np.lib.format.read_array_header_2_0
+    shape, _, dtype = read_header(file)
+    if dtype.kind not in "biuf":
+        raise ImageError(str(path), f"contains values of type {dtype}, not numbers")
+    if math.prod(shape) > MAX_ARRAY_VALUES:
+        raise ImageError(str(path), f"claims the shape {shape}, more than any mask has")
+    lengths = [length for length in shape if length != 1]
+    if len(lengths) > 2 or 0 in lengths:
+        raise ImageError(str(path), f"has shape {shape}, which is not that of a mask")
+    file.seek(0)
+    values = np.lib.format.read_array(file, allow_pickle=False)
+    # A mask may have a height or width of 1.
+    return np.atleast_2d(np.squeeze(values)) if values.ndim != 2 else values
 
 
 def _inspect(options: dict[str, bool], file: tuple[Path, bool]) -> Facts:
@@ -143,4 +183,5 @@ def _mask_statistics(image: Image.Image) -> dict:
         "grey": float(counts[GREY[0] + 1 : GREY[1]].sum() / pixel_count),
         "coloured": coloured,
         "maximum": int(counts.nonzero()[0].max()),
+        "alpha": image.mode in ("RGBA", "LA") and bool(np.ptp(np.asarray(image)[..., -1])),
     }

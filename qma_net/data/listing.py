@@ -7,7 +7,7 @@ path], ...]`` (BalancedDataset), and test sets ``{name: path}``. No image is ope
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
@@ -15,6 +15,7 @@ from typing import TypeGuard
 from ..core.errors import QMANetError
 from ..core.files import read_bytes
 from ..core.runs import Journal
+from .published import dataset_named
 
 MAX_LIST_BYTES = 2**30
 NEGATIVE = "Negative"
@@ -141,6 +142,22 @@ def recorded_types(folder: Path) -> dict[Path, str]:
         for row in rows
         if isinstance(row.get("target"), str) and isinstance(row.get("type"), str)
     }
+
+
+def manipulation_types(name: str, images: Collection[Path]) -> dict[Path, str]:
+    """Return the manipulation types of a dataset's tampered images for which they are known.
+
+    They follow from the file names of a published dataset or from its subset. For datasets with a
+    table of types, and for unknown datasets, they are those that ``data prepare`` recorded.
+    """
+    dataset, part = dataset_named(name)
+    types: dict[Path, str | None] = {}
+    if dataset and not dataset.table:
+        types = {image: dataset.type_of(image.name, part) for image in images}
+    else:
+        for folder in {image.parent.parent for image in images}:
+            types |= recorded_types(folder)
+    return {image: kind for image in images if (kind := types.get(image))}
 
 
 def find_in_usual_folders(listing: Path, file: Path) -> Path | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -60,6 +61,13 @@ class DistributedContext:
         """Wait until all processes have reached this point."""
         if self.world_size > 1:
             torch.distributed.barrier()
+
+    def share(self, value: Any) -> Any:
+        """Return the first process's value in all processes."""
+        values = [value]
+        if self.world_size > 1:
+            torch.distributed.broadcast_object_list(values)
+        return values[0]
 
     def log(self, message: str) -> None:
         """Log a message only once, in the first process."""

@@ -8,9 +8,10 @@ all images are saved as they are computed, so an interrupted run can be resumed.
 
 import io
 import json
+import math
 import os
+import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from importlib.metadata import version
 from itertools import chain, combinations
 from pathlib import Path
@@ -23,16 +24,16 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..core.files import atomic_write, safe_path, to_json, write_json, write_png
-from ..data.check import check
-from ..data.listing import Listing, read_listings
+from ..data.check import MASK_PROBLEMS, Report, check
+from ..data.listing import Listing, manipulation_types, read_listings
 from ..inference.prediction import as_grey, require_finite
 from ..modeling.config import DEFAULT_THRESHOLD, Preprocessing
 from ..weights.names import SMALL
 from .attacks import Attack
 from .distributed import DistributedContext
 from .evaluated_model import EvaluatedModel
-from .images import BenCoImages
-from .metrics import PIXEL, paired_bootstrap, pixel_metrics
+from .images import BenCoImages, TestSet, content_sha256
+from .metrics import PIXEL, boundary_band, paired_bootstrap, pixel_metrics
 from .results import (
     Row,
     average_levels,
@@ -49,8 +50,12 @@ from .settings import AS_TRAINED, EvaluationError, Settings
 # Other packages whose version can affect the metrics.
 PACKAGES = ("torch", "transformers", "imdlbenco", "albumentations", "numpy", "Pillow")
 
-# Problems found by `data check --fast` that would invalidate the metrics.
-FATAL_PROBLEMS = ("unreadable", "size-mismatch", "unpaired", "mask-values", "missing-file")
+# Problems found by `data check` that would invalidate the metrics. A duplicate is an image that
+# is listed more than once.
+FATAL_PROBLEMS = (
+    *("unreadable", "size-mismatch", "unpaired", "missing-file", "exif-orientation", "duplicate"),
+    *MASK_PROBLEMS,
+)
 
 
 def evaluate(
@@ -99,9 +104,20 @@ def evaluate(
     context = DistributedContext.from_environment(device)
     folders = result_folders(checkpoints, Path(out))
     sets = read_test_sets(test_sets)
+    pixels: dict[str, int] = {}  # By image, for the progress bar of the first process.
     if context.is_first:
-        _require_no(FATAL_PROBLEMS, test_sets, allow=allow, progress=progress)
-    context.wait()
+        report = _require_no(
+            FATAL_PROBLEMS, test_sets, mask_sample=sys.maxsize, allow=allow, progress=progress
+        )
+        pixels = {str(path): math.prod(facts.size) for path, facts in report.images.items()}
+        inverted = [item for item in report.warnings if item.problem == "mask-inverted"]
+        for finding in inverted[:1]:
+            context.log(
+                f"{len(inverted)} masks are mostly white, such as {finding.file}; check that they "
+                "are not inverted"
+            )
+    digests = context.share([content_sha256(item) for item in sets] if context.is_first else [])
+    tests = [TestSet(item, digest, pixels) for item, digest in zip(sets, digests, strict=True)]
     names = [listing.name for listing in sets]
     # With attacks, every test set has a folder that contains a result per attack.
     set_folders = {
@@ -116,12 +132,13 @@ def evaluate(
                 size = completed.image_size
                 problems = ["larger-than-training"]
                 _require_no(problems, test_sets, crop_size=size, allow=allow, progress=False)
-            for listing, folder in zip(sets, set_folders[checkpoint], strict=True):
-                clean = "clean" if attacks else listing.name
+            for test_set, folder in zip(tests, set_folders[checkpoint], strict=True):
+                name = test_set.listing.name
+                clean = "clean" if attacks else name
                 for attack in (None, *attacks):
                     evaluate_set(
                         evaluated,
-                        listing,
+                        test_set,
                         folder,
                         settings=completed,
                         context=context,
@@ -134,7 +151,7 @@ def evaluate(
                 if attacks and context.is_first:
                     write_json(folder / "averages.json", average_levels(folder, attacks))
                     stems = ["clean", *(attack.stem for attack in attacks)]
-                    context.log(f"{listing.name}\n{format_means(folder, stems, 'attack')}")
+                    context.log(f"{name}\n{format_means(folder, stems, 'attack')}")
             if not attacks:
                 context.log(format_means(folders[checkpoint], names))
         if not attacks and context.is_first and len(folders) > 1:
@@ -149,6 +166,8 @@ def complete_settings(
     trained, completed = evaluated.preprocessing, settings.completed(evaluated.preprocessing)
     used = Preprocessing(completed.image_size, completed.fit)
     parts = [f"{evaluated.identity['checkpoint']}: images {used}"]
+    if settings.image_size and completed.fit == "native":
+        parts.append(f"--image-size {settings.image_size} has no effect at original resolution")
     if trained and used != trained:
         parts.append(f"in training, they were {trained}")
     elif not trained:
@@ -176,15 +195,23 @@ def read_test_sets(paths: Sequence[str | os.PathLike[str]]) -> list[Listing]:
 
 def _require_no(
     problems: Collection[str], paths: Sequence[str | os.PathLike[str]], **options: Any
-) -> None:
+) -> Report:
     report = check(paths, fast=True, **options)
     faults = [finding for finding in report.errors if finding.problem in problems]
+    # In training, a repeated row is only a warning, but here the image would count twice.
+    faults += [
+        finding
+        for finding in report.warnings
+        if finding.problem == "duplicate" in problems and "duplicate" not in report.allow
+    ]
     if faults:
         first = faults[0]
         raise EvaluationError(
             f"{len(faults)} files would invalidate the metrics, such as {first.file} "
-            f"({first.problem}: {first.remedy}); run qma-net data check to list all of them"
+            f"({first.problem}: {first.remedy}); run qma-net data check to list all of them, or "
+            f"pass --allow {first.problem} to accept them"
         )
+    return report
 
 
 def result_folders(checkpoints: Sequence[str | os.PathLike[str]], out: Path) -> dict[Path, Path]:
@@ -208,7 +235,7 @@ def result_folders(checkpoints: Sequence[str | os.PathLike[str]], out: Path) -> 
 
 def evaluate_set(
     evaluated: EvaluatedModel,
-    listing: Listing,
+    test_set: TestSet,
     folder: Path,
     *,
     settings: Settings,
@@ -222,11 +249,12 @@ def evaluate_set(
     """Evaluate a model on one test set and write ``<name>.json`` and ``<name>.csv``.
 
     Complete results with the same settings are kept, and interrupted ones are completed. The caller
-    must hold the lock of ``folder``.
+    must hold the lock of ``folder``. At original resolution, progress is shown by pixels.
 
     Raises:
         EvaluationError: If existing result files have other settings, or if the model fails.
     """
+    listing = test_set.listing
     images = BenCoImages(
         listing, settings, evaluated.post_function, attack, with_edges=evaluated.needs_edges
     )
@@ -234,8 +262,9 @@ def evaluate_set(
         "set": listing.name,
         "path": str(listing.path),
         "files_sha256": images.fingerprint(),
+        "content_sha256": test_set.content_sha256,
         **evaluated.identity,
-        **asdict(settings),
+        **settings.as_header(),
         "attack": attack.description if attack else None,
         "threshold": DEFAULT_THRESHOLD,
         "versions": {"qma-net": __version__, **{name: version(name) for name in PACKAGES}},
@@ -256,17 +285,30 @@ def evaluate_set(
             if not run.finished.keys() >= set(batch)
         ]
         loader = torch.utils.data.DataLoader(images, batch_sampler=pending, num_workers=workers)
-        count, hidden = sum(map(len, pending)), not (progress and context.is_first)
-        with tqdm(total=count, desc=name, unit="image", disable=hidden) as bar:
+        by_pixels = settings.fit == "native"  # A photo can take as long as 80 images of 512x512.
+
+        def work_in(indices: Iterable[int]) -> int:
+            return sum(test_set.pixels.get(images.path(i), 0) if by_pixels else 1 for i in indices)
+
+        with tqdm(
+            total=work_in(chain(*pending)),
+            desc=name,
+            unit="pixel" if by_pixels else "image",
+            unit_scale=by_pixels,
+            disable=not (progress and context.is_first),
+        ) as bar:
             for batch in loader:
                 for row, mask in measure_batch(evaluated, images, batch, settings):
                     outputs = [save_mask(masks, row, mask, save_masks)] if save_masks else []
                     run.finish(row, outputs)
-                bar.update(len(batch["index"]))
+                bar.update(work_in(batch["index"].tolist()))
         context.wait()
         if context.is_first:
             run.reload()
             rows = [run.finished[index] for index in range(len(images))]
+            tampered = [Path(row["path"]) for row in rows if row["label"]]
+            types = manipulation_types(listing.name, tampered)
+            rows = [row | {"type": types.get(Path(row["path"]))} for row in rows]
             write_result(folder, name, header, rows)
     context.wait()
     if context.is_first:
@@ -298,7 +340,10 @@ def measure_batch(
             mask, truth = mask[:height, :width], truth[:height, :width]
         checkpoint, path = evaluated.identity["checkpoint"], images.path(index)
         require_finite(mask, float(scores[i]), checkpoint=checkpoint, photo=path)
-        metrics, label = pixel_metrics(mask, truth), images.label(index)
+        counted: Any = ...
+        if settings.ignore_border:
+            counted = ~boundary_band(truth, settings.ignore_border)
+        metrics, label = pixel_metrics(mask[counted], truth[counted]), images.label(index)
         row = {
             "index": index,
             "name": batch["name"][i],

@@ -2,14 +2,41 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import torch
 
 from ..data.listing import NEGATIVE, Listing
 from ..modeling.config import EDGE_WIDTH
+from ..weights.reading import sha256
 from .attacks import Attack
 from .settings import Settings
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """A test set, and what is known about its files.
+
+    Attributes:
+        listing: The images and masks.
+        content_sha256: SHA-256 over the content of all files, which detects a replaced file.
+        pixels: Number of pixels of each image by path, only for progress bars.
+    """
+
+    __test__ = False  # It is not a test, whatever pytest thinks of its name.
+
+    listing: Listing
+    content_sha256: str = ""
+    pixels: Mapping[str, int] = field(default_factory=dict)
+
+
+def content_sha256(listing: Listing) -> str:
+    """Return the SHA-256 over the content of all images and masks of a test set."""
+    files = [file for pair in listing.pairs for file in (pair.image, pair.mask) if file]
+    with ThreadPoolExecutor() as threads:  # Python computes hashes without its global lock.
+        return hashlib.sha256("".join(threads.map(sha256, files)).encode()).hexdigest()
 
 
 class BenCoImages(torch.utils.data.Dataset):

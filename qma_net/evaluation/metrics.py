@@ -9,19 +9,35 @@ and TN are counted over the pixels of an image, without padding:
 - ``auc`` is the area under the ROC curve, where ties count half. It is undefined (``None``, and
   omitted from means) if the ground truth has only one class.
 - ``best_f1`` is the F1 at the best threshold for this image, an upper bound.
+- ``average_precision`` is the mean of the precision at every threshold, weighted by the increase in
+  recall.
+- ``mcc`` is Matthews' correlation coefficient, (TP TN - FP FN) / sqrt((TP + FP) (TP + FN) (TN + FP)
+  (TN + FN)). It is 0, the value of a random prediction, if all pixels are predicted as the same
+  class, and undefined if the ground truth has only one class.
+- ``tpr`` is TP / (TP + FN), the same as ``recall``, and ``fpr`` is FP / (FP + TN).
+- ``fpr_at_95_recall`` is the lowest false positive rate of all thresholds with a recall of at least
+  0.95.
 
 Scores that are NaN or infinite have no metrics: every function rejects them.
 """
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
+import cv2
 import numpy as np
 
 from ..core.errors import QMANetError
 from ..modeling.config import DEFAULT_THRESHOLD
 
-PIXEL = ("f1", "permute_f1", "iou", "auc", "precision", "recall", "best_f1")
+# Further metrics follow the first ones, so that the columns of result files keep their order.
+PIXEL = (
+    *("f1", "permute_f1", "iou", "auc", "precision", "recall", "best_f1"),
+    *("average_precision", "mcc", "tpr", "fpr", "fpr_at_95_recall"),
+)
+MIN_RECALL = 0.95  # Of ``fpr_at_95_recall``.
 DRAWS = 2000  # Number of bootstrap resamples.
 SEED = 0  # Random seed of the bootstrap.
 
@@ -34,13 +50,14 @@ def pixel_metrics(mask: np.ndarray, truth: np.ndarray) -> dict[str, float | None
     """Compute the metrics of one image.
 
     Args:
-        mask: Predicted probabilities, ``(H, W)``.
-        truth: Ground truth, bool ``(H, W)``, True for tampered pixels.
+        mask: Predicted probabilities, ``(H, W)``, or those of the pixels that count, ``(N,)``.
+        truth: Ground truth, bool, of the same shape, True for tampered pixels.
 
     Returns:
         The metrics in :data:`PIXEL`, and ``marked``, the share of pixels that are predicted as
-        tampered. For an authentic image, all others are None; ``auc`` is None if all pixels are
-        tampered, and ``precision`` if none are predicted as tampered.
+        tampered. For an authentic image, all others are None; ``auc``, ``mcc`` and the false
+        positive rates are None if all pixels are tampered, and ``precision`` if none are predicted
+        as tampered. Without pixels, all are None.
 
     Raises:
         MetricError: If the mask contains NaN or infinity.
@@ -53,19 +70,48 @@ def pixel_metrics(mask: np.ndarray, truth: np.ndarray) -> dict[str, float | None
     tp = int((marked & truth).sum())
     fp, fn = int(marked.sum()) - tp, int(truth.sum()) - tp
     tn = truth.size - tp - fp - fn
-    metrics: dict[str, float | None] = {"marked": (tp + fp) / truth.size, **dict.fromkeys(PIXEL)}
+    share = (tp + fp) / truth.size if truth.size else None
+    metrics: dict[str, float | None] = {"marked": share, **dict.fromkeys(PIXEL)}
     if not truth.any():
         return metrics
-    auc, best = roc_auc_and_best_f1(mask, truth)
+    curve = RankingCurve.of(mask, truth)
     return metrics | {
         "f1": f1_of(tp, fp, fn),
         "permute_f1": max(f1_of(tp, fp, fn), f1_of(fn, tn, tp)),
         "iou": tp / (tp + fp + fn),
-        "auc": auc,
+        "auc": curve.roc_auc(),
         "precision": tp / (tp + fp) if marked.any() else None,
         "recall": tp / (tp + fn),
-        "best_f1": best,
+        "best_f1": curve.best_f1(),
+        "average_precision": curve.average_precision(),
+        "mcc": mcc_of(tp, fp, fn, tn),
+        "tpr": tp / (tp + fn),
+        "fpr": fp / (fp + tn) if fp + tn else None,
+        "fpr_at_95_recall": curve.fpr_at_recall(MIN_RECALL),
     }
+
+
+def boundary_band(truth: np.ndarray, width: int) -> np.ndarray:
+    """Return the pixels near the boundary of the tampered region, bool ``(H, W)``.
+
+    A pixel belongs to the band if a pixel of the other class is at most ``width`` rows and
+    ``width`` columns away, so the band is ``width`` pixels wide on both sides of the boundary. The
+    edge of the image is not a boundary.
+    """
+    row, column = (np.ones(shape, np.uint8) for shape in ((1, 2 * width + 1), (2 * width + 1, 1)))
+    pixels = truth.astype(np.uint8)
+    # OpenCV treats pixels outside of the image as neutral in both operations.
+    grown = cv2.dilate(cv2.dilate(pixels, row), column)
+    band: np.ndarray = grown != cv2.erode(cv2.erode(pixels, row), column)
+    return band
+
+
+def mcc_of(tp: int, fp: int, fn: int, tn: int) -> float | None:
+    """Return Matthews' correlation coefficient; see the description of this module."""
+    if not (tp + fn and fp + tn):
+        return None
+    product = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
+    return (tp * tn - fp * fn) / math.sqrt(product) if product else 0.0
 
 
 def f1_of(tp: int, fp: int, fn: int) -> float:
@@ -73,36 +119,81 @@ def f1_of(tp: int, fp: int, fn: int) -> float:
     return 2 * tp / (2 * tp + fp + fn) if tp else 0.0
 
 
-def roc_auc_and_best_f1(scores: np.ndarray, truth: np.ndarray) -> tuple[float | None, float]:
-    """Compute the area under the ROC curve and the best F1 over all thresholds, with one sort.
+@dataclass(frozen=True)
+class RankingCurve:
+    """The counts at every threshold, from one sort of the scores.
 
-    A threshold never separates equal scores, so a constant map has an area of 0.5. The area is
-    None if ``truth`` has only one class.
+    A threshold never separates equal scores, so a constant map has an area of 0.5.
 
-    Raises:
-        MetricError: If a score is NaN or infinite.
+    Attributes:
+        tp: Number of true positives at each threshold, from the highest to the lowest, float64.
+        above: Number of scores at or above each threshold.
+        negatives: Number of negatives in the ground truth.
     """
-    require_finite(scores)
-    scores, truth = scores.ravel(), truth.ravel()
-    order = np.argsort(scores)[::-1]
-    ordered = scores[order]
-    last_of_ties = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(ordered) - 1)
-    tp = np.cumsum(truth[order])[last_of_ties].astype(np.float64)
-    above = last_of_ties + 1.0
-    positives = tp[-1]
-    negatives = len(truth) - positives
-    best = float((2 * tp / (above + positives)).max()) if positives else 0.0
-    if not positives or not negatives:
-        return None, best
-    tpr, fpr = (np.append(0.0, counts) for counts in (tp / positives, (above - tp) / negatives))
-    return float(np.sum((fpr[1:] - fpr[:-1]) * (tpr[1:] + tpr[:-1]) / 2)), best
+
+    tp: np.ndarray
+    above: np.ndarray
+    negatives: int
+
+    @classmethod
+    def of(cls, scores: np.ndarray, truth: np.ndarray) -> Self:
+        """Count for scores and their ground truth, bool, both of the same shape and not empty.
+
+        Raises:
+            MetricError: If a score is NaN or infinite.
+        """
+        require_finite(scores)
+        scores, truth = scores.ravel(), truth.ravel()
+        order = np.argsort(scores)[::-1]
+        ordered = scores[order]
+        last_of_ties = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(ordered) - 1)
+        tp = np.cumsum(truth[order])[last_of_ties].astype(np.float64)
+        return cls(tp, last_of_ties + 1.0, len(truth) - int(tp[-1]))
+
+    @property
+    def positives(self) -> float:
+        """Number of positives in the ground truth."""
+        return float(self.tp[-1])
+
+    def roc_auc(self) -> float | None:
+        """Compute the area under the ROC curve; None if the ground truth has only one class."""
+        if not self.positives or not self.negatives:
+            return None
+        tpr, fpr = (np.append(0.0, rates) for rates in (self.tp / self.positives, self._fpr()))
+        return float(np.sum((fpr[1:] - fpr[:-1]) * (tpr[1:] + tpr[:-1]) / 2))
+
+    def best_f1(self) -> float:
+        """Compute the highest F1 of all thresholds; 0 without positives."""
+        best = (2 * self.tp / (self.above + self.positives)).max() if self.positives else 0.0
+        return float(best)
+
+    def average_precision(self) -> float | None:
+        """Compute the average precision; None without positives."""
+        if not self.positives:
+            return None
+        gained = np.diff(self.tp, prepend=0.0)
+        return float(np.sum(gained * (self.tp / self.above)) / self.positives)
+
+    def fpr_at_recall(self, recall: float) -> float | None:
+        """Return the lowest false positive rate at which the recall is reached.
+
+        None if the ground truth has only one class.
+        """
+        if not self.positives or not self.negatives:
+            return None
+        first = np.argmax(self.tp / self.positives >= recall)
+        return float(self._fpr()[first])
+
+    def _fpr(self) -> np.ndarray:
+        return (self.above - self.tp) / self.negatives
 
 
 def image_metrics(scores: Sequence[float], labels: Sequence[int]) -> dict[str, float | None]:
-    """Compute image-level F1, AUC and accuracy.
+    """Compute image-level F1, AUC, accuracy and balanced accuracy.
 
-    An image counts as tampered if its score is above 0.5. The AUC is None if all images have the
-    same label; F1 is None without tampered images.
+    An image counts as tampered if its score is above 0.5. Balanced accuracy is the mean of the
+    shares of tampered and of authentic images that are classified correctly. It and the AUC are
+    None if all images have the same label; F1 is None without tampered images.
 
     Raises:
         MetricError: If a score is NaN or infinite.
@@ -112,10 +203,13 @@ def image_metrics(scores: Sequence[float], labels: Sequence[int]) -> dict[str, f
     flagged = score > DEFAULT_THRESHOLD
     tp = int((flagged & tampered).sum())
     fp, fn = int(flagged.sum()) - tp, int(tampered.sum()) - tp
+    tn = len(score) - tp - fp - fn
+    is_mixed = 0 < tampered.sum() < len(tampered)
     return {
         "image_f1": f1_of(tp, fp, fn) if tampered.any() else None,
-        "image_auc": roc_auc_and_best_f1(score, tampered)[0],
+        "image_auc": RankingCurve.of(score, tampered).roc_auc(),
         "image_accuracy": float((flagged == tampered).mean()),
+        "image_balanced_accuracy": (tp / (tp + fn) + tn / (tn + fp)) / 2 if is_mixed else None,
     }
 
 

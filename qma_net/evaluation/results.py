@@ -24,8 +24,11 @@ from .distributed import DistributedContext
 from .metrics import PIXEL, bootstrap_interval, image_metrics, mean
 from .settings import EvaluationError
 
-COLUMNS = ("name", "label", *PIXEL, "score", "marked", "path")
+# The columns of the first version, and those that were added at the end.
+FIRST_COLUMNS = ("name", "label", *PIXEL[:7], "score", "marked", "path")
+COLUMNS = (*FIRST_COLUMNS, *PIXEL[7:], "type")
 AVERAGED = ("pixel_f1", "permute_f1", "iou", "auc")  # Metrics of ``averages.json``.
+LATER_SETTINGS = {"ignore_border": 0}  # Settings that are recorded only if they differ.
 
 Row = dict[str, Any]  # The results of one image: COLUMNS, index and score_source.
 
@@ -40,10 +43,14 @@ def is_complete(folder: Path, name: str, header: dict) -> bool:
     if not path.is_file():
         return False
     recorded = read_result(path).get("header")
-    recorded = {key: recorded.get(key) for key in header} if isinstance(recorded, dict) else {}
-    if recorded != header:
+    recorded = LATER_SETTINGS | recorded if isinstance(recorded, dict) else {}
+    # Earlier versions did not record the content of the files.
+    unknown = {"content_sha256"} - recorded.keys()
+    wanted = {k: value for k, value in (LATER_SETTINGS | header).items() if k not in unknown}
+    recorded = {key: recorded.get(key) for key in wanted}
+    if recorded != wanted:
         raise EvaluationError(
-            f"{path} is the result of another evaluation ({difference(recorded, header)}); choose "
+            f"{path} is the result of another evaluation ({difference(recorded, wanted)}); choose "
             "another --out or delete the file"
         )
     return True
@@ -60,7 +67,8 @@ def unfinished_rows(
     """
     partial = unfinished_folder(folder, name)
     journal = f"{context.rank}.jsonl"
-    run = Run(partial, header, key=("index",), journal=journal, contents="rows", shared=True)
+    identity = header | {"columns": COLUMNS}  # Rows of earlier versions lack some metrics.
+    run = Run(partial, identity, key=("index",), journal=journal, contents="rows", shared=True)
     if context.is_first:
         partial.mkdir(parents=True, exist_ok=True)
         for written in (folder, partial, safe_path(folder, f"{name}_masks")):
@@ -100,6 +108,7 @@ def summarize(rows: list[Row]) -> dict[str, Any]:
     """Compute the means of a test set with bootstrap intervals.
 
     Pixel-level metrics are averaged over tampered images, ``authentic_marked`` over authentic ones.
+    ``types`` has the means of each manipulation type that is known.
     """
     tampered = [row for row in rows if row["label"]]
     authentic = [row for row in rows if not row["label"]]
@@ -115,7 +124,18 @@ def summarize(rows: list[Row]) -> dict[str, Any]:
         },
         "intervals": {name: bootstrap_interval(column) for name, column in values.items()},
         "score_source": rows[0]["score_source"],
+        **_summarize_types(tampered),
     }
+
+
+def _summarize_types(rows: list[Row]) -> dict[str, dict]:
+    """Compute the means of the tampered images of each manipulation type, if any is known."""
+    types: dict[str, dict] = {}
+    for kind in sorted({row["type"] for row in rows if row.get("type")}):
+        alike = [row for row in rows if row.get("type") == kind]
+        means = {mean_name(key): mean([row[key] for row in alike]) for key in PIXEL}
+        types[kind] = {"n_tampered": len(alike), **means}
+    return {"types": types} if types else {}
 
 
 def average_levels(folder: Path, attacks: Sequence[Attack]) -> dict[str, dict]:
@@ -159,6 +179,8 @@ def read_result_table(path: str | os.PathLike[str]) -> list[Row]:
         with open(path, newline="", encoding="utf-8") as file:
             rows: list[Row] = list(csv.DictReader(file))
         for row in rows:
+            for key in PIXEL[7:]:
+                row.setdefault(key, None)  # A table of an earlier version lacks these.
             for key in (*PIXEL, "score", "marked", "label"):
                 row[key] = float(row[key]) if row[key] else None
                 if row[key] is not None and not math.isfinite(row[key]):

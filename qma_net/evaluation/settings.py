@@ -1,6 +1,7 @@
 """Settings of an evaluation: how images are fed to the model."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from ..core.errors import QMANetError
 from ..modeling.config import FITS, Preprocessing
@@ -18,8 +19,12 @@ class Settings:
         fit: ``"resize"`` or ``"pad"`` to a square of ``image_size`` pixels, as in BenCo, or
             ``"native"`` to evaluate one image at a time at its original resolution. Empty: as in
             training.
-        image_size: Side of the square in pixels. 0: as in training.
+        image_size: Side of the square in pixels. 0: as in training. It has no effect on images at
+            their original resolution.
         batch_size: Images per forward pass and process.
+        ignore_border: Width of the band on both sides of the mask's boundary that pixel-level
+            metrics exclude, in pixels of the evaluated mask; see
+            :func:`.metrics.boundary_band`.
 
     Raises:
         EvaluationError: If a value is invalid.
@@ -28,6 +33,7 @@ class Settings:
     fit: str = ""
     image_size: int = 0
     batch_size: int = 4
+    ignore_border: int = 0
 
     def __post_init__(self) -> None:
         if self.fit not in ("", *FITS):
@@ -37,13 +43,24 @@ class Settings:
                 f"invalid batch size {self.batch_size} or image size {self.image_size}: expected "
                 "at least 1 and 32"
             )
+        if self.ignore_border < 0:
+            raise EvaluationError(
+                f"invalid border {self.ignore_border}: expected a number of pixels, at least 0"
+            )
+
+    def as_header(self) -> dict[str, Any]:
+        """Return the settings for a result file; the border only if there is one."""
+        settings = asdict(self)
+        if not self.ignore_border:  # Earlier versions did not record it.
+            del settings["ignore_border"]
+        return settings
 
     def completed(self, trained: Preprocessing | None) -> "Settings":
         """Fill in missing values as in training, or as in the paper if that is unknown."""
         default = trained or Preprocessing()
-        return replace(
-            self, fit=self.fit or default.fit, image_size=self.image_size or default.image_size
-        )
+        fit = self.fit or default.fit
+        size = 0 if fit == "native" else self.image_size
+        return replace(self, fit=fit, image_size=size or default.image_size)
 
 
 AS_TRAINED = Settings()

@@ -101,9 +101,7 @@ def exclude_faulty_pairs(args: argparse.Namespace, allow: str) -> list[str]:
     return ["--data_path", str(train), "--test_data_path", str(test)]
 
 
-def _fast_check(
-    args: argparse.Namespace, allow: str, *, mask_sample: int = MASK_SAMPLE
-) -> Report:
+def _fast_check(args: argparse.Namespace, allow: str, *, mask_sample: int = MASK_SAMPLE) -> Report:
     names = [name for name in allow.split(",") if name]
     paths = (args.data_path, args.test_data_path)
     return check(paths, fast=True, mask_sample=mask_sample, allow=names)
