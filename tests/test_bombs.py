@@ -135,11 +135,11 @@ def test_large_photo_with_little_detail_is_opened():
         assert opened.size == (8000, 6000)
 
 
-def test_gif_with_a_million_frames_is_not_walked():
+def test_gif_with_millions_of_frames_is_not_walked():
     data = encoded(Image.fromarray(photograph(40, 60)), "GIF")
     frame = b"\x2c" + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\0"
     with at_most(5):
-        photo = read_photograph(data[:-1] + frame * 10**6 + b"\x3b")
+        photo = read_photograph(data[:-1] + frame * 5 * 10**6 + b"\x3b")
     assert photo.notes[0] == MANY
     assert read_photograph(data[:-1] + frame * 2 + b"\x3b").notes[0] == "first of 3 frames used"
 
