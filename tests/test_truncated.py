@@ -170,13 +170,15 @@ def test_missing_rows_do_not_influence_the_mask(predictor):
     assert prediction.score == expected.score
     assert prediction.mask.shape == (HEIGHT, WIDTH)
     assert not prediction.mask[175:].any()
+    assert prediction.marked == expected.binary.mean()
     progressive = jpeg(progressive=True)
     with pytest.raises(PhotographError, match="cannot judge bytes: the file is truncated: later"):
         predictor.predict(progressive[: len(progressive) // 2])
 
 
 def test_report_marks_missing_rows_as_unreadable(predictor):
-    examination = examine_photo(predictor, jpeg()[:-2000])
+    examination = examine_photo(predictor, jpeg()[:-2000], threshold=0)
+    assert examination.marked == 1  # All of the part that the file contains.
     reasons = examination.readability.reasons
     assert (reasons[175:] == MISSING).all()
     assert not (reasons[:175] == MISSING).any()
@@ -214,9 +216,11 @@ def test_file_whose_pixels_cannot_be_decoded_is_reported(tmp_path, capsys):
         assert end.value.code == 1
         printed = capsys.readouterr()
         assert printed.out == f"{out}/broken/report.html\n"
-        assert f"qma-net: cannot read {photo}: it is a JPEG with lossless compression" in printed.err
+        assert (
+            f"qma-net: cannot read {photo}: it is a JPEG with lossless compression" in printed.err
+        )
     report = json.loads((out / "broken/report.json").read_text())
-    assert report["error"].startswith(f"cannot read {photo}: it cannot be decoded")
+    assert report["error"].startswith(f"cannot read {photo}: it is a JPEG with lossless")
     assert report["bytes"] == len(broken)
     assert report["exif"]["IFD0"]["Make"] == "Maker"
     assert report["parts"][0].startswith("APP")

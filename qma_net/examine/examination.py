@@ -48,8 +48,8 @@ class Examination:
 
     @property
     def marked(self) -> float | None:
-        """Share of the pixels above the threshold."""
-        return float(self.prediction.binary.mean()) if self.prediction else None
+        """Share of the pixels above the threshold, among those that the file contains."""
+        return self.prediction.marked if self.prediction else None
 
     @property
     def marked_unreadable(self) -> float | None:

@@ -1,7 +1,5 @@
 """``qma-net predict``: masks, overlays and a table for many photos."""
 
-import csv
-import io
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +10,7 @@ from tqdm import tqdm
 from ..core.errors import QMANetError
 from ..core.files import write_json, write_png, write_text
 from ..core.runs import Run
+from ..core.untrusted import file_stem, format_csv
 from ..modeling.config import DEFAULT_THRESHOLD
 from .photo_files import (
     PREDICTION_COLUMNS,
@@ -91,12 +90,12 @@ def predict_files(
         current = [
             record
             for record in run.finished.values()
-            if is_current(record) and (out / record["mask"]).is_file()
+            if is_current(record) and _are_intact(out, record)
         ]
         finished = {record["file"] for record in current}
         replaced = {record["file"]: record for record in run.finished.values()}
         taken = {record["mask"].removesuffix(MASK_SUFFIX) for record in run.finished.values()}
-        write_text(out / PREDICTION_TABLE, _as_csv(*current, header=True))
+        write_text(out / PREDICTION_TABLE, format_csv(PREDICTION_COLUMNS, current))
         todo = [path for path in paths if path == STDIN or str(path) not in finished]
         done = len(paths) - len(todo)
         bar = tqdm(todo, "predict", len(paths), unit="photo", initial=done, disable=not progress)
@@ -120,8 +119,8 @@ def predict_files(
             if path != STDIN and name in replaced:
                 mask = str(replaced[name]["mask"])
             else:
-                mask = unused_stem(run, Path(name).stem, taken, (MASK_SUFFIX, OVERLAY_SUFFIX))
-                mask += MASK_SUFFIX
+                stem = file_stem(Path(name).stem)
+                mask = unused_stem(run, stem, taken, (MASK_SUFFIX, OVERLAY_SUFFIX)) + MASK_SUFFIX
             overlay = mask.removesuffix(MASK_SUFFIX) + OVERLAY_SUFFIX
             run.claim([out / mask, out / overlay])
             write_png(out / mask, as_grey(prediction.mask))
@@ -133,12 +132,18 @@ def predict_files(
     return errors
 
 
+def _are_intact(out: Path, record: dict[str, Any]) -> bool:
+    """Check that the mask exists, and that no image is empty, as after a loss of power."""
+    images = [out / record[key] for key in ("mask", "overlay") if key in record]
+    return images[0].is_file() and all(p.stat().st_size > 0 for p in images if p.exists())
+
+
 def _facts(prediction: Prediction, note: str) -> dict[str, Any]:
     height, width = prediction.mask.shape
     notes = (*prediction.notes, note) if note else prediction.notes
     return {
         "score": f"{prediction.score:.6f}",
-        "marked": f"{prediction.binary.mean():.6f}",
+        "marked": f"{prediction.marked:.6f}",
         "width": width,
         "height": height,
         "notes": "; ".join(notes),
@@ -147,13 +152,4 @@ def _facts(prediction: Prediction, note: str) -> dict[str, Any]:
 
 def _append(table: Path, record: dict[str, Any]) -> None:
     with open(table, "a", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(_as_csv(record))
-
-
-def _as_csv(*rows: dict[str, Any], header: bool = False) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, PREDICTION_COLUMNS, extrasaction="ignore", lineterminator="\n")
-    if header:
-        writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+        file.write(format_csv(PREDICTION_COLUMNS, [record], header=False))

@@ -69,6 +69,12 @@ class Prediction:
         """Bool ``(H, W)``: where the probability is strictly above the threshold."""
         return self.mask > self.threshold
 
+    @property
+    def marked(self) -> float:
+        """Share of the pixels above the threshold, among those that the file contains."""
+        present = self.binary[self.photograph.present]
+        return float(present.mean()) if present.size else 0.0
+
     def overlay(self, colour: tuple[int, int, int] = (255, 40, 40)) -> NDArray[np.uint8]:
         """Draw the photo with the marked region tinted and outlined, uint8 ``(H, W, 3)``."""
         image = self.photograph.pixels.copy()

@@ -266,7 +266,7 @@ def _examine(
         "width": width,
         "height": height,
         "threshold": prediction.threshold if prediction else None,
-        "shares": _shares(prediction.mask) if prediction else None,
+        "shares": _shares(prediction.mask[prediction.photograph.present]) if prediction else None,
         "error": evidence.fault or None,
     }
 
