@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 EXIF_PREFIX = b"Exif\0\0"
 HEADERS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # The last two are those of BigTIFF.
 MAX_ENTRIES = 1000  # Of one directory; a camera writes about fifty.
-MAX_CONTENT = 2**20  # Bytes of one entry.
+MAX_CONTENT = 2**16  # Bytes of one entry, which a thousand others may share.
 MAX_VALUES = 32  # Numbers of one entry.
 
 ORIENTATION_TAG = 0x0112
@@ -111,7 +111,7 @@ class ExifBlock:
         return self.data[entry.start : entry.start + min(entry.size, limit)]
 
     def value(self, entry: Entry) -> Value:
-        """Return the value of an entry, at most 1 MiB or 32 numbers."""
+        """Return the value of an entry, at most 64 KiB or 32 numbers."""
         content = self.content(entry)
         if entry.kind in RATIONALS:
             form = struct.Struct(self._format + RATIONALS[entry.kind])

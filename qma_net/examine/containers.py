@@ -14,10 +14,11 @@ from .embedded import covered, read_embedded
 from .texts import MAX_LISTED, decode_png_text, decode_xmp
 
 MAX_PARTS = 4096  # Segments of a JPEG, and parts to list.
-MAX_STEPS = 1_000_000  # Chunks of a PNG, and blocks of a GIF.
+MAX_STEPS = 500_000  # Chunks of a PNG, and blocks of a GIF.
 MAX_BLOCKS = 500  # Of metadata.
 MAX_BLOCK = 2**20  # Bytes of one block of metadata.
 MAX_ICC = 2**24  # Bytes; profiles of printers have a few million.
+MAX_METADATA = 2**26  # Bytes of all blocks.
 MAX_ITEMS = 1000  # Of a HEIC or AVIF.
 MAX_PAGES = 10  # Of a TIFF whose metadata is read.
 
@@ -106,6 +107,7 @@ class Structure:
         parts: Each part with its size, in the order of the file.
         segments: The marker and payload of each segment of a JPEG.
         blocks: The metadata.
+        blocks_size: Number of bytes of the metadata.
         unread: Parts that can contain metadata and were not read, in words.
         embedded: Further images and videos that the file declares, in words.
         c2pa: Whether there is a C2PA manifest. It is not verified.
@@ -117,6 +119,7 @@ class Structure:
     parts: list[str] = field(default_factory=list)
     segments: list[tuple[int, bytes]] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
+    blocks_size: int = 0
     unread: list[str] = field(default_factory=list)
     embedded: list[str] = field(default_factory=list)
     c2pa: bool = False
@@ -126,13 +129,14 @@ class Structure:
     def add_block(self, kind: str, content: bytes, *, source: str = "", keyword: str = "") -> None:
         """Add a block of metadata, limited in length, unless there are too many."""
         limit = MAX_ICC if kind == ICC else MAX_BLOCK
-        if len(self.blocks) >= MAX_BLOCKS:
-            self.stop(f"the file has more than {MAX_BLOCKS} blocks of metadata")
+        if len(self.blocks) >= MAX_BLOCKS or self.blocks_size > MAX_METADATA:
+            self.stop("the file has more metadata than any photo")
             return
         if len(content) > limit and kind != EXIF:
             self.stop(f"the {kind} has more than {limit:,} bytes; the rest of it is not read")
             content = content[:limit]
         self.blocks.append(Block(kind, content, source, keyword))
+        self.blocks_size += len(content)
 
     def note(self, note: str) -> None:
         """Add a note once, unless there are too many."""
@@ -156,6 +160,8 @@ def read_structure(data: bytes, kind: str, structure: Structure) -> None:
     readers |= {"AVIF": _read_heif, "HEIC": _read_heif, "TIFF": _read_tiff}
     if kind in readers:
         readers[kind](data, structure)
+    elif kind != "BMP":  # It contains nothing besides pixels and, rarely, a color profile.
+        structure.skip("the file")
 
 
 # --- JPEG ---------------------------------------------------------------------------------
@@ -237,28 +243,28 @@ def _segment_content(marker: int, payload: bytes) -> str:
             return name
     if not APP0 <= marker <= 0xEF:
         return ""
-    name = re.match(rb"[\w .:/-]{3,40}", payload)
-    return f"unknown, {name[0].decode()}" if name else "unknown"
+    identifier = re.match(rb"[\w .:/-]{3,40}", payload)
+    return f"unknown, {identifier[0].decode()}" if identifier else "unknown"
 
 
 def _collect_segments(structure: Structure) -> None:
     """Add metadata that can extend over several segments."""
-    exif: list[bytes] = []
+    exif: list[list[bytes]] = []
     profile: dict[int, bytes] = {}
     resources = []
     for marker, payload in structure.segments:
         if marker == APP1 and payload.startswith(EXIF_PREFIX):
             content = payload[len(EXIF_PREFIX) :]
             if exif and not content.startswith(HEADERS):  # It continues the previous segment.
-                exif[-1] += content
-            elif len(exif) < MAX_BLOCKS:
-                exif.append(content)
+                exif[-1].append(content)
+            else:
+                exif.append([content])
         elif marker == APP2 and payload.startswith(ICC_START) and len(payload) > 14:
             profile.setdefault(payload[12], payload[14:])
         elif marker == APP13 and payload.startswith(PHOTOSHOP_START):
             resources.append(payload[len(PHOTOSHOP_START) :])
-    for block in exif:
-        structure.add_block(EXIF, block)
+    for pieces in exif:
+        structure.add_block(EXIF, b"".join(pieces))
     if profile:
         structure.add_block(ICC, b"".join(profile[number] for number in sorted(profile)))
     if resources:
@@ -436,10 +442,10 @@ def _color_table_size(flags: bytes) -> int:
 
 
 def _read_tiff(data: bytes, structure: Structure) -> None:
-    structure.add_block(EXIF, data)
     try:
         tiff = ExifBlock(data)
-    except ValueError:
+    except ValueError as error:
+        structure.stop(f"the file {error}")
         return
     for page, directory in enumerate(tiff.chain(MAX_PAGES)):
         structure.c2pa |= C2PA_TAG in directory.entries
@@ -448,6 +454,7 @@ def _read_tiff(data: bytes, structure: Structure) -> None:
                 source = f"page {page + 1}" if page else ""
                 content = tiff.content(directory.entries[tag], MAX_ICC)
                 structure.add_block(kind, content, source=source)
+    structure.add_block(EXIF, data)
 
 
 # --- AVIF and HEIC (ISO 14496-12, ISO 23008-12) -------------------------------------------
@@ -497,10 +504,11 @@ def _read_meta(data: bytes, start: int, end: int, structure: Structure) -> None:
                 if inner == b"colr" and data[first + 8 : first + 12] in (b"prof", b"rICC"):
                     structure.add_block(ICC, data[first + 12 : last])
                     break
+            break
     kinds = dict(_item_kinds(data, *_content(boxes, b"iinf"), structure))
     idat = _content(boxes, b"idat")[0]
     for item, position, size in _item_positions(data, *_content(boxes, b"iloc"), idat):
-        content = data[position : position + min(size, MAX_ICC)]
+        content = data[position : position + min(size, MAX_BLOCK + 1)]
         if kinds.get(item) == EXIF:
             skipped = 4 + int.from_bytes(content[:4], "big")
             structure.add_block(EXIF, content[skipped:])

@@ -33,14 +33,17 @@ _VIDEO_OFFSET = re.compile(r":MicroVideoOffset(?:\s?=\s?[\"']|>)(\d{1,12})")
 
 @dataclass(frozen=True)
 class Embedded:
-    """An image or video, between two positions of the file."""
+    """An image or video, between two positions of the file; ``missing`` bytes are declared, too."""
 
     description: str
     start: int
     end: int
+    missing: int = 0
 
     def __str__(self) -> str:
-        return f"{self.description}, {self.end - self.start:,} bytes"
+        size = self.end - self.start
+        addition = f" of {size + self.missing:,} declared" if self.missing else ""
+        return f"{self.description}, {size:,} bytes{addition}"
 
 
 def read_embedded(data: bytes, end: int, index: int, xmp: str) -> Iterator[Embedded]:
@@ -72,11 +75,12 @@ def _indexed(data: bytes, end: int, index: int) -> Iterator[Embedded]:
     images = read_index(data[index : index + MAX_INDEX])[1:] if index else []
     for image in images[:MAX_ITEMS]:
         start, stop = index + image.offset, index + image.offset + image.size
-        if start >= end and _content_kind(data, start) and stop <= len(data):
+        if start >= end and _content_kind(data, start):
             kind = KINDS.get(image.kind, "further image")
             if image.kind not in KINDS and b"hdrgm:" in data[start : min(stop, start + MAX_INDEX)]:
                 kind = "gain map"
-            yield Embedded(f"{_content_kind(data, start)}, {kind}", start, stop)
+            missing = max(0, stop - len(data))
+            yield Embedded(f"{_content_kind(data, start)}, {kind}", start, stop - missing, missing)
 
 
 def _contained(data: bytes, end: int, xmp: str) -> Iterator[Embedded]:

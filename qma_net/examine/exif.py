@@ -8,6 +8,7 @@ from PIL import ExifTags
 
 from ..core.exif import (
     ASCII,
+    MAX_CONTENT,
     MAX_ENTRIES,
     MAX_VALUES,
     ORIENTATIONS,
@@ -18,7 +19,7 @@ from ..core.exif import (
     ExifBlock,
     stored_orientation,
 )
-from .texts import decode_comment, printable
+from .texts import MAX_VALUE_CHARACTERS, decode_comment, printable
 
 MAKER_NOTE, USER_COMMENT, COPYRIGHT = 0x927C, 0x9286, 0x8298
 GPS_METHOD, GPS_AREA = 0x1B, 0x1C
@@ -152,7 +153,10 @@ def _text(block: ExifBlock, tag: int, entry: Entry) -> str:
         return f"{entry.size:,} bytes, shown under {SHOWN_ELSEWHERE[tag]}"
     value = block.value(entry)
     if isinstance(value, bytes):
-        return _bytes_text(block, tag, entry, value)
+        text = _bytes_text(block, tag, entry, value)
+        if entry.size <= MAX_CONTENT:
+            return text
+        return f"{text[:MAX_VALUE_CHARACTERS]} ... ({entry.size:,} bytes)"
     if entry.kind in RATIONALS:
         words = " ".join(f"{pair[0]}/{pair[1]}" for pair in _pairs(value))
     else:

@@ -155,16 +155,16 @@ def _note_orientation(orientation: int | None, number: int, source: str, facts: 
 
 
 def _read_xmp(facts: FileFacts) -> None:
-    packets = [decode_xmp(block.content) for block in facts.blocks if block.kind == XMP]
+    packets = [block.content for block in facts.blocks if block.kind == XMP]
     if not packets:
         return
     if len(packets) > 1:
         facts.note(f"the file has {len(packets)} XMP packets; the first one is shown")
         facts.skip("further XMP")
-    facts.xmp_packet = packets[0]
-    lines = (line.rstrip() for line in packets[0].splitlines())
+    facts.xmp_packet = decode_xmp(packets[0])
+    lines = (line.rstrip() for line in facts.xmp_packet.splitlines())
     facts.xmp = printable("\n".join(line for line in lines if line), MAX_CHARACTERS)
-    match = XMP_ORIENTATION.search(packets[0])
+    match = XMP_ORIENTATION.search(facts.xmp_packet)
     stored = facts.exif.get("IFD0", {}).get("Orientation", "1")
     if match and match[1] != stored:
         facts.note(

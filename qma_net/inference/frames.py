@@ -21,8 +21,15 @@ def count_frames(image: Any, data: bytes) -> int:
     if image.format == "TIFF":
         return _count_tiff(data)
     if image.format == "JPEG":
-        return max(1, sum(item.is_frame for item in read_index(image.info.get("mp", b""))))
+        return _count_jpeg(image)
     return min(getattr(image, "n_frames", 1), MAX_FRAMES + 1)
+
+
+def _count_jpeg(image: Any) -> int:
+    """Count the photos in the index of a JPEG; previews and gain maps are not photos."""
+    if any(name == "APP1" and b"hdrgm:" in content for name, content in image.applist):
+        return 1  # The second image of Ultra HDR files is a gain map of unspecified type.
+    return max(1, sum(item.is_frame for item in read_index(image.info.get("mp", b""))))
 
 
 def count_gif_frames(data: bytes, name: str = "the file") -> int:

@@ -395,10 +395,10 @@ def _from_pil(image: Image.Image, name: str, frames: int | None = None) -> Photo
         notes.append(f"first of {count} frames used")
     orientation = bounded_orientation(image, name)
     if orientation != 1:
-        if image.format != "TIFF":  # Pillow transposes it when it decodes it.
-            image = image.transpose(TRANSPOSES[orientation])
         source = "AVIF" if image.format == "AVIF" else "EXIF"
         notes.append(f"rotated or mirrored by its {source} orientation ({orientation})")
+        if image.format != "TIFF":  # Pillow transposes a TIFF when it decodes it.
+            image = image.transpose(TRANSPOSES[orientation])
     if image.mode.startswith("I"):  # 16-bit gray, also in containers of 32 bits.
         deep = np.asarray(image)
         if deep.min() < 0 or deep.max() > 65535:
