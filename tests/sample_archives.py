@@ -260,25 +260,34 @@ def casiav2(root: Path) -> tuple[dict, dict]:
 
 
 def casiav1(root: Path) -> tuple[dict, dict]:
-    """Pairs by stem in two folders; one image has no mask."""
-    truth = {}
+    """Pairs by stem or by parts of the names in one folder of images and two of masks."""
     names = {
-        "CM": ["Sp_S_NNN_A_ani0001_ani0001_0001"],
-        "Sp": ["Sp_D_NNN_A_ani0099_ani0100.0288", "Sp_D_NNN_R_cha0084_sec0061_0369"],
+        # By stem: a copy-move, a splice with a dot, a mask with gray pixels.
+        "Sp_S_NNN_A_ani0001_ani0001_0001": "CM/Sp_S_NNN_A_ani0001_ani0001_0001",
+        "Sp_D_NNN_A_ani0099_ani0100.0288": "Sp/Sp_D_NNN_A_ani0099_ani0100.0288",
+        "Sp_D_NNN_R_cha0084_sec0061_0369": "Sp/Sp_D_NNN_R_cha0084_sec0061_0369",
+        # The original name has S for D and a dot, or the two sources in reverse order.
+        "Sp_S_NRD_A_ani0040_ani0054.0257": "Sp/Sp_D_NRD_A_ani0040_ani0054_0257",
+        "Sp_D_NRN_A_ani0034_nat0069_0414": "Sp/Sp_D_NRN_A_nat0069_ani0034_0414",
+        # A source is misspelled or wrong.
+        "Sp_D_NRN_A_ant0063_nat0065_0443": "Sp/Sp_D_NRN_A_nat0063_nat0065_0443",
+        "Sp_D_NNN_A_sec0049_sec0049_0117": "Sp/Sp_D_NNN_A_sec0049_sec0050_0117",
     }
-    for kind, stems in names.items():
-        for stem in stems:
-            seed = len(truth)
-            save_photograph(root / f"CASIA 1.0 dataset/Modified Tp/Tp/{kind}/{stem}.jpg", seed)
-            mask = white(region(seed), 3)
-            if "0369" in stem:
-                mask[0, :3] = [[52] * 3, [64] * 3, [76] * 3]
-            save_image(root / f"CASIA 1.0 groundtruth/{kind}/{stem}_gt.png", mask)
-            truth[f"Tp/{stem}.jpg"] = region(seed)
-    lonely = "Sp_D_NRN_A_cha0011_sec0011_0542.jpg"
-    save_photograph(root / f"CASIA 1.0 dataset/Modified Tp/Tp/Sp/{lonely}", 5)
-    save_photograph(root / "CASIA 1.0 dataset/Au/Au/Au_ani_0001.jpg", 6)
-    return truth, {lonely: "has no mask"}
+    truth = {}
+    for seed, (image, mask_name) in enumerate(names.items()):
+        save_photograph(root / f"CASIA1/Sp/{image}.jpg", seed)
+        mask = white(region(seed), 3)
+        if "0369" in image:
+            mask[0, :3] = [[52] * 3, [64] * 3, [76] * 3]
+        save_image(root / f"CASIA 1.0 groundtruth/{mask_name}_gt.png", mask)
+        truth[f"Tp/{image}.jpg"] = region(seed)
+    lonely = "Sp_D_NRN_A_sce0011_cha0011_0542.jpg"
+    save_photograph(root / f"CASIA1/Sp/{lonely}", 15)
+    save_photograph(root / "CASIA1/Au/Au_ani_0001.jpg", 16)
+    rotated = "Sp_D_CNN_A_sec0012_ani0007_0275"
+    save_photograph(root / f"CASIA1/Sp/{rotated}.jpg", 17)
+    save_image(root / f"CASIA 1.0 groundtruth/Sp/{rotated}_gt.png", white(region(17, W, H)))
+    return truth, {lonely: "has no mask", f"{rotated}.jpg": "known fault"}
 
 
 def imd2020(root: Path) -> tuple[dict, dict]:
@@ -444,6 +453,76 @@ def autosplice(root: Path) -> tuple[dict, dict]:
     return truth, {}
 
 
+# The further test sets: pairs by name, some of them with black masks.
+
+
+def _archive(root: Path, rows: list[tuple[str, str]], *, authentic: str, black: bool = False):
+    """Write pairs of an image and a mask, an authentic image, and an image without a mask."""
+    truth = {}
+    for seed, (image, mask) in enumerate(rows):
+        save_photograph(root / image, seed)
+        save_image(root / mask, white(region(seed) ^ black))
+        truth[f"Tp/{Path(image).name}"] = region(seed)
+    if authentic:
+        save_photograph(root / authentic, 9)
+    lonely = Path(rows[0][0]).with_name(Path(rows[0][0]).name.replace("1", "7"))
+    save_photograph(root / lonely, 8)
+    return truth, {lonely.name: "has no mask"}
+
+
+def dso1(root: Path) -> tuple[dict, dict]:
+    """Image and mask have the same name; black pixels are tampered."""
+    names = [f"splicing-{number}.png" for number in ("01", "10")]
+    top = "tifs-database/DSO-1"
+    rows = [(f"{top}/{name}", f"{top}-Fake-Images-Masks/{name}") for name in names]
+    return _archive(root, rows, authentic=f"{top}/normal-01.png", black=True)
+
+
+def realistic_tampering(root: Path) -> tuple[dict, dict]:
+    """Masks with white and gray changes in the folders of two cameras."""
+    cameras = [("Canon_60D", "DPP0012"), ("Sony_A57", "DSC06389")]
+    folders = ("tampered-realistic/{}.TIF", "ground-truth/{}.PNG")
+    rows = [
+        tuple(f"data-images/{camera}/{folder.format(name)}" for folder in folders)
+        for camera, name in cameras
+    ]
+    truth, left_out = _archive(root, rows, authentic="data-images/Canon_60D/pristine/DPP0012.TIF")
+    grey = white(region(0)) // 255 * 40
+    grey[:20] *= 6
+    save_image(root / rows[0][1], grey)
+    return truth, left_out
+
+
+def comofod(root: Path) -> tuple[dict, dict]:
+    """Binary masks next to colored ones, original images and post-processed versions."""
+    truth, left_out = _archive(
+        root, [(f"{n}_F.png", f"{n}_B.png") for n in ("001", "020")], authentic="001_O.png"
+    )
+    save_photograph(root / "001_F_JC1.jpg", 5)
+    save_image(root / "001_M.png", white(region(0), 3))
+    return truth, left_out
+
+
+def grip(root: Path) -> tuple[dict, dict]:
+    """Images and masks in one folder, with different endings."""
+    stems = [f"forged_images/TP_C01_00{number}" for number in (1, 2)]
+    return _archive(root, [(f"{s}_copy.png", f"{s}_gt.png") for s in stems], authentic="")
+
+
+def openforensics(root: Path) -> tuple[dict, dict]:
+    """Masks in a folder with the name of the images' folder."""
+    names = [f"Test-Dev/{name}" for name in ("d1ccd04012", "8b4be51eff")]
+    rows = [(f"{name}.jpg", f"Annotations_GT/Images/{name}.png") for name in names]
+    return _archive(root, rows, authentic="")
+
+
+def in_the_wild(root: Path) -> tuple[dict, dict]:
+    """Images and masks with the same stem in two folders."""
+    folders = ("label_in_wild/images/{}.jpg", "label_in_wild/masks/{}.png")
+    rows = [tuple(folder.format(name) for folder in folders) for name in ("2251", "2508")]
+    return _archive(root, rows, authentic="")
+
+
 # The functions above by the name of the dataset.
 ARCHIVES = {
     "CASIAv2": casiav2,
@@ -456,6 +535,12 @@ ARCHIVES = {
     "NIST16": nist16,
     "CocoGlide": cocoglide,
     "AutoSplice": autosplice,
+    "DSO1": dso1,
+    "RealisticTampering": realistic_tampering,
+    "CoMoFoD": comofod,
+    "GRIP": grip,
+    "OpenForensics": openforensics,
+    "InTheWild": in_the_wild,
 }
 
 

@@ -13,11 +13,20 @@ import pytest
 from PIL import Image
 
 from conftest import ROOT
-from miniatures import (
+from qma_net import cli
+from qma_net.core.files import PathError
+from qma_net.core.runs import BusyError, FolderLock, Journal, RunError
+from qma_net.data.check import check
+from qma_net.data.convert import reduce_mask
+from qma_net.data.plan import PrepareError
+from qma_net.data.prepare import prepare
+from qma_net.data.published import ALL_DATASETS, DATASETS, TYPES
+from sample_archives import (
     ARCHIVES,
     H,
     W,
     autosplice,
+    casiav1,
     casiav2,
     cocoglide,
     coverage,
@@ -30,14 +39,6 @@ from miniatures import (
     tampcoco,
     white,
 )
-from qma_net import cli
-from qma_net.core.files import PathError
-from qma_net.core.runs import BusyError, FolderLock, Journal, RunError
-from qma_net.data.check import check
-from qma_net.data.convert import reduce_mask
-from qma_net.data.plan import PrepareError
-from qma_net.data.prepare import prepare
-from qma_net.data.published import DATASETS, TYPES
 
 
 def run(name, source, out, **options):
@@ -79,8 +80,8 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 def test_every_published_dataset_has_a_miniature():
-    assert list(ARCHIVES) == list(DATASETS)
-    for dataset in DATASETS.values():
+    assert list(ARCHIVES) == list(ALL_DATASETS)
+    for dataset in ALL_DATASETS.values():
         assert dataset.unverified
         assert dataset.layout
         assert "a synthetic sample with this layout" in dataset.verified_on
@@ -88,7 +89,7 @@ def test_every_published_dataset_has_a_miniature():
 
 def test_documentation_agrees_with_the_dataset_entries():
     text = (ROOT / "docs/datasets.md").read_text(encoding="utf-8")
-    for dataset in DATASETS.values():
+    for dataset in ALL_DATASETS.values():
         assert f"| {dataset.name} | {dataset.rule} |" in text
         assert f"- **{dataset.name}**: {'; '.join(dataset.unverified)}." in text
 
@@ -107,7 +108,8 @@ def test_miniature_is_converted_with_exact_masks(name, tmp_path):
         if not image.startswith("bcmc"):
             assert masks[image].stem == Path(image).stem
     contents = {path.name: path.read_bytes() for path in source.rglob("*") if path.is_file()}
-    if name != "AutoSplice":  # Its three versions share names.
+    # Three versions, or the original and the tampered image, have the same name.
+    if name not in ("AutoSplice", "RealisticTampering"):
         for image in truth:
             assert (out / image).read_bytes() == contents[Path(image).name]
     reasons = {Path(row["file"]).name: row["why"] for row in report["left_out"]}
@@ -115,11 +117,13 @@ def test_miniature_is_converted_with_exact_masks(name, tmp_path):
         (reason,) = [reasons[known] for known in reasons if known.endswith(file)]
         assert why in reason
     assert len(reasons) == len(left_out)
-    assert (report["tampered"], report["paper"]) == (len(truth), DATASETS[name].tampered)
+    dataset = ALL_DATASETS[name]
+    count = report["paper" if name in DATASETS else "published"]
+    assert (report["tampered"], count) == (len(truth), dataset.tampered)
     assert prepared.checked.errors == []
     text = prepared.text()
-    assert f"{len(truth)} of the paper's {DATASETS[name].tampered}" in text
-    assert all(f"not verified: {line}" in text for line in DATASETS[name].unverified)
+    assert f"{len(truth)} of {dataset.published_count} tampered images" in text
+    assert all(f"not verified: {line}" in text for line in dataset.unverified)
     assert json.loads((out / "prepare.json").read_text()) == report
     times = tree(out)
     again = run(name, source, out)
@@ -135,12 +139,18 @@ TYPES_OF = {
     "IMD2020": None,
     "FantasticReality": None,
     "TampCOCO": (3, 2, 0, 0),
-    "CASIAv1": (1, 2, 0, 0),
+    "CASIAv1": (2, 5, 0, 0),
     "Columbia": (0, 2, 0, 0),
     "Coverage": (3, 0, 0, 0),
     "NIST16": (0, 2, 2, 0),
     "CocoGlide": (0, 0, 0, 2),
     "AutoSplice": (0, 0, 0, 4),
+    "DSO1": (0, 2, 0, 0),
+    "RealisticTampering": None,
+    "CoMoFoD": (2, 0, 0, 0),
+    "GRIP": (2, 0, 0, 0),
+    "OpenForensics": (0, 0, 0, 2),
+    "InTheWild": (0, 2, 0, 0),
 }
 
 
@@ -151,7 +161,7 @@ def test_manipulation_types_are_in_the_reports_of_prepare_and_check(name, tmp_pa
     report = run(name, tmp_path / "source", out, authentic=True).report
     paths = sorted(out.glob("*_COCO_list.json")) or [out]
     rows = check(paths, progress=False).sets
-    assert all(row["dataset"] == name for row in rows)
+    assert all(row.get("dataset") == (name if name in DATASETS else None) for row in rows)
     counted = [row.get("types") for row in rows]
     if TYPES_OF[name] is None:
         assert "types" not in report
@@ -418,8 +428,8 @@ def test_effect_of_max_side_on_results_is_stated(tmp_path, capsys):
         name = line if line[0] != " " else name
         if line.startswith("  --max-side: "):
             rules[name.split(" (")[0]] = line.removeprefix("  --max-side: ")
-    assert list(rules) == list(DATASETS)
-    for name, dataset in DATASETS.items():
+    assert list(rules) == list(ALL_DATASETS)
+    for name, dataset in ALL_DATASETS.items():
         start = "allowed" if dataset.role == "training" else "affects results on this test set"
         assert rules[name].startswith(start)
         assert ("1024" in rules[name]) == (name in ("NIST16", "IMD2020"))
@@ -573,7 +583,7 @@ def test_unusable_arguments_are_one_clear_error(tmp_path):
     (tmp_path / "other/Tp").mkdir(parents=True)
     cases = [
         ("Casia", source, "out", "unknown dataset 'Casia'; choose one of CASIAv2"),
-        ("CocoGlide", tmp_path / "absent", "out", "does not exist"),
+        ("CocoGlide", tmp_path / "absent", "out", "is not a folder"),
         ("CocoGlide", tmp_path / "packed", "out", "unpack CocoGlide.zip first"),
         ("Columbia", source, "out", "expected layout: 'Columbia Unc"),
         ("NIST16", source, "out", "0 tables"),
@@ -586,28 +596,217 @@ def test_unusable_arguments_are_one_clear_error(tmp_path):
             run(name, folder, tmp_path / out)
         assert expected in str(error.value)
         assert "\n" not in str(error.value)
-    with pytest.raises(PrepareError, match="expected a size in pixels"):
+    with pytest.raises(PrepareError, match="pass a size in pixels"):
         run("CocoGlide", source, tmp_path / "out", max_side=-1)
     with pytest.raises(PrepareError, match="only AutoSplice"):
         run("CocoGlide", source, tmp_path / "out", jpeg_quality=75)
     os.rename(source / "CocoGlide", source / "copy")
     cocoglide(source)
-    with pytest.raises(PrepareError, match="expected only one of them"):
+    with pytest.raises(PrepareError, match="contains the dataset only once"):
         run("CocoGlide", source, tmp_path / "out")
 
 
 def test_prepare_command(tmp_path, capsys):
     cli.main(["data", "prepare", "--list"])
     printed = capsys.readouterr().out
-    assert all(f"{name} (" in printed for name in DATASETS)
+    assert all(f"{name} (" in printed for name in ALL_DATASETS)
     coverage(tmp_path / "source")
     argv = ["data", "prepare", "coverage", "--source", str(tmp_path / "source"), "--workers", "1"]
-    cli.main([*argv, "--out", str(tmp_path / "Coverage")])
+    argv += ["--out", str(tmp_path / "Coverage")]
+    cli.main([*argv, "--partial"])
     printed = capsys.readouterr().out
     assert "Coverage: 3 of the paper's 100 tampered images" in printed
     assert "0 errors" in printed
     with pytest.raises(SystemExit, match="requires --source DIR and --out DIR"):
         cli.main(["data", "prepare", "Coverage"])
+
+
+def test_incomplete_dataset_is_an_error_until_it_is_accepted(tmp_path, capsys):
+    coverage(tmp_path / "source")
+    argv = ["data", "prepare", "Coverage", "--source", str(tmp_path / "source"), "--workers", "1"]
+    argv += ["--out", str(tmp_path / "Coverage")]
+    for already in (False, True):  # The second run has nothing to do and the same exit status.
+        with pytest.raises(SystemExit) as exit_info:
+            cli.main(argv)
+        assert exit_info.value.code == 1
+        printed = capsys.readouterr()
+        assert ("nothing to do" in printed.out) == already
+        lines = printed.err.splitlines()
+        start = lines.index(
+            "Coverage is incomplete: 3 of the paper's 100 tampered images. Compare the layouts:"
+        )
+        assert lines[start + 1 : start + 8] == [
+            f"found in {tmp_path / 'source'}:",
+            "  7 files such as COVERAGE/image/1.tif",
+            "  7 files such as COVERAGE/mask/10copy.tif",
+            "  1 files such as COVERAGE/label/1.mat",
+            "expected:",
+            f"  {DATASETS['Coverage'].layout}",
+            "  for example image/11t.tif",
+        ]
+        assert lines[-1].startswith("Pass another --source, or --partial")
+    before = tree(tmp_path / "Coverage")
+    cli.main([*argv, "--partial"])
+    printed = capsys.readouterr()
+    assert "nothing to do" in printed.out
+    assert "incomplete" not in printed.err
+    assert tree(tmp_path / "Coverage") == before
+
+
+@pytest.mark.parametrize(("count", "is_complete"), [(94, False), (95, True)])
+def test_dataset_is_complete_from_95_percent_of_the_papers_images(tmp_path, count, is_complete):
+    for number in range(1, count + 1):
+        save_photograph(tmp_path / f"source/image/{number}t.tif", 0, 8, 8)
+        save_image(tmp_path / f"source/mask/{number}forged.tif", white(np.eye(8, dtype=bool)))
+    prepared = run("Coverage", tmp_path / "source", tmp_path / "out")
+    assert prepared.report["tampered"] == count
+    assert prepared.is_complete is is_complete
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
+def test_table_of_nist16_is_read_in_any_encoding(tmp_path, encoding):
+    source = tmp_path / "source"
+    nist16(source)
+    table = source / "NC2016_Test0613/reference/manipulation/NC2016-manipulation-ref.csv"
+    lines = table.read_text().splitlines()
+    lines[0] += "|Comment"
+    lines[1:] = [f"{line}|M\u00fcller" for line in lines[1:]]
+    table.write_bytes("\r\n".join(lines).encode(encoding))
+    assert run("NIST16", source, tmp_path / "out").report["tampered"] == 4
+
+
+def test_damaged_table_of_nist16_is_one_clear_error(tmp_path):
+    """A missing quote makes the rest of the table one field, which csv limits to 131,072."""
+    source = tmp_path / "source"
+    nist16(source)
+    table = source / "NC2016_Test0613/reference/manipulation/NC2016-manipulation-ref.csv"
+    table.write_text(table.read_text() + '\nmanipulation|"' + "x" * 140_000)
+    with pytest.raises(PrepareError, match="as a CSV file: field larger than field limit") as error:
+        run("NIST16", source, tmp_path / "out")
+    assert "\n" not in str(error.value)
+
+
+def test_tampcoco_lists_in_latin_1_and_masks_outside_their_folder(tmp_path):
+    source = tmp_path / "source"
+    tampcoco(source)
+    lists = source / "tampCOCO/sp_COCO_list.txt"
+    image = "90_000000000001.jpg_000000000002.jpg_RT-32.0_RS0.95.jpg"
+    lines = [f"sp_images/{image},mask.png", "sp_images/M\u00fcller.jpg,sp_masks/M\u00fcller.png"]
+    lists.write_bytes("\n".join(lines).encode("latin-1"))
+    save_image(source / "mask.png", white(region(0)))
+    report = run("TampCOCO", source, tmp_path / "out").report
+    why = {row["file"]: row["why"] for row in report["left_out"]}
+    assert why[f"sp_images/{image}"] == "its mask mask.png is not in sp_masks/"
+    assert why["sp_images/M\u00fcller.jpg"] == "is listed but missing"
+    assert "sp: 2 lines, 2 unique, 2 with missing files" in report["notes"]
+
+
+@pytest.mark.parametrize(
+    ("array", "why"),
+    [
+        (np.full((H, W), "tampered"), "contains values of type <U8, not numbers"),
+        (np.zeros((H, W), "M8[s]"), "contains values of type datetime64[s], not numbers"),
+        (np.zeros((H, W), "u1,u1"), "not numbers"),
+        (np.zeros((H, 0)), "has shape (48, 0), which is not that of a mask"),
+        (np.ones((H, W, 3)), "has shape (48, 64, 3), which is not that of a mask"),
+    ],
+)
+def test_array_that_is_not_a_mask_is_left_out(tmp_path, array, why):
+    fantastic(tmp_path / "source")
+    masks = tmp_path / "source/FantasticReality_v1/dataset/SegmentationFake"
+    np.savez(masks / "IMG_0000000_IMG_0000009.npz", array)
+    report = run("FantasticReality", tmp_path / "source", tmp_path / "out").report
+    reasons = {Path(row["file"]).stem: row["why"] for row in report["left_out"]}
+    assert why in reasons["IMG_0000000_IMG_0000009"]
+    assert report["tampered"] == 1
+
+
+def test_links_to_parent_folders_are_not_followed(tmp_path):
+    source = tmp_path / "source"
+    coverage(source)
+    for name in ("first", "second"):
+        (source / f"COVERAGE/image/{name}").symlink_to("..")
+        (source / name).symlink_to(".")
+    assert run("Coverage", source, tmp_path / "out").report["tampered"] == 3
+
+
+def test_links_between_folders_are_followed_once(tmp_path):
+    """Ten folders with links to each other have 10! paths."""
+    source = tmp_path / "source"
+    for folder in range(10):
+        (source / f"{folder}").mkdir(parents=True)
+        (source / f"{folder}/{folder}.txt").write_text("")
+        for other in {*range(10)} - {folder}:
+            (source / f"{folder}/to{other}").symlink_to(f"../{other}")
+    with pytest.raises(PrepareError, match=r"no Coverage images found in .* \(\d{1,3} files\)"):
+        run("Coverage", source, tmp_path / "out")
+
+
+def test_dataset_behind_links_is_found(tmp_path):
+    coverage(tmp_path / "disk")
+    (tmp_path / "source").mkdir()
+    for name in ("image", "mask"):
+        (tmp_path / f"source/{name}").symlink_to(tmp_path / f"disk/COVERAGE/{name}")
+    assert run("Coverage", tmp_path / "source", tmp_path / "out").report["tampered"] == 3
+
+
+def test_record_without_a_key_is_converted_again(tmp_path):
+    source, out = tmp_path / "source", tmp_path / "out"
+    coverage(source)
+    whole = run("Coverage", source, out).report
+    write_as_earlier_version(out / "prepare.jsonl", without=("mask_target",))
+    assert run("Coverage", source, out).report == whole
+    assert len(list((out / "Gt").iterdir())) == 3
+
+
+@pytest.mark.parametrize("folder", ["Tp", "sp"])
+def test_folders_of_the_user_are_not_used(tmp_path, folder):
+    tampcoco(tmp_path / "source")
+    (tmp_path / "out" / folder).mkdir(parents=True)
+    with pytest.raises(PrepareError, match=f"contains {folder}/ but no prepare.jsonl"):
+        run("TampCOCO", tmp_path / "source", tmp_path / "out")
+
+
+def test_rotated_mask_of_casiav1_is_reported_and_rotated_by_repair(tmp_path):
+    source, out = tmp_path / "source", tmp_path / "out"
+    casiav1(source)
+    name = "Sp_D_CNN_A_sec0012_ani0007_0275"
+    rows = run("CASIAv1", source, out).report["left_out"]
+    why = {Path(row["file"]).stem: row["why"] for row in rows}
+    assert why[name].startswith("known fault: mask 48x64, image 64x48")
+    (row,) = run("CASIAv1", source, out, repair=True).report["repaired"]
+    assert "mask rotated by 90 degrees counter-clockwise" in row["why"]
+    np.testing.assert_array_equal(read_mask(out / f"Gt/{name}.png"), np.rot90(region(17, W, H)))
+
+
+def test_images_of_casiav1_are_paired_by_the_parts_of_their_names(tmp_path):
+    casiav1(tmp_path / "source")
+    rows = run("CASIAv1", tmp_path / "source", tmp_path / "out").report["renamed"]
+    assert {Path(row["file"]).stem: row["why"] for row in rows} == {
+        "Sp_S_NRD_A_ani0040_ani0054.0257": "paired with Sp_D_NRD_A_ani0040_ani0054_0257_gt.png, "
+        "which shares 0257, ani0040, ani0054, nrd_a",
+        "Sp_D_NRN_A_ani0034_nat0069_0414": "paired with Sp_D_NRN_A_nat0069_ani0034_0414_gt.png, "
+        "which shares 0414, ani0034, nat0069, nrn_a",
+        "Sp_D_NRN_A_ant0063_nat0065_0443": "paired with Sp_D_NRN_A_nat0063_nat0065_0443_gt.png, "
+        "which shares 0443, nrn_a",
+        "Sp_D_NNN_A_sec0049_sec0049_0117": "paired with Sp_D_NNN_A_sec0049_sec0050_0117_gt.png, "
+        "which shares 0117, nnn_a",
+    }
+
+
+def test_ambiguous_names_are_not_paired(tmp_path):
+    """Two masks share the letters and the number of an image, and neither its name."""
+    folder = tmp_path / "source"
+    names = ["Sp_D_NRN_A_ani0001_ani0002_0001", "Sp_D_NRN_A_cha0001_cha0002_0001"]
+    save_photograph(folder / "Sp_D_NRN_A_sec0001_sec0002_0001.jpg", 1)
+    save_photograph(folder / "Sp_D_NNN_A_pla0001_pla0002_0009.jpg", 2)
+    for name in (*names, "Sp_D_NNN_A_pla0001_pla0002_0009"):
+        save_image(folder / f"{name}_gt.png", white(region(1)))
+    report = run("CASIAv1", folder, tmp_path / "out").report
+    assert report["tampered"] == 1
+    assert report["left_out"] == [
+        {"file": "Sp_D_NRN_A_sec0001_sec0002_0001.jpg", "why": "has no mask"}
+    ]
 
 
 def test_real_samples_of_casia2_are_converted(shared, tmp_path):
@@ -629,7 +828,7 @@ def test_manipulated_journal_deletes_no_file_outside_the_folder(tmp_path, target
     journal = Journal(tmp_path / "out/prepare.jsonl")
     journal.append(record)
     journal.close()
-    with pytest.raises(PathError, match="expected a relative path"):
+    with pytest.raises(PathError, match="rename it to a relative path"):
         run("Coverage", tmp_path / "source", tmp_path / "out")
     assert outside.read_text() == "unrelated"
 

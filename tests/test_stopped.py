@@ -51,7 +51,8 @@ def robust(work: Path, out: Path) -> list:
 
 
 def prepare(work: Path, out: Path) -> list:
-    return ["data", "prepare", "Coverage", "--source", work / "archive", "--out", out]
+    source = ["--source", work / "archive"]
+    return ["data", "prepare", "Coverage", *source, "--out", out, "--partial"]
 
 
 def synth(work: Path, out: Path) -> list:

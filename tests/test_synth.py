@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from conftest import photograph
 from qma_net.core.runs import BusyError, FolderLock, RunError
 from qma_net.demo import DEMO_RECIPE
 from qma_net.synth.manipulate import kind_at, manipulate
@@ -366,6 +367,18 @@ def test_large_photos_are_cropped_and_small_ones_never_enlarged():
         assert (crop.out_height, crop.out_width) == (288, 384)
         crop = random_crop(rng, (200, 150), recipe)
         assert (crop.height, crop.out_height, crop.out_width) == (200, 200, 150)
+
+
+def test_panoramas_are_used_if_their_images_are_wide_enough(tmp_path):
+    """Images of 64 pixels have 8 pixels on the other side for 512x64 and less for 3000x64."""
+    for seed, (width, height) in enumerate([(512, 64)] * 4 + [(3000, 64)] * 4):
+        cv2.imwrite(str(tmp_path / f"{width}_{seed}.png"), photograph(height, width, seed))
+    options = {"count": 30, "image_size": SIZE, "workers": 1, "progress": False}
+    out = synthesise(tmp_path, tmp_path / "out", **options)
+    names = json.loads((out / "settings.json").read_text())["photos"]
+    used = [f"512_{i}.png" for i in range(4)]
+    assert sorted(names["train"] + names["test"]) == used
+    assert {tuple(row["size"]) for row in rows_of(out)} == {(8, 64)}
 
 
 def test_unusable_input_gives_one_line_error(photos, tmp_path):

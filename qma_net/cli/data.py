@@ -4,7 +4,8 @@ import argparse
 import sys
 
 from ..core.errors import QMANetError
-from .flags import ALLOWED_PROBLEMS, Commands, add_command, split_names
+from ..core.untrusted import one_line, printable_lines
+from .flags import ALLOWED_PROBLEMS, Commands, add_command, print_lines, split_names
 
 
 def add_commands(commands: Commands) -> None:
@@ -37,8 +38,11 @@ def add_commands(commands: Commands) -> None:
     add("--max-side", type=int, default=0, metavar="N", help=max_side)
     authentic = "also write the authentic images and a JSON list of all images"
     add("--authentic", action="store_true", help=authentic)
-    add("--repair", action="store_true", help="resize masks that do not match their image's size")
+    repair = "rotate or resize masks that do not match their image's size"
+    add("--repair", action="store_true", help=repair)
     add("--link", action="store_true", help="create hard links instead of copies where possible")
+    partial = "accept fewer than 95%% of the published images (exit status 0)"
+    add("--partial", action="store_true", help=partial)
     quality = "version of AutoSplice by JPEG quality (only for AutoSplice; default: 100)"
     add("--jpeg-quality", type=int, choices=(100, 90, 75), help=quality)
     add("--workers", type=int, metavar="N", help=workers)
@@ -87,11 +91,11 @@ def _check(args: argparse.Namespace) -> None:
     allow = split_names(args.allow)
     if args.fix:
         for line in repair(args.paths, args.fix, workers=args.workers, allow=allow):
-            print(line, file=sys.stderr)
+            print(one_line(line), file=sys.stderr)
     report = check(
         args.paths, fast=args.fast, workers=args.workers, crop_size=args.pad_to, allow=allow
     )
-    print(to_json(report.as_dict(), indent=1) if args.json else report.text())
+    print_lines(to_json(report.as_dict(), indent=1) if args.json else report.text())
     if args.fast:
         print(NOT_SEEN_FAST, file=sys.stderr if args.json else sys.stdout)
     if report.errors:
@@ -119,8 +123,11 @@ def _prepare(args: argparse.Namespace) -> None:
         jpeg_quality=args.jpeg_quality,
         workers=args.workers,
     )
-    print(prepared.text())
-    if prepared.report["check"]["errors"]:
+    print_lines(prepared.text())
+    incomplete = not prepared.is_complete and not args.partial
+    if incomplete:
+        print(printable_lines(prepared.layouts()), file=sys.stderr)
+    if incomplete or prepared.report["check"]["errors"]:
         sys.exit(1)
 
 
@@ -129,7 +136,7 @@ def _protocol(args: argparse.Namespace) -> None:
     from ..data.protocol import write_protocol
 
     written = write_protocol(args.name, args.root, args.out)
-    print(written.text())
+    print_lines(written.text())
     if written.missing:
         sys.exit(1)
 

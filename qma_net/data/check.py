@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ..core.errors import QMANetError
 from ..core.images import TRANSPOSED_ORIENTATIONS
+from ..core.untrusted import one_line
 from .facts import Facts, inspect_files
 from .listing import Listing, Pair, find_in_usual_folders, manipulation_types, read_listings
 from .near_duplicates import find_copies
@@ -143,7 +144,9 @@ class Report:
                 by_problem[finding.problem].append(finding)
             for problem, group in by_problem.items():
                 lines.append(f"{severity}: {problem}, {_plural(len(group), 'file')}")
-                lines += [f"  {item.file}: {item.remedy}" for item in group[:SHOWN_PER_PROBLEM]]
+                lines += [
+                    f"  {one_line(item.file)}: {item.remedy}" for item in group[:SHOWN_PER_PROBLEM]
+                ]
                 if len(group) > SHOWN_PER_PROBLEM:
                     more = len(group) - SHOWN_PER_PROBLEM
                     lines.append(f"  ... and {more} more (--json lists all)")

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ..core.files import PathError, atomic_write, copy_file, safe_path, write_png
+from ..core.files import ContentError, PathError, atomic_write, copy_file, safe_path, write_png
 from ..core.images import (
     INVERSE_TRANSPOSE,
     ImageError,
@@ -52,7 +52,7 @@ def convert(conversion: Conversion, job: Job) -> dict:
     """
     try:
         return {"image": job.image} | _convert(conversion, job)
-    except PathError as error:
+    except (PathError, ContentError) as error:
         return {"image": job.image, "left_out": str(error)}
     except (ImageError, _LeftOutError) as error:
         # An interrupted run may have written the image from other sources.
@@ -121,8 +121,6 @@ def _read_mask(
         values = read_array(path) if is_array else _read_rgb_mask(path)
     except ImageError as error:
         raise _LeftOutError(_fault(f"its mask {path.name}", error)) from None
-    if is_array and values.ndim != 2:
-        raise _LeftOutError(f"its mask {path.name} has shape {values.shape}, expected (H, W)")
     mask = dataset.read_mask(values)
     if dataset.mask_rule in ("white", "black"):
         sums = channel_sum(values)

@@ -1,19 +1,24 @@
 """Pairing the images and masks of a published archive, before anything is converted."""
 
+import codecs
 import csv
 import io
 import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from ..core.errors import QMANetError
+from ..core.files import read_bytes
 from .published import PublishedDataset
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z", ".bz2")
 TABLE_COLUMNS = {"probefilename", "probemaskfilename", "istarget"}
+MAX_TEXT_BYTES = 2**28  # Of a list or a table; the largest published list has about 20 MB.
+SHOWN_FOLDERS = 8  # In the description of a source's layout.
 
 Key = tuple[str, str]  # The groups `part` and `key`, which join images and masks.
 
@@ -49,6 +54,22 @@ class Plan:
     def leave_out(self, file: str, why: str) -> None:
         """Record an image that cannot be used."""
         self.left_out.append({"file": file, "why": why})
+
+    def found_layout(self) -> list[str]:
+        """Describe the folders with most files, one per line with an example."""
+        by_folder = defaultdict(list)
+        for file in self.files:
+            path = PurePosixPath(file)
+            by_folder[path.parent, path.suffix.lower()].append(file)
+        folders = sorted(by_folder.values(), key=len, reverse=True)
+        lines = [f"{len(files)} files such as {files[0]}" for files in folders[:SHOWN_FOLDERS]]
+        if len(folders) > SHOWN_FOLDERS:
+            lines.append(f"... and {len(folders) - SHOWN_FOLDERS} more folders")
+        return lines
+
+    def expected_layout(self) -> list[str]:
+        """Describe the published layout, with examples."""
+        return [self.dataset.layout, *(f"for example {file}" for file in self.dataset.examples)]
 
 
 def plan_jobs(
@@ -91,31 +112,44 @@ def _jobs_by_names(plan: Plan, jpeg_quality: int | None) -> Iterator[Job]:
     _require_unique([(file, (key, _stem(file).lower())) for file, key in images], plan.source)
     unpaired_images = [key for _, key in images if key not in masks]
     unpaired_masks = masks.keys() - {key for _, key in images}
-    others = _pair_by_common_text(dataset.or_match, unpaired_images, unpaired_masks)
+    others: dict[Key, Key] = {}
+    notes: dict[Key, str] = {}
+    for pattern in dataset.or_match:
+        pairs = _pair_by_common_parts(pattern, unpaired_images, unpaired_masks)
+        for image, other, parts in pairs:
+            others[image] = other
+            notes[image] = f"paired with {_name(masks[other])}, which shares {', '.join(parts)}"
+        unpaired_images = [key for key in unpaired_images if key not in others]
+        unpaired_masks = unpaired_masks - set(others.values())
     for file, key in images:
         mask = masks.get(others.get(key, key))
         if mask is None:
             plan.leave_out(file, "has no mask")
             continue
-        note = f"paired with {_name(mask)} by the end of its name" if key in others else ""
-        yield _tampered(file, mask, manipulation=dataset.type_of(_name(file)), note=note)
-    if unused := len(unpaired_masks - set(others.values())):
-        plan.notes.append(f"{unused} masks have no image")
+        manipulation = dataset.type_of(_name(file))
+        yield _tampered(file, mask, manipulation=manipulation, note=notes.get(key, ""))
+    if unpaired_masks:
+        plan.notes.append(f"{len(unpaired_masks)} masks have no image")
 
 
-def _pair_by_common_text(
+def _pair_by_common_parts(
     pattern: str, images: Iterable[Key], masks: Iterable[Key]
-) -> dict[Key, Key]:
-    """Map keys of images to keys of masks where the pattern's match is unique on both sides."""
-    if not pattern:
-        return {}
-    by_text: dict[str, tuple[list[Key], list[Key]]] = defaultdict(lambda: ([], []))
+) -> list[tuple[Key, Key, tuple[str, ...]]]:
+    """Pair keys in which the pattern has the same groups, in any order, if no other key has them.
+
+    Returns:
+        The keys of an image and its mask, and the groups, for each pair.
+    """
+    by_parts: dict[tuple[str, ...], tuple[list[Key], list[Key]]] = defaultdict(lambda: ([], []))
     for side, keys in enumerate((images, masks)):
         for key in keys:
             if match := re.search(pattern, key[-1]):
-                by_text[match[1]][side].append(key)
-    pairs = by_text.values()
-    return {image[0]: mask[0] for image, mask in pairs if len(image) == len(mask) == 1}
+                by_parts[tuple(sorted(match.groups()))][side].append(key)
+    return [
+        (image[0], mask[0], parts)
+        for parts, (image, mask) in by_parts.items()
+        if len(image) == len(mask) == 1
+    ]
 
 
 def _jobs_by_table(plan: Plan) -> Iterator[Job]:
@@ -124,24 +158,31 @@ def _jobs_by_table(plan: Plan) -> Iterator[Job]:
     tables = [file for file in plan.files if file.lower().endswith(dataset.table)]
     if len(tables) != 1:
         raise PrepareError(
-            f"'{source}' contains {len(tables)} tables named {dataset.table}, expected one: "
-            f"{dataset.layout}"
+            f"'{source}' contains {len(tables)} tables named {dataset.table} instead of one; "
+            f"expected layout: {dataset.layout}"
         )
     root = PurePosixPath(tables[0]).parents[2]
     by_lower_name = {file.lower(): file for file in plan.files}
-    text = (source / tables[0]).read_text(encoding="utf-8-sig")
+    text = _read_text(source / tables[0])
     header = text.partition("\n")[0]
     delimiter = max("|,;\t", key=header.count)
     plan.notes.append(f"{_name(tables[0])}: delimiter {delimiter!r}")
     plan.authentic = []
     seen: set[str] = set()
     untyped = 0
-    for row in csv.DictReader(io.StringIO(text), delimiter=delimiter):
+    try:
+        rows = list(csv.DictReader(io.StringIO(text), delimiter=delimiter))
+    except csv.Error as error:
+        raise PrepareError(
+            f"cannot read {source / tables[0]} as a CSV file: {error}; download it again"
+        ) from None
+    for row in rows:
         row = {key.strip().lower(): (value or "").strip() for key, value in row.items() if key}
         if not row.keys() >= TABLE_COLUMNS:
             raise PrepareError(
-                f"got {source / tables[0]} with columns {header.strip()!r}, expected "
-                "ProbeFileName, ProbeMaskFileName and IsTarget"
+                f"{source / tables[0]} has the columns {header.strip()[:200]!r}, which do not "
+                "include ProbeFileName, ProbeMaskFileName and IsTarget; use the table of the "
+                "original archive"
             )
         name, mask_name = (str(root / row[key]) for key in ("probefilename", "probemaskfilename"))
         if name in seen:
@@ -177,7 +218,7 @@ def _jobs_by_lists(plan: Plan) -> Iterator[Job]:
         list_name = f"{dataset.list_name.format(part=part)}.txt"
         list_file = lists.get(list_name.lower())
         if list_file is not None:
-            lines = (plan.source / list_file).read_text(encoding="utf-8").split("\n")
+            lines = _read_text(plan.source / list_file).split("\n")
             rows = [line.strip().split(",") for line in lines if line.strip()]
         elif part in folders:
             rows = [[image] for image in folders[part]]
@@ -195,7 +236,11 @@ def _jobs_by_lists(plan: Plan) -> Iterator[Job]:
                 plan.leave_out(listed_image, why)
                 continue
             # Subsets share masks, whose names have .png wherever the first image's have .jpg.
-            mask_part = PurePosixPath(listed_mask).parts[-2].split("_")[0]
+            mask_part = PurePosixPath(listed_mask).parent.name.split("_")[0]
+            if mask_part not in dataset.parts:
+                missing += 1
+                plan.leave_out(listed_image, f"its mask {listed_mask} is not in {part}_masks/")
+                continue
             mask_stem = _stem(_name(listed_mask).replace(".png", ".jpg"))
             target, mask_target = (
                 f"{part}/Tp/{_stem(listed_image)}",
@@ -253,8 +298,8 @@ def _require_unique(files: Iterable[tuple[str, Hashable]], source: Path | str) -
     for file, key in files:
         if key in first:
             raise PrepareError(
-                f"{source} contains both {first[key]} and {file}, expected only one of them: use "
-                "a --source that contains one copy of the dataset"
+                f"{source} contains both {first[key]} and {file}, which have the same name; pass "
+                "a --source that contains the dataset only once"
             )
         first[key] = file
 
@@ -269,11 +314,42 @@ def _not_found(plan: Plan, what: str) -> PrepareError:
 
 
 def _files_under(source: Path) -> Iterator[str]:
-    """Yield relative paths of all files except hidden ones and what macOS adds to archives."""
-    for folder, folders, names in os.walk(source, followlinks=True):
-        folders[:] = [name for name in folders if name[0] != "." and name != "__MACOSX"]
-        relative = Path(folder).relative_to(source)
-        yield from ((relative / name).as_posix() for name in names if name[0] != ".")
+    """Yield relative paths of all files except hidden ones and what macOS adds to archives.
+
+    Symbolic links are followed, except to a folder that contains them, and no link is followed
+    twice; otherwise links to each other would never end.
+    """
+    entered: set[tuple[str, str]] = set()
+    pending = [(source, "", (os.path.realpath(source),))]
+    while pending:
+        folder, relative, parents = pending.pop()
+        with suppress(PermissionError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name[0] == "." or entry.name == "__MACOSX":
+                    continue
+                if not entry.is_dir():
+                    yield relative + entry.name
+                    continue
+                target, link = os.path.realpath(entry.path), (parents[-1], entry.name)
+                if target not in parents and link not in entered:
+                    entered.add(link)
+                    path = f"{relative}{entry.name}/"
+                    pending.append((Path(entry.path), path, (*parents, target)))
+
+
+def _read_text(path: Path) -> str:
+    """Read a list or a table in UTF-8, UTF-16 or, failing that, Latin-1.
+
+    Raises:
+        ContentError: If it is not a regular file or too large.
+    """
+    data = read_bytes(path, limit=MAX_TEXT_BYTES)
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", errors="replace")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
 
 
 def _name(file: str) -> str:

@@ -29,8 +29,9 @@ from .check import Report, check
 from .convert import Conversion, convert
 from .listing import NEGATIVE, PREPARE_JOURNAL, PREPARE_REPORT
 from .plan import Job, Plan, PrepareError, plan_jobs
-from .published import DATASETS, count_types, dataset_named
+from .published import ALL_DATASETS, count_types, dataset_named
 
+COMPLETE_SHARE = 0.95  # With fewer of the published images, a dataset is not complete.
 SHOWN_PER_REASON = 20  # Number of files that the printed report names per reason.
 
 
@@ -41,15 +42,35 @@ class Prepared:
     report: dict  # The content of prepare.json.
     out: Path
     processed: int  # Number of images that this run converted or left out.
+    plan: Plan
     checked: Report | None = None  # The final check; None if there was nothing to do.
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nearly all published images were converted; see :data:`COMPLETE_SHARE`."""
+        return self.report["tampered"] >= COMPLETE_SHARE * self.plan.dataset.tampered
+
+    def layouts(self) -> str:
+        """Describe the source's layout next to the expected one."""
+        dataset = self.plan.dataset
+        lines = [
+            f"{dataset.name} is incomplete: {self.report['tampered']} of "
+            f"{dataset.published_count} tampered images. Compare the layouts:",
+            f"found in {self.plan.source}:",
+            *(f"  {line}" for line in self.plan.found_layout()),
+            "expected:",
+            *(f"  {line}" for line in self.plan.expected_layout()),
+            "Pass another --source, or --partial if an incomplete dataset is intended.",
+        ]
+        return "\n".join(lines)
 
     def text(self) -> str:
         """Format the report for printing."""
         report, lines = self.report, []
         if self.checked is None:
             lines.append(f"nothing to do: {self.out} is up to date")
-        written, paper = report["tampered"], report["paper"]
-        lines.append(f"{report['dataset']}: {written} of the paper's {paper} tampered images")
+        count = self.plan.dataset.published_count
+        lines.append(f"{report['dataset']}: {report['tampered']} of {count} tampered images")
         if report["authentic"]:
             lines.append(f"{report['authentic']} authentic images in Au/")
         titles = {"left_out": "left out", "renamed": "paired by different names"}
@@ -86,7 +107,7 @@ def prepare(
     """Convert a published dataset, or resume its conversion.
 
     Args:
-        name: One of :data:`~.published.DATASETS`, ignoring case.
+        name: One of :data:`~.published.ALL_DATASETS`, ignoring case.
         source: The unpacked archive, or any folder that contains it.
         out: The dataset's own folder, for ``Tp/`` and ``Gt/`` (one pair per subset of TampCOCO).
         max_side: Reduce larger images to this long side in pixels: JPEGs to JPEG 95 without chroma
@@ -108,19 +129,19 @@ def prepare(
     """
     dataset, part = dataset_named(name)
     if dataset is None or part:
-        raise PrepareError(f"unknown dataset {name!r}; choose one of {', '.join(DATASETS)}")
+        raise PrepareError(f"unknown dataset {name!r}; choose one of {', '.join(ALL_DATASETS)}")
     source, out = Path(source), Path(out).resolve()
-    _check_folders(source, out)
+    _check_folders(source, out, dataset.parts)
     if max_side < 0:
-        raise PrepareError(f"got --max-side {max_side}, expected a size in pixels, or 0 for none")
+        raise PrepareError(f"--max-side {max_side} is negative; pass a size in pixels, or 0")
     if jpeg_quality is None:
         jpeg_quality = 100 if "{quality}" in dataset.image else None
     elif "{quality}" not in dataset.image:
         raise PrepareError(
-            f"got --jpeg-quality for {dataset.name}, but only AutoSplice has several versions"
+            f"--jpeg-quality does not apply to {dataset.name}; only AutoSplice has several versions"
         )
     plan = plan_jobs(dataset, source, authentic=authentic, jpeg_quality=jpeg_quality)
-    if max_side and dataset.role == "test":
+    if max_side and dataset.role != "training":
         plan.notes.append(f"--max-side {max_side} {dataset.max_side_rule()}")
     identity = {"dataset": dataset.name, "max_side": max_side, "jpeg_quality": jpeg_quality}
     settings = identity | {"authentic": authentic, "repair": repair}
@@ -149,7 +170,7 @@ def prepare(
             report["check"] = old_report.get("check")
             lists = _lists(plan, current, out)
             if report == old_report and all(map(_contains, lists, lists.values())):
-                return Prepared(old_report, out, processed=0)
+                return Prepared(old_report, out, processed=0, plan=plan)
         (out / PREPARE_REPORT).unlink(missing_ok=True)
         targets = {file for job in plan.jobs for file in (job.target, job.mask_target) if file}
         for folder in {(out / file).parent for file in targets}:
@@ -175,17 +196,17 @@ def prepare(
         report = _report(plan, run.finished, settings)
         report["check"] = {"errors": len(checked.errors), "warnings": len(checked.warnings)}
         write_json(out / PREPARE_REPORT, report)
-        return Prepared(report, out, len(todo), checked)
+        return Prepared(report, out, len(todo), plan, checked)
 
 
-def _check_folders(source: Path, out: Path) -> None:
+def _check_folders(source: Path, out: Path, parts: tuple[str, ...]) -> None:
     if not source.is_dir():
         raise PrepareError(
-            f"--source '{source}' does not exist; expected the folder of an unpacked archive"
+            f"--source '{source}' is not a folder; pass the folder of an unpacked archive"
         )
     if source.resolve() in (out, *out.parents):
         raise PrepareError(f"--out '{out}' is inside --source '{source}'; choose a separate folder")
-    folders = [name for name in ("Tp", "Gt", "Au") if (out / name).exists()]
+    folders = [name for name in ("Tp", "Gt", "Au", *parts) if (out / name).exists()]
     if folders and not (out / PREPARE_JOURNAL).is_file():
         raise PrepareError(
             f"--out '{out}' contains {folders[0]}/ but no {PREPARE_JOURNAL}; choose an empty "
@@ -201,6 +222,9 @@ def _stamp(source: Path, job: Job) -> list:
 
 def _is_current(record: dict, *, stamp: list | None, repair: bool, out: Path) -> bool:
     """Return whether converting an image again would give the same files, and they exist."""
+    files = 2 if stamp and stamp[1] else 1  # Of an image with a mask; stamp[1] is its target.
+    if "left_out" not in record and len(_targets(record)) < files:
+        return False
     depends_on_repair = "left_out" in record or "repaired" in record
     if record.get("stamp") != stamp or (depends_on_repair and record.get("repair") != repair):
         return False
@@ -278,7 +302,7 @@ def _report(plan: Plan, records: dict, settings: dict) -> dict:
         "dataset": dataset.name,
         "made_by": f"qma-net {__version__}",
         "source": str(plan.source.resolve()),
-        "paper": dataset.tampered,
+        "paper" if dataset.in_paper else "published": dataset.tampered,
         "tampered": len(types),
         "authentic": authentic,
         **({"types": by_type} if by_type else {}),

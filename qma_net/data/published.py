@@ -1,4 +1,4 @@
-"""Entries for the paper's ten datasets, from ``benco_configs/published_datasets.yaml``."""
+"""Published datasets: the entries of ``benco_configs/published_datasets.yaml``."""
 
 import re
 from collections import Counter
@@ -16,6 +16,7 @@ MAX_SIDE_RULES = {
     "training": "allowed: training resizes every image, so results stay comparable",
     "test": "affects results on this test set if any image is downscaled",
 }
+MAX_SIDE_RULES["further"] = MAX_SIDE_RULES["test"]
 
 
 def channel_sum(mask: np.ndarray) -> np.ndarray:
@@ -28,9 +29,9 @@ def as_benco(mask: np.ndarray) -> np.ndarray:
     return channel_sum(mask) > 382  # 3 x 127.5 = 382.5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PublishedDataset:
-    """One dataset as it is published and as the paper counts it.
+    """One dataset as it is published and, if it is one of the paper's, as the paper counts it.
 
     The comments of ``published_datasets.yaml`` document the fields.
     """
@@ -38,11 +39,12 @@ class PublishedDataset:
     name: str
     role: str
     tampered: int
-    smallest: str
-    largest: str
+    smallest: str = ""
+    largest: str = ""
     where: str
     terms: str
     layout: str
+    examples: tuple[str, ...]
     image: str
     mask: str
     authentic: str
@@ -52,13 +54,24 @@ class PublishedDataset:
     notes: tuple[str, ...] = ()
     known_faults: tuple[str, ...] = ()
     remedy: str = "use a corrected mask"
-    or_match: str = ""
+    or_match: tuple[str, ...] = ()
     table: str = ""
     parts: tuple[str, ...] = ()
     list_name: str = ""
     types: dict[str, str] = field(default_factory=dict)
     benco_side: int = 0
     verified_on: str = "a synthetic sample with this layout, not the archive itself"
+
+    @property
+    def in_paper(self) -> bool:
+        """Whether the dataset is one of the paper's ten."""
+        return self.role != "further"
+
+    @property
+    def published_count(self) -> str:
+        """The number of tampered images, in words: "the paper's 920"."""
+        whose = "paper's" if self.in_paper else "published"
+        return f"the {whose} {self.tampered}"
 
     def read_mask(self, mask: np.ndarray) -> np.ndarray:
         """Return the tampered pixels, bool ``(H, W)``, of a uint8 mask ``(H, W, 3)``.
@@ -106,7 +119,8 @@ def _read_datasets() -> dict[str, PublishedDataset]:
     return datasets
 
 
-DATASETS = _read_datasets()
+ALL_DATASETS = _read_datasets()
+DATASETS = {name: item for name, item in ALL_DATASETS.items() if item.in_paper}
 
 
 def dataset_named(name: str) -> tuple[PublishedDataset | None, str]:
@@ -115,7 +129,7 @@ def dataset_named(name: str) -> tuple[PublishedDataset | None, str]:
     The name may be that of a subset's list, such as ``sp_COCO_list``; the subset is ``""`` for a
     whole dataset. The dataset is None if no dataset has this name.
     """
-    for dataset in DATASETS.values():
+    for dataset in ALL_DATASETS.values():
         if name.lower() == dataset.name.lower():
             return dataset, ""
         for part in dataset.parts:
@@ -133,9 +147,11 @@ def count_types(types: Iterable[str | None]) -> dict[str, int] | None:
 def published_facts() -> str:
     """Format the table for printing."""
     lines = []
-    for item in DATASETS.values():
+    for item in ALL_DATASETS.values():
+        role = item.role if item.in_paper else "test set that is not in the paper"
+        source = "in the paper" if item.in_paper else "published"
         lines += [
-            f"{item.name} ({item.role}, {item.tampered} tampered images in the paper)",
+            f"{item.name} ({role}, {item.tampered} tampered images {source})",
             f"  source: {item.where}",
             f"  terms: {item.terms}",
             f"  layout: {item.layout}",

@@ -10,11 +10,13 @@ import numpy as np
 from ..core.errors import QMANetError
 from ..core.files import copy_file, safe_path, unique_name, write_json
 from ..core.images import INVERSE_TRANSPOSE, ImageError, decoding, open_image
+from ..core.runs import LOCK_NAME, Run
 from .check import Finding, Report, check
 from .convert import undo_orientation, write_mask
 from .facts import Facts, mask_as_benco, read_array
 from .listing import NEGATIVE, Listing, Pair
 
+REPAIR_JOURNAL = ".fix.jsonl"  # Lists the files of a copy, so that no others are overwritten.
 # Problems of several files together, for which single pairs are not left out.
 _NOT_OF_ONE_PAIR = ("duplicate", "near-duplicate", "unpaired")
 
@@ -44,7 +46,9 @@ def repair(
         A line for each file that is not copied unchanged.
 
     Raises:
-        RepairError: If ``out`` is inside a source or contains it.
+        RepairError: If ``out`` is inside a source or contains it, or if it contains files that
+            were not written by this function.
+        RunError: If ``out`` is a copy of other datasets.
         PathError: If the name of a set or a file leads out of ``out``.
     """
     out = Path(out).resolve()
@@ -52,7 +56,7 @@ def repair(
     for listing, _ in report.pairs:
         source = listing.path.resolve()
         if out == source or out in source.parents or (listing.is_folder and source in out.parents):
-            raise RepairError(f"got --fix {out} with {source}, expected a folder outside of it")
+            raise RepairError(f"--fix {out} overlaps with {source}; choose a separate folder")
     findings = defaultdict(list)
     for finding in report.errors:
         findings[finding.file].append(finding)
@@ -62,8 +66,13 @@ def repair(
     if len(names) > 1:
         lists = [safe_path(out, name) / f"{name}.json" for name in names]
     changes = []
-    for list_path, (listing, pairs) in zip(lists, report.pairs, strict=True):
-        changes += _copy(listing, list(dict.fromkeys(pairs)), report, findings, list_path)
+    _require_own_folder(out)
+    identity = {"paths": [str(listing.path.resolve()) for listing, _ in report.pairs]}
+    contents = "a repaired copy"
+    with Run(out, identity, key=("file",), journal=REPAIR_JOURNAL, contents=contents) as run:
+        for list_path, (listing, pairs) in zip(lists, report.pairs, strict=True):
+            pairs = list(dict.fromkeys(pairs))
+            changes += _copy(listing, pairs, report, findings, list_path, run)
     changes += [
         _left_out_line(finding)
         for finding in report.errors
@@ -72,12 +81,33 @@ def repair(
     return changes
 
 
+def _require_own_folder(out: Path) -> None:
+    if not out.is_dir() or (out / REPAIR_JOURNAL).is_file():
+        return
+    files = [file.name for file in out.iterdir() if file.name != LOCK_NAME]
+    if files:
+        raise RepairError(
+            f"--fix {out} contains other files ({files[0]}); choose an empty folder or one created "
+            "by data check --fix"
+        )
+
+
+def _claim(run: Run, path: Path) -> Path:
+    """Return a path that may be written: it does not exist or was written by this run."""
+    if path.relative_to(run.folder).as_posix() not in run.owned:
+        if path.exists():
+            raise RepairError(f"{path} was not written by data check --fix; move it elsewhere")
+        run.claim([path])
+    return path
+
+
 def _copy(
     listing: Listing,
     pairs: list[Pair],
     report: Report,
     findings: dict[str, list[Finding]],
     list_path: Path,
+    run: Run,
 ) -> list[str]:
     """Write the repaired copy of one dataset; return a line for each change."""
     folder = list_path.parent
@@ -91,7 +121,7 @@ def _copy(
         image_name = f"{stem}{pair.image.suffix}"
         if pair.mask is None:
             image_target = safe_path(folder / "Au", image_name)
-            copy_file(pair.image, image_target)
+            copy_file(pair.image, _claim(run, image_target))
             rows.append([str(image_target), NEGATIVE])
             continue
         image_target = safe_path(folder / "Tp", image_name)
@@ -103,18 +133,19 @@ def _copy(
                 report.images[pair.image],
                 inverted="mask-inverted" in problems,
                 target=safe_path(folder / "Gt", f"{stem}.png"),
+                run=run,
             )
         except ImageError as error:
             changes.append(f"{pair.mask}: left out (unreadable: {error.reason})")
             continue
-        copy_file(pair.image, image_target)
+        copy_file(pair.image, _claim(run, image_target))
         rows.append([str(image_target), str(mask_target)])
         if change:
             changes.append(f"{pair.mask}: {change}")
         if mask_target.stem != pair.mask.stem:
             changes.append(f"{pair.mask}: renamed to {mask_target.name}")
     if not listing.is_folder:
-        write_json(list_path, rows)
+        write_json(_claim(run, list_path), rows)
         changes.append(f"{listing.path}: {len(rows)} rows with absolute paths in {list_path}")
     return changes
 
@@ -132,7 +163,7 @@ def _unrepairable(pair: Pair, findings: dict[str, list[Finding]]) -> Finding | N
 
 
 def _copy_mask(
-    source: Path, mask: Facts, image: Facts, *, inverted: bool, target: Path
+    source: Path, mask: Facts, image: Facts, *, inverted: bool, target: Path, run: Run
 ) -> tuple[Path, str]:
     """Write a mask; return its path and a description of the change, empty if there is none."""
     pixels, changes = None, []
@@ -149,7 +180,7 @@ def _copy_mask(
     rotated = image.orientation in INVERSE_TRANSPOSE and mask.size == image.size[::-1] != image.size
     if pixels is None and not inverted and not rotated:
         target = target.with_suffix(source.suffix)
-        copy_file(source, target)
+        copy_file(source, _claim(run, target))
         return target, ""
     pixels = mask_as_benco(source) if pixels is None else pixels
     if inverted:
@@ -158,5 +189,5 @@ def _copy_mask(
     if rotated:
         pixels = undo_orientation(pixels, image.orientation)
         changes.append("rotated back according to the image's EXIF orientation")
-    write_mask(target, pixels)
+    write_mask(_claim(run, target), pixels)
     return target, ", ".join(changes)

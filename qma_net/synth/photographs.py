@@ -23,6 +23,7 @@ from .recipe import Recipe, SynthesisError
 
 PHOTO_SUFFIXES = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix != ".gif")
 LABEL_FOLDER = "_seg"
+MIN_IMAGE_SIDE = 8  # In pixels; panoramas that become narrower have no space for a region.
 CACHE_BYTES = 256 * 2**20  # Decoded photos in memory, per process.
 
 
@@ -133,8 +134,9 @@ def find_usable_photos(
 ) -> tuple[list[str], dict[str, str]]:
     """Find the usable photos and their label maps.
 
-    A photo is usable if its header can be read and its sides are long enough for the recipe. Of
-    files with equal bytes, only the first one is used.
+    A photo is usable if its header can be read, its sides are long enough for the recipe, and the
+    images made of it are not narrower than :data:`MIN_IMAGE_SIDE`. Of files with equal bytes, only
+    the first one is used.
 
     Returns:
         Paths of photos relative to ``photos``, and by these names the paths of their label maps
@@ -158,6 +160,7 @@ def find_usable_photos(
             size
             and max(size) >= longest
             and min(size) >= shortest
+            and min(recipe.image_size, max(size)) * min(size) >= MIN_IMAGE_SIDE * max(size)
             and path.resolve() not in label_files
         ):
             sizes[path] = size
