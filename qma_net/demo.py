@@ -6,7 +6,6 @@ same command resumes it.
 """
 
 import argparse
-import csv
 import logging
 import os
 import re
@@ -27,6 +26,7 @@ from .core.errors import QMANetError
 from .core.files import atomic_write, read_json_lines, read_json_object, write_json, write_text
 from .core.images import read_rgb
 from .core.runs import Journal, Run
+from .core.untrusted import format_csv
 from .evaluation.evaluate import evaluate
 from .evaluation.results import Row, read_result_table
 from .evaluation.settings import Settings
@@ -274,13 +274,7 @@ def report(out: Path, checkpoint: Path, args: argparse.Namespace) -> None:
     settings = Settings(fit="resize", image_size=args.image_size, batch_size=8)
     evaluate([checkpoint], sets, evaluation, settings=settings, workers=0, save_masks="npy")
     rows = results(evaluation)
-    with (
-        atomic_write(out / "results.csv") as temporary,
-        open(temporary, "w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.DictWriter(file, RESULT_COLUMNS, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_text(out / "results.csv", format_csv(RESULT_COLUMNS, rows))
     table = markdown_table(rows, benco_means(out / "test"))
     write_text(out / "results.md", table)
     _plot_examples(rows, out / "grid.png")

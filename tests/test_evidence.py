@@ -27,7 +27,8 @@ from benchmarks.evidence.records import Records, collect
 from conftest import ROOT, photograph
 from qma_net.core.errors import QMANetError
 from qma_net.evaluation.metrics import pixel_metrics
-from qma_net.evaluation.results import format_result_table
+from qma_net.core.untrusted import format_csv
+from qma_net.evaluation.results import COLUMNS
 from qma_net.inference.predictor import QMANetPredictor
 from qma_net.modeling.config import Preprocessing
 from qma_net.modeling.interaction import DFCM
@@ -133,7 +134,7 @@ def write_run(out, row, seed, f1):
             | {"score": 0.5, "marked": 0.25, "path": f"/{i}.png"}
             for i, value in enumerate(f1)
         ]
-        (folder / f"{name}.csv").write_text(format_result_table(rows))
+        (folder / f"{name}.csv").write_text(format_csv(COLUMNS, rows))
 
 
 @pytest.fixture

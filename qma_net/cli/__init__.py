@@ -11,6 +11,7 @@ import warnings
 
 from .. import __version__
 from ..core.errors import QMANetError
+from ..core.untrusted import one_line, printable_lines
 from ..launch import SCRIPTS
 from ..launch import main as launch
 from . import data, evaluation, model
@@ -28,10 +29,10 @@ class _TerminalHandler(logging.Handler):
         try:
             # BenCo replaces print, and tests replace the streams.
             if record.levelno < logging.WARNING:
-                sys.stdout.write(f"{self.format(record)}\n")
+                sys.stdout.write(f"{printable_lines(self.format(record))}\n")
                 sys.stdout.flush()
             else:
-                sys.stderr.write(f"qma-net: {self.format(record)}\n")
+                sys.stderr.write(f"qma-net: {one_line(self.format(record))}\n")
         except Exception:
             self.handleError(record)
 
@@ -63,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
     except (QMANetError, OSError) as error:
         if isinstance(error, OSError) and error.errno is None:
             raise  # It was raised by a library and does not concern a path.
-        sys.exit(f"qma-net: {error}")
+        sys.exit(f"qma-net: {one_line(error)}")
     except ModuleNotFoundError as error:
         extra = EXTRAS.get((error.name or "").split(".")[0])
         if not extra:

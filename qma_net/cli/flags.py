@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Any, TypeAlias
 
+from ..core.untrusted import one_line, printable_lines
 from ..modeling.config import QMANetConfig
 from ..weights.names import NONE, RANDOM, SMALL
 
@@ -76,7 +77,12 @@ def split_names(names: str) -> list[str]:
 def print_notes(*notes: str) -> None:
     """Print each note as a line on standard error."""
     for note in notes:
-        print(f"qma-net: {note}", file=sys.stderr)
+        print(f"qma-net: {one_line(note)}", file=sys.stderr)
+
+
+def print_lines(text: object) -> None:
+    """Print lines of which parts, such as file names, may contain control characters."""
+    print(printable_lines(text))
 
 
 def reject_mistyped_flags(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:

@@ -7,7 +7,15 @@ from typing import Any
 
 from ..modeling.config import DEFAULT_THRESHOLD
 from ..weights.names import NONE, SMALL
-from .flags import CHECKPOINT, Commands, add_checkpoint, add_command, add_device, print_notes
+from .flags import (
+    CHECKPOINT,
+    Commands,
+    add_checkpoint,
+    add_command,
+    add_device,
+    print_lines,
+    print_notes,
+)
 
 
 class _DeprecatedSpelling(argparse.Action):
@@ -117,7 +125,7 @@ def _weights(args: argparse.Namespace) -> None:
     from ..weights.sources import PUBLISHED
 
     for file in args.files:
-        print(describe(file))
+        print_lines(describe(file))
     for item in [] if args.files else PUBLISHED:
         print(f"{item.name}: {item.purpose}\n  published: {item.source}\n  terms: {item.terms}")
         if item.sha256:
@@ -144,7 +152,7 @@ def _predict(args: argparse.Namespace) -> None:
     )
     print_notes(*errors)
     print(SCORE, file=sys.stderr)
-    print(f"{args.out}/predictions.csv")
+    print_lines(f"{args.out}/predictions.csv")
     if errors:
         sys.exit(1)
 
@@ -171,7 +179,7 @@ def _examine(args: argparse.Namespace) -> None:
         note=note,
     )
     for folder in folders:
-        print(folder / "report.html")
+        print_lines(folder / "report.html")
     print_notes(*errors)
     if errors:
         sys.exit(1)

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..core.files import atomic_write, safe_path, to_json, write_json, write_png
+from ..core.untrusted import file_stem
 from ..data.check import MASK_PROBLEMS, Report, check
 from ..data.listing import Listing, manipulation_types, read_listings
 from ..inference.prediction import as_grey, require_finite
@@ -358,7 +359,9 @@ def measure_batch(
 
 def save_mask(folder: Path, row: Row, mask: np.ndarray, file_format: str) -> Path:
     """Write a mask to ``<index>_<stem>.npy`` (float32) or ``.png`` (8 bits)."""
-    path = safe_path(folder, f"{row['index']:06d}_{Path(row['name']).stem}.{file_format}")
+    path = safe_path(
+        folder, f"{row['index']:06d}_{file_stem(Path(row['name']).stem)}.{file_format}"
+    )
     if file_format == "png":
         write_png(path, as_grey(mask))
         return path

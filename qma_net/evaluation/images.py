@@ -103,5 +103,5 @@ class BenCoImages(torch.utils.data.Dataset):
         digest = hashlib.sha256()
         for path in (*self.images.tp_path, *self.images.gt_path):
             size = "" if path == NEGATIVE else os.path.getsize(path)
-            digest.update(f"{path} {size}\n".encode())
+            digest.update(os.fsencode(f"{path} {size}\n"))
         return digest.hexdigest()

@@ -1,7 +1,6 @@
 """Result files of one test set: ``<name>.json`` (means) and ``<name>.csv`` (a row per image)."""
 
 import csv
-import io
 import math
 import os
 import shutil
@@ -19,6 +18,7 @@ from ..core.files import (
     write_text,
 )
 from ..core.runs import Run, RunError, difference
+from ..core.untrusted import format_csv, plain_cell
 from .attacks import Attack
 from .distributed import DistributedContext
 from .metrics import PIXEL, bootstrap_interval, image_metrics, mean
@@ -28,6 +28,7 @@ from .settings import EvaluationError
 FIRST_COLUMNS = ("name", "label", *PIXEL[:7], "score", "marked", "path")
 COLUMNS = (*FIRST_COLUMNS, *PIXEL[7:], "type")
 AVERAGED = ("pixel_f1", "permute_f1", "iou", "auc")  # Metrics of ``averages.json``.
+ROW_FIELDS = ("name", "label", *PIXEL, "score", "marked", "path", "score_source")
 LATER_SETTINGS = {"ignore_border": 0}  # Settings that are recorded only if they differ.
 
 Row = dict[str, Any]  # The results of one image: COLUMNS, index and score_source.
@@ -39,8 +40,9 @@ def is_complete(folder: Path, name: str, header: dict) -> bool:
     Raises:
         EvaluationError: If they have other settings than ``header``.
     """
-    path = safe_path(folder, f"{name}.json")
-    if not path.is_file():
+    path, table = (safe_path(folder, f"{name}.{suffix}") for suffix in ("json", "csv"))
+    is_empty = table.is_file() and table.stat().st_size == 0  # After a loss of power.
+    if not path.is_file() or path.stat().st_size == 0 or is_empty:
         return False
     recorded = read_result(path).get("header")
     recorded = LATER_SETTINGS | recorded if isinstance(recorded, dict) else {}
@@ -68,7 +70,15 @@ def unfinished_rows(
     partial = unfinished_folder(folder, name)
     journal = f"{context.rank}.jsonl"
     identity = header | {"columns": COLUMNS}  # Rows of earlier versions lack some metrics.
-    run = Run(partial, identity, key=("index",), journal=journal, contents="rows", shared=True)
+    run = Run(
+        partial,
+        identity,
+        key=("index",),
+        required=ROW_FIELDS,
+        journal=journal,
+        contents="rows",
+        shared=True,
+    )
     if context.is_first:
         partial.mkdir(parents=True, exist_ok=True)
         for written in (folder, partial, safe_path(folder, f"{name}_masks")):
@@ -90,7 +100,7 @@ def unfinished_folder(folder: Path, name: str) -> Path:
 
 def write_result(folder: Path, name: str, header: dict, rows: list[Row]) -> None:
     """Write the CSV file and then the JSON file, which marks the test set as complete."""
-    write_text(safe_path(folder, f"{name}.csv"), format_result_table(rows))
+    write_text(safe_path(folder, f"{name}.csv"), format_csv(COLUMNS, rows))
     write_json(safe_path(folder, f"{name}.json"), {**summarize(rows), "header": header})
 
 
@@ -160,15 +170,6 @@ def mean_name(metric: str) -> str:
     return "pixel_f1" if metric == "f1" else metric
 
 
-def format_result_table(rows: list[Row]) -> str:
-    """Format rows as CSV; undefined metrics are empty cells."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
 def read_result_table(path: str | os.PathLike[str]) -> list[Row]:
     """Read the CSV file of a test set: numbers as floats, empty cells as None.
 
@@ -187,6 +188,7 @@ def read_result_table(path: str | os.PathLike[str]) -> list[Row]:
                     raise ValueError(f"{key} is {row[key]} in the row of {row['name']}")
             if not row["path"] or not row["name"]:
                 raise ValueError("a row has no path or no name")
+            row |= {key: plain_cell(row[key]) for key in ("path", "name")}
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise ContentError(
             f"{path} is not the CSV file of a result of qma-net evaluate: {error}"

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from .. import __version__
 from ..core.files import remove_temporary_files, to_json
 from ..core.runs import Run
+from ..core.untrusted import file_stem
 from ..inference.photo_files import (
     STDIN,
     display_name,
@@ -269,7 +270,7 @@ def examine_files(
             except PhotographError as error:
                 errors.append(str(error))
                 continue
-            stem = Path(name).stem.strip(". ") or "photograph"
+            stem = file_stem(Path(name).stem).strip(". ") or "photograph"
             folder = out / unused_stem(run, stem, taken)
             run.claim([folder])
             write_report(examination, folder)

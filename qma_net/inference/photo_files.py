@@ -16,6 +16,7 @@ from tqdm import tqdm
 from ..core.files import ContentError, open_regular, unique_name
 from ..core.images import HEADER_SIZE, IMAGE_CONTENTS, IMAGE_SUFFIXES, describe_content
 from ..core.runs import Run
+from ..core.untrusted import plain_cell
 from .photograph import PhotographError
 from .tiles import ProgressCallback
 
@@ -198,4 +199,4 @@ def _prediction_files(table: Path) -> set[str]:
     text = table.read_text(encoding="utf-8", errors="replace")
     complete = text[: text.rfind("\n") + 1]  # An interrupted run can leave a torn line.
     rows = csv.DictReader(io.StringIO(complete, newline=""))
-    return {row.get(column) or "" for row in rows for column in ("mask", "overlay")}
+    return {plain_cell(row.get(key) or "") for row in rows for key in ("mask", "overlay")}

@@ -20,6 +20,7 @@ from torch import nn
 
 from .. import __version__
 from ..core.files import MAX_JSON_BYTES, atomic_write, read_bytes, to_json, write_text
+from ..core.untrusted import MAX_ABOUT, one_line
 from .calibration import Calibration
 from .config import ARCHITECTURE, Preprocessing, QMANetConfig
 from .state import WeightsError, config_from_saved, load_strictly
@@ -133,7 +134,7 @@ class HubModule(
                 f"{', '.join(names)}"
             )
         model = cls.from_config(config_from_saved(config, source))
-        model.about = str(config.get("about", ""))
+        model.about = one_line(config.get("about", ""), MAX_ABOUT)
         model.preprocessing = _read_optional(
             model_id,
             PREPROCESSOR_NAME,

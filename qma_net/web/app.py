@@ -147,7 +147,7 @@ def build_app(
             raise ServeError("there is no such example", 404)
         chosen = examples[number]
         path = chosen.photograph if kind == "jpg" else chosen.thumbnail
-        return Content(partial(path.open, "rb"), "image/jpeg" if kind == "jpg" else "image/png")
+        return Content(lambda: path.open("rb"), "image/jpeg" if kind == "jpg" else "image/png")
 
     @private.post("/api/examinations", status_code=202, openapi_extra={"requestBody": UPLOAD_BODY})
     async def create(request: Request, native: bool = False) -> dict[str, str]:
@@ -243,7 +243,7 @@ def build_app(
             return Content(overlay, "image/png")
         if path.name not in IMAGES or not path.is_file():
             raise ServeError("there is no such file; without a model there is no mask", 404)
-        return Content(partial(path.open, "rb"), "image/png")
+        return Content(lambda: path.open("rb"), "image/png")
 
     private.include_router(results)
     app.include_router(private)

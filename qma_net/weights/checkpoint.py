@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..core.files import to_json
+from ..core.untrusted import MAX_ABOUT, one_line
 from ..modeling.config import ARCHITECTURE, ConfigError, Preprocessing, QMANetConfig
 from ..modeling.qma_net import QMANetModel
 from ..modeling.state import WeightsError, config_from_saved, load_strictly, require_tensors
@@ -65,7 +66,7 @@ class Checkpoint:
         state = unwrap_state(content)
         config = config_from_extra_state(state.get(CONFIG_KEY), source)
         require_tensors(state, source)
-        about = content.get("about", "")
+        about = one_line(content.get("about", ""), MAX_ABOUT)
         return cls(
             path=Path(path),
             config=config,
