@@ -159,8 +159,8 @@ def read_json_object(path: str | os.PathLike[str], expected: str) -> dict:
 def read_json_lines(path: str | os.PathLike[str], required: Iterable[str] = ()) -> list[dict]:
     """Read the objects of a JSON Lines file; return an empty list if the file is missing.
 
-    Lines that are incomplete, damaged or lack a required key are skipped. NaN and infinity are read,
-    since other programs write them.
+    Lines that are incomplete, damaged or lack a required key are skipped. NaN and infinity are
+    read, since other programs write them.
     """
     rows: list[dict] = []
     if not Path(path).is_file():
