@@ -704,6 +704,26 @@ def test_png_texts_have_the_encoding_of_the_standard():
     assert facts.notes == []
 
 
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("Jürgen".encode(), "Jürgen"),
+        (b"J\xfcrgen", "Jürgen"),
+        ("日本".encode("shift_jis"), r"\x93\xfa\x96{"),
+        ("中文".encode("gbk"), r"\xd6\xd0\xce\xc4"),
+    ],
+)
+def test_texts_without_a_declared_encoding_are_utf_8_or_latin_1(content, expected):
+    """Other encodings cannot be recognized with certainty, so their bytes are shown."""
+    artist = tiff([(0x013B, ASCII, len(content) + 1, content + b"\0")])
+    data = with_segments(encoded("JPEG"), (0xE1, b"Exif\0\0" + artist), (0xFE, content))
+    facts = read_facts(data)
+    assert facts.exif == {"IFD0": {"Artist": expected}}
+    assert facts.texts == {"comment": expected}
+    comment = b"\x21\xfe" + bytes([len(content)]) + content + b"\0"
+    assert read_facts(gif_with(comment)).texts == {"comment": expected}
+
+
 def profile(name, primaries=(), space=b"RGB ", version=2):
     """Return a color profile with a description and primaries, adapted to D50."""
     if version == 2:

@@ -19,7 +19,7 @@ from ..core.exif import (
     ExifBlock,
     stored_orientation,
 )
-from .texts import MAX_VALUE_CHARACTERS, decode_comment, printable
+from .texts import decode_comment, decode_undeclared, printable
 
 MAKER_NOTE, USER_COMMENT, COPYRIGHT = 0x927C, 0x9286, 0x8298
 GPS_METHOD, GPS_AREA = 0x1B, 0x1C
@@ -156,7 +156,7 @@ def _text(block: ExifBlock, tag: int, entry: Entry) -> str:
         text = _bytes_text(block, tag, entry, value)
         if entry.size <= MAX_CONTENT:
             return text
-        return f"{text[:MAX_VALUE_CHARACTERS]} ... ({entry.size:,} bytes)"
+        return f"{text.rsplit(' ... (', 1)[0]} ... ({entry.size:,} bytes)"
     if entry.kind in RATIONALS:
         words = " ".join(f"{pair[0]}/{pair[1]}" for pair in _pairs(value))
     else:
@@ -173,7 +173,7 @@ def _bytes_text(block: ExifBlock, tag: int, entry: Entry, value: bytes) -> str:
         return printable(value.decode("utf-16-le", "backslashreplace").rstrip("\0"))
     if entry.kind in (ASCII, UTF8):  # Photographer and editor are separate texts.
         texts = value.split(b"\0") if tag == COPYRIGHT else value.split(b"\0")[:1]
-        return "; ".join(printable(text) for text in texts[:2] if text.strip())
+        return "; ".join(printable(decode_undeclared(text)) for text in texts[:2] if text.strip())
     if tag != MAKER_NOTE and re.fullmatch(rb"[ -~]+\0*", value):
         return printable(value.rstrip(b"\0"))
     if len(value) <= 16:

@@ -18,7 +18,7 @@ from .exif import read_exif
 from .icc import Profile, read_profile
 from .iptc import iptc_of_photoshop, read_iptc
 from .jpeg import JpegFacts, jpeg_facts
-from .texts import MAX_CHARACTERS, MAX_LISTED, decode_xmp, printable
+from .texts import MAX_CHARACTERS, MAX_LISTED, decode_undeclared, decode_xmp, printable
 
 MAX_EXIF = 3  # Blocks of EXIF data to show.
 MAX_NOTES = 20
@@ -203,7 +203,7 @@ def _add_text(keyword: str, text: bytes, facts: FileFacts) -> None:
         number += 1
         name = f"{keyword} {number}"
     if len(facts.texts) < MAX_LISTED:
-        facts.texts[name] = printable(text.rstrip(b"\0"), MAX_CHARACTERS)
+        facts.texts[name] = printable(decode_undeclared(text.rstrip(b"\0")), MAX_CHARACTERS)
     else:
         facts.note(f"the file has more than {MAX_LISTED} texts; the rest is not shown")
 

@@ -42,6 +42,19 @@ def _printable_character(character: str) -> str:
     return " " if character in "\t\r" else f"\\x{ord(character):02x}"
 
 
+def decode_undeclared(content: bytes) -> str:
+    """Decode a text whose encoding is not declared: UTF-8, or else Latin-1.
+
+    Other encodings are not mistaken for Latin-1: bytes that occur in pairs, or that are control
+    characters in Latin-1, are escaped.
+    """
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        is_latin = not re.search(rb"[\x80-\x9f]|[\xa0-\xff]{2}", content)
+        return content.decode("latin-1") if is_latin else content.decode(errors="backslashreplace")
+
+
 def decode_xmp(packet: bytes) -> str:
     """Decode an XMP packet, which is in UTF-8, UTF-16 or UTF-32 (ISO 16684-1, section 7.1)."""
     packet = packet.lstrip(b" \t\r\n")
@@ -87,12 +100,12 @@ def decode_comment(content: bytes, order: str) -> str:
     if code == UNICODE:
         return _decode_unicode(text, order)
     if code not in COMMENT_CODES:  # Some programs omit the code.
-        return printable(content.strip(b"\0 "), MAX_CHARACTERS)
+        return printable(decode_undeclared(content.strip(b"\0 ")), MAX_CHARACTERS)
     text = text.strip(b"\0 ")
     try:
         return printable(text.decode(COMMENT_CODES[code]), MAX_CHARACTERS)
     except UnicodeDecodeError:
-        return printable(text, MAX_CHARACTERS)
+        return printable(decode_undeclared(text), MAX_CHARACTERS)
 
 
 def _decode_unicode(text: bytes, order: str) -> str:
