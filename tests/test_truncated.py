@@ -11,6 +11,7 @@ from conftest import photograph
 from qma_net import QMANetPredictor, cli
 from qma_net.core.jpeg_scans import read_jpeg_scans
 from qma_net.examine import examine_photo, read_evidence, render_page
+from qma_net.examine.calibrate import calibrate
 from qma_net.examine.readability import MISSING
 from qma_net.inference.photograph import PhotographError, read_photograph
 from qma_net.modeling.config import Preprocessing
@@ -232,3 +233,14 @@ def test_file_whose_pixels_cannot_be_decoded_is_reported(tmp_path, capsys):
     assert "has no forensic traces" not in page
     evidence = read_evidence(broken)
     assert (evidence.photograph, evidence.facts.format) == (None, "JPEG")
+
+
+def test_truncated_photo_is_left_out_of_a_calibration(predictor, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(jpeg())
+    (tmp_path / "b.jpg").write_bytes(jpeg()[:-2000])
+    calibration, errors = calibrate(predictor, [tmp_path], progress=False)
+    assert calibration.count == 1
+    assert errors == [
+        f"skipped {tmp_path}/b.jpg: the file is truncated: rows 176 to 203 of 203 are missing or "
+        "unreliable"
+    ]
