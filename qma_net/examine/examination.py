@@ -27,7 +27,7 @@ class Examination:
     Attributes:
         evidence: The photo and the facts about its file.
         readability: Where the photo has no readable traces; None if it cannot be decoded.
-        leads: Noise views for visual inspection; none if the photo is too small.
+        leads: Copies, JPEG grid and noise views; none if the photo is too small.
         prediction: The result of the model; None without a model, if the photo is too small or if
             it cannot be decoded.
         calibration: The scores of authentic photos that were fed to the model in the same way; None
@@ -114,6 +114,7 @@ class Examination:
             "calibrated_on": self.calibration.count if self.calibration else None,
             "marked": None if self.marked is None else round(self.marked, 6),
             "marked_unreadable": self.marked_unreadable,
+            "leads": [lead.report() for lead in self.leads],
             "date": self.date,
             "notes": list(self.notes),
         }
@@ -136,7 +137,7 @@ def assemble(
     photograph, facts = evidence.photograph, evidence.facts
     all_notes = list(prediction.notes if prediction else photograph.notes if photograph else ())
     if photograph and photograph.too_small:
-        all_notes.append(f"{photograph.too_small}; no mask and no noise views were computed")
+        all_notes.append(f"{photograph.too_small}; no mask and no leads were computed")
     if prediction and calibration and calibration.input_description != settings["shown"]:
         all_notes.append(
             "the calibration of the checkpoint is not used: its photos were processed "

@@ -64,7 +64,10 @@ def render_page(examination: Examination, *, images: bool = True) -> str:
         "name": Path(examination.evidence.name).name,
         "too_small": photograph.too_small.partition(":")[0] if photograph else "",
         "few_photos": FEW_PHOTOS,
-        "leads": [(lead, shrink(lead.picture)) for lead in examination.leads],
+        "leads": [
+            (lead, None if lead.picture is None else shrink(lead.picture))
+            for lead in examination.leads
+        ],
         "methods": _methods(examination),
         "show_images": images and photograph is not None,
     }

@@ -37,7 +37,7 @@ from ..weights.sources import load_noiseprint
 from .content_credentials import require_trust_list
 from .evidence import Evidence, read_evidence
 from .examination import Examination, assemble
-from .leads import Lead, leads
+from .leads import Lead, leads, present_grid
 from .page import MASK, OVERLAY, PAGE, REPORT, write_report
 from .readability import readability
 
@@ -149,6 +149,7 @@ def examine_evidence(
     prediction, calibration = None, None
     views: tuple[Lead, ...] = ()
     photograph = evidence.photograph
+    is_jpeg = evidence.facts is not None and evidence.facts.format == "JPEG"
     if predictor is not None:
         calibration = predictor.calibration
         noiseprint = noiseprint or predictor.noiseprint
@@ -160,13 +161,17 @@ def examine_evidence(
                 native=settings["native"],
                 progress=progress,
             )
-        views = leads(photograph.present_pixels, noiseprint)
+        views = leads(
+            photograph.present_pixels,
+            noiseprint,
+            file_grid=present_grid(photograph) if is_jpeg else None,
+        )
     return assemble(
         evidence,
         prediction,
         readability(
             photograph.pixels,
-            is_jpeg=evidence.facts is not None and evidence.facts.format == "JPEG",
+            is_jpeg=is_jpeg,
             orientation=photograph.orientation,
             present=photograph.present,
         )

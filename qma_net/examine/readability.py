@@ -91,9 +91,7 @@ def readability(
         present: The rows and columns that a truncated file contains.
     """
     height, width = pixels.shape[:2]
-    # After mirroring, the last block of the stored image, which is often narrower, comes first.
-    top = height % BLOCK if is_jpeg and orientation in (3, 4, 7, 8) else 0
-    left = width % BLOCK if is_jpeg and orientation in (2, 3, 6, 7) else 0
+    left, top = first_block(width, height, orientation) if is_jpeg else (0, 0)
     rows, first_row = _covered(height, top)
     columns, first_column = _covered(width, left)
     reasons = np.empty((len(rows) // BLOCK, len(columns) // BLOCK), np.uint8)
@@ -107,6 +105,16 @@ def readability(
     reasons = np.full_like(full, MISSING)
     reasons[present] = full[present]
     return Readability(reasons)
+
+
+def first_block(width: int, height: int, orientation: int) -> tuple[int, int]:
+    """Return where, as ``(x, y)``, the first complete block of a displayed JPEG begins.
+
+    After mirroring, the last block of the stored image, which is often narrower, comes first.
+    """
+    left = width % BLOCK if orientation in (2, 3, 6, 7) else 0
+    top = height % BLOCK if orientation in (3, 4, 7, 8) else 0
+    return left, top
 
 
 def hatched(image: np.ndarray, region: np.ndarray) -> np.ndarray:

@@ -1,17 +1,16 @@
-"""Noise views of a photo for visual inspection: leads, not findings."""
+"""Noise views of a photo: SRM, NoisePrint++ and error levels."""
 
 import io
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
 from PIL import Image
 
-from ..core.images import open_image, rgb_pixels
-from ..modeling.noise import SRM, NoisePrint
+from ...core.images import open_image, rgb_pixels
+from ...modeling.noise import SRM, NoisePrint
+from .lead import WINDOW, Lead, middle
 
-WINDOW = 8192  # Pixels; of a longer side only the middle is shown.
 NOISEPRINT_WINDOW = 1536  # For NoisePrint++, which takes seconds per million pixels.
 
 # Near the image border NoisePrint++ sees its zero padding, which looks like an edge.
@@ -21,6 +20,15 @@ WHITE_PERCENTILE = 99.5  # This percentile of a view is shown as white.
 
 ELA_QUALITY = 90  # Higher than on most websites, lower than in most cameras.
 ELA_GAIN = 25
+
+SRM_REFERENCE = "J. Fridrich, J. Kodovsky: Rich models for steganalysis of digital images, 2012"
+NOISEPRINT_REFERENCE = (
+    "F. Guillaro, D. Cozzolino, A. Sud, N. Dufour, L. Verdoliva: TruFor: leveraging all-round "
+    "clues for trustworthy image forgery detection and localization, CVPR 2023"
+)
+ELA_REFERENCE = (
+    "N. Krawetz: A picture's worth: digital image analysis and forensics, Black Hat 2007"
+)
 
 SRM_WORDS = (
     "The noise residual: the output of three small high-pass filters from the steganalysis rich "
@@ -45,43 +53,30 @@ ELA_WORDS = (
 )
 
 
-@dataclass(frozen=True)
-class Lead:
-    """A view for visual inspection.
-
-    Attributes:
-        name: Name of the view.
-        picture: uint8 ``(h, w)`` or ``(h, w, 3)``, at the size of the photo.
-        meaning: What it shows.
-        innocent: What looks suspicious in it but is harmless.
-        window: The part of the photo that it covers, in words; empty for the whole photo.
-    """
-
-    name: str
-    picture: np.ndarray
-    meaning: str
-    innocent: str
-    window: str = ""
-
-
-def leads(pixels: np.ndarray, noiseprint: NoisePrint | None = None) -> tuple[Lead, ...]:
+def noise_views(pixels: np.ndarray, noiseprint: NoisePrint | None = None) -> list[Lead]:
     """Compute the views of a photo: SRM, NoisePrint++ if it is given, and error levels.
 
     Args:
         pixels: uint8 ``(H, W, 3)`` RGB, at least 32x32.
         noiseprint: NoisePrint++ with its weights.
     """
-    middle, window = _middle(pixels, WINDOW)
-    views = [Lead("SRM", srm_strength(middle), *SRM_WORDS, window)]
+    inner, _, window = middle(pixels, WINDOW)
+    views = [Lead("SRM", srm_strength(inner), *SRM_WORDS, window, reference=SRM_REFERENCE)]
     if noiseprint is not None:
-        part, part_window = _middle(pixels, NOISEPRINT_WINDOW)
+        part, _, part_window = middle(pixels, NOISEPRINT_WINDOW)
+        picture = noiseprint_texture(part, noiseprint)
         views.append(
             Lead(
-                "NoisePrint++", noiseprint_texture(part, noiseprint), *NOISEPRINT_WORDS, part_window
+                "NoisePrint++",
+                picture,
+                *NOISEPRINT_WORDS,
+                part_window,
+                reference=NOISEPRINT_REFERENCE,
             )
         )
-    views.append(Lead("Error levels", error_levels(middle), *ELA_WORDS, window))
-    return tuple(views)
+    levels = error_levels(inner)
+    views.append(Lead("Error levels", levels, *ELA_WORDS, window, reference=ELA_REFERENCE))
+    return views
 
 
 def srm_strength(pixels: np.ndarray) -> np.ndarray:
@@ -114,13 +109,3 @@ def error_levels(pixels: np.ndarray) -> np.ndarray:
 def _stretched(values: np.ndarray, low: float, high: float) -> np.ndarray:
     scaled = (values - low) * (255 / max(high - low, 1e-6))
     return scaled.clip(0, 255).astype(np.uint8)
-
-
-def _middle(pixels: np.ndarray, limit: int) -> tuple[np.ndarray, str]:
-    """Cut sides longer than ``limit`` to their middle, and describe what was cut."""
-    height, width = pixels.shape[:2]
-    h, w = min(height, limit), min(width, limit)
-    if (h, w) == (height, width):
-        return pixels, ""
-    top, left = (height - h) // 2, (width - w) // 2
-    return pixels[top : top + h, left : left + w], f"the middle {w}x{h} pixels"

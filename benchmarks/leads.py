@@ -1,0 +1,246 @@
+"""Measure how often the leads of ``qma-net examine`` are right and wrong, and what they cost.
+
+    python -m benchmarks.leads rates --data ../shared --out docs/leads/rates.json
+    python -m benchmarks.leads time --data ../shared --out docs/leads/time.json
+
+``rates``: the limits of the methods were chosen on the images at even positions of each set, in the
+order of their names; the images at odd positions are measured, at most ``--limit`` of each set.
+
+- *copies*: copy-moves of ``real/COMOFOD``, of which one is found if one region of a pair overlaps
+  the mask, which covers the copy alone, by an intersection over union above 0.3. Authentic photos
+  with any pair are false alarms.
+- *regions with another grid*: a region cut from another photo is pasted at an offset that is not a
+  multiple of 8, and the result saved as PNG, which makes the ground truth known. It is found if a
+  reported region overlaps it by an intersection over union above 0.3. False alarms are as above.
+- *grid of the photo*: authentic photos are cropped by a random offset and saved as PNG and as JPEG
+  of higher quality, and reduced to half their size, which destroys the grid.
+- *noise level*: the area under the ROC curve (AUC) of the deviation from the typical level, for the
+  pixels of the mask against the others. The region stands out if it is at least 0.75. For authentic
+  photos, the masks of the manipulated images of the set are used in turn.
+- *real manipulations*: how many images of each set have any pair or region, and in how many it
+  overlaps the mask. They are of all kinds, and most are not what the methods look for.
+
+``time``: seconds for a JPEG of 4000x3000 pixels, composed of crops of ``photos/CAMERA``, with one
+thread: the examination without a model and with qma-net-small, and the share of each new lead.
+"""
+
+import argparse
+import io
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+
+from qma_net.core.files import write_json
+from qma_net.examine import examine_photo
+from qma_net.examine.leads.copies import copies_lead
+from qma_net.examine.leads.jpeg_grid import find_grids, grid_lead
+from qma_net.examine.leads.noise_level import noise_lead, noise_levels, typical_levels
+from qma_net.inference.photograph import read_photograph
+from qma_net.inference.predictor import QMANetPredictor
+
+MANIPULATED = ("COMOFOD", "CASIA2_samples", "DST18", "IMD2020")
+AUTHENTIC = ("WEB", "CCP", "CAMERA", "BSDS500")
+FOUND = 0.3  # Intersection over union.
+STANDS_OUT = 0.75  # Area under the ROC curve.
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("rates", "time"))
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--limit", type=int, default=150, help="images of each set")
+    parser.add_argument("--half", choices=("even", "odd", "all"), default="odd")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE")
+    args = parser.parse_args()
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    if args.what == "time":
+        result = measure_time(args.data / "photos/CAMERA")
+    else:
+        result = {"half": args.half, "limit": args.limit} | measure_rates(
+            args.data, args.half, args.limit
+        )
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(args.out, result)
+
+
+def measure_rates(data: Path, half: str, limit: int) -> dict[str, Any]:
+    """Measure detection and false alarms of all leads."""
+    result: dict[str, Any] = {"manipulated": {}, "authentic": {}}
+    noise_masks = []
+    for name in MANIPULATED:
+        rows = []
+        for path in select(data / "real" / name / "Tp", "all" if half == "all" else half, limit):
+            pixels = read_photograph(path).pixels
+            mask = read_mask(path, pixels.shape[:2])
+            noise_masks.append(mask)
+            rows.append(measure_image(pixels, mask))
+        result["manipulated"][name] = rates = summary(rows)
+        print(name, rates, flush=True)
+    rng = np.random.default_rng(0)
+    previous: np.ndarray | None = None
+    for name in AUTHENTIC:
+        rows = []
+        for number, path in enumerate(select(data / "photos" / name, half, limit)):
+            pixels = read_photograph(path).pixels
+            mask = noise_masks[number % len(noise_masks)]
+            mask = cv2.resize(mask.astype(np.uint8), pixels.shape[1::-1], interpolation=0) > 0
+            row = measure_image(pixels, mask) | measure_crop(pixels, rng)
+            if previous is not None:
+                row |= measure_splice(pixels, previous, rng)
+            previous = pixels
+            rows.append(row)
+        result["authentic"][name] = rates = summary(rows)
+        print(name, rates, flush=True)
+    return result
+
+
+def select(folder: Path, half: str, limit: int) -> list[Path]:
+    """Return at most ``limit`` images of one half of a folder, evenly distributed."""
+    paths = sorted(folder.iterdir())
+    if half != "all":
+        paths = paths[half == "odd" :: 2]
+    return [paths[i] for i in np.linspace(0, len(paths) - 1, min(limit, len(paths))).astype(int)]
+
+
+def read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    """Read the mask of an image in the layout of IMDL-BenCo, bool ``(H, W)``."""
+    file = next((path.parents[1] / "Gt").glob(f"{path.stem}*"))
+    mask = np.asarray(Image.open(file).convert("L"))
+    return np.asarray(cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST) > 127)
+
+
+def measure_image(pixels: np.ndarray, mask: np.ndarray) -> dict[str, bool]:
+    """Measure what the leads report for an image, and whether it is inside the mask."""
+    copies = copies_lead(pixels).findings
+    regions = grid_lead(pixels).findings
+    levels, brightness = noise_levels(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
+    deviation = np.abs(levels - typical_levels(levels, brightness))
+    auc = area_under_curve(deviation, block_mask(mask, deviation.shape))
+    return {
+        "copies": bool(copies),
+        "copies_at_mask": any(overlap(box, mask) > FOUND for pair in copies for box in pair),
+        "grid_regions": bool(regions),
+        "grid_regions_at_mask": any(overlap(region[0], mask) > FOUND for region in regions),
+        "noise_stands_out": auc >= STANDS_OUT,
+    }
+
+
+def overlap(box: tuple[int, int, int, int], mask: np.ndarray) -> float:
+    """Return the intersection over union of a box and the bounding box of a mask."""
+    x, y, w, h = cv2.boundingRect(mask.astype(np.uint8))
+    left, top, right, bottom = box
+    width, height = min(right, x + w) - max(left, x), min(bottom, y + h) - max(top, y)
+    both = max(width, 0) * max(height, 0)
+    return both / ((right - left) * (bottom - top) + w * h - both)
+
+
+def block_mask(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Reduce a mask to blocks, of which most pixels count."""
+    blocks = cv2.resize(mask.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA)
+    return np.asarray(blocks > 0.5)
+
+
+def area_under_curve(scores: np.ndarray, mask: np.ndarray) -> float:
+    """Return the probability that a score inside the mask is higher than one outside."""
+    inside, outside = scores[mask], np.sort(scores[~mask])
+    if not inside.size or not outside.size:
+        return 0.5
+    below = np.searchsorted(outside, inside, "left") + np.searchsorted(outside, inside, "right")
+    return float(below.mean() / (2 * outside.size))
+
+
+def measure_crop(pixels: np.ndarray, rng: np.random.Generator) -> dict[str, bool]:
+    """Measure whether the grid of a cropped photo is detected, and one that was destroyed."""
+    x, y = (int(value) for value in rng.integers(1, 8, 2))
+    cropped = pixels[8 - y :, 8 - x :]
+    file = io.BytesIO()
+    Image.fromarray(cropped).save(file, "JPEG", quality=98)
+    half = pixels.shape[1] // 2, pixels.shape[0] // 2
+    reduced = cv2.resize(pixels, half, interpolation=cv2.INTER_AREA)
+    origins = [find_grids(p)[0] for p in (cropped, np.asarray(Image.open(file)), reduced)]
+    return {
+        "crop_found": origins[0] == (x, y),
+        "crop_wrong": origins[0] not in ((x, y), None),
+        "crop_found_after_jpeg_98": origins[1] == (x, y),
+        "crop_wrong_after_jpeg_98": origins[1] not in ((x, y), (0, 0), None),
+        "grid_after_reduction": origins[2] is not None,
+    }
+
+
+def measure_splice(
+    pixels: np.ndarray, other: np.ndarray, rng: np.random.Generator
+) -> dict[str, bool]:
+    """Measure whether a quarter of another photo is found that is pasted with shifted blocks."""
+    height, width = (min(a, b) // 2 // 8 * 8 for a, b in zip(pixels.shape, other.shape[:2]))
+    x, y = (int(value) for value in rng.integers(1, 8, 2))
+    spliced = pixels.copy()
+    spliced[y : y + height, x : x + width] = other[:height, :width]
+    mask = np.zeros(pixels.shape[:2], bool)
+    mask[y : y + height, x : x + width] = True
+    regions = find_grids(spliced)[1]
+    return {
+        "splice_found": any(r.origin == (x, y) and overlap(r.box, mask) > FOUND for r in regions)
+    }
+
+
+def summary(rows: list[dict[str, bool]]) -> dict[str, int]:
+    """Count the images, and those for which each condition is true."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {"images": len(rows)} | {
+        name: sum(row.get(name, False) for row in rows) for name in names
+    }
+
+
+def measure_time(folder: Path) -> dict[str, Any]:
+    """Measure the seconds of an examination and of each new lead."""
+    data = large_photo(folder)
+    pixels = read_photograph(data).pixels
+    seconds: dict[str, float] = {}
+    for lead in (copies_lead, grid_lead, noise_lead):
+        start = time.perf_counter()
+        lead(pixels)
+        seconds[lead.__name__] = time.perf_counter() - start
+    new = sum(seconds.values())
+    result: dict[str, Any] = {"size": [pixels.shape[1], pixels.shape[0]], "new_leads": seconds}
+    for name, predictor in (("without_model", None), ("with_model", small_model())):
+        start = time.perf_counter()
+        examine_photo(predictor, data)
+        total = time.perf_counter() - start
+        result[name] = {"before": total - new, "after": total, "ratio": total / (total - new)}
+        result[name]["leads_to_before"] = new / (total - new)
+        print(name, result[name], flush=True)
+    result["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return result
+
+
+def large_photo(folder: Path) -> bytes:
+    """Compose a JPEG of 4000x3000 pixels from crops of 1000x1000 pixels."""
+    tiles: list[np.ndarray] = []
+    for path in sorted(folder.iterdir()):
+        pixels = read_photograph(path).pixels
+        if min(pixels.shape[:2]) >= 1000 and len(tiles) < 12:
+            tiles.append(pixels[:1000, :1000])
+    file = io.BytesIO()
+    photo = np.vstack([np.hstack(tiles[i : i + 4]) for i in (0, 4, 8)])
+    Image.fromarray(photo).save(file, "JPEG", quality=92)
+    return file.getvalue()
+
+
+def small_model() -> QMANetPredictor:
+    """Load the model that is included in the package."""
+    return QMANetPredictor.from_checkpoint("qma-net-small", device="cpu")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""Leads: views and measurements that say where to look, not what was done.
+
+None of them needs a trained model, except NoisePrint++. docs/examine.md states how often each is
+right and wrong.
+"""
+
+import numpy as np
+
+from ...modeling.noise import NoisePrint
+from .copies import copies_lead
+from .jpeg_grid import grid_lead, present_grid
+from .lead import Lead
+from .noise_level import noise_lead
+from .views import error_levels, noise_views, noiseprint_texture, srm_strength
+
+__all__ = ["Lead", "error_levels", "leads", "noiseprint_texture", "present_grid", "srm_strength"]
+
+
+def leads(
+    pixels: np.ndarray,
+    noiseprint: NoisePrint | None = None,
+    *,
+    file_grid: tuple[int, int] | None = None,
+) -> tuple[Lead, ...]:
+    """Compute all leads of a photo: copies, JPEG grid, noise level and noise views.
+
+    Args:
+        pixels: uint8 ``(H, W, 3)`` RGB, at least 32x32.
+        noiseprint: NoisePrint++ with its weights, for a view.
+        file_grid: ``(x, y)`` of the first complete block of the JPEG that the pixels come from;
+            None if they come from another format.
+    """
+    return (
+        copies_lead(pixels),
+        grid_lead(pixels, file_grid),
+        noise_lead(pixels),
+        *noise_views(pixels, noiseprint),
+    )

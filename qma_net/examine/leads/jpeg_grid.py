@@ -1,0 +1,249 @@
+"""The grid of JPEG blocks in the pixels of a photo, and regions with another grid (ZERO)."""
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from ...inference.photograph import Photograph
+from ..readability import BLOCK, first_block
+from .lead import OUTLINES, WINDOW, Box, Lead, Rates, draw_outlines, middle
+
+NAME = "JPEG grid"
+REFERENCE = (
+    "T. Nikoukhah, J. Anger, T. Ehret, M. Colom, J.-M. Morel, R. Grompone von Gioi: JPEG grid "
+    "detection based on the number of DCT zeros and its application to automatic and localized "
+    "forgery detection, CVPR Workshops 2019"
+)
+MEANING = (
+    "JPEG compresses blocks of 8x8 pixels and sets many of their coefficients to zero, which shows "
+    "where the blocks begin, even after the photo was cropped or converted. A region whose blocks "
+    "begin elsewhere may have been pasted from another JPEG."
+)
+INNOCENT = (
+    "A grid that does not begin in the corner only means that the photo was cropped, or enlarged "
+    "by a border, after it had been compressed. Collages, screenshots, logos and subtitles have "
+    "grids of their own, and regular textures and graphics can imitate one. A part that was pasted "
+    "without shifting the blocks, or resized, has no other grid."
+)
+# Measured on the half of the photos that the limits below were not chosen on; see docs/examine.md.
+RATES = Rates(0, 1, 0, 1)
+
+KIND = "spliced regions whose blocks were shifted"
+
+GRIDS = BLOCK * BLOCK  # A grid is numbered 8 * y + x, where (x, y) is its first complete block.
+NO_VOTE = GRIDS
+TILE = 256  # Pixels, to work within the processor's cache.
+ZERO = 0.5  # A coefficient below is zero, since the pixels are rounded.
+
+# Logarithms (base 10) of the expected number of false alarms per photo; the paper's limit is 0.
+GLOBAL_LIMIT, REGION_LIMIT = 0.0, -3.0
+CELL_SHARE = 0.25  # Of the pixels of a block that must vote for a grid to belong to a region.
+MIN_CELLS = 16  # Blocks with such votes in a region.
+
+
+@dataclass(frozen=True)
+class GridRegion:
+    """A region with a grid of its own.
+
+    Attributes:
+        origin: ``(x, y)`` of its first complete block, 0 to 7.
+        cells: Bool ``(ceil(H / 8), ceil(W / 8))``: its blocks.
+        box: The bounding box in pixels.
+        log_nfa: Logarithm (base 10) of the expected number of false alarms.
+    """
+
+    origin: tuple[int, int]
+    cells: np.ndarray
+    box: Box
+    log_nfa: float
+
+
+def grid_lead(pixels: np.ndarray, file_grid: tuple[int, int] | None = None) -> Lead:
+    """Describe the JPEG grids of a photo.
+
+    Args:
+        pixels: uint8 ``(H, W, 3)`` RGB, at least 32x32.
+        file_grid: See :func:`qma_net.examine.leads.leads`.
+    """
+    part, (left, top), window = middle(pixels, WINDOW)
+    main, regions = find_grids(part, None if file_grid is None else _moved(file_grid, -left, -top))
+    origin = None if main is None else _moved(main, left, top)
+    picture, boxes = None, []
+    if regions:
+        picture = pixels.copy()
+        view = picture[top : top + part.shape[0], left : left + part.shape[1]]
+        for number, region in enumerate(regions):
+            mask = region.cells.repeat(BLOCK, axis=0).repeat(BLOCK, axis=1)
+            draw_outlines(view, mask[: len(view)], OUTLINES[number % len(OUTLINES)])
+            x0, y0, x1, y1 = region.box
+            boxes.append((x0 + left, y0 + top, x1 + left, y1 + top))
+    count = len(regions)
+    found = {0: "No region has", 1: "One region has"}.get(count, f"{count} regions have")
+    return Lead(
+        NAME,
+        picture,
+        MEANING,
+        INNOCENT,
+        window,
+        f"{_describe_main(origin, file_grid)} {found} another grid.",
+        RATES.sentence(KIND),
+        REFERENCE,
+        tuple((box,) for box in boxes),
+    )
+
+
+def present_grid(photograph: Photograph) -> tuple[int, int]:
+    """Return the first complete block, as ``(x, y)``, of the present pixels of a JPEG."""
+    height, width = photograph.pixels.shape[:2]
+    rows, columns = photograph.present
+    first = first_block(width, height, photograph.orientation)
+    return _moved(first, -columns.indices(width)[0], -rows.indices(height)[0])
+
+
+def _moved(origin: tuple[int, int], x: int, y: int) -> tuple[int, int]:
+    return (origin[0] + x) % BLOCK, (origin[1] + y) % BLOCK
+
+
+def _describe_main(origin: tuple[int, int] | None, file_grid: tuple[int, int] | None) -> str:
+    if origin is None:
+        return "No grid was detected across the photo."
+    if origin == file_grid:
+        return "The grid across the photo is that of the file itself."
+    start = f"begins at column {origin[0]} and row {origin[1]}"
+    if file_grid is not None:
+        return (
+            f"The grid across the photo {start}, but that of the file at column {file_grid[0]} and "
+            f"row {file_grid[1]}: the photo was probably compressed, cropped or shifted, and saved "
+            "again."
+        )
+    crop = (
+        "no sign of a crop at the left and top"
+        if origin == (0, 0)
+        else "so it was probably cropped or shifted afterwards"
+    )
+    return f"The pixels were probably compressed as JPEG before. The grid {start}: {crop}."
+
+
+def find_grids(
+    pixels: np.ndarray, file_grid: tuple[int, int] | None = None
+) -> tuple[tuple[int, int] | None, list[GridRegion]]:
+    """Detect the main grid of a photo and regions with another one.
+
+    Args:
+        pixels: uint8 ``(H, W, 3)`` RGB.
+        file_grid: A grid that no region is reported for, that of the file.
+
+    Returns:
+        ``(x, y)`` of the first complete block of the main grid, or None, and the regions with
+        another grid, the most significant first.
+    """
+    votes = grid_votes(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
+    counts = np.bincount(votes.ravel(), minlength=GRIDS + 1)[:GRIDS]
+    best = int(counts.argmax())
+    significance = _log_nfa(votes.size / GRIDS, counts[best] / GRIDS, votes.size)
+    main = best if significance < GLOBAL_LIMIT else None
+    known = {main, None if file_grid is None else BLOCK * file_grid[1] + file_grid[0]}
+    regions = _regions(votes, set(range(GRIDS)) - known)
+    return (None if main is None else (main % BLOCK, main // BLOCK)), regions
+
+
+def grid_votes(gray: np.ndarray) -> np.ndarray:
+    """Let each pixel vote for the grid of the one block around it with the most zeros.
+
+    Args:
+        gray: uint8 ``(H, W)``, at least 8x8.
+
+    Returns:
+        uint8 ``(H, W)``: the number of a grid, or ``NO_VOTE`` in case of a tie and near the border,
+        where blocks are incomplete.
+    """
+    zeros = np.zeros(gray.shape, np.uint16)
+    zeros[: 1 - BLOCK, : 1 - BLOCK] = zero_counts(gray)
+    y, x = np.indices((BLOCK, BLOCK), np.uint16)
+    repeats = -(-gray.shape[0] // BLOCK), -(-gray.shape[1] // BLOCK)
+    grid = np.tile(y * BLOCK + x, repeats)[: gray.shape[0], : gray.shape[1]]
+    # The blocks around a pixel belong to 64 different grids. Of those with the most zeros, find the
+    # highest and the lowest number; they agree if there is only one.
+    kernel, anchor = np.ones((BLOCK, BLOCK), np.uint8), (BLOCK - 1, BLOCK - 1)
+    highest = cv2.dilate(zeros * GRIDS + grid, kernel, anchor=anchor) % GRIDS
+    lowest = (
+        GRIDS - 1 - cv2.dilate(zeros * GRIDS + (GRIDS - 1 - grid), kernel, anchor=anchor) % GRIDS
+    )
+    votes = np.where(highest == lowest, highest, NO_VOTE).astype(np.uint8)
+    inner = np.full_like(votes, NO_VOTE)
+    inside = slice(BLOCK - 1, 1 - BLOCK)
+    inner[inside, inside] = votes[inside, inside]
+    return inner
+
+
+def zero_counts(gray: np.ndarray) -> np.ndarray:
+    """Count the zeros among the 63 AC coefficients of the 8x8 block at each position.
+
+    Args:
+        gray: uint8 ``(H, W)``, at least 8x8.
+
+    Returns:
+        uint8 ``(H - 7, W - 7)``.
+    """
+    k = np.arange(BLOCK)
+    dct = np.cos((2 * k + 1) * k[:, None] * np.pi / (2 * BLOCK)) * np.sqrt(2 / BLOCK)
+    dct[0] /= np.sqrt(2)
+    dct = dct.astype(np.float32)
+    counts = np.zeros((gray.shape[0] - BLOCK + 1, gray.shape[1] - BLOCK + 1), np.uint8)
+    for top in range(0, counts.shape[0], TILE):
+        for left in range(0, counts.shape[1], TILE):
+            tile = counts[top : top + TILE, left : left + TILE]
+            height, width = tile.shape
+            part = gray[top : top + height + BLOCK - 1, left : left + width + BLOCK - 1]
+            part = part.astype(np.float32)
+            for u in range(BLOCK):
+                rows = cv2.filter2D(part, -1, dct[u][None], anchor=(0, 0))[:, :width].copy()
+                for v in range(u == 0, BLOCK):
+                    columns = cv2.filter2D(rows, -1, dct[v][:, None], anchor=(0, 0))[:height]
+                    tile -= cv2.inRange(columns, -ZERO, ZERO)  # 255 is -1.
+    return counts
+
+
+def _log_nfa(blocks: float, votes: float, pixels: int) -> float:
+    """Bound the number of false alarms by Hoeffding's inequality; ``votes`` in blocks' worth."""
+    share, chance = votes / blocks, 1 / GRIDS
+    tests = math.log10(GRIDS) + 1.5 * math.log10(pixels)
+    if share <= chance:
+        return tests
+    divergence = share * math.log(share / chance)
+    if share < 1:
+        divergence += (1 - share) * math.log((1 - share) / (1 - chance))
+    return tests - blocks * divergence / math.log(10)
+
+
+def _regions(votes: np.ndarray, grids: set[int]) -> list[GridRegion]:
+    height, width = votes.shape
+    rows, columns = -(-height // BLOCK), -(-width // BLOCK)
+    cell = np.arange(height)[:, None] // BLOCK * columns + np.arange(width) // BLOCK
+    counts = np.bincount(
+        (cell * (GRIDS + 1) + votes).ravel(), minlength=rows * columns * (GRIDS + 1)
+    ).reshape(rows, columns, GRIDS + 1)
+    regions = []
+    for grid in grids:
+        candidates = counts[..., grid] >= CELL_SHARE * GRIDS
+        if np.count_nonzero(candidates) < MIN_CELLS:
+            continue
+        joined = cv2.dilate(candidates.astype(np.uint8), np.ones((3, 3), np.uint8))
+        _, labels = cv2.connectedComponents(joined)
+        sizes = np.bincount(labels[candidates])
+        for label in np.flatnonzero(sizes >= MIN_CELLS):
+            cells = candidates & (labels == label)
+            y, x = cells.any(axis=1).nonzero()[0], cells.any(axis=0).nonzero()[0]
+            box = (
+                int(x[0]) * BLOCK,
+                int(y[0]) * BLOCK,
+                min(int(x[-1] + 1) * BLOCK, width),
+                min(int(y[-1] + 1) * BLOCK, height),
+            )
+            blocks = (x[-1] - x[0] + 1) * (y[-1] - y[0] + 1)
+            log_nfa = _log_nfa(blocks, counts[..., grid][cells].sum() / GRIDS, votes.size)
+            if log_nfa < REGION_LIMIT:
+                regions.append(GridRegion((grid % BLOCK, grid // BLOCK), cells, box, log_nfa))
+    return sorted(regions, key=lambda region: region.log_nfa)

@@ -1,0 +1,106 @@
+"""What a lead is, and how the leads limit the part of a photo that they examine."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+WINDOW = 8192  # Pixels; of a longer side only the middle is examined.
+
+# Left, top, right and bottom edge in pixels of the photo as displayed; right and bottom exclusive.
+Box = tuple[int, int, int, int]
+
+# Colors of outlines on a photo, RGB; color-blind readers can tell neighbors apart.
+OUTLINES = ((255, 60, 60), (60, 220, 255), (255, 220, 40), (230, 90, 255), (90, 255, 120))
+
+
+@dataclass(frozen=True)
+class Lead:
+    """A hint where to look: a view, or the result of a method with a view of what it found.
+
+    Attributes:
+        name: Name of the lead.
+        picture: uint8 ``(h, w)`` or ``(h, w, 3)``; None if there is nothing to show.
+        meaning: What it shows.
+        innocent: What looks suspicious in it but is harmless.
+        window: The part of the photo that it covers, or at which resolution, in words; empty for
+            the whole photo at original resolution.
+        result: What was found, in one sentence; empty for a view that is judged by eye.
+        rates: How often the method was right and wrong in tests, in words; empty for a view.
+        reference: The publication of the method.
+        findings: The boxes of each finding; the two of a pair of copies belong together.
+    """
+
+    name: str
+    picture: np.ndarray | None
+    meaning: str
+    innocent: str
+    window: str = ""
+    result: str = ""
+    rates: str = ""
+    reference: str = ""
+    findings: tuple[tuple[Box, ...], ...] = ()
+
+    def report(self) -> dict[str, object]:
+        """Return the lead's part of ``report.json``."""
+        return {
+            "name": self.name,
+            "result": self.result or None,
+            "rates": self.rates or None,
+            "regions": [[list(box) for box in boxes] for boxes in self.findings],
+            "covers": self.window or "the whole photo",
+            "reference": self.reference,
+        }
+
+
+def middle(pixels: np.ndarray, limit: int) -> tuple[np.ndarray, tuple[int, int], str]:
+    """Cut sides longer than ``limit`` to their middle.
+
+    Returns:
+        The remaining pixels, their left and top edge, and what remains in words.
+    """
+    height, width = pixels.shape[:2]
+    h, w = min(height, limit), min(width, limit)
+    if (h, w) == (height, width):
+        return pixels, (0, 0), ""
+    top, left = (height - h) // 2, (width - w) // 2
+    part = pixels[top : top + h, left : left + w]
+    return part, (left, top), f"the middle {w}x{h} pixels"
+
+
+def line_width(image: np.ndarray) -> int:
+    """Return the width in pixels of outlines that remain visible when an image is shrunk."""
+    return max(1, round(max(image.shape[:2]) / 400))
+
+
+def draw_outlines(image: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) -> None:
+    """Draw the outlines of a bool ``(H, W)`` mask on an image, in place."""
+    contours, _ = cv2.findContours(
+        mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
+    )
+    cv2.drawContours(image, contours, -1, color, line_width(image), cv2.LINE_AA)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How often a method reported something on the photos of ``benchmarks/leads.py``.
+
+    Attributes:
+        false_alarms: Number of authentic photos in which it did.
+        authentic: Number of authentic photos.
+        detected: Number of manipulations that it found.
+        manipulated: Number of manipulations of the kind that it looks for.
+    """
+
+    false_alarms: int
+    authentic: int
+    detected: int
+    manipulated: int
+
+    def sentence(self, kind: str) -> str:
+        """State the rates; ``kind`` names the manipulations in the plural."""
+        return (
+            f"In tests, this method reported something in {self.false_alarms} of "
+            f"{self.authentic:,} authentic photos, and it found {self.detected} of "
+            f"{self.manipulated} {kind}."
+        )
