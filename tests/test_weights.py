@@ -2,6 +2,7 @@
 
 import json
 import re
+import zipfile
 
 import pytest
 import torch
@@ -163,7 +164,7 @@ def test_init_from_starts_from_the_weights_of_a_checkpoint(tmp_path):
     assert all(
         torch.equal(a, b) for a, b in zip(model.parameters(), fine_tuned.parameters(), strict=True)
     )
-    with pytest.raises(WeightsError, match="give --views srm,bayar"):
+    with pytest.raises(WeightsError, match="pass --views srm,bayar"):
         QMANet(size="tiny", views="srm", init_from=str(path))
 
 
@@ -241,3 +242,35 @@ def test_weights_command_reads_published_weights_once(kind, noiseprint_file, loa
     file = save(tmp_path / "mit.pth", state) if kind == "mit" else noiseprint_file
     describe(file)
     assert loads == [(str(file), False)]
+
+
+def test_damaged_legacy_pickle_gives_one_line_error(tmp_path):
+    """Depending on the damage, torch.load raises TypeError, IndexError, AssertionError and more."""
+    content = {"model": {"a": torch.zeros(3), "b": torch.ones(2, 2)}}
+    torch.save(content, tmp_path / "legacy.pth", _use_new_zipfile_serialization=False)
+    whole = (tmp_path / "legacy.pth").read_bytes()
+    errors = []
+    for position in range(len(whole)):
+        for value in (0x00, 0x30, 0x65, 0x85, 0xFF):
+            damaged = whole[:position] + bytes([value]) + whole[position + 1 :]
+            (tmp_path / "damaged.pth").write_bytes(damaged)
+            try:
+                read_checkpoint(tmp_path / "damaged.pth")
+            except WeightsError as error:
+                errors.append(error)
+    causes = {type(error.__cause__).__name__ for error in errors}
+    assert {"TypeError", "IndexError", "AssertionError"} <= causes
+    assert not any("\n" in str(error) for error in errors)
+
+
+def test_compressed_file_is_rejected_before_it_is_expanded(tmp_path, monkeypatch):
+    """A zip of 1 MB can contain a gigabyte of zeros, which torch would load."""
+    plain = save(tmp_path / "plain.pth", {"model": {"a": torch.zeros(2**20)}})
+    packed = tmp_path / "packed.pth"
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(packed, "w", 8) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    assert packed.stat().st_size < 2**15
+    assert set(read_checkpoint(plain)) == {"model"}
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("the file was expanded"))
+    assert_rejected("would expand to 4,19", read_checkpoint, packed)

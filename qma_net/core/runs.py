@@ -133,6 +133,7 @@ class Run:
         key: The fields of a record that identify its item.
         journal: The journal's file name.
         contents: What the folder holds, for error messages ("predictions").
+        required: Further fields of a complete record; a record without them is not finished.
         shared: Several processes write to the folder at once, each to a journal of its own. The
             caller holds the lock, and the ``*.jsonl`` files of all processes are read.
 
@@ -150,13 +151,14 @@ class Run:
         key: Sequence[str],
         journal: str,
         contents: str,
+        required: Iterable[str] = (),
         shared: bool = False,
     ):
         self.folder = Path(folder)
         self.identity: dict = json.loads(to_json(identity))
         self.finished: dict[Hashable, dict] = {}
         self.owned: set[str] = set()
-        self._fields, self._key = set(key), itemgetter(*key)
+        self._fields, self._key = {*key, *required}, itemgetter(*key)
         self._contents, self._shared = contents, shared
         self._lock = None if shared else FolderLock(self.folder)
         self._journal = Journal(self.folder / journal)

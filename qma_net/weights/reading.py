@@ -6,16 +6,13 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
-from zipfile import BadZipFile, is_zipfile
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import torch
 
 from ..core.errors import first_line
 from ..modeling.state import WeightsError
-
-_UNREADABLE = (EOFError, KeyError, OSError, RuntimeError, ValueError, UnpicklingError, BadZipFile)
 
 
 def read_checkpoint(path: str | os.PathLike[str], mapped: bool = False) -> dict[Any, Any]:
@@ -30,11 +27,17 @@ def read_checkpoint(path: str | os.PathLike[str], mapped: bool = False) -> dict[
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"cannot find the weights file {path}; check the path")
-    mapped = mapped and is_zipfile(path)  # PyTorch's older format cannot be mapped.
+    is_zip = is_zipfile(path)
+    if is_zip:
+        _require_stored_members(path)
+    mapped = mapped and is_zip  # PyTorch's older format cannot be mapped.
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except _UNREADABLE as error:
+    except MemoryError:
+        raise
+    except Exception as error:
+        # For damaged pickles, torch.load raises nearly anything, such as IndexError.
         raise WeightsError(
             f"{path} ({path.stat().st_size:,} bytes) is not a complete PyTorch file "
             f"({type(error).__name__}: {first_line(error)}); download or copy it again"
@@ -45,6 +48,24 @@ def read_checkpoint(path: str | os.PathLike[str], mapped: bool = False) -> dict[
             "check that it is the right file"
         )
     return content
+
+
+def _require_stored_members(path: Path) -> None:
+    """Reject compressed archives, which PyTorch does not write and which can expand without limit.
+
+    Raises:
+        WeightsError: If the members' sizes exceed that of the file.
+    """
+    try:
+        with ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+    except (BadZipFile, ValueError, NotImplementedError):
+        return  # torch.load reports it.
+    if size > path.stat().st_size:
+        raise WeightsError(
+            f"{path} ({path.stat().st_size:,} bytes) would expand to {size:,} bytes; PyTorch does "
+            "not compress its files, so pass the original file"
+        )
 
 
 def read_state(path: str | os.PathLike[str]) -> Mapping[Any, Any]:
