@@ -328,8 +328,8 @@ def test_registered_model_examines_photos_as_in_benco(tmp_path, monkeypatch, pad
 
     from IMDLBenCo.registry import MODELS
 
+    from qma_net.evaluation.registered_model import RegisteredModel
     from qma_net.examine.page import render_page
-    from qma_net.web.registered import RegisteredModel
 
     monkeypatch.setitem(MODELS.module_dict, "Bright", Bright)
     trained = Namespace(image_size=64, if_padding=padded)

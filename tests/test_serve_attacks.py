@@ -507,9 +507,10 @@ def test_every_response_is_private_and_forbids_foreign_content(client):
 
 
 GUESSES = (
-    "{0}x", "{1}", "{0}/", "{0}%00", "{0}%20", "%00{0}", "{0}/../{0}", "..%2f{0}", "{2}", "*",
-    "%2a", "undefined", "{0}?threshold=1&name={0}", "%EF%BC%8E%EF%BC%8E", "{0};", "{0}.", "{0}%2fmask.png",
-)  # fmt: skip
+    *("{0}x", "{1}", "{2}", "{0}/", "{0}%00", "{0}%20", "%00{0}", "{0}/../{0}", "..%2f{0}"),
+    *("*", "%2a", "undefined", "{0}?threshold=1&name={0}", "%EF%BC%8E%EF%BC%8E"),
+    *("{0};", "{0}.", "{0}%2fmask.png"),
+)
 
 
 @pytest.mark.parametrize("guess", GUESSES)
@@ -555,11 +556,13 @@ def test_other_credentials_are_refused(servers, number):
 
 
 CONFUSIONS = (
-    "/forensics/forensics/openapi.json", "/forensics//openapi.json", "/forensics%2fopenapi.json",
-    "/FORENSICS/openapi.json", "/forensicsopenapi.json", "/forensics/../openapi.json",
-    "//openapi.json", "/static/../openapi.json", "/static/..%2fopenapi.json",
-    "/healthz/../openapi.json", "/forensics/static/%2e%2e/openapi.json", "/openapi.json/", "/openapi.json%00", "/OPENAPI.json",
-)  # fmt: skip
+    *("/forensics/forensics/openapi.json", "/forensics//openapi.json"),
+    *("/forensics%2fopenapi.json", "/FORENSICS/openapi.json", "/forensicsopenapi.json"),
+    *("/forensics/../openapi.json", "//openapi.json", "/static/../openapi.json"),
+    *("/static/..%2fopenapi.json", "/healthz/../openapi.json"),
+    *("/forensics/static/%2e%2e/openapi.json", "/openapi.json/", "/openapi.json%00"),
+    "/OPENAPI.json",
+)
 
 
 @pytest.mark.parametrize("path", CONFUSIONS)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from conftest import photograph
 from qma_net.web.limits import Limits
-from serving import SMALL, TOKEN, eventually
+from serving import BROKEN, SMALL, TOKEN, eventually
 
 PAGE_TIMEOUT = 30_000  # milliseconds
 
@@ -193,7 +193,32 @@ def test_invalid_upload_is_reported_and_page_remains_usable(chromium, server, jp
         assert page.locator("#status [role=alert]").count() == 0
 
 
-def test_examination_at_original_size_shows_progress_and_can_be_stopped(page, tmp_path):
+NAMES = (
+    "<img src=x onerror=document.title='attacked'>.png",
+    "'\" onmouseover=\"document.title='attacked'.png",
+    "&lt;b&gt;{{ 7 * 7 }}${alert(1)}.png",
+    "\u202egnp.exe\n.png",
+    "x" * 240 + ".png",
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_of_files_are_text(chromium, server, tmp_path, name):
+    with visiting(chromium, server.address(), allowed_errors=1) as page:  # the status 415
+        for content, end in ((SMALL, "Done."), (BROKEN, "Done."), (b"words", "(415)")):
+            (tmp_path / name).write_bytes(content)
+            page.set_input_files("#photograph", tmp_path / name)
+            page.click("#examine")
+            page.locator("#status").get_by_text(end).wait_for()
+            page.wait_for_selector("#examine:enabled")
+        page.click("#results .open >> nth=0")
+        page.wait_for_selector("photo-viewer[ready]")
+        assert page.locator("body img").count() == page.locator("#examples img").count()
+        assert page.frame_locator("photo-viewer iframe").locator("h1 img").count() == 0
+        assert page.title() == "QMA-Net: examine a photo"
+
+
+def test_examination_at_original_resolution_shows_progress_and_can_be_stopped(page, tmp_path):
     Image.fromarray(photograph(1200, 2400)).save(tmp_path / "large.jpg")
     page.set_input_files("#photograph", tmp_path / "large.jpg")
     page.check("#native")

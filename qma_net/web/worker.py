@@ -159,8 +159,8 @@ def load_model(
     from ..inference.predictor import load_predictor, usable_device
 
     if model:
+        from ..evaluation.registered_model import RegisteredModel
         from ..launch.cuda_to_cpu import redirect_cuda_to_cpu
-        from .registered import RegisteredModel
 
         used = usable_device(device)
         if used.type == "cpu":

@@ -12,19 +12,19 @@ import torch
 from .. import __version__
 from ..core.files import write_json, write_png
 from ..data.listing import NEGATIVE, read_listings
-from ..evaluation.evaluate import measure_batch
-from ..evaluation.evaluated_model import EvaluatedModel
-from ..evaluation.images import BenCoImages
-from ..evaluation.settings import AS_TRAINED, Settings
 from ..inference.photograph import PhotoSource, read_photograph
 from ..inference.prediction import NonFiniteError, Prediction
 from ..inference.preprocessing import fit_to_model
 from ..inference.tiles import ProgressCallback
 from ..modeling.config import DEFAULT_THRESHOLD, Preprocessing
+from .evaluate import measure_batch
+from .evaluated_model import EvaluatedModel
+from .images import BenCoImages
+from .settings import AS_TRAINED, Settings
 
 
 class RegisteredModel:
-    """A model of BenCo's registry with the predictor interface that the page needs.
+    """A model of BenCo's registry with the interface of a predictor that examinations need.
 
     Args:
         evaluated: The model.
