@@ -784,6 +784,36 @@ def test_color_profile_is_named_and_noted_if_it_is_not_srgb(
         assert theirs.get("ProfileDescription", shown[: shown.rindex(" (")]) in shown
 
 
+def test_colors_that_are_stated_without_a_profile_are_noted():
+    r03 = tiff(exif=[(0xA005, LONG, 1, struct.pack("<I", 50))])
+    r03 = r03.ljust(50, b"\0") + struct.pack("<HHHI4sI", 1, 1, ASCII, 4, b"R03\0", 0)
+    assert len(tiff(exif=[(0xA005, LONG, 1, b"    ")])) <= 50
+    (note,) = read_facts(with_exif(r03)).notes
+    assert note.startswith("according to EXIF (R03) the colors are Adobe RGB, not sRGB")
+    (note,) = read_facts(with_chunks((b"cICP", b"\x0c\x0d\0\1"))).notes
+    assert note.startswith("the color primaries are those of Display P3, not sRGB")
+    assert read_facts(with_chunks((b"cICP", b"\1\x0d\0\1"))).notes == []
+    # Pillow writes the property nclx, here changed from sRGB to BT.2020.
+    data = encoded("AVIF")
+    assert data.count(b"nclx\0\1") == 1
+    assert read_facts(data).notes == []
+    (note,) = read_facts(data.replace(b"nclx\0\1", b"nclx\0\x09")).notes
+    assert note.startswith("the color primaries are those of BT.2020, not sRGB")
+
+
+def test_profile_of_a_heic_is_that_of_its_primary_image():
+    pillow_heif = pytest.importorskip("pillow_heif", reason="the extra heif is not installed")
+    pillow_heif.register_heif_opener()
+    image, other = (Image.fromarray(photograph(40, 60, seed)) for seed in range(2))
+    other.info["icc_profile"] = profile("Adobe RGB (1998)", ADOBE_RGB)
+    image.info["icc_profile"] = profile("Display P3", DISPLAY_P3)
+    file = io.BytesIO()
+    other.save(file, "HEIF", save_all=True, append_images=[image], primary_index=1)
+    facts = read_facts(file.getvalue())
+    assert file.getvalue().index(b"Adobe RGB") < file.getvalue().index(b"Display P3")
+    assert str(facts.profile) == "Display P3 (RGB)"
+
+
 def test_profiles_of_littlecms_are_recognized():
     content = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     facts = read_facts(encoded("JPEG", icc_profile=content))

@@ -111,6 +111,7 @@ class Structure:
         unread: Parts that can contain metadata and were not read, in words.
         embedded: Further images and videos that the file declares, in words.
         c2pa: Whether there is a C2PA manifest. It is not verified.
+        primaries: The code of the color primaries (ITU-T H.273); 0 if the file states none.
         trailing: Number of bytes after the end of the image that the file does not declare; None if
             the format has no end marker.
         notes: What could not be read.
@@ -123,6 +124,7 @@ class Structure:
     unread: list[str] = field(default_factory=list)
     embedded: list[str] = field(default_factory=list)
     c2pa: bool = False
+    primaries: int = 0
     trailing: int | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -295,6 +297,8 @@ def _read_png(data: bytes, structure: Structure) -> None:
         if name not in PNG_CHUNKS:
             structure.skip(name.decode("latin-1"))
         structure.c2pa |= name == b"caBX"
+        if name == b"cICP":
+            structure.primaries = data[start] if size else 0
         if name == b"eXIf":
             structure.add_block(EXIF, data[start : start + size])
         elif name in (b"tEXt", b"zTXt", b"iTXt", b"iCCP") and budget > 0:
@@ -498,13 +502,9 @@ def _boxes(
 def _read_meta(data: bytes, start: int, end: int, structure: Structure) -> None:
     """Read the items that contain metadata, and the color profile."""
     boxes = {name: (at, stop) for name, at, stop in _boxes(data, start, end, structure)}
-    for name, at, stop in _boxes(data, *_content(boxes, b"iprp"), structure):
-        if name == b"ipco":
-            for inner, first, last in _boxes(data, at + 8, stop, structure):
-                if inner == b"colr" and data[first + 8 : first + 12] in (b"prof", b"rICC"):
-                    structure.add_block(ICC, data[first + 12 : last])
-                    break
-            break
+    if b"pitm" in boxes and b"iprp" in boxes:
+        at, stop = boxes[b"pitm"]
+        _read_colors(data, *boxes[b"iprp"], data[at + 12 : stop], structure)
     kinds = dict(_item_kinds(data, *_content(boxes, b"iinf"), structure))
     idat = _content(boxes, b"idat")[0]
     for item, position, size in _item_positions(data, *_content(boxes, b"iloc"), idat):
@@ -516,6 +516,41 @@ def _read_meta(data: bytes, start: int, end: int, structure: Structure) -> None:
             structure.add_block(XMP, content)
         elif item in kinds:
             structure.skip(f"item {item} ({kinds[item]})")
+
+
+def _read_colors(data: bytes, start: int, end: int, item: bytes, structure: Structure) -> None:
+    """Read the color properties of an item, whose number is given as its bytes."""
+    boxes = {name: (at, stop) for name, at, stop in _boxes(data, start + 8, end, structure)}
+    wanted = set(_property_numbers(data, *_content(boxes, b"ipma"), int.from_bytes(item, "big")))
+    properties = _boxes(data, *_content(boxes, b"ipco"), structure)
+    for number, (name, at, stop) in enumerate(properties, 1):
+        kind = data[at + 8 : at + 12] if name == b"colr" and number in wanted else b""
+        if kind in (b"prof", b"rICC"):
+            structure.add_block(ICC, data[at + 12 : stop])
+        elif kind == b"nclx":
+            structure.primaries = int.from_bytes(data[at + 12 : at + 14], "big")
+
+
+def _property_numbers(data: bytes, start: int, end: int, item: int) -> list[int]:
+    """Return the numbers of the properties of an item."""
+    if not end:
+        return []
+    item_width = 4 if data[start] else 2
+    width = 2 if data[start + 3] & 1 else 1
+    position, count = start + 8, int.from_bytes(data[start + 4 : start + 8], "big")
+    for _ in range(min(count, MAX_ITEMS)):
+        number = int.from_bytes(data[position : position + item_width], "big")
+        position += item_width
+        if position >= end:
+            return []
+        size, position = data[position] * width, position + 1
+        if number == item:
+            content = data[position : position + size]
+            mask = 0x7FFF if width == 2 else 0x7F  # The first bit is a flag.
+            values = (content[i : i + width] for i in range(0, len(content), width))
+            return [int.from_bytes(value, "big") & mask for value in values]
+        position += size
+    return []
 
 
 def _content(boxes: dict[bytes, tuple[int, int]], name: bytes) -> tuple[int, int]:

@@ -22,6 +22,8 @@ from .texts import MAX_CHARACTERS, MAX_LISTED, decode_undeclared, decode_xmp, pr
 
 MAX_EXIF = 3  # Blocks of EXIF data to show.
 MAX_NOTES = 20
+AS_STORED = "the colors were read as stored, without converting them"
+PRIMARIES = {4: "NTSC", 9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}  # ITU-T H.273, table 2.
 XMP_ORIENTATION = re.compile(r"tiff:Orientation(?:\s?=\s?[\"']|>)\s?(\d)")
 MAX_THUMBNAIL_PIXELS = 2_000_000  # Cameras embed 160x120 pixels, some 640x480.
 
@@ -186,15 +188,17 @@ def _read_iptc(facts: FileFacts) -> None:
 
 
 def _read_profile(facts: FileFacts) -> None:
+    if name := PRIMARIES.get(facts.primaries):
+        facts.note(f"the color primaries are those of {name}, not sRGB; {AS_STORED}")
+    index = facts.exif.get("Interoperability", {}).get("InteroperabilityIndex", "")
     contents = [block.content for block in facts.blocks if block.kind == ICC]
+    if index.startswith("R03") and not contents:
+        facts.note(f"according to EXIF (R03) the colors are Adobe RGB, not sRGB; {AS_STORED}")
     facts.profile = read_profile(contents[0]) if contents else None
     if contents and not facts.profile:
         facts.note("the color profile cannot be read")
     elif facts.profile and facts.profile.space != "gray" and not facts.profile.is_srgb:
-        facts.note(
-            f"the color profile is {facts.profile}, not sRGB; the colors were read as stored, "
-            "without converting them"
-        )
+        facts.note(f"the color profile is {facts.profile}, not sRGB; {AS_STORED}")
 
 
 def _add_text(keyword: str, text: bytes, facts: FileFacts) -> None:
