@@ -14,13 +14,15 @@ from PIL import Image
 
 from conftest import ROOT
 from qma_net import cli
-from qma_net.core.files import PathError
+from qma_net.core.files import PathError, config_path
 from qma_net.core.runs import BusyError, FolderLock, Journal, RunError
 from qma_net.data.check import check
 from qma_net.data.convert import reduce_mask
 from qma_net.data.plan import PrepareError
 from qma_net.data.prepare import prepare
+from qma_net.data.protocol import PROTOCOLS
 from qma_net.data.published import ALL_DATASETS, DATASETS, TYPES
+from qma_net.report.paper_tables import paper_test_set
 from sample_archives import (
     ARCHIVES,
     H,
@@ -85,6 +87,17 @@ def test_every_published_dataset_has_a_miniature():
         assert dataset.unverified
         assert dataset.layout
         assert "a synthetic sample with this layout" in dataset.verified_on
+
+
+def test_tables_of_the_paper_contain_its_ten_datasets_only():
+    further = ["DSO1", "RealisticTampering", "CoMoFoD", "GRIP", "OpenForensics", "InTheWild"]
+    assert [name for name in ALL_DATASETS if name not in DATASETS] == further
+    assert len(DATASETS) == 10
+    assert [paper_test_set(name) for name in further] == [None] * 6
+    for protocol in PROTOCOLS.values():
+        for file in (protocol.train, protocol.while_training, protocol.test):
+            text = config_path(file).read_text(encoding="utf-8")
+            assert not any(name in text for name in further)
 
 
 def test_documentation_agrees_with_the_dataset_entries():
@@ -725,7 +738,7 @@ def test_links_to_parent_folders_are_not_followed(tmp_path):
     source = tmp_path / "source"
     coverage(source)
     for name in ("first", "second"):
-        (source / f"COVERAGE/image/{name}").symlink_to("..")
+        (source / f"COVERAGE/image/{name}").symlink_to(".")
         (source / name).symlink_to(".")
     assert run("Coverage", source, tmp_path / "out").report["tampered"] == 3
 
@@ -792,6 +805,20 @@ def test_images_of_casiav1_are_paired_by_the_parts_of_their_names(tmp_path):
         "Sp_D_NNN_A_sec0049_sec0049_0117": "paired with Sp_D_NNN_A_sec0049_sec0050_0117_gt.png, "
         "which shares 0117, nnn_a",
     }
+
+
+def test_sources_distinguish_names_with_the_same_number(tmp_path):
+    """Both images share letters and number with both masks, but the sources with one only."""
+    pairs = {
+        "Sp_D_NRN_A_ani0034_nat0069_0414": "Sp_D_NRN_A_nat0069_ani0034_0414",
+        "Sp_D_NRN_A_cha0001_arc0002_0414": "Sp_D_NRN_A_arc0002_cha0001_0414",
+    }
+    for seed, (image, mask) in enumerate(pairs.items()):
+        save_photograph(tmp_path / f"source/{image}.jpg", seed)
+        save_image(tmp_path / f"source/{mask}_gt.png", white(region(seed)))
+    run("CASIAv1", tmp_path / "source", tmp_path / "out")
+    for seed, image in enumerate(pairs):
+        np.testing.assert_array_equal(read_mask(tmp_path / f"out/Gt/{image}.png"), region(seed))
 
 
 def test_ambiguous_names_are_not_paired(tmp_path):

@@ -88,11 +88,11 @@ def _read(
         return
     if not path.exists():
         raise ListingError(
-            f"'{path}' does not exist (current folder: {Path.cwd()}); expected a folder with Tp/ "
+            f"'{path}' does not exist (current folder: {Path.cwd()}); pass a folder with Tp/ "
             "and Gt/ or a JSON file"
         )
     if path.resolve() in parents:
-        raise ListingError(f"'{path}' lists itself; expected the paths of datasets")
+        raise ListingError(f"'{path}' lists itself; list the paths of datasets instead")
     parents = (*parents, path.resolve())
     try:
         content = json.loads(read_bytes(path, limit=MAX_LIST_BYTES))
@@ -105,7 +105,7 @@ def _read(
             yield from _read(Path(item), name=key, trained=trained, parents=parents)
     elif not _is_list_of_pairs(content):
         raise ListingError(
-            f"cannot use '{path}', expected [[image, mask or {NEGATIVE!r}], ...], "
+            f"cannot use '{path}' as a dataset; write [[image, mask or {NEGATIVE!r}], ...], "
             f"[[{' or '.join(BENCO_DATASETS)}, path], ...] or {{name: path}}"
             f"{_describe_mistake(content)}"
         )
