@@ -9,11 +9,13 @@ order of their names; the images at odd positions are measured, at most ``--limi
 - *copies*: copy-moves of ``real/COMOFOD``, of which one is found if one region of a pair overlaps
   the mask, which covers the copy alone, by an intersection over union above 0.3. Authentic photos
   with any pair are false alarms.
+- *own copy-moves*: a rectangle of an eighth of the photo is copied to another place, wherever it
+  is, and the result saved as JPEG 90.
 - *regions with another grid*: a region cut from another photo is pasted at an offset that is not a
   multiple of 8, and the result saved as PNG, which makes the ground truth known. It is found if a
   reported region overlaps it by an intersection over union above 0.3. False alarms are as above.
 - *grid of the photo*: authentic photos are cropped by a random offset and saved as PNG and as JPEG
-  of higher quality, and reduced to half their size, which destroys the grid.
+  of higher quality, and reduced to 60% of their size, which destroys the grid.
 - *noise level*: the area under the ROC curve (AUC) of the deviation from the typical level, for the
   pixels of the mask against the others. The region stands out if it is at least 0.75. For authentic
   photos, the masks of the manipulated images of the set are used in turn.
@@ -28,7 +30,6 @@ import argparse
 import io
 import resource
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,12 @@ from PIL import Image
 from qma_net.core.files import write_json
 from qma_net.examine import examine_photo
 from qma_net.examine.leads.copies import copies_lead
-from qma_net.examine.leads.jpeg_grid import find_grids, grid_lead
+from qma_net.examine.leads.jpeg_grid import find_grids, grid_lead, present_grid
 from qma_net.examine.leads.noise_level import noise_lead, noise_levels, typical_levels
-from qma_net.inference.photograph import read_photograph
+from qma_net.inference.photograph import Photograph, read_photograph
 from qma_net.inference.predictor import QMANetPredictor
+from qma_net.weights.locate import load_model
+from qma_net.weights.names import SMALL
 
 MANIPULATED = ("COMOFOD", "CASIA2_samples", "DST18", "IMD2020")
 AUTHENTIC = ("WEB", "CCP", "CAMERA", "BSDS500")
@@ -81,10 +84,10 @@ def measure_rates(data: Path, half: str, limit: int) -> dict[str, Any]:
     for name in MANIPULATED:
         rows = []
         for path in select(data / "real" / name / "Tp", "all" if half == "all" else half, limit):
-            pixels = read_photograph(path).pixels
-            mask = read_mask(path, pixels.shape[:2])
+            photo = read_photograph(path)
+            mask = read_mask(path, photo.pixels.shape[:2])
             noise_masks.append(mask)
-            rows.append(measure_image(pixels, mask))
+            rows.append(measure_image(photo, mask))
         result["manipulated"][name] = rates = summary(rows)
         print(name, rates, flush=True)
     rng = np.random.default_rng(0)
@@ -92,10 +95,11 @@ def measure_rates(data: Path, half: str, limit: int) -> dict[str, Any]:
     for name in AUTHENTIC:
         rows = []
         for number, path in enumerate(select(data / "photos" / name, half, limit)):
-            pixels = read_photograph(path).pixels
+            photo = read_photograph(path)
+            pixels = photo.pixels
             mask = noise_masks[number % len(noise_masks)]
             mask = cv2.resize(mask.astype(np.uint8), pixels.shape[1::-1], interpolation=0) > 0
-            row = measure_image(pixels, mask) | measure_crop(pixels, rng)
+            row = measure_image(photo, mask) | measure_crop(pixels, rng) | measure_copy(pixels, rng)
             if previous is not None:
                 row |= measure_splice(pixels, previous, rng)
             previous = pixels
@@ -120,10 +124,11 @@ def read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray:
     return np.asarray(cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST) > 127)
 
 
-def measure_image(pixels: np.ndarray, mask: np.ndarray) -> dict[str, bool]:
+def measure_image(photo: Photograph, mask: np.ndarray) -> dict[str, bool]:
     """Measure what the leads report for an image, and whether it is inside the mask."""
+    pixels, is_jpeg = photo.pixels, Path(photo.name).suffix == ".jpg"
     copies = copies_lead(pixels).findings
-    regions = grid_lead(pixels).findings
+    regions = grid_lead(pixels, present_grid(photo) if is_jpeg else None).findings
     levels, brightness = noise_levels(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
     deviation = np.abs(levels - typical_levels(levels, brightness))
     auc = area_under_curve(deviation, block_mask(mask, deviation.shape))
@@ -166,8 +171,7 @@ def measure_crop(pixels: np.ndarray, rng: np.random.Generator) -> dict[str, bool
     cropped = pixels[8 - y :, 8 - x :]
     file = io.BytesIO()
     Image.fromarray(cropped).save(file, "JPEG", quality=98)
-    half = pixels.shape[1] // 2, pixels.shape[0] // 2
-    reduced = cv2.resize(pixels, half, interpolation=cv2.INTER_AREA)
+    reduced = cv2.resize(pixels, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA)
     origins = [find_grids(p)[0] for p in (cropped, np.asarray(Image.open(file)), reduced)]
     return {
         "crop_found": origins[0] == (x, y),
@@ -178,11 +182,30 @@ def measure_crop(pixels: np.ndarray, rng: np.random.Generator) -> dict[str, bool
     }
 
 
+def measure_copy(pixels: np.ndarray, rng: np.random.Generator) -> dict[str, bool]:
+    """Measure whether a copy-move of an eighth of the photo is found after compression."""
+    height, width = (round(side / 8**0.5) for side in pixels.shape[:2])
+    bottom, right = pixels.shape[0] - height, pixels.shape[1] - width
+    # From the upper to the lower part, or they could overlap.
+    source = int(rng.integers(0, bottom - height)), int(rng.integers(0, right))
+    target = int(rng.integers(source[0] + height, bottom)), int(rng.integers(0, right))
+    tampered, mask = pixels.copy(), np.zeros(pixels.shape[:2], bool)
+    patch = pixels[source[0] : source[0] + height, source[1] : source[1] + width]
+    inside = slice(target[0], target[0] + height), slice(target[1], target[1] + width)
+    tampered[inside], mask[inside] = patch, True
+    file = io.BytesIO()
+    Image.fromarray(tampered).save(file, "JPEG", quality=90)
+    pairs = copies_lead(np.array(Image.open(file))).findings
+    return {"copy_found": any(overlap(box, mask) > FOUND for pair in pairs for box in pair)}
+
+
 def measure_splice(
     pixels: np.ndarray, other: np.ndarray, rng: np.random.Generator
 ) -> dict[str, bool]:
     """Measure whether a quarter of another photo is found that is pasted with shifted blocks."""
-    height, width = (min(a, b) // 2 // 8 * 8 for a, b in zip(pixels.shape, other.shape[:2]))
+    height, width = (
+        min(a, b) // 2 // 8 * 8 for a, b in zip(pixels.shape[:2], other.shape[:2], strict=True)
+    )
     x, y = (int(value) for value in rng.integers(1, 8, 2))
     spliced = pixels.copy()
     spliced[y : y + height, x : x + width] = other[:height, :width]
@@ -190,7 +213,8 @@ def measure_splice(
     mask[y : y + height, x : x + width] = True
     regions = find_grids(spliced)[1]
     return {
-        "splice_found": any(r.origin == (x, y) and overlap(r.box, mask) > FOUND for r in regions)
+        "splices": True,
+        "splice_found": any(r.origin == (x, y) and overlap(r.box, mask) > FOUND for r in regions),
     }
 
 
@@ -239,7 +263,7 @@ def large_photo(folder: Path) -> bytes:
 
 def small_model() -> QMANetPredictor:
     """Load the model that is included in the package."""
-    return QMANetPredictor.from_checkpoint("qma-net-small", device="cpu")
+    return QMANetPredictor(load_model(SMALL), device="cpu")
 
 
 if __name__ == "__main__":

@@ -53,10 +53,11 @@ MIN_CORRELATION = 0.8
 MIN_AREA = 400  # Pixels.
 MAX_OVERLAP = 0.2  # Of a region with its copy.
 
-# Independent photos of two equal objects differ in noise, and their finest details are hardly
-# correlated. Those of copies are, unless strong compression has destroyed them.
+# Two equal objects differ in noise, so their finest details are hardly correlated. Those of copies
+# are, unless compression or reduction has destroyed them; many matches then make up for it.
 FINEST = np.outer((1, -2, 1), (1, -2, 1)).astype(np.float32)
 MIN_FINEST_CORRELATION = 0.45
+MANY_MATCHES, MIN_FINEST_OF_MANY = 40, 0.25
 
 
 @dataclass(frozen=True)
@@ -222,7 +223,9 @@ def _verify(gray: np.ndarray, transform: np.ndarray, points: np.ndarray) -> Copy
         target = cv2.warpAffine(region.astype(np.uint8), candidate, (width, height)) > 0
         finest = _finest_correlation(gray, moved, region)
         overlap = np.count_nonzero(region & target)
-        if finest >= MIN_FINEST_CORRELATION and overlap <= MAX_OVERLAP * area:
+        is_many = matches[label] >= MANY_MATCHES
+        limit = MIN_FINEST_OF_MANY if is_many else MIN_FINEST_CORRELATION
+        if finest >= limit and overlap <= MAX_OVERLAP * area:
             median = float(np.median(correlation[region]))
             copies.append(Copy((region, target), int(matches[label]), median, finest))
     return max(copies, key=lambda copy: copy.correlation, default=None)

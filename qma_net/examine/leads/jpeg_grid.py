@@ -30,7 +30,7 @@ INNOCENT = (
 # Measured on the half of the photos that the limits below were not chosen on; see docs/examine.md.
 RATES = Rates(0, 1, 0, 1)
 
-KIND = "spliced regions whose blocks were shifted"
+KIND = "regions that were pasted with shifted blocks for the test"
 
 GRIDS = BLOCK * BLOCK  # A grid is numbered 8 * y + x, where (x, y) is its first complete block.
 NO_VOTE = GRIDS
@@ -39,6 +39,10 @@ ZERO = 0.5  # A coefficient below is zero, since the pixels are rounded.
 
 # Logarithms (base 10) of the expected number of false alarms per photo; the paper's limit is 0.
 GLOBAL_LIMIT, REGION_LIMIT = 0.0, -3.0
+PARTS = 4  # Of each side of a photo, in most of which the main grid must lead.
+MIN_VOTES = (
+    0.1  # Share of the pixels of a part that must vote for some grid; few do in plain areas.
+)
 CELL_SHARE = 0.25  # Of the pixels of a block that must vote for a grid to belong to a region.
 MIN_CELLS = 16  # Blocks with such votes in a region.
 
@@ -115,15 +119,15 @@ def _describe_main(origin: tuple[int, int] | None, file_grid: tuple[int, int] | 
     if file_grid is not None:
         return (
             f"The grid across the photo {start}, but that of the file at column {file_grid[0]} and "
-            f"row {file_grid[1]}: the photo was probably compressed, cropped or shifted, and saved "
-            "again."
+            f"row {file_grid[1]}: the photo was probably compressed, then changed in frame or "
+            "size, and saved again."
         )
     crop = (
         "no sign of a crop at the left and top"
         if origin == (0, 0)
         else "so it was probably cropped or shifted afterwards"
     )
-    return f"The pixels were probably compressed as JPEG before. The grid {start}: {crop}."
+    return f"Most of the photo was probably compressed as JPEG before. The grid {start}: {crop}."
 
 
 def find_grids(
@@ -140,10 +144,7 @@ def find_grids(
         another grid, the most significant first.
     """
     votes = grid_votes(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
-    counts = np.bincount(votes.ravel(), minlength=GRIDS + 1)[:GRIDS]
-    best = int(counts.argmax())
-    significance = _log_nfa(votes.size / GRIDS, counts[best] / GRIDS, votes.size)
-    main = best if significance < GLOBAL_LIMIT else None
+    main = _main_grid(votes)
     known = {main, None if file_grid is None else BLOCK * file_grid[1] + file_grid[0]}
     regions = _regions(votes, set(range(GRIDS)) - known)
     return (None if main is None else (main % BLOCK, main // BLOCK)), regions
@@ -204,6 +205,23 @@ def zero_counts(gray: np.ndarray) -> np.ndarray:
                     columns = cv2.filter2D(rows, -1, dct[v][:, None], anchor=(0, 0))[:height]
                     tile -= cv2.inRange(columns, -ZERO, ZERO)  # 255 is -1.
     return counts
+
+
+def _main_grid(votes: np.ndarray) -> int | None:
+    """Return the significant grid that leads in most parts of a photo, not only in a region."""
+    counts = np.bincount(votes.ravel(), minlength=GRIDS + 1)[:GRIDS]
+    best = int(counts.argmax())
+    if _log_nfa(votes.size / GRIDS, counts[best] / GRIDS, votes.size) >= GLOBAL_LIMIT:
+        return None
+    parts = [
+        part for band in np.array_split(votes, PARTS) for part in np.array_split(band, PARTS, 1)
+    ]
+    leading = []
+    for part in parts:
+        counts = np.bincount(part.ravel(), minlength=GRIDS + 1)[:GRIDS]
+        if counts.sum() >= MIN_VOTES * part.size:
+            leading.append(int(counts.argmax()) == best)
+    return best if leading and np.mean(leading) > 0.5 else None
 
 
 def _log_nfa(blocks: float, votes: float, pixels: int) -> float:
