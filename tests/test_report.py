@@ -1,6 +1,7 @@
 """Tests of ``qma-net report``: tables, page, and the handling of missing results."""
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -39,6 +40,9 @@ from qma_net.report.table import (
     PAIRED,
     PUBLISHED,
     TIMES,
+    Cell,
+    Row,
+    Table,
     escape_latex,
     write_table,
 )
@@ -446,6 +450,7 @@ def run_line(line, monkeypatch):
         return
     small = ["--image-size", "64", "--workers", "0", "--device", "cpu"]
     words += small if words[0] in ("evaluate", "robust") else []
+    words += ["--partial"] if words[:2] == ["data", "prepare"] else []  # The archives are small.
     with open(file or "printed.txt", "w") as printed, redirect_stdout(printed):
         cli.main(words)
 
@@ -536,7 +541,9 @@ def test_markdown_and_latex_are_well_formed(work):
             bare = re.sub(r"\\&", "", line)
             assert bare.count("&") + 1 + sum(spans) == columns, (table.key, line)
     assert escape_latex("50 % of a_b & c") == r"50 \% of a\_b \& c"
-    assert "QMA-Net (paper) & 0.873" in write_table(paper_table(collect([work]), 1), "tex")
+    assert r"QMA-Net (paper) & \textbf{0.873}" in write_table(
+        paper_table(collect([work]), 1), "tex"
+    )
 
 
 class Page(HTMLParser):
@@ -613,7 +620,7 @@ def test_measured_tables_come_first_and_empty_tables_are_folded(work):
     report([work], work / "page/report.html")
     html = (work / "page/report.html").read_text(encoding="utf-8")
     page = Page(html)
-    first = ["runs", "other-test-sets", "other-attacks", "comparisons"]
+    first = ["runs", "other-test-sets", "further-metrics", "other-attacks", "comparisons"]
     measured = [f"table-{number}" for number in (1, 2, 5, 7, 9)]
     empty = [f"table-{number}" for number in (3, 4, 6, 8, 10)]
     wanted = [*first, *measured, "figure-0", "figure-1", "unmeasured", *empty]
@@ -746,3 +753,146 @@ def test_page_opens_in_a_browser_without_network(work):
     assert int(tables) >= 11
     assert int(images) >= 1
     assert decoded == "true"
+
+
+# Best and second-best values
+
+
+def test_best_values_are_bold_and_second_best_underlined_in_latex():
+    """The values are those of the paper, which has no marks in these cells of its own."""
+    tables = {table.key: write_table(table, "tex") for table in build_tables(Results())}
+    first = tables["table-1"]
+    assert r"usepackage{booktabs}" in first.splitlines()[0]
+    assert r"Mesorch & \underline{0.826} & 0.905 & 0.526" in first
+    assert r"SAM & 0.627 & 0.817 & 0.401 & \textbf{0.509}" in first  # NIST
+    # AUC on COI: SAM 0.973, CAT-Net 0.962, QMA-Net 0.943.
+    assert r"\textbf{0.985} & 0.943 & \textbf{0.931}" in first
+    assert first.count(r"\textbf") == first.count(r"\underline") == 10  # One per column.
+    last = tables["table-10"]  # Fewer parameters and operations are better.
+    assert r"PSCC-Net & \textbf{3.7} & 376.8" in last
+    assert r"ManTra-Net & \underline{3.9} & 274.0" in last
+    assert r"CAT-Net & 116.7 & \textbf{137.2}" in last
+    assert r"MVSS-Net & 150.5 & \underline{171.0}" in last
+    for number in (3, 4):  # Counts are not better or worse.
+        assert r"\textbf" not in tables[f"table-{number}"]
+
+
+def test_values_are_compared_within_a_test_set_as_they_are_shown():
+    shown = {"a": ("0.500", "0.500", "0.400", "0.300", DASH), "b": ("0.900", "0.100")}
+    table = Table("key", "Title", ("Set", "Model"), {"": ("F1", "Images")}, higher=["F1"], same=[0])
+    for name, column in shown.items():
+        for text in column:
+            table.rows.append(Row(MEASURED, (name, "m"), [Cell(text), Cell("7")]))
+            table.rows.append(Row(DIFFERENCE, (name, "m"), [Cell("1.000"), Cell()]))
+    tex = write_table(table, "tex")
+    assert tex.count(r"\textbf{0.500}") == 2
+    assert re.findall(r"\\(?:textbf|underline)\{[\d.]+\}", tex) == [
+        r"\textbf{0.500}",
+        r"\textbf{0.500}",
+        r"\underline{0.400}",
+        r"\textbf{0.900}",
+        r"\underline{0.100}",
+    ]
+
+
+def test_every_table_of_the_page_is_written_as_latex(work):
+    *written, page = report([work], work / "page/report.html")
+    names = {path.stem for path in written if path.suffix == ".tex"}
+    on_page = set(re.findall(r' id="([\w-]+)"', page.read_text(encoding="utf-8")))
+    assert {name for name in on_page if not name.startswith("figure")} - {"unmeasured"} == names
+    assert "runs" in names
+
+
+def test_further_metrics_and_manipulation_types_are_listed(tmp_path):
+    write_result(tmp_path, "own", [0.5, 0.7])
+    result = json.loads((tmp_path / "own.json").read_text())
+    result["types"] = {"splice": {"n_tampered": 2, "pixel_f1": 0.6, "iou": None, "mcc": 0.25}}
+    (tmp_path / "own.json").write_text(json.dumps(result))
+    tables = {table.key: table for table in build_tables(collect([tmp_path]))}
+    (row,) = tables["further-metrics"].rows
+    # The helper sets every metric to the F1; all images are tampered, with scores of 0.5 and 0.7.
+    assert [cell.text for cell in row.cells] == ["0.600"] * 5 + ["0.667", DASH, "0.500", DASH]
+    (row,) = tables["manipulation-types"].rows
+    assert row.labels == ("own", "QMA-Net", "splice")
+    assert [cell.text for cell in row.cells] == ["2", "0.600", DASH, DASH, DASH, DASH, "0.250"]
+    # A result of an earlier version contains neither.
+    del result["types"], result["mcc"]
+    (tmp_path / "own.json").write_text(json.dumps(result))
+    keys = {table.key for table in build_tables(collect([tmp_path]))}
+    assert not {"further-metrics", "manipulation-types"} & keys
+
+
+def test_results_without_a_border_have_separate_rows(tmp_path):
+    write_result(tmp_path / "a", "own", [0.5, 0.7])
+    write_result(tmp_path / "b", "own", [0.8, 0.9], ignore_border=4)
+    table = next(t for t in build_tables(collect([tmp_path])) if t.key == "other-test-sets")
+    assert [(row.labels[1], row.cells[1].text) for row in table.rows] == [
+        ("QMA-Net", "0.600"),
+        ("QMA-Net (without 4 px next to the boundary)", "0.850"),
+    ]
+
+
+# Files that nobody should have written
+
+
+def write_log(folder, loss, epoch="{}"):
+    folder.mkdir()
+    rows = [f'{{"train_total_loss": {loss}, "epoch": {epoch.format(i)}}}\n' for i in range(3)]
+    (folder / "log.txt").write_text("".join(rows))
+
+
+def write_loops(folder):
+    for name, target in (("a.json", "a.json"), ("b.json", "c.json"), ("c.json", "b.json")):
+        (folder / name).symlink_to(target)
+    (folder / "again").symlink_to(".")
+
+
+def write_pipes(folder):
+    for name in ("a.json", "log.txt", "complexity.txt"):
+        os.mkfifo(folder / name)
+
+
+def write_surrogates(folder):
+    inner = os.fsdecode(os.fsencode(folder) + b"/bad\xff")
+    write_result(folder / "own", "own", [0.5])
+    content = json.loads((folder / "own/own.json").read_text())
+    content["header"] |= {"set": "s\udc80", "checkpoint": "c\udc80.pth"}
+    write_log(type(folder)(inner), 1)
+    (folder / "own/own.json").write_text(json.dumps(content))
+
+
+HUGE_COMPLEXITY = "Namespace(model='QMANet', image_size=512)\n| part | (9{}) |\n[1:2:3.4] {}\n"
+HOSTILE = {
+    "symlink loops": write_loops,
+    "pipes": write_pipes,
+    "losses of 1e308": lambda folder: write_log(folder / "run", "1e308"),
+    "losses of 4000 digits": lambda folder: write_log(folder / "run", "1" + "0" * 4000),
+    "losses of 5000 digits": lambda folder: write_log(folder / "run", "1" + "0" * 5000),
+    "epochs of 4000 digits": lambda folder: write_log(folder / "run", "1", "1{}" + "0" * 4000),
+    "sweeps of 4000 digits": lambda folder: write_sweep(folder / "GaussianBlur(3)"),
+    "complexity of 5000 digits": lambda folder: (folder / "complexity.txt").write_text(
+        HUGE_COMPLEXITY.format("0" * 5000, "9" * 5000)
+    ),
+    "surrogates": write_surrogates,
+    "nested objects": lambda folder: (folder / "report.json").write_text('{"a":' * 10**5),
+    "a list of files": lambda folder: (folder / "report.json").write_text(
+        json.dumps(
+            {"header": {"set": [1], "model_flags": []}, "file": [[]], "sets": [], "errors": 1}
+        )
+    ),
+}
+
+
+def write_sweep(folder):
+    folder.mkdir()
+    number = "1" + "0" * 4000
+    (folder / "log.txt").write_text(f'{{"epoch": {number}, "test_pixel-level F1": {number}}}\n')
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_report_is_written_despite_hostile_files(tmp_path, kind):
+    results = tmp_path / "results"
+    write_result(results, "Columbia", [0.5, 0.7])
+    HOSTILE[kind](results)
+    *_, page = report([results], tmp_path / "page/report.html")
+    assert "Columbia" in page.read_text(encoding="utf-8")

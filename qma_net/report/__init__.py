@@ -25,8 +25,10 @@ from .model_tables import (
     comparison_table,
     complexity_table,
     full_name,
+    further_metrics,
     other_attacks,
     other_test_sets,
+    results_by_type,
 )
 from .paper_tables import published_tables
 from .table import Row, Table, write_table
@@ -60,13 +62,13 @@ def report(dirs: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) 
     if out.is_dir() or out.suffix.lower() not in (".html", ".htm"):
         raise ReportError(f"--out {out} is not the name of an HTML file, such as report.html")
     results = collect(dirs)
-    tables = build_tables(results)
+    tables, models = build_tables(results), _model_table(results.models)
     table_folder, figure_folder = out.parent / "tables", out.parent / "figures"
     written = []
     with FolderLock(out.parent):
         for folder in (out.parent, table_folder, figure_folder):
             remove_temporary_files(folder)
-        for table in tables:
+        for table in (models, *tables):
             for suffix in ("md", "tex"):
                 written.append(table_folder / f"{table.key}.{suffix}")
                 write_text(written[-1], write_table(table, suffix))
@@ -82,7 +84,7 @@ def report(dirs: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) 
             "report.html.j2",
             version=__version__,
             dirs=dirs,
-            models=_model_table(results.models),
+            models=models,
             measured=sorted(measured, key=lambda table: table.title.startswith("Table ")),
             unmeasured=[table for table in tables if not table.is_measured],
             figures=figures,
@@ -95,7 +97,8 @@ def report(dirs: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) 
 def build_tables(results: Results) -> list[Table]:
     """Build the paper's ten tables, and further tables for which there are results."""
     tables = [BUILDERS[number](table, results) for number, table in published_tables().items()]
-    for build in (other_test_sets, other_attacks, checkpoint_comparisons, benco_sweeps):
+    further = (other_test_sets, further_metrics, results_by_type)
+    for build in (*further, other_attacks, checkpoint_comparisons, benco_sweeps):
         table = build(results)
         tables += [table] if table.rows else []
     return tables

@@ -19,6 +19,7 @@ COMPLEXITY_FILES = re.compile(r"complexity.*\.(txt|log)$", re.IGNORECASE)
 COMPLEXITY_ROW = re.compile(
     r"^\| +([\w.]+) +\| +(?:(\d+\.?\d*)([KMG]?)|\(([\d, ]+)\)) +\|", re.MULTILINE
 )
+MAX_DRAWN = 1e100  # The axes of larger numbers overflow.
 UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9}
 
 Points = list[tuple[float, float]]
@@ -59,11 +60,10 @@ def read_sweeps(folders: Iterable[Path]) -> dict[Path, dict[str, Points]]:
 
 def read_sweep_point(folder: Path) -> tuple[float, float] | None:
     """Read level and pixel F1 of one setting of ``test_robust.py``; None if it logged none."""
-    try:
-        row = read_json_lines(folder / "log.txt")[-1]
-        return float(row["epoch"]), float(row[PIXEL_F1])
-    except (IndexError, KeyError, TypeError, ValueError):
-        return None
+    rows = read_json_lines(folder / "log.txt")
+    values = [rows[-1].get(key) for key in ("epoch", PIXEL_F1)] if rows else [None, None]
+    level, f1 = map(_as_number, values)
+    return None if level is None or f1 is None else (level, f1)
 
 
 def read_curves(folders: Iterable[Path], notes: list[str]) -> list[Curves]:
@@ -119,9 +119,19 @@ def _read_log(path: Path) -> dict[str, Points]:
         for column, value in row.items():
             name = re.sub(r"^train_", "train_loss/", column.removeprefix("test_"))
             name = "lr" if name == "train_loss/lr" else name
-            if isinstance(value, int | float) and isinstance(epoch, int | float):
-                series.setdefault(name, {})[epoch] = value
+            x, y = _as_number(epoch), _as_number(value)
+            if x is not None and y is not None:
+                series.setdefault(name, {})[x] = y
     return {name: sorted(points.items()) for name, points in series.items()}
+
+
+def _as_number(value: object) -> float | None:
+    """Return a logged number, or None for anything else and for numbers that cannot be drawn."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if abs(value) < MAX_DRAWN:
+        return float(value)
+    return math.nan if value != value else None  # A diverged loss is logged as NaN.
 
 
 def read_complexity(path: Path) -> Complexity | None:
@@ -131,7 +141,7 @@ def read_complexity(path: Path) -> Complexity | None:
     total = re.search(r"^(?:\[[\d:.]+\] +)?(\d{6,})$", text, re.MULTILINE)
     rows = {}
     for name, count, unit, shape in COMPLEXITY_ROW.findall(text):
-        sides = map(int, re.findall(r"\d+", shape))
+        sides = map(float, re.findall(r"\d+", shape))
         rows[name] = math.prod(sides) if shape else float(count) * UNITS[unit]
     if not total or not rows or not namespaces:
         return None

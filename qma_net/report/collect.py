@@ -114,6 +114,8 @@ def _describe_variant(header: Content, flags: dict[str, Any]) -> tuple[str, ...]
     words += [fit] if fit != PAPER_PREPROCESSING.fit else []
     if fit != "native" and side != PAPER_PREPROCESSING.image_size:
         words.append(f"{side} px")
+    border = header.get("ignore_border")
+    words += [f"without {border} px next to the boundary"] if border else []
     words += ["selected on the test sets"] if "picked_on" in header else []
     return tuple(words)
 
@@ -174,14 +176,16 @@ def collect(dirs: Sequence[str | os.PathLike[str]]) -> Results:
 
 
 def _find_files(folders: Iterable[Path]) -> Iterator[Path]:
-    """Yield every file once, in a fixed order, without hidden files and folders."""
+    """Yield every regular file once, in a fixed order, without hidden files and folders."""
     seen = set()
     for top in folders:
         for folder, subfolders, names in os.walk(top):
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
             for name in sorted(names):
                 path = Path(folder, name)
-                if not name.startswith(".") and path.resolve() not in seen:
+                # A pipe or a symlink to itself is not a file.
+                is_visible = not name.startswith(".") and path.is_file()
+                if is_visible and path.resolve() not in seen:
                     seen.add(path.resolve())
                     yield path
 
@@ -216,7 +220,7 @@ def _add_result(result: ResultFile, notes: list[str], models: dict[tuple, ModelR
     """Add a result to its model; the first of several for the same test set is used."""
     header = result.header
     flags = tuple(sorted((key, str(value)) for key, value in header["model_flags"].items()))
-    settings = ("model", "checkpoint_sha256", "fit", "image_size", "picked_on")
+    settings = ("model", "checkpoint_sha256", "fit", "image_size", "ignore_border", "picked_on")
     identity = (flags, *(header.get(name) for name in settings))
     model = models.setdefault(identity, ModelResults(header))
     files: dict[Any, ResultFile] = model.clean

@@ -164,6 +164,7 @@ def _published_model(
 def comparison_table(published: PublishedTable, results: Results) -> Table:
     """Create Table 1, 5, 6, 7 or 8, which compare QMA-Net with other models."""
     table = published.new_table(our_label=PAPER)
+    table.higher = [column.name for column in published.columns]
     models = [m for m in _models_in(results, published) if m.is_default or not m.is_ours]
     as_in_paper = next((m for m in models if m.is_default and not m.variant), None)
     if not as_in_paper:  # Another variant must not be mistaken for the paper's model.
@@ -216,6 +217,7 @@ def _add_missing_command(
 def ablation_table(published: PublishedTable, results: Results) -> Table:
     """Create Table 2 or 9: every setting, and its paired difference from the default model."""
     table = published.new_table()
+    table.higher = [column.name for column in published.columns]
     settings = {a.row: a for a in read_ablations() if a.table == published.number}
     models = [model for model in _models_in(results, published) if model.is_ours]
     absent: dict[str, None] = {}  # Names of settings, in order.
@@ -253,6 +255,7 @@ def _with_setting(
 def complexity_table(published: PublishedTable, results: Results) -> Table:
     """Create Table 10: parameters and multiply-adds from the logs of BenCo's complexity script."""
     table = published.new_table(our_label=PAPER)
+    table.lower = [column.name for column in published.columns]
     rows = []
     for log in results.complexities:
         model = ModelResults(log.header)
@@ -297,6 +300,8 @@ def other_test_sets(results: Results) -> Table:
             "Paired": ("F1 minus that of QMA-Net",),
         },
         notes=["Test sets and models that the paper does not include."],
+        higher=("F1", "permute-F1", "IoU", "AUC"),
+        same=(0,),
     )
     settings = [setting_of(ablation.flags) for ablation in read_ablations()]
     for name in sorted({name for model in results.models for name in model.clean}):
@@ -324,6 +329,71 @@ def _difference_from_default(results: Results, model: ModelResults, test_set: st
     return _paired_cell(base, model, [test_set], "pixel_f1", with_p_value=True)
 
 
+def further_metrics(results: Results) -> Table:
+    """List the metrics of clean test sets that the paper does not report."""
+    pixel = {
+        "AP": "average_precision",
+        "MCC": "mcc",
+        "TPR": "tpr",
+        "FPR": "fpr",
+        "FPR at 95% recall": "fpr_at_95_recall",
+    }
+    image = {
+        "Image F1": "image_f1",
+        "Image AUC": "image_auc",
+        "Accuracy": "image_accuracy",
+        "Balanced accuracy": "image_balanced_accuracy",
+    }
+    table = Table(
+        "further-metrics",
+        "Further metrics",
+        ("Test set", "Model"),
+        {"Pixel level": tuple(pixel), "Image level": tuple(image)},
+        notes=["AP is the average precision, MCC is Matthews' correlation coefficient."],
+        higher=("AP", "MCC", "TPR", *image),
+        lower=("FPR", "FPR at 95% recall"),
+        same=(0,),
+    )
+    for name in sorted({name for model in results.models for name in model.clean}):
+        for model in results.models:
+            summary = model.clean[name].summary if name in model.clean else {}
+            if "mcc" not in summary:  # Results of earlier versions do not contain these.
+                continue
+            cells = [_average([model.clean[name]], metric).cell() for metric in pixel.values()]
+            cells += [Measurement(summary.get(key), note="").cell() for key in image.values()]
+            table.rows.append(Row(MEASURED, (name, full_name(model)), cells, model.is_default))
+    return table
+
+
+def results_by_type(results: Results) -> Table:
+    """List the results of clean test sets by manipulation type."""
+    metrics = {
+        "F1": "pixel_f1",
+        "permute-F1": "permute_f1",
+        "IoU": "iou",
+        "AUC": "auc",
+        "AP": "average_precision",
+        "MCC": "mcc",
+    }
+    table = Table(
+        "manipulation-types",
+        "Results by manipulation type",
+        ("Test set", "Model", "Type"),
+        {"": ("Images",), "Pixel level": tuple(metrics)},
+        higher=tuple(metrics),
+        same=(0, 2),
+    )
+    for name in sorted({name for model in results.models for name in model.clean}):
+        for model in results.models:
+            summary = model.clean[name].summary if name in model.clean else {}
+            for kind, means in (summary.get("types") or {}).items():
+                cells = [Cell(str(means["n_tampered"]))]
+                cells += [Measurement(means.get(key), note="").cell() for key in metrics.values()]
+                labels = (name, full_name(model), kind)
+                table.rows.append(Row(MEASURED, labels, cells, model.is_default))
+    return table
+
+
 def other_attacks(results: Results) -> Table:
     """List averages under attacks or on test sets that Tables 7 and 8 do not contain."""
     table = Table(
@@ -335,6 +405,8 @@ def other_attacks(results: Results) -> Table:
             "The averages do not include the clean images.",
             "gaussian-noise uses the levels of GN as standard deviations.",
         ],
+        higher=("F1", "IoU", "AUC"),
+        same=(0, 2),
     )
     for name in sorted({name for model in results.models for name in model.attacked}):
         for model in results.models:

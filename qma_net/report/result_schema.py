@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from ..core.files import ContentError
+from ..evaluation.metrics import PIXEL
 
 NUMBER = int | float
 MAX_NUMBER = 1e15  # Larger numbers, and NaN, cannot be results.
@@ -22,11 +23,15 @@ TEXTS = ("set", "path", "files_sha256", "model", "checkpoint", "checkpoint_sha25
 HEADER = dict.fromkeys((*TEXTS, "about?", "picked_on?"), str) | {
     "model_flags": dict,
     "image_size": int,
+    "ignore_border?": int,
     "attack?": {"name": str, "level": NUMBER, "unit?": str},
     "versions?": {"*?": str},
 }
-RESULT = dict.fromkeys(("pixel_f1?", "permute_f1?", "iou?", "auc?"), NUMBER) | {
+METRICS = ("pixel_f1", "permute_f1", "iou", "auc", *PIXEL[7:])
+IMAGE_METRICS = ("image_f1", "image_auc", "image_accuracy", "image_balanced_accuracy")
+RESULT = {f"{name}?": NUMBER for name in (*METRICS, *IMAGE_METRICS)} | {
     "header": HEADER,
+    "types?": {"*": {"n_tampered": int, "*?": NUMBER}},
     "n_tampered": int,
     "intervals": {"*?": INTERVAL},
 }

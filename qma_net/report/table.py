@@ -1,7 +1,7 @@
 """The report's tables, and their writer for Markdown, LaTeX and HTML."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
@@ -65,6 +65,10 @@ class Table:
     rows: list[Row] = field(default_factory=list)  # The sections may be mixed.
     notes: list[str] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)  # They produce the missing results.
+    # The columns in which higher or lower values are better; others are not compared.
+    higher: Collection[str] = ()
+    lower: Collection[str] = ()
+    same: Sequence[int] = ()  # Rows are compared only if these of their labels are equal.
 
     @property
     def width(self) -> int:
@@ -89,6 +93,40 @@ class Table:
         return any(cell.text and cell != MISSING for cell in ours)
 
 
+def ranked_cells(table: Table) -> dict[int, str]:
+    """Find the best and second-best values of a table, at the precision with which they are shown.
+
+    Published and measured values are compared with each other, differences are not.
+
+    Returns:
+        ``"best"`` or ``"second"`` by the ``id`` of the cell. Equal values have the same rank. There
+        is none if all known values are equal.
+    """
+    ranks: dict[int, str] = {}
+    names = [name for names in table.groups.values() for name in names]
+    rows: dict[tuple[str, ...], list[Row]] = {}
+    for row in table.rows:
+        if row.section in (PUBLISHED, MEASURED) and row.cells:
+            rows.setdefault(tuple(row.labels[i] for i in table.same), []).append(row)
+    for alike in rows.values():
+        for column, name in enumerate(names):
+            cells = [row.cells[column] for row in alike]
+            values = {id(cell): value for cell in cells if (value := _value(cell)) is not None}
+            best_first = sorted(set(values.values()), reverse=name in table.higher)
+            if len(best_first) > 1 and (name in table.higher or name in table.lower):
+                for value, rank in zip(best_first, ("best", "second"), strict=False):
+                    ranks |= {key: rank for key, other in values.items() if other == value}
+    return ranks
+
+
+def _value(cell: Cell) -> float | None:
+    """Return the number that a cell shows, or None if it shows something else."""
+    try:
+        return float(cell.text.replace(MINUS, "-"))
+    except ValueError:
+        return None
+
+
 def format_number(value: float, decimals: int = 3, *, sign: bool = False) -> str:
     """Format a number with a typographic minus sign, and with a plus sign if ``sign`` is set."""
     return f"{value:{'+' if sign else ''}.{decimals}f}".replace("-", MINUS)
@@ -96,7 +134,9 @@ def format_number(value: float, decimals: int = 3, *, sign: bool = False) -> str
 
 def write_table(table: Table, suffix: str) -> str:
     """Format a table as GitHub's Markdown (``md``) or as LaTeX with booktabs (``tex``)."""
-    return _environment(suffix).get_template(f"table.{suffix}.j2").render(table=table)
+    ranks = ranked_cells(table)
+    template = _environment(suffix).get_template(f"table.{suffix}.j2")
+    return template.render(table=table, rank_of=lambda cell: ranks.get(id(cell)))
 
 
 def escape_latex(text: object) -> str:
