@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.files import (
+    ContentError,
     atomic_write,
     copy_file,
     read_json_lines,
@@ -34,6 +35,11 @@ LOG = "log.txt"  # BenCo's log, a JSON object per epoch.
 
 KEPT_NEWEST = 2  # One checkpoint more than needed, in case the newest is damaged.
 KEPT_PERIOD = 25  # Epochs that BenCo itself saves.
+# BenCo's flags that must stay the same for a resumed run to give the same result.
+RESULT_FLAGS = (
+    "data_path test_data_path image_size if_resizing if_padding batch_size accum_iter world_size "
+    "epochs warmup_epochs lr min_lr weight_decay seed"
+).split()
 CHECKPOINT_NAME = re.compile(r"checkpoint-(\d+)\.pth")
 
 
@@ -149,6 +155,22 @@ def is_logged(folder: Path, epoch: int) -> bool:
     return any(row.get("epoch") == epoch for row in read_json_lines(folder / LOG))
 
 
+def changed_flags(checkpoint: Path, args: argparse.Namespace) -> list[str]:
+    """List flags that affect the result and differ from those that a checkpoint was trained with.
+
+    Flags that the checkpoint does not record are not compared.
+    """
+    from ..weights.reading import read_checkpoint
+
+    recorded = read_checkpoint(checkpoint, mapped=True).get("args")
+    known = vars(recorded) if isinstance(recorded, argparse.Namespace) else {}
+    return [
+        f"--{name} {known[name]}, now {value}"
+        for name in RESULT_FLAGS
+        if name in known and (value := getattr(args, name, None)) != known[name]
+    ]
+
+
 def training_losses(checkpoint: Path) -> dict[str, float]:
     """Return the average losses of a checkpoint's epoch, if this launcher saved it."""
     from ..weights.reading import read_checkpoint
@@ -171,8 +193,15 @@ def is_new_best(folder: Path, mean: float) -> bool:
 
 
 def _read_best(note: Path) -> dict:
-    best = read_json_object(note, f"the record of the best epoch; delete {note.parent}")
-    return {"epoch": -1, "mean": -math.inf} | best
+    expected = f"the record of the best epoch; delete {note.parent}"
+    best = {"epoch": -1, "mean": -math.inf} | read_json_object(note, expected)
+    epoch, mean = best["epoch"], best["mean"]
+    if type(epoch) is not int or type(mean) not in (int, float) or math.isnan(mean):
+        raise ContentError(
+            f"cannot read {note}: the epoch is {epoch!r:.40} and the mean {mean!r:.40}, which are "
+            f"not numbers; expected {expected}"
+        )
+    return best
 
 
 def save_best(folder: Path, epoch: int, test_sets: dict[str, float]) -> None:

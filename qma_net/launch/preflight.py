@@ -3,6 +3,8 @@
 import argparse
 import json
 import logging
+import math
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,17 @@ from typing import Any
 from ..core.files import unique_name, write_json
 from ..data.check import MASK_PROBLEMS, Report, check
 from ..data.listing import NATIVE_DATASET, NEGATIVE, SYNTH_DATASET, protocol_rows, read_listings
-from .checkpoints import saved_epochs
+from .checkpoints import LOG, saved_epochs
+from .console import STARTUP_FILE
+from .nonfinite_steps import SKIPPED_FILE
 from .torchrun import LaunchError, rank
 
 logger = logging.getLogger(__name__)
+
+# The smallest valid values of BenCo's numbers.
+SMALLEST = dict.fromkeys(("batch_size", "test_batch_size", "accum_iter", "image_size"), 1)
+SMALLEST |= dict.fromkeys(("test_period", "epochs", "log_per_epoch_count"), 1)
+SMALLEST |= dict.fromkeys(("lr", "blr", "min_lr", "weight_decay", "warmup_epochs"), 0)
 
 CLEANED = "cleaned"  # Folder of the lists that --skip_bad writes, in the output folder.
 MASK_SAMPLE = 500  # Masks per dataset whose pixels are read before training.
@@ -34,6 +43,7 @@ def check_flags(args: argparse.Namespace, command: str, *, fit: str = "") -> Non
             f"--if_resizing and --if_padding {problem}; pass one of them: --if_resizing (as in the "
             "paper) scales images to --image_size, --if_padding pads them"
         )
+    _check_numbers(args)
     native = {SYNTH_DATASET, NATIVE_DATASET}
     kinds = {kind for kind, _ in protocol_rows(args.data_path)}
     if fit == "native" and not (kinds and kinds <= native):
@@ -50,12 +60,45 @@ def check_flags(args: argparse.Namespace, command: str, *, fit: str = "") -> Non
             f"--test_data_path {path} is a list, not a folder with Tp/ and Gt/ or a JSON file "
             f'with test sets; write {{"{path.stem}": "{path}"}} to a file and pass that'
         )
+    _check_test_sets(args)
+    _check_output(args)
     saved = saved_epochs(Path(args.output_dir)) if args.output_dir else []
     if saved and not args.resume:
         raise LaunchError(
             f"--output_dir {args.output_dir} already contains checkpoints up to epoch {saved[-1]}; "
             f"choose a new folder or resume with: {command}"
         )
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    for name, smallest in SMALLEST.items():
+        value = getattr(args, name)
+        if value is not None and not (math.isfinite(value) and value >= smallest):
+            raise LaunchError(f"--{name} {value} is invalid; pass a number of at least {smallest}")
+
+
+def _check_test_sets(args: argparse.Namespace) -> None:
+    """Check that every test set fills at least one batch, since BenCo drops incomplete ones."""
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    test_sets = read_listings(args.test_data_path)
+    if not test_sets:
+        raise LaunchError(f"--test_data_path {args.test_data_path} contains no test sets; add one")
+    for test_set in test_sets:
+        count = len(test_set.pairs)
+        if count // processes < args.test_batch_size:
+            raise LaunchError(
+                f"the test set {test_set.path} has {count} images, but BenCo needs at least "
+                f"--test_batch_size {args.test_batch_size} for each of {processes} processes; add "
+                "images, lower --test_batch_size or remove the test set"
+            )
+
+
+def _check_output(args: argparse.Namespace) -> None:
+    if args.output_dir:
+        for name in (LOG, STARTUP_FILE, SKIPPED_FILE):
+            path = Path(args.output_dir, name)
+            if path.exists() and not path.is_file():
+                raise LaunchError(f"{path} is not a file, so training cannot write to it; move it")
 
 
 def _read_json(path: Path) -> Any:

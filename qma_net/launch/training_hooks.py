@@ -18,6 +18,7 @@ from typing import Any
 
 from ..data.listing import read_listings
 from .checkpoints import (
+    changed_flags,
     delete_old_checkpoints,
     is_logged,
     is_new_best,
@@ -141,6 +142,13 @@ class TrainingHooks:
         else:
             next_step = f"continuing with epoch {args.start_epoch}"
         logger.info("resuming from %s: %s", args.resume, next_step)
+        changes = changed_flags(Path(args.resume), args) if rank() == 0 else []
+        if changes:
+            logger.warning(
+                "the checkpoint was trained with other flags (%s); the result will differ from "
+                "that of an uninterrupted run",
+                "; ".join(changes),
+            )
 
     def _begin(self, model: Any, data_loader: Any, args: Any) -> None:
         """Check the data loader and print the summary before the first epoch."""
