@@ -22,15 +22,18 @@ import torch
 
 from conftest import ROOT, TINY
 from launching import SIZE, Launched, start, write_tampered_set
-from qma_net.core.files import read_json_lines
+from qma_net.core.files import ContentError, read_json_lines
 from qma_net.launch.checkpoints import (
     delete_old_checkpoints,
+    is_new_best,
     newest_intact_checkpoint,
+    remove_unfinished,
     save_atomically,
     save_best,
     saved_epochs,
 )
 from qma_net.launch.nonfinite_steps import StepGuard
+from qma_net.launch.preflight import check_data, check_flags, exclude_faulty_pairs
 from qma_net.launch.stop_requests import STOP_FILE
 from qma_net.launch.torchrun import LaunchError, resuming_command
 from qma_net.launch.training_hooks import TrainingHooks
@@ -782,3 +785,114 @@ def test_benco_init_script_without_cuda_gets_instructions(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     two_lines = "from qma_net.launch import redirect_cuda_to_cpu\nredirect_cuda_to_cpu()\n"
     assert two_lines in done.stderr
+
+
+# Input that BenCo would accept and fail on later
+
+
+def benco_flags(work, **changes):
+    """Return BenCo's flags as its parser returns them, for the data in ``work``."""
+    numbers = dict.fromkeys(("batch_size", "test_batch_size", "accum_iter", "test_period"), 2)
+    numbers |= {"image_size": 64, "epochs": 3, "log_per_epoch_count": 20, "warmup_epochs": 1}
+    numbers |= {"lr": None, "blr": 1e-3, "min_lr": 0.0, "weight_decay": 0.05}
+    paths = {"data_path": work / "set", "test_data_path": work / "sets.json"}
+    given = numbers | {name: str(path) for name, path in paths.items()}
+    given |= {
+        "if_resizing": True,
+        "if_padding": False,
+        "resume": "",
+        "output_dir": str(work / "run"),
+    }
+    return Namespace(**given | changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lr": math.nan},
+        {"lr": -1.0},
+        {"blr": math.inf},
+        {"weight_decay": math.nan},
+        {"batch_size": 0},
+        {"accum_iter": 0},
+        {"test_period": 0},
+    ],
+    ids=str,
+)
+def test_invalid_numbers_are_rejected(work, changes):
+    """``--lr nan`` ended in a traceback, and ``--test_period 0`` in a division by zero."""
+    check_flags(benco_flags(work), "command")
+    (name,) = changes
+    with pytest.raises(LaunchError, match=f"--{name} .* is invalid; pass a number of at least"):
+        check_flags(benco_flags(work, **changes), "command")
+
+
+@pytest.mark.parametrize("content", ["{}", '{"none": "empty.json"}', '{"one": "one.json"}'])
+def test_test_set_without_a_whole_batch_is_rejected(work, content, monkeypatch):
+    """It was an UnboundLocalError of BenCo after the first epoch."""
+    monkeypatch.chdir(work)
+    (work / "empty.json").write_text("[]")
+    (work / "one.json").write_text('[["set/Tp/0.jpg", "set/Gt/0.png"]]')
+    (work / "tests.json").write_text(content)
+    with pytest.raises(
+        LaunchError, match=r"contains no test sets|has [01] images, but BenCo needs"
+    ):
+        check_flags(benco_flags(work, test_data_path="tests.json"), "command")
+
+
+def test_folder_in_place_of_the_log_is_rejected(work):
+    (work / "run/log.txt").mkdir(parents=True)
+    with pytest.raises(LaunchError, match=r"run/log\.txt is not a file, so training cannot write"):
+        check_flags(benco_flags(work), "command")
+
+
+def write_faulty_masks(work, monkeypatch):
+    """Write masks of 0 and 1 to the two first of seven files, of which a sample of 3 is read."""
+    import cv2
+
+    monkeypatch.setattr("qma_net.launch.preflight.MASK_SAMPLE", 3)  # Files 0, 3 and 6.
+    for i in range(2):
+        mask = cv2.imread(str(work / f"set/Gt/{i}.png"), cv2.IMREAD_GRAYSCALE)
+        cv2.imwrite(str(work / f"set/Gt/{i}.png"), mask // 255)
+
+
+def test_sample_of_masks_is_read_before_training(work, monkeypatch):
+    write_faulty_masks(work, monkeypatch)
+    args = benco_flags(work)
+    with pytest.raises(LaunchError, match=r"error: mask-values, 1 file\n  .*0\.png: has no value"):
+        check_data(args, "")
+    check_data(args, "mask-values")
+
+
+def test_all_masks_are_read_to_exclude_pairs_if_the_sample_has_faults(work, monkeypatch):
+    write_faulty_masks(work, monkeypatch)
+    exclude_faulty_pairs(benco_flags(work), "")
+    trained = json.loads((work / "run/cleaned/train.json").read_text())
+    assert [Path(image).stem for image, _ in trained] == ["2", "3", "4", "5", "6"]
+
+
+def test_image_listed_as_tampered_and_authentic_is_rejected(work, monkeypatch):
+    rows = [[str(work / "set/Tp/0.jpg"), mask] for mask in (str(work / "set/Gt/0.png"), "Negative")]
+    (work / "list.json").write_text(json.dumps(rows))
+    args = benco_flags(work, data_path=str(work / "list.json"))
+    with pytest.raises(LaunchError, match=r"0\.jpg: is listed as tampered and as authentic in"):
+        check_data(args, "")
+
+
+@pytest.mark.parametrize("mean", ['"high"', "null", "NaN", "[]", "true"])
+def test_damaged_record_of_the_best_epoch_is_reported_before_training(tmp_path, mean):
+    """A text or null was a TypeError after a whole epoch."""
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best/best.json").write_text(f'{{"epoch": 3, "mean": {mean}}}')
+    for read in (remove_unfinished, partial(is_new_best, mean=0.5)):
+        with pytest.raises(ContentError, match=r"best\.json: .* not numbers; .*delete .*best$"):
+            read(tmp_path)
+
+
+def test_flags_changed_on_resume_are_reported(work):
+    start(flags("run", epochs=1), work, prepare=small)
+    done = start(flags("run", "--resume", "auto", "--batch_size", 3, epochs=2), work, prepare=small)
+    message = r"trained with other flags \(--batch_size 2, now 3; --epochs 1, now 2\)"
+    assert re.search(message, done.stdout + done.stderr)
+    done = start(flags("run", "--resume", "auto", "--batch_size", 3, epochs=2), work, prepare=small)
+    assert "other flags" not in done.stdout + done.stderr

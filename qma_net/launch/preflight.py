@@ -116,7 +116,7 @@ def check_data(args: argparse.Namespace, allow: str) -> str:
         ListingError: If a path is not a dataset.
         FindingsError: If ``allow`` names an unknown problem.
     """
-    report = _fast_check(args, allow)
+    report = _fast_check(args, allow, mask_sample=MASK_SAMPLE)
     if report.errors:
         raise LaunchError(
             f"the data has errors:\n{report.text()}\nFix them, accept expected problems with "
@@ -144,14 +144,14 @@ def exclude_faulty_pairs(args: argparse.Namespace, allow: str) -> list[str]:
     return ["--data_path", str(train), "--test_data_path", str(test)]
 
 
-def _fast_check(args: argparse.Namespace, allow: str, *, mask_sample: int = MASK_SAMPLE) -> Report:
+def _fast_check(args: argparse.Namespace, allow: str, *, mask_sample: int) -> Report:
     names = [name for name in allow.split(",") if name]
     paths = (args.data_path, args.test_data_path)
     return check(paths, fast=True, mask_sample=mask_sample, allow=names)
 
 
 def _write_cleaned_lists(args: argparse.Namespace, allow: str, train: Path, test: Path) -> None:
-    report = _fast_check(args, allow)
+    report = _fast_check(args, allow, mask_sample=MASK_SAMPLE)
     if {finding.problem for finding in report.errors} & set(MASK_PROBLEMS):
         # The sample contains faulty masks, so all of them must be read to find the others.
         report = _fast_check(args, allow, mask_sample=sys.maxsize)
