@@ -763,13 +763,33 @@ def test_dataset_behind_links_is_found(tmp_path):
     assert run("Coverage", tmp_path / "source", tmp_path / "out").report["tampered"] == 3
 
 
-def test_record_without_a_key_is_converted_again(tmp_path):
+@pytest.mark.parametrize("value", ["missing", None, 5, ["a"], {"a": 1}])
+@pytest.mark.parametrize("field", ["image", "target", "mask_target", "grey", "left_out", "stamp"])
+def test_damaged_record_without_checksum_is_converted_again(tmp_path, field, value):
     source, out = tmp_path / "source", tmp_path / "out"
     coverage(source)
     whole = run("Coverage", source, out).report
-    write_as_earlier_version(out / "prepare.jsonl", without=("mask_target",))
-    assert run("Coverage", source, out).report == whole
+    journal = out / "prepare.jsonl"
+    write_as_earlier_version(journal)
+    rows = [json.loads(line) for line in journal.read_text().splitlines()]
+    record = next(row for row in rows if field in row)
+    record[field] = value
+    if value == "missing":
+        del record[field]
+    journal.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = run("Coverage", source, out).report
+    if (field, value) != ("grey", "missing"):  # The fraction is optional.
+        assert report == whole
     assert len(list((out / "Gt").iterdir())) == 3
+
+
+@pytest.mark.parametrize("value", [None, 5, {}])
+def test_damaged_report_is_written_again(tmp_path, value):
+    source, out = tmp_path / "source", tmp_path / "out"
+    coverage(source)
+    whole = run("Coverage", source, out).report
+    (out / "prepare.json").write_text(json.dumps(whole | {"check": value}))
+    assert run("Coverage", source, out).report == whole
 
 
 @pytest.mark.parametrize("folder", ["Tp", "sp"])

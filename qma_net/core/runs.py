@@ -196,7 +196,8 @@ class Run:
             for row in rows:
                 self.owned.update(row.get(CLAIM, ()), row.get("outputs", ()))
                 if self._fields <= row.keys() and self._outputs_exist(row):
-                    self.finished[self._key(row)] = row
+                    with suppress(TypeError):  # A damaged key, such as a list, is not hashable.
+                        self.finished[self._key(row)] = row
 
     def pending(
         self, items: Iterable[Item], key: Callable[[Item], Hashable] = str

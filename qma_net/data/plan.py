@@ -320,6 +320,7 @@ def _files_under(source: Path) -> Iterator[str]:
     twice; otherwise links to each other would never end.
     """
     entered: set[tuple[str, str]] = set()
+    pending: list[tuple[Path, str, tuple[str, ...]]]
     pending = [(source, "", (os.path.realpath(source),))]
     while pending:
         folder, relative, parents = pending.pop()

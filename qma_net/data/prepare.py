@@ -167,9 +167,10 @@ def prepare(
             old_report = read_json_object(out / PREPARE_REPORT, expected)
         if old_report and not obsolete and len(current) == len(plan.jobs):
             report = _report(plan, current, settings)
-            report["check"] = old_report.get("check")
+            report["check"] = check_result = old_report.get("check")
             lists = _lists(plan, current, out)
-            if report == old_report and all(map(_contains, lists, lists.values())):
+            is_checked = isinstance(check_result, dict) and "errors" in check_result
+            if is_checked and report == old_report and all(map(_contains, lists, lists.values())):
                 return Prepared(old_report, out, processed=0, plan=plan)
         (out / PREPARE_REPORT).unlink(missing_ok=True)
         targets = {file for job in plan.jobs for file in (job.target, job.mask_target) if file}
@@ -222,8 +223,7 @@ def _stamp(source: Path, job: Job) -> list:
 
 def _is_current(record: dict, *, stamp: list | None, repair: bool, out: Path) -> bool:
     """Return whether converting an image again would give the same files, and they exist."""
-    files = 2 if stamp and stamp[1] else 1  # Of an image with a mask; stamp[1] is its target.
-    if "left_out" not in record and len(_targets(record)) < files:
+    if not _is_intact(record, has_mask=bool(stamp and stamp[1])):
         return False
     depends_on_repair = "left_out" in record or "repaired" in record
     if record.get("stamp") != stamp or (depends_on_repair and record.get("repair") != repair):
@@ -231,8 +231,20 @@ def _is_current(record: dict, *, stamp: list | None, repair: bool, out: Path) ->
     return all((out / target).is_file() for target in _targets(record))
 
 
+def _is_intact(record: dict, *, has_mask: bool) -> bool:
+    """Return whether a record has the fields of an image; journals without checksums may not."""
+    texts = [record[key] for key in ("left_out", "repaired", "type") if key in record]
+    files = 0 if "left_out" in record else 1 + has_mask
+    return (
+        all(isinstance(text, str) for text in texts)
+        and isinstance(record.get("grey", 0.0), float)
+        and len(_targets(record)) == files
+    )
+
+
 def _targets(record: dict) -> list[str]:
-    return [record[key] for key in ("target", "mask_target") if record.get(key)]
+    targets = [record.get(key) for key in ("target", "mask_target")]
+    return [target for target in targets if target and isinstance(target, str)]
 
 
 def _delete_files(out: Path, obsolete: Iterable[dict], *, keep: Iterable[dict]) -> None:
