@@ -16,7 +16,7 @@ from sklearn.metrics import f1_score, jaccard_score, roc_auc_score
 
 from conftest import photograph
 from qma_net.core.files import ContentError, PathError
-from qma_net.core.runs import BusyError, FolderLock
+from qma_net.core.runs import BusyError, FolderLock, Journal
 from qma_net.evaluation import evaluate as ev
 from qma_net.evaluation import robust as rb
 from qma_net.evaluation.attacks import read_attacks
@@ -807,3 +807,33 @@ def test_result_table_of_an_earlier_version_is_read(single, tmp_path):
     assert [row["f1"] for row in before] == [row["f1"] for row in now]
     assert before[1]["mcc"] is None
     assert any(row["mcc"] for row in now)
+
+
+@pytest.mark.parametrize("suffix", ["json", "csv"])
+def test_result_emptied_by_a_loss_of_power_is_computed_again(work, registered, tmp_path, suffix):
+    arguments = [registered], [work / "set"], tmp_path / "out"
+    options = {"settings": SMALL, "model": "Answer", "workers": 0}
+    evaluate(*arguments, **options)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    (tmp_path / f"out/set.{suffix}").write_bytes(b"")
+    evaluate(*arguments, **options)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_row_without_all_fields_is_computed_again(work, registered, tmp_path, monkeypatch):
+    """A row of an index only ended in KeyError: 'score_source'."""
+    arguments = [registered], [work / "set"]
+    options = {"settings": SMALL, "model": "Answer", "workers": 0}
+    evaluate(*arguments, tmp_path / "whole", **options)
+    with monkeypatch.context() as patch:
+        patch.setattr(ev, "write_result", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(*arguments, tmp_path / "out", **options)
+    journal = Journal(tmp_path / "out/.set.unfinished/0.jsonl")
+    identity, first, *others = journal.read()
+    journal.write([identity, {"index": first["index"]}, *others])
+    # A process that is not used now may have written the newest row.
+    Journal(journal.path.with_name("7.jsonl")).write([identity, {"index": first["index"]}])
+    evaluate(*arguments, tmp_path / "out", **options)
+    files = [(tmp_path / f"{name}/set.csv").read_bytes() for name in ("out", "whole")]
+    assert files[0] == files[1]

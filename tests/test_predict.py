@@ -211,6 +211,28 @@ def test_deleted_mask_is_regenerated_and_edited_mask_is_kept(checkpoint, photos)
     assert sorted(row["mask"] for row in rows_of(out)) == ["x_mask.png", "y_mask.png"]
 
 
+@pytest.mark.parametrize("name", ["x_mask.png", "x_overlay.png"])
+def test_image_emptied_by_a_loss_of_power_is_regenerated(checkpoint, photos, name):
+    path, out = checkpoint(), photos / "out"
+    predict(path, out, photos / "a")
+    (out / name).write_bytes(b"")
+    predict(path, out, photos / "a")
+    assert Image.open(out / name).size == Image.open(out / "x_mask.png").size == (70, 50)
+    assert [row["mask"] for row in rows_of(out)] == ["x_mask.png"]
+
+
+def test_damaged_outputs_are_written_again(checkpoint, photos):
+    """None of them is read back, except for the journal."""
+    path, out = checkpoint(), photos / "out"
+    predict(path, out, photos / "a")
+    before = rows_of(out)
+    (out / "predictions.json").write_text("[]")
+    (out / "predictions.csv").write_bytes(b"\0" * 1000)
+    predict(path, out, photos / "a", out)  # The table also names the masks to leave out.
+    assert rows_of(out)[:1] == before
+    assert "threshold" in json.loads((out / "predictions.json").read_text())
+
+
 def test_predictions_without_journal_are_rejected(checkpoint, photos):
     path, out = checkpoint(), photos / "out"
     predict(path, out, photos / "a")
@@ -370,6 +392,25 @@ def test_mistyped_flag_gets_a_suggestion(capsys):
         with pytest.raises(SystemExit):
             cli.main(words)
         assert f"did you mean {nearest}?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "calibration.json"])
+def test_convert_does_not_overwrite_another_model(checkpoint, tmp_path, name):
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    (hub / name).write_text('{"model_type": "segformer"}')
+    with pytest.raises(SystemExit, match=f"hub contains {name}, which does not belong to a QMA"):
+        cli.main(["convert", str(checkpoint()), "--out", str(hub)])
+    assert [path.name for path in hub.iterdir()] == [name]
+    assert (hub / name).read_text() == '{"model_type": "segformer"}'
+
+
+def test_interrupted_convert_is_repeated(checkpoint, tmp_path):
+    command = ["convert", str(checkpoint()), "--out", str(tmp_path / "hub")]
+    cli.main(command)
+    (tmp_path / "hub/config.json").unlink()  # It is written after the weights.
+    cli.main(command)
+    assert (tmp_path / "hub/config.json").is_file()
 
 
 def test_convert_keeps_an_edited_model_card(checkpoint, tmp_path):

@@ -3,11 +3,12 @@
 import json
 import multiprocessing
 import os
+import signal
 import time
 
 import pytest
 
-from qma_net.core.files import ContentError
+from qma_net.core.files import ContentError, atomic_write
 from qma_net.core.runs import BusyError, FolderLock, Journal, Run, RunError, difference
 
 SETTINGS = {"model": "b0", "threshold": 0.5}
@@ -180,6 +181,30 @@ def test_temporary_files_of_interrupted_runs_are_removed(tmp_path):
     with start(tmp_path):
         assert not (tmp_path / ".qma-net-abcd1234.tmp").exists()
         assert (tmp_path / "notes.tmp").exists()
+
+
+def test_temporary_files_of_long_names_are_removed(tmp_path):
+    """They were left behind if a name had more than 41 characters."""
+    context = multiprocessing.get_context("forkserver")
+    process = context.Process(target=die_while_writing, args=(tmp_path / ("x" * 240 + ".png"),))
+    process.start()
+    process.join()
+    assert len(list(tmp_path.iterdir())) == 1
+    with start(tmp_path):
+        assert [path.suffix for path in tmp_path.iterdir() if path.suffix == ".tmp"] == []
+
+
+def die_while_writing(path):
+    with atomic_write(path):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_record_without_required_fields_is_not_finished(tmp_path):
+    with start(tmp_path) as run:
+        run.finish({"file": "a"})
+        run.finish({"file": "b", "score": 1})
+    with start(tmp_path, required=("score",)) as run:
+        assert list(run.pending(["a", "b"])) == ["a"]
 
 
 def test_difference_names_nested_settings():

@@ -208,9 +208,9 @@ def _calibrate(args: argparse.Namespace) -> None:
 
 def _convert(args: argparse.Namespace) -> None:
     """Convert a checkpoint to a save_pretrained directory for the Hugging Face Hub."""
-    from ..weights.locate import load_model
+    from ..weights.convert import convert
 
-    load_model(args.checkpoint).save_pretrained(args.out)
+    convert(args.checkpoint, args.out)
     print(f"{args.out}: config.json, model.safetensors, README.md (a model card to complete)")
 
 

@@ -1,0 +1,43 @@
+"""Conversion of a checkpoint to a directory of ``save_pretrained``."""
+
+import os
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from ..core.files import ContentError, read_json_object
+from ..modeling.config import QMANetConfig
+from ..modeling.hub import CALIBRATION_NAME, CONFIG_NAME, PREPROCESSOR_NAME, WEIGHTS_FILE
+from ..modeling.qma_net import QMANetModel
+from ..modeling.state import WeightsError
+from .locate import load_model
+
+
+def convert(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
+    """Write a model of any source of :func:`.load_model` to a directory of ``save_pretrained``.
+
+    Raises:
+        WeightsError: If the source cannot be read, or if ``out`` contains files of another model,
+            which would be overwritten.
+    """
+    model, folder = load_model(source), Path(out)
+    names = (CONFIG_NAME, WEIGHTS_FILE, PREPROCESSOR_NAME, CALIBRATION_NAME)
+    existing = [name for name in names if (folder / name).exists()]
+    if existing and not _is_qma_net(folder, model):
+        raise WeightsError(
+            f"{folder} contains {existing[0]}, which does not belong to a QMA-Net and would be "
+            "overwritten; choose another folder"
+        )
+    model.save_pretrained(folder)
+
+
+def _is_qma_net(folder: Path, model: QMANetModel) -> bool:
+    try:
+        if (folder / CONFIG_NAME).exists():
+            config = read_json_object(folder / CONFIG_NAME, "a configuration")
+            return set(QMANetConfig.field_names()) <= config.keys()
+        # An interrupted run leaves the weights without a configuration.
+        with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
+            return set(file.keys()) == model.state_dict().keys()
+    except (ContentError, OSError, SafetensorError):
+        return False
