@@ -148,7 +148,10 @@ def test_grid_of_a_cropped_jpeg_begins_where_the_crop_shifted_it(crop):
 
 def test_image_that_was_never_a_jpeg_has_no_grid():
     lead = grid_lead(textured(256, 320))
-    assert lead.result == "No grid was detected across the photo. No region has another grid."
+    assert (
+        lead.result
+        == "No grid was detected across the photo. No region with another grid was found."
+    )
     assert lead.picture is None
 
 
@@ -183,7 +186,7 @@ def test_patch_with_another_grid_is_found_in_a_png():
     assert region.origin == (5, 4)
     assert np.abs(np.subtract(region.box, (101, 60, 229, 156))).max() <= 8
     lead = grid_lead(pixels)
-    assert lead.result.endswith("One region has another grid.")
+    assert lead.result.endswith("One region with another grid was found.")
     assert lead.findings == ((region.box,),)
     assert lead.picture.shape == pixels.shape
 

@@ -6,8 +6,8 @@ import numpy as np
 from .lead import WINDOW, Lead, middle
 
 REFERENCE = (
-    "J. Immerkaer: Fast noise variance estimation, 1996, in blocks as in B. Mahdian, S. Saic: "
-    "Using noise inconsistencies for blind image forensics, 2009"
+    "Immerkaer, Fast noise variance estimation, 1996, in blocks as in Mahdian and Saic, Using "
+    "noise inconsistencies for blind image forensics, 2009"
 )
 MEANING = (
     "The noise in blocks of {block}x{block} pixels, minus what is typical of blocks as bright in "
@@ -84,4 +84,5 @@ def typical_levels(levels: np.ndarray, brightness: np.ndarray) -> np.ndarray:
     ]
     if not points:
         return np.full_like(levels, np.median(levels))
-    return np.interp(brightness, *zip(*points, strict=True)).astype(np.float32)
+    grays, medians = zip(*points, strict=True)
+    return np.interp(brightness, grays, medians).astype(np.float32)

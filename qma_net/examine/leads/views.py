@@ -21,14 +21,12 @@ WHITE_PERCENTILE = 99.5  # This percentile of a view is shown as white.
 ELA_QUALITY = 90  # Higher than on most websites, lower than in most cameras.
 ELA_GAIN = 25
 
-SRM_REFERENCE = "J. Fridrich, J. Kodovsky: Rich models for steganalysis of digital images, 2012"
+SRM_REFERENCE = "Fridrich and Kodovsky, Rich models for steganalysis of digital images, 2012"
 NOISEPRINT_REFERENCE = (
-    "F. Guillaro, D. Cozzolino, A. Sud, N. Dufour, L. Verdoliva: TruFor: leveraging all-round "
-    "clues for trustworthy image forgery detection and localization, CVPR 2023"
+    "Guillaro et al., TruFor: leveraging all-round clues for trustworthy image forgery detection "
+    "and localization, 2023"
 )
-ELA_REFERENCE = (
-    "N. Krawetz: A picture's worth: digital image analysis and forensics, Black Hat 2007"
-)
+ELA_REFERENCE = "Krawetz, A picture's worth: digital image analysis and forensics, 2007"
 
 SRM_WORDS = (
     "The noise residual: the output of three small high-pass filters from the steganalysis rich "
