@@ -47,7 +47,7 @@ def work(tmp_path_factory):
     (folder / "mixed.json").write_text(json.dumps(rows))
     (folder / "sets.json").write_text(json.dumps({"Mixed": str(folder / "mixed.json")}))
     torch.manual_seed(0)
-    with pytest.warns(UserWarning, match="random backbones"):
+    with pytest.warns(UserWarning, match="random encoders"):
         model = QMANet(size="b0", views="srm")
     with torch.no_grad():  # Predictions on both sides of the threshold.
         for name, parameter in model.network.named_parameters():
@@ -500,7 +500,7 @@ def test_invalid_input_gives_one_line_error_and_keeps_complete_sets(work, regist
 
     evaluate([registered], [work / "set"], tmp_path / "out", **good)
     kept = (tmp_path / "out/set.json").read_bytes()
-    refused("absent' does not exist .*expected a folder", sets=[tmp_path / "absent"])
+    refused("absent' does not exist .* folder", sets=[tmp_path / "absent"])
     refused("1.png .size-mismatch.", sets=[work / "set", tmp_path / "bad"])
     refused("contains no images", sets=[tmp_path / "none.json"])
     refused("several test sets are named 'set'", sets=[work / "set", work / "set"])

@@ -199,6 +199,28 @@ def die_while_writing(path):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"file": ["b"]},
+        {"file": {"name": "b"}},
+        {"file": "b", "outputs": ["b.png"]},
+        {"file": "b", "outputs": 3},
+        {"claim": 3},
+        {"claim": [["b"]]},
+        {"claim": None, "file": None},
+    ],
+    ids=str,
+)
+def test_rows_of_other_types_are_skipped(tmp_path, row):
+    """Journals of earlier versions have no checksums."""
+    rows = [SETTINGS, {"file": "a"}, row]
+    (tmp_path / "run.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with start(tmp_path) as run:
+        assert list(run.pending(["a", "b"])) == ["b"]
+        assert run.owned == set()
+
+
 def test_record_without_required_fields_is_not_finished(tmp_path):
     with start(tmp_path) as run:
         run.finish({"file": "a"})

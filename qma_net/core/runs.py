@@ -63,7 +63,7 @@ class FolderLock:
         except Timeout:
             raise BusyError(
                 f"{self.folder} is in use: another run is writing to it; wait for that run to "
-                "finish or choose another folder"
+                "finish or choose a different folder"
             ) from None
         return self
 
@@ -193,7 +193,7 @@ class Run:
         for path in filter(_has_content, paths):
             first, *rows = Journal(path).read() or [{}]
             self._require_identity(first, path)
-            for row in rows:
+            for row in filter(self._is_valid, rows):
                 self.owned.update(row.get(CLAIM, ()), row.get("outputs", ()))
                 if self._fields <= row.keys() and self._outputs_exist(row):
                     with suppress(TypeError):  # A damaged key, such as a list, is not hashable.
@@ -215,7 +215,7 @@ class Run:
         """Record an item as finished, with a JSON-serializable record that contains its key.
 
         When the run is resumed, the item is pending again if one of its output files is missing
-        or has another size.
+        or has a different size.
         """
         sizes = {self._name(path): os.path.getsize(path) for path in outputs}
         row = record | ({"outputs": sizes} if sizes else {})
@@ -244,12 +244,24 @@ class Run:
         else:
             fault = f"it was made with other settings ({difference(recorded, self.identity)})"
         raise RunError(
-            f"{self.folder} contains {self._contents} that cannot be continued: {fault}; choose "
-            "another folder or delete this one"
+            f"{self.folder} contains {self._contents} of a run that cannot be resumed: {fault}; "
+            "choose a different folder or delete this one"
         )
 
     def _name(self, path: str | os.PathLike[str]) -> str:
         return Path(os.path.relpath(path, self.folder)).as_posix()
+
+    def _is_valid(self, row: dict) -> bool:
+        """Check the types of a row, which is not protected by a checksum in old journals."""
+        return (
+            isinstance(row.get("outputs", {}), dict)
+            and isinstance(row.get(CLAIM, []), list)
+            and all(isinstance(name, str) for name in row.get(CLAIM, []))
+            and all(
+                isinstance(row[name], str | int | float | None)
+                for name in self._fields & row.keys()
+            )
+        )
 
     def _outputs_exist(self, row: dict) -> bool:
         outputs = row.get("outputs", {})

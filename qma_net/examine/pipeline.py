@@ -90,7 +90,7 @@ def examine_photo(
         predictor: The model; None to examine the photo without one.
         photo: See :meth:`qma_net.QMANetPredictor.predict`. An array or a PIL image has no file to
             read facts from.
-        threshold: In 0..1. Pixels with a higher probability count as manipulated.
+        threshold: In 0..1. Pixels with a higher probability count as tampered.
         native: Process the photo at original resolution.
         noiseprint: NoisePrint++ with its weights, for a view; by default the model's.
         trust_list: See :func:`.content_credentials.read_credentials`.
@@ -206,7 +206,7 @@ def examine_files(
         names: Files, folders (searched recursively) and patterns; ``-`` is the standard input.
         out: The folder to write to. Reports with different settings may share it.
         predictor: The model; None to examine photos without one.
-        threshold: In 0..1. Pixels with a higher probability count as manipulated.
+        threshold: In 0..1. Pixels with a higher probability count as tampered.
         native: Process photos at original resolution.
         noiseprint_weights: The published weights of NoisePrint++, for a view.
         trust_list: See :func:`.content_credentials.read_credentials`.
@@ -237,7 +237,9 @@ def examine_files(
     errors: list[str] = []
     digest = hashlib.sha256(to_json(settings, sort_keys=True).encode()).hexdigest()
     journal = f".examine-{digest[:12]}.jsonl"  # Each settings have their own finished work.
-    with Run(out, settings, key=["folder"], journal=journal, contents="reports") as run:
+    with Run(
+        out, settings, key=["folder"], required=["file"], journal=journal, contents="reports"
+    ) as run:
         # The reports are only required to exist, since a user may have edited them.
         finished = {
             record["file"]: record

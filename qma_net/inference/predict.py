@@ -25,19 +25,19 @@ from .photo_files import (
     unused_stem,
 )
 from .photograph import PhotographError, read_photograph
-from .prediction import Prediction, as_grey
+from .prediction import Prediction, as_gray
 from .predictor import QMANetPredictor, require_probability
 
 SCORE = (
     "score: mean of the top 1% of mask values. It is not the probability that the photo is "
-    "manipulated; authentic photos can also score high, depending on the model"
+    "tampered; authentic photos can also score high, depending on the model"
 )
 SETTINGS, JOURNAL = "predictions.json", ".predict.jsonl"
 MASK_SUFFIX, OVERLAY_SUFFIX = "_mask.png", "_overlay.png"
 
 
 class PredictionsError(QMANetError):
-    """A folder with predictions that cannot be continued."""
+    """A folder with predictions of a run that cannot be resumed."""
 
 
 def predict_files(
@@ -55,14 +55,14 @@ def predict_files(
 
     The mask is 8-bit gray, 255 for a probability of 1. If the stem is taken, by another photo or by
     a file of the user, the next free one of ``<stem>_2``, ... is used. The table has a row as soon
-    as the images are written, so an interrupted run continues with the same call. A file that is
+    as the images are written, so the same call resumes an interrupted run. A file that is
     not a photo gets a row with an error.
 
     Args:
         names: Files, folders (searched recursively) and patterns; ``-`` is the standard input.
         out: The folder to write to; ``predictions.json`` in it records the model and the settings.
         predictor: The model.
-        threshold: In 0..1. Pixels with a higher probability count as manipulated.
+        threshold: In 0..1. Pixels with a higher probability count as tampered.
         native: Process photos at original resolution.
         tta: Average over mirror images.
         note: Added to the notes of every row.
@@ -72,19 +72,21 @@ def predict_files(
         The errors, one line each.
 
     Raises:
-        RunError: If the folder holds predictions of another model or of other settings.
-        PredictionsError: If it holds predictions without the journal that continuing needs.
+        RunError: If the folder holds predictions of a different model or of other settings.
+        PredictionsError: If it holds predictions without the journal that resuming needs.
         BusyError: If another run is writing to the folder.
     """
     require_probability(threshold)
     paths, errors, out = find_photos(names), [], Path(out)
     if (out / PREDICTION_TABLE).exists() and not (out / JOURNAL).exists():
         raise PredictionsError(
-            f"{out} holds {PREDICTION_TABLE} but not {JOURNAL}, so its predictions cannot be "
-            "continued; choose another folder"
+            f"{out} holds {PREDICTION_TABLE} but not {JOURNAL}, so its run cannot be "
+            "resumed; choose a different folder"
         )
     settings = predictor.describe() | {"threshold": threshold, "native": native, "tta": tta}
-    with Run(out, settings, key=["mask"], journal=JOURNAL, contents="predictions") as run:
+    with Run(
+        out, settings, key=["mask"], required=["file"], journal=JOURNAL, contents="predictions"
+    ) as run:
         write_json(out / SETTINGS, settings)
         # The masks are only required to exist, since a user may have edited them.
         current = [
@@ -123,7 +125,7 @@ def predict_files(
                 mask = unused_stem(run, stem, taken, (MASK_SUFFIX, OVERLAY_SUFFIX)) + MASK_SUFFIX
             overlay = mask.removesuffix(MASK_SUFFIX) + OVERLAY_SUFFIX
             run.claim([out / mask, out / overlay])
-            write_png(out / mask, as_grey(prediction.mask))
+            write_png(out / mask, as_gray(prediction.mask))
             profile = prediction.photograph.icc_profile
             write_png(out / overlay, prediction.overlay(), icc_profile=profile)
             record |= _facts(prediction, note) | {"mask": mask, "overlay": overlay}
