@@ -33,7 +33,7 @@ import torch
 from qma_net.inference.predictor import QMANetPredictor
 from qma_net.inference.tiles import Region, tile_spans
 from qma_net.modeling.config import DEFAULT_THRESHOLD, QMANetConfig
-from qma_net.modeling.noise import normalised
+from qma_net.modeling.noise import normalized
 from qma_net.modeling.qma_net import QMANetModel
 from qma_net.weights.locate import load_model
 from qma_net.weights.names import NONE, SMALL
@@ -173,7 +173,7 @@ def single_forward(model: QMANetModel, pixels: np.ndarray) -> Callable[[Region],
 
     @torch.inference_mode()
     def predict(region: Region) -> np.ndarray:
-        return model(normalised(pixels[region]), edges=False).mask_logits[0, 0].sigmoid().numpy()
+        return model(normalized(pixels[region]), edges=False).mask_logits[0, 0].sigmoid().numpy()
 
     return predict
 

@@ -60,7 +60,7 @@ def build_qma_net(
         load_backbones(model, backbone_weights)
     else:
         warnings.warn(
-            "QMA-Net starts with random backbones; pass backbone_weights to train as in the paper "
+            "QMA-Net starts with random encoders; pass backbone_weights to train as in the paper "
             "(`qma-net weights` lists where they are published)",
             stacklevel=2,
         )

@@ -30,7 +30,7 @@ from .core.untrusted import format_csv
 from .evaluation.evaluate import evaluate
 from .evaluation.results import Row, read_result_table
 from .evaluation.settings import Settings
-from .inference.prediction import as_grey
+from .inference.prediction import as_gray
 from .launch.checkpoints import checkpoint_path, saved_epochs
 from .report.benco_logs import PIXEL_F1, read_sweep_point, read_sweeps
 from .report.figures.image_grid import Panel, draw_grid
@@ -349,7 +349,7 @@ def _plot_examples(rows: list[Row], path: Path, per_kind: int = 5) -> None:
 
 
 def _as_rgb(mask: np.ndarray) -> np.ndarray:
-    return cv2.cvtColor(as_grey(mask), cv2.COLOR_GRAY2RGB)
+    return cv2.cvtColor(as_gray(mask), cv2.COLOR_GRAY2RGB)
 
 
 def _plot_robustness(curves: dict[str, list[tuple[float, float]]], path: Path) -> None:

@@ -6,7 +6,7 @@
 #   MODEL       name in BenCo's registry; pass the model's own flags after the script name [QMANet]
 #   DATA        folder with the prepared datasets, the protocol and the test sets [data]
 #   TRAIN_DATA  training data [$DATA/protocol_cat.json, from qma-net data protocol cat]
-#   TEST_SETS   test sets [$DATA/test_sets.json]
+#   TEST_SETS   test sets [$DATA/test_sets.json; train.sh: see above]
 #   OUT         output folder, on a disk shared by all nodes [runs/cat; runs/cat-MODEL for others]
 #   EPOCHS      number of epochs [150]
 #   IMAGE_SIZE  image size (side length in pixels) after resizing [512]

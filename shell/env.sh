@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# Create and activate the environment of QMA-Net. The other scripts source this file.
+# Create and activate the environment of QMA-Net. test.sh, docs.sh, demo.sh, evidence.sh and
+# endurance.sh source this file.
 #
 #   VENV     folder of the virtual environment [.venv in the repository]
 #   PYTHON   Python 3.11 or 3.12 interpreter with which it is created [the first one found]

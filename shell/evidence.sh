@@ -4,7 +4,7 @@
 #
 #   PHOTOS=/data/photos bash shell/evidence.sh [cpu|gpu|small]
 #
-# The argument selects a plan in benco_configs/evidence.yaml. All models of the plans cpu and gpu
+# The argument selects a plan in benco_configs/evidence.yaml [cpu]. All models of the plans cpu and gpu
 # are trained with BenCo's train.py on the same synthetic images and tested on images created from
 # other photos. The plan small trains a single model on all stages of curriculum.yaml. If you
 # interrupt the script, run the same command again: finished work is kept, and training resumes from
@@ -12,7 +12,7 @@
 #
 #   PHOTOS   folder of at least 500 authentic photos
 #   LABELS   folder of label maps for the photos []
-#   REAL     test sets of real manipulated photos, separated by spaces []
+#   REAL     test sets of real tampered photos, separated by spaces []
 #   OUT      output folder [runs/evidence/PLAN, where PLAN is cpu, gpu or small]
 #   MINUTES  time limit, after which no run is started and running ones are stopped [none]
 #   SEEDS    seeds, separated by spaces [all seeds of the plan]

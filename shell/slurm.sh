@@ -7,7 +7,7 @@
 # The script is one of train, evaluate, benco-test, robust, save-images, complexity and ablations,
 # followed by its flags. Export its variables before calling sbatch. A training run is asked to stop
 # two minutes before the time limit; it resumes if the job is requeued or if you run the same sbatch
-# command again. NODES, GPUS, NODE_RANK and MASTER_ADDR are set by Slurm.
+# command again. The script sets NODES, GPUS, NODE_RANK and MASTER_ADDR from Slurm's variables.
 #
 #   MASTER_PORT free port on the first machine [20000 + job ID modulo 20000]
 #   SHELL_DIR   folder of these scripts [shell, in the folder where sbatch was called]

@@ -13,7 +13,7 @@ import torch.multiprocessing as mp
 from conftest import photograph
 from qma_net.modeling.qma_net import QMANetOutput
 
-pytestmark = pytest.mark.filterwarnings("ignore:QMA-Net starts with random backbones")
+pytestmark = pytest.mark.filterwarnings("ignore:QMA-Net starts with random encoders")
 
 
 @pytest.fixture

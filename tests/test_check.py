@@ -121,7 +121,7 @@ def test_copy_of_other_datasets_is_not_continued(tmp_path):
     write_pair(tmp_path / "two", "a", 1)
     repair([tmp_path / "one"], tmp_path / "copy", progress=False)
     before = (tmp_path / "copy/Tp/a.jpg").read_bytes()
-    with pytest.raises(RunError, match="a repaired copy that cannot be continued"):
+    with pytest.raises(RunError, match="a repaired copy of a run that cannot be resumed"):
         repair([tmp_path / "two"], tmp_path / "copy", progress=False)
     assert (tmp_path / "copy/Tp/a.jpg").read_bytes() == before
 
@@ -526,7 +526,7 @@ def test_decompression_bomb_is_not_decoded(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["{", "[[1, 2]]", '[["a"]]', '{"a": 1}', "3"])
-def test_other_paths_than_datasets_are_clear_errors(tmp_path, content):
+def test_paths_that_are_not_datasets_give_one_line_error(tmp_path, content):
     (tmp_path / "x.json").write_text(content)
     with pytest.raises(ListingError, match=r"cannot (read|use) '.*x\.json'"):
         read_listings(tmp_path / "x.json")

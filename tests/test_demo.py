@@ -81,7 +81,7 @@ def test_second_run_reuses_all_stages(finished, monkeypatch):
 
 def test_changed_settings_are_rejected(finished):
     with pytest.raises(
-        SystemExit, match=r"other settings \(seed 0, now 3\); choose another folder"
+        SystemExit, match=r"other settings \(seed 0, now 3\); choose a different folder"
     ):
         demo.main([*SMALL, "--seed", "3", "--out", str(finished)])
 

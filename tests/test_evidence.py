@@ -191,7 +191,7 @@ def test_recorded_runs_are_extended_and_replaced_by_later_ones(results, tmp_path
         collect(records, later, results.plan)
 
 
-def test_small_model_trains_each_step_once_from_the_previous_weights(tmp_path, monkeypatch):
+def test_each_step_of_the_small_model_starts_from_the_previous_weights(tmp_path, monkeypatch):
     """The run is stopped after training; the next call only evaluates."""
     plan = read_plans()["small"]
     names, started = [step["name"] for step in plan["steps"]], []

@@ -150,7 +150,7 @@ def test_metadata_is_shown_and_escaped(kind):
     assert report["c2pa"]
     assert "<script>x</script>" in report["xmp"]
     assert report["exif"]["IFD0"]["Model"] == EVIL
-    recompressed = [note for note in report["notes"] if "usually compressed again" in note]
+    recompressed = [note for note in report["notes"] if "usually recompressed" in note]
     assert report["notes"] == recompressed
     assert len(recompressed) == (kind == "WEBP")  # No camera writes WebP.
     assert "<script" not in shown
@@ -197,7 +197,7 @@ def test_jpeg_facts_of_known_files_are_correct(quality, number, subsampling):
     assert base_tables()[0][:8] == [16, 11, 10, 16, 24, 40, 51, 61]  # T.81, table K.1
 
 
-def test_tables_that_are_not_the_ijg_s_are_recognized():
+def test_tables_other_than_those_of_ijg_are_recognized():
     tables = [[value + 3 for value in ijg_table(base_tables()[0], 80)]] * 2
     facts = read_facts(jpeg_bytes(photograph(48, 48), qtables=tables)).jpeg
     assert not facts.is_ijg
@@ -205,9 +205,9 @@ def test_tables_that_are_not_the_ijg_s_are_recognized():
     assert facts.tables[0] == tuple(tables[0])
 
 
-def test_grey_jpeg_and_trailing_bytes_are_recognized():
+def test_gray_jpeg_and_trailing_bytes_are_recognized():
     facts = read_facts(jpeg_bytes(photograph(48, 48)[..., 0]) + b"more")
-    assert facts.jpeg.subsampling == "grey, no chroma"
+    assert facts.jpeg.subsampling == "gray, no chroma"
     assert facts.trailing == 4
 
 
@@ -422,7 +422,7 @@ def test_hatching_changes_only_its_region():
 # --- Noise views --------------------------------------------------------------------------
 
 
-def test_srm_view_equals_the_model_s():
+def test_srm_view_equals_that_of_the_model():
     import torch
 
     from qma_net.modeling.noise import SRM

@@ -63,7 +63,7 @@ def work(tmp_path_factory, tiny_size_for_all):
     (folder / "own.json").write_text(json.dumps([[str(authentic), "Negative"], *rows]))
     for name, flags in (("ours", {}), ("none", {"dfcm_stages": "none"})):
         torch.manual_seed(0)
-        with pytest.warns(UserWarning, match="random backbones"):
+        with pytest.warns(UserWarning, match="random encoders"):
             model = QMANet(size="tiny", views="srm,bayar", **flags)
         checkpoint = folder / f"{name}.pth"
         torch.save({"model": model.state_dict()}, checkpoint)

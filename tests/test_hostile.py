@@ -118,8 +118,8 @@ REPLACEMENTS = {
     "quantized": (quantized, UNDENSE),
     "NaN": (lambda tensor: tensor * float("nan"), "infinite or undefined values"),
     "infinite": (lambda tensor: tensor + float("inf"), "infinite or undefined values"),
-    "another shape": (lambda tensor: tensor[..., :1], "of another shape"),
-    "expanded": (lambda tensor: tensor.flatten()[:1].expand(10**9), "of another shape"),
+    "another shape": (lambda tensor: tensor[..., :1], "of the wrong shape"),
+    "expanded": (lambda tensor: tensor.flatten()[:1].expand(10**9), "of the wrong shape"),
 }
 
 

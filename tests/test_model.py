@@ -267,6 +267,6 @@ def test_invalid_choice_gives_one_line_error(choices, message):
     assert "\n" not in str(error.value)
 
 
-def test_random_backbones_cause_a_warning():
-    with pytest.warns(UserWarning, match="random backbones"):
+def test_random_encoders_cause_a_warning():
+    with pytest.warns(UserWarning, match="random encoders"):
         build_qma_net("tiny", "srm")

@@ -130,7 +130,7 @@ def test_names_in_findings_and_errors_are_escaped(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("about", ["\x1b[2J", "a\nqma-net: all good", "x" * 10**6, "\u202e", "\0"])
-def test_remark_in_a_checkpoint_is_escaped_and_short(checkpoint, tmp_path, about):
+def test_notice_in_a_checkpoint_is_escaped_and_short(checkpoint, tmp_path, about):
     model = QMANetModel.from_pretrained(checkpoint)
     from qma_net.weights.checkpoint import CONFIG_KEY, config_to_extra_state
 

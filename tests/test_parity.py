@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from conftest import TINY, photograph
-from qma_net.inference.predictor import QMANetPredictor, normalised
+from qma_net.inference.predictor import QMANetPredictor, normalized
 from qma_net.modeling import backbone, config, noise, winograd
 from qma_net.modeling.interaction import DFCM
 from qma_net.modeling.losses import mask_and_edge_losses
@@ -99,7 +99,7 @@ def test_masks_and_edges_equal_those_without_optimizations(
 ):
     """The difference in float32 is below 1e-4."""
     model = build_tiny(views="srm,bayar,noiseprint", noiseprint_weights=str(noiseprint_file)).eval()
-    image = normalised(photograph(*size)).expand(2, -1, -1, -1)
+    image = normalized(photograph(*size)).expand(2, -1, -1, -1)
     with torch.no_grad():
         expected = without_optimizations(model)(image)
         request.getfixturevalue("monkeypatch").undo()
@@ -116,7 +116,7 @@ def test_mixed_precision_changes_probabilities_by_less_than_two_percent(
 ):
     """Everything but the noise view runs in bfloat16."""
     model = build_tiny(views="srm,bayar,noiseprint", noiseprint_weights=str(noiseprint_file)).eval()
-    image = normalised(photograph(96, 96))
+    image = normalized(photograph(96, 96))
     with torch.no_grad():
         expected = model(image).mask_logits.sigmoid()
         with torch.autocast("cpu", torch.bfloat16):

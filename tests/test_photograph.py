@@ -64,7 +64,7 @@ def test_exif_orientation_is_applied(pixels, orientation):
     assert read.orientation == orientation
 
 
-def test_alpha_palette_grey_and_cmyk_are_converted(pixels):
+def test_alpha_palette_gray_and_cmyk_are_converted(pixels):
     image = Image.fromarray(pixels)
     alpha = image.copy()
     alpha.putalpha(90)
@@ -135,7 +135,9 @@ def test_heic_and_avif_are_read_with_orientation_and_metadata(pixels):
         facts, read = read_facts(data), read_photograph(data)
         assert (facts.format, facts.xmp, facts.c2pa) == (name, "<x:xmpmeta/>", False)
         assert facts.exif == {"IFD0": {"Make": "Maker", **stored}}
-        assert [note for note in facts.notes if "EXIF orientation 6 has no effect" not in note] == []
+        assert [
+            note for note in facts.notes if "EXIF orientation 6 has no effect" not in note
+        ] == []
         assert len(facts.notes) == (name == "HEIC")
         parts = [part.split(",")[0] for part in facts.parts]
         assert parts == ["ftyp", "meta", "mdat"]
@@ -172,7 +174,7 @@ def test_formats_that_no_camera_writes_are_noted(pixels):
     for kind, name in (("webp", "WebP"), ("avif", "AVIF"), ("jpeg", None), ("png", None)):
         notes = read_photograph(encoded(Image.fromarray(pixels), kind)).notes
         assert bool(notes) == bool(name)
-        assert not name or notes[0].startswith(f"{name}: usually compressed again")
+        assert not name or notes[0].startswith(f"{name}: usually recompressed")
 
 
 def test_files_that_are_not_photos_are_rejected_in_one_line(tmp_path):
@@ -202,7 +204,7 @@ def test_unsupported_source_is_rejected(source):
         read_photograph(source)
 
 
-def test_large_photo_is_read_without_changing_pillow_s_limit(monkeypatch, pixels):
+def test_large_photo_is_read_without_changing_the_limit_of_pillow(monkeypatch, pixels):
     """Pillow's limit applies to all threads, so reading a photo must not raise it for a moment."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     limits = []

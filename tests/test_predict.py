@@ -99,7 +99,7 @@ def test_results_describe_the_checkpoint(checkpoint, photos, capsys):
     predict(checkpoint(about=ABOUT), out, photos / "a/x.png")
     messages = capsys.readouterr().err
     assert f"qma-net: processing photos resized to 64x64\nqma-net: {ABOUT}\n" in messages
-    assert "not the probability that the photo is manipulated" in messages
+    assert "not the probability that the photo is tampered" in messages
     assert rows_of(out)[0]["notes"] == ABOUT
     settings = json.loads((out / "predictions.json").read_text())
     assert (settings["about"], settings["image_size"], settings["threshold"]) == (ABOUT, 64, 0.5)
@@ -128,7 +128,7 @@ def test_changed_settings_require_another_folder(checkpoint, photos):
     path, out = checkpoint(), photos / "out"
     predict(path, out, photos / "a")
     with pytest.raises(
-        SystemExit, match=r"other settings \(threshold 0\.5, now 0\.7\); choose another folder"
+        SystemExit, match=r"other settings \(threshold 0\.5, now 0\.7\); choose a different folder"
     ):
         predict(path, out, photos / "b", "--threshold", "0.7")
 
@@ -238,7 +238,7 @@ def test_predictions_without_journal_are_rejected(checkpoint, photos):
     predict(path, out, photos / "a")
     (out / ".predict.jsonl").unlink()
     table = (out / "predictions.csv").read_bytes()
-    with pytest.raises(SystemExit, match=r"but not \.predict\.jsonl, .*choose another folder"):
+    with pytest.raises(SystemExit, match=r"but not \.predict\.jsonl, .*choose a different folder"):
         predict(path, out, photos / "b")
     assert (out / "predictions.csv").read_bytes() == table
 
@@ -471,7 +471,7 @@ def test_damaged_photos_and_explicit_non_photos_are_errors(checkpoint, tmp_path,
     errors = {row["file"]: row["error"] for row in rows_of(tmp_path / "out")}
     assert errors[str(folder / "a.jpg")] == ""
     assert "it is empty" in errors[str(folder / "empty.jpg")]
-    assert "skipped 1 files that are not photos: notes.txt" in capsys.readouterr().err
+    assert "skipped 1 file that is not a photo: notes.txt" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         predict(path, tmp_path / "named", folder / "notes.txt")
     assert "it is a text file" in capsys.readouterr().err

@@ -18,7 +18,7 @@ from qma_net.inference.photograph import PhotographError
 from qma_net.inference.preprocessing import fit_to_model
 from qma_net.inference.tiles import NoiseRows, blend_tiles, tile_spans
 from qma_net.modeling.config import ARCHITECTURE, ConfigError, Preprocessing, QMANetConfig
-from qma_net.modeling.noise import normalised
+from qma_net.modeling.noise import normalized
 from qma_net.modeling.qma_net import QMANetModel, QMANetOutput
 from qma_net.modeling.state import WeightsError
 from sample_archives import broken_photographs
@@ -56,7 +56,7 @@ def test_mask_equals_model_output_for_input_from_benco_loader(predictor, tmp_pat
 def test_native_prediction_does_not_resize(predictor):
     image = photograph(70, 101)
     with torch.no_grad():
-        logits = predictor.model(normalised(image)).mask_logits
+        logits = predictor.model(normalized(image)).mask_logits
     np.testing.assert_allclose(
         predictor.predict(image, native=True).mask, logits.sigmoid()[0, 0].numpy(), atol=1e-6
     )
@@ -171,7 +171,7 @@ def test_noise_view_of_tiles_equals_that_of_the_whole_photo(
     monkeypatch.setattr("qma_net.inference.tiles.BAND_ROWS", 48)
     image = photograph(150, 170)
     with torch.inference_mode():
-        whole = view(normalised(image))
+        whole = view(normalized(image))
         computed, blocks = [], []
         view.register_forward_pre_hook(lambda _, args: computed.append(args[0].shape))
         noise = NoiseRows(view, image, torch.device("cpu"), lambda: blocks.append(1))
@@ -188,9 +188,9 @@ def test_large_photo_is_predicted_in_blended_tiles(predictor):
     image = photograph(70, 130)
     tiled = QMANetPredictor(predictor.model, tile=96, overlap=32)
     with torch.no_grad():
-        noise = predictor.model.noise_view(normalised(image))
+        noise = predictor.model.noise_view(normalized(image))
         masks = [
-            predictor.model(normalised(image[:, part]), noise=noise[..., part]).mask_logits
+            predictor.model(normalized(image[:, part]), noise=noise[..., part]).mask_logits
             for part in (slice(0, 96), slice(64, 130))
         ]
     left, right = (mask.sigmoid()[0, 0].numpy() for mask in masks)
@@ -264,7 +264,7 @@ def test_checkpoint_of_benco_trainer_is_converted(tmp_path, capsys):
     from qma_net.benco import QMANet
     from qma_net.cli import main
 
-    with pytest.warns(UserWarning, match="random backbones"):
+    with pytest.warns(UserWarning, match="random encoders"):
         model = QMANet(size="tiny", views="srm,bayar")
     checkpoint = tmp_path / "checkpoint-3.pth"
     optimizer = {"state": {0: torch.zeros(10**6)}}
@@ -294,7 +294,7 @@ def test_paths_without_a_model_give_one_line_errors(tmp_path):
         (tmp_path / "half", "cannot read the weights .*half"),
         (tmp_path / "old", "has architecture 1, written by qma-net 0.1.0, .* needs architecture 2"),
         (tmp_path / "absent.pth", "cannot find .*absent"),
-        ("nobody/nothing", "pass a checkpoint, a directory written by save_pretrained"),
+        ("nobody/nothing", "pass a checkpoint, a folder written by save_pretrained"),
     ):
         with pytest.raises(WeightsError, match=match) as raised:
             QMANetPredictor.from_pretrained(path)

@@ -255,7 +255,7 @@ def test_run_of_an_earlier_version_is_resumed(tmp_path):
 
 
 @pytest.mark.parametrize("version", ["current", "earlier"])
-def test_torn_identity_is_one_clear_error(tmp_path, version):
+def test_torn_identity_gives_one_line_error(tmp_path, version):
     coverage(tmp_path / "source")
     out = tmp_path / "out"
     run("Coverage", tmp_path / "source", out)
@@ -399,7 +399,7 @@ def test_authentic_images_are_removed_without_the_flag(tmp_path):
     assert not (out / "Au/NC2016_0001.jpg").exists()
 
 
-def test_nist16_accepts_commas_and_reports_grey_masks(tmp_path):
+def test_nist16_accepts_commas_and_reports_gray_masks(tmp_path):
     nist16(tmp_path / "source")
     table = tmp_path / ("source/NC2016_Test0613/reference/manipulation/NC2016-manipulation-ref.csv")
     table.write_text(table.read_text().replace("|", ","))
@@ -588,7 +588,7 @@ def test_second_run_in_the_same_folder_is_refused(tmp_path):
         run("CocoGlide", tmp_path / "source", tmp_path / "out")
 
 
-def test_unusable_arguments_are_one_clear_error(tmp_path):
+def test_unusable_arguments_give_one_line_error(tmp_path):
     source = tmp_path / "source"
     cocoglide(source)
     (tmp_path / "packed").mkdir()
@@ -667,7 +667,7 @@ def test_incomplete_dataset_is_an_error_until_it_is_accepted(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("count", "is_complete"), [(94, False), (95, True)])
-def test_dataset_is_complete_from_95_percent_of_the_papers_images(tmp_path, count, is_complete):
+def test_dataset_is_complete_from_95_percent_of_the_published_images(tmp_path, count, is_complete):
     for number in range(1, count + 1):
         save_photograph(tmp_path / f"source/image/{number}t.tif", 0, 8, 8)
         save_image(tmp_path / f"source/mask/{number}forged.tif", white(np.eye(8, dtype=bool)))
@@ -688,7 +688,7 @@ def test_table_of_nist16_is_read_in_any_encoding(tmp_path, encoding):
     assert run("NIST16", source, tmp_path / "out").report["tampered"] == 4
 
 
-def test_damaged_table_of_nist16_is_one_clear_error(tmp_path):
+def test_damaged_table_of_nist16_gives_one_line_error(tmp_path):
     """A missing quote makes the rest of the table one field, which csv limits to 131,072."""
     source = tmp_path / "source"
     nist16(source)

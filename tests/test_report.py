@@ -392,7 +392,7 @@ def test_every_command_of_an_empty_report_runs_as_printed(tmp_path, monkeypatch)
     (tmp_path / "shell").symlink_to(ROOT / "shell")
     for name, make in ARCHIVES.items():
         make(tmp_path / "archives" / name)
-    with pytest.warns(UserWarning, match="random backbones"):
+    with pytest.warns(UserWarning, match="random encoders"):
         torch.save({"model": QMANet(size="tiny", views="srm").state_dict()}, "c.pth")
     (tmp_path / "out").mkdir()
 

@@ -171,7 +171,7 @@ def test_abandoned_examinations_are_removed(servers, strict):
     assert strict.get(f"/api/examinations/{name}").status_code == 404
 
 
-def test_full_disk_is_507(disposable):
+def test_full_disk_gives_status_507(disposable):
     process = disposable.process.pid
     with httpx.Client(base_url=disposable.address(), timeout=60) as client:
         soft, hard = resource.prlimit(process, resource.RLIMIT_FSIZE)
@@ -185,7 +185,7 @@ def test_full_disk_is_507(disposable):
         client.delete(f"/api/examinations/{state['id']}")
 
 
-def test_write_error_of_a_full_disk_is_507(tmp_path):
+def test_write_error_of_a_full_disk_gives_status_507(tmp_path):
     from qma_net.web.examinations import storing
 
     with pytest.raises(ServeError, match="No space left on device") as refused, storing():
@@ -254,22 +254,22 @@ def test_worker_ends_an_examination_that_takes_too_long(tmp_path):
             ["--host", "203.0.113.7", "--token", TOKEN],
             "cannot listen on --host 203.0.113.7 --port 7860: Cannot assign",
         ),
-        (["--port", "99999"], "--port 99999: .*; choose another --port"),
+        (["--port", "99999"], "--port 99999: .*; choose a different --port"),
         (["--host", "0.0.0.0"], "--host 0.0.0.0 can be reached by others and requires a password"),
         (["--token", "short"], "--token is too short"),
         (["--root-path", "forensics"], "expected /PATH or https://HOST/PATH"),
         (["--model", "MVSSNet"], "--model MVSSNet requires --checkpoint"),
     ],
 )
-def test_unusable_address_or_model_is_one_line(flags, message):
+def test_unusable_address_or_model_gives_one_line_error(flags, message):
     with pytest.raises(SystemExit, match=message):
         cli.main(["serve", *flags])
 
 
-def test_port_in_use_is_one_line():
+def test_port_in_use_gives_one_line_error():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(SystemExit, match=rf"--port {port}: .* in use; choose another --port"):
+        with pytest.raises(SystemExit, match=rf"--port {port}: .* in use; choose a different"):
             cli.main(["serve", "--port", str(port)])
 
 

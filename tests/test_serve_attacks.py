@@ -46,7 +46,7 @@ OTHER_SITES = [
 
 
 @pytest.mark.parametrize("headers", OTHER_SITES)
-def test_requests_of_other_sites_are_refused(client, server, headers):
+def test_requests_from_other_sites_are_refused(client, server, headers):
     state = examine(client, SMALL)
     base = f"/api/examinations/{state['id']}"
     before = server.visitor_files()
@@ -118,7 +118,7 @@ def test_internal_files_are_not_served(client, file):
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-1", "2", "", "x", "1e999", "\x00", "0.5;"])
-def test_odd_thresholds_are_refused(client, value):
+def test_invalid_thresholds_are_refused(client, value):
     state = examine(client, SMALL)
     base = f"/api/examinations/{state['id']}"
     for file in ("report.html", "report.json", "overlay.png"):
@@ -149,7 +149,7 @@ def test_odd_thresholds_are_refused(client, value):
         ({**multipart(PART + PHOTO), "params": {"native": ""}}, 422),
     ],
 )
-def test_odd_uploads_are_refused_and_leave_no_file(client, server, request_, status):
+def test_malformed_uploads_are_refused_and_leave_no_file(client, server, request_, status):
     before = server.visitor_files()
     response = client.post("/api/examinations", **request_)
     assert response.status_code == status, response.text
@@ -160,7 +160,7 @@ def test_odd_uploads_are_refused_and_leave_no_file(client, server, request_, sta
 @pytest.mark.parametrize(
     "name", ["a" * 5000, "\x1b[31m.jpg", "=1+1.jpg", "/", "<img>.jpg", "\ud800"]
 )
-def test_odd_file_names_are_only_displayed(client, name):
+def test_unusual_file_names_are_only_displayed(client, name):
     part = PART.replace(b"a.jpg", name.encode("utf-8", "surrogatepass"))
     response = client.post("/api/examinations", **multipart(part + SMALL))
     assert response.status_code == (400 if len(name) > 4000 else 202)
@@ -302,7 +302,7 @@ FORM_TYPES = ("text/plain", "application/x-www-form-urlencoded", "multipart/form
 
 @pytest.mark.parametrize("kind", FORM_TYPES)
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-def test_forms_of_other_sites_are_refused(client, server, kind, site):
+def test_forms_from_other_sites_are_refused(client, server, kind, site):
     """A form needs no permission of CORS; browsers send Origin, Sec-Fetch-Site or both."""
     content, before = multipart(PART + SMALL)["content"], server.examinations()
     origins = {"Origin": "http://127.0.0.1:1"}, {"Sec-Fetch-Site": site}
@@ -424,7 +424,7 @@ PARTS = {
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_odd_multipart_body_is_refused_quickly(client, server, name):
+def test_malformed_multipart_body_is_refused_quickly(client, server, name):
     before, started = server.examinations(), time.monotonic()
     response = client.post("/api/examinations", **multipart(*PARTS[name]))
     assert response.status_code in (400, 415)
@@ -446,7 +446,7 @@ def test_odd_multipart_body_is_refused_quickly(client, server, name):
         "",
     ],
 )
-def test_odd_content_type_is_refused(client, kind):
+def test_invalid_content_type_is_refused(client, kind):
     content = multipart(PART + SMALL)["content"]
     headers = {"Content-Type": kind.encode("latin-1")}
     response = client.post("/api/examinations", content=content, headers=headers)
@@ -566,7 +566,7 @@ CONFUSIONS = (
 
 
 @pytest.mark.parametrize("path", CONFUSIONS)
-def test_odd_paths_do_not_bypass_the_token(servers, path):
+def test_malformed_paths_do_not_bypass_the_token(servers, path):
     port = servers[1].port
     request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n".encode() + CLOSE
     answer = raw(port, request)
@@ -678,7 +678,7 @@ def test_server_recovers_from_a_lack_of_file_descriptors(tmp_path):
     assert list(server.temporary.iterdir()) == []
 
 
-def test_stop_and_finish_at_the_same_time(client, server):
+def test_stopping_while_finishing_gives_one_result(client, server):
     for number in range(20):
         name = post(client, SMALL).json()["id"]
         base = f"/api/examinations/{name}"
@@ -724,7 +724,7 @@ def test_killed_server_leaves_no_process_and_the_next_one_removes_its_files(tmp_
     assert list(second.temporary.iterdir()) == []
 
 
-def test_clock_may_jump(tmp_path):
+def test_results_survive_jumps_of_the_clock(tmp_path):
     code = (
         "import itertools, time; real, jumps = time.time, itertools.cycle([0, 4e8, -4e8]); "
         "time.time = lambda: real() + next(jumps)"

@@ -345,7 +345,7 @@ def test_full_disk_raises_launch_error(misc, tmp_path, monkeypatch):
 
     save_atomically()
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(LaunchError, match=r"cannot write .* MiB are free \(\[Errno 28\] No space"):
+    with pytest.raises(LaunchError, match=r"cannot write .*: \[Errno 28\] No space .*MiB free\)"):
         misc.save_on_master({}, tmp_path / "checkpoint-0.pth")
 
 
@@ -698,7 +698,7 @@ def test_unwritable_output_dir_is_rejected(work, out):
 @pytest.mark.parametrize(
     ("more", "line"),
     [
-        (["--if_padding"], "--if_resizing and --if_padding exclude each other; pass one of them"),
+        (["--if_padding"], "--if_resizing and --if_padding are mutually exclusive; pass one"),
         (["--test_data_path", "list.json"], "--test_data_path list.json is a list, not"),
         (["--device", "cuda"], "--device cuda: CUDA is not available"),
         (["--accum_iter", "16"], "--accum_iter 16 is more than the 3 batches per process"),

@@ -61,10 +61,10 @@ def test_truncated_jpeg_is_decoded_up_to_the_first_unreliable_row(kind):
         assert photo.pixels.shape == whole.pixels.shape
         assert (photo.pixels[:rows] == whole.pixels[:rows]).all()
         assert (photo.pixels != whole.pixels).any() == (rows < HEIGHT)
-        statement = "every row can be decoded"
+        statement = ", but every row can be decoded"
         if rows < HEIGHT:
-            statement = f"rows {rows + 1} to 203 of 203 are missing or unreliable"
-        assert photo.notes == (f"the file is truncated: {statement}",)
+            statement = f": rows {rows + 1} to 203 of 203 are missing or unreliable"
+        assert photo.notes == (f"the file is truncated{statement}",)
 
 
 def test_every_cut_of_a_jpeg_leaves_only_rows_that_equal_the_whole_photo():

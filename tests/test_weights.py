@@ -83,13 +83,13 @@ def test_code_in_a_file_is_not_executed(tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
-def test_backbones_that_are_missing_incomplete_or_of_another_size_are_rejected(tmp_path):
+def test_encoders_that_are_missing_incomplete_or_of_the_wrong_size_are_rejected(tmp_path):
     official = official_names(MiT(*SIZES["b0"], drop_path=0.0).state_dict())
     path = save(tmp_path / "mit_b0.pth", official)
     model = QMANetModel.from_config(QMANetConfig(size="b1", views="srm"))
-    assert_rejected("backbone weights for --size b1", load_backbones, model, path)
-    assert_rejected("of another shape", load_backbones, model, path)
-    assert_rejected("cannot find the backbone weights", load_backbones, model, "weights/mit_b1.pth")
+    assert_rejected("encoder weights for --size b1", load_backbones, model, path)
+    assert_rejected("of the wrong shape", load_backbones, model, path)
+    assert_rejected("cannot find the encoder weights", load_backbones, model, "weights/mit_b1.pth")
     del official["block2.1.attn.kv.bias"]
     partial = save(tmp_path / "partial.pth", official)
     small = QMANetModel.from_config(QMANetConfig(size="b0", views="srm"))
@@ -106,7 +106,7 @@ def checkpoint(tmp_path, **choices):
 
     from qma_net.benco import QMANet
 
-    with pytest.warns(UserWarning, match="random backbones"):
+    with pytest.warns(UserWarning, match="random encoders"):
         model = QMANet(**{"size": "tiny", "views": "srm,bayar", **choices})
     content = {"model": model.state_dict(), "epoch": 3, "args": argparse.Namespace(lr=1e-4)}
     return model, save(tmp_path / "checkpoint-3.pth", content)

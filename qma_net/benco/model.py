@@ -42,9 +42,10 @@ class QMANet(nn.Module):
     Args:
         alpha: Weight of the mask loss (equation 8).
         beta: Weight of the edge loss (equation 8).
-        dice_smoothing: Smoothing term of both Dice losses, as a fraction of the image area; larger
-            values cause fewer false positives on authentic images, smaller values detect smaller
-            regions.
+        dice_smoothing: Smoothing term of both Dice losses, as a fraction of the image area. With
+            larger values, missing a small region costs less; with smaller values, authentic images
+            contribute almost no gradient until a pixel is marked, and the model may learn to mark
+            nothing (docs/reading-the-paper.md).
         bce: Weight of an additional cross-entropy loss of the mask, which is not in the paper;
             Dice losses alone converge slowly at first when training from scratch.
         init_from: A checkpoint written by BenCo's trainer to fine-tune; no other weights are
@@ -140,7 +141,7 @@ class QMANet(nn.Module):
         return config_to_extra_state(self.config)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Reject a checkpoint of another architecture before any tensor is loaded.
+        """Reject a checkpoint of a different architecture before any tensor is loaded.
 
         Raises:
             WeightsError: If the configurations differ.

@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="qma-net",
-        description="Find manipulated regions in photos with QMA-Net, and train and evaluate it.",
+        description="Localize tampered regions in photos with QMA-Net, and train and evaluate it.",
         epilog="To train a model or to run IMDL-BenCo's own tests, use "
         f"qma-net {{{','.join(SCRIPTS)}}} --model QMANet [flags]; each of these commands has its "
         "own --help.",

@@ -15,9 +15,7 @@ def add_commands(commands: Commands) -> None:
     data_commands = data.add_subparsers(required=True, metavar="command")
     workers = "number of processes (default: one per CPU core)"
 
-    paths = (
-        "directories with Tp/ (images) and Gt/ (masks), or JSON files (lists, protocols, test sets)"
-    )
+    paths = "folders with Tp/ (images) and Gt/ (masks), or JSON files (lists, protocols, test sets)"
     add = add_command(data_commands, "check", _check).add_argument
     add("paths", nargs="+", help=paths)
     add("--json", action="store_true", help="print the report as JSON")
@@ -32,16 +30,16 @@ def add_commands(commands: Commands) -> None:
     add = add_command(data_commands, "prepare", _prepare).add_argument
     add("name", nargs="?", help="name of the dataset; omit it to list all")
     add("--list", action="store_true", help="list the known datasets")
-    add("--source", metavar="DIR", help="directory of the unpacked archive; it is not modified")
-    add("--out", metavar="DIR", help="directory for Tp/ and Gt/")
-    max_side = "downscale images with a longer side than N pixels; affects results on test sets"
+    add("--source", metavar="DIR", help="folder of the unpacked archive; it is not modified")
+    add("--out", metavar="DIR", help="folder for Tp/ and Gt/")
+    max_side = "downscale images whose longer side exceeds N pixels; affects results on test sets"
     add("--max-side", type=int, default=0, metavar="N", help=max_side)
     authentic = "also write the authentic images and a JSON list of all images"
     add("--authentic", action="store_true", help=authentic)
     repair = "rotate or resize masks that do not match their image's size"
     add("--repair", action="store_true", help=repair)
     add("--link", action="store_true", help="create hard links instead of copies where possible")
-    partial = "accept fewer than 95%% of the published images (exit status 0)"
+    partial = "exit with status 0 even if fewer than 95%% of the published images were found"
     add("--partial", action="store_true", help=partial)
     quality = "version of AutoSplice by JPEG quality (only for AutoSplice; default: 100)"
     add("--jpeg-quality", type=int, choices=(100, 90, 75), help=quality)
@@ -49,13 +47,13 @@ def add_commands(commands: Commands) -> None:
 
     add = add_command(data_commands, "protocol", _protocol).add_argument
     add("name", choices=("cat", "mvss"), help="training protocol: CAT-Net (cat) or MVSS-Net (mvss)")
-    add("--root", required=True, metavar="DIR", help="directory of the prepared datasets")
-    add("--out", metavar="DIR", help="directory to write to (default: --root)")
+    add("--root", required=True, metavar="DIR", help="folder of the prepared datasets")
+    add("--out", metavar="DIR", help="folder to write to (default: --root)")
 
     add = add_command(data_commands, "synth", _synth).add_argument
-    add("--photos", required=True, metavar="DIR", help="directory of authentic photos")
-    add("--out", required=True, metavar="DIR", help="directory for train/ and test/")
-    labels = "directory of label maps: PNG files with the same names as the photos"
+    add("--photos", required=True, metavar="DIR", help="folder of authentic photos")
+    add("--out", required=True, metavar="DIR", help="folder for train/ and test/")
+    labels = "folder of label maps: PNG files with the same names as the photos"
     add("--labels", metavar="DIR", help=labels)
     add(
         "--count",

@@ -33,10 +33,10 @@ def add_commands(commands: Commands) -> None:
             nargs="+",
             required=True,
             metavar="PATH",
-            help="directories with Tp/ (images) and Gt/ (masks), JSON lists of images, or a JSON "
+            help="folders with Tp/ (images) and Gt/ (masks), JSON lists of images, or a JSON "
             "file of named test sets",
         )
-        add("--out", required=True, metavar="DIR", help="directory for the results")
+        add("--out", required=True, metavar="DIR", help="folder for the results")
         name = "name of the model in BenCo's registry (default: QMANet)"
         add("--model", default="QMANet", help=name)
         image_size = "resize or pad images to N x N pixels (default: as in training)"
@@ -68,7 +68,7 @@ def add_commands(commands: Commands) -> None:
         add("--allow", default="", metavar="A,B", help=ALLOWED_PROBLEMS)
 
     add = add_command(commands, "report", _report).add_argument
-    dirs = "directories with result files, including those in subdirectories"
+    dirs = "folders with result files, including those in subfolders"
     add("dirs", nargs="+", metavar="DIR", help=dirs)
     add("--out", required=True, metavar="FILE.html", help="report to write")
 

@@ -23,8 +23,8 @@ MODEL_FLAGS = (
 
 # What ``--checkpoint`` accepts.
 LOCAL_CHECKPOINT = (
-    "a checkpoint of BenCo's trainer, a directory of such checkpoints (the newest is used), a "
-    "save_pretrained directory"
+    "a checkpoint written by BenCo's trainer, a folder of such checkpoints (the newest is used), a "
+    "save_pretrained folder"
 )
 CHECKPOINT = f"{LOCAL_CHECKPOINT}, or a Hugging Face Hub ID"
 
@@ -33,7 +33,8 @@ ALLOWED_PROBLEMS = (
 )
 
 # An unknown flag that is at least this similar to one of ours is a typing error rather than a flag
-# of another model. The most similar flag of BenCo's models is --patch_size (0.83, --batch-size).
+# of a different model. The most similar flag of BenCo's models is --patch_size (0.83,
+# --batch-size).
 NEAR_MISS = 0.88
 
 # A flag must be at least this similar to be suggested.

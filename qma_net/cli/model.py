@@ -32,7 +32,7 @@ def add_commands(commands: Commands) -> None:
     weights.add_argument("files", nargs="*", help="weight files to check")
 
     predict = add_command(commands, "predict", _predict)
-    _add_photos(predict, "directory for the results")
+    _add_photos(predict, "folder for the results")
     add_checkpoint(predict)
     add = predict.add_argument
     add(
@@ -48,7 +48,7 @@ def add_commands(commands: Commands) -> None:
     add("--compile", action="store_true", help=compile_help)
 
     examine = add_command(commands, "examine", _examine)
-    _add_photos(examine, "directory for the reports")
+    _add_photos(examine, "folder for the reports")
     add_checkpoint(examine, without_model="omits the mask from the reports")
     add = examine.add_argument
     noiseprint = "path to noiseprint++.th, which adds the NoisePrint++ view"
@@ -60,20 +60,17 @@ def add_commands(commands: Commands) -> None:
     calibrate = add_command(commands, "calibrate", _calibrate)
     add = calibrate.add_argument
     add("--checkpoint", required=True, help=CHECKPOINT)
-    add(
-        "--photos", required=True, nargs="+", help="authentic photos, or directories of such photos"
-    )
+    add("--photos", required=True, nargs="+", help="authentic photos, or folders of such photos")
     out = (
-        "directory for the calibrated model (default: --checkpoint, if it is a save_pretrained "
-        "directory)"
+        "folder for the calibrated model (default: --checkpoint, if it is a save_pretrained folder)"
     )
     add("--out", default="", metavar="DIR", help=out)
     add("--native", action="store_true", help="process photos at original resolution")
     add_device(calibrate)
 
     add = add_command(commands, "convert", _convert).add_argument
-    add("checkpoint", help="a checkpoint of BenCo's trainer")
-    add("--out", required=True, metavar="DIR", help="directory to write")
+    add("checkpoint", help="a checkpoint written by BenCo's trainer")
+    add("--out", required=True, metavar="DIR", help="folder to write")
 
     add = add_command(commands, "export", _export).add_argument
     add("--checkpoint", required=True, help=CHECKPOINT)
@@ -91,11 +88,14 @@ def add_commands(commands: Commands) -> None:
     add("--host", default="127.0.0.1", help=host)
     add("--model", default="", help="model in BenCo's registry to use instead of QMANet")
     add_device(serve)
-    examples = "directory of authentic photos used to create the example images"
+    examples = "folder of authentic photos used to create the example images"
     add("--examples", default="", metavar="DIR", help=examples)
     root_path = "path or URL at which a reverse proxy serves the page"
     add("--root-path", default="", metavar="PATH", help=root_path)
-    token = "password of at least 16 characters; required if --host allows other machines"
+    token = (
+        "password of at least 16 characters; required if --host makes the page reachable from "
+        "other machines"
+    )
     add("--token", default="", help=token)
 
 
@@ -105,7 +105,7 @@ def _add_photos(parser: argparse.ArgumentParser, out: str) -> None:
     add(
         "files",
         nargs="+",
-        help="photos, directories or glob patterns; - reads one photo from stdin",
+        help="photos, folders or glob patterns; - reads one photo from stdin",
     )
     add("--out", required=True, metavar="DIR", help=out)
     add(
@@ -207,7 +207,7 @@ def _calibrate(args: argparse.Namespace) -> None:
 
 
 def _convert(args: argparse.Namespace) -> None:
-    """Convert a checkpoint to a save_pretrained directory for the Hugging Face Hub."""
+    """Convert a checkpoint to a save_pretrained folder for the Hugging Face Hub."""
     from ..weights.convert import convert
 
     convert(args.checkpoint, args.out)

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 EXIF_PREFIX = b"Exif\0\0"
 HEADERS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # The last two are those of BigTIFF.
-MAX_ENTRIES = 1000  # Of one directory; a camera writes about fifty.
+MAX_ENTRIES = 1000  # Entries of one directory; a camera writes about fifty.
 MAX_CONTENT = 2**16  # Bytes of one entry, which a thousand others may share.
 MAX_VALUES = 32  # Numbers of one entry.
 
@@ -41,7 +41,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Directory:
-    """A directory.
+    """One directory (IFD) of EXIF data or a TIFF file.
 
     Attributes:
         entries: The readable entries by tag; of entries with the same tag the first.

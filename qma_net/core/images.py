@@ -34,7 +34,7 @@ INVERSE_TRANSPOSE = {
 }
 
 # Limits on files that a stranger may have crafted to cost time and memory.
-MAX_SCANS = 100  # Of a JPEG, as in djpeg -maxscans; a progressive photo has about ten.
+MAX_SCANS = 100  # Scans of a JPEG, as in djpeg -maxscans; progressive photos have about ten.
 MAX_PIXELS_PER_BYTE = 250  # A blank JPEG has up to 170, a photo rarely more than 20.
 FREE_PIXELS = 25_000_000  # Images up to this size may have fewer bytes.
 
@@ -263,11 +263,12 @@ def describe_content(head: bytes) -> str:
 def exif_orientation(image: Image.Image, name: str = "the file") -> int:
     """Return the EXIF orientation, 1 to 8; 1 (as stored) if the image has none or an invalid one.
 
-    Like browsers, this ignores an orientation in XMP or in text chunks, which Pillow applies. Of an
-    AVIF it is the rotation that the container states.
+    Like browsers, this ignores an orientation in XMP or in text chunks, which Pillow applies. For
+    an AVIF, it is the rotation stated by the container.
 
     Raises:
-        ImageError: If the EXIF data is damaged, or a PNG, which is decoded to look for it.
+        ImageError: If the EXIF data is damaged, or if a PNG, which must be decoded to find it, is
+            damaged.
     """
     with decoding(name):
         if hasattr(image, "tag_v2"):
@@ -277,7 +278,7 @@ def exif_orientation(image: Image.Image, name: str = "the file") -> int:
             image.getexif()[ORIENTATION_TAG] = valid
             return int(valid)
         if image.format == "PNG" and "exif" not in image.info:
-            image.load()  # It can have its metadata after the pixels.
+            image.load()  # A PNG may store metadata after the pixels.
         block = image.info.get("exif") or b""
         if not block and image.format is None:  # Not from a file.
             block = image.getexif().tobytes() if "xmp" not in image.info else b""

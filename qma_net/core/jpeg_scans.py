@@ -14,7 +14,7 @@ _AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 @dataclass(frozen=True)
 class Scan:
-    """One scan.
+    """One scan of a JPEG: the components and coefficient bits that it contains.
 
     Attributes:
         components: The components that it contains.

@@ -7,7 +7,7 @@ from .exif import ExifBlock
 
 MAX_IMAGES = 1000
 IMAGE_LIST = 0xB002
-SINGLE_IMAGES = (0x01, 0x04, 0x05)  # Thumbnails, original images and gain maps are no frames.
+SINGLE_IMAGES = (0x01, 0x04, 0x05)  # Thumbnails, original images and gain maps are not frames.
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class IndexedImage:
 def read_index(content: bytes) -> list[IndexedImage]:
     """Read the index, which begins like a TIFF file; the first entry is the photo itself.
 
-    An index that is damaged is empty.
+    A damaged index gives an empty list.
     """
     try:
         block = ExifBlock(content)

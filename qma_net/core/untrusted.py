@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 MAX_LINE = 2000  # characters
-MAX_ABOUT = 400  # Characters of the remark in a checkpoint.
+MAX_ABOUT = 400  # Characters of the notice in a checkpoint.
 MAX_STEM_BYTES = 200  # This leaves room for a number and a suffix in a name of 255 bytes.
 
 # A spreadsheet evaluates a cell that begins with one of these.

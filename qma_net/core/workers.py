@@ -74,7 +74,7 @@ def _initialize(function: Callable, shared: object) -> None:
 
 
 def _exit_with_parent() -> None:
-    """End this worker when its parent was killed; it would wait forever otherwise."""
+    """End this worker when its parent has been killed; it would wait forever otherwise."""
     parent = parent_process()
     if parent is not None:
         parent.join()

@@ -72,7 +72,7 @@ class Report:
     Attributes:
         allow: Problems that are reported as warnings.
         errors: What makes BenCo read the data wrongly.
-        warnings: What it reads in another way than the files suggest, and allowed problems.
+        warnings: What it reads differently than the files suggest, and allowed problems.
         sets: A row for each dataset: its ``name`` and ``path``; the paper's ``dataset`` with this
             name, and the ``part`` if it is a subset's list (``TampCOCO`` and ``sp`` for
             ``sp_COCO_list``); the number of ``tampered`` and ``authentic`` images; the
@@ -166,7 +166,7 @@ def check(
     allow: Collection[str] = (),
     progress: bool = True,
 ) -> Report:
-    """Check datasets for files that BenCo would read in another way than intended.
+    """Check datasets for files that BenCo would read differently than intended.
 
     Args:
         paths: Folders with Tp/ and Gt/, lists, protocols or JSON files of test sets. They are
@@ -400,7 +400,7 @@ def _check_duplicates(report: Report) -> None:
 
 
 def _check_near_duplicates(groups: list[int], report: Report) -> None:
-    # Within a group this is not a problem: manipulated datasets contain many versions of a photo.
+    # Within a group this is not a problem: such datasets contain many versions of a photo.
     images = report.images
     listings: dict[tuple[Path, int], Listing] = {}
     for (listing, pairs), group in zip(report.pairs, groups, strict=True):

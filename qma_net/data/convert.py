@@ -46,7 +46,7 @@ def convert(conversion: Conversion, job: Job) -> dict:
     """Convert one image and its mask.
 
     Returns:
-        ``image``, ``target`` and ``mask_target``; ``repaired`` (how) if the mask had another size;
+        ``image``, ``target`` and ``mask_target``; ``repaired`` (how) if its size was wrong;
         ``grey``, the fraction of its pixels that are neither black nor white, if there are any. If
         nothing was written, ``image`` and ``left_out`` (why).
     """
@@ -147,7 +147,7 @@ def _read_rgb_mask(path: Path) -> np.ndarray:
 def _fit_mask(
     mask: np.ndarray, image: Image.Image, conversion: Conversion, job: Job
 ) -> tuple[np.ndarray, str]:
-    """Fit a mask of another size to its image, and describe how."""
+    """Fit a mask of a different size to its image, and describe how."""
     (height, width), size = mask.shape, image.size
     transposed = mask.shape == size
     orientation = exif_orientation(image)

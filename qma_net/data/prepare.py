@@ -60,7 +60,7 @@ class Prepared:
             *(f"  {line}" for line in self.plan.found_layout()),
             "expected:",
             *(f"  {line}" for line in self.plan.expected_layout()),
-            "Pass another --source, or --partial if an incomplete dataset is intended.",
+            "Pass a different --source, or --partial if an incomplete dataset is intended.",
         ]
         return "\n".join(lines)
 
@@ -114,7 +114,7 @@ def prepare(
             subsampling, others to PNG. Masks are averaged and thresholded at one half. With 0,
             images keep their bytes, including the EXIF orientation, which BenCo ignores.
         authentic: Also write ``Au/`` and ``<name>_with_authentic.json``.
-        repair: Keep images whose mask has another size, instead of leaving them out. A transposed
+        repair: Keep images whose mask has the wrong size, instead of leaving them out. A transposed
             mask is rotated by 90 degrees counter-clockwise, like in TruFor (the right direction is
             unknown); any other is resized to the nearest pixel.
         link: Use hard links instead of copies if the file system supports them.
@@ -125,7 +125,7 @@ def prepare(
     Raises:
         PrepareError: If the source is not this dataset, or ``out`` contains something else.
         QMANetError: If ``out`` was made with other settings or is in use, or if a worker process
-            was killed. The next run continues.
+            was killed. The next run resumes.
     """
     dataset, part = dataset_named(name)
     if dataset is None or part:
@@ -163,7 +163,7 @@ def prepare(
                 obsolete.append(record)
         old_report: dict = {}
         if (out / PREPARE_REPORT).is_file():
-            expected = "the report of `qma-net data prepare`; delete it or choose another --out"
+            expected = "the report of `qma-net data prepare`; delete it or choose a different --out"
             old_report = read_json_object(out / PREPARE_REPORT, expected)
         if old_report and not obsolete and len(current) == len(plan.jobs):
             report = _report(plan, current, settings)

@@ -27,7 +27,7 @@ from ..core.files import atomic_write, safe_path, to_json, write_json, write_png
 from ..core.untrusted import file_stem
 from ..data.check import MASK_PROBLEMS, Report, check
 from ..data.listing import Listing, manipulation_types, read_listings
-from ..inference.prediction import as_grey, require_finite
+from ..inference.prediction import as_gray, require_finite
 from ..modeling.config import DEFAULT_THRESHOLD, Preprocessing
 from ..weights.names import SMALL
 from .attacks import Attack
@@ -80,7 +80,7 @@ def evaluate(
     attacks, the results are those of :func:`qma_net.evaluation.robust.robust`.
 
     Args:
-        checkpoints: Checkpoints saved by BenCo's trainer; for QMANet also directories written by
+        checkpoints: Checkpoints saved by BenCo's trainer; for QMANet also folders written by
             ``save_pretrained`` and ``"qma-net-small"``.
         test_sets: Folders with Tp/ and Gt/, lists, or JSON files of test sets.
         out: Folder for the results. Test sets that are complete in it are skipped.
@@ -221,7 +221,7 @@ def result_folders(checkpoints: Sequence[str | os.PathLike[str]], out: Path) -> 
     for path in paths:
         if not path.exists() and str(path) != SMALL:
             raise EvaluationError(
-                f"checkpoint {path} does not exist; expected a file, a directory written by "
+                f"checkpoint {path} does not exist; expected a file, a folder written by "
                 f"save_pretrained, or {SMALL}"
             )
     if len(paths) == 1:
@@ -250,7 +250,7 @@ def evaluate_set(
     """Evaluate a model on one test set and write ``<name>.json`` and ``<name>.csv``.
 
     Complete results with the same settings are kept, and interrupted ones are completed. The caller
-    must hold the lock of ``folder``. At original resolution, progress is shown by pixels.
+    must hold the lock of ``folder``. At original resolution, progress is measured in pixels.
 
     Raises:
         EvaluationError: If existing result files have other settings, or if the model fails.
@@ -363,7 +363,7 @@ def save_mask(folder: Path, row: Row, mask: np.ndarray, file_format: str) -> Pat
         folder, f"{row['index']:06d}_{file_stem(Path(row['name']).stem)}.{file_format}"
     )
     if file_format == "png":
-        write_png(path, as_grey(mask))
+        write_png(path, as_gray(mask))
         return path
     content = io.BytesIO()  # numpy's own errors when writing a file do not state the cause.
     np.save(content, mask.astype(np.float32))

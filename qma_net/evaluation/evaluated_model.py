@@ -135,5 +135,6 @@ def is_best_on_test_sets(checkpoint: Path) -> bool:
     note = checkpoint.parent / BEST_NOTE
     if not note.is_file():
         return False
-    best = read_json_object(note, "the note that the launcher writes; delete it")
+    expected = "the record of the best epoch; delete this file if the selection no longer matters"
+    best = read_json_object(note, expected)
     return checkpoint.name == f"checkpoint-{best.get('epoch')}.pth"

@@ -38,7 +38,7 @@ def is_complete(folder: Path, name: str, header: dict) -> bool:
     """Check whether the result files of a test set (or attack) exist.
 
     Raises:
-        EvaluationError: If they have other settings than ``header``.
+        EvaluationError: If their settings differ from ``header``.
     """
     path, table = (safe_path(folder, f"{name}.{suffix}") for suffix in ("json", "csv"))
     is_empty = table.is_file() and table.stat().st_size == 0  # After a loss of power.
@@ -53,7 +53,7 @@ def is_complete(folder: Path, name: str, header: dict) -> bool:
     if recorded != wanted:
         raise EvaluationError(
             f"{path} is the result of another evaluation ({difference(recorded, wanted)}); choose "
-            "another --out or delete the file"
+            "a different --out or delete the file"
         )
     return True
 
@@ -110,7 +110,7 @@ def read_result(path: Path) -> dict:
     Raises:
         ContentError: If it is not such a file.
     """
-    expected = "a result of qma-net evaluate or robust; choose another --out or delete the file"
+    expected = "a result of qma-net evaluate or robust; choose a different --out or delete the file"
     return read_json_object(path, expected)
 
 

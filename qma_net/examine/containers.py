@@ -76,7 +76,7 @@ GIF_XMP_END = b"\x01\xff\xfe\xfd"
 GIF_APPLICATIONS = {b"NETSCAPE2.0": "", b"ANIMEXTS1.0": ""}
 GIF_APPLICATIONS |= {b"ICCRGBG1012": ICC, b"MGKIPTC0000": IPTC, b"MGK8BIM0000": PHOTOSHOP}
 
-# Tags of a TIFF whose content is metadata of another kind.
+# Tags of a TIFF whose content is metadata of a different kind.
 TIFF_BLOCKS = {0x02BC: XMP, 0x83BB: IPTC, 0x8649: PHOTOSHOP, 0x8773: ICC}
 C2PA_TAG = 0xCD41
 

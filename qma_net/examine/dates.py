@@ -67,7 +67,7 @@ def find_contradictions(dates: tuple[StatedDate, ...]) -> Iterator[str]:
         elif (a.meaning, b.meaning) == (LOCATED, TAKEN):
             if a.latest + GPS_TOLERANCE < b.earliest or b.latest + GPS_TOLERANCE < a.earliest:
                 yield (
-                    f"It was taken ({_quote(b)}) at another time than its GPS position was "
+                    f"It was taken ({_quote(b)}) at a different time than its GPS position was "
                     f"determined ({_quote(a)})."
                 )
         elif (a.meaning, b.meaning) == (TAKEN, TAKEN) and a.latest + CLOCK_TOLERANCE < b.earliest:

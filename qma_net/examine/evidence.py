@@ -26,7 +26,7 @@ class Evidence:
         photograph: The pixels as displayed; None if they cannot be decoded.
         facts: The file's metadata; None if only pixels were given.
         origin: What the file says about its origin; None if only pixels were given.
-        name: The path, or another name for messages and the report.
+        name: The path, or a different name for messages and the report.
         fault: Why the pixels cannot be decoded, as an error message; empty if they can.
     """
 

@@ -132,7 +132,7 @@ def assemble(
 ) -> Examination:
     """Put the results for one photo together; see :class:`Examination`.
 
-    A calibration is ignored, with a note, if its photos were fed to the model in another way.
+    A calibration is ignored, with a note, if its photos were fed to the model differently.
     """
     photograph, facts = evidence.photograph, evidence.facts
     all_notes = list(prediction.notes if prediction else photograph.notes if photograph else ())

@@ -39,7 +39,7 @@ SUBSAMPLINGS = {
     (4, 1): "4:1:1",
     (4, 2): "4:1:0",
 }
-GREY = "grey, no chroma"
+GREY = "gray, no chroma"
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class JpegFacts:
         quality: 1 to 100: the quality at which the IJG library's tables are nearest to those of the
             file; None without tables.
         is_ijg: Whether the tables are exactly those of the IJG library at this quality.
-        subsampling: For example ``"4:2:0"``; ``"grey, no chroma"`` for a single component.
+        subsampling: For example ``"4:2:0"``; ``"gray, no chroma"`` for a single component.
         sampling: The factors of each component, for example ``"2x2,1x1,1x1"``.
         tables: 64 values each, row by row, by the number of the table.
         coding: Baseline, progressive and so on, in words.

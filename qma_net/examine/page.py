@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..core.files import write_json, write_png, write_text
 from ..core.html import data_uri, environment, render
-from ..inference.prediction import as_grey
+from ..inference.prediction import as_gray
 from ..modeling.calibration import FEW_PHOTOS
 from .examination import Examination, software_versions
 from .readability import CLIPPED, COMPRESSED, FLAT, MISSING, NAMES, REASONS, SMOOTH, hatched
@@ -40,7 +40,7 @@ def write_report(examination: Examination, folder: str | os.PathLike[str]) -> No
     """
     folder = Path(folder)
     if examination.prediction:
-        write_png(folder / MASK, as_grey(examination.prediction.mask))
+        write_png(folder / MASK, as_gray(examination.prediction.mask))
         profile = examination.prediction.photograph.icc_profile
         write_png(folder / OVERLAY, examination.overlay(), icc_profile=profile)
     write_text(folder / PAGE, render_page(examination))
@@ -89,7 +89,7 @@ def render_page(examination: Examination, *, images: bool = True) -> str:
         if prediction:
             unreadable = shrink(readability.unreadable.astype(np.uint8) * 255) > 127
             context["overlay"] = hatched(shrink(prediction.overlay()), unreadable)
-            context["mask"] = hatched(shrink(as_grey(prediction.mask)), unreadable)
+            context["mask"] = hatched(shrink(as_gray(prediction.mask)), unreadable)
     if thumbnail is not None:
         context["small_photo"] = shrink(photograph.pixels, max(thumbnail.shape[:2]))
     return render(__package__, "report.html.j2", **context)

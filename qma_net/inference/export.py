@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from ..core.errors import QMANetError
 from ..core.files import atomic_write
-from ..modeling.noise import normalised
+from ..modeling.noise import normalized
 from ..modeling.qma_net import STRIDE, QMANetModel
 from .photograph import read_photograph
 
 logger = logging.getLogger(__name__)
 
-TOLERANCE = 1e-3  # Of a probability.
+TOLERANCE = 1e-3  # Largest difference of a probability.
 SIZES = ((1, 64, 64), (2, 96, 160), (1, 256, 192))  # (B, H, W) of the verification.
 MAX_SIDE = 512  # Pixels of the photos for verification.
 OPSET = 18
@@ -117,4 +117,4 @@ def _real_input(path: str | os.PathLike[str]) -> Tensor:
     """Crop a photo to at most 512 pixels and to multiples of 32."""
     pixels = read_photograph(path).pixels
     height, width = (min(MAX_SIDE, side - side % STRIDE) for side in pixels.shape[:2])
-    return normalised(pixels[:height, :width])
+    return normalized(pixels[:height, :width])

@@ -42,7 +42,7 @@ def find_photos(names: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """List the photos that names, folders and patterns stand for.
 
     In folders, which are searched recursively, and patterns, a photo is recognized by its content.
-    Files that are no photos are skipped, and the first of them are named in a log message; a file
+    Files that are not photos are skipped, and the first of them are named in a log message; a file
     that has the suffix of a photo is kept, so that reading it reports the fault. Masks and overlays
     that a ``predictions.csv`` in their folder lists are left out. A name that matches nothing is
     kept, too. ``-`` becomes :data:`STDIN`.
@@ -71,7 +71,8 @@ def find_photos(names: Iterable[str | os.PathLike[str]]) -> list[Path]:
     if skipped:
         examples = ", ".join(path.name for path in skipped[:NAMED_SKIPPED])
         more = ", ..." if len(skipped) > NAMED_SKIPPED else ""
-        logger.warning("skipped %d files that are not photos: %s%s", len(skipped), examples, more)
+        kind = "file that is not a photo" if len(skipped) == 1 else "files that are not photos"
+        logger.warning("skipped %d %s: %s%s", len(skipped), kind, examples, more)
     return list(dict.fromkeys(paths))
 
 
@@ -117,9 +118,10 @@ def file_state(path: Path) -> dict[str, int]:
 
 
 def is_current(record: dict[str, Any]) -> bool:
-    """Check that the photo of a record with its :func:`file_state` has not been replaced.
+    """Check that a recorded photo has not been replaced.
 
-    The result of a photo that no longer exists counts as current.
+    The record contains its :func:`file_state`. The result of a photo that no longer exists counts
+    as current.
     """
     state = file_state(Path(record["file"]))
     return "file_bytes" not in record or all(record[key] == state[key] for key in state)
@@ -129,7 +131,8 @@ def unused_stem(run: Run, stem: str, taken: set[str], suffixes: Sequence[str] = 
     """Return the stem, with a number if results of that name would overwrite other files.
 
     The run's own files may be overwritten, unless their stem is ``taken`` by another result; the
-    new stem is added to these. Suffixes are what follows the stem in the names of the results.
+    returned stem is added to ``taken``. Suffixes are what follows the stem in the names of the
+    results.
     """
     while True:
         candidate = unique_name(stem, taken)

@@ -38,15 +38,15 @@ MAX_FILE_BYTES = 2**31
 # Limits on EXIF, whose entries may all refer to the same bytes: Pillow copies these per entry.
 MAX_EXIF_REPETITION = 2  # Bytes that entries may claim, relative to the length of the block.
 FREE_EXIF_BYTES = 2**20  # Bytes that they may always claim.
-MAX_EXIF_BLOCKS = 16  # Candidates in one file.
-MAX_EXIF_SEGMENTS = 64  # In a JPEG; nearly all have one.
-MAX_EXIF_ENTRIES = 100_000  # In all directories.
+MAX_EXIF_BLOCKS = 16  # Candidate EXIF blocks in one file.
+MAX_EXIF_SEGMENTS = 64  # EXIF segments in a JPEG; nearly all files have one.
+MAX_EXIF_ENTRIES = 100_000  # Entries in all directories.
 MAX_EXIF_DIRECTORIES = 100
 JPEG_START, APP1 = b"\xff\xd8", 0xE1
 _EXIF_HEADER = re.compile(rb"II\*\0|MM\0\*|II\+\0")
 _EXIF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _EXIF_SIZES[16] = 8
-_EXIF_POINTERS = (0x8769, 0x8825, 0xA005)  # To the Exif, GPS and Interoperability directories.
+_EXIF_POINTERS = (0x8769, 0x8825, 0xA005)  # Exif, GPS, Interoperability.
 
 # How the pixels are transposed for each EXIF orientation.
 TRANSPOSES = {
@@ -65,11 +65,11 @@ DEPTH_NOTE = "{} bits per channel reduced to 8"
 GREY_NOTE = "gray repeated in all channels"
 ALPHA_NOTE = "alpha channel ignored"
 
-# No camera writes these formats. A photo that was compressed twice gets another mask.
+# No camera writes these formats. The mask of a photo that was compressed twice is different.
 RECOMPRESSED = {"WEBP": "WebP", "AVIF": "AVIF"}
 RECOMPRESSED_NOTE = (
-    "{}: usually compressed again after the camera saved it; the same photo as JPEG gets another "
-    "mask"
+    "{}: usually recompressed after the camera saved it; a JPEG copy of the photo would get a "
+    "different mask"
 )
 
 MODE_NOTES = {
@@ -87,7 +87,7 @@ class PhotographError(QMANetError):
 
 
 class ExifError(LimitError):
-    """EXIF data that would need far more memory than the file has bytes."""
+    """EXIF data that would need far more memory than the size of the file."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Photograph:
 
     Attributes:
         pixels: uint8 ``(H, W, 3)`` RGB.
-        name: The path, or another name for messages and results.
+        name: The path, or a different name for messages and results.
         notes: What was converted.
         orientation: The EXIF orientation, 1 to 8, that was applied to the stored pixels.
         present: The rows and columns that the file contains. The rest of a truncated file is
@@ -149,7 +149,7 @@ def read_photograph(source: PhotoSource, name: str = "") -> Photograph:
     """Read a photo as RGB pixels.
 
     The EXIF orientation is applied. Alpha is ignored, palette and CMYK are converted to RGB, gray
-    is repeated, 16 bits are reduced to 8, and of an animation the first frame is read. A truncated
+    is repeated, 16 bits are reduced to 8, and the first frame of an animation is read. A truncated
     JPEG or PNG is decoded as far as possible. Each of these is noted, and so are formats that no
     camera writes.
 
@@ -248,7 +248,7 @@ def _decode(data: bytes, name: str) -> Photograph:
 
 
 def _decode_truncated(data: bytes, name: str) -> Photograph | None:
-    """Decode a file without its end; None if it is not such a file or nothing can be decoded."""
+    """Decode a truncated file; None if it is not truncated or nothing can be decoded."""
     try:
         truncated = read_truncated(data, MAX_PIXELS)
         if truncated is None:
@@ -270,7 +270,8 @@ def _decode_truncated(data: bytes, name: str) -> Photograph | None:
         unit = "column" if is_turned else "row"
         first, last = (1, length - rows) if is_reversed else (rows + 1, length)
         fault = f"{unit}s {first} to {last} of {length} are missing or unreliable"
-    fault = f"the file is truncated: {fault}"
+    joint = ", but" if rows == length and not truncated.reduced else ":"
+    fault = f"the file is truncated{joint} {fault}"
     notes = (fault, *photograph.notes)
     return replace(photograph, present=present, truncation=fault, notes=notes)
 
@@ -436,7 +437,7 @@ def bounded_orientation(image: Image.Image, name: str = "the file") -> int:
 def _exif_block(image: Image.Image) -> bytes:
     """Return the EXIF data from which the orientation is taken; empty for a TIFF."""
     if image.format == "PNG":
-        image.load()  # It can have its metadata after the pixels.
+        image.load()  # A PNG may store metadata after the pixels.
     return (image.info.get("exif") or b"").removeprefix(EXIF_PREFIX)
 
 

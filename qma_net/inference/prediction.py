@@ -20,7 +20,7 @@ class NonFiniteError(QMANetError):
     def __str__(self) -> str:
         return (
             f"{self.checkpoint or 'the model'} gives NaN or infinity instead of a mask for "
-            f"{self.photo}: its weights are damaged or too large; use another checkpoint"
+            f"{self.photo}: its weights are damaged or too large; use a different checkpoint"
         )
 
 
@@ -39,7 +39,7 @@ def require_finite(
         raise NonFiniteError(str(checkpoint or ""), photo)
 
 
-def as_grey(mask: NDArray[np.float32]) -> NDArray[np.uint8]:
+def as_gray(mask: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Convert probabilities ``(H, W)`` in 0..1 to uint8 in 0..255."""
     return np.asarray(np.rint(mask * 255), np.uint8)
 
@@ -49,11 +49,11 @@ class Prediction:
     """The result of a model for one photo.
 
     Attributes:
-        mask: float32 ``(H, W)`` in 0..1, the probability that a pixel was manipulated, at the size
+        mask: float32 ``(H, W)`` in 0..1, the probability that a pixel is tampered, at the size
             of the photo as displayed.
         score: Score of the whole photo in 0..1: the mean of the highest 1% of the mask. It is not
             the probability that the photo is tampered.
-        threshold: Pixels with a higher probability count as manipulated.
+        threshold: Pixels with a higher probability count as tampered.
         photograph: The photo, with notes on how it was read.
         notes: How the photo was read and fed to the model, and what to know about the model.
     """

@@ -1,4 +1,4 @@
-"""Prediction of manipulated regions in a photo."""
+"""Prediction of tampered regions in a photo."""
 
 import importlib
 import logging
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..modeling.calibration import Calibration
 from ..modeling.config import DEFAULT_THRESHOLD, ConfigError, Preprocessing, QMANetConfig
-from ..modeling.noise import NoisePrint, normalised
+from ..modeling.noise import NoisePrint, normalized
 from ..modeling.qma_net import SMALLEST_SIDE, STRIDE, QMANetModel, image_score
 from ..weights.locate import load_model
 from ..weights.names import RANDOM
@@ -33,7 +33,7 @@ RANDOM_WEIGHTS_NOTE = "RANDOM WEIGHTS: this mask is meaningless"
 
 
 class QMANetPredictor:
-    """Predicts manipulated regions with a model, at original resolution.
+    """Predicts tampered regions with a model; masks have the size of the photo.
 
     Args:
         model: A model from :func:`qma_net.build_qma_net` or :func:`qma_net.load_checkpoint`.
@@ -45,7 +45,7 @@ class QMANetPredictor:
         overlap: Smallest overlap of neighboring tiles in pixels, a multiple of 32.
         mixed: Compute in bfloat16, except for the noise view: faster on processors with bfloat16
             arithmetic, many times slower on others.
-        compile: Compile the backbones. This takes half a minute for each image size and makes
+        compile: Compile the encoders. This takes about half a minute per image size and makes
             each later image about 10% faster; on a CPU it needs a C++ compiler.
 
     Attributes:
@@ -94,7 +94,7 @@ class QMANetPredictor:
         """Load a model; by default to CUDA if it is available.
 
         Args:
-            path: A checkpoint written by BenCo's trainer, a directory written by
+            path: A checkpoint written by BenCo's trainer, a folder written by
                 ``save_pretrained``, or ``owner/name`` on the Hugging Face Hub.
             device: The device to compute on.
             options: Further arguments of the constructor.
@@ -171,12 +171,12 @@ class QMANetPredictor:
         tta: bool = False,
         progress: ProgressCallback | None = None,
     ) -> Prediction | list[Prediction]:
-        """Predict the manipulated regions of a photo, or of a list of photos.
+        """Predict the tampered regions of a photo, or of a list of photos.
 
         Args:
             image: A path, bytes, an open file, a PIL image or an array (see
                 :func:`qma_net.inference.photograph.read_photograph`), or a list of these.
-            threshold: In 0..1. Pixels with a higher probability count as manipulated.
+            threshold: In 0..1. Pixels with a higher probability count as tampered.
             native: Process the photo at original resolution, in tiles if it is large, instead of
                 resized as in training.
             tta: Average over the photo and its three mirror images.
@@ -260,7 +260,7 @@ class QMANetPredictor:
         noise_rows = NoiseRows(view, pixels, device, progress.ping) if view else None
 
         def predict_tile(region: Region) -> NDArray[np.float32]:
-            image = normalised(pixels[region], device)
+            image = normalized(pixels[region], device)
             with torch.autocast(device.type, torch.bfloat16, enabled=self.mixed):
                 noise = noise_rows.crop(region) if noise_rows else None
                 logits = self.model(image, edges=False, noise=noise).mask_logits

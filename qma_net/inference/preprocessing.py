@@ -1,6 +1,6 @@
 """Preprocessing: from the pixels of a photo to the input of a model, and back to the photo's size.
 
-All inference code uses these steps: :func:`read_photograph` decodes it and
+All inference code uses these steps: :func:`read_photograph` decodes the photo and
 applies its orientation, :func:`fit_to_model` resizes or pads it as in training,
 :meth:`ModelInput.tensor` normalizes it, and :meth:`ModelInput.restore` maps the result back.
 """
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..modeling.config import Preprocessing
-from ..modeling.noise import normalised
+from ..modeling.noise import normalized
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class ModelInput:
 
     def tensor(self, device: torch.device | None = None) -> Tensor:
         """Return the pixels with ImageNet normalization, float32 ``(1, 3, h, w)``."""
-        return normalised(self.pixels, device)
+        return normalized(self.pixels, device)
 
     def crop_padding(self, values: NDArray[Any]) -> NDArray[Any]:
         """Remove the padding from a map ``(h, w)`` of the model."""

@@ -1,4 +1,4 @@
-"""Overlapping tiles of a large photo, blended without seams; the noise view is computed once."""
+"""Overlapping tiles of a large photo, blended smoothly; the noise view is computed once."""
 
 from collections.abc import Callable
 from itertools import pairwise, product
@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..modeling.noise import normalised
+from ..modeling.noise import normalized
 from ..modeling.qma_net import STRIDE
 
 BAND_ROWS = 1024  # Approximate number of rows of the noise view to compute together.
@@ -96,19 +96,20 @@ class NoiseRows:
         above, before = min(self._reach, top), min(self._reach, left)
         rows = slice(top - above, bottom + self._reach)
         columns = slice(left - before, right + self._reach)
-        noise: Tensor = self._view(normalised(self._pixels[rows, columns], self._device))
+        noise: Tensor = self._view(normalized(self._pixels[rows, columns], self._device))
         return noise[:, :, above : above + bottom - top, before : before + right - left]
 
 
 def blend_tiles(
     rows: list[slice], columns: list[slice], predict: Callable[[Region], NDArray[np.float32]]
 ) -> NDArray[np.float32]:
-    """Predict overlapping tiles and blend them without seams.
+    """Predict overlapping tiles and blend them smoothly.
 
-    The weight of a tile falls smoothly towards its inner borders over the overlap. No step remains
-    where a tile ends, and its outermost pixels, which the border disturbs, hardly count. Rows and
-    columns are those of :func:`tile_spans`; ``predict`` returns the probabilities ``(h, w)`` of a
-    tile and is called row by row. The result is float32 ``(H, W)``.
+    The weight of a tile falls smoothly towards its inner borders over the overlap. The weights
+    leave no step where a tile ends, and its outermost pixels, which the border disturbs, hardly
+    count; the tiles' predictions may still differ (docs/benchmarks.md). Rows and columns are those
+    of :func:`tile_spans`; ``predict`` returns the probabilities ``(h, w)`` of a tile and is called
+    row by row. The result is float32 ``(H, W)``.
     """
     total = np.zeros((rows[-1].stop, columns[-1].stop), np.float32)
     for (down, row_weight), (across, column_weight) in product(

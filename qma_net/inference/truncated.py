@@ -14,7 +14,7 @@ from ..core.jpeg_scans import EOI, read_jpeg_scans
 BLOCK = 8  # Rows of a JPEG block.
 MIN_ZEROS = 64  # Zeros at the end of a file that are taken for space which was never written.
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # By color type.
+PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # Channels by color type.
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class TruncatedImage:
 
 
 def read_truncated(data: bytes, max_pixels: int) -> TruncatedImage | None:
-    """Read a file that has no end.
+    """Read a truncated file.
 
     Returns:
         The image; None if the file is not truncated, or if its reliable rows cannot be determined.
@@ -102,7 +102,7 @@ def _read_png(data: bytes, max_pixels: int) -> TruncatedImage | None:
             return None
         if name == b"IDAT":
             if len(checksum) == 4 and checksum != _checksum(name, content):
-                return None  # It is damaged, too.
+                return None  # Damaged rather than truncated.
             compressed.append(content)
         elif not compressed:
             head += data[position : stop + 4]

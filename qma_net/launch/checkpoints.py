@@ -57,9 +57,10 @@ def load_tensors_only() -> None:
 
 
 def accept_empty_amp_state() -> None:
-    """Let a GPU resume from a checkpoint of a CPU, which contains an empty AMP scaler state.
+    """Let a GPU run resume from a checkpoint saved on a CPU.
 
-    The loss scale is then determined again. The opposite case works without help.
+    It has an empty AMP scaler state, so the loss scale is calibrated again. The opposite
+    case works without help.
     """
 
     @replaces(f"{MISC}:NativeScalerWithGradNormCount.load_state_dict")
@@ -67,7 +68,7 @@ def accept_empty_amp_state() -> None:
         if state_dict:
             original(self, state_dict)
         elif self._scaler.is_enabled():
-            logger.info("the checkpoint was saved without AMP; the loss scale starts again")
+            logger.info("the checkpoint was saved without AMP; the loss scale is calibrated again")
 
 
 def save_atomically() -> None:
@@ -88,8 +89,8 @@ def save_atomically() -> None:
             free = shutil.disk_usage(Path(path).parent).free
             reason = str(error).splitlines()[0][:200]
             raise LaunchError(
-                f"cannot write {path}, {free / 2**20:,.0f} MiB are free ({reason}); free some "
-                "disk space and continue with --resume auto. Earlier checkpoints are intact"
+                f"cannot write {path}: {reason} ({free / 2**20:,.0f} MiB free); free some disk "
+                "space and resume with --resume auto. Earlier checkpoints are intact"
             ) from error
 
 
@@ -193,7 +194,7 @@ def is_new_best(folder: Path, mean: float) -> bool:
 
 
 def _read_best(note: Path) -> dict:
-    expected = f"the record of the best epoch; delete {note.parent}"
+    expected = "the record of the best epoch; delete this file if the selection no longer matters"
     best = {"epoch": -1, "mean": -math.inf} | read_json_object(note, expected)
     epoch, mean = best["epoch"], best["mean"]
     if type(epoch) is not int or type(mean) not in (int, float) or math.isnan(mean):

@@ -7,7 +7,7 @@ installed packages.
 
 The launcher also changes these parts of its own process: ``sys.argv``; ``sys.stdout`` on the
 first rank until the first epoch (:mod:`.console`); the handlers of SIGINT and SIGTERM during a
-training (:mod:`.stop_requests`); and, without torchrun, the environment variables that torchrun
+training run (:mod:`.stop_requests`); and, without torchrun, the environment variables that torchrun
 would set (:mod:`.torchrun`).
 """
 

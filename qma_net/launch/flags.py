@@ -19,13 +19,15 @@ def parse_own_flags(flags: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return _own_parser().parse_known_args(flags)
 
 
-def _own_parser() -> argparse.ArgumentParser:
+def _own_parser(*, training: bool = True) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="qma-net train", add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS
     )
     add = parser.add_argument_group("qma-net's own flags").add_argument
     add("--device", default="", help="cpu or cuda (default: CUDA if available)")
     add("--cudnn", action="store_true", help="re-enable cuDNN, which BenCo disables")
+    if not training:
+        return parser
     group = parser.add_argument_group(
         "qma-net's own flags for train",
         "With --resume auto, training resumes from the newest intact checkpoint in --output_dir.",
@@ -33,7 +35,7 @@ def _own_parser() -> argparse.ArgumentParser:
     add = group.add_argument
     period = (
         "save a checkpoint every N epochs; keep the last two plus every 25th and the final one; "
-        "0 saves only BenCo's (every 25th and the final one) (default: 1)"
+        "0 keeps BenCo's own schedule (every 25th epoch and the final one) (default: 1)"
     )
     add("--save_period", type=int, default=1, metavar="N", help=period)
     clip = "clip gradients to this norm; 0 disables clipping (default: 0)"
@@ -128,7 +130,7 @@ def _resolve_checkpoint(path: Path) -> Path:
     return newest
 
 
-def help_text() -> str:
+def help_text(script: str = "train") -> str:
     """Return the help for QMA-Net's and the launcher's flags, with choices and defaults."""
     from inspect import cleandoc, signature
 
@@ -141,7 +143,7 @@ def help_text() -> str:
     descriptions: dict[str, str] = {}
     for documented in (build_qma_net, QMANet):
         descriptions |= _documented_arguments(cleandoc(documented.__doc__ or ""))
-    parser = _own_parser()
+    parser = _own_parser(training=script == "train")
     group = parser.add_argument_group("flags of --model QMANet")
     for name, parameter in signature(QMANet).parameters.items():
         text = descriptions[name]

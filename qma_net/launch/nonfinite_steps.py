@@ -124,11 +124,11 @@ class StepGuard:
         limit = max(self.max_skipped, int(MAX_SKIPPED_SHARE * self._steps))
         if self._skipped_in_a_row > self.max_skipped or self.skipped > limit:
             raise LaunchError(
-                f"the training diverged: {self._skipped_in_a_row} optimizer steps in a row had a "
+                f"training diverged: {self._skipped_in_a_row} optimizer steps in a row had a "
                 f"non-finite loss or gradient (at most {self.max_skipped} are allowed), and "
                 f"{self.skipped} in epoch {self._epoch} (at most {limit}); their images are in "
                 f"{SKIPPED_FILE}. Try --clip_grad 1, a lower --lr or --if_not_amp; earlier "
-                "checkpoints are intact, and --resume auto continues from the newest"
+                "checkpoints are intact, and --resume auto resumes from the newest"
             )
 
     def _affected_images(self, finite_losses: list[bool]) -> tuple[str, list[str]]:

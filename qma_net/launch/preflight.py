@@ -38,7 +38,7 @@ def check_flags(args: argparse.Namespace, command: str, *, fit: str = "") -> Non
         LaunchError: If the flags contradict each other or the data.
     """
     if args.if_resizing == args.if_padding:
-        problem = "exclude each other" if args.if_padding else "are both missing"
+        problem = "are mutually exclusive" if args.if_padding else "are both missing"
         raise LaunchError(
             f"--if_resizing and --if_padding {problem}; pass one of them: --if_resizing (as in the "
             "paper) scales images to --image_size, --if_padding pads them"
@@ -129,8 +129,8 @@ def check_data(args: argparse.Namespace, allow: str) -> str:
 def exclude_faulty_pairs(args: argparse.Namespace, allow: str) -> list[str]:
     """Write lists without the pairs in which the fast check finds an error.
 
-    The first rank writes them. All ranks get the same flags to select them, and BenCo reads them
-    after a barrier.
+    The first rank writes the lists; every rank returns the same flags, which name them, and BenCo
+    reads them after a barrier.
 
     Raises:
         LaunchError: If there is no output folder, or a list without a valid pair.

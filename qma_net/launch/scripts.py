@@ -64,7 +64,7 @@ def _run(argv: list[str]) -> None:
             if is_help:
                 summary = f"Run BenCo's {script}.py, unmodified, with QMA-Net registered."
                 sys.stdout.write(f"usage: qma-net {script} --model MODEL [flags]\n\n{summary}\n\n")
-                sys.stdout.write(f"{help_text()}\nBenCo's flags:\n\n")
+                sys.stdout.write(f"{help_text(script)}\nBenCo's flags:\n\n")
             flags = complete_from_checkpoint(flags)
             if is_training:
                 command = resuming_command(script, given)
@@ -109,7 +109,7 @@ def _prepare(script: str, own: Namespace, flags: list[str]) -> list[str]:
         redirect_cuda_to_cpu()
         logger.info("running on the CPU: BenCo's CUDA calls are redirected")
         device = "cpu"
-    if device and script != "test_complexity":  # It has no such flag.
+    if device and script != "test_complexity":  # test_complexity has no --device.
         flags = [*flags, "--device", device]
     set_up_process(script)
     load_tensors_only()
@@ -136,7 +136,7 @@ def _prepare_training(
 ) -> list[str]:
     """Check flags and data, lock the output folder until the end, and return train.py's flags."""
     if own.fit and not {"--if_resizing", "--if_padding"} & set(flags):
-        flags = [*flags, "--if_padding"]  # For the test sets; the crops need neither.
+        flags = [*flags, "--if_padding"]  # Only test sets are padded; crops have the right size.
     sys.argv = ["train", *flags]  # Parse them as train.py does.
     script = runpy.run_module("IMDLBenCo.training_scripts.train", run_name="train")
     args: Namespace = script["get_args_parser"]()[0]

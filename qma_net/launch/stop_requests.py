@@ -17,7 +17,7 @@ from .torchrun import max_over_ranks, rank
 
 logger = logging.getLogger(__name__)
 
-STOP_FILE = "STOP"  # A file of this name in --output_dir stops the training.
+STOP_FILE = "STOP"  # A file of this name in --output_dir stops the run.
 
 # Ranks agree on the largest of these numbers.
 _NONE, _BY_FILE, _BY_SIGINT, _BY_SIGTERM = range(4)
@@ -32,7 +32,7 @@ class StopRequests:
     def __init__(self, command: str):
         self.command = command
         self.request = _NONE  # Received by this process through a signal.
-        self.training_has_begun = False  # Before, there is nothing to resume.
+        self.training_has_begun = False  # Before that, there is nothing to resume.
         self._folder: Path | None = None
         self._interrupted, self._process = False, os.getpid()
 
@@ -69,7 +69,7 @@ class StopRequests:
         sys.exit(_EXIT_CODES[request])
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:  # A process of the loader; the training ends it.
+        if os.getpid() != self._process:  # A data loader process; the run ends it.
             return
         if number == signal.SIGINT and self._interrupted:
             os._exit(_EXIT_CODES[_BY_SIGINT])

@@ -51,8 +51,9 @@ class MiT(nn.Module):
 
 
 class Stage(nn.Module):
-    """Stage of transformers' SegFormer with NCHW maps in channels-last memory, as its tokens are.
+    """One stage of SegFormer (from `transformers`) that maps NCHW to NCHW.
 
+    The maps are channels-last in memory, which is the layout of the tokens.
     With ``checkpointing``, training keeps only the tokens between blocks and recomputes the rest in
     the backward pass.
     """
@@ -98,7 +99,10 @@ class MixFFN(nn.Module):
         return out
 
     def _benefits_from_strips(self, tokens: Tensor) -> bool:
-        """Return whether strips are faster and do not have to be unrolled into a graph."""
+        """Return whether to use strips.
+
+        They are faster for large maps, but must not be unrolled into a traced graph.
+        """
         return (
             tokens.shape[1] * self.fc1.out_features >= STRIPS_FROM_VALUES
             and tokens.device.type == "cpu"

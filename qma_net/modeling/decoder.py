@@ -76,7 +76,10 @@ class PredictHead(nn.Conv2d):
 
 
 class QMFD(nn.Module):
-    """Query-driven Multi-level Feature Decoder (equation 7, Figure 5) of some of levels 0 to 3."""
+    """Query-driven Multi-level Feature Decoder (equation 7, Figure 5).
+
+    It decodes the chosen levels, which are numbered from 0.
+    """
 
     def __init__(self, channels: Sequence[int], levels: Sequence[int], query_count: int):
         super().__init__()

@@ -1,6 +1,6 @@
 """Saving and loading a model as a directory or a Hugging Face repository.
 
-The directory contains ``model.safetensors`` (the weights, including NoisePrint++), ``config.json``
+The folder contains ``model.safetensors`` (the weights, including NoisePrint++), ``config.json``
 (the :class:`~qma_net.modeling.config.QMANetConfig` and the version of the architecture),
 ``README.md`` (a model card) and, if they are known, ``preprocessor_config.json`` (how images were
 fed to the model in training) and ``calibration.json`` (its scores of authentic photos).
@@ -37,16 +37,16 @@ MODEL_CARD = """\
 
 # QMA-Net
 
-Locates manipulated pixels in images with two SegFormer encoders, one on RGB and one on a noise
+Localizes tampered pixels in images with two SegFormer encoders, one on RGB and one on a noise
 view, and learnable queries (*A Novel Query-Driven Multi-Stage Alternating Feature Extraction and
 Interaction Network for Image Manipulation Localization*). `config.json` states the variant.
 
 ```python
 from qma_net import QMANetPredictor
 
-predictor = QMANetPredictor.from_pretrained("this directory or Hub ID")
+predictor = QMANetPredictor.from_pretrained("this folder or Hub ID")
 prediction = predictor.predict("photo.jpg")
-prediction.mask  # float32 (H, W), the probability that a pixel was manipulated
+prediction.mask  # float32 (H, W), the probability that each pixel is tampered
 ```
 
 - **Training data and results**: [datasets, duration, and the numbers of `qma-net evaluate`]
@@ -97,7 +97,7 @@ class HubModule(
         except SafetensorError as error:  # raised instead of OSError, e.g. when the disk is full
             raise WeightsError(
                 f"cannot write the weights to {save_directory}: {error}; free some space or choose "
-                "another folder"
+                "a different folder"
             ) from None
         config = {"architecture": ARCHITECTURE, "qma_net": __version__, **asdict(self.config)}
         if self.about:

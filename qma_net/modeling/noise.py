@@ -22,7 +22,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 VIEW_STD = {"srm": 35.0, "bayar": 0.18, "noiseprint": 0.17}
 
 
-def normalised(pixels: NDArray[np.uint8], device: torch.device | None = None) -> Tensor:
+def normalized(pixels: NDArray[np.uint8], device: torch.device | None = None) -> Tensor:
     """Convert RGB pixels, uint8 ``(H, W, 3)``, to the model's input, float32 ``(1, 3, H, W)``.
 
     It is normalized by ImageNet's mean and standard deviation.
@@ -30,6 +30,9 @@ def normalised(pixels: NDArray[np.uint8], device: torch.device | None = None) ->
     image = torch.tensor(pixels, device=device).permute(2, 0, 1)[None]
     mean, std = (torch.tensor(v, device=device) for v in (IMAGENET_MEAN, IMAGENET_STD))
     return (image.float() - 255 * mean.view(3, 1, 1)) / (255 * std.view(3, 1, 1))
+
+
+normalised = normalized  # Deprecated spelling.
 
 
 class SRM(nn.Module):
@@ -98,10 +101,10 @@ class Bayar(nn.Module):
 class NoisePrint(nn.Module):
     """NoisePrint++, a learned camera fingerprint (Guillaro et al. 2023): a frozen DnCNN.
 
-    17 3x3 convolutions of 64 channels with ReLU in between. Loading folds the published batch
-    norms into the convolutions (:func:`fold_noiseprint`), so training cannot change
-    it. It amplifies rounding errors and therefore always runs in float32 or float64. On CPUs it
-    uses :mod:`.winograd`.
+    Seventeen 3x3 convolutions with 64 channels and ReLU in between. Loading folds the published
+    batch norms into the convolutions (:func:`fold_noiseprint`), so training cannot change it. It
+    amplifies rounding errors and therefore always runs in float32 or float64. On CPUs it uses
+    :mod:`.winograd`.
     """
 
     channels = 1

@@ -103,7 +103,7 @@ class QMANetModel(HubModule):
             ),
             edge_head=ESM(channels),
         )
-        # Not an argument of the constructor: huggingface_hub would convert it to another type.
+        # Not an argument of the constructor: huggingface_hub would convert it to a different type.
         model.config = config
         # The encoders' tokens are channels-last, so maps in this layout are never rearranged.
         return model.to(memory_format=torch.channels_last)
@@ -111,7 +111,7 @@ class QMANetModel(HubModule):
     def forward(
         self, image: Tensor, edges: bool = True, noise: Tensor | None = None
     ) -> QMANetOutput:
-        """Locate the manipulated pixels (Figure 2).
+        """Localize the tampered pixels (Figure 2).
 
         Args:
             image: R_0, ``(B, 3, H, W)``, ImageNet-normalized, with H and W of at least 32.
@@ -120,7 +120,7 @@ class QMANetModel(HubModule):
                 the noise view of the whole image has no border effects.
 
         Raises:
-            ValueError: If the image has another shape or a side below 32 pixels.
+            ValueError: If the image has the wrong shape or a side below 32 pixels.
         """
         _check_image(image)
         # fmt: off
@@ -147,12 +147,12 @@ class QMANetModel(HubModule):
         return QMANetOutput(to_image_size(mask, image.shape[2:]), edge_maps)
 
     def checkpoint_gradients(self, enabled: bool = True) -> None:
-        """Trade time for memory in training by recomputing the encoder blocks in backward."""
+        """Save memory in training by recomputing the encoder blocks in the backward pass."""
         for stage in self._encoder_stages():
             stage.checkpointing = enabled
 
     def compile_for_inference(self) -> None:
-        """Compile the encoder blocks with torch.compile, which takes seconds per image size.
+        """Compile the encoder blocks with torch.compile (about half a minute per image size).
 
         The blocks are compiled one by one so that all blocks of a stage share a graph. Stochastic
         depth would give every block its own graph, so it is removed; use this for inference only.

@@ -12,7 +12,7 @@ from .config import ARCHITECTURE, ConfigError, QMANetConfig
 
 
 class WeightsError(QMANetError):
-    """Weights that are missing, unreadable or of another model."""
+    """Weights that are missing, unreadable or of a different model."""
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
@@ -21,7 +21,7 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -
     Error messages call it ``source``.
 
     Raises:
-        WeightsError: If a tensor is missing, unknown, of another shape or kind, or not finite.
+        WeightsError: If a tensor is missing, unknown, of the wrong shape or kind, or not finite.
     """
     require_tensors(state, source)
     expected = module.state_dict()
@@ -29,12 +29,12 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -
     problems = {
         "missing": [name for name in expected if name not in state],
         "unknown": [name for name in state if name not in expected],
-        "of another shape": [
+        "of the wrong shape": [
             f"{name} {tuple(state[name].shape)} instead of {tuple(expected[name].shape)}"
             for name in common
             if state[name].shape != expected[name].shape
         ],
-        "of another kind of number": [
+        "of the wrong kind of number": [
             f"{name} {state[name].dtype} instead of {expected[name].dtype}"
             for name in common
             if state[name].is_floating_point() != expected[name].is_floating_point()
@@ -46,13 +46,14 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -
     if report:
         raise WeightsError(
             f"the {len(state)} tensors in {source} do not match the {len(expected)} of "
-            f"{type(module).__name__}: {'; '.join(report)}. Check the file and the size"
+            f"{type(module).__name__}: {'; '.join(report)}. Check that it is the right "
+            "file and that --size matches it"
         )
     not_finite = [name for name, tensor in state.items() if not tensor.isfinite().all()]
     if not_finite:
         raise WeightsError(
             f"{len(not_finite)} tensors in {source} have infinite or undefined values (first: "
-            f"{not_finite[0]}). The training diverged; use an earlier checkpoint"
+            f"{not_finite[0]}). Training diverged; use an earlier checkpoint"
         )
     module.load_state_dict(state)
 
@@ -86,7 +87,7 @@ def config_from_saved(saved: Mapping[str, Any], source: str) -> QMANetConfig:
         source: Description of the weights for error messages.
 
     Raises:
-        WeightsError: If they belong to another version or a field is invalid.
+        WeightsError: If they belong to a different version or a field is invalid.
     """
     version = saved.get("architecture", 1)
     if version != ARCHITECTURE:

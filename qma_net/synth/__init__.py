@@ -1,1 +1,1 @@
-"""Synthetic datasets of manipulated images, created from authentic photos."""
+"""Synthetic datasets of tampered images, created from authentic photos."""

@@ -15,7 +15,7 @@ class Recipe:
 
     A pair of numbers is a range to draw from. Areas are shares of the image, qualities are those of
     JPEG (1 to 100), noise is a standard deviation in gray levels, blur one in pixels. The host is
-    the photo that is manipulated, the donor the photo that a splice is taken from.
+    the photo that is tampered with, the donor the photo that a splice is taken from.
     """
 
     # Longest side in pixels. Photos are never enlarged, so smaller ones give smaller images. A
@@ -27,12 +27,12 @@ class Recipe:
     square: bool = False
     zoom: tuple[float, float] = (0.5, 1.0)  # Pixels of the image per pixel of the photo.
     exposure: tuple[float, float] = (1.0, 1.0)  # Exponent of a gamma curve; 1 keeps the brightness.
-    # Shares of ``KINDS`` among the manipulated training images. In the test set, all kinds are
+    # Shares of ``KINDS`` among the tampered training images. In the test set, all kinds are
     # equally frequent.
     kinds: tuple[float, float, float] = (0.4, 0.3, 0.3)
     untouched: float = 0.1  # Share of authentic images in both sets.
     test_share: float = 0.25  # Share of the photos that are reserved for the test set.
-    area: tuple[float, float] = (0.01, 0.2)  # Area of a manipulated region.
+    area: tuple[float, float] = (0.01, 0.2)  # Area of a tampered region.
     # Probability of using a segment of a label map as region, if one fits.
     from_labels: float = 0.8
     edge_softness: tuple[float, float] = (0.5, 2.0)  # Gaussian blur of a region's edge, in pixels.
@@ -57,9 +57,9 @@ class Recipe:
     # Methods of removal: ``"telea"`` and ``"ns"`` inpaint from the edge, ``"clone"`` blends in
     # another part of the image.
     inpainting: tuple[str, ...] = ("telea", "ns", "clone", "clone")
-    blur: float = 0.1  # Probability that the manipulated image is blurred before it is saved.
+    blur: float = 0.1  # Probability that the tampered image is blurred before it is saved.
     blur_sigma: tuple[float, float] = (0.3, 1.0)  # Its Gaussian blur.
-    # Probability that noise is added to the manipulated image before it is saved.
+    # Probability that noise is added to the tampered image before it is saved.
     noise: float = 0.1
     noise_sigma: tuple[float, float] = (1.0, 4.0)  # Its noise.
     final_quality: tuple[int, int] = (70, 98)  # JPEG quality of the file.
@@ -70,7 +70,7 @@ class Recipe:
     # blocks.
     aligned: float = 0.0
     lossless: float = 0.0  # Probability that the file is a PNG instead of a JPEG.
-    # Share of the authentic images that only look manipulated: they have been saved on a shifted
+    # Share of the authentic images that only look tampered: they have been saved on a shifted
     # grid, or have an outline as soft as a splice's.
     decoys: float = 0.0
 

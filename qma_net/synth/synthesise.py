@@ -30,7 +30,7 @@ from .manipulate import generate_image, kind_at
 from .photographs import Photographs, find_usable_photos, split_photos
 from .recipe import AUTHENTIC, SIDES, Recipe, SynthesisError
 
-SETTINGS_EXPECTED = "the settings of a synthetic dataset; choose another --out or delete it"
+SETTINGS_EXPECTED = "the settings of a synthetic dataset; choose a different --out or delete it"
 MANIFEST, JOURNAL = "manifest.jsonl", "journal.jsonl"  # The journal exists until completion.
 
 
@@ -93,14 +93,14 @@ def synthesise(
 ) -> Path:
     """Create a training set and a test set in BenCo's formats.
 
-    ``train/Tp`` and ``train/Gt`` contain the manipulated images and their masks, ``train/Au`` the
+    ``train/Tp`` and ``train/Gt`` contain the tampered images and their masks, ``train/Au`` the
     authentic images, and ``train.json`` lists all of them with absolute paths; likewise for
     ``test``. ``manifest.jsonl`` has a row per image, and ``settings.json`` all settings; with the
     photos, :class:`.ImageGenerator` recreates any image from them. Except for the two lists, all
     bytes are the same for the same photos, settings and library versions.
 
     The folder appears when it is complete; until then it is called ``<out>.unfinished``, and the
-    same call continues an interrupted run. A complete dataset with the same settings is left
+    same call resumes an interrupted run. A complete dataset with the same settings is left
     unchanged. Nothing is deleted.
 
     Args:
@@ -227,7 +227,8 @@ def _is_dataset(folder: Path, settings: dict[str, Any], ignored: tuple[str, ...]
         # Another seed is clearer than the difference in the split of the photos that it causes.
         changed = difference(recorded, dict(reversed(settings.items())))
         raise SynthesisError(
-            f"{folder} contains another dataset ({changed}); choose another --out or delete it"
+            f"{folder} contains a different dataset ({changed}); choose a different "
+            "--out or delete it"
         )
     return True
 

@@ -74,7 +74,7 @@ def make_examples(folder: Path, photos: str = "") -> list[Example]:
         if len(names) < 2:  # A splice needs two.
             raise SynthesisError(
                 f"{photos} has {len(names)} usable photos, expected at least two whose longest "
-                f"side has {RECIPE.image_size // 2} pixels or more; choose another --examples"
+                f"side has {RECIPE.image_size // 2} pixels or more; choose a different --examples"
             )
     elif spec := find_spec("skimage"):
         source, names = folder, list(FREE_PHOTOS)

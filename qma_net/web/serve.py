@@ -168,6 +168,6 @@ def _listen(host: str, port: int) -> socket.socket:
         number = getattr(error, "errno", None) or 0  # Negative if a name cannot be resolved.
         reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or error
         raise ServeError(
-            f"cannot listen on --host {host} --port {port}: {reason}; choose another --port, or "
-            "--port 0 for any free one"
+            f"cannot listen on --host {host} --port {port}: {reason}; choose a different --port, "
+            "or --port 0 for any free one"
         ) from None

@@ -251,7 +251,7 @@ def _examine(
         with open_photograph(content, name) as image:
             limits.require_pixels(name, *image.size)
     except ImageError:
-        pass  # read_evidence reports the fault, or reads the file in another way.
+        pass  # read_evidence reports the fault, or reads the file differently.
     evidence = read_evidence(content, name)
     height, width = None, None
     if evidence.photograph:
@@ -273,7 +273,7 @@ def _examine(
 
 def _save(examination: "Examination", folder: Path) -> None:
     """Write an examination and its images; the upload is no longer needed and removed."""
-    from ..inference.prediction import as_grey
+    from ..inference.prediction import as_gray
 
     photograph, readability = examination.evidence.photograph, examination.readability
     if photograph and readability:
@@ -281,7 +281,7 @@ def _save(examination: "Examination", folder: Path) -> None:
         unreadable = readability.unreadable.astype(np.uint8) * 255
         (folder / "unreadable.png").write_bytes(png(unreadable))
     if examination.prediction:
-        (folder / "mask.png").write_bytes(png(as_grey(examination.prediction.mask)))
+        (folder / "mask.png").write_bytes(png(as_gray(examination.prediction.mask)))
     with open(folder / EXAMINATION, "wb") as file:
         pickle.dump(examination, file, protocol=5)
     (folder / UPLOAD).unlink()

@@ -159,7 +159,7 @@ def config_from_extra_state(extra: object, source: str) -> QMANetConfig:
     """Decode and check the configuration in :data:`CONFIG_KEY` of a state dict.
 
     Raises:
-        WeightsError: If it is missing, invalid, or of another version of the architecture.
+        WeightsError: If it is missing, invalid, or of a different version of the architecture.
     """
     content: dict[str, Any] = {}
     config: dict[str, Any] = {}

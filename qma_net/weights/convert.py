@@ -17,8 +17,8 @@ def convert(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> None
     """Write a model of any source of :func:`.load_model` to a directory of ``save_pretrained``.
 
     Raises:
-        WeightsError: If the source cannot be read, or if ``out`` contains files of another model,
-            which would be overwritten.
+        WeightsError: If the source cannot be read, or if ``out`` contains files of a
+            different model, which would be overwritten.
     """
     model, folder = load_model(source), Path(out)
     names = (CONFIG_NAME, WEIGHTS_FILE, PREPROCESSOR_NAME, CALIBRATION_NAME)
@@ -26,7 +26,7 @@ def convert(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> None
     if existing and not _is_qma_net(folder, model):
         raise WeightsError(
             f"{folder} contains {existing[0]}, which does not belong to a QMA-Net and would be "
-            "overwritten; choose another folder"
+            "overwritten; choose a different folder"
         )
     model.save_pretrained(folder)
 

@@ -19,8 +19,7 @@ from .names import SMALL
 from .reading import is_hub_id
 
 SOURCES = (
-    "pass a checkpoint, a directory written by save_pretrained or a Hugging Face Hub ID "
-    "(owner/name)"
+    "pass a checkpoint, a folder written by save_pretrained or a Hugging Face Hub ID (owner/name)"
 )
 
 
@@ -31,7 +30,7 @@ def load_model(path: str | os.PathLike[str]) -> QMANetModel:
         path: One of
 
             - a checkpoint written by BenCo's trainer, or a folder of them (the newest is used);
-            - a directory written by ``save_pretrained``, or the weights file in it;
+            - a folder written by ``save_pretrained``, or the weights file in it;
             - a Hugging Face Hub ID;
             - ``"qma-net-small"``, the model included in the package.
 

@@ -44,7 +44,7 @@ PUBLISHED = (
     *(
         PublishedWeights(
             f"mit_{size}.pth",
-            f"ImageNet backbones of --size {size} (--backbone_weights)",
+            f"ImageNet encoders of --size {size} (--backbone_weights)",
             f"huggingface.co/nvidia/mit-{size} (pass the ID nvidia/mit-{size}, or its folder), or "
             f"mit_{size}.pth from the links in github.com/NVlabs/SegFormer",
             "NVIDIA Source Code License for SegFormer: non-commercial research and evaluation",
@@ -99,12 +99,12 @@ def mit_state(source: str | os.PathLike[str]) -> dict[str, Tensor]:
     source = str(source)
     if os.path.isfile(source):
         state = read_state(source)
-        require_tensors(state, f"{source} (backbone weights)")
+        require_tensors(state, f"{source} (encoder weights)")
         return remap_official(state)
     if not (os.path.isdir(source) or is_hub_id(source)):
         raise WeightsError(
-            f"cannot find the backbone weights {source!r}; pass an official mit_bX.pth file, a "
-            "Hugging Face directory, or a Hub ID such as nvidia/mit-b3"
+            f"cannot find the encoder weights {source!r}; pass an official mit_bX.pth file, a "
+            "Hugging Face folder, or a Hub ID such as nvidia/mit-b3"
         )
     return _hugging_face_state(source)
 
@@ -116,14 +116,14 @@ def _hugging_face_state(source: str) -> dict[str, Tensor]:
     except (OSError, ValueError, RuntimeError) as error:
         raise WeightsError(
             f"cannot load a SegFormer from {source!r} ({type(error).__name__}: "
-            f"{first_line(error)}); check the directory, or the Hub ID and the network"
+            f"{first_line(error)}); check the folder, or the Hub ID and the network"
         ) from error
     model, report = loaded
     faults = sorted(report["missing_keys"]) + [str(key) for key in report["mismatched_keys"]]
     if faults:
         raise WeightsError(
             f"{source!r} is not a complete SegFormer encoder: {len(faults)} tensors are missing "
-            f"or have another shape (first: {faults[0]}); download it again"
+            f"or have the wrong shape (first: {faults[0]}); download it again"
         )
     state: dict[str, Tensor] = model.state_dict()
     return state
@@ -133,10 +133,8 @@ def load_backbones(model: QMANetModel, source: str | os.PathLike[str]) -> None:
     """Load the same ImageNet weights into both encoders (section 3.2); see :func:`mit_state`.
 
     Raises:
-        WeightsError: If the weights are missing or of another size.
+        WeightsError: If the weights are missing or of the wrong size.
     """
     state = mit_state(source)
     for backbone in (model.rgb_backbone, model.noise_backbone):
-        load_strictly(
-            backbone, state, f"{source} (backbone weights for --size {model.config.size})"
-        )
+        load_strictly(backbone, state, f"{source} (encoder weights for --size {model.config.size})")
