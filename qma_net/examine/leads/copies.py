@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import torch
 
-from .lead import OUTLINES, Lead, Rates, draw_outlines, line_width
+from .lead import OUTLINES, Box, Lead, Rates, draw_outlines, line_width
 
 NAME = "Copied regions"
 REFERENCE = (
@@ -105,18 +105,20 @@ def copies_lead(pixels: np.ndarray) -> Lead:
     if not copies:
         return lead
     regions = "Two regions" if len(copies) == 1 else f"{len(copies)} pairs of regions"
-    picture, findings = pixels.copy(), []
+    picture = cv2.resize(pixels, gray.shape[::-1], interpolation=cv2.INTER_AREA)
+    scales = np.tile((width / gray.shape[1], height / gray.shape[0]), 2)
+    findings: list[tuple[Box, ...]] = []
     for number, copy in enumerate(copies):
         color = OUTLINES[number % len(OUTLINES)]
-        masks = [
-            cv2.resize(m.astype(np.uint8), (width, height), interpolation=0) for m in copy.masks
-        ]
-        boxes = [cv2.boundingRect(mask) for mask in masks]
-        centers = [(x + w // 2, y + h // 2) for x, y, w, h in boxes]
+        rectangles = [cv2.boundingRect(mask.astype(np.uint8)) for mask in copy.masks]
+        centers = [(x + w // 2, y + h // 2) for x, y, w, h in rectangles]
         cv2.line(picture, centers[0], centers[1], color, line_width(picture), cv2.LINE_AA)
-        for mask in masks:
+        boxes: list[Box] = []
+        for mask, (x, y, w, h) in zip(copy.masks, rectangles, strict=True):
             draw_outlines(picture, mask, color)
-        findings.append(tuple((x, y, x + w, y + h) for x, y, w, h in boxes))
+            left, top, right, bottom = np.rint(np.multiply((x, y, x + w, y + h), scales))
+            boxes.append((int(left), int(top), int(right), int(bottom)))
+        findings.append(tuple(boxes))
     result = f"{regions} look like copies of each other."
     return replace(lead, picture=picture, result=result, findings=tuple(findings))
 

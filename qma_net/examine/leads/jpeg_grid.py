@@ -46,6 +46,7 @@ GLOBAL_LIMIT, REGION_LIMIT = 0.0, -3.0
 PARTS = 4  # Of each side of a photo, in most of which the main grid must lead.
 MIN_VOTES = 0.1  # Share of the pixels of a part that vote; in plain areas there are too few.
 CELL_SHARE = 0.25  # Of the pixels of a block that must vote for a grid to belong to a region.
+MAX_REGIONS = 20  # Of one grid.
 MIN_CELLS = 16  # Blocks with such votes in a region.
 
 
@@ -78,11 +79,10 @@ def grid_lead(pixels: np.ndarray, file_grid: tuple[int, int] | None = None) -> L
     origin = None if main is None else _moved(main, left, top)
     picture, boxes = None, []
     if regions:
-        picture = pixels.copy()
-        view = picture[top : top + part.shape[0], left : left + part.shape[1]]
+        picture = part.copy()
         for number, region in enumerate(regions):
             mask = region.cells.repeat(BLOCK, axis=0).repeat(BLOCK, axis=1)
-            draw_outlines(view, mask[: len(view)], OUTLINES[number % len(OUTLINES)])
+            draw_outlines(picture, mask, OUTLINES[number % len(OUTLINES)])
             x0, y0, x1, y1 = region.box
             boxes.append((x0 + left, y0 + top, x1 + left, y1 + top))
     names = {0: "No region", 1: "One region"}
@@ -255,7 +255,8 @@ def _regions(votes: np.ndarray, grids: set[int]) -> list[GridRegion]:
         joined = cv2.dilate(candidates.astype(np.uint8), np.ones((3, 3), np.uint8))
         _, labels = cv2.connectedComponents(joined)
         sizes = np.bincount(labels[candidates])
-        for label in np.flatnonzero(sizes >= MIN_CELLS):
+        largest = np.argsort(sizes)[: -MAX_REGIONS - 1 : -1]  # Bounds the work for any image.
+        for label in largest[sizes[largest] >= MIN_CELLS]:
             cells = candidates & (labels == label)
             y, x = cells.any(axis=1).nonzero()[0], cells.any(axis=0).nonzero()[0]
             box = (
