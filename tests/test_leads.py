@@ -257,8 +257,10 @@ def test_report_contains_the_leads(tmp_path):
     assert all(len(box) == 4 for box in pair)
     assert entries[1]["regions"] == []
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
-    assert "Two regions look like copies of each other." in page
-    assert COPY_RATES.sentence("copy-moves") in page
+    assert COPY_RATES.sentence() in page
+    summary = page[: page.index("<h2>The photo</h2>")]
+    assert "Copied regions: Two regions look like copies of each other." in summary
+    assert "JPEG grid" not in summary  # It found no region.
 
 
 def test_leads_of_a_minimal_image_have_the_size_of_the_image():
@@ -279,3 +281,7 @@ def test_stated_rates_are_those_that_were_measured():
     assert (GRID_RATES.false_alarms, GRID_RATES.authentic) == (regions, count)
     assert GRID_RATES.detected == sum(rates["splice_found"] for rates in authentic)
     assert GRID_RATES.manipulated == sum(rates["splices"] for rates in authentic)
+    real = manipulated.values()
+    assert COPY_RATES.real == GRID_RATES.real == sum(rates["images"] for rates in real)
+    assert COPY_RATES.detected_real == sum(rates["copies_at_mask"] for rates in real)
+    assert GRID_RATES.detected_real == sum(rates["grid_regions_at_mask"] for rates in real)

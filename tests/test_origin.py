@@ -766,14 +766,25 @@ def test_dates_of_iptc_and_xmp_are_listed_and_compared():
     )
 
 
+def test_summary_names_marks_of_ai_and_contradicting_dates():
+    tags = {ORIGINAL: "2026:05:02 12:00:00", MODIFIED: "2026:05:01 12:00:00"}
+    page = page_of(jpeg_with(tags))
+    summary = page[: page.index("<h2>Regions without")]
+    assert "The dates in the file contradict each other" in summary
+    plain = page_of(encode())
+    assert "contradict" not in plain[: plain.index("<h2>Regions without")]
+    page = page_of(png_with(Software="NovelAI"))
+    assert "The file carries marks of AI" in page[: page.index("<h2>Regions without")]
+
+
 def test_photo_without_marks_has_a_panel_that_says_what_absence_means():
     page = page_of(encode())
     assert "No mark of AI was found." in page
     assert "No Content Credentials (C2PA) were found in the file." in page
-    assert page.index("<h2>Origin</h2>") < page.index("<h2>The file</h2>")
+    assert page.index('<h2 id="origin">Origin</h2>') < page.index("<h2>The file</h2>")
 
 
 def test_pixels_without_a_file_have_no_origin():
     examination = examine_photo(None, photograph(64, 64))
     assert examination.report()["origin"] is None
-    assert "<h2>Origin</h2>" not in render_page(examination)
+    assert '<h2 id="origin">Origin</h2>' not in render_page(examination)

@@ -32,6 +32,9 @@ RATES = Rates(
     authentic=777,
     detected=5,
     manipulated=12,
+    kind="copy-moves",
+    detected_real=9,
+    real=41,
 )
 
 MAX_PIXELS = 2_000_000  # A larger photo is reduced, for time and memory.
@@ -99,7 +102,7 @@ def copies_lead(pixels: np.ndarray) -> Lead:
         INNOCENT,
         window,
         "No copies were found.",
-        RATES.sentence("copy-moves"),
+        RATES.sentence(),
         REFERENCE,
     )
     if not copies:

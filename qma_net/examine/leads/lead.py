@@ -90,17 +90,25 @@ class Rates:
         authentic: Number of authentic photos.
         detected: Number of manipulations that it found.
         manipulated: Number of manipulations of the kind that it looks for.
+        kind: These manipulations, in the plural.
+        detected_real: Number of manipulated images from real collections, of any kind, in which it
+            reported a region inside the ground truth.
+        real: Number of these images.
     """
 
     false_alarms: int
     authentic: int
     detected: int
     manipulated: int
+    kind: str
+    detected_real: int
+    real: int
 
-    def sentence(self, kind: str) -> str:
-        """State the rates; ``kind`` names the manipulations in the plural."""
+    def sentence(self) -> str:
+        """State the rates."""
         return (
             f"In tests, this method reported something in {self.false_alarms} of "
-            f"{self.authentic:,} authentic photos, and it found {self.detected} of "
-            f"{self.manipulated} {kind}."
+            f"{self.authentic:,} authentic photos. It found {self.detected} of "
+            f"{self.manipulated} {self.kind}, and the manipulated region in {self.detected_real} "
+            f"of {self.real} images from real collections of manipulations of all kinds."
         )
