@@ -869,6 +869,9 @@ def test_white_space_in_xmp_takes_linear_time(kind):
 def test_number_and_length_of_png_texts_are_limited():
     many = with_chunks(*[(b"tEXt", b"Comment\0" + b"a" * 9)] * 100_000)
     bombs = with_chunks(*[(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(10**7)))] * 300)
+    profiles = with_chunks(*[(b"iCCP", b"name\0\0" + zlib.compress(bytes(16_000_000)))] * 500)
+    with at_most(4):
+        assert read_facts(profiles).notes == ["the color profile cannot be read"]
     for data in (many, bombs):
         with at_most(4):
             facts = read_facts(data)

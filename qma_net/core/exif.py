@@ -162,4 +162,4 @@ def stored_orientation(block: bytes) -> int | None:
 def valid_orientation(block: bytes) -> int:
     """Return the orientation that EXIF data prescribes, 1 to 8; 1 if it is absent or invalid."""
     orientation = stored_orientation(block)
-    return orientation if orientation in ORIENTATIONS else 1
+    return orientation if orientation and orientation in ORIENTATIONS else 1

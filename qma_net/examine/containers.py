@@ -284,10 +284,8 @@ def _add_part(name: bytes, size: int, structure: Structure) -> None:
 def _read_png(data: bytes, structure: Structure) -> None:
     position, budget = 8, 4 * MAX_BLOCK
     for _ in range(MAX_STEPS):
-        size, name = (
-            int.from_bytes(data[position : position + 4], "big"),
-            data[position + 4 : position + 8],
-        )
+        name = data[position + 4 : position + 8]
+        size = int.from_bytes(data[position : position + 4], "big")
         start, following = position + 8, position + 12 + size
         if len(name) < 4 or start + size > len(data):
             structure.stop(f"the file is damaged or truncated at byte {position}")
@@ -316,6 +314,8 @@ def _read_png(data: bytes, structure: Structure) -> None:
 def _add_png_text(name: bytes, content: bytes, structure: Structure, budget: int) -> int:
     """Add a text or profile; return how many bytes it has."""
     if name == b"iCCP":
+        if any(block.kind == ICC for block in structure.blocks):
+            return 0  # The standard allows one.
         _, _, compressed = content.partition(b"\0")
         try:
             profile = zlib.decompressobj().decompress(compressed[1:], MAX_ICC)
