@@ -24,7 +24,7 @@ def build_qma_net(
         size: Size of both SegFormer encoders; b3 matches the paper's parameter count.
         views: Noise views of the MNFM, a comma-separated list of srm, bayar, noiseprint.
         backbone_weights: ImageNet weights for both encoders: an official ``mit_bX.pth``, a Hugging
-            Face directory, or a Hugging Face Hub ID such as ``nvidia/mit-b3``. If empty, the
+            Face folder, or a Hugging Face Hub ID such as ``nvidia/mit-b3``. If empty, the
             encoders start with random weights and a warning is issued.
         noiseprint_weights: The published ``noiseprint++.th``, or a TruFor checkpoint.
         query_count: Number of tamper-aware queries.

@@ -301,13 +301,13 @@ def test_progress_bars_can_be_disabled(photos, tmp_path, capfd):
 
 def test_dataset_of_other_settings_is_rejected_and_kept(photos, dataset):
     before = contents(dataset)
-    with pytest.raises(SynthesisError, match=r"another dataset \(count 40, now 41\)"):
+    with pytest.raises(SynthesisError, match=r"a different dataset \(count 40, now 41\)"):
         synthesise(photos, dataset, **{**MANY, "count": 41}, labels=photos)
-    with pytest.raises(SynthesisError, match=r"another dataset \(seed 5, now 1\)"):
+    with pytest.raises(SynthesisError, match=r"a different dataset \(seed 5, now 1\)"):
         synthesise(photos, dataset, **{**MANY, "count": 41, "seed": 1}, labels=photos)
     with pytest.raises(
         SynthesisError,
-        match=r"another dataset \(labels\.scenes/0\.png scenes_seg/0\.png, now None\)",
+        match=r"a different dataset \(labels\.scenes/0\.png scenes_seg/0\.png, now None\)",
     ):
         synthesise(photos, dataset, **MANY)
     assert contents(dataset) == before
@@ -320,7 +320,9 @@ def test_library_update_keeps_complete_datasets_and_rejects_unfinished_ones(
     shutil.copytree(dataset, unfinished)
     monkeypatch.setattr(np, "__version__", "0.1")
     synthesise(photos, dataset, **MANY, labels=photos)
-    with pytest.raises(SynthesisError, match=r"another dataset \(made_with\.numpy .*, now 0\.1\)"):
+    with pytest.raises(
+        SynthesisError, match=r"a different dataset \(made_with\.numpy .*, now 0\.1\)"
+    ):
         synthesise(photos, tmp_path / "set", **MANY, labels=photos)
     assert unfinished.is_dir()
 

@@ -91,7 +91,7 @@ def load_noiseprint(noiseprint: NoisePrint, path: str | os.PathLike[str]) -> Non
 
 
 def mit_state(source: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Read the state of a MiT from an official ``mit_bX.pth``, a Hugging Face directory or Hub ID.
+    """Read the state of a MiT from an official ``mit_bX.pth``, a Hugging Face folder or Hub ID.
 
     Raises:
         WeightsError: If the source is none of these or is incomplete.
