@@ -314,7 +314,7 @@ def test_full_disk_keeps_earlier_checkpoints(work):
     prepare = partial(at_batch, 1, 0, limit_file_size)
     done = start(flags("run"), work, prepare=prepare, check=False)
     assert done.returncode == 1
-    assert "qma-net: cannot write run/checkpoint-1.pth, " in done.stderr
+    assert "qma-net: cannot write run/checkpoint-1.pth: " in done.stderr
     assert "Traceback" not in done.stderr
     assert newest_intact_checkpoint(work / "run").name == "checkpoint-0.pth"
     assert not list((work / "run").glob(".*.tmp"))
@@ -885,7 +885,7 @@ def test_damaged_record_of_the_best_epoch_is_reported_before_training(tmp_path, 
     (tmp_path / "best").mkdir()
     (tmp_path / "best/best.json").write_text(f'{{"epoch": 3, "mean": {mean}}}')
     for read in (remove_unfinished, partial(is_new_best, mean=0.5)):
-        with pytest.raises(ContentError, match=r"best\.json: .* not numbers; .*delete .*best$"):
+        with pytest.raises(ContentError, match=r"best\.json: .* not numbers; .*delete this file .*matters$"):
             read(tmp_path)
 
 
