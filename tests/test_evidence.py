@@ -26,8 +26,8 @@ from benchmarks.evidence.plan import Plan, read_plans
 from benchmarks.evidence.records import Records, collect
 from conftest import ROOT, photograph
 from qma_net.core.errors import QMANetError
-from qma_net.evaluation.metrics import pixel_metrics
 from qma_net.core.untrusted import format_csv
+from qma_net.evaluation.metrics import pixel_metrics
 from qma_net.evaluation.results import COLUMNS
 from qma_net.inference.predictor import QMANetPredictor
 from qma_net.modeling.config import Preprocessing

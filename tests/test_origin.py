@@ -767,7 +767,7 @@ def test_dates_of_iptc_and_xmp_are_listed_and_compared():
 
 
 def test_summary_names_marks_of_ai_and_contradicting_dates():
-    tags = {ORIGINAL: "2026:05:02 12:00:00", MODIFIED: "2026:05:01 12:00:00"}
+    tags = {ORIGINAL: "2026:05:02 12:00:00", MODIFIED: "2026:04:20 12:00:00"}
     page = page_of(jpeg_with(tags))
     summary = page[: page.index("<h2>Regions without")]
     assert "The dates in the file contradict each other" in summary
