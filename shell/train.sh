@@ -21,7 +21,10 @@
 #   NOISEPRINT  path to noiseprint++.th; leave it empty, and add --views srm,bayar, to omit
 #               NoisePrint++ [noiseprint++.th]
 #               (SIZE, BACKBONE and NOISEPRINT apply to QMA-Net; pass other models their own flags)
-#   CHECK       0 skips the data check at startup (--no_data_check) [1]
+#   DICE_SMOOTHING  smoothing of QMA-Net's Dice losses as a share of the image area; it matters for
+#               authentic images, which Protocol-CAT does not contain [1e-6 if TRAIN_DATA is a
+#               protocol_cat.json, otherwise 0.003]
+#   CHECK       0 skips the data check at startup (--no-check) [1]
 #   RESTARTS    how often torchrun restarts all processes after one of them dies [3; 0 with several
 #               nodes, where restarts are not tested: run the same command again instead]
 #   ALLOW       data check problems to ignore, separated by commas []
@@ -57,6 +60,8 @@ fi
 take_architecture
 if [ "$MODEL" = QMANet ]; then
     BACKBONE=${BACKBONE-nvidia/mit-$SIZE}
+    case $TRAIN_DATA in */protocol_cat.json | protocol_cat.json) smoothing=1e-6 ;; *) smoothing=0.003 ;; esac
+    architecture+=(--dice_smoothing "${DICE_SMOOTHING:-$smoothing}")
     [ -z "$BACKBONE" ] || architecture+=(--backbone_weights "$BACKBONE")
 fi
 need_file TRAIN_DATA "create it with qma-net data prepare and qma-net data protocol cat --root $DATA"

@@ -5,8 +5,11 @@ import os
 # No test uses the network. huggingface_hub reads this variable when it is imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import atexit
 import logging
+import shutil
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -16,6 +19,11 @@ import torch
 
 from qma_net import build
 from qma_net.modeling import config
+
+# Results of data checks are not stored in the home folder.
+if "QMA_NET_CACHE" not in os.environ:
+    os.environ["QMA_NET_CACHE"] = tempfile.mkdtemp(prefix="qma-net-cache-")
+    atexit.register(shutil.rmtree, os.environ["QMA_NET_CACHE"], ignore_errors=True)
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("QMA_NET_SHARED", ROOT.parent / "shared"))

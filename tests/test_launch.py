@@ -1,5 +1,6 @@
 """BenCo's scripts with QMA-Net on the CPU, started as users do, in one process and in two."""
 
+import itertools
 import json
 import re
 import subprocess
@@ -9,9 +10,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from transformers import SegformerConfig, SegformerModel
 
-from conftest import ROOT
+from conftest import ROOT, TINY
+from hub_server import hub_server
 from launching import ALONE, MODEL, SIZE, start, write_tampered_set
+
+HUB_FILES = ("config.json", "model.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -256,3 +261,86 @@ def test_benco_package_prints_nothing_on_import():
     done = subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.partition("begin\n")[2] == ""
     assert "qma_net" not in done.stderr
+
+
+# Ranks that wait for the first one
+
+TWO_RANKS = """
+import os, time
+from datetime import timedelta
+import torch.distributed
+from qma_net.launch import main, preflight
+from qma_net.modeling import config
+config.SIZES["tiny"] = {tiny!r}
+init, check = torch.distributed.init_process_group, preflight.check
+
+def init_process_group(*args, **kwargs):
+    return init(*args, timeout=timedelta(seconds=6), **kwargs)
+
+def slow_check(*args, **kwargs):
+    time.sleep(float(os.environ["CHECK_SECONDS"]))
+    return check(*args, **kwargs)
+
+torch.distributed.init_process_group, preflight.check = init_process_group, slow_check
+main()
+"""
+
+
+def train_with_two_ranks(work, out, *more, env, check=True):
+    script = work / "two_ranks.py"
+    script.write_text(TWO_RANKS.format(tiny=TINY))
+    flags = ["--model", "QMANet", "--size", "tiny", "--views", "srm", *SIZE, "--epochs", 1]
+    flags += ["--batch_size", 1, "--accum_iter", 1, "--test_data_path", "set", "--output_dir", out]
+    flags += ["--data_path", "set", *more]
+    env = {"PYTHONPATH": str(ROOT), "CHECK_SECONDS": "0", **env}
+    return start(["train", *flags], work, 2, launcher=(script,), env=env, check=check)
+
+
+def test_check_that_takes_longer_than_the_process_group_waits_does_not_abort(work):
+    """The group of the other rank timed out, after 10 minutes instead of the 6 seconds here."""
+    done = train_with_two_ranks(work, "slow", env={"CHECK_SECONDS": "14"})
+    assert "rank 1 waits until rank 0 has finished the data check" in done.stdout
+    assert (work / "slow/checkpoint-0.pth").is_file()
+
+
+def test_failed_check_is_reported_once_by_two_ranks(work, tmp_path):
+    rows = json.dumps([["missing.jpg", "missing.png"]] * 4)
+    (work / "missing.json").write_text(rows)
+    done = train_with_two_ranks(work, "failed", "--data_path", "missing.json", env={}, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("qma-net: the data has errors") == 1
+    assert "Traceback" not in done.stderr.partition("torch/distributed")[0]
+    assert not (work / "failed").exists()
+
+
+def test_one_of_two_ranks_asks_the_hub_for_weights(work, tmp_path):
+    """Both used to do so; offline, the files in the cache suffice."""
+    channels, depths = TINY
+    options = {"hidden_sizes": list(channels), "depths": list(depths)}
+    SegformerModel(SegformerConfig(**options)).save_pretrained(tmp_path / "model")
+    hub_id = "someone/tiny"
+    with hub_server(tmp_path / "model", hub_id) as (address, requests):
+        cache = {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_TELEMETRY": "1"}
+        online = {**cache, "HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0"}
+        train_with_two_ranks(work, "online", "--backbone_weights", hub_id, env=online)
+        assert [name for method, name in requests if method == "GET" and name in HUB_FILES] == [
+            *HUB_FILES
+        ]
+        heads = [name for method, name in requests if method == "HEAD" and name in HUB_FILES]
+        assert sorted(heads) == sorted(HUB_FILES)
+        count = len(requests)
+        offline = {**cache, "HF_ENDPOINT": address, "HF_HUB_OFFLINE": "1"}
+        train_with_two_ranks(work, "offline", "--backbone_weights", hub_id, env=offline)
+        assert len(requests) == count
+
+
+def test_documented_multi_gpu_command_sets_loader_processes_and_test_period():
+    """BenCo's defaults, one loader process and a test after every epoch, leave the GPUs idle."""
+    for name in ("docs/training.md", "README.md"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        (command,) = re.findall(r"^torchrun .* train (?:.*\\\n)*.*$", text, re.M)
+        words = command.replace("\\\n", " ").split()
+        given = dict(itertools.pairwise(words))
+        assert (given["--num_workers"], given["--test_period"]) == ("8", "5")
+        total = int(given["--batch_size"]) * int(given["--accum_iter"]) * 8
+        assert total == 32

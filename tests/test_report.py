@@ -896,3 +896,12 @@ def test_report_is_written_despite_hostile_files(tmp_path, kind):
     HOSTILE[kind](results)
     *_, page = report([results], tmp_path / "page/report.html")
     assert "Columbia" in page.read_text(encoding="utf-8")
+
+
+def test_image_folders_of_datasets_are_not_searched(tmp_path):
+    """They may contain millions of files."""
+    write_training_log(tmp_path / "run")
+    for name in ("Tp", "Gt", "Au"):
+        (tmp_path / "CASIAv2" / name).mkdir(parents=True)
+        write_training_log(tmp_path / "CASIAv2" / name / "run")
+    assert len(collect([tmp_path]).curves) == 1

@@ -26,12 +26,14 @@ from qma_net.core.files import ContentError, read_json_lines
 from qma_net.launch.checkpoints import (
     delete_old_checkpoints,
     is_new_best,
+    keep_parameter_groups,
     newest_intact_checkpoint,
     remove_unfinished,
     save_atomically,
     save_best,
     saved_epochs,
 )
+from qma_net.launch.flags import complete_from_checkpoint, parse_own_flags
 from qma_net.launch.nonfinite_steps import StepGuard
 from qma_net.launch.preflight import check_data, check_flags, exclude_faulty_pairs
 from qma_net.launch.stop_requests import STOP_FILE
@@ -596,6 +598,31 @@ def test_unreadable_test_image_is_not_replaced(work):
     assert rows(work / "run") == []
 
 
+def report_opencv_threads():
+    """Give OpenCV three threads, and write the number that a loader process uses to a file."""
+    fork_loader_processes()
+    import cv2
+    from IMDLBenCo.datasets.iml_datasets import ManiDataset
+
+    cv2.setNumThreads(3)
+    get_image = ManiDataset._get_image
+
+    def reporting(self, index):
+        if torch.utils.data.get_worker_info():
+            with open("threads", "a") as file:
+                file.write(f"{cv2.getNumThreads()}\n")
+        return get_image(self, index)
+
+    ManiDataset._get_image = reporting
+
+
+def test_loaders_of_benco_use_one_opencv_thread(work):
+    start(flags("run", "--num_workers", 1, epochs=1), work, prepare=report_opencv_threads)
+    threads = (work / "threads").read_text().split()
+    assert len(threads) > 7  # The training set and the test set have seven images each.
+    assert set(threads) == {"1"}
+
+
 class PartlyUnreadableDataset:
     """A BenCo training set in which some images are unreadable."""
 
@@ -787,6 +814,99 @@ def test_benco_init_script_without_cuda_gets_instructions(tmp_path):
     assert two_lines in done.stderr
 
 
+def test_resuming_from_bare_weights_is_rejected(work):
+    """It was a ``KeyError: 'model'`` of BenCo."""
+    torch.save({"network.weight": torch.ones(2)}, work / "bare.pth")
+    for model in (["--model", "QMANet"], ["--model", "Mesorch"]):
+        with pytest.raises(
+            LaunchError, match=r"--resume .*bare\.pth: the file contains only weights"
+        ):
+            complete_from_checkpoint([*model, "--resume", str(work / "bare.pth")])
+
+
+# Weight decay
+
+
+def optimizer_of_benco(model):
+    """Create the optimizer as BenCo's train.py does."""
+    import timm.optim.optim_factory as optim_factory
+
+    args = Namespace(opt="AdamW", lr=1e-3, weight_decay=0.05, betas=(0.9, 0.999), momentum=0.9)
+    return optim_factory.create_optimizer(args, model)
+
+
+def decayed_names(model, optimizer):
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    decayed = [group for group in optimizer.param_groups if group["weight_decay"]]
+    return {names[parameter] for group in decayed for parameter in group["params"]}
+
+
+def tiny_model():
+    from qma_net.benco import QMANet
+
+    return QMANet("tiny", "srm,bayar", query_count=4)
+
+
+def test_queries_scales_and_bayar_kernels_are_not_decayed():
+    model = tiny_model()
+    decayed = decayed_names(model, optimizer_of_benco(model))
+    spared = {
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and parameter.ndim > 1 and name not in decayed
+    }
+    assert {name.rpartition(".")[2] for name in spared} == {"queries", "weight"}
+    queries = [name for name, _ in model.named_parameters() if name.endswith(".queries")]
+    assert spared == {*queries, "network.noise_view.bayar.weight"}
+    assert not [name for name in decayed if "scale" in name.rpartition(".")[2]]
+
+
+def test_run_from_before_the_exclusion_continues_with_its_parameter_groups(tmp_path, caplog):
+    """The optimizer's state is matched by position, so wrong groups would mix up parameters."""
+    caplog.set_level("INFO", "qma_net")
+    model = tiny_model()
+    model.no_weight_decay = set  # As before.
+    former = optimizer_of_benco(model)
+    names = decayed_names(model, former)
+    for parameter in (p for p in model.parameters() if p.requires_grad):
+        parameter.grad = torch.full_like(parameter, parameter.numel())
+    former.step()
+    path = tmp_path / "checkpoint-0.pth"
+    torch.save({"model": {}, "optimizer": former.state_dict(), "epoch": 0}, path)
+    del model.no_weight_decay
+    optimizer = optimizer_of_benco(model)
+    with pytest.raises(ValueError, match="doesn't match the size"):
+        optimizer.load_state_dict(former.state_dict())
+    keep_parameter_groups(path, model, optimizer, 0.05)
+    optimizer.load_state_dict(former.state_dict())
+    assert decayed_names(model, optimizer) == names
+    for parameter, state in optimizer.state.items():
+        # The first moment is a tenth of the gradient.
+        assert torch.allclose(state["exp_avg"], torch.full_like(parameter, parameter.numel() / 10))
+    assert "it continues to do so" in caplog.text
+
+
+def test_new_run_is_resumed_with_its_own_parameter_groups(tmp_path):
+    model = tiny_model()
+    optimizer = optimizer_of_benco(model)
+    before = decayed_names(model, optimizer)
+    path = tmp_path / "checkpoint-0.pth"
+    torch.save({"model": {}, "optimizer": optimizer.state_dict(), "epoch": 0}, path)
+    keep_parameter_groups(path, model, optimizer, 0.05)
+    assert decayed_names(model, optimizer) == before
+
+
+def test_other_parameter_groups_are_rejected(tmp_path):
+    """With ``--weight_decay 0`` there is one group."""
+    model = tiny_model()
+    optimizer = optimizer_of_benco(model)
+    path = tmp_path / "checkpoint-0.pth"
+    single = torch.optim.AdamW(model.parameters()).state_dict()
+    torch.save({"model": {}, "optimizer": single, "epoch": 0}, path)
+    with pytest.raises(LaunchError, match=r"its optimizer has groups of \[\d+\] parameters"):
+        keep_parameter_groups(path, model, optimizer, 0.05)
+
+
 # Input that BenCo would accept and fail on later
 
 
@@ -871,6 +991,59 @@ def test_all_masks_are_read_to_exclude_pairs_if_the_sample_has_faults(work, monk
     assert [Path(image).stem for image, _ in trained] == ["2", "3", "4", "5", "6"]
 
 
+def test_excluded_files_are_named_in_log_and_file(work, caplog):
+    """Twenty of 25 missing masks are logged; all are in the file."""
+    caplog.set_level("INFO", "qma_net")
+    rows = [[str(work / f"set/Tp/{i % 7}.jpg"), str(work / f"lost/{i}.png")] for i in range(25)]
+    rows.append([str(work / "set/Tp/0.jpg"), str(work / "set/Gt/0.png")])
+    (work / "list.json").write_text(json.dumps(rows))
+    exclude_faulty_pairs(benco_flags(work, data_path=str(work / "list.json")), "")
+    lines = (work / "run/cleaned/excluded.txt").read_text().splitlines()
+    assert [line.partition(": ")[0] for line in lines] == [
+        str(work / f"lost/{i}.png") for i in range(25)
+    ]
+    assert lines[0].startswith(f"{work}/lost/0.png: missing-file: does not exist")
+    logged = [line for line in caplog.messages if "excluded " + str(work / "lost") in line]
+    assert [line.partition("excluded ")[2] for line in logged] == lines[:20]
+    assert any("... and 5 more, see" in line for line in caplog.messages)
+
+
+def test_unchanged_lists_are_checked_once(work, caplog, monkeypatch):
+    caplog.set_level("INFO", "qma_net")
+    monkeypatch.setenv("QMA_NET_CACHE", str(work / "cache"))
+    report = check_data(benco_flags(work), "")
+    assert check_data(benco_flags(work), "") == report
+    skipped = [line.startswith("data check: skipped, since") for line in caplog.messages]
+    assert skipped == [False, True]
+    (work / "new.png").write_bytes((work / "set/Tp/0.jpg").read_bytes())
+    os.replace(work / "new.png", work / "set/Tp/4.jpg")  # Another file under the same name.
+    check_data(benco_flags(work), "")
+    check_data(benco_flags(work), "duplicate")
+    assert len(list((work / "cache/data-checks").iterdir())) == 3
+
+
+def test_result_with_errors_is_not_stored(work, monkeypatch):
+    monkeypatch.setenv("QMA_NET_CACHE", str(work / "cache"))
+    (work / "set/Gt/4.png").unlink()
+    for _ in range(2):
+        with pytest.raises(LaunchError, match="error: unpaired"):
+            check_data(benco_flags(work), "")
+    assert not (work / "cache").exists()
+
+
+def test_data_is_checked_if_the_result_cannot_be_stored(work, monkeypatch):
+    (work / "file").touch()
+    monkeypatch.setenv("QMA_NET_CACHE", str(work / "file"))
+    assert "0 errors" in check_data(benco_flags(work), "")
+
+
+@pytest.mark.parametrize("flag", ["--no-check", "--no_data_check"])
+def test_both_names_of_the_flag_skip_the_check(flag):
+    own, rest = parse_own_flags([flag])
+    assert own.no_data_check
+    assert not rest
+
+
 def test_image_listed_as_tampered_and_authentic_is_rejected(work, monkeypatch):
     rows = [[str(work / "set/Tp/0.jpg"), mask] for mask in (str(work / "set/Gt/0.png"), "Negative")]
     (work / "list.json").write_text(json.dumps(rows))
@@ -885,7 +1058,9 @@ def test_damaged_record_of_the_best_epoch_is_reported_before_training(tmp_path, 
     (tmp_path / "best").mkdir()
     (tmp_path / "best/best.json").write_text(f'{{"epoch": 3, "mean": {mean}}}')
     for read in (remove_unfinished, partial(is_new_best, mean=0.5)):
-        with pytest.raises(ContentError, match=r"best\.json: .* not numbers; .*delete this file"):
+        with pytest.raises(
+            ContentError, match=r"best\.json: .* not numbers; .*delete this file"
+        ):
             read(tmp_path)
 
 

@@ -9,6 +9,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -36,6 +37,7 @@ COLOUR_MODES = {
     "array": "an array, not an image",
 }
 
+LOOKUPS = 32  # Files that are looked up at the same time.
 FIX = "--fix does this"
 SHOWN_PER_PROBLEM = 20
 NOT_SEEN_FAST = (
@@ -188,7 +190,8 @@ def check(
     for path in paths:
         for listing in read_listings(path):
             pairs = _pair_by_name(listing, report) if listing.is_folder else listing.pairs
-            existing = [pair for pair in pairs if _files_exist(pair, listing, report)]
+            files = _existing_files(pairs)
+            existing = [pair for pair in pairs if _files_exist(pair, files, listing, report)]
             report.pairs.append((listing, existing))
     # Images must not be in two groups: all that protocols train on, and each of the other sets.
     trained = [index for index, (listing, _) in enumerate(report.pairs) if listing.trained]
@@ -255,12 +258,24 @@ def _files_by_stem(files: Iterable[Path], other: str, report: Report) -> dict[st
     return by_stem
 
 
-def _files_exist(pair: Pair, listing: Listing, report: Report) -> bool:
+def _existing_files(pairs: Iterable[Pair]) -> set[Path]:
+    """Look files up in parallel, since every lookup may wait for a network."""
+    files = [file for pair in pairs for file in (pair.image, pair.mask) if file is not None]
+    chunks = [files[begin : begin + 1000] for begin in range(0, len(files), 1000)]
+    with ThreadPoolExecutor(LOOKUPS) as pool:
+        return set(chain.from_iterable(pool.map(_keep_existing, chunks)))
+
+
+def _keep_existing(files: Iterable[Path]) -> list[Path]:
+    return [file for file in files if os.path.isfile(file)]
+
+
+def _files_exist(pair: Pair, files: Collection[Path], listing: Listing, report: Report) -> bool:
     exist = True
     for file in (pair.image, pair.mask):
         if file is None:
             continue
-        if os.path.isfile(file):
+        if file in files:
             if not file.is_absolute() and not listing.is_folder:
                 advice = f"has relative paths, which only work in {Path.cwd()}: make them absolute"
                 report.warning(listing.path, "relative-path", advice, fix=FIX)

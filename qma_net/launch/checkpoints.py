@@ -172,6 +172,60 @@ def changed_flags(checkpoint: Path, args: argparse.Namespace) -> list[str]:
     ]
 
 
+def require_resumable(path: Path) -> None:
+    """Reject a checkpoint for ``--resume`` that contains only weights.
+
+    Raises:
+        LaunchError: If it is a bare state dict.
+        WeightsError: If it cannot be read.
+    """
+    from ..weights.reading import read_checkpoint
+
+    if "model" not in read_checkpoint(path, mapped=True):
+        raise LaunchError(
+            f"--resume {path}: the file contains only weights, without optimizer and epoch; resume "
+            "from a checkpoint-<epoch>.pth of train, or start a new run with --init_from"
+        )
+
+
+def keep_parameter_groups(
+    checkpoint: Path, model: Any, optimizer: Any, weight_decay: float
+) -> None:
+    """Group the optimizer's parameters as the run did that saved a checkpoint.
+
+    Runs that began before :meth:`qma_net.benco.QMANet.no_weight_decay` existed decay all matrices.
+    They continue to do so, since the state of their optimizer fits only these groups.
+
+    Raises:
+        LaunchError: If the checkpoint's groups match neither rule.
+    """
+    from timm.optim import param_groups_weight_decay
+
+    from ..weights.reading import read_checkpoint
+
+    def sizes(groups: list[dict]) -> list[int]:
+        return [len(group["params"]) for group in groups]
+
+    recorded = read_checkpoint(checkpoint, mapped=True).get("optimizer")
+    groups = optimizer.param_groups
+    if not recorded or sizes(recorded["param_groups"]) == sizes(groups):
+        return
+    former = param_groups_weight_decay(model, weight_decay)  # Without the model's exceptions.
+    if sizes(recorded["param_groups"]) != sizes(former):
+        raise LaunchError(
+            f"cannot resume from {checkpoint}: its optimizer has groups of "
+            f"{sizes(recorded['param_groups'])} parameters instead of {sizes(groups)}; use the "
+            "flags of that run (such as --weight_decay), or start a new run with --init_from"
+        )
+    for group, before in zip(groups, former, strict=True):
+        group["params"] = before["params"]
+    logger.info(
+        "%s is from a run that decays queries and Bayar kernels; it continues to do so. New runs "
+        "exclude them from weight decay",
+        checkpoint,
+    )
+
+
 def training_losses(checkpoint: Path) -> dict[str, float]:
     """Return the average losses of a checkpoint's epoch, if this launcher saved it."""
     from ..weights.reading import read_checkpoint

@@ -86,7 +86,10 @@ torch:load(f, weights_only) [in every script]
   {MISC}: output_dir / ('checkpoint-%s.pth' % epoch_name)
 
 {MISC}:load_model(args, model_without_ddp, optimizer, loss_scaler) [in train]
-  test an epoch that was saved but not logged before training continues (training_hooks.py)
+  keep the parameter groups of an older run, and test an epoch that was saved but not logged \
+      before training continues (training_hooks.py)
+  {TRAIN}: optimizer = optim_factory.create_optimizer(args, model_without_ddp)
+  timm.optim._optim_factory: no_weight_decay = getattr(model_or_params, 'no_weight_decay',
   {TRAIN}: misc.load_model(args=args, model_without_ddp=model_without_ddp, optimizer=
   {MISC}: args.start_epoch = checkpoint['epoch'] + 1
 
@@ -145,6 +148,12 @@ torch.optim:Optimizer.step(self, closure) \
   turn cuDNN back on (scripts.py)
   {TRAIN}: misc.seed_torch(seed)
   {MISC}: torch.backends.cudnn.enabled = False
+
+torch.utils.data:DataLoader.__init__(self, dataset, num_workers, worker_init_fn) \
+      [in every script]
+  limit OpenCV to one thread in every loader process (scripts.py)
+  {TRAIN}: data_loader_train = torch.utils.data.DataLoader(
+  {BENCO}.test: torch.utils.data.DataLoader(
 
 torch.distributed:init_process_group(backend, init_method, world_size, rank, store) \
       [after a restart by torchrun; without CUDA or with --device cpu]

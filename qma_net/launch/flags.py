@@ -6,7 +6,12 @@ import os
 import re
 from pathlib import Path
 
-from .checkpoints import CHECKPOINT_NAME, newest_intact_checkpoint, output_folder
+from .checkpoints import (
+    CHECKPOINT_NAME,
+    newest_intact_checkpoint,
+    output_folder,
+    require_resumable,
+)
 from .torchrun import LaunchError
 
 logger = logging.getLogger(__name__)
@@ -45,8 +50,12 @@ def _own_parser(*, training: bool = True) -> argparse.ArgumentParser:
         "or if an epoch has more than N such steps and they exceed 1%% of the epoch (default: 50)"
     )
     add("--max_skipped", type=int, default=50, metavar="N", help=skipped)
-    add("--no_data_check", action="store_true", help="skip the data check at startup")
-    bad = "skip image-mask pairs that fail the data check; writes filtered lists to --output_dir"
+    skip = "skip the data check at startup"
+    add("--no_data_check", "--no-check", action="store_true", help=skip)
+    bad = (
+        "skip image-mask pairs that fail the data check; writes filtered lists, and the names of "
+        "the excluded files, to --output_dir/cleaned"
+    )
     add("--skip_bad", action="store_true", help=bad)
     fit = (
         "train on crops at original resolution; requires a protocol of NativeDataset or "
@@ -64,7 +73,8 @@ def complete_from_checkpoint(flags: list[str]) -> list[str]:
     ``--resume auto`` becomes the newest intact checkpoint in ``--output_dir``, or is removed.
 
     Raises:
-        LaunchError: If a folder given as a checkpoint contains none, or other .pth files.
+        LaunchError: If a folder given as a checkpoint contains none, or other .pth files, or if
+            ``--resume`` names a bare state dict.
         WeightsError: If the checkpoint cannot be read.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -75,6 +85,8 @@ def complete_from_checkpoint(flags: list[str]) -> list[str]:
         parser.add_argument("--output_dir", default="./output_dir")  # BenCo's default.
         folder = output_folder(parser.parse_known_args(flags)[0])
         given.resume = str((folder and newest_intact_checkpoint(folder)) or "")
+    elif given.resume and not given.resume.startswith("https"):  # BenCo downloads an address.
+        require_resumable(Path(given.resume))
     if given.checkpoint_path:
         given.checkpoint_path = os.path.abspath(given.checkpoint_path)
     for name, value in vars(given).items():
@@ -136,10 +148,10 @@ def help_text(script: str = "train") -> str:
 
     from ..benco import QMANet
     from ..build import build_qma_net
-    from ..modeling.config import DECODE_LEVELS, DECODERS, DFCM_STAGES, SIZES
+    from ..modeling.config import DECODE_LEVELS, DECODERS, DFCM_STAGES, INTERACTIONS, SIZES
 
     choices = {"size": SIZES, "dfcm_stages": DFCM_STAGES, "decode_levels": DECODE_LEVELS}
-    choices["decoder"] = DECODERS
+    choices |= {"decoder": DECODERS, "interaction": INTERACTIONS}
     descriptions: dict[str, str] = {}
     for documented in (build_qma_net, QMANet):
         descriptions |= _documented_arguments(cleandoc(documented.__doc__ or ""))

@@ -1,21 +1,25 @@
 """Pre-flight checks for training: flags, data and earlier checkpoints."""
 
 import argparse
+import hashlib
 import json
 import logging
 import math
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..core.files import unique_name, write_json
+from .. import __version__
+from ..core.files import unique_name, write_json, write_text
+from ..core.untrusted import one_line
 from ..data.check import MASK_PROBLEMS, Report, check
 from ..data.listing import NATIVE_DATASET, NEGATIVE, SYNTH_DATASET, protocol_rows, read_listings
 from .checkpoints import LOG, saved_epochs
 from .console import STARTUP_FILE
 from .nonfinite_steps import SKIPPED_FILE
-from .torchrun import LaunchError, rank
+from .torchrun import LaunchError
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +29,8 @@ SMALLEST |= dict.fromkeys(("test_period", "epochs", "log_per_epoch_count"), 1)
 SMALLEST |= dict.fromkeys(("lr", "blr", "min_lr", "weight_decay", "warmup_epochs"), 0)
 
 CLEANED = "cleaned"  # Folder of the lists that --skip_bad writes, in the output folder.
+EXCLUDED = "excluded.txt"  # In that folder: the files that are left out, and why.
+SHOWN_EXCLUDED = 20  # Of them are logged.
 MASK_SAMPLE = 500  # Masks per dataset whose pixels are read before training.
 BENCO_TEST_SET = "test_dataset"  # BenCo's name for a folder that is the only test set.
 
@@ -116,6 +122,10 @@ def check_data(args: argparse.Namespace, allow: str) -> str:
         ListingError: If a path is not a dataset.
         FindingsError: If ``allow`` names an unknown problem.
     """
+    cached = _cached_report(args, allow)
+    if cached.is_file():
+        logger.info("data check: skipped, since it found no errors in these lists (%s)", cached)
+        return cached.read_text(encoding="utf-8")
     report = _fast_check(args, allow, mask_sample=MASK_SAMPLE)
     if report.errors:
         raise LaunchError(
@@ -123,25 +133,64 @@ def check_data(args: argparse.Namespace, allow: str) -> str:
             "--allow, exclude the pairs with --skip_bad, or start with --no_data_check"
         )
     logger.info("data check: no errors, %d warnings", len(report.warnings))
+    with suppress(OSError):  # A home folder may be read-only; the next run checks again.
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        write_text(cached, report.text())
     return report.text()
 
 
-def exclude_faulty_pairs(args: argparse.Namespace, allow: str) -> list[str]:
-    """Write lists without the pairs in which the fast check finds an error.
+def _cached_report(args: argparse.Namespace, allow: str) -> Path:
+    """Return where the report of an accepted check is stored.
 
-    The first rank writes the lists; every rank returns the same flags, which name them, and BenCo
-    reads them after a barrier.
+    The name depends on the names of all listed files and on the modification times of the lists
+    and of the folders with the files, which change when files are added, deleted or replaced, but
+    not when they are overwritten in place.
+    """
+    paths = (args.data_path, args.test_data_path)
+    listings = [listing for path in paths for listing in read_listings(path)]
+    files: list[str] = []
+    for listing in listings:
+        files += [f"{listing.name}\0{listing.path}\0{listing.trained}"]
+        files += [f"{pair.image}\0{pair.mask}" for pair in listing.pairs]
+        files += map(str, (*listing.images, *listing.masks))
+    folders = {os.path.dirname(file) for entry in files for file in entry.split("\0")}
+    dated = sorted({*folders, *map(str, paths), *(str(listing.path) for listing in listings)})
+    times = [f"{path}\0{_modified(path)}" for path in dated]
+    digest = hashlib.sha256()
+    for line in (__version__, os.getcwd(), allow, str(MASK_SAMPLE), *files, *times):
+        digest.update(line.encode(errors="surrogateescape") + b"\n")
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    cache = os.environ.get("QMA_NET_CACHE") or Path(cache) / "qma-net"
+    return Path(cache) / "data-checks" / f"{digest.hexdigest()}.txt"
+
+
+def _modified(path: str) -> int:
+    try:
+        return os.stat(path or ".").st_mtime_ns
+    except OSError:
+        return 0
+
+
+def exclude_faulty_pairs(args: argparse.Namespace, allow: str) -> None:
+    """Write lists without the pairs in which the fast check finds an error.
 
     Raises:
         LaunchError: If there is no output folder, or a list without a valid pair.
     """
+    _write_cleaned_lists(args, allow, *_cleaned_lists(args))
+
+
+def cleaned_flags(args: argparse.Namespace) -> list[str]:
+    """Return BenCo's flags for the lists that :func:`exclude_faulty_pairs` writes."""
+    train, test = _cleaned_lists(args)
+    return ["--data_path", str(train), "--test_data_path", str(test)]
+
+
+def _cleaned_lists(args: argparse.Namespace) -> tuple[Path, Path]:
     if not args.output_dir:
         raise LaunchError("--skip_bad needs a folder for its lists; set --output_dir")
     folder = Path(args.output_dir).resolve() / CLEANED
-    train, test = folder / "train.json", folder / "test_sets.json"
-    if rank() == 0:
-        _write_cleaned_lists(args, allow, train, test)
-    return ["--data_path", str(train), "--test_data_path", str(test)]
+    return folder / "train.json", folder / "test_sets.json"
 
 
 def _fast_check(args: argparse.Namespace, allow: str, *, mask_sample: int) -> Report:
@@ -160,12 +209,14 @@ def _write_cleaned_lists(args: argparse.Namespace, allow: str, train: Path, test
     training_lists = len(read_listings(args.data_path))
     taken: set[str] = set()
     lists: list[str] = []
+    used: set[str] = set()
     for number, (listing, pairs) in enumerate(report.pairs):
+        valid = [pair for pair in pairs if not faulty & {str(pair.image), str(pair.mask)}]
         rows = [
             [str(pair.image.resolve()), str(pair.mask.resolve()) if pair.mask else NEGATIVE]
-            for pair in pairs
-            if not faulty & {str(pair.image), str(pair.mask)}
+            for pair in valid
         ]
+        used |= {str(file) for pair in valid for file in (pair.image, pair.mask)}
         if not rows:
             raise LaunchError(
                 f"all pairs of {listing.path} have errors; run `qma-net data check` to list them"
@@ -176,6 +227,7 @@ def _write_cleaned_lists(args: argparse.Namespace, allow: str, train: Path, test
         write_json(lists[-1], rows)
         excluded, total = len(listing.pairs) - len(rows), len(listing.pairs)
         logger.info("--skip_bad: excluded %d of %d pairs of %s", excluded, total, listing.path)
+    _name_excluded_files(report, used, train.parent / EXCLUDED)
     cleaned = iter(lists[:training_lists])
     content = []
     for kind, path in protocol_rows(args.data_path):
@@ -188,3 +240,18 @@ def _write_cleaned_lists(args: argparse.Namespace, allow: str, train: Path, test
     if Path(args.test_data_path).is_dir():
         names = [BENCO_TEST_SET]
     write_json(test, dict(zip(names, lists[training_lists:], strict=True)))
+
+
+def _name_excluded_files(report: Report, used: set[str], path: Path) -> None:
+    """Write the files that ``--skip_bad`` leaves out to a file, and log the first of them."""
+    # BenCo would pair some files wrongly, but a list pairs them correctly, so they are used.
+    lines = [
+        f"{one_line(finding.file)}: {finding.problem}: {finding.remedy}"
+        for finding in report.errors
+        if finding.file not in used
+    ]
+    write_text(path, "".join(f"{line}\n" for line in lines))
+    for line in lines[:SHOWN_EXCLUDED]:
+        logger.info("--skip_bad: excluded %s", line)
+    if len(lines) > SHOWN_EXCLUDED:
+        logger.info("--skip_bad: ... and %d more, see %s", len(lines) - SHOWN_EXCLUDED, path)

@@ -15,6 +15,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from ..core.errors import QMANetError
 from ..core.runs import FolderLock
@@ -22,9 +23,11 @@ from .checkpoints import accept_empty_amp_state, load_tensors_only, output_folde
 from .console import StartupLog, configure_logging, log_own_warnings
 from .contracts import CONTRACTS, MISC, replaces
 from .flags import complete_from_checkpoint, help_text, parse_own_flags
-from .preflight import check_data, check_flags, exclude_faulty_pairs
+from .preflight import check_data, check_flags, cleaned_flags, exclude_faulty_pairs
+from .pretrained import download, hub_weights, use_cache_only
 from .torchrun import LaunchError, exit_with_error, rank, resuming_command, set_up_process
 from .training_hooks import TrainingHooks
+from .waiting import WaitingRoom
 
 logger = logging.getLogger(__name__)
 
@@ -115,9 +118,27 @@ def _prepare(script: str, own: Namespace, flags: list[str]) -> list[str]:
     load_tensors_only()
     save_atomically()
     accept_empty_amp_state()
+    limit_opencv_threads()
     if own.cudnn:
         keep_cudnn_on()
     return flags
+
+
+def limit_opencv_threads() -> None:
+    """Let OpenCV use one thread in the processes of BenCo's data loaders, as in ours.
+
+    There are ``--num_workers`` processes per GPU, and each would start a thread per core.
+    """
+
+    @replaces("torch.utils.data:DataLoader.__init__")
+    def initialize(original: Callable, *args: Any, **options: Any) -> None:
+        original(*args, **{"worker_init_fn": _use_one_opencv_thread, **options})
+
+
+def _use_one_opencv_thread(worker: int) -> None:
+    import cv2
+
+    cv2.setNumThreads(1)
 
 
 def keep_cudnn_on() -> None:
@@ -141,12 +162,17 @@ def _prepare_training(
     script = runpy.run_module("IMDLBenCo.training_scripts.train", run_name="train")
     args: Namespace = script["get_args_parser"]()[0]
     check_flags(args, command, fit=own.fit)
+    others = WaitingRoom()
     # After a restart by torchrun with a checkpoint, an earlier attempt has checked the data.
     is_checked = args.resume and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
     if own.skip_bad:
-        flags = [*flags, *exclude_faulty_pairs(args, own.allow)]
-    elif rank() == 0 and not own.no_data_check and not is_checked:
-        startup.write(check_data(args, own.allow) + "\n")
+        others.once("the data check", lambda: exclude_faulty_pairs(args, own.allow))
+        flags = [*flags, *cleaned_flags(args)]
+    elif not own.no_data_check and not is_checked:
+        others.once("the data check", lambda: startup.write(check_data(args, own.allow) + "\n"))
+    if hub_id := hub_weights(flags):
+        others.once_per_machine("the download of pretrained weights", lambda: download(hub_id))
+        use_cache_only()
     folder = output_folder(args)
     if folder and rank() == 0:
         try:

@@ -22,6 +22,7 @@ from .checkpoints import (
     delete_old_checkpoints,
     is_logged,
     is_new_best,
+    keep_parameter_groups,
     output_folder,
     remove_unfinished,
     save_best,
@@ -65,6 +66,9 @@ class TrainingHooks:
 
         @replaces(f"{MISC}:load_model")
         def load_model(original: Callable, args: Any, **parts: Any) -> None:
+            if args.resume:
+                model, optimizer = parts["model_without_ddp"], parts["optimizer"]
+                keep_parameter_groups(Path(args.resume), model, optimizer, args.weight_decay)
             original(args=args, **parts)
             self._resume(args)
 

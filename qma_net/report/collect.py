@@ -17,7 +17,12 @@ from ..core.errors import QMANetError
 from ..core.files import ContentError, read_json_object
 from ..evaluation.results import read_result_table
 from ..modeling.config import Preprocessing, QMANetConfig
-from ..modeling.losses import DICE_SMOOTHING, EDGE_WEIGHT, MASK_WEIGHT
+from ..modeling.losses import (
+    DICE_SMOOTHING,
+    DICE_SMOOTHING_TAMPERED_ONLY,
+    EDGE_WEIGHT,
+    MASK_WEIGHT,
+)
 from .benco_logs import (
     COMPLEXITY_FILES,
     EVENT_FILES,
@@ -31,11 +36,14 @@ from .benco_logs import (
 from .paper_tables import attack_levels, normalized_name, paper_test_set
 from .result_schema import CHECKED, COMPARISON, PREPARED, RESULT, check
 
-# The flags that are varied in Tables 2 and 9.
-ABLATED = ("dfcm_stages", "decode_levels", "decoder", "query_count")
+# Folders of a dataset, which may contain millions of images but no results.
+IMAGE_FOLDERS = ("Tp", "Gt", "Au")
+
+# The flags that are varied in Tables 2 and 9 and in the further ablations.
+ABLATED = ("dfcm_stages", "decode_levels", "decoder", "query_count", "interaction")
 
 # Other flags that distinguish a model from the paper's. Drop path matters only during training.
-VARIED = ("size", "views", "alpha", "beta", "dice_smoothing")
+VARIED = ("size", "views", "dfcm_scale", "alpha", "beta", "dice_smoothing")
 
 # The paper's model as flags of BenCo's scripts.
 PAPER_PREPROCESSING = Preprocessing()
@@ -108,7 +116,9 @@ def _describe_variant(header: Content, flags: dict[str, Any]) -> tuple[str, ...]
     words = []
     for name in VARIED:
         value = str(flags.get(name, DEFAULTS[name]))
-        if value != str(DEFAULTS[name]):
+        # Both recipes of docs/reading-the-paper.md are the paper's, which states no smoothing.
+        is_recipe = name == "dice_smoothing" and float(value) == DICE_SMOOTHING_TAMPERED_ONLY
+        if value != str(DEFAULTS[name]) and not is_recipe:
             words.append(value if name == "size" else f"{name} {value}")
     fit, side = header.get("fit", PAPER_PREPROCESSING.fit), header["image_size"]
     words += [fit] if fit != PAPER_PREPROCESSING.fit else []
@@ -176,11 +186,12 @@ def collect(dirs: Sequence[str | os.PathLike[str]]) -> Results:
 
 
 def _find_files(folders: Iterable[Path]) -> Iterator[Path]:
-    """Yield every regular file once, in a fixed order, without hidden files and folders."""
+    """Yield every regular file once, in a fixed order, without hidden or image folders."""
     seen = set()
     for top in folders:
         for folder, subfolders, names in os.walk(top):
-            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+            subfolders[:] = sorted(set(subfolders) - set(IMAGE_FOLDERS))
+            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
             for name in sorted(names):
                 path = Path(folder, name)
                 # A pipe or a symlink to itself is not a file.
