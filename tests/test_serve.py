@@ -17,7 +17,7 @@ import httpx
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 from conftest import photograph
 from qma_net import cli
@@ -38,7 +38,15 @@ def disposable(servers, tmp_path_factory, checkpoint):
     started.end()
 
 
-def test_api_examines_a_photo(client, server):
+def test_images_keep_the_color_profile_of_the_photo(client):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    state = examine(client, encoded(photograph(64, 64), icc_profile=profile))
+    for name in ("photograph", "overlay"):
+        content = client.get(f"/api/examinations/{state['id']}/{name}.png").content
+        assert Image.open(io.BytesIO(content)).info["icc_profile"] == profile
+
+
+def test_api_examines_a_photo(client, server, checkpoint):
     before = set(server.visitor_files())
     state = examine(client, PHOTO, "../../the harbour.jpg")
     assert (state["state"], state["name"], state["error"]) == ("done", "the harbour.jpg", None)
@@ -55,6 +63,8 @@ def test_api_examines_a_photo(client, server):
     assert "script-src" not in report.headers["content-security-policy"]
     facts = client.get(f"{base}/report.json?threshold=1").json()
     assert (facts["file"], facts["marked"]) == ("the harbour.jpg", 0)
+    assert facts["checkpoint"] == checkpoint.name  # Not where it is on the server.
+    assert str(checkpoint.parent) not in report.text
     added = set(server.visitor_files()) - before
     folders = {path.parent for path in added}
     assert {folder.name for folder in folders} == {state["id"]}

@@ -237,7 +237,10 @@ def build_app(
         path = folder / f"{file}.png"
 
         def overlay() -> BinaryIO:
-            return BytesIO(png(load_examination(folder, threshold).overlay()))
+            examination = load_examination(folder, threshold)
+            photograph = examination.evidence.photograph
+            profile = photograph.icc_profile if photograph else b""
+            return BytesIO(png(examination.overlay(), profile))
 
         if file == "overlay" and (folder / "mask.png").is_file():
             return Content(overlay, "image/png")

@@ -5,6 +5,7 @@ their own. Its memory is limited, and the server kills it when an examination is
 too long.
 """
 
+import io
 import logging
 import os
 import pickle
@@ -12,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from ..core.errors import QMANetError
 from .limits import Limits, ServeError
@@ -185,15 +187,12 @@ def load_examination(folder: Path, threshold: float | None = None) -> "Examinati
     )
 
 
-def png(pixels: np.ndarray) -> bytes:
+def png(pixels: np.ndarray, icc_profile: bytes = b"") -> bytes:
     """Encode uint8 ``(H, W)`` or ``(H, W, 3)`` as PNG, quickly rather than compactly."""
-    import cv2
-
-    stored = pixels[..., ::-1] if pixels.ndim == 3 else pixels  # OpenCV stores BGR.
-    options = [cv2.IMWRITE_PNG_COMPRESSION, 1]
-    success, content = cv2.imencode(".png", np.ascontiguousarray(stored), options)
-    assert success, f"image of shape {pixels.shape}"
-    return content.tobytes()
+    file = io.BytesIO()
+    image = Image.fromarray(pixels)
+    image.save(file, "PNG", compress_level=1, icc_profile=icc_profile or None)
+    return file.getvalue()
 
 
 def _run(connection: Connection, load: Loader, folder: Path, limits: Limits) -> None:
@@ -258,6 +257,7 @@ def _examine(
         height, width = evidence.photograph.pixels.shape[:2]
         limits.require_pixels(name, width, height)
     settings = describe_settings(predictor, threshold=DEFAULT_THRESHOLD, native=native)
+    settings["checkpoint"] = _checkpoint_name(settings)
     notes = (note,) if note else ()
     examination = examine_evidence(evidence, predictor, settings, notes=notes, progress=progress)
     _save(examination, folder)
@@ -277,7 +277,7 @@ def _save(examination: "Examination", folder: Path) -> None:
 
     photograph, readability = examination.evidence.photograph, examination.readability
     if photograph and readability:
-        (folder / "photograph.png").write_bytes(png(photograph.pixels))
+        (folder / "photograph.png").write_bytes(png(photograph.pixels, photograph.icc_profile))
         unreadable = readability.unreadable.astype(np.uint8) * 255
         (folder / "unreadable.png").write_bytes(png(unreadable))
     if examination.prediction:
@@ -305,11 +305,19 @@ def _describe(predictor: Any, note: str) -> dict[str, Any]:
     if predictor is None:
         return {"about": "", "supports_native": False}
     settings = describe_settings(predictor, threshold=DEFAULT_THRESHOLD, native=False)
-    checkpoint = Path(settings["checkpoint"] or "no checkpoint").name
+    checkpoint = _checkpoint_name(settings) or "no checkpoint"
     model = f"Model: {settings.get('name', 'QMA-Net')}, {checkpoint}"
     notes = (model, *predictor.notes, *((note,) if note else ()))
     about = "; ".join(map(printable, notes)) + "."
     return {"about": about, "supports_native": getattr(predictor, "supports_native", True)}
+
+
+def _checkpoint_name(settings: Mapping[str, Any]) -> str:
+    """Name the checkpoint without its path on this machine; weights of a folder by the folder."""
+    from ..modeling.hub import WEIGHTS_FILE
+
+    path = Path(settings["checkpoint"])
+    return path.parent.name if path.name == WEIGHTS_FILE else path.name
 
 
 def _limit_memory(gigabytes: float) -> None:
