@@ -19,7 +19,7 @@ from qma_net.modeling.qma_net import QMANetModel
 
 ABLATIONS = {
     **{
-        f"{entry['row']} (Table {entry['table']})": entry["flags"]
+        entry["row"] + (f" (Table {entry['table']})" if entry["table"] else ""): entry["flags"]
         for entry in yaml.safe_load(config_path("ablations.yaml").read_text(encoding="utf-8"))
         if entry["flags"]  # The entry without flags is the default model.
     },

@@ -17,6 +17,8 @@ def build_qma_net(
     decode_levels: str = QMANetConfig.decode_levels,
     decoder: str = QMANetConfig.decoder,
     drop_path: float = QMANetConfig.drop_path,
+    dfcm_scale: float = QMANetConfig.dfcm_scale,
+    interaction: str = QMANetConfig.interaction,
 ) -> QMANetModel:
     """Build a QMA-Net that is ready for training.
 
@@ -32,6 +34,8 @@ def build_qma_net(
         decode_levels: Levels that are decoded.
         decoder: Type of the decoder; query is the paper's QMFD.
         drop_path: Rate of stochastic depth in both encoders during training.
+        dfcm_scale: Initial scale of what a DFCM adds to the features; the paper adds it unscaled.
+        interaction: What the stages with a DFCM have; add and concat replace the DFCM.
 
     Returns:
         The model. It maps ``(B, 3, H, W)`` to ``mask_logits`` and ``edge_logits``.
@@ -41,7 +45,17 @@ def build_qma_net(
             are not given together.
         qma_net.modeling.state.WeightsError: If weights are missing or do not match.
     """
-    config = QMANetConfig(size, views, query_count, dfcm_stages, decode_levels, decoder, drop_path)
+    config = QMANetConfig(
+        size,
+        views,
+        query_count,
+        dfcm_stages,
+        decode_levels,
+        decoder,
+        drop_path,
+        dfcm_scale,
+        interaction,
+    )
     if "noiseprint" in config.views and not noiseprint_weights:
         raise ConfigError(
             "the noiseprint view needs noiseprint_weights; pass the path of noiseprint++.th "

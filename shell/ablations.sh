@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Train and evaluate the settings of Tables 2 and 9 (benco_configs/ablations.yaml) one after
-# another, with train.sh and evaluate.sh. Finished settings are skipped, and interrupted ones are
+# Train and evaluate the settings of Tables 2 and 9 and those that the paper's reviewers asked for
+# (benco_configs/ablations.yaml) one after another, with train.sh and evaluate.sh. Finished settings are skipped, and interrupted ones are
 # resumed.
 #
 #   GPUS=4 bash shell/ablations.sh [--dry-run] [--only NAME,...] [BenCo's flags for training]
@@ -66,8 +66,11 @@ while IFS=$'\t' read -r -u 3 name folder evaluated words; do
     read -r -a setting <<<"$words"
     say "$name, in $folder: ${words:-the model of the paper}"
     export OUT=$folder
+    # Without its view, the weights of NoisePrint++ would be an error.
+    noiseprint=${NOISEPRINT-noiseprint++.th}
+    case $words in *noiseprint*) ;; *--views*) noiseprint='' ;; esac
     # Each start has its own port, so that a node that is early does not join the previous start.
-    MASTER_PORT=$((MASTER_PORT + 2 * number)) bash "$here/train.sh" ${dry_run:+"$dry_run"} \
+    NOISEPRINT=$noiseprint MASTER_PORT=$((MASTER_PORT + 2 * number)) bash "$here/train.sh" ${dry_run:+"$dry_run"} \
         "${setting[@]}" "${training[@]}"
     if [ "$evaluated" = yes ]; then
         say "$folder/evaluate already contains all test sets"

@@ -31,7 +31,13 @@ from qma_net.report.figures.examples import (
     predict_probabilities,
     select_examples,
 )
-from qma_net.report.figures.grad_cam import cam_panels, grad_cams, mean_logit, predicted_region
+from qma_net.report.figures.grad_cam import (
+    cam_panels,
+    grad_cams,
+    mean_logit,
+    predicted_region,
+    tapped_interaction,
+)
 from qma_net.report.figures.image_grid import Panel, draw_grid
 from sample_archives import set_rows, write_result, write_set
 
@@ -267,6 +273,31 @@ def test_maps_of_several_layers_equal_the_maps_of_each_layer(build_tiny):
         assert any(cam.std() > 0.05 for cam in maps)
         for cam, layer in zip(maps, layers, strict=True):
             np.testing.assert_allclose(cam, grad_cams(model, image, [layer])[0][0], atol=1e-5)
+
+
+def test_figure_1_observes_the_features_after_the_last_interaction(build_tiny):
+    """Grad-CAM of R_4 computed by hand: channels weighted by their mean gradients."""
+    torch.manual_seed(0)
+    model, image = build_tiny(dfcm_scale=1.0).eval(), torch.randn(1, 3, 64, 96)
+    interaction, outputs = model.interactions[-1], {}
+
+    def keep(_, args, out):
+        outputs.update(init=args[0], after=out[0])
+        out[0].retain_grad()
+
+    handle = interaction.register_forward_hook(keep)
+    mean_logit(model(image).mask_logits[0]).backward()
+    handle.remove()
+    after = outputs["after"]
+    assert not torch.equal(after, outputs["init"])
+    weights = after.grad.mean(dim=(2, 3), keepdim=True)
+    expected = (weights * after).sum(dim=1).relu()[0].detach().numpy()
+    model.zero_grad()
+    with tapped_interaction(model) as layers:
+        maps, _ = grad_cams(model, image, layers)
+    assert model.interactions[-1] is interaction
+    expected = (expected - expected.min()) / (expected.max() - expected.min())
+    np.testing.assert_allclose(maps[0], cv2.resize(expected, (96, 64)), atol=1e-4)
 
 
 def test_target_is_the_mean_logit_over_the_predicted_mask():

@@ -347,9 +347,21 @@ def test_finished_training_run_is_not_started_again(tmp_path, monkeypatch):
     assert not dry_run("train", cwd=tmp_path, OUT="o", EPOCHS="26")
 
 
-def test_ablations_are_those_of_the_paper():
+def test_dice_smoothing_depends_on_authentic_training_images(tmp_path, monkeypatch):
+    """Protocol-CAT has no authentic images, so it gets next to no smoothing (Milletari 2016)."""
+
+    def smoothing(**variables):
+        (command,) = dry_run("train", cwd=tmp_path, **variables)
+        return parse(command, monkeypatch).model_args.dice_smoothing
+
+    assert smoothing() == 1e-6
+    assert smoothing(TRAIN_DATA="data/protocol_mvss.json") == 0.003
+    assert smoothing(DICE_SMOOTHING="0.01") == 0.01
+
+
+def test_ablations_are_those_of_the_paper_and_further_ones():
     entries = yaml.safe_load(config_path("ablations.yaml").read_text(encoding="utf-8"))
-    rows = {2: [], 9: []}
+    rows = {2: [], 9: [], None: []}
     for entry in entries:
         rows[entry["table"]].append(entry["row"])
     assert rows == {
@@ -358,6 +370,13 @@ def test_ablations_are_those_of_the_paper():
             "Ours",
         ],
         9: ["4 queries", "8 queries", "32 queries", "16 queries(Ours)"],
+        None: [
+            "addition instead of DFCM",
+            "concatenation instead of DFCM",
+            "DFCM without feedback into the encoders",
+            *("SRM view only", "Bayar view only", "NoisePrint++ view only"),
+            "equation 4 as printed",
+        ],
     }
     names = [entry["name"] for entry in entries]
     assert len(set(names)) == len(names)
@@ -369,17 +388,20 @@ def test_every_ablation_is_trained_once(tmp_path, monkeypatch):
     commands = dry_run("ablations", "--seed", "1", cwd=tmp_path, **NODES)
     trainings, evaluations = commands[::2], commands[1::2]
     parsed = [parse(command, monkeypatch) for command in trainings]
-    # The last entry repeats the full model of Table 2.
-    settings = [entry["flags"] for entry in entries[:-1]]
+    # Table 9 repeats the full model of Table 2.
+    settings = [entry["flags"] for entry in entries if entry["name"] != "16-queries"]
     for training, flags in zip(parsed, settings, strict=True):
         assert {name: getattr(training.model_args, name) for name in flags} == flags
         assert (training.args.seed, training.args.epochs) == (1, 150)
     folders = [training.args.output_dir for training in parsed]
     assert folders[:2] == ["runs/ablations/without-dfcm", "runs/ablations/level-4-only"]
     assert folders[5] == "runs/cat"
-    assert len(set(folders)) == 9
+    assert len(set(folders)) == 16
+    # Only models with the view get the weights of NoisePrint++.
+    weights = [bool(training.model_args.noiseprint_weights) for training in parsed]
+    assert weights == [True] * 12 + [False, False, True, True]
     parsed += [parse(command, monkeypatch) for command in evaluations]
-    assert len({command.torchrun.master_port for command in parsed}) == 18
+    assert len({command.torchrun.master_port for command in parsed}) == 32
 
 
 def test_finished_ablations_are_skipped(tmp_path):

@@ -22,6 +22,7 @@ from ..modeling.losses import (
     cross_entropy_loss,
     mask_and_edge_losses,
 )
+from ..modeling.noise import Bayar
 from ..modeling.precision import widen
 from ..modeling.qma_net import QMANetModel, image_score
 from ..weights.checkpoint import (
@@ -67,6 +68,8 @@ class QMANet(nn.Module):
         decode_levels: str = QMANetConfig.decode_levels,
         decoder: str = QMANetConfig.decoder,
         drop_path: float = QMANetConfig.drop_path,
+        dfcm_scale: float = QMANetConfig.dfcm_scale,
+        interaction: str = QMANetConfig.interaction,
         alpha: float = MASK_WEIGHT,
         beta: float = EDGE_WEIGHT,
         dice_smoothing: float = DICE_SMOOTHING,
@@ -77,7 +80,15 @@ class QMANet(nn.Module):
         super().__init__()
         self.alpha, self.beta, self.bce, self.dice_smoothing = alpha, beta, bce, dice_smoothing
         self.config = QMANetConfig(
-            size, views, query_count, dfcm_stages, decode_levels, decoder, drop_path
+            size,
+            views,
+            query_count,
+            dfcm_stages,
+            decode_levels,
+            decoder,
+            drop_path,
+            dfcm_scale,
+            interaction,
         )
         start = cast(str | QMANetModel, init_from)  # BenCo needs the annotation str.
         self.network: QMANetModel
@@ -135,6 +146,20 @@ class QMANet(nn.Module):
             losses["bce_loss"] = cross_entropy_loss(output.mask_logits, mask, shape_mask)
             total = total + self.bce * losses["bce_loss"]
         return result | {"backward_loss": total, "visual_loss": {"total_loss": total, **losses}}
+
+    def no_weight_decay(self) -> set[str]:
+        """Return the names of parameters that timm's optimizers, which BenCo uses, do not decay.
+
+        Decay would pull queries, scales and the weights of Bayar kernels toward zero, although
+        their magnitude carries no complexity. timm excludes biases and vectors by itself.
+        """
+        names = {
+            name
+            for name, _ in self.named_parameters()
+            if name.rpartition(".")[2].startswith(("queries", "scale"))
+        }
+        bayar = {name for name, module in self.named_modules() if isinstance(module, Bayar)}
+        return names | {f"{name}.weight" for name in bayar}
 
     def get_extra_state(self) -> Tensor:
         """Return the configuration, so that a checkpoint suffices to rebuild the model."""

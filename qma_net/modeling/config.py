@@ -20,6 +20,7 @@ VIEWS = ("srm", "bayar", "noiseprint")
 DFCM_STAGES = ("none", "4", "1234")
 DECODE_LEVELS = ("4", "1234")
 DECODERS = ("query", "conv", "mlp")
+INTERACTIONS = ("dfcm", "equation-4", "no-feedback", "add", "concat")
 FITS = ("resize", "pad", "native")
 
 # Version of the architecture, stored in every checkpoint. Increase it whenever a change to the
@@ -36,6 +37,10 @@ EDGE_WIDTH = 7
 
 # Configurations come from files of unknown origin, so the number of queries needs a limit.
 MAX_QUERY_COUNT = 1024
+
+# Fields that were added after the first checkpoints of this architecture; their defaults describe
+# those checkpoints.
+ADDED_FIELDS = ("dfcm_scale", "interaction")
 
 # Types that a field may hold, by its annotation. Exact types: True is not a number here.
 _ACCEPTED_TYPES: Mapping[object, tuple[type, ...]] = {str: (str,), int: (int,), float: (float, int)}
@@ -59,6 +64,11 @@ class QMANetConfig:
         decode_levels: Levels that are decoded: ``"4"`` or ``"1234"``.
         decoder: ``"query"`` for the paper's QMFD; ``"conv"`` or ``"mlp"`` for the ablations.
         drop_path: Rate of stochastic depth in both encoders during training.
+        dfcm_scale: Initial scale of what a DFCM adds to the features; it is learned.
+        interaction: What the stages with a DFCM have: ``"dfcm"``; a variant of it, ``"equation-4"``
+            (no projection back for the noise features, as printed in the paper) or
+            ``"no-feedback"`` (only the decoder receives its output); or ``"add"`` or ``"concat"``
+            in its place.
 
     Raises:
         ConfigError: If a value is not among the choices.
@@ -71,6 +81,8 @@ class QMANetConfig:
     decode_levels: str = "1234"
     decoder: str = "query"
     drop_path: float = 0.1
+    dfcm_scale: float = 0.1
+    interaction: str = "dfcm"
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -85,6 +97,7 @@ class QMANetConfig:
             ("dfcm_stages", self.dfcm_stages, DFCM_STAGES),
             ("decode_levels", self.decode_levels, DECODE_LEVELS),
             ("decoder", self.decoder, DECODERS),
+            ("interaction", self.interaction, INTERACTIONS),
         ):
             if value not in choices:
                 raise ConfigError(f"got {name}={value!r}, expected one of {', '.join(choices)}")
@@ -100,6 +113,10 @@ class QMANetConfig:
             )
         if not 0 <= self.drop_path < 1:
             raise ConfigError(f"got drop_path={self.drop_path}, expected 0 <= drop_path < 1")
+        if not 0 < self.dfcm_scale <= 10:
+            raise ConfigError(
+                f"got dfcm_scale={self.dfcm_scale}, expected 0 < dfcm_scale <= 10 (default: 0.1)"
+            )
 
     def as_flags(self) -> list[str]:
         """Return the command-line flags of this architecture, e.g. ``["--size", "b3", ...]``."""
@@ -109,6 +126,11 @@ class QMANetConfig:
     def field_names(cls) -> tuple[str, ...]:
         """Return the names of all fields in order."""
         return tuple(field.name for field in fields(cls))
+
+    @classmethod
+    def required_names(cls) -> tuple[str, ...]:
+        """Return the names of the fields that every saved configuration has."""
+        return tuple(name for name in cls.field_names() if name not in ADDED_FIELDS)
 
 
 @dataclass(frozen=True)

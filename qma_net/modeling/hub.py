@@ -127,7 +127,7 @@ class HubModule(
                 "convert a checkpoint with `qma-net convert`"
             )
         source = f"{model_id}/{CONFIG_NAME}"
-        names = QMANetConfig.field_names()
+        names = QMANetConfig.required_names()
         if not isinstance(config, dict) or not set(names) <= set(config):
             raise WeightsError(
                 f"{source} is not the configuration of a QMA-Net; expected the fields "

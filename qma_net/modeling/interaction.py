@@ -75,20 +75,29 @@ class DFCM(nn.Module):
     """Dual-modal Feature Cross-guided Module with the alignment delta (equations 2-4).
 
     A 1x1 convolution maps the attention output back to the feature space of its modality. It is
-    then added to the stage's features, scaled per channel by a learned factor that starts at 0.1
-    so that the residual does not overwhelm pretrained features.
+    then added to the stage's features, scaled per channel by a learned factor that starts at
+    ``scale``, by default 0.1 so that the residual does not overwhelm pretrained features.
+    Equation 4 as printed has no such factor, which corresponds to a scale of 1, and the text
+    projects only the RGB features back (``back_noise=False``).
     """
 
-    def __init__(self, channels: int, heads: int, reduction: int):
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        reduction: int,
+        scale: float = 0.1,
+        back_noise: bool = True,
+    ):
         super().__init__()
         self.align = nn.Conv2d(channels, channels, 1)
         self.recalibrate_rgb = Recalibration(channels)
         self.recalibrate_noise = Recalibration(channels)
         self.attend = CrossAttention(channels, heads, reduction)
         self.back_rgb = nn.Conv2d(channels, channels, 1)
-        self.back_noise = nn.Conv2d(channels, channels, 1)
-        self.scale_rgb = nn.Parameter(torch.full((channels,), 0.1))
-        self.scale_noise = nn.Parameter(torch.full((channels,), 0.1))
+        self.back_noise = nn.Conv2d(channels, channels, 1) if back_noise else nn.Identity()
+        self.scale_rgb = nn.Parameter(torch.full((channels,), scale))
+        self.scale_noise = nn.Parameter(torch.full((channels,), scale))
 
     def forward(self, rgb_init: Tensor, noise_init: Tensor) -> tuple[Tensor, Tensor]:
         """Map R_init and N_init, ``(B, C, h, w)``, to R and N of the same shape."""
@@ -102,9 +111,45 @@ class DFCM(nn.Module):
         )
 
 
+class SimpleFusion(nn.Module):
+    """Addition or concatenation in place of a DFCM, a variant that is not in the paper.
+
+    Each modality receives a 1x1 projection of the other one (``"add"``) or of both (``"concat"``),
+    scaled like the update of a DFCM, so that only recalibration and attention differ.
+    """
+
+    def __init__(self, kind: str, channels: int, scale: float = 0.1):
+        super().__init__()
+        self.concatenates = kind == "concat"
+        in_channels = 2 * channels if self.concatenates else channels
+        self.to_rgb = nn.Conv2d(in_channels, channels, 1)
+        self.to_noise = nn.Conv2d(in_channels, channels, 1)
+        self.scale_rgb = nn.Parameter(torch.full((channels,), scale))
+        self.scale_noise = nn.Parameter(torch.full((channels,), scale))
+
+    def forward(self, rgb_init: Tensor, noise_init: Tensor) -> tuple[Tensor, Tensor]:
+        """Map R_init and N_init, ``(B, C, h, w)``, to R and N of the same shape."""
+        for_rgb, for_noise = noise_init, rgb_init
+        if self.concatenates:
+            for_rgb = for_noise = torch.cat([rgb_init, noise_init], dim=1)  # (B, 2 C, h, w)
+        return (
+            rgb_init + self.scale_rgb.view(-1, 1, 1) * self.to_rgb(for_rgb),
+            noise_init + self.scale_noise.view(-1, 1, 1) * self.to_noise(for_noise),
+        )
+
+
 class NoInteraction(nn.Module):
     """Identity in place of a DFCM (Table 2, "w/o DFCM" and "Only Stage#4")."""
 
     def forward(self, rgb_init: Tensor, noise_init: Tensor) -> tuple[Tensor, Tensor]:
         """Return both arguments."""
         return rgb_init, noise_init
+
+
+def build_interaction(
+    kind: str, channels: int, heads: int, reduction: int, scale: float
+) -> nn.Module:
+    """Build what ``interaction`` in the configuration names, for one stage."""
+    if kind in ("add", "concat"):
+        return SimpleFusion(kind, channels, scale)
+    return DFCM(channels, heads, reduction, scale, back_noise=kind != "equation-4")

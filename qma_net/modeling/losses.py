@@ -15,6 +15,10 @@ MASK_WEIGHT, EDGE_WEIGHT = 0.2, 0.8
 # docs/reading-the-paper.md, "Smoothing of the Dice loss".
 DICE_SMOOTHING = 3e-3
 
+# The same for training data without authentic images, such as Protocol-CAT (shell/train.sh).
+# Milletari et al. have no smoothing.
+DICE_SMOOTHING_TAMPERED_ONLY = 1e-6
+
 
 def dice_loss(
     logits: Tensor, target: Tensor, valid: Tensor | None = None, smoothing: float = DICE_SMOOTHING

@@ -14,7 +14,7 @@ from .backbone import HEADS, REDUCTIONS, MiT, Stage
 from .config import SIZES, QMANetConfig
 from .decoder import ESM, QMFD, PyramidDecoder
 from .hub import HubModule
-from .interaction import DFCM, NoInteraction
+from .interaction import NoInteraction, build_interaction
 from .noise import MNFM
 
 SMALLEST_SIDE = 32
@@ -44,7 +44,13 @@ class QMANetModel(HubModule):
     :meth:`from_config` builds the parts: the noise view (MNFM), an RGB and a noise encoder of four
     stages each (GAE and LAE), for every level an interaction (DFCM), an aggregation (MFAM) and the
     MLP that passes the queries on, the decoder (QMFD) and the edge supervision (ESM).
+
+    Attributes:
+        feeds_back: Whether the encoders continue with the output of the interactions, as in the
+            paper; otherwise only the queries, the decoder and the edge supervision receive it.
     """
+
+    feeds_back = True
 
     def __init__(
         self,
@@ -80,7 +86,9 @@ class QMANetModel(HubModule):
             rgb_backbone=MiT(channels, depths, config.drop_path),
             noise_backbone=MiT(channels, depths, config.drop_path),
             interactions=[
-                DFCM(c, heads, reduction) if stage in config.dfcm_stages else NoInteraction()
+                build_interaction(config.interaction, c, heads, reduction, config.dfcm_scale)
+                if stage in config.dfcm_stages
+                else NoInteraction()
                 for stage, c, heads, reduction in zip(
                     "1234", channels, HEADS, REDUCTIONS, strict=True
                 )
@@ -105,6 +113,7 @@ class QMANetModel(HubModule):
         )
         # Not an argument of the constructor: huggingface_hub would convert it to a different type.
         model.config = config
+        model.feeds_back = config.interaction != "no-feedback"
         # The encoders' tokens are channels-last, so maps in this layout are never rearranged.
         return model.to(memory_format=torch.channels_last)
 
@@ -136,11 +145,13 @@ class QMANetModel(HubModule):
             self.query_mlps,
             strict=True,
         ):
-            r, n = gae(r), lae(n)                                   # (B, C_i, h_i, w_i)   eq 1
-            r, n = dfcm(r, n)                                       # (B, C_i, h_i, w_i)   eq 2-4
+            r_init, n_init = gae(r), lae(n)                         # (B, C_i, h_i, w_i)   eq 1
+            r, n = dfcm(r_init, n_init)                             # (B, C_i, h_i, w_i)   eq 2-4
             q = mfam(q_init, r, n)                                  # (B, N, C_i)          eq 5-6
             q_init = mlp(q)                                         # (B, N, C_{i+1})
             triplets.append((q, r, n))
+            if not self.feeds_back:
+                r, n = r_init, n_init
         mask = self.decoder(triplets)                               # (B, 1, H'/4, W'/4)   eq 7
         edge_maps = [self.edge_head([r for _, r, _ in triplets])] if edges else []
         # fmt: on

@@ -97,6 +97,7 @@ def config_from_saved(saved: Mapping[str, Any], source: str) -> QMANetConfig:
             f"{ARCHITECTURE}; train again, or use the version that wrote it"
         )
     try:
-        return QMANetConfig(**{name: saved[name] for name in QMANetConfig.field_names()})
+        names = set(QMANetConfig.field_names()) & set(saved)
+        return QMANetConfig(**{name: saved[name] for name in names})
     except ConfigError as error:
         raise WeightsError(f"the configuration in {source} is invalid: {error}") from None

@@ -303,7 +303,7 @@ def other_test_sets(results: Results) -> Table:
         higher=("F1", "permute-F1", "IoU", "AUC"),
         same=(0,),
     )
-    settings = [setting_of(ablation.flags) for ablation in read_ablations()]
+    settings = [setting_of(a.flags) for a in read_ablations() if a.table]
     for name in sorted({name for model in results.models for name in model.clean}):
         for model in results.models:
             is_in_paper = not model.is_ours or model.setting in settings

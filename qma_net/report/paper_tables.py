@@ -125,17 +125,17 @@ def published_tables() -> dict[int, PublishedTable]:
 
 @dataclass(frozen=True)
 class Ablation:
-    """A row of Table 2 or 9 as flags of the model."""
+    """A row of Table 2 or 9, or a setting that is in no table, as flags of the model."""
 
     name: str
-    table: int
+    table: int | None
     row: str
     flags: dict[str, Any]
 
 
 @cache
 def read_ablations() -> list[Ablation]:
-    """Read the settings of Tables 2 and 9 (``ablations.yaml``)."""
+    """Read the settings of Tables 2 and 9 and the further ones (``ablations.yaml``)."""
     return [Ablation(**entry) for entry in _read_entries("ablations.yaml")]
 
 

@@ -126,7 +126,9 @@ def preprocessing_from_args(args: object) -> Preprocessing | None:
 
 
 def require_same_architecture(stored: QMANetConfig, built: QMANetConfig, source: str) -> None:
-    """Check that the configurations of weights and of a model differ at most in drop path.
+    """Check that the configurations of weights and of a model match.
+
+    They may differ in drop path and in the initial scale of the DFCMs.
 
     Raises:
         WeightsError: If they differ; the message names ``source`` and the flags to pass.
@@ -134,7 +136,7 @@ def require_same_architecture(stored: QMANetConfig, built: QMANetConfig, source:
     differing = [
         name
         for name in QMANetConfig.field_names()
-        if name != "drop_path" and getattr(stored, name) != getattr(built, name)
+        if name not in ("drop_path", "dfcm_scale") and getattr(stored, name) != getattr(built, name)
     ]
     if differing:
         flags = " ".join(f"--{name} {getattr(stored, name)}" for name in differing)
@@ -172,8 +174,9 @@ def config_from_extra_state(extra: object, source: str) -> QMANetConfig:
         with suppress(TypeError, ValueError, KeyError, RuntimeError):
             content = json.loads(bytes(extra.tolist()))
             config = dict(content["config"])
-    if set(config) != set(QMANetConfig.field_names()):
-        flags = " ".join(f"--{name}" for name in QMANetConfig.field_names())
+    names = QMANetConfig.field_names()
+    if not set(QMANetConfig.required_names()) <= set(config) <= set(names):
+        flags = " ".join(f"--{name}" for name in names)
         raise WeightsError(
             f"{source} contains no QMANet configuration; pass a checkpoint written by training "
             f"with --model QMANet, or build the model with the flags used in training ({flags}) "

@@ -14,7 +14,7 @@ from ..model_tables import full_name
 from . import Figure, FigureError
 from .curves import draw_robustness, draw_training_curves
 from .examples import EVALUATE, Example, load_network, predict_probabilities, select_examples
-from .grad_cam import cam_panels
+from .grad_cam import cam_panels, tapped_interaction
 from .image_grid import Panel, draw_grid, mask_image
 
 GRID_ROWS, CAM_ROWS = 9, 4  # Images in Figure 3, and in Figures 1 and 6.
@@ -58,11 +58,11 @@ def draw_encoder_cams(results: Results) -> Figure:
     for name, model in (("without DFCM", ablated), ("QMA-Net", ours)):
         columns += [f"{name}:\n{part}" for part in ("prediction", "RGB encoder", "noise encoder")]
         network = load_network(model)
-        layers = (network.rgb_backbone.stages[-1], network.noise_backbone.stages[-1])
-        for example, (_, panels) in zip(examples, rows, strict=True):
-            panels += cam_panels(model, network, example, layers)
+        with tapped_interaction(network) as layers:
+            for example, (_, panels) in zip(examples, rows, strict=True):
+                panels += cam_panels(model, network, example, layers)
     caption = (
-        "Grad-CAM of the last stage of both encoders, before the interaction at that level. "
+        "Grad-CAM of R_4 and N_4, the outputs of the last interaction (DFCM_4). "
         f"Without DFCM, the encoders do not interact: {full_name(ablated)}. {TARGET} "
         + SELECTION.format(full_name(ours))
     )

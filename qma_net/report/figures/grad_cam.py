@@ -1,11 +1,13 @@
 """Grad-CAM: the contributions of layers of a model to its mask."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...modeling.qma_net import QMANetModel
 from ..collect import ModelResults
 from . import FigureError
 from .examples import Example, model_input
@@ -22,6 +24,35 @@ class MaskLogits(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Return the logits for an image, ``(B, 3, H, W)``."""
         return self.model(image).mask_logits
+
+
+class TappedInteraction(nn.Module):
+    """An interaction whose two outputs pass through modules that Grad-CAM can observe."""
+
+    def __init__(self, interaction: nn.Module):
+        super().__init__()
+        self.interaction = interaction
+        self.rgb, self.noise = nn.Identity(), nn.Identity()
+
+    def forward(self, rgb_init: Tensor, noise_init: Tensor) -> tuple[Tensor, Tensor]:
+        """Return R and N of the interaction, both ``(B, C, h, w)``."""
+        rgb, noise = self.interaction(rgb_init, noise_init)
+        return self.rgb(rgb), self.noise(noise)
+
+
+@contextmanager
+def tapped_interaction(network: QMANetModel) -> Iterator[tuple[nn.Module, nn.Module]]:
+    """Yield modules whose outputs are R_4 and N_4, after the last interaction of the encoders.
+
+    The network has its own modules again when the context ends.
+    """
+    interaction = network.interactions[-1]
+    tapped = TappedInteraction(interaction)
+    network.interactions[-1] = tapped
+    try:
+        yield tapped.rgb, tapped.noise
+    finally:
+        network.interactions[-1] = interaction
 
 
 def predicted_region(logits: Tensor) -> Tensor:
