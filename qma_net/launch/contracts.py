@@ -184,6 +184,11 @@ torch:Tensor.cuda [without CUDA or with --device cpu, by a torch.overrides.Torch
   {MISC}: torch.tensor(x).cuda()
   {MISC}: torch.tensor([self.count, self.total], dtype=torch.float64, device='cuda')
 
+huggingface_hub.constants:HF_HUB_OFFLINE \
+      [in train, after weights from the Hub have been downloaded]
+  load them from the cache in every process, without further requests (pretrained.py)
+  huggingface_hub.constants: return HF_HUB_OFFLINE
+
 fvcore.nn.flop_count:_DEFAULT_SUPPORTED_OPS [when qma_net.benco is imported]
   count the operations of scaled_dot_product_attention (benco/model.py)
   fvcore.nn.flop_count: self.set_op_handle(**_DEFAULT_SUPPORTED_OPS)

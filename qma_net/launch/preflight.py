@@ -148,16 +148,19 @@ def _cached_report(args: argparse.Namespace, allow: str) -> Path:
     """
     paths = (args.data_path, args.test_data_path)
     listings = [listing for path in paths for listing in read_listings(path)]
-    files: list[str] = []
+    names: list[str] = []
+    folders: set[str] = set()
     for listing in listings:
-        files += [f"{listing.name}\0{listing.path}\0{listing.trained}"]
-        files += [f"{pair.image}\0{pair.mask}" for pair in listing.pairs]
-        files += map(str, (*listing.images, *listing.masks))
-    folders = {os.path.dirname(file) for entry in files for file in entry.split("\0")}
-    dated = sorted({*folders, *map(str, paths), *(str(listing.path) for listing in listings)})
-    times = [f"{path}\0{_modified(path)}" for path in dated]
+        names += [f"{listing.name}\0{listing.path}\0{listing.trained}"]
+        names += [f"{pair.image}\0{pair.mask}" for pair in listing.pairs]
+        files = {*listing.images, *listing.masks}
+        names += sorted(map(str, files))
+        files.update(file for pair in listing.pairs for file in (pair.image, pair.mask) if file)
+        folders.update(os.path.dirname(file) for file in files)
+    lists = {*map(str, paths), *(str(listing.path) for listing in listings)}
+    times = [f"{path}\0{_modified(path)}" for path in sorted(folders | lists)]
     digest = hashlib.sha256()
-    for line in (__version__, os.getcwd(), allow, str(MASK_SAMPLE), *files, *times):
+    for line in (__version__, os.getcwd(), allow, str(MASK_SAMPLE), *names, *times):
         digest.update(line.encode(errors="surrogateescape") + b"\n")
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     cache = os.environ.get("QMA_NET_CACHE") or Path(cache) / "qma-net"

@@ -4,6 +4,8 @@ import argparse
 import logging
 import os
 
+from .contracts import install
+
 logger = logging.getLogger(__name__)
 
 
@@ -34,7 +36,5 @@ def download(hub_id: str) -> None:
 
 def use_cache_only() -> None:
     """Let this process load from Hugging Face's cache without asking the Hub for newer files."""
-    import huggingface_hub.constants
-
     os.environ["HF_HUB_OFFLINE"] = "1"  # For processes that are started later.
-    huggingface_hub.constants.HF_HUB_OFFLINE = True
+    install("huggingface_hub.constants:HF_HUB_OFFLINE", True)
