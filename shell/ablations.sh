@@ -8,6 +8,7 @@
 # The results of each setting are written to OUT/<name>. All variables of train.sh and evaluate.sh
 # can be set as well.
 #
+#   NOISEPRINT  path to noiseprint++.th, for settings with this view [noiseprint++.th]
 #   OUT         root folder of the ablation runs [runs/ablations]
 #   FULL        folder of the full model, which appears in both tables; it is trained only if
 #               train.sh has not trained it there [runs/cat]

@@ -231,7 +231,7 @@ def test_update_of_freshly_initialized_dfcm_is_small(build_tiny):
 
 
 def test_dfcm_scale_is_the_initial_scale_of_the_update(build_tiny):
-    assert {float(s) for s in build_tiny().interactions[0].scale_rgb} == {pytest.approx(0.1)}
+    assert build_tiny().interactions[2].scale_rgb.tolist() == pytest.approx([0.1] * 80)
     dfcm = build_tiny(dfcm_scale=1.0).interactions[2]
     assert dfcm.scale_rgb.tolist() == dfcm.scale_noise.tolist() == [1.0] * 80
     r, n = torch.randn(2, 1, 80, 8, 8)
