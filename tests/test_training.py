@@ -960,6 +960,15 @@ def test_test_set_without_a_whole_batch_is_rejected(work, content, monkeypatch):
         check_flags(benco_flags(work, test_data_path="tests.json"), "command")
 
 
+def test_incomplete_batch_is_accepted_under_torchrun(work, monkeypatch):
+    """There, BenCo scores it separately."""
+    monkeypatch.chdir(work)
+    (work / "one.json").write_text('[["set/Tp/0.jpg", "set/Gt/0.png"]]')
+    (work / "tests.json").write_text('{"one": "one.json"}')
+    monkeypatch.setenv("RANK", "0")
+    check_flags(benco_flags(work, test_data_path="tests.json"), "command")
+
+
 def test_folder_in_place_of_the_log_is_rejected(work):
     (work / "run/log.txt").mkdir(parents=True)
     with pytest.raises(LaunchError, match=r"run/log\.txt is not a file, so training cannot write"):

@@ -84,18 +84,21 @@ def _check_numbers(args: argparse.Namespace) -> None:
 
 
 def _check_test_sets(args: argparse.Namespace) -> None:
-    """Check that every test set fills at least one batch, since BenCo drops incomplete ones."""
-    processes = int(os.environ.get("WORLD_SIZE", 1))
+    """Check that BenCo can score every test set.
+
+    It drops the last incomplete batch, which it scores separately only if started by torchrun.
+    """
     test_sets = read_listings(args.test_data_path)
     if not test_sets:
         raise LaunchError(f"--test_data_path {args.test_data_path} contains no test sets; add one")
+    smallest = 1 if "RANK" in os.environ else args.test_batch_size
     for test_set in test_sets:
         count = len(test_set.pairs)
-        if count // processes < args.test_batch_size:
+        if count < smallest:
             raise LaunchError(
                 f"the test set {test_set.path} has {count} images, but BenCo needs at least "
-                f"--test_batch_size {args.test_batch_size} for each of {processes} processes; add "
-                "images, lower --test_batch_size or remove the test set"
+                f"{smallest}; add images, lower --test_batch_size, start training with torchrun, "
+                "or remove the test set"
             )
 
 
