@@ -23,7 +23,6 @@ from ..modeling.losses import (
     mask_and_edge_losses,
 )
 from ..modeling.noise import Bayar
-from ..modeling.noise import Bayar
 from ..modeling.precision import widen
 from ..modeling.qma_net import QMANetModel, image_score
 from ..weights.checkpoint import (
@@ -147,20 +146,6 @@ class QMANet(nn.Module):
             losses["bce_loss"] = cross_entropy_loss(output.mask_logits, mask, shape_mask)
             total = total + self.bce * losses["bce_loss"]
         return result | {"backward_loss": total, "visual_loss": {"total_loss": total, **losses}}
-
-    def no_weight_decay(self) -> set[str]:
-        """Return the names of parameters that timm's optimizers, which BenCo uses, do not decay.
-
-        Decay would pull queries, scales and the weights of Bayar kernels toward zero, although
-        their magnitude carries no complexity. timm excludes biases and vectors by itself.
-        """
-        names = {
-            name
-            for name, _ in self.named_parameters()
-            if name.rpartition(".")[2].startswith(("queries", "scale"))
-        }
-        bayar = {name for name, module in self.named_modules() if isinstance(module, Bayar)}
-        return names | {f"{name}.weight" for name in bayar}
 
     def no_weight_decay(self) -> set[str]:
         """Return the names of parameters that timm's optimizers, which BenCo uses, do not decay.
