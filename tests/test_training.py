@@ -1067,9 +1067,7 @@ def test_damaged_record_of_the_best_epoch_is_reported_before_training(tmp_path, 
     (tmp_path / "best").mkdir()
     (tmp_path / "best/best.json").write_text(f'{{"epoch": 3, "mean": {mean}}}')
     for read in (remove_unfinished, partial(is_new_best, mean=0.5)):
-        with pytest.raises(
-            ContentError, match=r"best\.json: .* not numbers; .*delete this file"
-        ):
+        with pytest.raises(ContentError, match=r"best\.json: .* not numbers; .*delete this file"):
             read(tmp_path)
 
 
