@@ -32,7 +32,9 @@ def add_commands(commands: Commands) -> None:
     add("--list", action="store_true", help="list the known datasets")
     add("--source", metavar="DIR", help="folder of the unpacked archive; it is not modified")
     add("--out", metavar="DIR", help="folder for Tp/ and Gt/")
-    max_side = "downscale images whose longer side exceeds N pixels; affects results on test sets"
+    max_side = (
+        "downscale images whose longer side exceeds N pixels; this changes results on test sets"
+    )
     add("--max-side", type=int, default=0, metavar="N", help=max_side)
     authentic = "also write the authentic images and a JSON list of all images"
     add("--authentic", action="store_true", help=authentic)
@@ -41,7 +43,7 @@ def add_commands(commands: Commands) -> None:
     add("--link", action="store_true", help="create hard links instead of copies where possible")
     partial = "exit with status 0 even if fewer than 95%% of the published images were found"
     add("--partial", action="store_true", help=partial)
-    quality = "version of AutoSplice by JPEG quality (only for AutoSplice; default: 100)"
+    quality = "JPEG quality of the AutoSplice version to prepare (default: 100)"
     add("--jpeg-quality", type=int, choices=(100, 90, 75), help=quality)
     add("--workers", type=int, metavar="N", help=workers)
 

@@ -19,7 +19,7 @@ def add_commands(commands: Commands) -> None:
     evaluate = add_command(commands, "evaluate", _evaluate, allow_abbrev=False)
     robust = add_command(commands, "robust", _robust, allow_abbrev=False)
     add = robust.add_argument
-    attacks = "comma-separated names of attacks (default: those of the paper)"
+    attacks = "names of attacks, separated by commas (default: those of the paper)"
     add("--attacks", default="", metavar="A,B", help=attacks)
     attack_file = "YAML file that defines the attacks (default: benco_configs/robustness.yaml)"
     add("--attack-file", metavar="FILE", help=attack_file)
@@ -46,7 +46,7 @@ def add_commands(commands: Commands) -> None:
         fit.add_argument(
             "--native", action="store_true", help="evaluate images at original resolution"
         )
-        resize = "resize images, whatever the model was trained with"
+        resize = "resize images, regardless of how the model was trained"
         fit.add_argument("--resize", action="store_true", help=resize)
         border = (
             "exclude N pixels on both sides of the mask's boundary from the pixel-level metrics "
@@ -105,7 +105,8 @@ def _evaluation_arguments(args: argparse.Namespace) -> dict[str, Any]:
 
     from ..evaluation.settings import Settings
 
-    if args.device == "cpu" or not torch.cuda.is_available():
+    on_cpu = args.device == "cpu" or not torch.cuda.is_available()
+    if on_cpu and args.model != "QMANet":
         from ..launch.cuda_to_cpu import redirect_cuda_to_cpu
 
         redirect_cuda_to_cpu()  # Some of BenCo's models use CUDA in their forward pass.

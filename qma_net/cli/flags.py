@@ -29,7 +29,8 @@ LOCAL_CHECKPOINT = (
 CHECKPOINT = f"{LOCAL_CHECKPOINT}, or a Hugging Face Hub ID"
 
 ALLOWED_PROBLEMS = (
-    "comma-separated problems of qma-net data check to ignore, such as mask-inverted,duplicate"
+    "names of problems reported by `qma-net data check` to ignore, separated by commas, such as "
+    "mask-inverted,duplicate"
 )
 
 # An unknown flag that is at least this similar to one of ours is a typing error rather than a flag

@@ -17,6 +17,8 @@ from .flags import (
     print_notes,
 )
 
+NATIVE = f"process photos at original resolution ({SMALL} always does)"
+
 
 class _DeprecatedSpelling(argparse.Action):
     """Accepts an old spelling of a flag, and prints a note with the new one."""
@@ -65,7 +67,7 @@ def add_commands(commands: Commands) -> None:
         "folder for the calibrated model (default: --checkpoint, if it is a save_pretrained folder)"
     )
     add("--out", default="", metavar="DIR", help=out)
-    add("--native", action="store_true", help="process photos at original resolution")
+    add("--native", action="store_true", help=NATIVE)
     add_device(calibrate)
 
     add = add_command(commands, "convert", _convert).add_argument
@@ -112,10 +114,10 @@ def _add_photos(parser: argparse.ArgumentParser, out: str) -> None:
         "--threshold",
         type=float,
         default=DEFAULT_THRESHOLD,
-        help="mark pixels with a probability above this value between 0 and 1 "
+        help="mark pixels with a mask value above this threshold between 0 and 1 "
         f"(default: {DEFAULT_THRESHOLD})",
     )
-    add("--native", action="store_true", help="process photos at original resolution")
+    add("--native", action="store_true", help=NATIVE)
     add_device(parser)
 
 
@@ -158,7 +160,7 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 def _examine(args: argparse.Namespace) -> None:
-    """Write a report per photo: mask, regions without forensic traces, metadata, noise views."""
+    """Write a report for each photo: mask, origin, metadata and leads."""
     from ..examine.pipeline import examine_files
     from ..inference.predictor import load_predictor
 
