@@ -630,7 +630,7 @@ def test_measured_tables_come_first_and_empty_tables_are_folded(work):
         assert lines[key].startswith(f"Table {number}: ")
         assert "\n" not in lines[key]
     assert lines["table-4"].endswith(
-        "produced by qma-net data prepare CASIAv1 --source ARCHIVE --out ROOT/CASIAv1 "
+        "produced by qma-net data prepare CASIAv1 --source UNPACKED_ARCHIVE --out ROOT/CASIAv1 "
         "and 11 other commands"
     )
     assert lines["table-6"].endswith(

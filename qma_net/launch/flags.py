@@ -62,7 +62,7 @@ def _own_parser(*, training: bool = True) -> argparse.ArgumentParser:
         "SynthDataset; stored in the checkpoint, so prediction also runs at original resolution"
     )
     add("--fit", choices=("native",), default="", help=fit)
-    allow = "comma-separated problems of qma-net data check to ignore"
+    allow = "names of problems reported by `qma-net data check` to ignore, separated by commas"
     add("--allow", default="", metavar="A,B", help=allow)
     return parser
 

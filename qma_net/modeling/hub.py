@@ -46,7 +46,7 @@ from qma_net import QMANetPredictor
 
 predictor = QMANetPredictor.from_pretrained("this folder or Hub ID")
 prediction = predictor.predict("photo.jpg")
-prediction.mask  # float32 (H, W), the probability that each pixel is tampered
+prediction.mask  # float32 (H, W), model output in 0..1 (not a calibrated probability)
 ```
 
 - **Training data and results**: [datasets, duration, and the numbers of `qma-net evaluate`]

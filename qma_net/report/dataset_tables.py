@@ -59,7 +59,9 @@ def _count(label: str, results: Results, table: Table) -> Counts:
     folder = f"ROOT/{dataset.name}"
     if "Number" not in checked:
         if not prepared:
-            command = f"qma-net data prepare {dataset.name} --source ARCHIVE --out {folder}"
+            command = (
+                f"qma-net data prepare {dataset.name} --source UNPACKED_ARCHIVE --out {folder}"
+            )
             table.commands.append(command)
         lists = [f"{folder}/{dataset.list_name.format(part=part)}.json" for part in dataset.parts]
         paths = " ".join(lists or [folder])
