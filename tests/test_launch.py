@@ -268,8 +268,9 @@ def test_benco_package_prints_nothing_on_import():
 TWO_RANKS = """
 import os, time
 from datetime import timedelta
+from pathlib import Path
 import torch.distributed
-from qma_net.launch import main, preflight
+from qma_net.launch import main, preflight, waiting
 from qma_net.modeling import config
 config.SIZES["tiny"] = {tiny!r}
 init, check = torch.distributed.init_process_group, preflight.check
@@ -277,9 +278,20 @@ init, check = torch.distributed.init_process_group, preflight.check
 def init_process_group(*args, **kwargs):
     return init(*args, timeout=timedelta(seconds=6), **kwargs)
 
+wait = waiting.WaitingRoom._wait
+
+def signal_wait(*args):
+    Path("waiting").touch()
+    wait(*args)
+
 def slow_check(*args, **kwargs):
-    time.sleep(float(os.environ["CHECK_SECONDS"]))
+    seconds = float(os.environ["CHECK_SECONDS"])
+    while seconds and not Path("waiting").exists():
+        time.sleep(0.1)
+    time.sleep(seconds)
     return check(*args, **kwargs)
+
+waiting.WaitingRoom._wait = signal_wait
 
 torch.distributed.init_process_group, preflight.check = init_process_group, slow_check
 main()

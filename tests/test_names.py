@@ -125,7 +125,14 @@ def test_names_in_findings_and_errors_are_escaped(tmp_path, capsys):
     assert r"a\udcff.png" in output.out
     assert "\x1b" not in output.out
     with pytest.raises(SystemExit) as end:
-        cli.main(["predict", str(tmp_path / "\x1b[2J\nqma-net: ok\udcff.jpg"), "--out", "x"])
+        cli.main(
+            [
+                "predict",
+                str(tmp_path / "\x1b[2J\nqma-net: ok\udcff.jpg"),
+                "--out",
+                str(tmp_path / "x"),
+            ]
+        )
     assert r"\x1b[2J\nqma-net: ok\udcff.jpg" in f"{end.value}{capsys.readouterr().err}"
 
 

@@ -657,7 +657,7 @@ def test_incomplete_dataset_is_an_error_until_it_is_accepted(tmp_path, capsys):
             f"  {DATASETS['Coverage'].layout}",
             "  for example image/11t.tif",
         ]
-        assert lines[-1].startswith("Pass another --source, or --partial")
+        assert lines[-1].startswith("Pass a different --source, or --partial")
     before = tree(tmp_path / "Coverage")
     cli.main([*argv, "--partial"])
     printed = capsys.readouterr()

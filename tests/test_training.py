@@ -487,7 +487,7 @@ def test_too_many_non_finite_steps_end_run(work):
     done = start(flags("run", "--max_skipped", 1), work, prepare=prepare, check=False)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("qma-net: the training diverged: 2 optimizer steps in a row had a non-")
+    assert last.startswith("qma-net: training diverged: 2 optimizer steps in a row had a non-")
     assert "Traceback" not in done.stderr
 
 

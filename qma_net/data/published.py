@@ -4,11 +4,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, cast
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, cast
 
 from ..core.files import config_path, read_yaml
+
+if TYPE_CHECKING:
+    import numpy as np
 
 COPY_MOVE, SPLICE, REMOVAL, AI_GENERATED = "copy-move", "splice", "removal", "ai-generated"
 TYPES = (COPY_MOVE, SPLICE, REMOVAL, AI_GENERATED)  # the columns of the paper's Tables 3 and 4
@@ -19,12 +20,12 @@ MAX_SIDE_RULES = {
 MAX_SIDE_RULES["further"] = MAX_SIDE_RULES["test"]
 
 
-def channel_sum(mask: np.ndarray) -> np.ndarray:
+def channel_sum(mask: "np.ndarray") -> "np.ndarray":
     """Return the sum of the three channels, 0 to 765: uint8 ``(H, W, 3)`` to uint16 ``(H, W)``."""
-    return mask[..., 0].astype(np.uint16) + mask[..., 1] + mask[..., 2]
+    return mask[..., 0].astype("uint16") + mask[..., 1] + mask[..., 2]
 
 
-def as_benco(mask: np.ndarray) -> np.ndarray:
+def as_benco(mask: "np.ndarray") -> "np.ndarray":
     """Return the pixels that BenCo reads as tampered: uint8 ``(H, W, 3)`` to bool ``(H, W)``."""
     return channel_sum(mask) > 382  # 3 x 127.5 = 382.5
 
@@ -73,7 +74,7 @@ class PublishedDataset:
         whose = "paper's" if self.in_paper else "published"
         return f"the {whose} {self.tampered}"
 
-    def read_mask(self, mask: np.ndarray) -> np.ndarray:
+    def read_mask(self, mask: "np.ndarray") -> "np.ndarray":
         """Return the tampered pixels, bool ``(H, W)``, of a uint8 mask ``(H, W, 3)``.
 
         A mask of the rule ``nonzero`` may also be ``(H, W)`` and of any type.

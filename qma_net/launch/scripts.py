@@ -23,7 +23,6 @@ from .checkpoints import accept_empty_amp_state, load_tensors_only, output_folde
 from .console import StartupLog, configure_logging, log_own_warnings
 from .contracts import CONTRACTS, MISC, replaces
 from .flags import complete_from_checkpoint, help_text, parse_own_flags
-from .preflight import check_data, check_flags, cleaned_flags, exclude_faulty_pairs
 from .pretrained import download, hub_weights, use_cache_only
 from .torchrun import LaunchError, exit_with_error, rank, resuming_command, set_up_process
 from .training_hooks import TrainingHooks
@@ -156,6 +155,8 @@ def _prepare_training(
     own: Namespace, flags: list[str], command: str, startup: StartupLog, until_end: ExitStack
 ) -> list[str]:
     """Check flags and data, lock the output folder until the end, and return train.py's flags."""
+    from .preflight import check_data, check_flags, cleaned_flags, exclude_faulty_pairs
+
     if own.fit and not {"--if_resizing", "--if_padding"} & set(flags):
         flags = [*flags, "--if_padding"]  # Only test sets are padded; crops have the right size.
     sys.argv = ["train", *flags]  # Parse them as train.py does.
