@@ -367,7 +367,7 @@ def test_gps_of_every_block_is_folded():
     page = page_of(data)
     assert "33/1 51/1 30/1" in page
     assert "33/1" not in unfolded(page)
-    assert "GPS is present" in page
+    assert "GPS data is present" in page
 
 
 @pytest.mark.parametrize("name", ["exif", "APP1"])
@@ -385,7 +385,7 @@ def test_exif_in_a_text_chunk_is_decoded_and_its_position_folded(name):
 
 def test_texts_with_a_position_are_folded_with_it():
     page = page_of(with_chunks((b"tEXt", b"exif:GPSLatitude\x0033/1, 51/1")))
-    (section,) = re.findall(r"<details><summary>GPS is present.*?</details>", page, re.DOTALL)
+    (section,) = re.findall(r"<details><summary>GPS data is present.*?</details>", page, re.DOTALL)
     assert "33/1, 51/1" in section
     assert page.count("33/1, 51/1") == 1
 
@@ -401,7 +401,7 @@ def test_xmp_in_utf_16_and_utf_32_is_decoded(encoding):
 def test_position_in_xmp_is_folded_and_announced():
     packet = b'<x:xmpmeta><rdf:Description exif:GPSLatitude="33,51.5S"/></x:xmpmeta>'
     page = page_of(with_segments(encoded("JPEG"), (0xE1, XMP_START + packet)))
-    assert "GPS is present" in page
+    assert "GPS data is present" in page
     assert "33,51.5S" in page
     assert "33,51.5S" not in unfolded(page)
 

@@ -16,6 +16,7 @@ from qma_net.examine.leads.copies import RATES as COPY_RATES
 from qma_net.examine.leads.copies import copies_lead
 from qma_net.examine.leads.jpeg_grid import RATES as GRID_RATES
 from qma_net.examine.leads.jpeg_grid import find_grids, grid_lead, zero_counts
+from qma_net.examine.leads.noise_level import RATES as NOISE_RATES
 from qma_net.examine.leads.noise_level import noise_lead, noise_levels, typical_levels
 
 RECORDS = Path(__file__).parents[1] / "docs/leads"
@@ -158,7 +159,7 @@ def test_image_that_was_never_a_jpeg_has_no_grid():
 def test_cropped_photo_saved_as_png_is_described():
     result = grid_lead(decoded(jpeg(textured(256, 320)))[5:, 3:]).result
     # The first complete blocks begin at 8 - 3 and 8 - 5.
-    assert "begins at column 5 and row 3" in result
+    assert "begins 5 pixels from the left and 3 from the top" in result
     assert "no sign of a crop" not in result
 
 
@@ -174,7 +175,10 @@ def test_grid_of_a_rotated_jpeg_is_that_of_the_file(tmp_path, orientation):
 def test_photo_saved_twice_with_a_crop_between_is_described():
     once = decoded(jpeg(textured(256, 320), 60))
     lead = examine_photo(None, jpeg(once[3:, 5:], 98)).leads[1]
-    assert "begins at column 3 and row 5, but that of the file at column 0 and row 0" in lead.result
+    assert (
+        "begins 3 pixels from the left and 5 from the top, but that of the file begins in the top "
+        "left corner." in lead.result
+    )
 
 
 def test_patch_with_another_grid_is_found_in_a_png():
@@ -231,7 +235,7 @@ def test_noise_step_is_shown_with_its_scale():
     # Rounding to whole numbers adds 1/12 to the variance: sqrt(4 + 1/12) = 2.02.
     assert lead.result in [f"The median noise level is {v} gray levels." for v in ("2.0", "2.1")]
     # The patch has 6 gray levels more, and blocks vary by about 10%.
-    assert any(f"white is {scale:.1f}" in lead.meaning for scale in np.arange(5.5, 8.0, 0.1))
+    assert any(f"white means {scale:.1f}" in lead.meaning for scale in np.arange(5.5, 8.0, 0.1))
 
 
 def test_noise_that_follows_brightness_is_typical():
@@ -285,3 +289,16 @@ def test_stated_rates_are_those_that_were_measured():
     assert COPY_RATES.real == GRID_RATES.real == sum(rates["images"] for rates in real)
     assert COPY_RATES.detected_real == sum(rates["copies_at_mask"] for rates in real)
     assert GRID_RATES.detected_real == sum(rates["grid_regions_at_mask"] for rates in real)
+    stands_out = [sum(rates["noise_stands_out"] for rates in sets) for sets in (authentic, real)]
+    assert [NOISE_RATES.false_alarms, NOISE_RATES.detected_real] == stands_out
+    assert (NOISE_RATES.authentic, NOISE_RATES.real) == (count, COPY_RATES.real)
+
+
+def test_rates_are_stated_with_what_they_were_measured_on():
+    copies, grid, noise = (rates.sentence() for rates in (COPY_RATES, GRID_RATES, NOISE_RATES))
+    assert "outlined copies in 3 of 777 authentic photos." in copies
+    assert "These 41 images include 12 from a collection of copy-moves (CoMoFoD)" in copies
+    assert "766 of 776 test splices that we made from these photos" in grid
+    assert "in only 3 of 41 manipulated images" in grid
+    assert "stood out in 14 of 41" in noise
+    assert "in 80 of 777 authentic photos" in noise

@@ -1,4 +1,4 @@
-"""The origin of a photo: Content Credentials, marks of AI and editing, credit and dates."""
+"""The origin of a photo: Content Credentials, signs of AI and editing, credit and dates."""
 
 import datetime
 import io
@@ -251,7 +251,7 @@ def test_valid_credentials_name_signer_and_actions_without_claiming_trust(sign, 
     report = json.loads(json.dumps(examination.report()))["origin"]["c2pa"]
     assert report["manifests"][0]["actions"][0]["code"] == "c2pa.created"
     page = " ".join(render_page(examination, images=False).split())
-    assert "the signer's name below is not established" in page.replace("&#39;", "'")
+    assert "so the name below does not show who signed" in page.replace("&#39;", "'")
     assert "Whether the signer is who they claim to be was not checked." in page
     assert "&lt;i&gt;warmer&lt;/i&gt;" in page
     assert "trusted according to" not in page
@@ -274,7 +274,7 @@ def test_changed_statement_is_a_problem(signed):
     assert "a statement in the credentials was changed after signing" in credentials.problems
     page = page_of(data)
     assert "<b>The Content Credentials (C2PA) are not valid</b>" in page
-    assert "were not changed since they were signed" not in page
+    assert "have not been changed since they were signed" not in page
 
 
 def test_changed_signature_is_not_valid(signed):
@@ -575,7 +575,21 @@ MARKS = {
                 "</crs:RetouchAreas>",
             )
         ),
-        *("edited", "XMP crs:RetouchAreas"),
+        *("editing settings", "XMP crs:RetouchAreas"),
+    ),
+    "lightroom": (
+        jpeg_with(xmp=xmp_packet('crs:HasSettings="True"')),
+        *("raw conversion or editing software", "XMP crs:HasSettings"),
+    ),
+    "ancestors": (
+        jpeg_with(
+            xmp=xmp_packet(
+                "",
+                "<photoshop:DocumentAncestors><rdf:Bag><rdf:li>xmp.did:1</rdf:li></rdf:Bag>"
+                "</photoshop:DocumentAncestors>",
+            )
+        ),
+        *("Photoshop documents", "XMP photoshop:DocumentAncestors"),
     ),
 }
 
@@ -743,43 +757,63 @@ def test_dates_contradict_only_if_no_time_zone_reconciles_them(tags, gps, is_con
     contradictions = origin_of(data).contradictions
     assert len(contradictions) == is_contradiction
     if contradictions:
-        assert "The dates contradict each other." in page_of(data)
+        assert "Some dates do not agree. According to the file, the photo was" in page_of(data)
 
 
 def test_dates_of_iptc_and_xmp_are_listed_and_compared():
     data = jpeg_with(
         {ORIGINAL: "2026:05:02 12:00:00", ORIGINAL_ZONE: "+02:00"},
-        xmp_packet('xmp:ModifyDate="2026-05-02T10:00:00Z" photoshop:DateCreated="2026-05"'),
+        xmp_packet('xmp:ModifyDate="2026-05-02T10:00:00Z" photoshop:DateCreated="2026-05-03"'),
         [(55, "20260430"), (60, "120000+0000"), (62, "20260502"), (63, "121500+0200")],
     )
     origin = origin_of(data)
     assert [(date.meaning, date.where, date.text) for date in origin.dates] == [
         ("taken", "EXIF DateTimeOriginal", "2026:05:02 12:00:00+02:00"),
-        ("taken", "XMP photoshop:DateCreated", "2026-05"),
-        ("taken", "IPTC DateCreated", "20260430T120000+0000"),
+        ("content created", "XMP photoshop:DateCreated", "2026-05-03"),
+        ("content created", "IPTC DateCreated", "20260430T120000+0000"),
         ("digitized", "IPTC DigitizationDate", "20260502T121500+0200"),
         ("modified", "XMP xmp:ModifyDate", "2026-05-02T10:00:00Z"),
     ]
     assert origin.contradictions == (
-        "It states two dates when it was taken (IPTC DateCreated: 20260430T120000+0000; "
-        "EXIF DateTimeOriginal: 2026:05:02 12:00:00+02:00).",
+        "The file states two dates on which the content was created (IPTC DateCreated: "
+        "20260430T120000+0000; XMP photoshop:DateCreated: 2026-05-03).",
     )
 
 
-def test_summary_names_marks_of_ai_and_contradicting_dates():
+def test_date_of_an_original_work_does_not_contradict_the_date_of_its_photo():
+    # A camera photographed a print of 1950 in 2020; Photoshop created a document in 2019.
+    data = jpeg_with(
+        {ORIGINAL: "2020:05:02 12:00:00"},
+        xmp_packet('photoshop:DateCreated="1950-06-01" xmp:CreateDate="2019-01-01"'),
+    )
+    origin = origin_of(data)
+    assert [date.meaning for date in origin.dates] == ["taken", "content created", "file created"]
+    assert origin.contradictions == ()
+    page = page_of(data)
+    assert "do not agree" not in page
+    assert '<th scope="row">Content created</th>' in page
+
+
+def test_gps_keeps_its_capital_letters():
+    page = page_of(jpeg_with({ORIGINAL: "2026:05:02 12:00:00"}, gps={29: "2026:05:02"}))
+    assert '<th scope="row">GPS position</th>' in page
+
+
+def test_summary_names_signs_of_ai_and_dates_that_do_not_agree():
     tags = {ORIGINAL: "2026:05:02 12:00:00", MODIFIED: "2026:04:20 12:00:00"}
     page = page_of(jpeg_with(tags))
-    summary = page[: page.index("<h2>Regions without")]
-    assert "The dates in the file contradict each other" in summary
+    summary = page[: page.index("<h2>Regions that")]
+    assert "Some dates in the file do not agree." in summary
     plain = page_of(encode())
-    assert "contradict" not in plain[: plain.index("<h2>Regions without")]
+    assert "do not agree" not in plain[: plain.index("<h2>Regions that")]
     page = page_of(png_with(Software="NovelAI"))
-    assert "The file carries marks of AI" in page[: page.index("<h2>Regions without")]
+    assert "The file contains signs of AI use" in page[: page.index("<h2>Regions that")]
 
 
 def test_photo_without_marks_has_a_panel_that_says_what_absence_means():
     page = page_of(encode())
-    assert "No mark of AI was found." in page
+    assert "No statement about AI was found in the metadata that could be read." in page
+    assert "The Content Credentials were not read." not in page
     assert "No Content Credentials (C2PA) were found in the file." in page
     assert page.index('<h2 id="origin">Origin</h2>') < page.index("<h2>The file</h2>")
 

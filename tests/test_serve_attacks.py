@@ -178,7 +178,7 @@ def test_server_requires_its_token(servers):
         for value in ("", "Bearer", "Bearer x", "Basic " + TOKEN, f"Bearer {TOKEN}x", "Bearer é"):
             headers = {"Authorization": value.encode()}
             assert visitor.get("/openapi.json", headers=headers).status_code == 401
-        assert "Token of this server" in visitor.get("/").text
+        assert "Access token" in visitor.get("/").text
         assert visitor.post("/login", data={"token": "wrong"}).status_code == 401
         assert visitor.post("/login", content=bytes(10_000)).status_code == 413
         assert visitor.get("/?token=wrong").status_code == 401

@@ -145,7 +145,7 @@ class Credentials:
         """Return the title of the ingredient that has the manifest with this label."""
         ingredients = (item for manifest in self.manifests for item in manifest.ingredients)
         titles = (item.title for item in ingredients if item.manifest == label)
-        return next(titles, "") or "without a name"
+        return next(titles, "") or "an unnamed ingredient"
 
     def report(self) -> dict[str, Any]:
         """Return the content for ``report.json``, without thumbnails."""
@@ -203,7 +203,7 @@ def describe_source_type(value: str) -> tuple[str, str]:
     """Return category and meaning of an IPTC digital source type, given as URI, QCode or term."""
     match = SOURCE_TYPE.fullmatch(value.strip())
     category, meaning = _vocabulary()["source_types"].get(match[1] if match else "", ("", ""))
-    return category or "unknown", meaning or "not a term of the IPTC or of C2PA"
+    return category or "unknown", meaning or "not a known IPTC or C2PA term"
 
 
 @cache

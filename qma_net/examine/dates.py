@@ -9,20 +9,24 @@ from itertools import product
 from .texts import printable
 
 TAKEN, DIGITIZED, MODIFIED, LOCATED = "taken", "digitized", "modified", "GPS position"
+# IPTC defines the date of the content as that of the original work. For a photographed print or a
+# scan it is earlier than the date at which the camera took the picture, so they are not compared.
+CONTENT, RESOURCE = "content created", "file created"
 # What a date means, the field, and the field that completes it: a time or an offset from UTC.
 DATES = (
     (TAKEN, "EXIF DateTimeOriginal", "EXIF OffsetTimeOriginal"),
     (TAKEN, "XMP exif:DateTimeOriginal", ""),
-    (TAKEN, "XMP photoshop:DateCreated", ""),
-    (TAKEN, "IPTC DateCreated", "IPTC TimeCreated"),
+    (CONTENT, "XMP photoshop:DateCreated", ""),
+    (CONTENT, "IPTC DateCreated", "IPTC TimeCreated"),
     (DIGITIZED, "EXIF DateTimeDigitized", "EXIF OffsetTimeDigitized"),
     (DIGITIZED, "XMP exif:DateTimeDigitized", ""),
     (DIGITIZED, "IPTC DigitizationDate", "IPTC DigitizationTime"),
-    (DIGITIZED, "XMP xmp:CreateDate", ""),
+    (RESOURCE, "XMP xmp:CreateDate", ""),
     (MODIFIED, "EXIF DateTime", "EXIF OffsetTime"),
     (MODIFIED, "XMP xmp:ModifyDate", ""),
     (LOCATED, "GPS GPSDateStamp", "GPS GPSTimeStamp"),
 )
+ORIGINS = {TAKEN: "the photo was taken", CONTENT: "the content was created"}
 DATE = re.compile(
     r"(\d{4})(?:[-:]?(\d\d)(?:[-:]?(\d\d)(?:[T ](\d\d):?(\d\d)(?::?(\d\d)(?:\.\d{1,9})?)?"
     r" ?(Z|[+-]\d\d:?\d\d)?)?)?)?"
@@ -63,15 +67,21 @@ def find_contradictions(dates: tuple[StatedDate, ...]) -> Iterator[str]:
     for a, b in product(dates, dates):
         if a.meaning in (MODIFIED, DIGITIZED) and b.meaning == TAKEN:
             if a.latest + CLOCK_TOLERANCE < b.earliest:
-                yield f"It was {a.meaning} ({_quote(a)}) before it was taken ({_quote(b)})."
+                stated = f"{a.meaning} ({_quote(a)}) before it was taken ({_quote(b)})"
+                yield f"According to the file, the photo was {stated}."
         elif (a.meaning, b.meaning) == (LOCATED, TAKEN):
             if a.latest + GPS_TOLERANCE < b.earliest or b.latest + GPS_TOLERANCE < a.earliest:
                 yield (
-                    f"It was taken ({_quote(b)}) at a different time than its GPS position was "
-                    f"determined ({_quote(a)})."
+                    f"According to the file, the photo was taken ({_quote(b)}) at a different time "
+                    f"than its GPS position was determined ({_quote(a)})."
                 )
-        elif (a.meaning, b.meaning) == (TAKEN, TAKEN) and a.latest + CLOCK_TOLERANCE < b.earliest:
-            yield f"It states two dates when it was taken ({_quote(a)}; {_quote(b)})."
+        elif (
+            a.meaning == b.meaning
+            and a.meaning in ORIGINS
+            and a.latest + CLOCK_TOLERANCE < b.earliest
+        ):
+            event = ORIGINS[a.meaning]
+            yield f"The file states two dates on which {event} ({_quote(a)}; {_quote(b)})."
 
 
 def _join(date: str, addition: str) -> str:

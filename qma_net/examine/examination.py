@@ -26,7 +26,7 @@ class Examination:
 
     Attributes:
         evidence: The photo and the facts about its file.
-        readability: Where the photo has no readable traces; None if it cannot be decoded.
+        readability: Where a model cannot judge the photo; None if it cannot be decoded.
         leads: Copies, JPEG grid and noise views; none if the photo is too small.
         prediction: The result of the model; None without a model, if the photo is too small or if
             it cannot be decoded.
@@ -53,7 +53,7 @@ class Examination:
 
     @property
     def marked_unreadable(self) -> float | None:
-        """Share of the pixels above the threshold that have no readable traces."""
+        """Share of the pixels above the threshold that a model cannot judge."""
         if not self.prediction or not self.readability or not self.prediction.binary.any():
             return None
         return float(self.readability.unreadable[self.prediction.binary].mean())
@@ -144,7 +144,9 @@ def assemble(
             f"{calibration.input_description}, this one {settings['shown']}"
         )
         calibration = None
-    all_notes += facts.notes if facts else ["only pixels were given, so there are no file facts"]
+    all_notes += (
+        facts.notes if facts else ["only pixels were given, so nothing is known about a file"]
+    )
     return Examination(
         evidence=evidence,
         readability=readability,

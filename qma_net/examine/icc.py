@@ -33,7 +33,7 @@ class Profile:
     is_srgb: bool
 
     def __str__(self) -> str:
-        return f"{self.name or 'without a name'} ({self.space})"
+        return f"{self.name or 'unnamed profile'} ({self.space})"
 
 
 def read_profile(content: bytes) -> Profile | None:

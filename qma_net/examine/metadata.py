@@ -76,14 +76,21 @@ class FileFacts(Structure):
 
     @property
     def gps_texts(self) -> dict[str, str]:
-        """The texts that state a position, such as those that ImageMagick copies from EXIF."""
+        """The texts with GPS data, such as those that ImageMagick copies from EXIF."""
         return {keyword: text for keyword, text in self.texts.items() if "gps" in keyword.lower()}
 
     @property
     def has_gps(self) -> bool:
-        """Whether the file states a position."""
+        """Whether the file contains GPS data, which need not be a position."""
         in_exif = any(name.startswith("GPS") for name in self.exif)
         return in_exif or self.has_gps_in_xmp or bool(self.gps_texts)
+
+    @property
+    def has_position(self) -> bool:
+        """Whether the GPS data contain a position, whether or not it could be decoded."""
+        in_exif = (tags for name, tags in self.exif.items() if name.startswith("GPS"))
+        tags = [tag for entries in in_exif for tag in entries] + list(self.gps_texts)
+        return self.has_gps_in_xmp or any(re.search("L(?:at|ong)itude$", tag) for tag in tags)
 
 
 def read_facts(data: bytes) -> FileFacts:

@@ -1,4 +1,4 @@
-"""What a file says about its origin: Content Credentials, marks of AI and editing, credit, dates.
+"""What a file says about its origin: Content Credentials, signs of AI and editing, credit, dates.
 
 Everything here can be removed or forged. Statements quote the file and say where the quote is from.
 """

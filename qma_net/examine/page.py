@@ -14,6 +14,7 @@ from ..core.files import write_json, write_png, write_text
 from ..core.html import data_uri, environment, render
 from ..inference.prediction import as_gray
 from ..modeling.calibration import FEW_PHOTOS
+from ..modeling.hub import WEIGHTS_FILE
 from .examination import Examination, software_versions
 from .readability import CLIPPED, COMPRESSED, FLAT, MISSING, NAMES, REASONS, SMOOTH, hatched
 from .texts import printable
@@ -50,29 +51,49 @@ def write_report(examination: Examination, folder: str | os.PathLike[str]) -> No
 def render_page(examination: Examination, *, images: bool = True) -> str:
     """Render the page of an examination as HTML.
 
+    Files are named without their folders; ``report.json`` contains the paths.
+
     If ``images`` is false, the photo, overlay and mask are omitted, for pages that already show
     them.
     """
-    filters = {"printable": printable, "percent": percent, "image_uri": image_uri}
+    filters = {
+        "printable": printable,
+        "percent": percent,
+        "image_uri": image_uri,
+        "file_name": lambda path: Path(path).name,
+        "sentence": lambda text: text[:1].upper() + text[1:],
+    }
     environment(__package__).filters.update(filters)
-    photograph, prediction = examination.evidence.photograph, examination.prediction
-    readability = examination.readability
+    evidence, prediction = examination.evidence, examination.prediction
+    photograph, readability = evidence.photograph, examination.readability
+    name = Path(evidence.name).name
+
+    def without_folder(text: str) -> str:
+        # The page is passed on, and a path can reveal who examined the photo.
+        return text.replace(evidence.name, name) if name else text
+
     context: dict[str, Any] = {
         "examination": examination,
         "photograph": photograph,
-        "facts": examination.evidence.facts,
-        "name": Path(examination.evidence.name).name,
+        "facts": evidence.facts,
+        "name": name,
+        "fault": without_folder(evidence.fault),
         "too_small": photograph.too_small.partition(":")[0] if photograph else "",
         "few_photos": FEW_PHOTOS,
         "leads": [
             (lead, None if lead.picture is None else shrink(lead.picture))
             for lead in examination.leads
         ],
-        "methods": _methods(examination),
+        "methods": {key: without_folder(text) for key, text in _methods(examination).items()},
+        # The model's caveat is in the summary.
+        "notes": [
+            without_folder(note)
+            for note in examination.notes
+            if note != examination.settings["about"]
+        ],
         "show_images": images and photograph is not None,
     }
-    facts = examination.evidence.facts
-    thumbnail = None
+    facts, thumbnail = evidence.facts, None
     if facts and facts.thumbnail is not None:
         context["thumbnail"] = thumbnail = shrink(facts.thumbnail, MAX_THUMBNAIL_SIDE)
     if photograph is None or readability is None:
@@ -123,8 +144,14 @@ def image_uri(image: np.ndarray, kind: str = "png", icc_profile: bytes = b"") ->
     return data_uri(content.tobytes(), f"image/{kind}")
 
 
+def checkpoint_name(checkpoint: str) -> str:
+    """Name a checkpoint without its path on this machine; weights of a folder by the folder."""
+    path = Path(checkpoint)
+    return path.parent.name if path.name == WEIGHTS_FILE else path.name
+
+
 def _draw_reasons(pixels: np.ndarray, reasons: np.ndarray) -> np.ndarray:
-    """Color the unreadable regions on a pale grey version of the photo."""
+    """Color the unreadable regions on a pale gray version of the photo."""
     grey = pixels.mean(axis=2, dtype=np.float32)
     drawn = np.repeat((0.6 * grey + 70).astype(np.uint8)[..., None], 3, axis=2)
     for value, color in COLORS.items():
@@ -138,7 +165,8 @@ def _methods(examination: Examination) -> dict[str, str]:
     rows = {"Date": examination.date, "Versions": _pairs(software_versions())}
     if settings["model"]:
         rows["Model"] = f"{settings.get('name', 'QMA-Net')}: {_pairs(settings['model'])}"
-        rows["Checkpoint"] = printable(settings["checkpoint"]) or "none: the weights are random"
+        checkpoint = printable(checkpoint_name(settings["checkpoint"]))
+        rows["Checkpoint"] = checkpoint or "none: the weights are random"
         rows["Checkpoint SHA-256"] = settings["checkpoint_sha256"]
     else:
         rows["Model"] = "none"
@@ -148,7 +176,7 @@ def _methods(examination: Examination) -> dict[str, str]:
         rows["NoisePrint++"] = f"weights with SHA-256 {settings['noiseprint_sha256']}"
     photograph = examination.evidence.photograph
     if photograph:
-        notes = photograph.notes or ("no conversion",)
+        notes = photograph.notes or ("pixels used as stored",)
         rows["Decoding"] = "; ".join(map(printable, notes))
     else:
         rows["Decoding"] = printable(examination.evidence.fault)

@@ -90,7 +90,7 @@ def examine_photo(
         predictor: The model; None to examine the photo without one.
         photo: See :meth:`qma_net.QMANetPredictor.predict`. An array or a PIL image has no file to
             read facts from.
-        threshold: In 0..1. Pixels with a higher probability count as tampered.
+        threshold: In 0..1. Pixels with a higher model output are marked.
         native: Process the photo at original resolution.
         noiseprint: NoisePrint++ with its weights, for a view; by default the model's.
         trust_list: See :func:`.content_credentials.read_credentials`.
@@ -199,14 +199,14 @@ def examine_files(
     """Write ``<stem>/report.html`` and ``<stem>/report.json``, with a model mask and overlay.
 
     If the stem is taken, by another photo, other settings or a folder of the user, the next free
-    one of ``<stem>_2``, ... is used. Finished reports are not made again. Files that are not photos
-    are skipped with an error; a damaged image gets an error and a report on its file.
+    one of ``<stem>_2``, ... is used. Finished reports are not regenerated. Files that are not
+    photos are skipped with an error; a damaged image gets an error and a report on its file.
 
     Args:
         names: Files, folders (searched recursively) and patterns; ``-`` is the standard input.
         out: The folder to write to. Reports with different settings may share it.
         predictor: The model; None to examine photos without one.
-        threshold: In 0..1. Pixels with a higher probability count as tampered.
+        threshold: In 0..1. Pixels with a higher model output are marked.
         native: Process photos at original resolution.
         noiseprint_weights: The published weights of NoisePrint++, for a view.
         trust_list: See :func:`.content_credentials.read_credentials`.

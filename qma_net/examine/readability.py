@@ -1,7 +1,7 @@
-"""Regions without forensic traces, detected by fixed rules.
+"""Regions that a model cannot judge, detected by fixed rules.
 
-Manipulations are visible in camera and compression traces, such as noise. Where these are
-destroyed, a model's output is meaningless.
+The model looks for differences in noise and detail. Where a photo has too little of both, its
+output is unreliable.
 """
 
 from collections.abc import Mapping
@@ -15,10 +15,11 @@ STRIP = 32  # Rows of blocks that are processed together, to bound memory.
 # The values of `Readability.reasons`.
 READABLE, CLIPPED, FLAT, COMPRESSED, SMOOTH, MISSING = range(6)
 REASONS = {
-    CLIPPED: "clipped: under- or overexposed",
+    CLIPPED: "clipped: black or white, for example under- or overexposed",
     FLAT: "flat: all pixels are exactly equal, as in graphics and borders",
-    COMPRESSED: "over-compressed: only the block's mean brightness is left",
-    SMOOTH: "smooth: noise below the 8-bit quantization level, due to blur or compression",
+    COMPRESSED: "compressed: no brightness detail is left in the block",
+    SMOOTH: "smooth: less noise than rounding to 8 bits causes, for example because of blur, "
+    "denoising or compression",
     MISSING: "missing: the file ends before the data of these pixels is complete",
 }
 NAMES = {
@@ -51,7 +52,7 @@ SECOND_NORM, BOTH_NORM = 6**0.5, 6.0  # Of the kernel (1, -2, 1) and its outer p
 
 @dataclass(frozen=True)
 class Readability:
-    """Where a photo has no forensic traces, and why.
+    """Where a photo has too little noise or detail for a model, and why.
 
     Attributes:
         reasons: uint8 ``(H, W)``: 0 where the photo is readable, otherwise a key of ``REASONS``.

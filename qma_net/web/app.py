@@ -67,7 +67,7 @@ def build_app(
         about: The worker's description of its model.
         hosts: The values of the header Host to accept; empty for any.
         public: The address at which a proxy publishes the page; its parts may be empty.
-        token: The password; empty for none.
+        token: The access token; empty for none.
     """
     root, limits = public.path.rstrip("/"), examinations.limits
     app = FastAPI(
@@ -99,12 +99,12 @@ def build_app(
 
     async def require_token(request: Request) -> None:
         if not has_token(request):
-            raise ServeError("expected a token; see `qma-net serve --token`", 401)
+            raise ServeError("expected an access token; see `qma-net serve --token`", 401)
 
     async def log_in(request: Request, given: str) -> Response:
         if not _equal(given, token):
             await asyncio.sleep(0.5)
-            return _login_page("This token is not correct.")
+            return _login_page("Incorrect token.")
         response = RedirectResponse(f"{root}/", 303)
         response.set_cookie(
             _cookie(request),

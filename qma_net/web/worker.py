@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -126,7 +126,7 @@ class Worker:
                 if time.monotonic() > deadline:
                     self.kill()
                     raise ServeError(
-                        f"the examination took more than {self._limits.minutes:g} minutes; clear "
+                        f"the examination took more than {self._limits.minutes:g} minutes; uncheck "
                         '"Original resolution", or use qma-net examine'
                     )
                 if not connection.poll(POLL_INTERVAL):
@@ -240,6 +240,7 @@ def _examine(
 ) -> dict[str, Any]:
     from ..core.images import ImageError
     from ..examine.evidence import read_evidence
+    from ..examine.page import checkpoint_name
     from ..examine.pipeline import describe_settings, examine_evidence
     from ..inference.photograph import open_photograph
     from ..modeling.config import DEFAULT_THRESHOLD
@@ -257,7 +258,7 @@ def _examine(
         height, width = evidence.photograph.pixels.shape[:2]
         limits.require_pixels(name, width, height)
     settings = describe_settings(predictor, threshold=DEFAULT_THRESHOLD, native=native)
-    settings["checkpoint"] = _checkpoint_name(settings)
+    settings["checkpoint"] = checkpoint_name(settings["checkpoint"])
     notes = (note,) if note else ()
     examination = examine_evidence(evidence, predictor, settings, notes=notes, progress=progress)
     _save(examination, folder)
@@ -298,26 +299,25 @@ def _shares(mask: np.ndarray) -> list[float]:
 
 
 def _describe(predictor: Any, note: str) -> dict[str, Any]:
+    from ..examine.page import checkpoint_name
     from ..examine.pipeline import describe_settings
     from ..examine.texts import printable
     from ..modeling.config import DEFAULT_THRESHOLD
 
     if predictor is None:
-        return {"about": "", "supports_native": False}
+        return {"about": "", "supports_native": False, "offers_native": False}
     settings = describe_settings(predictor, threshold=DEFAULT_THRESHOLD, native=False)
-    checkpoint = _checkpoint_name(settings) or "no checkpoint"
+    checkpoint = checkpoint_name(settings["checkpoint"]) or "no checkpoint"
     model = f"Model: {settings.get('name', 'QMA-Net')}, {checkpoint}"
     notes = (model, *predictor.notes, *((note,) if note else ()))
     about = "; ".join(map(printable, notes)) + "."
-    return {"about": about, "supports_native": getattr(predictor, "supports_native", True)}
-
-
-def _checkpoint_name(settings: Mapping[str, Any]) -> str:
-    """Name the checkpoint without its path on this machine; weights of a folder by the folder."""
-    from ..modeling.hub import WEIGHTS_FILE
-
-    path = Path(settings["checkpoint"])
-    return path.parent.name if path.name == WEIGHTS_FILE else path.name
+    # A model that always processes photos at original resolution offers no choice.
+    offers_native = predictor.preprocessing.fit != "native"
+    return {
+        "about": about,
+        "supports_native": getattr(predictor, "supports_native", True),
+        "offers_native": offers_native,
+    }
 
 
 def _limit_memory(gigabytes: float) -> None:

@@ -17,24 +17,28 @@ REFERENCE = (
     "copy-move forgery detection approaches, 2012"
 )
 MEANING = (
-    "Pairs of regions that agree in shape and in their finest details after a shift, rotation or "
-    "change of size, outlined in one color and connected by a line. A part of the photo may have "
-    "been copied to hide or repeat something."
+    "A search for pairs of regions that agree in shape and in their finest details after a shift, "
+    "rotation or change of size. A part of the photo may have been copied to hide or repeat "
+    "something."
 )
+OUTLINED = " Both regions of a pair are outlined in the same color and connected by a line."
 INNOCENT = (
     "Printed patterns, windows, letters, products and other equal objects, and everything in "
-    "graphics and screenshots that was drawn twice. Small, smooth and mirrored copies are not "
-    "found."
+    "graphics and screenshots that was drawn twice."
 )
+LIMITS = "Small, smooth and mirrored copies."
 # Measured with benchmarks/leads.py; see docs/examine.md.
 RATES = Rates(
     false_alarms=3,
     authentic=777,
     detected=5,
     manipulated=12,
-    kind="copy-moves",
     detected_real=9,
     real=41,
+    template="In tests, this method outlined copies in {false_alarms} of {authentic} authentic "
+    "photos. Of {real} manipulated images from four collections published by researchers, it "
+    "outlined the manipulated region in {detected_real}. These {real} images include {manipulated} "
+    "from a collection of copy-moves (CoMoFoD), of which it found {detected}.",
 )
 
 MAX_PIXELS = 2_000_000  # A larger photo is reduced, for time and memory.
@@ -104,6 +108,7 @@ def copies_lead(pixels: np.ndarray) -> Lead:
         "No copies were found.",
         RATES.sentence(),
         REFERENCE,
+        limits=LIMITS,
     )
     if not copies:
         return lead
@@ -123,7 +128,13 @@ def copies_lead(pixels: np.ndarray) -> Lead:
             boxes.append((int(left), int(top), int(right), int(bottom)))
         findings.append(tuple(boxes))
     result = f"{regions} look like copies of each other."
-    return replace(lead, picture=picture, result=result, findings=tuple(findings))
+    return replace(
+        lead,
+        picture=picture,
+        meaning=MEANING + OUTLINED,
+        result=result,
+        findings=tuple(findings),
+    )
 
 
 def find_copies(gray: np.ndarray) -> list[Copy]:

@@ -23,8 +23,11 @@ MEANING = (
 INNOCENT = (
     "A grid that does not begin in the corner only means that the photo was cropped, or enlarged "
     "by a border, after it had been compressed. Collages, screenshots, logos and subtitles have "
-    "grids of their own, and regular textures and graphics can imitate one. A part that was pasted "
-    "without shifting the blocks, or resized, has no other grid."
+    "grids of their own, and regular textures and graphics can imitate one."
+)
+LIMITS = (
+    "Parts that were pasted without shifting the blocks or resized, and parts of photos that were "
+    "resized afterwards. Compression after the change weakens or removes the grid."
 )
 # Measured with benchmarks/leads.py; see docs/examine.md.
 RATES = Rates(
@@ -32,9 +35,12 @@ RATES = Rates(
     authentic=777,
     detected=766,
     manipulated=776,
-    kind="regions that were pasted with shifted blocks and not compressed again",
     detected_real=3,
     real=41,
+    template="In tests, this method outlined a region in {false_alarms} of {authentic} authentic "
+    "photos. It found {detected} of {manipulated} test splices that we made from these photos "
+    "(with shifted blocks and not compressed again), but the manipulated region in only "
+    "{detected_real} of {real} manipulated images from four collections published by researchers.",
 )
 
 
@@ -100,6 +106,7 @@ def grid_lead(pixels: np.ndarray, file_grid: tuple[int, int] | None = None) -> L
         RATES.sentence(),
         REFERENCE,
         tuple((box,) for box in boxes),
+        LIMITS,
     )
 
 
@@ -120,19 +127,28 @@ def _describe_main(origin: tuple[int, int] | None, file_grid: tuple[int, int] | 
         return "No grid was detected across the photo."
     if origin == file_grid:
         return "The grid across the photo is that of the file itself."
-    start = f"begins at column {origin[0]} and row {origin[1]}"
     if file_grid is not None:
         return (
-            f"The grid across the photo {start}, but that of the file at column {file_grid[0]} and "
-            f"row {file_grid[1]}: the photo was probably compressed, then changed in frame or "
-            "size, and saved again."
+            f"The grid across the photo begins {_position(origin)}, but that of the file begins "
+            f"{_position(file_grid)}. The photo was probably saved as JPEG, then cropped or "
+            "extended at an edge, and saved again."
         )
-    crop = (
-        "no sign of a crop at the left and top"
+    conclusion = (
+        "there is no sign of a crop at the left or top (a crop by a multiple of 8 pixels leaves "
+        "none)"
         if origin == (0, 0)
-        else "so it was probably cropped or shifted afterwards"
+        else "the photo was probably cropped or extended afterwards"
     )
-    return f"Most of the photo was probably compressed as JPEG before. The grid {start}: {crop}."
+    return (
+        "Most of the photo was probably compressed as JPEG before. The grid begins "
+        f"{_position(origin)}, so {conclusion}."
+    )
+
+
+def _position(origin: tuple[int, int]) -> str:
+    if origin == (0, 0):
+        return "in the top left corner"
+    return f"{origin[0]} pixels from the left and {origin[1]} from the top"
 
 
 def find_grids(

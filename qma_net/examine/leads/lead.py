@@ -1,6 +1,6 @@
 """What a lead is, and how the leads limit the part of a photo that they examine."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import cv2
 import numpy as np
@@ -26,9 +26,10 @@ class Lead:
         window: The part of the photo that it covers, or at which resolution, in words; empty for
             the whole photo at original resolution.
         result: What was found, in one sentence; empty for a view that is judged by eye.
-        rates: How often the method was right and wrong in tests, in words; empty for a view.
+        rates: How often the method was right and wrong in tests, in words; empty if not measured.
         reference: The publication of the method.
         findings: The boxes of each finding; the two of a pair of copies belong together.
+        limits: What the method cannot detect; empty for a view.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Lead:
     rates: str = ""
     reference: str = ""
     findings: tuple[tuple[Box, ...], ...] = ()
+    limits: str = ""
 
     def report(self) -> dict[str, object]:
         """Return the lead's part of ``report.json``."""
@@ -81,34 +83,29 @@ def draw_outlines(image: np.ndarray, mask: np.ndarray, color: tuple[int, int, in
     cv2.drawContours(image, contours, -1, color, line_width(image), cv2.LINE_AA)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rates:
-    """How often a method reported something on the photos of ``benchmarks/leads.py``.
+    """The results of a method on the images of ``benchmarks/leads.py``.
 
     Attributes:
-        false_alarms: Number of authentic photos in which it did.
+        false_alarms: Number of authentic photos in which it reported a region.
         authentic: Number of authentic photos.
-        detected: Number of manipulations that it found.
-        manipulated: Number of manipulations of the kind that it looks for.
-        kind: These manipulations, in the plural.
-        detected_real: Number of manipulated images from real collections, of any kind, in which it
-            reported a region inside the ground truth.
-        real: Number of these images.
+        detected_real: Number of manipulated images from published collections in which it reported
+            the manipulated region.
+        real: Number of these images, whatever the kind of their manipulation.
+        detected: Number of manipulations of the kind that it looks for that it found.
+        manipulated: Number of these manipulations.
+        template: The sentences that state the rates, with the names above in braces.
     """
 
     false_alarms: int
     authentic: int
-    detected: int
-    manipulated: int
-    kind: str
     detected_real: int
     real: int
+    detected: int = 0
+    manipulated: int = 0
+    template: str
 
     def sentence(self) -> str:
-        """State the rates."""
-        return (
-            f"In tests, this method reported something in {self.false_alarms} of "
-            f"{self.authentic:,} authentic photos. It found {self.detected} of "
-            f"{self.manipulated} {self.kind}, and the manipulated region in {self.detected_real} "
-            f"of {self.real} images from real collections of manipulations of all kinds."
-        )
+        """State the rates in words."""
+        return self.template.format(**asdict(self))

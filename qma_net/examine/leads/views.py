@@ -46,8 +46,8 @@ ELA_WORDS = (
     "How much each pixel changes when the image is saved again as JPEG with quality "
     f"{ELA_QUALITY}, amplified {ELA_GAIN} times (error level analysis). A part with a different "
     "compression history can stand out among parts that otherwise look similar.",
-    "Edges, texture, text and saturated colors are always bright, and plain areas dark. In images "
-    "from messengers or websites all levels are similar, and nothing can be seen.",
+    "Edges, texture, text and saturated colors are usually bright, and plain areas dark. In images "
+    "from messengers or websites, all levels are often similar, so that nothing can be seen.",
 )
 
 

@@ -110,7 +110,7 @@ function follow(id, signal) {
     signal.addEventListener("abort", () => end(reject, new DOMException("", "AbortError")));
     events.onerror = () => {
       if (events.readyState === EventSource.CLOSED)
-        end(reject, new Error("The examination has been removed, or the server has been stopped."));
+        end(reject, new Error("The result has expired, or the server has been stopped."));
     };
     events.onmessage = ({ data }) => {
       const state = JSON.parse(data);

@@ -42,7 +42,7 @@ const LEGEND = `
 <span class="marked-part"><span class="swatch mark"></span> above the threshold:
   <output class="marked"></output> of the photo</span>
 <label><input type="checkbox" name="hatch" checked> <span class="swatch hatch"></span>
-  no forensic traces</label>`;
+  a model cannot judge</label>`;
 
 // Its attributes: name, width, height, base (the address of the results), and with a model
 // threshold and shares (the marked share of the photo at each step of the threshold).
@@ -129,7 +129,7 @@ class PhotoViewer extends HTMLElement {
     try {
       await Promise.all(decoded);
     } catch {
-      this.find(".legend").textContent = "The result has been removed; examine the photo again.";
+      this.find(".legend").textContent = "This result has expired; examine the photo again.";
       return;
     }
     if (base !== this.base) return; // Another result has arrived in the meantime.
