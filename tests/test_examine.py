@@ -177,6 +177,24 @@ def test_file_without_metadata_is_not_called_suspicious(kind):
     assert "examined without a model" in shown
 
 
+def test_page_does_not_reveal_folders(saved, photos):
+    run("examine", photos / "a", "--out", photos / "out", "--checkpoint", saved)
+    page = (photos / "out/x/report.html").read_text(encoding="utf-8")
+    assert "x.jpg" in page
+    assert str(photos) not in page
+    assert str(saved) not in page
+    assert report_of(photos / "out/x")["file"] == str(photos / "a/x.jpg")
+
+
+def test_marked_regions_are_explained_only_with_a_model(saved, photos):
+    explanation = "Marked regions are those where the model's output is above the threshold."
+    for checkpoint, is_explained in ((saved, True), ("none", False)):
+        out = photos / f"out_{is_explained}"
+        run("examine", photos / "a", "--out", out, "--checkpoint", checkpoint)
+        page = " ".join((out / "x/report.html").read_text(encoding="utf-8").split())
+        assert (explanation in page) == is_explained
+
+
 def test_page_loads_nothing_from_outside():
     shown = render_page(examined(rich_jpeg()))
     addresses = re.findall(r'(?:src|href|action|url)\s*[=(]\s*["\']?([^"\')\s>]+)', shown)

@@ -383,6 +383,12 @@ def test_exif_in_a_text_chunk_is_decoded_and_its_position_folded(name):
     assert "33/1 51/1 30/1" in page
 
 
+def test_gps_data_without_a_position_is_not_called_a_position():
+    page = page_of(with_exif(tiff(gps=[(0, 1, 4, b"\2\3\0\0")])))  # GPSVersionID only.
+    assert "GPS data is present" in page
+    assert "where somebody lives" not in page
+
+
 def test_texts_with_a_position_are_folded_with_it():
     page = page_of(with_chunks((b"tEXt", b"exif:GPSLatitude\x0033/1, 51/1")))
     (section,) = re.findall(r"<details><summary>GPS data is present.*?</details>", page, re.DOTALL)

@@ -10,6 +10,7 @@ import struct
 import sys
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -375,6 +376,7 @@ def test_manifest_without_the_extra_is_mentioned_with_ways_to_read_it(signed, mo
     monkeypatch.setitem(sys.modules, "c2pa", None)
     assert origin_of(signed).credentials.is_installed is False
     page = page_of(signed)
+    assert "<b>The Content Credentials were not read.</b>" in page
     assert '<code>pip install "qma-net[c2pa]"</code>' in page
     assert "contentcredentials.org/verify" in page
 
@@ -792,6 +794,17 @@ def test_date_of_an_original_work_does_not_contradict_the_date_of_its_photo():
     page = page_of(data)
     assert "do not agree" not in page
     assert '<th scope="row">Content created</th>' in page
+
+
+def test_excluded_parts_are_not_called_unchanged(signed):
+    examination = examined(signed)
+    origin = examination.evidence.origin
+    credentials = replace(origin.credentials, partly_protected=True)
+    evidence = replace(examination.evidence, origin=replace(origin, credentials=credentials))
+    page = " ".join(render_page(replace(examination, evidence=evidence), images=False).split())
+    assert "not been changed since; parts that the signer excluded could not be checked." in page
+    assert "Parts that the signer excluded from the hash could not be checked." in page
+    assert "could not be checked" not in page_of(signed)
 
 
 def test_gps_keeps_its_capital_letters():

@@ -21,6 +21,9 @@ from PIL import Image, ImageCms
 
 from conftest import photograph
 from qma_net import cli
+from qma_net.core.html import render
+from qma_net.inference.predictor import QMANetPredictor
+from qma_net.modeling.config import Preprocessing
 from qma_net.synth.recipe import SynthesisError
 from qma_net.web import worker
 from qma_net.web.examples import TITLES, make_examples
@@ -36,6 +39,18 @@ def disposable(servers, tmp_path_factory, checkpoint):
     started = Server(folder, "--checkpoint", str(checkpoint), limits=Limits(kept_gigabytes=1e-6))
     yield started
     started.end()
+
+
+@pytest.mark.parametrize(("fit", "is_offered"), [("resize", True), ("native", False)])
+def test_original_resolution_is_offered_only_where_it_makes_a_difference(
+    build_tiny, fit, is_offered
+):
+    model = build_tiny()
+    model.preprocessing = Preprocessing(64, fit=fit)
+    about = worker._describe(QMANetPredictor(model, "cpu"), "")
+    page = render("qma_net.web", "page.html.j2", about=about, examples=[], limits=Limits())
+    assert ('id="native"' in page) == is_offered
+    assert about["supports_native"]  # The API accepts the option in any case.
 
 
 def test_images_keep_the_color_profile_of_the_photo(client):
@@ -265,7 +280,10 @@ def test_worker_ends_an_examination_that_takes_too_long(tmp_path):
             "cannot listen on --host 203.0.113.7 --port 7860: Cannot assign",
         ),
         (["--port", "99999"], "--port 99999: .*; choose a different --port"),
-        (["--host", "0.0.0.0"], "--host 0.0.0.0 can be reached by others and requires a password"),
+        (
+            ["--host", "0.0.0.0"],
+            "--host 0.0.0.0 can be reached by others and requires an access token",
+        ),
         (["--token", "short"], "--token is too short"),
         (["--root-path", "forensics"], "expected /PATH or https://HOST/PATH"),
         (["--model", "MVSSNet"], "--model MVSSNet requires --checkpoint"),

@@ -95,7 +95,7 @@ def add_commands(commands: Commands) -> None:
     root_path = "path or URL at which a reverse proxy serves the page"
     add("--root-path", default="", metavar="PATH", help=root_path)
     token = (
-        "password of at least 16 characters; required if --host makes the page reachable from "
+        "access token of at least 16 characters; required if --host makes the page reachable from "
         "other machines"
     )
     add("--token", default="", help=token)

@@ -132,7 +132,7 @@ class Structure:
         """Add a block of metadata, limited in length, unless there are too many."""
         limit = MAX_ICC if kind == ICC else MAX_BLOCK
         if len(self.blocks) >= MAX_BLOCKS or self.blocks_size > MAX_METADATA:
-            self.stop("the file has more metadata than any photo")
+            self.stop("the file has an implausible amount of metadata; the rest was not read")
             return
         if len(content) > limit and kind != EXIF:
             self.stop(f"the {kind} has more than {limit:,} bytes; the rest of it is not read")
@@ -204,7 +204,7 @@ def _read_segments(data: bytes, structure: Structure) -> tuple[int, int | None]:
         length = int.from_bytes(data[position : position + 2], "big")
         if length < 2 or position + length > len(data):
             structure.stop(
-                f"the JPEG segment at byte {position} claims {length} bytes, which are missing"
+                f"the JPEG segment at byte {position} is incomplete: it declares {length:,} bytes"
             )
             return index, None
         payload = data[position + 2 : position + length]

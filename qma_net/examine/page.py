@@ -164,7 +164,7 @@ def _methods(examination: Examination) -> dict[str, str]:
     settings = examination.settings
     rows = {"Date": examination.date, "Versions": _pairs(software_versions())}
     if settings["model"]:
-        rows["Model"] = f"{settings.get('name', 'QMA-Net')}: {_pairs(settings['model'])}"
+        rows["Model"] = printable(settings.get("name", "QMA-Net"))
         checkpoint = printable(checkpoint_name(settings["checkpoint"]))
         rows["Checkpoint"] = checkpoint or "none: the weights are random"
         rows["Checkpoint SHA-256"] = settings["checkpoint_sha256"]
@@ -181,7 +181,7 @@ def _methods(examination: Examination) -> dict[str, str]:
     else:
         rows["Decoding"] = printable(examination.evidence.fault)
     if examination.prediction:
-        rows["Model input"] = settings["shown"]
+        rows["Model input"] = f"photo {settings['shown']}"
     return rows
 
 

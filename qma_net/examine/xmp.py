@@ -86,7 +86,7 @@ def _parse(packet: str) -> Element:
         nonlocal depth, elements, attributes
         depth, elements, attributes = depth + 1, elements + 1, attributes + len(attribs)
         if depth > MAX_DEPTH or elements > MAX_ELEMENTS or attributes > MAX_ATTRIBUTES:
-            raise XmpError("has more elements than any photo needs")
+            raise XmpError("has an implausible number of elements")
         builder.start(_braced(tag), {_braced(name): value for name, value in attribs.items()})
 
     def end(tag: str) -> None:

@@ -55,7 +55,7 @@ def serve(
         examples: A folder of authentic photos to create examples from.
         limits: The limits of all requests.
         root_path: The path or the whole address under which a proxy publishes the page.
-        token: The password; "" for none, which is possible only on this machine.
+        token: The access token; "" for none, which is possible only on this machine.
 
     Raises:
         ServeError: If the address cannot be used, for a model without a checkpoint, or without a
@@ -72,8 +72,8 @@ def serve(
         raise ServeError(f"--model {model} requires --checkpoint")
     if host not in LOCAL_HOSTS and not token:
         raise ServeError(
-            f"--host {host} can be reached by others and requires a password; add --token TOKEN, "
-            f"for example the output of: openssl rand -hex {MIN_TOKEN}"
+            f"--host {host} can be reached by others and requires an access token; add "
+            f"--token TOKEN, for example the output of: openssl rand -hex {MIN_TOKEN}"
         )
     if token and (len(token) < MIN_TOKEN or not token.isascii() or not token.isprintable()):
         raise ServeError(
