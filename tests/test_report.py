@@ -407,7 +407,7 @@ def test_every_command_of_an_empty_report_runs_as_printed(tmp_path, monkeypatch)
     filled["SETS"] = "root/CASIAv1"
     for command in sorted(commands, key=lambda command: " data " not in command):  # data first
         dataset = re.search(r"data prepare (\w+)", command)
-        filled["ARCHIVE"] = f"archives/{dataset[1]}" if dataset else ""
+        filled["UNPACKED_ARCHIVE"] = f"archives/{dataset[1]}" if dataset else ""
         line = command
         for placeholder, name in filled.items():
             line = re.sub(rf"\b{placeholder}\b", name, line)
