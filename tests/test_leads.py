@@ -7,13 +7,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from conftest import photograph
 from qma_net.examine import examine_photo
 from qma_net.examine.leads import leads
 from qma_net.examine.leads.copies import RATES as COPY_RATES
 from qma_net.examine.leads.copies import copies_lead
+from qma_net.examine.leads.double_jpeg import RATES as GHOST_RATES
+from qma_net.examine.leads.double_jpeg import double_jpeg_lead, find_ghosts
 from qma_net.examine.leads.jpeg_grid import RATES as GRID_RATES
 from qma_net.examine.leads.jpeg_grid import find_grids, grid_lead, zero_counts
 from qma_net.examine.leads.noise_level import RATES as NOISE_RATES
@@ -208,6 +210,69 @@ def test_uniform_image_of_any_size_has_no_grid(size):
     assert find_grids(np.full((*size, 3), 90, np.uint8)) == (None, [])
 
 
+# --- Double JPEG compression ----------------------------------------------------------------
+
+
+def test_photo_saved_twice_has_its_earlier_quality():
+    once = decoded(jpeg(textured(256, 320), 70))
+    lead = examine_photo(None, jpeg(once, 90)).leads[2]
+    assert lead.result == (
+        "Most of the photo has traces of an earlier compression at about quality 70."
+    )
+    assert (lead.findings, lead.picture) == ((), None)
+
+
+@pytest.mark.parametrize("quality", [75, 90, 95])
+def test_photo_saved_once_has_no_ghosts(quality):
+    assert examine_photo(None, jpeg(textured(256, 320), quality)).leads[2].result == (
+        "No ghosts were found."
+    )
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_region_saved_before_is_found_in_a_rotated_photo(orientation):
+    pixels = textured(403, 501)
+    pixels[128:272, 96:288] = decoded(jpeg(pixels[128:272, 96:288], 60))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    lead = examine_photo(None, jpeg(pixels, 90, exif=exif)).leads[2]
+    assert lead.result == "Regions with an earlier compression of their own, at about quality: 60."
+    mask = np.zeros((403, 501), np.uint8)
+    mask[128:272, 96:288] = 1
+    shown = Image.fromarray(mask)
+    shown.getexif()[0x0112] = orientation
+    rows, columns = np.nonzero(np.array(ImageOps.exif_transpose(shown)))
+    expected = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+    ((box,),) = lead.findings
+    # Windows of 3x3 cells of 16 pixels blur the outline by a cell, and the grid by a block.
+    assert np.abs(np.subtract(box, expected)).max() <= 24
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        jpeg(np.full((32, 32, 3), 90, np.uint8)),
+        jpeg(textured(32, 32), 90),
+        jpeg(np.full((300, 300, 3), 90, np.uint8)),
+        jpeg(textured(256, 320), 30),
+    ],
+    ids=["minimal", "minimal texture", "uniform", "strong compression"],
+)
+def test_photo_without_measurable_traces_gets_no_statement(data):
+    result = examine_photo(None, data).leads[2].result
+    assert result == "Not examined: the traces cannot be measured."
+
+
+def test_other_formats_are_not_examined_for_ghosts():
+    lead = double_jpeg_lead(textured(64, 64), None, None)
+    assert lead.result == "Not examined: the file is not a JPEG with known tables."
+
+
+def test_table_that_is_not_that_of_the_pixels_is_rejected():
+    pixels = decoded(jpeg(textured(256, 320), 85))
+    assert find_ghosts(pixels, [5] * 64) is None
+
+
 # --- Noise level ----------------------------------------------------------------------------
 
 
@@ -254,7 +319,14 @@ def test_report_contains_the_leads(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "x.png")
     examine_photo(None, tmp_path / "x.png", out=tmp_path / "out")
     entries = json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8"))["leads"]
-    names = ["Copied regions", "JPEG grid", "Noise level", "SRM", "Error levels"]
+    names = [
+        "Copied regions",
+        "JPEG grid",
+        "Double JPEG compression",
+        "Noise level",
+        "SRM",
+        "Error levels",
+    ]
     assert [entry["name"] for entry in entries] == names
     (pair,) = entries[0]["regions"]
     assert len(pair) == 2
@@ -302,3 +374,14 @@ def test_rates_are_stated_with_what_they_were_measured_on():
     assert "in only 3 of 41 manipulated images" in grid
     assert "stood out in 14 of 41" in noise
     assert "in 80 of 777 authentic photos" in noise
+
+
+def test_stated_rates_of_ghosts_are_those_that_were_measured():
+    record = json.loads((RECORDS / "double_jpeg.json").read_text(encoding="utf-8"))
+    authentic, real = record["authentic"].values(), record["manipulated"].values()
+    count = sum(rates["images"] for rates in authentic)
+    assert (GHOST_RATES.authentic, GHOST_RATES.manipulated) == (count, count)
+    assert GHOST_RATES.false_alarms == sum(rates["file_regions"] for rates in authentic)
+    assert GHOST_RATES.detected == sum(rates["splice_found"] for rates in authentic)
+    assert GHOST_RATES.real == sum(rates["images"] for rates in real)
+    assert GHOST_RATES.detected_real == sum(rates["regions_at_mask"] for rates in real)

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..core.files import remove_temporary_files, to_json
+from ..core.images import TRANSPOSED_ORIENTATIONS
 from ..core.runs import Run
 from ..core.untrusted import file_stem
 from ..inference.photo_files import (
@@ -150,6 +151,7 @@ def examine_evidence(
     views: tuple[Lead, ...] = ()
     photograph = evidence.photograph
     is_jpeg = evidence.facts is not None and evidence.facts.format == "JPEG"
+    jpeg = evidence.facts.jpeg if evidence.facts is not None else None
     if predictor is not None:
         calibration = predictor.calibration
         noiseprint = noiseprint or predictor.noiseprint
@@ -165,6 +167,8 @@ def examine_evidence(
             photograph.present_pixels,
             noiseprint,
             file_grid=present_grid(photograph) if is_jpeg else None,
+            luma_table=jpeg.tables.get(0) if jpeg else None,
+            is_transposed=photograph.orientation in TRANSPOSED_ORIENTATIONS,
         )
     return assemble(
         evidence,

@@ -4,10 +4,13 @@ None of them needs a trained model, except NoisePrint++. docs/examine.md states 
 right and wrong.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ...modeling.noise import NoisePrint
 from .copies import copies_lead
+from .double_jpeg import double_jpeg_lead
 from .jpeg_grid import grid_lead, present_grid
 from .lead import Lead
 from .noise_level import noise_lead
@@ -21,18 +24,23 @@ def leads(
     noiseprint: NoisePrint | None = None,
     *,
     file_grid: tuple[int, int] | None = None,
+    luma_table: Sequence[int] | None = None,
+    is_transposed: bool = False,
 ) -> tuple[Lead, ...]:
-    """Compute all leads of a photo: copies, JPEG grid, noise level and noise views.
+    """Compute all leads of a photo: copies, JPEG grid, double compression and noise views.
 
     Args:
         pixels: uint8 ``(H, W, 3)`` RGB, at least 32x32.
         noiseprint: NoisePrint++ with its weights, for a view.
         file_grid: ``(x, y)`` of the first complete block of the JPEG that the pixels come from;
             None if they come from another format.
+        luma_table: The 64 quantization steps of its luma, row by row, as in the file.
+        is_transposed: Whether the rows of the file are columns of the pixels.
     """
     return (
         copies_lead(pixels),
         grid_lead(pixels, file_grid),
+        double_jpeg_lead(pixels, file_grid, luma_table, is_transposed=is_transposed),
         noise_lead(pixels),
         *noise_views(pixels, noiseprint),
     )
