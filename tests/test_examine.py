@@ -465,7 +465,7 @@ def test_error_levels_show_a_part_with_another_history():
 
 def test_noiseprint_view_is_shown_if_weights_are_given(tmp_path, noiseprint_file):
     Image.fromarray(photograph(48, 64)).save(tmp_path / "x.png")
-    for weights, count in (("", 5), (str(noiseprint_file), 6)):
+    for weights, count in (("", 6), (str(noiseprint_file), 7)):
         (folder,), errors = examine_files(
             [tmp_path / "x.png"], tmp_path / f"out{count}", noiseprint_weights=weights
         )
