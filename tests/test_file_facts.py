@@ -146,7 +146,7 @@ def exiftool(data, tmp_path, *tags):
 def at_most(seconds):
     start = time.monotonic()
     yield
-    assert time.monotonic() - start < seconds
+    assert time.monotonic() - start < 5 * seconds  # The machine may be busy.
 
 
 # --- EXIF texts ---------------------------------------------------------------------------

@@ -479,8 +479,8 @@ def test_digital_source_type_is_found_in_xmp_that_is_not_well_formed():
     ("packet", "message"),
     [
         ('<!DOCTYPE x [<!ENTITY a "b">]><x>&a;</x>', "declares a document type"),
-        ("<a>" * 31 + "</a>" * 31, "more elements"),
-        ("<a>" + "<b/>" * 20_000 + "</a>", "more elements"),
+        ("<a>" * 31 + "</a>" * 31, "implausible number of elements"),
+        ("<a>" + "<b/>" * 20_000 + "</a>", "implausible number of elements"),
         ("<a>" + " " * (1 << 20) + "</a>", "more than 1,048,576 characters"),
         ("<a>\0</a>", "not well-formed"),
     ],

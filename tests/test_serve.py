@@ -366,7 +366,8 @@ def test_registered_model_examines_photos_as_in_benco(tmp_path, monkeypatch, pad
         "Bright", ["--gain", "4"], str(tmp_path / "bright.pth"), device="cpu", folder=tmp_path
     )
     about = worker._describe(model, "")
-    assert about == {"about": "Model: Bright, bright.pth.", "supports_native": False}
+    assert about["about"] == "Model: Bright, bright.pth."
+    assert not about["supports_native"]
     pixels = np.full((120, 160, 3), 60, np.uint8)
     pixels[30:90, 80:] = 220
     Image.fromarray(pixels).save(tmp_path / "upload", "PNG")

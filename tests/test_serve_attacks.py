@@ -694,7 +694,7 @@ def test_stopping_while_finishing_gives_one_result(client, server):
         reader = threading.Thread(target=read)
         reader.start()
         if number % 2:
-            assert eventually(lambda base=base: client.get(base).json()["state"] == "done")
+            assert eventually(lambda base=base: client.get(base).json()["state"] == "done", 120)
         time.sleep(0.03 * (number % 7))
         assert client.delete(base).status_code == 204
         reader.join()
