@@ -8,7 +8,7 @@ import numpy as np
 
 from ..jpeg import ZIGZAG, base_tables, ijg_table
 from ..readability import BLOCK
-from .lead import OUTLINES, Box, Lead, Rates, draw_outlines, middle
+from .lead import OUTLINES, Box, Lead, Rates, dct_matrix, draw_outlines, middle
 
 NAME = "Double JPEG compression"
 REFERENCE = "Farid, Exposing digital forgeries from JPEG ghosts, 2009"
@@ -215,9 +215,7 @@ def _cell_errors(
     gray: np.ndarray, steps: np.ndarray, errors: np.ndarray
 ) -> tuple[np.ndarray, float]:
     """Sum the errors in each cell, and measure the deviation of coefficients from the steps."""
-    k = np.arange(BLOCK)
-    dct = np.cos((2 * k + 1) * k[:, None] * np.pi / (2 * BLOCK)) * np.sqrt(2 / BLOCK)
-    dct[0] /= np.sqrt(2)
+    dct = dct_matrix()
     basis = np.kron(dct, dct)[FREQUENCIES].T.astype(np.float32)  # (64, frequency)
     sums, deviations, count = [], 0.0, 0
     for top in range(0, len(gray), STRIP * BLOCK):

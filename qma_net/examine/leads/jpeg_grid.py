@@ -8,7 +8,7 @@ import numpy as np
 
 from ...inference.photograph import Photograph
 from ..readability import BLOCK, first_block
-from .lead import OUTLINES, WINDOW, Box, Lead, Rates, draw_outlines, middle
+from .lead import OUTLINES, WINDOW, Box, Lead, Rates, dct_matrix, draw_outlines, middle
 
 NAME = "JPEG grid"
 REFERENCE = (
@@ -209,10 +209,7 @@ def zero_counts(gray: np.ndarray) -> np.ndarray:
     Returns:
         uint8 ``(H - 7, W - 7)``.
     """
-    k = np.arange(BLOCK)
-    dct = np.cos((2 * k + 1) * k[:, None] * np.pi / (2 * BLOCK)) * np.sqrt(2 / BLOCK)
-    dct[0] /= np.sqrt(2)
-    dct = dct.astype(np.float32)
+    dct = dct_matrix().astype(np.float32)
     counts = np.zeros((gray.shape[0] - BLOCK + 1, gray.shape[1] - BLOCK + 1), np.uint8)
     for top in range(0, counts.shape[0], TILE):
         for left in range(0, counts.shape[1], TILE):

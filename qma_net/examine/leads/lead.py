@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 import cv2
 import numpy as np
 
+from ..readability import BLOCK
+
 WINDOW = 8192  # Pixels; of a longer side only the middle is examined.
 
 # Left, top, right and bottom edge in pixels of the photo as displayed; right and bottom exclusive.
@@ -68,6 +70,14 @@ def middle(pixels: np.ndarray, limit: int) -> tuple[np.ndarray, tuple[int, int],
     top, left = (height - h) // 2, (width - w) // 2
     part = pixels[top : top + h, left : left + w]
     return part, (left, top), f"the middle {w}x{h} pixels"
+
+
+def dct_matrix() -> np.ndarray:
+    """Return the orthonormal discrete cosine transform of JPEG, float64 ``(frequency, pixel)``."""
+    k = np.arange(BLOCK)
+    dct = np.cos((2 * k + 1) * k[:, None] * np.pi / (2 * BLOCK)) * np.sqrt(2 / BLOCK)
+    dct[0] /= np.sqrt(2)
+    return dct
 
 
 def line_width(image: np.ndarray) -> int:
