@@ -11,6 +11,7 @@ import warnings
 
 from .. import __version__
 from ..core.errors import QMANetError
+from ..core.threads import let_threads_sleep, limit_threads
 from ..core.untrusted import one_line, printable_lines
 from ..launch import SCRIPTS
 from ..launch import main as launch
@@ -42,6 +43,7 @@ def main(argv: list[str] | None = None) -> None:
 
     Errors that the user can correct are printed in one line; bugs are shown with their traceback.
     """
+    let_threads_sleep()
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in SCRIPTS:  # BenCo parses the flags of its own scripts.
         launch(argv)
@@ -57,6 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     reject_unknown_flags(args, unknown)
     args.model_flags = unknown
     try:
+        limit_threads(getattr(args, "threads", None))
         args.run(args)
     except KeyboardInterrupt:
         print_notes("interrupted; finished work is kept. Run the same command to resume.")

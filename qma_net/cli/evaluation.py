@@ -10,6 +10,7 @@ from .flags import (
     Commands,
     add_command,
     add_device,
+    add_threads,
     split_names,
 )
 
@@ -58,6 +59,7 @@ def add_commands(commands: Commands) -> None:
             "--workers", type=int, default=2, metavar="N", help="data loader processes (default: 2)"
         )
         add_device(command)
+        add_threads(command)
         add(
             "--save-masks",
             nargs="?",

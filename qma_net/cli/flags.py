@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Any, TypeAlias
 
+from ..core.threads import THREADS
 from ..core.untrusted import one_line, printable_lines
 from ..modeling.config import QMANetConfig
 from ..weights.names import NONE, RANDOM, SMALL
@@ -69,6 +70,11 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", default="", help="cpu, cuda or cuda:N (default: CUDA if available)"
     )
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """Add ``--threads``, which :func:`qma_net.cli.main` applies before it runs the command."""
+    parser.add_argument("--threads", type=int, metavar="N", help=THREADS)
 
 
 def split_names(names: str) -> list[str]:

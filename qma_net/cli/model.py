@@ -13,6 +13,7 @@ from .flags import (
     add_checkpoint,
     add_command,
     add_device,
+    add_threads,
     print_lines,
     print_notes,
 )
@@ -69,16 +70,19 @@ def add_commands(commands: Commands) -> None:
     add("--out", default="", metavar="DIR", help=out)
     add("--native", action="store_true", help=NATIVE)
     add_device(calibrate)
+    add_threads(calibrate)
 
     add = add_command(commands, "convert", _convert).add_argument
     add("checkpoint", help="a checkpoint written by BenCo's trainer")
     add("--out", required=True, metavar="DIR", help="folder to write")
 
-    add = add_command(commands, "export", _export).add_argument
+    export = add_command(commands, "export", _export)
+    add = export.add_argument
     add("--checkpoint", required=True, help=CHECKPOINT)
     add("--format", default="onnx", choices=["onnx"], help="file format (default: onnx)")
     add("--out", required=True, metavar="FILE", help="file to write")
     add("--images", nargs="*", default=[], help="photos used to verify the exported model")
+    add_threads(export)
 
     serve = add_command(commands, "serve", _serve, allow_abbrev=False)
     serve.epilog = "With --model, all other flags are passed to that model."
@@ -90,6 +94,7 @@ def add_commands(commands: Commands) -> None:
     add("--host", default="127.0.0.1", help=host)
     add("--model", default="", help="model in BenCo's registry to use instead of QMANet")
     add_device(serve)
+    add_threads(serve)
     examples = "folder of authentic photos used to create the example images"
     add("--examples", default="", metavar="DIR", help=examples)
     root_path = "path or URL at which a reverse proxy serves the page"
@@ -119,6 +124,7 @@ def _add_photos(parser: argparse.ArgumentParser, out: str) -> None:
     )
     add("--native", action="store_true", help=NATIVE)
     add_device(parser)
+    add_threads(parser)
 
 
 def _weights(args: argparse.Namespace) -> None:

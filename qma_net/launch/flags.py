@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from ..core.threads import THREADS
 from .checkpoints import (
     CHECKPOINT_NAME,
     newest_intact_checkpoint,
@@ -30,6 +31,7 @@ def _own_parser(*, training: bool = True) -> argparse.ArgumentParser:
     )
     add = parser.add_argument_group("qma-net's own flags").add_argument
     add("--device", default="", help="cpu or cuda (default: CUDA if available)")
+    add("--threads", type=int, metavar="N", help=THREADS)
     add("--cudnn", action="store_true", help="re-enable cuDNN, which BenCo disables")
     if not training:
         return parser
@@ -65,6 +67,15 @@ def _own_parser(*, training: bool = True) -> argparse.ArgumentParser:
     allow = "names of problems reported by `qma-net data check` to ignore, separated by commas"
     add("--allow", default="", metavar="A,B", help=allow)
     return parser
+
+
+def model_and_image_size(flags: list[str]) -> tuple[str, int]:
+    """Return ``--model`` and ``--image_size`` as BenCo's scripts parse them."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--model", default="")
+    parser.add_argument("--image_size", type=int, default=Preprocessing.image_size)
+    given, _ = parser.parse_known_args(flags)
+    return given.model, given.image_size
 
 
 def complete_from_checkpoint(flags: list[str]) -> list[str]:
