@@ -77,7 +77,7 @@ class Server:
             f"module.serve = partial(module.serve, limits={limits!r}); cli.main()"
         )
         command = [sys.executable, "-c", code, "serve", "--port", "0", *flags]
-        with open(self.log, "w") as log:
+        with open(self.log, "w", encoding="utf-8") as log:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=log, env=environment, cwd=self.cwd
             )

@@ -228,7 +228,7 @@ def short():
 
     def recorded_forward(self, *args, **kwargs):
         if self.training:
-            with open("names", "a") as file:
+            with open("names", "a", encoding="utf-8") as file:
                 file.write("\n".join(kwargs["name"]) + "\n")
         return forward(self, *args, **kwargs)
 

@@ -236,7 +236,10 @@ def test_each_step_of_the_small_model_starts_from_the_previous_weights(tmp_path,
     )
     sources = next(step["sources"] for step in reversed(plan["steps"]) if "sources" in step)
     (changed,) = (source for source in sources if "recipe" in source)
-    datasets = [yaml.safe_load(Path(p).read_text()) for _, p in read_json(last["--data_path"])]
+    datasets = [
+        yaml.safe_load(Path(p).read_text(encoding="utf-8"))
+        for _, p in read_json(last["--data_path"])
+    ]
     assert [dataset["stage"] for dataset in datasets] == [source["stage"] for source in sources]
     assert [data["recipe"] for data in datasets if "recipe" in data] == [changed["recipe"]]
     started.clear()
@@ -277,7 +280,7 @@ def test_chosen_threshold_is_mapped_to_0_5_when_packaging(build_tiny, tmp_path):
 
 
 def read_json(path):
-    return json.loads(Path(path).read_text())
+    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 @pytest.mark.slow

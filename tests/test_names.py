@@ -72,7 +72,7 @@ def run(capsys, *arguments) -> str:
 def test_predict_handles_every_name(photos, checkpoint, tmp_path, capsys):
     command = ["predict", photos, "--checkpoint", checkpoint, "--out", tmp_path / "out"]
     run(capsys, *command)
-    with open(tmp_path / "out/predictions.csv", newline="") as file:
+    with open(tmp_path / "out/predictions.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     masks = {plain_cell(row["mask"]) for row in rows}
     assert masks == {f"{stem}_mask.png" for stem in NAMES.values()}
@@ -107,7 +107,7 @@ def test_evaluate_handles_every_name(photos, checkpoint, tmp_path, capsys):
         write_png(tmp_path / "set/Gt", name, mask)
     options = ["--out", tmp_path / "out", "--workers", "0", "--save-masks", "png"]
     run(capsys, "evaluate", "--checkpoint", checkpoint, "--test-sets", tmp_path / "set", *options)
-    with open(tmp_path / "out/set.csv", newline="") as file:
+    with open(tmp_path / "out/set.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(list((tmp_path / "out/set_masks").iterdir())) == len(NAMES)
     assert {row["name"] for row in rows} >= {"'=1+cmd.png", "'+f.png", "'-g.png", "'@h.png"}

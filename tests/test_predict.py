@@ -60,7 +60,7 @@ def predict(checkpoint, out, *words):
 
 
 def rows_of(out):
-    with open(out / "predictions.csv", newline="") as file:
+    with open(out / "predictions.csv", encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -154,7 +154,7 @@ def test_interrupted_run_is_continued(checkpoint, photos, monkeypatch, capsys):
     assert end.value.code == 130
     assert "interrupted; finished work is kept" in capsys.readouterr().err
     assert [row["mask"] for row in rows_of(out)] == ["x_mask.png"]
-    with open(out / "predictions.csv", "a") as table:
+    with open(out / "predictions.csv", "a", encoding="utf-8") as table:
         table.write("torn,0.4")  # An incomplete line of a killed process.
     monkeypatch.setattr(QMANetPredictor, "predict", original)
     predict(path, out, photos / "a", photos / "b")
@@ -259,7 +259,7 @@ def test_standard_input_is_read_and_does_not_overwrite_earlier_results(
     path, out = checkpoint(), photos / "out"
 
     def pipe(data):
-        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
 
     for i, name in enumerate(("b/y.jpg", "a/x.png")):
         pipe((photos / name).read_bytes())
@@ -497,7 +497,7 @@ def test_pipes_devices_and_huge_files_are_rejected(checkpoint, tmp_path, command
 def test_endless_standard_input_is_rejected(checkpoint, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("qma_net.inference.photograph.MAX_FILE_BYTES", 10**6)
     with open("/dev/zero", "rb") as zeros:
-        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(zeros))
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(zeros, encoding="utf-8"))
         with pytest.raises(SystemExit):
             predict(checkpoint(), tmp_path / "out", "-")
     assert "cannot read stdin: it is larger than 1000000 bytes" in capsys.readouterr().err

@@ -322,7 +322,7 @@ def test_command_reports_files_that_are_not_photos_and_continues(predictor, tmp_
         )
     assert end.value.code == 1
     errors = capsys.readouterr().err
-    with open(out / "predictions.csv") as file:
+    with open(out / "predictions.csv", encoding="utf-8") as file:
         rows = {row["file"]: row for row in csv.DictReader(file)}
     assert len(rows) == 2 + len(files)
     for name in reasons.keys() - {"folder.jpg"}:

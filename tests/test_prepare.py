@@ -237,7 +237,7 @@ def write_as_earlier_version(journal: Path, without: tuple[str, ...] = ()) -> No
     first, *records = Journal(journal).read()
     records = [{key: row[key] for key in row if key not in without} for row in records]
     rows = [first["identity"], *records]
-    journal.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    journal.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def test_run_of_an_earlier_version_is_resumed(tmp_path):
@@ -355,7 +355,7 @@ def test_tampcoco_lists_are_described_and_followed(tmp_path):
     assert mask == shared_mask
     assert Path(mask).is_absolute()
     (source / "tampCOCO/bcm_COCO_list.txt").write_text("")
-    with open(source / "tampCOCO/cm_COCO_list.txt", "a") as file:
+    with open(source / "tampCOCO/cm_COCO_list.txt", "a", encoding="utf-8") as file:
         file.write("cm_images/gone.jpg,cm_masks/gone.png\n")
     shrunk = run("TampCOCO", source, out)
     assert shrunk.processed == 0
@@ -518,7 +518,7 @@ def test_killed_run_is_resumed(tmp_path):
     process.wait()
     assert not (out / "prepare.json").exists()
     finished = len(journal.read_text().splitlines()) - 1
-    with open(journal, "a") as file:
+    with open(journal, "a", encoding="utf-8") as file:
         file.write('{"image": "AutoSplice/Forged_JPEG100/23_0.jpg", "tar')
     (out / "Tp/.qma-net-x1y2.tmp").write_bytes(b"half a file")
     oldest = min((out / "Tp").glob("*.jpg"), key=lambda path: path.stat().st_mtime_ns)

@@ -451,7 +451,7 @@ def run_line(line, monkeypatch):
     small = ["--image-size", "64", "--workers", "0", "--device", "cpu"]
     words += small if words[0] in ("evaluate", "robust") else []
     words += ["--partial"] if words[:2] == ["data", "prepare"] else []  # The archives are small.
-    with open(file or "printed.txt", "w") as printed, redirect_stdout(printed):
+    with open(file or "printed.txt", "w", encoding="utf-8") as printed, redirect_stdout(printed):
         cli.main(words)
 
 

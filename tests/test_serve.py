@@ -417,7 +417,7 @@ def test_memory_stays_constant_over_200_requests(tmp_path, checkpoint, capsys):
     def memory() -> float:
         """The memory of both processes in MB."""
         texts = [
-            Path(f"/proc/{process}/status").read_text()
+            Path(f"/proc/{process}/status").read_text(encoding="utf-8")
             for process in (server.process.pid, server.worker())
         ]
         return sum(int(re.search(r"VmRSS:\s+(\d+)", text)[1]) for text in texts) / 1024

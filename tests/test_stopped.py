@@ -167,7 +167,7 @@ def run_command(argv, out, max_bytes):
     """Run a command in a child process, with its output in files and a limit on file sizes."""
     for number, file in ((1, f"{out}.out"), (2, f"{out}.err")):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    sys.stdout, sys.stderr = (open(n, "w", buffering=1) for n in (1, 2))  # noqa: SIM115
+    sys.stdout, sys.stderr = (open(n, "w", encoding="utf-8", buffering=1) for n in (1, 2))  # noqa: SIM115
     torch.set_num_threads(1)
     config.SIZES["tiny"] = TINY
     if max_bytes:

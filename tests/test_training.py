@@ -220,7 +220,7 @@ def test_run_killed_and_resumed_twice_equals_uninterrupted_run(uninterrupted, wo
     assert saved_epochs(run) == [0]
     (run / "checkpoint-3.pth").write_bytes((run / "checkpoint-0.pth").read_bytes()[:-5000])
     (run / ".qma-net-x.tmp").write_bytes(b"half")
-    with open(run / "log.txt", "a") as file:
+    with open(run / "log.txt", "a", encoding="utf-8") as file:
         file.write('{"epoch": 1, "trai')
     second = start(command, work, prepare=partial(die_in_test_of, 2), check=False)
     assert second.returncode == -signal.SIGKILL
@@ -449,7 +449,7 @@ def test_all_ranks_stop_together(work, how):
     command += ["--nproc_per_node", "2", "-m", "qma_net.launch"]
     command += map(str, flags("run", "--test_period", 99, epochs=200))
     command = [word if word != "tiny" else "b0" for word in map(str, command)]
-    with open(work / "out", "w") as out:
+    with open(work / "out", "w", encoding="utf-8") as out:
         running = subprocess.Popen(
             command, cwd=work, stdout=out, stderr=out, env={**os.environ, "PYTHONPATH": str(ROOT)}
         )
@@ -609,7 +609,7 @@ def report_opencv_threads():
 
     def reporting(self, index):
         if torch.utils.data.get_worker_info():
-            with open("threads", "a") as file:
+            with open("threads", "a", encoding="utf-8") as file:
                 file.write(f"{cv2.getNumThreads()}\n")
         return get_image(self, index)
 
