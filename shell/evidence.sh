@@ -2,18 +2,19 @@
 # Train and test the models of docs/evidence.md, which shows what QMA-Net learns from random
 # initialization and which of its components help.
 #
-#   PHOTOS=/data/photos bash shell/evidence.sh [cpu|gpu|small]
+#   PHOTOS=/data/photos bash shell/evidence.sh [cpu|gpu|small|small2]
 #
 # The argument selects a plan in benco_configs/evidence.yaml [cpu]. All models of the plans cpu and gpu
 # are trained with BenCo's train.py on the same synthetic images and tested on images created from
-# other photos. The plan small trains a single model on all stages of curriculum.yaml. If you
-# interrupt the script, run the same command again: finished work is kept, and training resumes from
+# other photos. The plan small trains a single model on all stages of curriculum.yaml, and
+# small2 continues its training on photos with their original bytes. If you interrupt the script, run the same command again: finished work is kept, and training resumes from
 # the last epoch.
 #
 #   PHOTOS   folder of at least 500 authentic photos
 #   LABELS   folder of label maps for the photos []
+#   NOISEPRINT  noiseprint++.th, which the plan gpu needs (see qma-net weights) []
 #   REAL     test sets of real tampered photos, separated by spaces []
-#   OUT      output folder [runs/evidence/PLAN, where PLAN is cpu, gpu or small]
+#   OUT      output folder [runs/evidence/PLAN, where PLAN is the argument]
 #   MINUTES  time limit, after which no run is started and running ones are stopped [none]
 #   SEEDS    seeds, separated by spaces [all seeds of the plan]
 #   ROWS     names of models in the plan, separated by commas [all]
@@ -36,6 +37,7 @@ make_environment benco,report
 OUT=${OUT:-runs/evidence/$size}
 flags=(--photos "$PHOTOS" --out "$OUT")
 [ -z "${LABELS:-}" ] || flags+=(--labels "$LABELS")
+[ -z "${NOISEPRINT:-}" ] || flags+=(--noiseprint "$NOISEPRINT")
 [ -z "${MINUTES:-}" ] || flags+=(--minutes "$MINUTES")
 [ -z "${EPOCHS:-}" ] || flags+=(--epochs "$EPOCHS")
 [ -z "${JOBS:-}" ] || flags+=(--jobs "$JOBS")
@@ -45,5 +47,6 @@ read -r -a seeds <<<"${SEEDS:-}"
 read -r -a real <<<"${REAL:-}"
 [ ${#real[@]} -eq 0 ] || flags+=(--real "${real[@]}")
 PYTHONPATH=$here/.. python -m benchmarks.evidence "$size" "${flags[@]}"
-[ "$size" = small ] ||
-    PYTHONPATH=$here/.. python -m benchmarks.evidence.page "$size" --out "$OUT" ${DOCS:+--docs "$DOCS"}
+[[ "$size" = small* ]] ||
+    PYTHONPATH=$here/.. python -m benchmarks.evidence.page "$size" --out "$OUT" \
+        ${NOISEPRINT:+--noiseprint "$NOISEPRINT"} ${DOCS:+--docs "$DOCS"}

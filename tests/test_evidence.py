@@ -20,6 +20,7 @@ from IMDLBenCo.training_scripts.utils.misc import create_argparser
 from safetensors.torch import load_file
 
 from benchmarks.evidence import models, ship, small
+from benchmarks.evidence.__main__ import main as evidence_main
 from benchmarks.evidence.baselines import everything, noise_inconsistency
 from benchmarks.evidence.page import Results
 from benchmarks.evidence.plan import Plan, read_plans
@@ -53,6 +54,32 @@ def test_every_row_names_a_registered_model(size):
         _, unknown = parser.parse_known_args(plan.model_flags(row))
         assert set(unknown) <= {"--find_unused_parameters"}, row
     assert plan.model_flags(plan.rows[0])[:2] == ["--size", plan.common["size"]]
+
+
+def test_weights_of_noiseprint_are_passed_to_the_models_that_need_them(tmp_path):
+    weights = tmp_path / "noiseprint++.th"
+    plan = Plan.read("gpu", str(weights))
+    with pytest.raises(QMANetError, match=r"QMA-Net has the view noiseprint, but .* is not a file"):
+        plan.require_noiseprint(plan.rows)
+    weights.write_bytes(b"weights")
+    plan.require_noiseprint(plan.rows)
+    with_weights = {row.name for row in plan.rows if str(weights) in plan.model_flags(row)}
+    without = {"SRM only", "Bayar only", "SegFormer-B0 on RGB", "Mesorch", "SparseViT"}
+    assert {row.name for row in plan.rows} - with_weights == without
+    flags = plan.model_flags(plan.rows[0])
+    assert flags[flags.index("--noiseprint_weights") + 1] == str(weights)
+    Plan.read("gpu").require_noiseprint([row for row in plan.rows if row.name in without])
+    Plan.read("cpu").require_noiseprint(Plan.read("cpu").rows)
+
+
+def test_missing_weights_of_noiseprint_give_one_line_before_anything_is_written(tmp_path, capsys):
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit) as error:
+        evidence_main(["gpu", "--photos", str(tmp_path), "--out", str(out)])
+    assert error.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--noiseprint is not set; pass the path of noiseprint++.th" in line
+    assert not out.exists()
 
 
 def test_alternative_readings_have_the_flags_of_qma_net():
@@ -213,6 +240,7 @@ def test_each_step_of_the_small_model_starts_from_the_previous_weights(tmp_path,
     sets = {name: tmp_path / f"{name}.json" for name in stages()}
     monkeypatch.setattr(small, "test_images", lambda *_: sets)
     args = Namespace(
+        size="small",
         out=str(tmp_path / "out"),
         epochs=7,
         photos="p",

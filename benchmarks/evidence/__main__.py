@@ -1,7 +1,8 @@
 """Train and test the models of ``benco_configs/evidence.yaml``; interrupted runs resume.
 
-    python -m benchmarks.evidence [cpu|gpu|small] --photos DIR [--labels DIR] [--real DIR ...]
-        [--out DIR] [--minutes M] [--seeds 0 1 2] [--rows NAME,...] [--jobs 2]
+    python -m benchmarks.evidence [cpu|gpu|small|small2] --photos DIR [--labels DIR]
+        [--real DIR ...] [--noiseprint FILE] [--out DIR] [--minutes M] [--seeds 0 1 2]
+        [--rows NAME,...] [--jobs 2]
 
 Every run trains with BenCo's train.py (``qma-net train --fit native``) on images that are
 generated on the fly, the same images in the same order for all models of a seed. It is then tested
@@ -11,7 +12,7 @@ run before the next seed, so that the available results are always comparable. A
 ``OUT/<row>/<seed>``. After ``--minutes``, no new run is started and running ones stop at their next
 step. :mod:`.page` generates the tables.
 
-``small`` is not a comparison but trains a single model on all stages; see :mod:`.small`.
+``small`` and ``small2`` are not comparisons but train a single model; see :mod:`.small`.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from qma_net.launch.checkpoints import checkpoint_path
 from qma_net.synth.curriculum import stages
 from qma_net.synth.recipe import AUTHENTIC, KINDS
 
-from .plan import OURS, SPLICES, Plan, Row
+from .plan import OURS, SPLICES, STAGES, Plan, Row
 from .runner import (
     Clock,
     finished_checkpoint,
@@ -43,10 +44,12 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("size", nargs="?", choices=["cpu", "gpu", "small"], default="cpu")
+    parser.add_argument("size", nargs="?", choices=["cpu", "gpu", "small", "small2"], default="cpu")
     parser.add_argument("--photos", required=True, help="folder of authentic photos")
     parser.add_argument("--labels", help="folder of their label maps")
     parser.add_argument("--real", nargs="*", default=[], help="test sets of real forgeries")
+    noiseprint = "noiseprint++.th, for models with the view noiseprint (plan gpu)"
+    parser.add_argument("--noiseprint", default="", metavar="FILE", help=noiseprint)
     parser.add_argument("--out", default="", help="output folder (default: runs/evidence/<size>)")
     parser.add_argument("--minutes", type=float, default=1e6, help="time budget (default: none)")
     parser.add_argument("--seeds", type=int, nargs="*", help="default: those of the plan")
@@ -56,20 +59,21 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=1, help="data-loader processes per run")
     args = parser.parse_args(argv)
     try:
-        run_small(args) if args.size == "small" else run_comparison(args)
+        run_small(args) if args.size.startswith("small") else run_comparison(args)
     except QMANetError as error:
         parser.exit(1, f"evidence: {error}\n")
 
 
 def run_comparison(args: argparse.Namespace) -> None:
     """Run everything that is still missing, until the deadline."""
-    plan = Plan.read(args.size)
+    plan = Plan.read(args.size, args.noiseprint and str(Path(args.noiseprint).resolve()))
     plan = replace(plan, epochs=args.epochs or plan.epochs, seeds=args.seeds or plan.seeds)
     names = [name.strip() for name in args.rows.split(",") if name.strip()]
     rows = [row for row in plan.rows if not names or row.name in names]
     if len(rows) < len(names):
         known = ", ".join(row.name for row in plan.rows)
         raise QMANetError(f"unknown row in --rows {args.rows}; choose from: {known}")
+    plan.require_noiseprint(rows)
     out = Path(args.out or f"runs/evidence/{args.size}").resolve()
     with FolderLock(out):
         sets = prepare(plan, args, out / "data")
@@ -90,7 +94,7 @@ def prepare(plan: Plan, args: argparse.Namespace, data: Path) -> dict[str, Path]
     Returns:
         The test sets of :func:`.runner.test_images`, and splices of the training stage.
     """
-    sets = test_images(args, data, plan.image_size, plan.test_images)
+    sets = test_images(args, data, plan.image_size, plan.test_images, STAGES)
     recipe = stages()[plan.stage]
     count = round(plan.test_splices * len(KINDS) / (1 - recipe.untouched))
     recipe = replace(recipe, image_size=plan.image_size)
@@ -149,7 +153,7 @@ class TrainingRun:
     def test(self) -> bool:
         """Evaluate the model on all test sets; real images with the first row only."""
         results = self.folder / "evaluate"
-        synthetic = {SPLICES, *stages(), AUTHENTIC}
+        synthetic = {SPLICES, *STAGES, AUTHENTIC}
         first = self.row is self.plan.rows[0]
         sets = {name: path for name, path in self.sets.items() if first or name in synthetic}
         if all((results / f"{name}.json").is_file() for name in sets):

@@ -1,6 +1,7 @@
 """Generate the tables and figures of docs/evidence.md from the runs of :mod:`benchmarks.evidence`.
 
-    python -m benchmarks.evidence.page [cpu|gpu] [--out DIR] [--docs docs/evidence.md]
+    python -m benchmarks.evidence.page [cpu|gpu] [--noiseprint FILE] [--out DIR]
+        [--docs docs/evidence.md]
 
 The text between ``<!-- NAME -->`` and ``<!-- end -->`` in the page is replaced. The folder
 ``evidence/`` next to it contains the figures and the CSV files of :mod:`.records`. The runs in
@@ -22,13 +23,12 @@ from IMDLBenCo.training_scripts.utils.misc import create_argparser
 from qma_net.core.errors import QMANetError
 from qma_net.core.files import atomic_write, write_text
 from qma_net.evaluation.metrics import mean, mean_and_interval, paired_bootstrap
-from qma_net.synth.curriculum import stages
 from qma_net.synth.recipe import AUTHENTIC
 
 from . import models  # noqa: F401  (registers the models)
 from .baselines import BASELINES, TITLES
 from .figures import curves, examples
-from .plan import SPLICES, Plan, Row
+from .plan import SPLICES, STAGES, Plan, Row
 from .records import Records, collect
 
 
@@ -41,9 +41,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--out", default="", help="folder of the runs (default: runs/evidence/<size>)"
     )
+    noiseprint = "noiseprint++.th, for models with the view noiseprint"
+    parser.add_argument("--noiseprint", default="", metavar="FILE", help=noiseprint)
     parser.add_argument("--docs", help="page to update (default: OUT/evidence.md)")
     args = parser.parse_args(argv)
-    out, plan = Path(args.out or f"runs/evidence/{args.size}"), Plan.read(args.size)
+    out = Path(args.out or f"runs/evidence/{args.size}")
+    plan = Plan.read(args.size, args.noiseprint)
     page = Path(args.docs or out / "evidence.md")
     folder = page.parent / page.stem
     records = Records.read(folder, args.size)
@@ -141,7 +144,7 @@ class Results:
 
     def test_sets(self) -> str:
         """Return F1 of every row on every test set, and the authentic pixels that it marks."""
-        synthetic = [SPLICES, *stages()]
+        synthetic = [SPLICES, *STAGES]
         tested = {name for run in self.records.of(self.rows[0].name) for name in run.sets}
         names = [*synthetic, *sorted(tested - {*synthetic, AUTHENTIC})]
         lines = [

@@ -23,11 +23,10 @@ from qma_net.evaluation.attacks import read_attacks
 from qma_net.evaluation.metrics import mean, pixel_metrics
 from qma_net.evaluation.results import read_result_table
 from qma_net.report.benco_logs import read_curves
-from qma_net.synth.curriculum import stages
 from qma_net.synth.recipe import AUTHENTIC
 
 from .baselines import BASELINES
-from .plan import SPLICES, Plan
+from .plan import SPLICES, STAGES, Plan
 from .runner import read_mask
 
 IMAGE_METRICS = ("f1", "iou", "auc")
@@ -134,7 +133,7 @@ def collect(records: Records, out: Path, plan: Plan) -> None:
     for row in plan.rows:
         for folder in sorted((out / row.folder).glob("*/evaluate")):
             tables = {path.stem: read_result_table(path) for path in sorted(folder.glob("*.csv"))}
-            if {SPLICES, *stages(), AUTHENTIC} <= tables.keys():
+            if {SPLICES, *STAGES, AUTHENTIC} <= tables.keys():
                 run = _run(tables)
                 run.curve = _curve(folder.parent)
                 records.add(row.name, int(folder.parent.name), run)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from qma_net.core.images import read_rgb
 from qma_net.core.workers import available_cores
 from qma_net.data.listing import read_listings
 from qma_net.launch.checkpoints import checkpoint_path, is_logged
-from qma_net.synth.curriculum import stages
+from qma_net.synth.curriculum import stage
 from qma_net.synth.recipe import AUTHENTIC, Recipe
 from qma_net.synth.synthesise import synthesise
 
@@ -79,15 +80,22 @@ class Clock:
         return status == 0
 
 
-def test_images(args: argparse.Namespace, folder: Path, side: int, count: int) -> dict[str, Path]:
+def test_images(
+    args: argparse.Namespace,
+    folder: Path,
+    side: int,
+    count: int,
+    stages: Sequence[str],
+) -> dict[str, Path]:
     """Generate the test sets: tampered images per stage, authentic images, and ``--real``.
 
     Returns:
         The list file of each test set by name.
     """
-    pairs = dict.fromkeys([*stages(), AUTHENTIC], ())
-    for name, recipe in stages().items():
-        stage_pairs = synthetic_pairs(args, folder / name, replace(recipe, image_size=side), count)
+    pairs = dict.fromkeys([*stages, AUTHENTIC], ())
+    for name in stages:
+        recipe = replace(stage(name), image_size=side)
+        stage_pairs = synthetic_pairs(args, folder / name, recipe, count)
         authentic = [pair for pair in stage_pairs if Path(pair[0]).name.startswith(AUTHENTIC)]
         pairs[name] = [pair for pair in stage_pairs if pair not in authentic]
         pairs[AUTHENTIC] = [*pairs[AUTHENTIC], *authentic]
@@ -126,7 +134,11 @@ def training_flags(
 
 
 def on_the_fly_images(
-    args: argparse.Namespace, folder: Path, stage: str, recipe: dict | None = None
+    args: argparse.Namespace,
+    folder: Path,
+    stage: str,
+    recipe: dict | None = None,
+    sizes: list[list[int]] | None = None,
 ) -> list[str]:
     """Return an entry of BenCo's protocol: training images of a stage, generated on the fly.
 
@@ -135,11 +147,13 @@ def on_the_fly_images(
         folder: Where to write the dataset's configuration.
         stage: A stage of ``curriculum.yaml``.
         recipe: Fields of the stage's recipe to change.
+        sizes: (height, width) of the images by epoch, in turns.
     """
     suffix = "".join(f"-{field}" for field in recipe or {})
     path = folder / f"fresh-{stage}{suffix}.yaml"
     settings = {"photos": str(Path(args.photos).resolve()), "stage": stage}
     settings |= {"recipe": recipe} if recipe else {}
+    settings |= {"sizes": sizes} if sizes else {}
     settings |= {"labels": str(Path(args.labels).resolve())} if args.labels else {}
     write_text(path, yaml.safe_dump(settings))
     return ["SynthDataset", str(path)]

@@ -1,4 +1,4 @@
-"""Train one small model from random weights on all stages: the plan ``small``.
+"""Train one small model: the plan ``small``, and ``small2``, which continues with its weights.
 
 Every step starts from the weights of the previous one and trains on a mixture of stages of
 ``curriculum.yaml``, generated on the fly. When all steps are trained, each is tested on images of
@@ -7,14 +7,21 @@ is kept, and interrupted training resumes after its last epoch.
 """
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 
+import torch
+
+from qma_net.benco import QMANet
+from qma_net.core.files import atomic_write
 from qma_net.core.runs import FolderLock
 from qma_net.evaluation.results import format_means
 from qma_net.launch.checkpoints import checkpoint_path
+from qma_net.modeling.qma_net import QMANetModel
 
-from .plan import as_words, read_plans
+from .plan import STAGES, as_words, read_plans
 from .runner import (
+    ROOT,
     Clock,
     finished_checkpoint,
     on_the_fly_images,
@@ -29,17 +36,19 @@ def run_small(args: argparse.Namespace) -> None:
 
     ``--epochs`` applies to the last step.
     """
-    plan = read_plans()["small"]
+    plan = read_plans()[args.size]
     if args.epochs:
         plan["steps"][-1]["epochs"] = args.epochs
-    out, clock = Path(args.out or "runs/evidence/small").resolve(), Clock.from_args(args)
+    out, clock = Path(args.out or f"runs/evidence/{args.size}").resolve(), Clock.from_args(args)
     with FolderLock(out):
-        sets = test_images(args, out / "data", plan["image_size"], plan["test_images"])
+        names = plan.get("test_stages", STAGES)
+        sets = test_images(args, out / "data", plan["image_size"], plan["test_images"], names)
         checkpoints: dict[str, Path] = {}
         sources: list[dict] = []
         for step in plan["steps"]:
             sources = step.setdefault("sources", sources)
-            previous = list(checkpoints.values())[-1:]
+            start = [_start(ROOT / plan["start"], out)] if "start" in plan else []
+            previous = [*start, *checkpoints.values()][-1:]
             checkpoint = _train_step(args, plan, step, out, sets, previous, clock)
             if checkpoint is None:
                 return
@@ -51,6 +60,17 @@ def run_small(args: argparse.Namespace) -> None:
             if not clock.run("evaluate", flags, out / name, name):
                 return
             print(format_means(out / name / "evaluate", list(sets)), flush=True)
+
+
+def _start(folder: Path, out: Path) -> Path:
+    """Write a packaged model as a checkpoint that ``--init_from`` reads, and return its path."""
+    path = out / "start.pth"
+    if not path.is_file():
+        network = QMANetModel.from_pretrained(folder).float()
+        model = QMANet(**asdict(network.config), init_from=network)
+        with atomic_write(path) as temporary:
+            torch.save({"model": model.state_dict()}, temporary)
+    return path
 
 
 def _train_step(

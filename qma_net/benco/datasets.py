@@ -16,6 +16,7 @@ import numpy as np
 from IMDLBenCo.datasets.abstract_dataset import AbstractDataset
 from IMDLBenCo.datasets.iml_datasets import JsonDataset, ManiDataset
 from IMDLBenCo.registry import DATASETS
+from IMDLBenCo.transforms import get_albu_transforms
 from torch.utils.data import get_worker_info
 
 from ..synth.curriculum import ImageSource
@@ -41,9 +42,10 @@ class SynthDataset(_OwnAugmentation):
     (:meth:`set_epoch`); without it, every epoch draws from the same 100,000 images.
 
     Args:
-        path: A YAML file with ``photos``, and optionally ``stage``, ``recipe``, ``labels`` and
-            ``seed``.
-        output_size: (height, width) of the images, which must be equal; overrides the recipe.
+        path: A YAML file with ``photos``, and optionally ``stage``, ``recipe``, ``labels``,
+            ``seed`` and ``sizes``.
+        output_size: (height, width) of the images, which must be equal; overrides the recipe, but
+            not ``sizes`` in the file.
 
     Raises:
         SynthesisError: If the file is invalid or its photos cannot be used.
@@ -52,8 +54,11 @@ class SynthDataset(_OwnAugmentation):
     epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch that the next images belong to."""
+        """Set the epoch that the next images belong to, and their size."""
         self.epoch = epoch
+        if self.source.sizes:
+            self.output_size = self.source.size(epoch)
+            self.post_transform = get_albu_transforms(type_="pad", output_size=self.output_size)
 
     def _init_dataset_path(self, path: str) -> tuple[list[str], list[str]]:
         self.entry_path = path

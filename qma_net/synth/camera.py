@@ -1,11 +1,18 @@
 """Traces of cameras and editors: noise, blur and JPEG compression."""
 
+import io
+import json
+from functools import cache
 from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image
 
+from ..core.files import config_path
 from .recipe import Recipe
+
+INTERPOLATIONS = (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
 
 
 def maybe_compress(
@@ -38,7 +45,76 @@ def encode_final(
     drawn = dict(blur=blur, noise=noise, final_quality=quality, final_full_colour=full_colour)
     if recipe.lossless and rng.random() < recipe.lossless:
         return encode_png(image), drawn | {"final_quality": None}
+    if recipe.found_tables and rng.random() < recipe.found_tables:
+        number = int(rng.integers(len(found_tables())))
+        return encode_with_tables(image, number), drawn | {"final_tables": number}
     return _encode_jpeg(image, quality, full_colour), drawn
+
+
+def maybe_reduce(
+    rng: np.random.Generator,
+    image: np.ndarray,
+    mask: np.ndarray,
+    frame: tuple[int, int],
+    recipe: Recipe,
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Change the tones of an image, reduce it to ``frame`` and save it in between, as drawn.
+
+    Returns:
+        The image and the mask of ``frame`` (height, width), and the drawn values.
+    """
+    drawn: dict[str, Any] = {}
+    if rng.random() < recipe.toned:
+        drawn["tone"] = rng.uniform(0.75, 1.3)
+        levels = 255 * (np.arange(256) / 255) ** drawn["tone"]
+        image = cv2.LUT(image, np.rint(levels).astype(np.uint8))
+    height, width = frame
+    if image.shape[:2] != frame:
+        if rng.random() < recipe.saved_before_reduction:
+            image, drawn["saved_before_reduction"] = _saved(rng, image, recipe)
+        drawn["interpolation"] = int(rng.integers(len(INTERPOLATIONS)))
+        drawn["reduced_from"] = list(image.shape[:2])
+        how = INTERPOLATIONS[drawn["interpolation"]]
+        image = cv2.resize(image, (width, height), interpolation=how)
+        smaller = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
+        smaller = np.where(smaller > 127, 255, 0).astype(np.uint8)
+        if mask.any() and not smaller.any():  # The region is too thin.
+            smaller = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+        mask = smaller
+    if rng.random() < recipe.saved_twice:
+        image, drawn["saved_before"] = _saved(rng, image, recipe)
+    return image, mask, drawn
+
+
+def _saved(rng: np.random.Generator, image: np.ndarray, recipe: Recipe) -> tuple[np.ndarray, str]:
+    """Save an image as JPEG and read it; return it and a description of the tables."""
+    if rng.random() < recipe.found_tables:
+        number = int(rng.integers(len(found_tables())))
+        return _decoded(encode_with_tables(image, number)), f"tables {number}"
+    quality = int(rng.integers(*recipe.final_quality, endpoint=True))
+    full_colour = bool(rng.random() < recipe.final_full_colour)
+    return _decoded(_encode_jpeg(image, quality, full_colour)), f"quality {quality}"
+
+
+@cache
+def found_tables() -> list[dict[str, Any]]:
+    """Read the quantization tables that were found in photos.
+
+    Each has ``sampling``, ``found`` (numbers of photos by folder) and ``tables``, lists of 64
+    numbers in rows of the block; equal to those of libjpeg for ``libjpeg_quality``, if given.
+    """
+    tables: list[dict[str, Any]] = json.loads(
+        config_path("quantization_tables.json").read_text(encoding="utf-8")
+    )
+    return tables
+
+
+def encode_with_tables(image: np.ndarray, number: int) -> bytes:
+    """Encode an image, uint8 ``(H, W, 3)`` BGR, with the tables of :func:`found_tables`."""
+    entry, file = found_tables()[number], io.BytesIO()
+    picture = Image.fromarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+    picture.save(file, "JPEG", qtables=entry["tables"], subsampling=entry["sampling"])
+    return file.getvalue()
 
 
 def compress_on_shifted_grid(image: np.ndarray, quality: int, shift: tuple[int, int]) -> np.ndarray:
@@ -60,8 +136,11 @@ def encode_png(image: np.ndarray) -> bytes:
 
 
 def _compressed(image: np.ndarray, quality: int) -> np.ndarray:
-    data = np.frombuffer(_encode_jpeg(image, quality), np.uint8)
-    return cv2.imdecode(data, cv2.IMREAD_COLOR)
+    return _decoded(_encode_jpeg(image, quality))
+
+
+def _decoded(data: bytes) -> np.ndarray:
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
 
 
 def _encode_jpeg(image: np.ndarray, quality: int, full_colour: bool = False) -> bytes:

@@ -5,6 +5,7 @@ recipe and generates the image of any seed, epoch and index.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,11 @@ import numpy as np
 
 from ..core.files import config_path, read_yaml
 from .manipulate import generate_image, kind_at
-from .photographs import Photographs, find_usable_photos, split_photos
+from .photographs import Photographs, find_usable_photos, frame_of, split_by
 from .recipe import Recipe, SynthesisError
 
 FIELDS = {field.name for field in fields(Recipe)}
-KEYS = {"photos", "labels", "stage", "recipe", "seed"}
+KEYS = {"photos", "labels", "stage", "recipe", "seed", "sizes"}
 
 
 def stages() -> dict[str, Recipe]:
@@ -90,9 +91,11 @@ class ImageSource:
         recipe: The recipe.
         labels: A folder of label maps, or None.
         seed: Seed of all randomness.
+        sizes: (height, width) of the images by epoch, in turns; only for a native recipe.
 
     Raises:
-        SynthesisError: If the photos or label maps cannot be used.
+        SynthesisError: If the photos or label maps cannot be used, or if there are ``sizes`` and
+            the recipe is not native.
     """
 
     def __init__(
@@ -102,18 +105,25 @@ class ImageSource:
         *,
         labels: str | os.PathLike[str] | None = None,
         seed: int = 0,
+        sizes: Sequence[tuple[int, int]] = (),
     ):
+        if sizes and not recipe.native:
+            raise SynthesisError(
+                "sizes need a recipe with native: true, such as the stage realistic"
+            )
         names, maps = find_usable_photos(Path(photos), labels, recipe)
         self.recipe, self.seed = recipe, seed
-        train = split_photos(names, recipe.test_share, seed)["train"]
+        self.sizes = list(sizes)
+        train = split_by(Path(photos), names, recipe, seed)["train"]
         self.photographs = Photographs(photos, train, labels, maps)
+        if recipe.by_area:
+            self.photographs.weigh_by_area()
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], image_size: int | None = None) -> "ImageSource":
-        """Read a YAML file with ``photos``, ``stage``, ``recipe``, ``labels`` and ``seed``.
+        """Read a YAML file with ``photos`` and optionally the other :data:`KEYS`.
 
-        Only ``photos`` is required; folders are relative to the file. ``image_size`` replaces that
-        of the recipe.
+        Folders are relative to the file. ``image_size`` replaces that of the recipe.
 
         Raises:
             ContentError: If the file is not YAML.
@@ -134,6 +144,11 @@ class ImageSource:
         seed = content.get("seed", 0)
         if type(seed) is not int or seed < 0:
             raise SynthesisError(f"invalid seed: {seed!r} in {path}; expected an integer >= 0")
+        sizes = content.get("sizes", [])
+        if not isinstance(sizes, list) or not all(_has_type_of(size, (1, 1)) for size in sizes):
+            raise SynthesisError(
+                f"invalid sizes: {sizes!r} in {path}; expected pairs of height and width"
+            )
         recipe = stage(content.get("stage"))
         recipe = with_changes(recipe, content.get("recipe", {}), str(path))
         if image_size is not None:
@@ -144,10 +159,18 @@ class ImageSource:
             recipe,
             labels=path.parent / labels if labels else None,
             seed=seed,
+            sizes=[(height, width) for height, width in sizes],
         )
+
+    def size(self, epoch: int) -> tuple[int, int]:
+        """Return (height, width) of the images of an epoch."""
+        if self.sizes:
+            return self.sizes[epoch % len(self.sizes)]
+        return frame_of(self.recipe)
 
     def generate(self, epoch: int, index: int) -> tuple[bytes, np.ndarray, dict[str, Any]]:
         """Generate an image; see :func:`~qma_net.synth.manipulate.generate_image`."""
         rng = np.random.default_rng([self.seed, 3, epoch, index])
-        kind = kind_at("train", index, self.recipe)
-        return generate_image(rng, kind, self.photographs, self.recipe)
+        recipe = replace(self.recipe, frame=self.size(epoch)) if self.sizes else self.recipe
+        kind = kind_at("train", index, recipe)
+        return generate_image(rng, kind, self.photographs, recipe)

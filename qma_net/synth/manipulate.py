@@ -1,15 +1,22 @@
 """Generation of images: splicing, copy-move and removal."""
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import cv2
 import numpy as np
 
-from .camera import add_noise, compress_on_shifted_grid, encode_final, maybe_compress
-from .photographs import Photographs, random_crop, size_of
-from .recipe import AUTHENTIC, KINDS, Recipe
+from .camera import (
+    add_noise,
+    compress_on_shifted_grid,
+    encode_final,
+    maybe_compress,
+    maybe_reduce,
+)
+from .patches import fill_with_patches
+from .photographs import Photographs, frame_of, random_crop, size_of, whole_photo
+from .recipe import AUTHENTIC, KINDS, RETOUCH, Recipe
 from .regions import (
     draw_placement,
     draw_placement_elsewhere,
@@ -18,6 +25,11 @@ from .regions import (
     move_region,
     outline_of,
 )
+from .retouch import retouch
+
+DRAWS_FOR_LABELS = 8  # Attempts to draw a donor with a label map.
+LARGEST_OBJECT = 0.9  # Share of a donor that a segment may fill before it is scaled.
+LARGEST_REMOVAL = 0.12  # Share of a native image; inpainting of larger regions looks unlike photos.
 
 
 def generate_image(
@@ -28,13 +40,21 @@ def generate_image(
     Returns:
         The bytes of its file, its mask (uint8 ``(H, W)`` of 0 and 255), and its history.
     """
+    frame = frame_of(recipe)
+    if recipe.reduced and rng.random() < recipe.reduced:
+        reduction = rng.uniform(*recipe.reduction)
+        larger = round(frame[0] / reduction), round(frame[1] / reduction)
+        recipe = replace(recipe, frame=larger)
     image, mask, history = manipulate(rng, kind, photographs, recipe)
+    if recipe.native:
+        image, mask, drawn = maybe_reduce(rng, image, mask, frame, recipe)
+        history |= drawn
     data, drawn = encode_final(rng, image, recipe)
     return data, mask, {"kind": kind, **history, **drawn}
 
 
 def kind_at(side: str, index: int, recipe: Recipe) -> str:
-    """Determine the kind of an image from its index: one of ``KINDS`` or ``AUTHENTIC``.
+    """Determine the kind of an image from its index: of ``KINDS``, ``RETOUCH`` or ``AUTHENTIC``.
 
     Kinds are mixed evenly, so the beginning of a dataset has the same shares as all of it. Kinds of
     training images follow the multiples of the golden ratio; those of test images take turns.
@@ -45,17 +65,19 @@ def kind_at(side: str, index: int, recipe: Recipe) -> str:
     if authentic > authentic_before:
         return AUTHENTIC
     manipulated = index - authentic_before
+    kinds = (*KINDS, RETOUCH) if recipe.retouched else KINDS
     if side == "test":
-        return KINDS[manipulated % len(KINDS)]
+        return kinds[manipulated % len(kinds)]
     golden = (math.sqrt(5) - 1) / 2
-    shares = np.cumsum(recipe.kinds) / np.sum(recipe.kinds)
-    return KINDS[int(np.searchsorted(shares[:-1], manipulated * golden % 1, side="right"))]
+    shares = np.cumsum(recipe.kinds) / np.sum(recipe.kinds) * (1 - recipe.retouched)
+    shares = shares[: len(kinds) - 1]
+    return kinds[int(np.searchsorted(shares, manipulated * golden % 1, side="right"))]
 
 
 def manipulate(
     rng: np.random.Generator, kind: str, photographs: Photographs, recipe: Recipe
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Create an image of a kind (of ``KINDS`` or ``AUTHENTIC``), before it is blurred and encoded.
+    """Create an image of a kind of :func:`kind_at`, before it is reduced, blurred and encoded.
 
     For the same state of ``rng``, every kind has the same host.
 
@@ -77,11 +99,15 @@ def manipulate(
         region, filling, drawn = _splice(rng, photographs, name, photo, host, recipe)
     else:
         labels = crop.of_labels(photographs.label_map(name))
+        labels = _maybe_united(rng, labels, recipe)
         whole = kind == "copymove"
-        region, source = draw_region(rng, labels, size_of(host), recipe, whole=whole)
+        limits = recipe
+        if recipe.native and kind == "removal":
+            limits = replace(recipe, area=(recipe.area[0], min(LARGEST_REMOVAL, recipe.area[1])))
+        region, source = draw_region(rng, labels, size_of(host), limits, whole=whole)
         if kind == "removal" and source != "random":  # Segments end before the object's edge.
             region = cv2.dilate(region, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7)))
-        change = _copy_move if kind == "copymove" else _remove
+        change = {"copymove": _copy_move, "removal": _remove, RETOUCH: retouch}[kind]
         region, filling, drawn = change(rng, host, region, recipe)
         drawn = {"region": source, **drawn}
     alpha, softness = _soft_edge(rng, region, recipe)
@@ -94,8 +120,18 @@ def manipulate(
 def _soft_edge(
     rng: np.random.Generator, region: np.ndarray, recipe: Recipe
 ) -> tuple[np.ndarray, float]:
+    if recipe.hard_edges and rng.random() < recipe.hard_edges:
+        return region.astype(np.float32), 0.0
     softness = rng.uniform(*recipe.edge_softness)
     return cv2.GaussianBlur(region.astype(np.float32), (0, 0), softness), softness
+
+
+def _maybe_united(
+    rng: np.random.Generator, labels: np.ndarray | None, recipe: Recipe
+) -> np.ndarray | None:
+    if labels is None or not recipe.united_labels or rng.random() >= recipe.united_labels:
+        return labels
+    return (labels > 0).astype(np.int32)
 
 
 def _mix(first: np.ndarray, second: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -112,6 +148,8 @@ def _decoy(rng: np.random.Generator, host: np.ndarray, recipe: Recipe) -> tuple[
         return compress_on_shifted_grid(host, quality, shift), f"saved on a grid shifted by {shift}"
     region, _ = draw_region(rng, None, size_of(host), recipe, whole=False)
     alpha, softness = _soft_edge(rng, region, recipe)
+    if not softness:
+        return host, "none"
     rim = 4 * alpha * (1 - alpha)  # Equals 1 in the middle of the edge.
     return _mix(cv2.GaussianBlur(host, (0, 0), softness), host, rim), "a soft rim"
 
@@ -128,7 +166,16 @@ def _splice(
     name, photo = host_name, host_photo
     if rng.random() >= recipe.same_photograph:
         name, photo = photographs.draw(rng, exclude=host_name)
-    crop = random_crop(rng, size_of(photo), recipe)
+        if recipe.native and photographs.maps and rng.random() < recipe.from_labels:
+            for _ in range(DRAWS_FOR_LABELS):
+                if name in photographs.maps:
+                    break
+                name, photo = photographs.draw(rng, exclude=host_name)
+    maps = photographs.label_map(name)
+    if recipe.native and maps is not None:
+        crop = whole_photo(rng, size_of(photo), recipe)
+    else:
+        crop = random_crop(rng, size_of(photo), recipe)
     donor = crop.of(photo)
     noise = rng.uniform(*recipe.donor_noise)
     donor = add_noise(rng, donor, noise)
@@ -140,9 +187,16 @@ def _splice(
     match = rng.uniform(*recipe.colour_match)
     donor = _match_colours(donor, host, match)
     scale, angle = draw_resampling(rng, recipe)
-    labels = crop.of_labels(photographs.label_map(name))
+    labels = _maybe_united(rng, crop.of_labels(maps), recipe)
     height, width = size_of(host)
-    region, source = draw_region(rng, labels, (height, width), recipe, whole=True)
+    region, source = draw_region(
+        rng,
+        labels,
+        (height, width),
+        recipe,
+        whole=not recipe.native,
+        largest_segment=LARGEST_OBJECT if recipe.native else 0.0,
+    )
     outline = outline_of(region)
     if source == "random":  # The region is in the host; choose the part of the donor for it.
         place, scale = draw_placement(rng, outline, size_of(donor), scale=1 / scale, angle=-angle)
@@ -198,6 +252,8 @@ def _remove(
         cover = _warp(host, place, size_of(host), inverse=True)
         filling = _blend(cover, host=host, region=grown)
         return region, filling, {"inpainting": method, "place": place.tolist()}
+    if method == "patches":
+        return region, fill_with_patches(host, grown), {"inpainting": method}
     algorithm = {"telea": cv2.INPAINT_TELEA, "ns": cv2.INPAINT_NS}[method]
     return region, cv2.inpaint(host, grown, 3, algorithm), {"inpainting": method}
 

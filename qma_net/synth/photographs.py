@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from .recipe import Recipe, SynthesisError
 PHOTO_SUFFIXES = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix != ".gif")
 LABEL_FOLDER = "_seg"
 MIN_IMAGE_SIDE = 8  # In pixels; panoramas that become narrower have no space for a region.
+SMALLEST_OBJECT_ZOOM = 0.35  # Of a donor whose objects are cut out.
 CACHE_BYTES = 256 * 2**20  # Decoded photos in memory, per process.
 
 
@@ -47,6 +49,13 @@ class Photographs:
         self.folder, self.names = Path(folder), names
         self.labels, self.maps = labels, maps or {}
         self._cache: dict[str, np.ndarray | None] = {}
+        self._shares: np.ndarray | None = None
+
+    def weigh_by_area(self) -> None:
+        """Draw photos in proportion to their numbers of pixels from now on."""
+        sizes = [_image_size(self.folder / name) or (0, 0) for name in self.names]
+        self._shares = np.cumsum([height * width for height, width in sizes], dtype=float)
+        self._shares /= self._shares[-1]
 
     def draw(self, rng: np.random.Generator, exclude: str = "") -> tuple[str, np.ndarray]:
         """Draw the name and pixels of a photo; skip ``exclude`` and what cannot be decoded.
@@ -56,7 +65,12 @@ class Photographs:
         """
         names = [name for name in self.names if name != exclude]
         for _ in range(1000):
-            name = names[rng.integers(len(names))]
+            if self._shares is None:
+                name = names[rng.integers(len(names))]
+            else:
+                name = self.names[int(np.searchsorted(self._shares, rng.random(), side="right"))]
+            if name == exclude:
+                continue
             photo = self.read(name)
             if photo is not None:
                 return name, photo
@@ -123,6 +137,39 @@ def split_photos(names: list[str], test_share: float, seed: int) -> dict[str, li
     order = [names[i] for i in np.random.default_rng([seed, 2]).permutation(len(names))]
     test_count = min(max(2, round(test_share * len(names))), len(names) - 2)
     return {"train": sorted(order[test_count:]), "test": sorted(order[:test_count])}
+
+
+def split_by(folder: Path, names: list[str], recipe: Recipe, seed: int) -> dict[str, list[str]]:
+    """Split photos as the recipe says."""
+    if recipe.split == "hash":
+        return split_photos_by_hash(folder, names, recipe)
+    return split_photos(names, recipe.test_share, seed)
+
+
+def split_photos_by_hash(folder: Path, names: list[str], recipe: Recipe) -> dict[str, list[str]]:
+    """Split photos into ``"train"``, ``"validation"`` and ``"test"`` by the SHA-256 of their files.
+
+    The side of a photo depends only on its bytes and on the shares of the recipe.
+
+    Raises:
+        SynthesisError: If training or test have fewer than two photos.
+    """
+    sides: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
+    for name in names:
+        digest = hashlib.sha256((folder / name).read_bytes()).digest()
+        share = int.from_bytes(digest[:8], "big") / 2**64
+        if share < recipe.test_share:
+            sides["test"].append(name)
+        elif share < recipe.test_share + recipe.validation_share:
+            sides["validation"].append(name)
+        else:
+            sides["train"].append(name)
+    if min(len(sides["train"]), len(sides["test"])) < 2:
+        raise SynthesisError(
+            f"{len(names)} usable photos are not enough for a split by hash, which assigned "
+            f"{len(sides['train'])} to training and {len(sides['test'])} to testing; provide more"
+        )
+    return sides
 
 
 def find_usable_photos(
@@ -262,8 +309,24 @@ def size_of(image: np.ndarray) -> tuple[int, int]:
     return image.shape[0], image.shape[1]
 
 
+def frame_of(recipe: Recipe) -> tuple[int, int]:
+    """Return (height, width) of the images of a native recipe."""
+    return recipe.frame if any(recipe.frame) else (recipe.image_size, recipe.image_size)
+
+
 def random_crop(rng: np.random.Generator, size: tuple[int, int], recipe: Recipe) -> Crop:
     """Draw a crop of a photo of ``size`` (height, width)."""
+    if recipe.native:
+        frame = frame_of(recipe)
+        zoom = rng.uniform(*recipe.zoom) if rng.random() < recipe.rescaled else 1.0
+        zoom = max(zoom, *(side / full for side, full in zip(frame, size, strict=True)))
+        return _native_crop(
+            rng,
+            size,
+            [min(full, round(side / zoom)) for side, full in zip(frame, size, strict=True)],
+            frame,
+            recipe,
+        )
     longest_side = recipe.image_size / rng.uniform(*recipe.zoom)  # In pixels of the photo.
     if recipe.square:
         height = width = min(*size, round(longest_side))
@@ -282,5 +345,31 @@ def random_crop(rng: np.random.Generator, size: tuple[int, int], recipe: Recipe)
         out_width=out_width,
         gamma=rng.uniform(*recipe.exposure),
         turns=int(rng.integers(4)) if recipe.square else 0,
+        mirrored=bool(rng.random() < 0.5),
+    )
+
+
+def whole_photo(rng: np.random.Generator, size: tuple[int, int], recipe: Recipe) -> Crop:
+    """Draw a reduction of a whole photo of ``size``, from which an object is to be cut out."""
+    zoom = np.exp(rng.uniform(np.log(SMALLEST_OBJECT_ZOOM), 0))
+    return _native_crop(rng, size, size, [max(1, round(zoom * side)) for side in size], recipe)
+
+
+def _native_crop(
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    part: Sequence[int],
+    out: Sequence[int],
+    recipe: Recipe,
+) -> Crop:
+    return Crop(
+        top=int(rng.integers(size[0] - part[0], endpoint=True)),
+        left=int(rng.integers(size[1] - part[1], endpoint=True)),
+        height=part[0],
+        width=part[1],
+        out_height=out[0],
+        out_width=out[1],
+        gamma=rng.uniform(*recipe.exposure),
+        turns=0,
         mirrored=bool(rng.random() < 0.5),
     )

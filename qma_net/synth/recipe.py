@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from ..core.errors import QMANetError
 
 KINDS = ("splice", "copymove", "removal")
+RETOUCH = "retouch"  # The kind of local edits, which only some recipes have.
 AUTHENTIC = "untouched"  # The kind of authentic images, in file names and manifests.
 SIDES = ("train", "test")
 
@@ -55,7 +56,7 @@ class Recipe:
     # Smallest distance of a copy from its original, in square roots of its area.
     copy_distance: float = 1.0
     # Methods of removal: ``"telea"`` and ``"ns"`` inpaint from the edge, ``"clone"`` blends in
-    # another part of the image.
+    # another part of the image, ``"patches"`` fills in the most similar patches.
     inpainting: tuple[str, ...] = ("telea", "ns", "clone", "clone")
     blur: float = 0.1  # Probability that the tampered image is blurred before it is saved.
     blur_sigma: tuple[float, float] = (0.3, 1.0)  # Its Gaussian blur.
@@ -73,6 +74,34 @@ class Recipe:
     # Share of the authentic images that only look tampered: they have been saved on a shifted
     # grid, or have an outline as soft as a splice's.
     decoys: float = 0.0
+
+    # The following fields are for photos with their original bytes.
+    # How photos are split: "seed" shuffles them; "hash" assigns each one by the SHA-256 of its
+    # file, so that the split depends on nothing else.
+    split: str = "seed"
+    validation_share: float = 0.0  # Share of the photos reserved for validation, with "hash".
+    # Draw photos in proportion to their numbers of pixels instead of equally often.
+    by_area: bool = False
+    # Draw upright crops of exactly ``frame`` with the photo's own pixels, which are rescaled by
+    # ``zoom`` with the probability ``rescaled`` or if the photo is too small.
+    native: bool = False
+    # Height and width of such a crop; a square of ``image_size`` if they are zero.
+    frame: tuple[int, int] = (0, 0)
+    rescaled: float = 0.0
+    retouched: float = 0.0  # Share of local edits (blur, color, ...) among the tampered images.
+    # Probability that all segments of a label map count as one, such as a person and the clothes.
+    united_labels: float = 0.0
+    hard_edges: float = 0.0  # Probability that a region is pasted without a soft edge.
+    turned: float = 0.0  # Probability that a resampled region is rotated by any angle.
+    toned: float = 0.0  # Probability that the tones of the whole image are changed at the end.
+    # Probability that the tampered image is reduced in size before it is saved, and by how much.
+    reduced: float = 0.0
+    reduction: tuple[float, float] = (0.5, 1.0)
+    saved_before_reduction: float = 0.0  # Probability that it was saved as JPEG before that.
+    saved_twice: float = 0.0  # Probability that it is saved as JPEG once more before the end.
+    # Probability of quantization tables found in photos (``quantization_tables.json``) instead of
+    # libjpeg's, whenever the tampered image is saved.
+    found_tables: float = 0.0
 
 
 class SynthesisError(QMANetError):

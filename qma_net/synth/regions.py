@@ -74,16 +74,19 @@ def draw_region(
     recipe: Recipe,
     *,
     whole: bool,
+    largest_segment: float = 0.0,
 ) -> tuple[np.ndarray, str]:
     """Draw a region of a frame of ``size`` (height, width).
 
-    ``labels`` is the frame's label map, if any; ``whole`` skips segments that touch the border.
+    ``labels`` is the frame's label map, if any; ``whole`` skips segments that touch the border;
+    ``largest_segment`` replaces the recipe's largest area of a segment.
 
     Returns:
         The region and its origin: ``"random"`` or ``"label <value>"``.
     """
     if rng.random() < recipe.from_labels and labels is not None:
-        fitting = list(segments(labels, recipe.area, whole))
+        least, most = recipe.area
+        fitting = list(segments(labels, (least, largest_segment or most), whole))
         if fitting:
             value, region = fitting[rng.integers(len(fitting))]
             return region, f"label {value}"
@@ -95,6 +98,8 @@ def draw_resampling(rng: np.random.Generator, recipe: Recipe) -> tuple[float, fl
     if rng.random() >= recipe.resampled:
         return 1.0, 0.0
     scale = np.exp(rng.uniform(*np.log(recipe.scale)))
+    if recipe.turned and rng.random() < recipe.turned:
+        return float(scale), rng.uniform(-180, 180)
     return float(scale), rng.uniform(-recipe.rotation, recipe.rotation)
 
 

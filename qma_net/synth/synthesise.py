@@ -11,7 +11,9 @@ segment. For the photo ``a/x.jpg`` it is ``a/x.png`` or ``a_seg/x.png`` in the f
 Folders that end in ``_seg`` are not searched for photos.
 """
 
+import hashlib
 import json
+import logging
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,16 +24,28 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import __version__
-from ..core.files import read_json_lines, read_json_object, to_json, write_json, write_text
+from ..core.errors import first_line
+from ..core.files import (
+    ContentError,
+    open_regular,
+    read_json_lines,
+    read_json_object,
+    to_json,
+    write_json,
+    write_text,
+)
 from ..core.runs import Run, difference
 from ..core.workers import available_cores, map_in_processes
 from .camera import encode_png
 from .manipulate import generate_image, kind_at
-from .photographs import Photographs, find_usable_photos, split_photos
+from .photographs import Photographs, find_usable_photos, split_by
 from .recipe import AUTHENTIC, SIDES, Recipe, SynthesisError
 
+logger = logging.getLogger(__name__)
+
 SETTINGS_EXPECTED = "the settings of a synthetic dataset; choose a different --out or delete it"
-MANIFEST, JOURNAL = "manifest.jsonl", "journal.jsonl"  # The journal exists until completion.
+SETTINGS, MANIFEST, COMPLETE = "settings.json", "manifest.jsonl", "complete.json"
+JOURNAL = "journal.jsonl"  # It exists until completion.
 
 
 class ImageGenerator:
@@ -53,6 +67,9 @@ class ImageGenerator:
             side: Photographs(photos, names, labels, settings["labels"])
             for side, names in settings["photos"].items()
         }
+        if self.recipe.by_area:
+            for photographs in self.sides.values():
+                photographs.weigh_by_area()
 
     def generate(self, side: str, index: int) -> tuple[bytes, bytes | None, dict[str, Any]]:
         """Generate an image from its split and its index.
@@ -96,12 +113,13 @@ def synthesise(
     ``train/Tp`` and ``train/Gt`` contain the tampered images and their masks, ``train/Au`` the
     authentic images, and ``train.json`` lists all of them with absolute paths; likewise for
     ``test``. ``manifest.jsonl`` has a row per image, and ``settings.json`` all settings; with the
-    photos, :class:`.ImageGenerator` recreates any image from them. Except for the two lists, all
-    bytes are the same for the same photos, settings and library versions.
+    photos, :class:`.ImageGenerator` recreates any image from them. ``complete.json`` has the
+    SHA-256 of both and the size of all images. Except for the two lists, all bytes are the same for
+    the same photos, settings and library versions.
 
     The folder appears when it is complete; until then it is called ``<out>.unfinished``, and the
-    same call resumes an interrupted run. A complete dataset with the same settings is left
-    unchanged. Nothing is deleted.
+    same call resumes an interrupted run. A complete dataset with the same settings is checked and
+    left unchanged, except that damaged lists are restored from the manifest. Nothing is deleted.
 
     Args:
         photos: Folder of authentic photos, searched recursively.
@@ -117,7 +135,7 @@ def synthesise(
 
     Raises:
         SynthesisError: If the photos, the label maps or a number cannot be used, or if ``out``
-            contains something else.
+            contains something else or a damaged dataset.
         RunError: If an unfinished dataset of other settings exists.
         WorkersError: If a process was killed. Finished images are kept.
         BusyError: If another run is writing the same dataset.
@@ -138,7 +156,7 @@ def synthesise(
             raise SynthesisError(f"the {name} is {number}, expected at least {minimum}")
     names, maps = find_usable_photos(photos, labels, recipe, progress=progress)
     settings = {
-        "photos": split_photos(names, recipe.test_share, seed),
+        "photos": split_by(photos, names, recipe, seed),
         "labels": maps,
         "count": count,
         "test_count": test_count,
@@ -150,24 +168,26 @@ def synthesise(
     unfinished = out.with_name(out.name + ".unfinished")
     # A complete dataset may come from other library versions.
     if _is_dataset(out, settings, ignored=("made_with",)):
+        _restore_lists(out, out, settings)
         return out
     _is_dataset(unfinished, settings)
     counts = {"train": count, "test": test_count}
     images = [(side, index) for side in SIDES for index in range(counts[side])]
     key = ("side", "index")
     with Run(unfinished, settings, key=key, journal=JOURNAL, contents="images") as run:
-        # The manifest is written last: only the journal and the folder's name are left to change.
-        rows = read_json_lines(unfinished / MANIFEST)
-        if not rows:
-            write_json(unfinished / "settings.json", settings)
+        # The record is written last: only the journal and the folder's name are left to change.
+        if (unfinished / COMPLETE).exists():
+            _restore_lists(unfinished, out, settings)
+        else:
+            write_json(unfinished / SETTINGS, settings)
             generator = ImageGenerator(photos, labels, settings)
             _generate(run, generator, images, workers=workers, progress=progress)
             rows = [run.finished[image] for image in images]
             rows = [{key: row[key] for key in row if key != "outputs"} for row in rows]
-            for side in SIDES:
-                pairs = [_list_entry(out, row) for row in rows if row["side"] == side]
-                write_json(unfinished / f"{side}.json", pairs)
+            for name, pairs in _lists(out, rows).items():
+                write_json(unfinished / name, pairs)
             write_text(unfinished / MANIFEST, "".join(to_json(row) + "\n" for row in rows))
+            write_json(unfinished / COMPLETE, _completion_record(unfinished, rows))
         run.remove_journal()
     if out.is_dir():
         out.rmdir()  # It is empty. Windows does not rename a folder to an existing one.
@@ -197,10 +217,91 @@ def _generate(
             bar.update()
 
 
-def _list_entry(out: Path, row: dict[str, Any]) -> list[str]:
-    """Return the entry of BenCo's list: the paths of image and mask, or ``"Negative"``."""
-    paths = [str(out / path) for path in output_paths(row)]
-    return paths if len(paths) == 2 else [*paths, "Negative"]
+def _lists(out: Path, rows: list[dict[str, Any]]) -> dict[str, list[list[str]]]:
+    """Return BenCo's lists by file name: the paths of image and mask, or ``"Negative"``."""
+    lists: dict[str, list[list[str]]] = {f"{side}.json": [] for side in SIDES}
+    for row in rows:
+        paths = [str(out / path) for path in output_paths(row)]
+        lists[f"{row['side']}.json"].append(paths if len(paths) == 2 else [*paths, "Negative"])
+    return lists
+
+
+def _completion_record(folder: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the content of ``complete.json``, by which later damage is found.
+
+    Raises:
+        OSError: If a file is missing.
+    """
+    paths = [folder / path for row in rows for path in output_paths(row)]
+    return _checksums(folder) | {"image_bytes": sum(path.stat().st_size for path in paths)}
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of the settings and of the manifest."""
+    checksums = {}
+    for name in (SETTINGS, MANIFEST):
+        with open_regular(folder / name) as file:
+            checksums[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return checksums
+
+
+def _read_record(folder: Path) -> dict[str, Any] | None:
+    """Read ``complete.json`` and compare the checksums; None for datasets of earlier versions.
+
+    Raises:
+        SynthesisError: If the record, the settings or the manifest is damaged.
+    """
+    if not (folder / COMPLETE).exists():
+        return None
+    try:
+        recorded = read_json_object(folder / COMPLETE, "the record of a complete dataset")
+        checksums = _checksums(folder)
+    except (OSError, ContentError) as error:
+        raise _damage(folder, first_line(error)) from None
+    for name, checksum in checksums.items():
+        if recorded.get(name) != checksum:
+            raise _damage(folder, f"{name} does not have the SHA-256 recorded in {COMPLETE}")
+    return recorded
+
+
+def _restore_lists(folder: Path, out: Path, settings: dict[str, Any]) -> None:
+    """Check a complete dataset, and write damaged lists again from the manifest.
+
+    Datasets of earlier versions have no ``complete.json``, so only the rows of the manifest are
+    checked, and whether the images exist.
+
+    Raises:
+        SynthesisError: If anything else is damaged.
+    """
+    recorded = _read_record(folder)
+    counts = {"train": settings["count"], "test": settings["test_count"]}
+    images = [(side, index) for side in SIDES for index in range(counts[side])]
+    try:
+        rows = read_json_lines(folder / MANIFEST, ("side", "index", "name", "kind"))
+        names = [f"{row['kind']}_{row['index']:05d}" for row in rows]
+    except (TypeError, ValueError):
+        raise _damage(folder, f"{MANIFEST} has a row with an invalid index") from None
+    if [(row["side"], row["index"]) for row in rows] != images:
+        raise _damage(folder, f"{MANIFEST} does not have a row for each of its images")
+    for row, name in zip(rows, names, strict=True):
+        if row["name"] not in (f"{name}.jpg", f"{name}.png"):
+            raise _damage(folder, f"{MANIFEST} has a row with the invalid name {row['name']!r}")
+    try:
+        record = _completion_record(folder, rows)
+    except OSError as error:
+        raise _damage(folder, first_line(error)) from None
+    if recorded not in (None, record):
+        raise _damage(folder, f"the total size of its images is not that in {COMPLETE}")
+    for name, pairs in _lists(out, rows).items():
+        path, content = folder / name, to_json(pairs, indent=1) + "\n"
+        if not path.is_file() or path.read_bytes() != content.encode():
+            write_text(path, content)
+            logger.warning("Restored %s from %s", path, MANIFEST)
+
+
+def _damage(folder: Path, fault: str) -> SynthesisError:
+    remedy = "choose a different --out or delete it"
+    return SynthesisError(f"the dataset in {folder} is damaged: {fault}; {remedy}")
 
 
 def _is_dataset(folder: Path, settings: dict[str, Any], ignored: tuple[str, ...] = ()) -> bool:
@@ -209,7 +310,8 @@ def _is_dataset(folder: Path, settings: dict[str, Any], ignored: tuple[str, ...]
     Raises:
         SynthesisError: If it contains something else.
     """
-    file = folder / "settings.json"
+    _read_record(folder)
+    file = folder / SETTINGS
     if not file.is_file():
         # A killed run may have left its journal, its lock and temporary files.
         ours = folder.is_dir() and all(
@@ -223,6 +325,9 @@ def _is_dataset(folder: Path, settings: dict[str, Any], ignored: tuple[str, ...]
         return False
     recorded = read_json_object(file, SETTINGS_EXPECTED)
     recorded |= {name: settings[name] for name in ignored}
+    if isinstance(recorded.get("recipe"), dict):
+        # Fields that the recorded version lacks have their defaults.
+        recorded["recipe"] = json.loads(to_json(asdict(Recipe()))) | recorded["recipe"]
     if recorded != settings:
         # Another seed is clearer than the difference in the split of the photos that it causes.
         changed = difference(recorded, dict(reversed(settings.items())))
