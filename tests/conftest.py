@@ -10,7 +10,9 @@ import logging
 import shutil
 import sys
 import tempfile
+import time
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +30,43 @@ if "QMA_NET_CACHE" not in os.environ:
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("QMA_NET_SHARED", ROOT.parent / "shared"))
 
+# Seconds after which a test gives up waiting for something that should have happened long ago. A
+# busy machine may take ten times as long as an idle one.
+HANG_TIMEOUT = 300
+
 TINY = ((16, 32, 80, 128), (1, 1, 1, 1))
 
 pytest_plugins = ["serving"]  # The fixtures of the tests of `qma-net serve`.
+
+# The files that take longest. They run first, so that no process is left with a long one at the
+# end while the others have nothing to do.
+LONGEST = (
+    "test_launch.py",
+    "test_serve_attacks.py",
+    "test_training.py",
+    "test_demo.py",
+    "test_serve.py",
+    "test_serve_page.py",
+    "test_evaluate.py",
+    "test_report.py",
+    "test_fuzz.py",
+    "test_shell.py",
+    "test_figures.py",
+    "test_stopped.py",
+    "test_predict.py",
+)
+
+
+def pytest_configure(config):
+    """Let pytest-xdist keep the order of the files instead of sorting them by number of tests."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    """Move the longest files to the front."""
+    rank = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
 def pytest_collection_finish():
@@ -120,6 +156,14 @@ def noiseprint_file(tmp_path):
     path = tmp_path / "noiseprint.th"
     torch.save({"network": published_noiseprint().state_dict(), "global_step": 1}, path)
     return path
+
+
+@contextmanager
+def cpu_at_most(seconds: float):
+    """Assert that the block takes at most this CPU time, which other processes hardly change."""
+    start = time.process_time()
+    yield
+    assert time.process_time() - start < seconds
 
 
 def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:

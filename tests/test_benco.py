@@ -67,7 +67,9 @@ def test_no_flag_equals_or_abbreviates_a_benco_flag(script):
 
     from qma_net.benco import QMANet
 
-    source = Path(find_spec(f"IMDLBenCo.training_scripts.{script}").origin).read_text()
+    source = Path(find_spec(f"IMDLBenCo.training_scripts.{script}").origin).read_text(
+        encoding="utf-8"
+    )
     theirs = {word.split("'")[0] for word in source.split("add_argument('--")[1:]}
     assert "image_size" in theirs
     for ours in inspect.signature(QMANet).parameters:
@@ -215,7 +217,7 @@ def _gradients(rank, world, port, path):
 
 def test_gradients_of_two_processes_equal_those_of_one(tmp_path):
     """Two halves of a batch, averaged by DDP, give the gradients of the whole batch."""
-    from qma_net.launch.torchrun import free_port
+    from qma_net.core.single_process import free_port
 
     gradients = []
     for world in (1, 2):

@@ -12,9 +12,9 @@ import pytest
 import torch
 from transformers import SegformerConfig, SegformerModel
 
-from conftest import ROOT, TINY
+from conftest import HANG_TIMEOUT, ROOT, TINY
 from hub_server import hub_server
-from launching import ALONE, MODEL, SIZE, start, write_tampered_set
+from launching import MODEL, SIZE, start, write_tampered_set
 
 HUB_FILES = ("config.json", "model.safetensors")
 
@@ -36,8 +36,8 @@ def train(work, out, processes, *extra, **options):
 
 @pytest.fixture(scope="module")
 def checkpoint(work):
-    """Train with two processes under torchrun and return the checkpoint."""
-    done = train(work, "trained", 2, "--save_period", 1)
+    """Train with two processes, all of them started as users do, and return the checkpoint."""
+    done = train(work, "trained", 2, "--save_period", 1, fresh=True)
     assert "BenCo's CUDA calls are redirected" in done.stdout
     rows = [json.loads(line) for line in (work / "trained/log.txt").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [0, 1]
@@ -150,7 +150,7 @@ def test_benco_init_script_trains_with_one_changed_import(work, tmp_path):
     script.write_text(on_cpu + changed)
     flags = [*MODEL, *SIZE, "--data_path", work / "set", "--test_data_path", work / "set"]
     flags += ["--epochs", 1, "--batch_size", 2, "--accum_iter", 1, "--lr", 1e-4]
-    done = start(flags, tmp_path, launcher=("train.py",), env=ALONE)
+    done = start(flags, tmp_path, launcher=("train.py",))
     assert "CUDA is not available" not in done.stderr
     assert (tmp_path / "output_dir/checkpoint-0.pth").is_file()
 
@@ -266,54 +266,58 @@ def test_benco_package_prints_nothing_on_import():
 # Ranks that wait for the first one
 
 TWO_RANKS = """
-import os, time
-from datetime import timedelta
+import importlib, logging, os, time
 from pathlib import Path
+import huggingface_hub.constants
 import torch.distributed
-from qma_net.launch import main, preflight, waiting
+from qma_net.launch import main, preflight
 from qma_net.modeling import config
+importlib.reload(huggingface_hub.constants)  # It read other variables when it was imported.
 config.SIZES["tiny"] = {tiny!r}
 init, check = torch.distributed.init_process_group, preflight.check
 
 def init_process_group(*args, **kwargs):
-    return init(*args, timeout=timedelta(seconds=6), **kwargs)
+    Path("initialized-" + os.environ["RANK"]).write_text(str(Path("checked").exists()))
+    return init(*args, **kwargs)
 
-wait = waiting.WaitingRoom._wait
-
-def signal_wait(*args):
+def report_waiting(record):
     Path("waiting").touch()
-    wait(*args)
+    return True
 
 def slow_check(*args, **kwargs):
-    seconds = float(os.environ["CHECK_SECONDS"])
-    while seconds and not Path("waiting").exists():
-        time.sleep(0.1)
-    time.sleep(seconds)
-    return check(*args, **kwargs)
+    deadline = time.monotonic() + {limit}
+    while not Path("waiting").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    report = check(*args, **kwargs)
+    Path("checked").touch()
+    return report
 
-waiting.WaitingRoom._wait = signal_wait
-
-torch.distributed.init_process_group, preflight.check = init_process_group, slow_check
+torch.distributed.init_process_group = init_process_group
+if "CHECK_WAITS" in os.environ:
+    preflight.check = slow_check
+    logging.getLogger("qma_net.launch.waiting").addFilter(report_waiting)
 main()
 """
 
 
 def train_with_two_ranks(work, out, *more, env, check=True):
     script = work / "two_ranks.py"
-    script.write_text(TWO_RANKS.format(tiny=TINY))
+    script.write_text(TWO_RANKS.format(tiny=TINY, limit=HANG_TIMEOUT / 2))
     flags = ["--model", "QMANet", "--size", "tiny", "--views", "srm", *SIZE, "--epochs", 1]
     flags += ["--batch_size", 1, "--accum_iter", 1, "--test_data_path", "set", "--output_dir", out]
     flags += ["--data_path", "set", *more]
-    env = {"PYTHONPATH": str(ROOT), "CHECK_SECONDS": "0", **env}
     return start(["train", *flags], work, 2, launcher=(script,), env=env, check=check)
 
 
-def test_check_that_takes_longer_than_the_process_group_waits_does_not_abort(work):
-    """The group of the other rank timed out, after 10 minutes instead of the 6 seconds here."""
-    (work / "waiting").unlink(missing_ok=True)
-    env = {"CHECK_SECONDS": "14", "QMA_NET_CACHE": str(work / "no-earlier-check")}
+def test_process_group_is_created_after_the_data_check(work):
+    """A check of more than 10 minutes ended the run, since the group of rank 1 timed out.
+
+    Here, the check takes until rank 1 reports that it is waiting.
+    """
+    env = {"CHECK_WAITS": "1", "QMA_NET_CACHE": str(work / "no-earlier-check")}
     done = train_with_two_ranks(work, "slow", env=env)
     assert "rank 1 waits until rank 0 has finished the data check" in done.stdout
+    assert [(work / f"initialized-{rank}").read_text() for rank in (0, 1)] == ["True", "True"]
     assert (work / "slow/checkpoint-0.pth").is_file()
 
 

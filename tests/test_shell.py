@@ -25,7 +25,7 @@ from qma_net.core.files import config_path
 from qma_net.evaluation.attacks import read_attacks
 from qma_net.evaluation.results import read_result_table
 from qma_net.launch.flags import parse_own_flags
-from qma_net.launch.torchrun import free_port
+from qma_net.core.single_process import free_port
 from qma_net.report import build_tables
 from qma_net.report.collect import DEFAULTS, collect
 from qma_net.report.figures.curves import draw_robustness

@@ -33,7 +33,12 @@ from qma_net.launch.checkpoints import (
     save_best,
     saved_epochs,
 )
-from qma_net.launch.flags import complete_from_checkpoint, parse_own_flags
+from qma_net.launch.flags import (
+    check_image_size,
+    complete_from_checkpoint,
+    parse_own_flags,
+    require_image_size,
+)
 from qma_net.launch.nonfinite_steps import StepGuard
 from qma_net.launch.preflight import check_data, check_flags, exclude_faulty_pairs
 from qma_net.launch.stop_requests import STOP_FILE
@@ -41,6 +46,8 @@ from qma_net.launch.torchrun import LaunchError, resuming_command
 from qma_net.launch.training_hooks import TrainingHooks
 from qma_net.launch.unreadable_images import UnreadableImages
 from qma_net.modeling import config
+from qma_net.weights.checkpoint import load_checkpoint
+from qma_net.weights.locate import load_model
 from sample_archives import truncate
 
 FLAGS = ["--model", "QMANet", "--size", "tiny", "--views", "srm", *SIZE]
@@ -208,6 +215,8 @@ def test_startup_is_summarized_on_console_and_logged_to_file(uninterrupted):
     written = (folder / "startup.txt").read_text()
     assert f"full startup log ({len(written.splitlines())} lines)" in text
     assert "Model = QMANet(" in written
+    assert "(AMP) is enabled" not in done.stdout
+    assert done.stdout.count("(AMP) is disabled") == 4  # In every epoch.
     assert "0 errors, 0 warnings" in written
 
 
@@ -729,6 +738,7 @@ def test_unwritable_output_dir_is_rejected(work, out):
         (["--test_data_path", "list.json"], "--test_data_path list.json is a list, not"),
         (["--device", "cuda"], "--device cuda: CUDA is not available"),
         (["--accum_iter", "16"], "--accum_iter 16 is more than the 3 batches per process"),
+        (["--model", "Mesorch"], "Mesorch works only at an image size of 512, not 64, because"),
     ],
 )
 def test_contradictory_flags_are_rejected(work, more, line):
@@ -740,6 +750,7 @@ def test_contradictory_flags_are_rejected(work, more, line):
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith(f"qma-net: {line}")
     assert "Traceback" not in done.stderr
+    assert not (work / "run").exists()  # Nothing was built.
 
 
 def test_missing_resizing_and_padding_is_rejected(work):
@@ -822,6 +833,35 @@ def test_resuming_from_bare_weights_is_rejected(work):
             LaunchError, match=r"--resume .*bare\.pth: the file contains only weights"
         ):
             complete_from_checkpoint([*model, "--resume", str(work / "bare.pth")])
+
+
+# Fine-tuning
+
+
+def few_crops():
+    """Let BenCo draw eight crops per epoch instead of 1,840."""
+    from IMDLBenCo.datasets import BalancedDataset
+
+    assert BalancedDataset.__init__.__defaults__ == (None, 1840)
+    BalancedDataset.__init__.__defaults__ = (None, 8)
+
+
+def test_documented_fine_tuning_of_the_packaged_model(work):
+    """Four steps with AdamW change a weight by at most about four times the learning rate."""
+    text = (ROOT / "docs/training.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    (line,) = re.findall(r"^qma-net train .*--init_from qma-net-small.*$", text, re.M)
+    words = shlex.split(line)[1:]
+    assert words[words.index("--data_path") + 1] == "mine.json"
+    assert words[words.index("--test_data_path") + 1] == "mine_test.json"
+    (work / "mine.json").write_text('[["NativeDataset", "set"]]')
+    (work / "mine_test.json").write_text('{"mine": "set"}')
+    tiny = ["--image_size", 64, "--batch_size", 2, "--epochs", 1, "--num_workers", 0]
+    start([*words, *tiny, "--no_pin_mem"], work, prepare=few_crops)
+    tuned = load_checkpoint(work / "runs/tuned/checkpoint-0.pth")
+    assert tuned.preprocessing == config.Preprocessing(64, "native")
+    before = dict(load_model("qma-net-small").named_parameters())
+    changes = [(p - before[name]).abs().max().item() for name, p in tuned.named_parameters()]
+    assert 0 < max(changes) < 1e-3
 
 
 # Weight decay
@@ -967,6 +1007,29 @@ def test_incomplete_batch_is_accepted_under_torchrun(work, monkeypatch):
     (work / "tests.json").write_text('{"one": "one.json"}')
     monkeypatch.setenv("RANK", "0")
     check_flags(benco_flags(work, test_data_path="tests.json"), "command")
+
+
+def test_accumulation_is_compared_with_the_batches_of_a_process(work, monkeypatch):
+    """Seven images: three batches of two, or two in each of two processes."""
+    check_flags(benco_flags(work, accum_iter=3), "command")
+    with pytest.raises(LaunchError, match="--accum_iter 4 is more than the 3 batches per process"):
+        check_flags(benco_flags(work, accum_iter=4), "command")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(LaunchError, match="--accum_iter 3 is more than the 2 batches per process"):
+        check_flags(benco_flags(work, accum_iter=3), "command")
+    protocol = work / "protocol.json"  # BenCo draws 1840 images from each entry.
+    protocol.write_text(json.dumps([["ManiDataset", str(work / "set")]]))
+    check_flags(benco_flags(work, data_path=str(protocol), accum_iter=460), "command")
+    with pytest.raises(LaunchError, match="--accum_iter 461 is more than the 460 batches"):
+        check_flags(benco_flags(work, data_path=str(protocol), accum_iter=461), "command")
+
+
+@pytest.mark.parametrize("flags", [["--image_size", "512"], [], ["--image_size=512"]])
+def test_mesorch_is_accepted_at_its_only_size(flags):
+    check_image_size(["--model", "Mesorch", *flags])
+    check_image_size(["--model", "QMANet", "--image_size", "64"])
+    with pytest.raises(LaunchError, match="Mesorch works only at an image size of 512, not native"):
+        require_image_size("Mesorch", "native")
 
 
 def test_folder_in_place_of_the_log_is_rejected(work):

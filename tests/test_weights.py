@@ -6,8 +6,9 @@ import zipfile
 
 import pytest
 import torch
+from transformers import SegformerConfig, SegformerModel
 
-from conftest import published_noiseprint
+from conftest import ROOT, published_noiseprint
 from qma_net import cli
 from qma_net.modeling.backbone import MiT
 from qma_net.modeling.config import ARCHITECTURE, SIZES, QMANetConfig
@@ -20,10 +21,13 @@ from qma_net.weights.checkpoint import (
     load_checkpoint,
 )
 from qma_net.weights.describe import describe
-from qma_net.weights.locate import load_model
+from qma_net.weights.locate import load_model, read_source
+from qma_net.weights.names import SMALL
 from qma_net.weights.reading import read_checkpoint
 from qma_net.weights.sources import NOISEPRINT_SHA256, load_backbones, mit_state, noiseprint_state
 from sample_archives import official_names
+
+SMALL_FOLDER = ROOT / "qma_net/weights" / SMALL
 
 
 def save(path, content):
@@ -168,6 +172,29 @@ def test_init_from_starts_from_the_weights_of_a_checkpoint(tmp_path):
         QMANet(size="tiny", views="srm", init_from=str(path))
 
 
+@pytest.mark.parametrize("source", [SMALL, SMALL_FOLDER, SMALL_FOLDER / "model.safetensors"])
+def test_init_from_accepts_the_packaged_model_and_saved_folders(source):
+    from qma_net.benco import QMANet
+    from qma_net.launch.flags import complete_from_checkpoint
+
+    model = QMANet("b0", "srm,bayar", init_from=str(source))
+    expected = load_model(SMALL).state_dict()
+    assert all(torch.equal(t, expected[n]) for n, t in model.network.state_dict().items())
+    flags = complete_from_checkpoint(["--model", "QMANet", "--init_from", str(source)])
+    given = dict(zip(flags[::2], flags[1::2], strict=True))
+    assert (given["--size"], given["--views"]) == ("b0", "srm,bayar")
+    assert given["--init_from"] == str(source)
+
+
+def test_init_from_uses_the_newest_checkpoint_of_a_folder(tmp_path):
+    model, path = checkpoint(tmp_path)
+    path.rename(tmp_path / "checkpoint-12.pth")
+    _, older = checkpoint(tmp_path)
+    stored = read_source(tmp_path).network
+    assert older.name == "checkpoint-3.pth"
+    assert all(torch.equal(t, stored[n]) for n, t in model.network.state_dict().items())
+
+
 def test_loading_a_checkpoint_replaces_every_tensor(tmp_path):
     model, path = checkpoint(tmp_path)
     fresh = QMANetModel.from_config(model.config)
@@ -194,6 +221,24 @@ def test_weights_command_lists_published_weights_and_checks_files(
     assert "--size tiny --views srm,bayar" in capsys.readouterr().out
     with pytest.raises(SystemExit, match=r"qma-net: cannot find the weights file .*nowhere"):
         cli.main(["weights", "nowhere.pth"])
+
+
+def test_weights_command_describes_folders_and_the_files_in_them(tmp_path):
+    small = "a complete QMA-Net (--size b0 --views srm,bayar "
+    for path in (SMALL_FOLDER, SMALL_FOLDER / "model.safetensors"):
+        assert describe(path).startswith(f"{path}: {small}")
+        assert "misses many real ones" in describe(path)
+    checkpoint(tmp_path)
+    expected = f"{tmp_path / 'checkpoint-3.pth'}: a complete QMA-Net checkpoint (--size tiny"
+    assert describe(tmp_path).startswith(expected)
+    mit = tmp_path / "mit-b0"
+    SegformerModel(SegformerConfig()).save_pretrained(mit)  # The default is B0.
+    for path in (mit, mit / "model.safetensors"):
+        assert describe(path) == (
+            f"{path}: complete MiT-B0 weights (--size b0); pass the folder as --backbone_weights"
+        )
+    (mit / "config.json").unlink()
+    assert_rejected("cannot be used without the config.json", describe, mit / "model.safetensors")
 
 
 def test_weights_command_recognizes_the_published_noiseprint(shared, capsys):

@@ -27,11 +27,11 @@ from ..modeling.precision import widen
 from ..modeling.qma_net import QMANetModel, image_score
 from ..weights.checkpoint import (
     CONFIG_KEY,
-    Checkpoint,
     config_from_extra_state,
     config_to_extra_state,
     require_same_architecture,
 )
+from ..weights.locate import read_source
 
 
 @MODELS.register_module()
@@ -49,7 +49,8 @@ class QMANet(nn.Module):
             nothing (docs/reading-the-paper.md).
         bce: Weight of an additional cross-entropy loss of the mask, which is not in the paper;
             Dice losses alone converge slowly at first when training from scratch.
-        init_from: A checkpoint written by BenCo's trainer to fine-tune; no other weights are
+        init_from: A model to fine-tune: a checkpoint, a folder of checkpoints or of
+            ``save_pretrained``, a Hugging Face Hub ID, or qma-net-small; no other weights are
             needed.
         gradient_checkpointing: 1 enables gradient checkpointing (less memory, slower); must be 0 or
             1, because BenCo parses any string as True.
@@ -98,7 +99,7 @@ class QMANet(nn.Module):
             self.network = start
         elif start:
             self.network = QMANetModel.from_config(self.config)
-            Checkpoint.read(start).load_into(self.network)
+            read_source(start).load_into(self.network)
         else:
             self.network = build_qma_net(
                 backbone_weights=backbone_weights,

@@ -28,6 +28,7 @@ from ..core.untrusted import file_stem
 from ..data.check import MASK_PROBLEMS, Report, check
 from ..data.listing import Listing, manipulation_types, read_listings
 from ..inference.prediction import as_gray, require_finite
+from ..launch.flags import require_image_size
 from ..modeling.config import DEFAULT_THRESHOLD, Preprocessing
 from ..weights.names import SMALL
 from .attacks import Attack
@@ -163,9 +164,15 @@ def evaluate(
 def complete_settings(
     evaluated: EvaluatedModel, settings: Settings, context: DistributedContext
 ) -> Settings:
-    """Fill in missing settings from training, and log how images are fed to the model."""
+    """Fill in missing settings from training, and log how images are fed to the model.
+
+    Raises:
+        LaunchError: If the model does not work at this size.
+    """
     trained, completed = evaluated.preprocessing, settings.completed(evaluated.preprocessing)
     used = Preprocessing(completed.image_size, completed.fit)
+    size = "native" if completed.fit == "native" else str(completed.image_size)
+    require_image_size(evaluated.identity["model"], size)
     parts = [f"{evaluated.identity['checkpoint']}: images {used}"]
     if settings.image_size and completed.fit == "native":
         parts.append(f"--image-size {settings.image_size} has no effect at original resolution")

@@ -19,7 +19,7 @@ STARTUP_FILE = "startup.txt"  # In the output folder: the output before the firs
 LAST_LINES = 30  # Lines of the startup log that are printed if the start fails.
 
 # Lines that are printed as well as written to the startup log, of the launcher and of BenCo.
-PRINTED = (MARK, "distributed init", "effective batch size", "Resume checkpoint", "Start training")
+PRINTED = (MARK, "distributed init", "effective batch size", "Resume checkpoint")
 
 
 class _ConsoleHandler(logging.Handler):

@@ -2,8 +2,9 @@
 
 BenCo's scripts run unmodified, but some functions that they call are wrapped or redirected.
 :data:`CONTRACTS` lists each of them: when and why it is replaced, and the signature and call sites
-that the replacement relies on. ``tests/test_contracts.py`` checks every entry against the
-installed packages.
+that the replacement relies on. It also lists what importing :mod:`qma_net.benco` does for the
+scripts that ``benco init`` copies, which replaces nothing. ``tests/test_contracts.py`` checks
+every entry against the installed packages.
 
 The launcher also changes these parts of its own process: ``sys.argv``; ``sys.stdout`` on the
 first rank until the first epoch (:mod:`.console`); the handlers of SIGINT and SIGTERM during a
@@ -70,8 +71,9 @@ def _source(module: str) -> str:
 # Each entry: the target with its parameters and when it is replaced, the purpose, and lines of a
 # module and code that it contains.
 _TABLE = f"""
-torch:load(f, weights_only) [in every script]
-  load tensors and argparse.Namespace only, never other pickled objects (checkpoints.py)
+torch:load(f, map_location, weights_only) [in every script; without CUDA or with --device cpu]
+  load tensors and argparse.Namespace only, never other pickled objects (checkpoints.py); load \
+      to the CPU (cuda_to_cpu.py)
   {BENCO}.test: torch.load(ckpt, map_location=args.device, weights_only=False)
   {MISC}: checkpoint = torch.load(args.resume, map_location='cpu')
 
@@ -188,6 +190,25 @@ huggingface_hub.constants:HF_HUB_OFFLINE \
       [in train, after weights from the Hub have been downloaded]
   load them from the cache in every process, without further requests (pretrained.py)
   huggingface_hub.constants: return HF_HUB_OFFLINE
+
+torch.serialization:add_safe_globals(safe_globals) [called when qma_net.benco is imported]
+  let --resume load the argparse.Namespace in a checkpoint of BenCo (benco/scripts.py)
+  {MISC}: checkpoint = torch.load(args.resume, map_location='cpu')
+  {MISC}: to_save = {{ 'model': model_without_ddp.state_dict(), 'optimizer': \
+      optimizer.state_dict(), 'epoch': epoch, 'scaler': loss_scaler.state_dict(), 'args': args,
+
+{MISC}:init_distributed_mode(args) \
+      [not replaced; when a script of benco init imports qma_net.benco]
+  set the environment variables of torchrun for one process (benco/scripts.py)
+  {MISC}: elif 'RANK' in os.environ and 'WORLD_SIZE' in os.environ:
+  {TRAIN}: if global_rank == 0 and args.log_dir is not None:
+  {BENCO}.test: model.module.load_state_dict(ckpt['model'])
+
+{BENCO}.test_save_images:main(args, model_args) \
+      [not replaced; when a script of benco init imports qma_net.benco]
+  make --checkpoint_path in sys.argv absolute (benco/scripts.py)
+  {BENCO}.test_save_images: chkpt_dir = args.checkpoint_path
+  {BENCO}.test_save_images: ckpt = os.path.join(args.checkpoint_path, chkpt_dir)
 
 fvcore.nn.flop_count:_DEFAULT_SUPPORTED_OPS [when qma_net.benco is imported]
   count the operations of scaled_dot_product_attention (benco/model.py)

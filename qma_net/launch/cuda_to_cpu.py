@@ -51,6 +51,10 @@ def redirect_cuda_to_cpu() -> None:
     )
     install("torch.nn.parallel:DistributedDataParallel", _CpuDistributedDataParallel)
 
+    @replaces("torch:load")
+    def load(original: Callable, *args: Any, **kwargs: Any) -> Any:
+        return original(*args, **{name: _on_cpu(value) for name, value in kwargs.items()})
+
     @replaces("torch.distributed:init_process_group")
     def init_with_gloo(original: Callable, backend: Any = None, *args: Any, **kwargs: Any) -> None:
         original("gloo", *args, **kwargs)

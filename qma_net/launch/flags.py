@@ -17,6 +17,7 @@ from .torchrun import LaunchError
 
 logger = logging.getLogger(__name__)
 
+IMAGE_SIZES = {"Mesorch": "512"}  # Models of BenCo that work at one size only.
 AUTO = "auto"  # --resume auto: the newest intact checkpoint in --output_dir.
 
 
@@ -69,13 +70,27 @@ def _own_parser(*, training: bool = True) -> argparse.ArgumentParser:
     return parser
 
 
-def model_and_image_size(flags: list[str]) -> tuple[str, int]:
-    """Return ``--model`` and ``--image_size`` as BenCo's scripts parse them."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+def check_image_size(flags: list[str]) -> None:
+    """Refuse an image size at which the chosen model of BenCo cannot work.
+
+    Raises:
+        LaunchError: If the model works at a different size only.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--model", default="")
-    parser.add_argument("--image_size", type=int, default=Preprocessing.image_size)
+    parser.add_argument("--image_size", default="512")  # BenCo's default.
     given, _ = parser.parse_known_args(flags)
-    return given.model, given.image_size
+    require_image_size(given.model, given.image_size)
+
+
+def require_image_size(model: str, image_size: str) -> None:
+    """Refuse an image size at which a model of BenCo cannot work; see :func:`check_image_size`."""
+    only = IMAGE_SIZES.get(model, image_size)
+    if image_size != only:
+        raise LaunchError(
+            f"{model} works only at an image size of {only}, not {image_size}, because its output "
+            f"always has {only}x{only} pixels"
+        )
 
 
 def complete_from_checkpoint(flags: list[str]) -> list[str]:
@@ -107,10 +122,10 @@ def complete_from_checkpoint(flags: list[str]) -> list[str]:
     if given.model != "QMANet" or not source:
         return rest
 
-    from ..weights.checkpoint import Checkpoint
+    from ..weights.locate import read_source
 
-    path = _resolve_checkpoint(Path(source))
-    checkpoint = Checkpoint.read(path, mapped=True)
+    path = source if source == given.init_from else _resolve_checkpoint(Path(source))
+    checkpoint = read_source(path, mapped=True)
     known = checkpoint.config.as_flags()
     named = {flag.split("=")[0] for flag in rest}
     trained = checkpoint.preprocessing

@@ -16,6 +16,7 @@ from ..core.files import unique_name, write_json, write_text
 from ..core.untrusted import one_line
 from ..data.check import MASK_PROBLEMS, Report, check
 from ..data.listing import NATIVE_DATASET, NEGATIVE, SYNTH_DATASET, protocol_rows, read_listings
+from ..data.protocol import SAMPLES
 from .checkpoints import LOG, saved_epochs
 from .console import STARTUP_FILE
 from .nonfinite_steps import SKIPPED_FILE
@@ -67,6 +68,7 @@ def check_flags(args: argparse.Namespace, command: str, *, fit: str = "") -> Non
             f'with test sets; write {{"{path.stem}": "{path}"}} to a file and pass that'
         )
     _check_test_sets(args)
+    check_accumulation(args, args.data_path)
     _check_output(args)
     saved = saved_epochs(Path(args.output_dir)) if args.output_dir else []
     if saved and not args.resume:
@@ -81,6 +83,24 @@ def _check_numbers(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and not (math.isfinite(value) and value >= smallest):
             raise LaunchError(f"--{name} {value} is invalid; pass a number of at least {smallest}")
+
+
+def check_accumulation(args: argparse.Namespace, data_path: str) -> None:
+    """Refuse ``--accum_iter`` if an epoch of the training data has fewer batches.
+
+    Raises:
+        LaunchError: If BenCo would never take an optimizer step.
+    """
+    entries = protocol_rows(data_path)
+    images = SAMPLES * len(entries) or sum(len(item.pairs) for item in read_listings(data_path))
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    batches = math.ceil(images / processes) // args.batch_size
+    if batches < args.accum_iter:
+        raise LaunchError(
+            f"--accum_iter {args.accum_iter} is more than the {batches} batches per process and "
+            "epoch, so BenCo would never take an optimizer step; lower --accum_iter or "
+            "--batch_size"
+        )
 
 
 def _check_test_sets(args: argparse.Namespace) -> None:

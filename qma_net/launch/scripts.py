@@ -19,10 +19,11 @@ from typing import Any
 
 from ..core.errors import QMANetError
 from ..core.runs import FolderLock
+from ..core.threads import let_threads_sleep, limit_threads
 from .checkpoints import accept_empty_amp_state, load_tensors_only, output_folder, save_atomically
 from .console import StartupLog, configure_logging, log_own_warnings
 from .contracts import CONTRACTS, MISC, replaces
-from .flags import complete_from_checkpoint, help_text, parse_own_flags
+from .flags import check_image_size, complete_from_checkpoint, help_text, parse_own_flags
 from .pretrained import download, hub_weights, use_cache_only
 from .torchrun import LaunchError, exit_with_error, rank, resuming_command, set_up_process
 from .training_hooks import TrainingHooks
@@ -52,6 +53,8 @@ def _run(argv: list[str]) -> None:
     if script not in SCRIPTS:
         raise LaunchError(f"there is no script {script!r}; choose from {', '.join(SCRIPTS)}")
     own, flags = parse_own_flags(given)
+    let_threads_sleep()
+    limit_threads(own.threads)
     if own.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     configure_logging()
@@ -68,6 +71,7 @@ def _run(argv: list[str]) -> None:
                 sys.stdout.write(f"usage: qma-net {script} --model MODEL [flags]\n\n{summary}\n\n")
                 sys.stdout.write(f"{help_text(script)}\nBenCo's flags:\n\n")
             flags = complete_from_checkpoint(flags)
+            check_image_size(flags)
             if is_training:
                 command = resuming_command(script, given)
                 flags = _prepare_training(own, flags, command, startup, until_end)
@@ -111,6 +115,8 @@ def _prepare(script: str, own: Namespace, flags: list[str]) -> list[str]:
         redirect_cuda_to_cpu()
         logger.info("running on the CPU: BenCo's CUDA calls are redirected")
         device = "cpu"
+        if script == "train":  # AMP has no effect on the CPU, but BenCo would log that it is on.
+            flags = [*flags, "--if_not_amp"]
     if device and script != "test_complexity":  # test_complexity has no --device.
         flags = [*flags, "--device", device]
     set_up_process(script)
@@ -155,7 +161,13 @@ def _prepare_training(
     own: Namespace, flags: list[str], command: str, startup: StartupLog, until_end: ExitStack
 ) -> list[str]:
     """Check flags and data, lock the output folder until the end, and return train.py's flags."""
-    from .preflight import check_data, check_flags, cleaned_flags, exclude_faulty_pairs
+    from .preflight import (
+        check_accumulation,
+        check_data,
+        check_flags,
+        cleaned_flags,
+        exclude_faulty_pairs,
+    )
 
     if own.fit and not {"--if_resizing", "--if_padding"} & set(flags):
         flags = [*flags, "--if_padding"]  # Only test sets are padded; crops have the right size.
@@ -169,6 +181,7 @@ def _prepare_training(
     if own.skip_bad:
         others.once("the data check", lambda: exclude_faulty_pairs(args, own.allow))
         flags = [*flags, *cleaned_flags(args)]
+        check_accumulation(args, cleaned_flags(args)[1])
     elif not own.no_data_check and not is_checked:
         others.once("the data check", lambda: startup.write(check_data(args, own.allow) + "\n"))
     if hub_id := hub_weights(flags):

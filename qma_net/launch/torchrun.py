@@ -3,7 +3,6 @@
 import os
 import shlex
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..core.errors import QMANetError
+from ..core.single_process import set_up_single_process
 from .contracts import replaces
 
 OTHER_RANKS_WAIT = 10  # Seconds in which torchrun ends the other processes after one has failed.
@@ -87,9 +87,7 @@ def set_up_process(script: str) -> None:
         raise LaunchError(
             f"test_complexity runs in one process, not {count}; start it without torchrun"
         )
-    if not {"RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK"} & os.environ.keys():
-        single = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
-        os.environ.update(single, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
+    set_up_single_process()
     attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
     if attempt and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         _separate_restart(attempt)
@@ -110,10 +108,3 @@ def _separate_restart(attempt: int) -> None:
         store, rank, world_size = next(torch.distributed.rendezvous(init_method, **given))
         store = torch.distributed.PrefixStore(f"attempt_{attempt}", store)
         original(backend, store=store, rank=rank, world_size=world_size, **kwargs)
-
-
-def free_port() -> int:
-    """Return a TCP port that is free on the loopback interface."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -155,15 +155,9 @@ class TrainingHooks:
             )
 
     def _begin(self, model: Any, data_loader: Any, args: Any) -> None:
-        """Check the data loader and print the summary before the first epoch."""
+        """Print the summary before the first epoch, and begin to watch the run."""
         if self.stop_requests.training_has_begun:
             return
-        if len(data_loader) < args.accum_iter:
-            raise LaunchError(
-                f"--accum_iter {args.accum_iter} is more than the {len(data_loader)} batches per "
-                "process and epoch, so BenCo would never take an optimizer step; lower "
-                "--accum_iter or --batch_size"
-            )
         test_sets = read_listings(args.test_data_path)
         self.test_set_count = len(test_sets)
         for line in training_summary(model, data_loader, test_sets, args):

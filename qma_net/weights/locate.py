@@ -14,7 +14,7 @@ from ..core.files import read_json_object
 from ..modeling.hub import CONFIG_NAME, WEIGHTS_FILE
 from ..modeling.qma_net import QMANetModel
 from ..modeling.state import WeightsError
-from .checkpoint import load_checkpoint
+from .checkpoint import Checkpoint, load_checkpoint
 from .names import SMALL
 from .reading import is_hub_id
 
@@ -59,6 +59,22 @@ def load_model(path: str | os.PathLike[str]) -> QMANetModel:
                 f"cannot find {path}, and the Hugging Face Hub cannot be reached; {SOURCES}"
             ) from error
     return _from_pretrained(path)
+
+
+def read_source(source: str | os.PathLike[str], *, mapped: bool = False) -> Checkpoint:
+    """Read the configuration and tensors of any source of :func:`load_model`, to fine-tune them.
+
+    If ``mapped``, the tensors of a checkpoint file stay in it until they are used.
+
+    Raises:
+        WeightsError: If there is no such source or its content is invalid.
+    """
+    path = Path(source)
+    newest = newest_checkpoint(path) if path.is_dir() else None
+    if newest or (path.is_file() and path.name != WEIGHTS_FILE):
+        return Checkpoint.read(newest or path, mapped=mapped)
+    model = load_model(path)
+    return Checkpoint(path, model.config, model.state_dict(), model.preprocessing, model.about)
 
 
 def newest_checkpoint(folder: str | os.PathLike[str]) -> Path | None:
