@@ -38,6 +38,7 @@ from qma_net.report.table import (
     MEASURED,
     MINUS,
     PAIRED,
+    PAIRED_MODELS,
     PUBLISHED,
     TIMES,
     Cell,
@@ -213,6 +214,37 @@ def test_ablation_is_paired_with_default_model_by_path(work):
         DASH,
         "requires the CSV files of both models for the same images",
     )
+
+
+def test_other_model_is_paired_with_the_default_model_by_path(work):
+    """Clean, in a table of the paper, under an attack, and on a test set of one's own."""
+    for name in ("CASIAv1", "splice_set"):
+        write_result(work / "mantra", name, values(30), model="MantraNet")
+    levels = (100, 90, 80, 70, 60, 50)
+    for level in levels:
+        attack, folder = ("jpeg", level), work / "mantra/robust"
+        write_result(
+            folder,
+            "CASIAv1",
+            values(200 + level),
+            model="MantraNet",
+            attack=attack,
+            stem=str(level),
+        )
+    results = collect([work])
+    label = "ManTra-Net (measured here) minus QMA-Net (ours)"
+    sweeps = [np.mean([values(start + level) for level in levels], axis=0) for start in (0, 200)]
+    for number, pair in ((1, (values(0), values(30))), (7, sweeps)):
+        shown = cells(paper_table(results, number), PAIRED_MODELS, label)
+        expected = paired_bootstrap(*([float(value) for value in side] for side in pair))
+        assert number_of(shown[0]) == pytest.approx(expected["difference"], abs=6e-4)
+        edges = [float(e.replace(MINUS, "-")) for e in shown[0].detail.strip("[]").split(", ")]
+        assert edges == pytest.approx(expected["interval"], abs=6e-4)
+        assert shown[1].hint == "requires the CSV files of both models for the same images"
+    other = next(table for table in build_tables(results) if table.key == "other-test-sets")
+    (row,) = (row for row in other.rows if row.labels == ("splice_set", "ManTra-Net"))
+    expected = paired_bootstrap(values(3), values(30))
+    assert number_of(row.cells[-1]) == pytest.approx(expected["difference"], abs=6e-4)
 
 
 def test_robustness_is_averaged_over_levels_without_clean_images(work):
@@ -596,7 +628,10 @@ def test_page_is_self_contained_and_reproducible(work):
     assert names >= {f"table-{n}.{suffix}" for n in range(1, 11) for suffix in ("md", "tex")}
     assert {"other-test-sets.md", "comparisons.tex"} <= names
     (curves,) = (out.parent / "figures").glob("curves-*-train.png")
-    assert curves in written
+    drawing = curves.with_suffix(".pdf")
+    assert {curves, drawing} <= set(written)
+    pdf = drawing.read_bytes()
+    assert pdf.startswith(b"%PDF-")
     page = out.read_text(encoding="utf-8")
     assert not re.search(r"""(src|href)=["']?(https?:|//|(?!data:|\#)\w)""", page)
     assert "url(" not in page
@@ -610,6 +645,7 @@ def test_page_is_self_contained_and_reproducible(work):
     first = page
     report([work], out)
     assert out.read_text(encoding="utf-8") == first
+    assert drawing.read_bytes() == pdf
 
 
 def test_measured_tables_come_first_and_empty_tables_are_folded(work):

@@ -48,8 +48,8 @@ def report(dirs: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) 
 
     Args:
         dirs: Folders with results, which are searched with all subfolders.
-        out: The HTML file. ``tables/*.md``, ``tables/*.tex`` and ``figures/*.png`` are written
-            to the same folder.
+        out: The HTML file. ``tables/*.md``, ``tables/*.tex``, ``figures/*.png`` and
+            ``figures/*.pdf`` are written to the same folder.
 
     Returns:
         All files that were written; the page is the last one.
@@ -78,6 +78,11 @@ def report(dirs: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) 
             with atomic_write(written[-1]) as temporary:
                 figure.canvas.savefig(temporary, format="png", dpi=130)
             figures.append((figure, data_uri(written[-1].read_bytes(), "image/png")))
+            written.append(figure_folder / f"{figure.stem}.pdf")
+            with atomic_write(written[-1]) as temporary:
+                # Without a date, the same results give the same file.
+                metadata = {"CreationDate": None}
+                figure.canvas.savefig(temporary, format="pdf", dpi=300, metadata=metadata)
         measured = [table for table in tables if table.is_measured]
         page = render(
             __package__,

@@ -25,6 +25,7 @@ from .table import (
     MISSING,
     NO_RESULT,
     PAIRED,
+    PAIRED_MODELS,
     Cell,
     Row,
     Table,
@@ -80,14 +81,22 @@ def _average(files: Sequence[ResultFile | None], metric: str) -> Measurement:
     if len(available) == 1:
         interval = available[0].summary["intervals"].get(metric)
     else:
-        columns = [file.per_image(metric) for file in available]
-        if is_attack:
-            common = [path for path in columns[0] if all(path in column for column in columns)]
-            columns = [{p: sum(column[p] for column in columns) / len(columns) for p in common}]
+        columns = _per_image(available, metric, is_attack=is_attack)
         samples = [list(column.values()) for column in columns]
         interval = mean_and_interval(samples)[1] if all(samples) else None
     note = "" if interval else "no interval, because the CSV file of the result is missing"
     return Measurement(sum(values) / len(values), interval, note)
+
+
+def _per_image(
+    files: Sequence[ResultFile | None], metric: str, *, is_attack: bool
+) -> list[dict[str, float]]:
+    """Return a metric by image path for each test set, averaged over the levels of an attack."""
+    columns = [file.per_image(metric) if file else {} for file in files]
+    if not is_attack or not columns:
+        return columns
+    common = [path for path in columns[0] if all(path in column for column in columns)]
+    return [{path: sum(c[path] for c in columns) / len(columns) for path in common}]
 
 
 def _models_in(results: Results, published: PublishedTable) -> list[ModelResults]:
@@ -98,8 +107,7 @@ def _models_in(results: Results, published: PublishedTable) -> list[ModelResults
 def _paired_cell(
     base: ModelResults | None,
     model: ModelResults | None,
-    test_sets: Sequence[str],
-    metric: str,
+    column: Column,
     *,
     with_p_value: bool = False,
 ) -> Cell:
@@ -109,12 +117,14 @@ def _paired_cell(
     """
     if base is None or model is None:
         return MISSING
-    differences = []
-    for name in test_sets:
-        first, second = (
-            m.clean[name].per_image(metric) if name in m.clean else {} for m in (base, model)
-        )
-        differences.append([second[path] - first[path] for path in first if path in second])
+    firsts, seconds = (
+        _per_image(_files(m, column), column.metric, is_attack=bool(column.attack))
+        for m in (base, model)
+    )
+    differences = [
+        [second[path] - first[path] for path in first if path in second]
+        for first, second in zip(firsts, seconds, strict=True)
+    ]
     if not all(differences):
         return Cell(DASH, hint=UNPAIRED)
     note = f"{sum(map(len, differences))} images"
@@ -169,9 +179,14 @@ def comparison_table(published: PublishedTable, results: Results) -> Table:
     as_in_paper = next((m for m in models if m.is_default and not m.variant), None)
     if not as_in_paper:  # Another variant must not be mistaken for the paper's model.
         _add_rows(table, published, [OURS], None, published.our_cells)
+    base = as_in_paper or next((m for m in models if m.is_default), None)
     for model in models:
         label, paper = _published_model(published, model, model.label)
         _add_rows(table, published, [label], model, paper)
+        if base and not model.is_ours:
+            shifts = [_paired_cell(base, model, column) for column in published.columns]
+            labels = [f"{label} minus {_with_words('QMA-Net', 'ours', base.label)}"]
+            table.rows.append(Row(PAIRED_MODELS, labels, shifts))
     _add_missing_command(table, published, as_in_paper)
     return table
 
@@ -234,9 +249,7 @@ def ablation_table(published: PublishedTable, results: Results) -> Table:
                 names = (_with_words(name, "ours", *words), *labels[1:])
                 _add_rows(table, published, names, model, cells)
                 if labels[0] != published.ours:
-                    shifts = [
-                        _paired_cell(base, model, c.test_sets, c.metric) for c in published.columns
-                    ]
+                    shifts = [_paired_cell(base, model, column) for column in published.columns]
                     table.rows.append(Row(PAIRED, names, shifts))
                 if model:
                     _add_missing_command(table, published, model)
@@ -321,12 +334,14 @@ def other_test_sets(results: Results) -> Table:
 
 
 def _difference_from_default(results: Results, model: ModelResults, test_set: str) -> Cell:
-    """Compare the F1 with that of the default model of the same variant."""
-    alike = _with_setting(results.models, model.variant, {})
-    base = next((other for other in alike if test_set in other.clean), None)
-    if not model.is_ours or model.is_default or base is None:
+    """Compare the F1 with that of the default model, of the same variant for a QMA-Net."""
+    defaults = [m for m in results.models if m.is_default and test_set in m.clean]
+    if model.is_ours:
+        defaults = [m for m in defaults if m.variant == model.variant]
+    if model.is_default or not defaults:
         return Cell()
-    return _paired_cell(base, model, [test_set], "pixel_f1", with_p_value=True)
+    column = Column("F1", [test_set], "pixel_f1", None)
+    return _paired_cell(defaults[0], model, column, with_p_value=True)
 
 
 def further_metrics(results: Results) -> Table:

@@ -16,6 +16,7 @@ MINUS, TIMES, DASH = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}", "\N{EM DASH}"
 # The sections of a table.
 PUBLISHED, MEASURED, DIFFERENCE = "As published", "Measured here", "Measured here minus published"
 PAIRED = "Paired difference on the same images: ablation minus QMA-Net (ours)"
+PAIRED_MODELS = "Paired difference on the same images: other model minus QMA-Net (ours)"
 
 NO_RESULT = "no result file"
 
