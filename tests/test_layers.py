@@ -1,6 +1,7 @@
 """Layers of qma_net/: packages import only from packages below them, and imports have no cycles."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,17 @@ LAYERS = (
     ("core",),
 )
 LAYER_OF = {package: number for number, layer in enumerate(LAYERS) for package in layer}
+
+
+@cache
+def import_statements(text: str) -> list[tuple[ast.AST, ast.AST]]:
+    """Return all import statements in a module's text, each with its parent node."""
+    return [
+        (node, parent)
+        for parent in ast.walk(ast.parse(text))
+        for node in ast.iter_child_nodes(parent)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+    ]
 
 
 def modules(root: Path) -> dict[str, Path]:
@@ -61,7 +73,7 @@ def imports(root: Path) -> dict[str, set[str]]:
     for name, file in files.items():
         parts = [part for part in name.split(".") if part]
         package = parts if file.name == "__init__.py" else parts[:-1]
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node, _ in import_statements(file.read_text(encoding="utf-8")):
             for path, member in imported_names(node, package, root.name):
                 if path[0] != root.name:
                     continue
@@ -116,6 +128,18 @@ def test_packages_import_only_from_lower_layers():
 
 def test_imports_have_no_cycles():
     assert import_cycles(PACKAGE) == []
+
+
+def test_transformers_is_imported_only_where_a_model_is_built():
+    """It takes five seconds, for which commands without a model and the web page would wait."""
+    importing = {
+        f"{name}: {type(parent).__name__}"
+        for name, file in modules(PACKAGE).items()
+        for node, parent in import_statements(file.read_text(encoding="utf-8"))
+        for path, _ in imported_names(node, [], "qma_net")
+        if path[0] == "transformers"
+    }
+    assert importing == {"modeling.backbone: FunctionDef", "weights.sources: FunctionDef"}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-from transformers import SegformerConfig, SegformerModel
 
 HEADS = (1, 2, 5, 8)
 REDUCTIONS = (8, 4, 2, 1)
@@ -33,6 +32,9 @@ class MiT(nn.Module):
     """
 
     def __init__(self, channels: Sequence[int], depths: Sequence[int], drop_path: float):
+        # This import takes seconds, and commands that build no model can do without it.
+        from transformers import SegformerConfig, SegformerModel
+
         super().__init__()
         config = SegformerConfig(
             hidden_sizes=list(channels),

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
-from transformers import SegformerModel
 
 from ..core.errors import first_line
 from ..modeling.backbone import remap_official
@@ -110,6 +109,8 @@ def mit_state(source: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def _hugging_face_state(source: str) -> dict[str, Tensor]:
+    from transformers import SegformerModel
+
     loaded: Any
     try:
         loaded = SegformerModel.from_pretrained(source, output_loading_info=True)
