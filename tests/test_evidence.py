@@ -223,7 +223,7 @@ def test_each_step_of_the_small_model_starts_from_the_previous_weights(tmp_path,
     plan = read_plans()["small"]
     names, started = [step["name"] for step in plan["steps"]], []
 
-    def run(self, command, flags, folder, title):
+    def run(self, command, flags, folder, title, epoch_images=None):
         if len(started) == len(names):
             return False
         given = dict(pairwise(map(str, flags)))

@@ -50,8 +50,12 @@ class Clock:
         threads = max(1, available_cores() // args.jobs)
         return cls(time.monotonic() + 60 * args.minutes, threads)
 
-    def run(self, command: str, flags: list, folder: Path, title: str) -> bool:
+    def run(
+        self, command: str, flags: list, folder: Path, title: str, epoch_images: int | None = None
+    ) -> bool:
         """Run a command of :mod:`.launch`, with its log in ``folder``.
+
+        ``epoch_images`` is the number of images per dataset and epoch, by default that of BenCo.
 
         Returns:
             Whether the command succeeded before the deadline.
@@ -64,6 +68,7 @@ class Clock:
         words = [sys.executable, "-m", "benchmarks.evidence.launch", command, *map(str, flags)]
         environment = os.environ | KEEP_MEMORY
         environment |= {"OMP_NUM_THREADS": str(self.threads), "PYTHONUNBUFFERED": "1"}
+        environment |= {"EPOCH_IMAGES": str(epoch_images)} if epoch_images else {}
         with open(log, "a", encoding="utf-8") as file:
             process = subprocess.Popen(
                 words, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT
@@ -123,10 +128,11 @@ def training_flags(
     lr: float,
     warmup_epochs: int,
     workers: int,
+    test_period: int = 1,
 ) -> list:
     """Return the flags of ``qma-net train`` that all models have in common."""
     flags = ["--fit", "native", "--image_size", image_size, "--data_path", protocol]
-    flags += ["--test_data_path", tests, "--test_batch_size", 16, "--test_period", 1]
+    flags += ["--test_data_path", tests, "--test_batch_size", 16, "--test_period", test_period]
     flags += ["--epochs", epochs, "--batch_size", batch_size, "--accum_iter", 1]
     flags += ["--lr", lr, "--min_lr", lr / 100, "--weight_decay", 0.05]
     flags += ["--warmup_epochs", warmup_epochs, "--num_workers", workers, "--no_pin_mem"]

@@ -100,11 +100,12 @@ def _train_step(
         lr=step["lr"],
         warmup_epochs=step["warmup_epochs"],
         workers=args.workers,
+        test_period=plan.get("test_period", 1),
     )
     flags += ["--model", "QMANet"]
     for checkpoint in previous:
         flags += ["--init_from", checkpoint]
     flags += as_words(plan["flags"])
-    if not clock.run("train", flags, out / name, name):
+    if not clock.run("train", flags, out / name, name, plan.get("epoch_images")):
         return None
     return checkpoint_path(out / name, epochs - 1)

@@ -140,9 +140,15 @@ def split_photos(names: list[str], test_share: float, seed: int) -> dict[str, li
 
 
 def split_by(folder: Path, names: list[str], recipe: Recipe, seed: int) -> dict[str, list[str]]:
-    """Split photos as the recipe says."""
+    """Split photos as the recipe says.
+
+    Raises:
+        SynthesisError: If the recipe names an unknown split or there are too few photos.
+    """
     if recipe.split == "hash":
         return split_photos_by_hash(folder, names, recipe)
+    if recipe.split != "seed":
+        raise SynthesisError(f"unknown split {recipe.split!r}; choose seed or hash")
     return split_photos(names, recipe.test_share, seed)
 
 
