@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+from argparse import Namespace
 
 import pytest
 import torch
@@ -16,9 +17,11 @@ from launching import write_tampered_set
 # QMA-Net. The output and the exit code of a script are written to NUMBER.log and NUMBER.code.
 RUN_COMMANDS = """
 import json, os, runpy, subprocess, sys
-import IMDLBenCo.training_scripts.train, IMDLBenCo.model_zoo
+import IMDLBenCo.training_scripts.train, qma_net.build
 from IMDLBenCo.cli import main
+from qma_net.modeling import config
 
+config.SIZES["tiny"] = ((16, 32, 80, 128), (1, 1, 1, 1))
 sys.path.insert(0, "")
 for number, words in enumerate(json.loads(sys.argv[1])):
     if words == ["benco", "init"]:
@@ -40,7 +43,7 @@ for number, words in enumerate(json.loads(sys.argv[1])):
     with open(f"{number}.code", "w") as file:
         file.write(str(code))
 """
-TINY_RUN = ["--size", "b0", "--image_size", "64", "--num_workers", "0", "--no_pin_mem"]
+TINY_RUN = ["--size", "tiny", "--image_size", "64", "--num_workers", "0", "--no_pin_mem"]
 PATHS = {"data/mine": "set", "data/mine_test": "set", "mine_test.json": "sets.json"}
 
 
@@ -144,9 +147,6 @@ def test_variables_of_torchrun_are_not_replaced(monkeypatch):
 
 
 def test_importing_the_plugin_elsewhere_prepares_no_script(monkeypatch):
-    """Only the types in BenCo's checkpoints become loadable."""
-    import argparse
-
     from qma_net.benco import scripts
 
     monkeypatch.delenv("RANK", raising=False)
@@ -154,4 +154,15 @@ def test_importing_the_plugin_elsewhere_prepares_no_script(monkeypatch):
     scripts.prepare_benco_script()
     assert "RANK" not in os.environ
     assert sys.argv == ["tool.py", "--checkpoint_path", "a/b.pth"]
-    assert argparse.Namespace in torch.serialization.get_safe_globals()
+
+
+def test_checkpoints_of_benco_stay_readable_after_another_has_been_read(tmp_path):
+    """``--resume`` failed after ``--init_from``, since torch withdrew the permission."""
+    from qma_net.benco.scripts import allow_benco_checkpoints
+    from qma_net.weights.reading import read_checkpoint
+
+    path = tmp_path / "checkpoint-0.pth"
+    torch.save({"model": {}, "args": Namespace(lr=1e-4)}, path)
+    allow_benco_checkpoints()  # As on import.
+    read_checkpoint(path)
+    assert torch.load(path)["args"] == Namespace(lr=1e-4)

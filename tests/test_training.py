@@ -21,6 +21,7 @@ import pytest
 import torch
 
 from conftest import ROOT, TINY
+from forks import HANG_TIMEOUT, run_code
 from launching import SIZE, Launched, start, write_tampered_set
 from qma_net.core.files import ContentError, read_json_lines
 from qma_net.launch.checkpoints import (
@@ -216,6 +217,7 @@ def test_startup_is_summarized_on_console_and_logged_to_file(uninterrupted):
     assert f"full startup log ({len(written.splitlines())} lines)" in text
     assert "Model = QMANet(" in written
     assert "(AMP) is enabled" not in done.stdout
+    assert "Start training" not in done.stdout  # BenCo says so even if no epoch is left.
     assert done.stdout.count("(AMP) is disabled") == 4  # In every epoch.
     assert "0 errors, 0 warnings" in written
 
@@ -375,7 +377,7 @@ def test_full_disk_raises_launch_error(misc, tmp_path, monkeypatch):
 def test_stop_request_ends_after_step_with_resume_command(work, how, code):
     run, twice = work / "run", how == "SIGINT twice"
     running = Launched(flags("run", "--test_period", 9), work, slow_steps)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + HANG_TIMEOUT
     while "Epoch: [1]" not in running.output() and time.monotonic() < deadline:
         time.sleep(0.1)
     if how == STOP_FILE:
@@ -385,7 +387,7 @@ def test_stop_request_ends_after_step_with_resume_command(work, how, code):
     if twice:
         time.sleep(0.05)
         os.kill(running.child.pid, signal.SIGINT)
-    done = running.wait(60)
+    done = running.wait(HANG_TIMEOUT)
     assert done.returncode == code
     assert "Traceback" not in done.stderr
     assert not (run / STOP_FILE).exists()
@@ -439,7 +441,7 @@ def run_and_kill(work, kills, *, epochs):
         launcher=(script,),
         more=("--max-restarts", len(kills)),
         env={"PYTHONPATH": str(ROOT)},
-        timeout=300 * len(kills),
+        timeout=HANG_TIMEOUT * len(kills),
     )
 
 
@@ -462,14 +464,14 @@ def test_all_ranks_stop_together(work, how):
         running = subprocess.Popen(
             command, cwd=work, stdout=out, stderr=out, env={**os.environ, "PYTHONPATH": str(ROOT)}
         )
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + HANG_TIMEOUT
         while "Epoch: [1]" not in (work / "out").read_text() and time.monotonic() < deadline:
             time.sleep(0.2)
         if how == STOP_FILE:
             (work / "run/STOP").touch()
         else:
             running.send_signal(signal.SIGTERM)
-        code = running.wait(60)
+        code = running.wait(HANG_TIMEOUT)
     text = (work / "out").read_text()
     assert (code == 0) == (how == STOP_FILE)
     commands = re.findall(r"Resume with: (.*)", text)
@@ -698,7 +700,7 @@ def test_data_with_errors_is_rejected_or_excluded(work):
 def test_second_run_in_same_folder_is_rejected_while_first_runs(work):
     """The lock ends with the first process, although its loader process survives for seconds."""
     first = Launched(flags("run", "--num_workers", 1, epochs=9), work, stuck_after_a_step)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + HANG_TIMEOUT
     while "Epoch: [0]" not in first.output() and time.monotonic() < deadline:
         time.sleep(0.1)
     (work / "second").mkdir()
@@ -819,8 +821,7 @@ def test_benco_init_script_without_cuda_gets_instructions(tmp_path):
     if torch.cuda.is_available():
         pytest.skip("CUDA is available")
     script = "import IMDLBenCo.training_scripts.utils.misc as misc\nimport qma_net.benco\n"
-    command = [sys.executable, "-c", script]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    done = run_code(script, tmp_path)
     two_lines = "from qma_net.launch import redirect_cuda_to_cpu\nredirect_cuda_to_cpu()\n"
     assert two_lines in done.stderr
 

@@ -31,8 +31,10 @@ def read_checkpoint(path: str | os.PathLike[str], mapped: bool = False) -> dict[
     if is_zip:
         _require_stored_members(path)
     mapped = mapped and is_zip  # PyTorch's older format cannot be mapped.
+    # At the end of its context, torch withdraws every permission in the list, also an earlier one.
+    is_permitted = argparse.Namespace in torch.serialization.get_safe_globals()
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([] if is_permitted else [argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except MemoryError:
         raise
