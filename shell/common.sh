@@ -7,9 +7,15 @@
 #   DATA        folder with the prepared datasets, the protocol and the test sets [data]
 #   TRAIN_DATA  training data [$DATA/protocol_cat.json, from qma-net data protocol cat]
 #   TEST_SETS   test sets [$DATA/test_sets.json; train.sh: see above]
-#   OUT         output folder, on a disk shared by all nodes [runs/cat; runs/cat-MODEL for others]
-#   EPOCHS      number of epochs [150]
-#   IMAGE_SIZE  image size (side length in pixels) after resizing [512]
+#   RECIPE      paper: the settings of QMA-Net's paper for all models; own: the published recipe of
+#               BenCo's model, with its flags (benco_configs/peers.yaml) [paper]
+#   WEIGHTS     folder of the weight files that RECIPE=own names [weights]
+#   OUT         output folder, on a disk shared by all nodes
+#               [runs/cat; runs/cat-MODEL for others; runs/own-MODEL with RECIPE=own]
+#   EPOCHS      number of epochs [150, or as in the recipe]
+#   IMAGE_SIZE  side of the images in pixels after resizing or padding [512, or as in the recipe]
+#   FIT         resize or pad the images to IMAGE_SIZE; padding crops larger images
+#               [resize, or as in the recipe; evaluate.sh and robust.sh: as in training]
 #   WORKERS     data loader workers per GPU [8]
 #   GPUS        number of GPUs on this machine; 0 = CPU [1]
 #   PROCESSES   number of processes if GPUS=0 [1]
@@ -68,13 +74,31 @@ one_process() { # MODULE ARGUMENTS...
 }
 
 benco() { # torchrun|one_process SCRIPT FLAGS...: run BenCo's script
-    "$1" qma_net.launch "$2" --model "$MODEL" --image_size "$IMAGE_SIZE" --if_resizing \
-        --num_workers "$WORKERS" "${@:3}" "${benco_device[@]}" "${flags[@]}"
+    local own=("${recipe_model[@]}" "${recipe_benco[@]}") fit=--if_resizing
+    case $2 in train | test_complexity) ;; *) own+=("${recipe_test[@]}") ;; esac
+    [ "$FIT" = resize ] || fit=--if_padding
+    need_weights "${@:3}" "${own[@]}"
+    "$1" qma_net.launch "$2" --model "$MODEL" --image_size "$IMAGE_SIZE" "$fit" \
+        --num_workers "$WORKERS" "${@:3}" "${benco_device[@]}" "${own[@]}" "${flags[@]}"
 }
 
 evaluation() { # evaluate|robust FLAGS...: run qma-net's evaluation
+    need_weights "${recipe_model[@]}"
     torchrun qma_net "$1" --model "$MODEL" --image-size "$IMAGE_SIZE" --workers "$WORKERS" "${@:2}" \
-        "${evaluation_device[@]}" "${flags[@]}"
+        "${evaluation_fit[@]}" "${evaluation_device[@]}" "${recipe_model[@]}" "${flags[@]}"
+}
+
+need_weights() { # FLAGS...: require that the weight files of the recipe exist
+    local word
+    [ "$RECIPE" = own ] || return 0
+    for word in "$@"; do
+        case $word in
+            "$WEIGHTS"/*)
+                [ -n "$dry_run" ] || [ -e "$word" ] || fail "$word does not exist;" \
+                    "benco_configs/peers.yaml describes where to get it, and WEIGHTS is its folder"
+                ;;
+        esac
+    done
 }
 
 take_flags() { # set dry_run and flags
@@ -92,6 +116,7 @@ take_flags() { # set dry_run and flags
             --batch_size | --batch_size=*) variable_of "$word" BATCH ;;
             --accum_iter | --accum_iter=*) variable_of "$word" ACCUM ;;
             --epochs | --epochs=*) variable_of "$word" EPOCHS ;;
+            --if_padding) variable_of "$word" FIT ;;
             --output_dir | --output_dir=* | --out | --out=*) variable_of "$word" OUT ;;
             *) flags+=("$word") ;;
         esac
@@ -100,13 +125,36 @@ take_flags() { # set dry_run and flags
 
 variable_of() { fail "use the variable $2=... instead of ${1%%=*}"; }
 
+# Set the recipe of MODEL: the variables that are not set, and flags in recipe_<kind>.
+# shellcheck disable=SC2034 # train.sh uses recipe_gpus and recipe_batch
+take_recipe() {
+    recipe_model=() recipe_train=() recipe_benco=() recipe_test=() recipe_gpus='' recipe_batch=''
+    RECIPE=${RECIPE:-paper} WEIGHTS=${WEIGHTS:-weights}
+    case $RECIPE in own | paper) ;; *) fail "invalid RECIPE=$RECIPE: expected own or paper" ;; esac
+    [ "$MODEL" != QMANet ] || return 0
+    local lines kind word name
+    [ -z "${IMAGE_SIZE:-}" ] || whole_number IMAGE_SIZE 1
+    lines=$("$python" -m qma_net.launch.recipes "$MODEL" --recipe "$RECIPE" --weights "$WEIGHTS" \
+        ${IMAGE_SIZE:+--image-size "$IMAGE_SIZE"} -- "${flags[@]}" 2>&1) || fail "$lines"
+    while read -r kind word; do
+        case $kind in
+            set)
+                name=${word%% *}
+                [ -n "${!name:-}" ] || printf -v "$name" %s "${word#* }"
+                ;;
+            model) recipe_model+=("$word") ;;
+            train) recipe_train+=("$word") ;;
+            benco) recipe_benco+=("$word") ;;
+            test) recipe_test+=("$word") ;;
+        esac
+    done <<<"$lines"
+}
+
 take_variables() {
     DATA=${DATA:-data}
     TRAIN_DATA=${TRAIN_DATA:-$DATA/protocol_cat.json}
     TEST_SETS=${TEST_SETS:-$DATA/test_sets.json}
     MODEL=${MODEL:-QMANet}
-    if [ "$MODEL" = QMANet ]; then OUT=${OUT:-runs/cat}; else OUT=${OUT:-runs/cat-$MODEL}; fi
-    EPOCHS=${EPOCHS:-150} IMAGE_SIZE=${IMAGE_SIZE:-512} WORKERS=${WORKERS:-8}
     GPUS=${GPUS:-1} PROCESSES=${PROCESSES:-1} NODES=${NODES:-1}
     NODE_RANK=${NODE_RANK:-${SLURM_NODEID:-}} MASTER_ADDR=${MASTER_ADDR:-}
     MASTER_PORT=${MASTER_PORT:-29500}
@@ -114,6 +162,20 @@ take_variables() {
     python=$VENV/bin/python
     [ -x "$python" ] || python=python
     command -v "$python" >/dev/null || python=python3
+
+    evaluation_fit=(${FIT:+"--$FIT"})
+    take_recipe
+    case $MODEL,$RECIPE in
+        QMANet,*) OUT=${OUT:-runs/cat} ;;
+        *,own) OUT=${OUT:-runs/own-$MODEL} ;;
+        *) OUT=${OUT:-runs/cat-$MODEL} ;;
+    esac
+    EPOCHS=${EPOCHS:-150} IMAGE_SIZE=${IMAGE_SIZE:-512} FIT=${FIT:-resize} WORKERS=${WORKERS:-8}
+    case $FIT in
+        pad) evaluation_fit=(--pad) ;;
+        resize) ;; # As in training, unless FIT was set.
+        *) fail "invalid FIT=$FIT: expected resize or pad" ;;
+    esac
 
     local name
     for name in EPOCHS IMAGE_SIZE PROCESSES NODES MASTER_PORT; do whole_number "$name" 1; done

@@ -5,8 +5,8 @@
 #
 # Writes OUT/images/<test set>/; with CHECKPOINT=best, the folder is OUT/images-best/. The script
 # ignores GPUS and NODES and uses a single process with a batch size of 1, because BenCo does not
-# save the images of an incomplete batch. (BenCo's TruFor fails on a single image; for it, add
-# --test_batch_size 2.)
+# save the images of an incomplete batch. (BenCo's TruFor fails on a single image; for it, RECIPE=own
+# uses 2, otherwise add --test_batch_size 2.)
 #
 #   CHECKPOINT  a file, or "best" as in evaluate.sh [the checkpoint of the last epoch in OUT]
 #   SETS        datasets in DATA, separated by spaces [CASIAv1 Columbia Coverage NIST16]

@@ -15,6 +15,7 @@ from unittest.mock import patch
 import IMDLBenCo.model_zoo
 import torch
 from fvcore.nn import FlopCountAnalysis
+from IMDLBenCo.model_zoo.span.mantranet import IMTFE
 from IMDLBenCo.registry import MODELS
 from torch import Tensor, nn
 
@@ -51,35 +52,44 @@ def model_of(row: str) -> str:
     return row.removesuffix(" compiled").removesuffix(" mixed")
 
 
-# Functions that build a model for images of a given size. Some models require a weights file, which
-# is written to the folder.
+CONFIGS = Path(IMDLBenCo.__file__).parent / "statics/model_zoo/configs"
+
+
+def write_placeholder_weights(folder: Path) -> None:
+    """Write the weight files that BenCo's models require, under the names of their recipes.
+
+    Models that load a file with ``strict=False`` get one without tensors, the others random
+    weights. With ``TORCH_HOME`` set to the folder, MVSS-Net downloads nothing. Two files are
+    omitted because training works without them: the weights of ObjectFormer and timm's ConvNeXt.
+    """
+    (folder / "hub/checkpoints").mkdir(parents=True)
+    empty = ["hub/checkpoints/resnet50-19c8e357.pth", "hrnet_w18_small_v2.pth"]
+    for name in (*empty, "mit_b2.pth", "mit_b3.pth", "mit_b4.pth"):
+        torch.save({}, folder / name)
+    for name in ("mae_pretrain_vit_base.pth", "uniformer_base_in1k.pth"):
+        torch.save({"model": {}}, folder / name)
+    torch.save(random_noiseprint(), folder / "noiseprint.pth")
+    torch.save(IMTFE(device="cpu").state_dict(), folder / "IMTFEv4.pt")
+
+
+# Functions that build a model for images of a given size, from a folder of placeholder weights.
 
 
 def trufor(size: int, folder: Path, device: str) -> nn.Module:
     """Build TruFor for phase 2, which trains the mask, with random NoisePrint++ weights."""
-    torch.save(random_noiseprint(), folder / "noiseprint.pth")
-    config = Path(IMDLBenCo.__file__).parent / "statics/model_zoo/configs/trufor.yaml"
-    noiseprint, backbone = str(folder / "noiseprint.pth"), write_empty_state(folder)
-    return MODELS.get("Trufor")(2, noiseprint, backbone, str(config))
-
-
-def write_empty_state(folder: Path) -> str:
-    """Write a state dict without tensors, for models that load it with ``strict=False``."""
-    torch.save({}, folder / "empty.pth")
-    return str(folder / "empty.pth")
+    files = (folder / "noiseprint.pth", folder / "mit_b2.pth", CONFIGS / "trufor.yaml")
+    return MODELS.get("Trufor")(2, *map(str, files))
 
 
 def mesorch(size: int, folder: Path, device: str) -> nn.Module:
     """Build Mesorch, with masks in the size of the images instead of 512x512."""
-    model = MODELS.get("Mesorch")(write_empty_state(folder))
+    model = MODELS.get("Mesorch")(str(folder / "mit_b3.pth"))
     model.resize.size = (size, size)
     return model
 
 
 def mvss_net(size: int, folder: Path, device: str) -> nn.Module:
-    """Build MVSS-Net, with an empty file in torch's cache instead of downloading a ResNet-50."""
-    (folder / "hub/checkpoints").mkdir(parents=True)
-    torch.save({}, folder / "hub/checkpoints/resnet50-19c8e357.pth")
+    """Build MVSS-Net without downloading a ResNet-50."""
     with patch.dict(os.environ, TORCH_HOME=str(folder)):
         return MODELS.get("MVSSNet")()
 
@@ -97,7 +107,7 @@ PEERS = {
     "PSCC-Net": lambda size, folder, device: MODELS.get("PSCC_Net")(size, pretrain_path=""),
     "MVSS-Net": mvss_net,
     "MSCDI-Net": lambda size, folder, device: MODELS.get("MSCDI_Net")(
-        backbone_weights_path=write_empty_state(folder)
+        backbone_weights_path=str(folder / "mit_b4.pth")
     ),
     "MantraNet": lambda size, folder, device: MODELS.get("MantraNet")(device=torch.device(device)),
 }
@@ -109,6 +119,7 @@ def build(model: str, size: int, device: str) -> nn.Module:
     if model == OURS:
         return QMANetModel.from_config(QMANetConfig(size="b3")).to(device)
     with TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
+        write_placeholder_weights(Path(folder))
         return PEERS[model](size, Path(folder), device).to(device)
 
 

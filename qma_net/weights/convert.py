@@ -3,14 +3,16 @@
 import os
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 
-from ..core.files import ContentError, read_json_object
+from ..core.files import ContentError, atomic_write, read_json_object
 from ..modeling.config import QMANetConfig
 from ..modeling.hub import CALIBRATION_NAME, CONFIG_NAME, PREPROCESSOR_NAME, WEIGHTS_FILE
 from ..modeling.qma_net import QMANetModel
-from ..modeling.state import WeightsError
+from ..modeling.state import WeightsError, require_tensors
 from .locate import load_model
+from .reading import read_checkpoint, unwrap_state
 
 
 def convert(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
@@ -29,6 +31,20 @@ def convert(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> None
             "overwritten; choose a different folder"
         )
     model.save_pretrained(folder)
+
+
+def write_state_dict(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
+    """Write the weights of a checkpoint of any model as a bare state dict.
+
+    BenCo's TruFor reads one for its third phase.
+
+    Raises:
+        WeightsError: If the source cannot be read or is not a checkpoint.
+    """
+    state = unwrap_state(read_checkpoint(source, mapped=True))
+    require_tensors(state, f"{source} (checkpoint)")
+    with atomic_write(out) as temporary:
+        torch.save(dict(state), temporary)
 
 
 def _is_qma_net(folder: Path, model: QMANetModel) -> bool:
