@@ -1,11 +1,13 @@
 """``qma-net export``: the model as an ONNX graph, verified against PyTorch.
 
-The graph maps ``image``, float32 ``(B, 3, H, W)`` with ImageNet normalization, to probabilities
+The graph maps ``image``, float32 ``(B, 3, H, W)`` with ImageNet normalization, to mask values
 ``mask``, float32 ``(B, 1, H, W)``. B, H and W are free, but H and W must be multiples of 32: the
 caller pads the image (repeat the last row and column and crop the mask, as ``QMANetModel`` does).
-The whole graph is float32, in particular NoisePrint++.
+The whole graph is float32, in particular NoisePrint++. The metadata of the file states how to
+prepare a photo (:func:`metadata`); docs/using.md contains an example.
 """
 
+import json
 import logging
 import os
 from collections.abc import Sequence
@@ -16,15 +18,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .. import __version__
 from ..core.errors import QMANetError
 from ..core.files import atomic_write
-from ..modeling.noise import normalized
+from ..modeling.config import Preprocessing
+from ..modeling.noise import IMAGENET_MEAN, IMAGENET_STD, normalized
 from ..modeling.qma_net import STRIDE, QMANetModel
 from .photograph import read_photograph
 
 logger = logging.getLogger(__name__)
 
-TOLERANCE = 1e-3  # Largest difference of a probability.
+TOLERANCE = 1e-3  # Largest difference of a mask value.
 SIZES = ((1, 64, 64), (2, 96, 160), (1, 256, 192))  # (B, H, W) of the verification.
 MAX_SIDE = 512  # Pixels of the photos for verification.
 OPSET = 18
@@ -35,16 +39,16 @@ class ExportError(QMANetError):
 
 
 class MaskOnly(nn.Module):
-    """The exported computation: from images ``(B, 3, H, W)`` to probabilities ``(B, 1, H, W)``."""
+    """The exported computation: from images ``(B, 3, H, W)`` to masks ``(B, 1, H, W)``."""
 
     def __init__(self, model: QMANetModel):
         super().__init__()
         self.model = model
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return the probabilities of a mini-batch."""
-        probabilities: Tensor = self.model(image).mask_logits.sigmoid()
-        return probabilities
+        """Return the masks of a mini-batch."""
+        masks: Tensor = self.model(image).mask_logits.sigmoid()
+        return masks
 
 
 def export_onnx(
@@ -60,7 +64,7 @@ def export_onnx(
         images: Photos for the verification, in addition to random inputs of three sizes.
 
     Returns:
-        One line with the largest difference of a probability.
+        One line with the largest difference of a mask value.
 
     Raises:
         ExportError: If a difference exceeds 1e-3, or onnx, onnxscript or onnxruntime is missing.
@@ -92,20 +96,40 @@ def export_onnx(
     return f"{largest}, with inputs of {', '.join(sizes)}"
 
 
+def metadata(model: QMANetModel) -> dict[str, str]:
+    """Return the metadata of the ONNX file, which onnxruntime reads as a custom metadata map.
+
+    ``mean`` and ``std`` are JSON lists, for pixels in 0..1. ``image_size`` and ``fit`` are those of
+    :class:`qma_net.modeling.config.Preprocessing`. Height and width must be multiples of
+    ``stride``. ``qma_net`` is the version that wrote the file.
+    """
+    preprocessing: Preprocessing = getattr(model, "preprocessing", None) or Preprocessing()
+    return {
+        "qma_net": __version__,
+        "about": getattr(model, "about", ""),
+        "mean": json.dumps(IMAGENET_MEAN),
+        "std": json.dumps(IMAGENET_STD),
+        "image_size": str(preprocessing.image_size),
+        "fit": preprocessing.fit,
+        "stride": str(STRIDE),
+    }
+
+
 def _write(network: MaskOnly, path: Path) -> None:
     size = {2: STRIDE * torch.export.Dim("rows"), 3: STRIDE * torch.export.Dim("columns")}
-    torch.onnx.export(
+    program = torch.onnx.export(
         network,
         (torch.randn(2, 3, 64, 96),),
-        str(path),
         input_names=["image"],
         output_names=["mask"],
         dynamic_shapes={"image": {0: torch.export.Dim("batch"), **size}},
         opset_version=OPSET,
         dynamo=True,
-        external_data=False,
         verbose=False,
     )
+    assert program  # With dynamo=True, it is never None.
+    program.model.metadata_props.update(metadata(network.model))
+    program.save(str(path), external_data=False)
 
 
 def _difference(session: Any, network: MaskOnly, image: Tensor) -> float:

@@ -53,7 +53,7 @@ def predict_files(
 ) -> list[str]:
     """Write ``<stem>_mask.png``, ``<stem>_overlay.png`` and ``predictions.csv``.
 
-    The mask is 8-bit gray, 255 for a probability of 1. If the stem is taken, by another photo or by
+    The mask is 8-bit gray, 255 for a mask value of 1. If the stem is taken, by another photo or by
     a file of the user, the next free one of ``<stem>_2``, ... is used. The table has a row as soon
     as the images are written, so the same call resumes an interrupted run. A file that is
     not a photo gets a row with an error.
@@ -62,7 +62,7 @@ def predict_files(
         names: Files, folders (searched recursively) and patterns; ``-`` is the standard input.
         out: The folder to write to; ``predictions.json`` in it records the model and the settings.
         predictor: The model.
-        threshold: In 0..1. Pixels with a higher probability count as tampered.
+        threshold: In 0..1. Pixels with a higher mask value count as tampered.
         native: Process photos at original resolution.
         tta: Average over mirror images.
         note: Added to the notes of every row.
@@ -141,13 +141,13 @@ def _are_intact(out: Path, record: dict[str, Any]) -> bool:
 
 
 def _facts(prediction: Prediction, note: str) -> dict[str, Any]:
-    height, width = prediction.mask.shape
-    notes = (*prediction.notes, note) if note else prediction.notes
+    facts = prediction.to_dict()
+    notes = [*facts["notes"], note] if note else facts["notes"]
     return {
-        "score": f"{prediction.score:.6f}",
-        "marked": f"{prediction.marked:.6f}",
-        "width": width,
-        "height": height,
+        "score": f"{facts['score']:.6f}",
+        "marked": f"{facts['marked']:.6f}",
+        "width": facts["width"],
+        "height": facts["height"],
         "notes": "; ".join(notes),
     }
 

@@ -1,6 +1,7 @@
 """The result of a model for one photo."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,6 +25,10 @@ class NonFiniteError(QMANetError):
         )
 
 
+class PixelsNotKeptError(QMANetError):
+    """A prediction without the pixels that an overlay needs."""
+
+
 def require_finite(
     mask: NDArray[np.float32], score: float, *, checkpoint: object, photo: str
 ) -> None:
@@ -40,7 +45,7 @@ def require_finite(
 
 
 def as_gray(mask: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Convert probabilities ``(H, W)`` in 0..1 to uint8 in 0..255."""
+    """Convert a mask ``(H, W)`` in 0..1 to uint8 in 0..255."""
     return np.asarray(np.rint(mask * 255), np.uint8)
 
 
@@ -49,12 +54,13 @@ class Prediction:
     """The result of a model for one photo.
 
     Attributes:
-        mask: float32 ``(H, W)`` in 0..1, the probability that a pixel is tampered, at the size
-            of the photo as displayed.
+        mask: float32 ``(H, W)`` in 0..1, the output of the model, at the size of the photo as
+            displayed. Higher values suggest tampered pixels; they are not calibrated
+            probabilities.
         score: Score of the whole photo in 0..1: the mean of the highest 1% of the mask. It is not
             the probability that the photo is tampered.
-        threshold: Pixels with a higher probability count as tampered.
-        photograph: The photo, with notes on how it was read.
+        threshold: Pixels with a higher mask value count as tampered.
+        photograph: The photo, with notes on how it was read; see :meth:`without_pixels`.
         notes: How the photo was read and fed to the model, and what to know about the model.
     """
 
@@ -66,7 +72,7 @@ class Prediction:
 
     @property
     def binary(self) -> NDArray[np.bool_]:
-        """Bool ``(H, W)``: where the probability is strictly above the threshold."""
+        """Bool ``(H, W)``: where the mask is strictly above the threshold."""
         return self.mask > self.threshold
 
     @property
@@ -75,8 +81,40 @@ class Prediction:
         present = self.binary[self.photograph.present]
         return float(present.mean()) if present.size else 0.0
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the facts of the prediction, without pixels, as values that JSON can represent.
+
+        The keys are those of ``predictions.csv``: ``file`` (the photo's name), ``score``,
+        ``marked``, ``threshold``, ``width`` and ``height`` (pixels, of the photo as displayed) and
+        ``notes`` (a list of strings). Keys may be added in later versions.
+        """
+        height, width = self.mask.shape
+        return {
+            "file": self.photograph.name,
+            "score": self.score,
+            "marked": self.marked,
+            "threshold": self.threshold,
+            "width": width,
+            "height": height,
+            "notes": list(self.notes),
+        }
+
+    def without_pixels(self) -> "Prediction":
+        """Return a copy that does not keep the photo's pixels in memory, and has no overlay."""
+        photograph = replace(self.photograph, pixels=np.empty((0, 0, 3), np.uint8))
+        return replace(self, photograph=photograph)
+
     def overlay(self, colour: tuple[int, int, int] = (255, 40, 40)) -> NDArray[np.uint8]:
-        """Draw the photo with the marked region tinted and outlined, uint8 ``(H, W, 3)``."""
+        """Draw the photo with the marked region tinted and outlined, uint8 ``(H, W, 3)``.
+
+        Raises:
+            PixelsNotKeptError: If the pixels were removed by :meth:`without_pixels`.
+        """
+        if self.photograph.pixels.shape[:2] != self.mask.shape:
+            raise PixelsNotKeptError(
+                f"the prediction of {self.photograph.name} has no pixels, expected those of the "
+                "photo for an overlay; use predict_iter(..., keep_pixels=True)"
+            )
         image = self.photograph.pixels.copy()
         marked = self.binary
         image[marked] = (0.55 * image[marked] + 0.45 * np.array(colour)).astype(np.uint8)

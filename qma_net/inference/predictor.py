@@ -4,9 +4,10 @@ import importlib
 import logging
 import os
 import warnings
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from functools import cached_property
-from typing import Any, Self, cast, overload
+from typing import Any, Literal, Self, TypeAlias, TypeVar, cast, overload
 
 import numpy as np
 import torch
@@ -32,8 +33,16 @@ FLIPS = ((), (1,), (0,), (0, 1))  # Axes of (H, W): none, left-right, top-bottom
 RANDOM_WEIGHTS_NOTE = "RANDOM WEIGHTS: this mask is meaningless"
 
 
+Photo = TypeVar("Photo", bound=PhotoSource)
+OnError: TypeAlias = Literal["raise", "skip"] | Callable[[Any, PhotographError], object]
+
+
 class QMANetPredictor:
     """Predicts tampered regions with a model; masks have the size of the photo.
+
+    On a CPU, the same photo gives the same mask, bit for bit, in every call, as long as the
+    machine, the versions of the packages, the number of threads and the options stay the same.
+    Several threads may share such a predictor; they get the same masks as well.
 
     Args:
         model: A model from :func:`qma_net.build_qma_net` or :func:`qma_net.load_checkpoint`.
@@ -173,10 +182,12 @@ class QMANetPredictor:
     ) -> Prediction | list[Prediction]:
         """Predict the tampered regions of a photo, or of a list of photos.
 
+        All predictions of a list are in memory together; use :meth:`predict_iter` for many photos.
+
         Args:
             image: A path, bytes, an open file, a PIL image or an array (see
                 :func:`qma_net.inference.photograph.read_photograph`), or a list of these.
-            threshold: In 0..1. Pixels with a higher probability count as tampered.
+            threshold: In 0..1. Pixels with a higher mask value count as tampered.
             native: Process the photo at original resolution, in tiles if it is large, instead of
                 resized as in training.
             tta: Average over the photo and its three mirror images.
@@ -213,7 +224,7 @@ class QMANetPredictor:
             if self.preprocessing.fit == "pad" and not native:
                 notes += (f"larger than the {side}x{side} of training, so processed in tiles",)
         tile = self.tile if model_input.is_native else side
-        values = self._probabilities(model_input.pixels, tile, tta, progress)
+        values = self._mask_values(model_input.pixels, tile, tta, progress)
         score = float(image_score(torch.from_numpy(model_input.crop_padding(values))[None, None]))
         checkpoint = getattr(self.model, "weights_file", None)
         require_finite(values, score, checkpoint=checkpoint, photo=photograph.name)
@@ -221,6 +232,61 @@ class QMANetPredictor:
         notes = (*photograph.notes, *too_small, *notes)
         mask = photograph.complete_mask(model_input.restore(values))
         return Prediction(mask, score, threshold, photograph, notes)
+
+    def predict_iter(
+        self,
+        photos: Iterable[Photo],
+        *,
+        on_error: OnError = "raise",
+        keep_pixels: bool = False,
+        threshold: float = DEFAULT_THRESHOLD,
+        native: bool = False,
+        tta: bool = False,
+    ) -> Iterator[tuple[Photo, Prediction]]:
+        """Predict photos one after the other, in constant memory however many there are.
+
+        A photo is read when its prediction is requested, so ``photos`` may be a generator.
+
+        Args:
+            photos: What :meth:`predict` accepts: paths, bytes, open files, PIL images or arrays.
+            on_error: What happens if a photo cannot be read or judged: ``"raise"`` the
+                :class:`~qma_net.inference.photograph.PhotographError`; ``"skip"`` the photo and log
+                a warning; or a function that is called with the photo and the error, before the
+                next photo is read. An exception that it raises ends the iteration.
+            keep_pixels: Keep the pixels of the photo with the prediction, which its overlay needs.
+            threshold: In 0..1. Pixels with a higher mask value count as tampered.
+            native: See :meth:`predict`.
+            tta: See :meth:`predict`.
+
+        Returns:
+            An iterator of pairs: the element of ``photos`` and its prediction.
+
+        Raises:
+            ConfigError: If the threshold is outside 0..1, or ``on_error`` is not one of these.
+            NonFiniteError: If the model gives NaN or infinity; ``on_error`` does not apply.
+        """
+        require_probability(threshold)
+        if on_error not in ("raise", "skip") and not callable(on_error):
+            raise ConfigError(f"got on_error={on_error!r}, expected raise, skip or a function")
+        return self._predictions(
+            photos, on_error, keep_pixels, threshold=threshold, native=native, tta=tta
+        )
+
+    def _predictions(
+        self, photos: Iterable[Photo], on_error: OnError, keep_pixels: bool, **options: Any
+    ) -> Iterator[tuple[Photo, Prediction]]:
+        for photo in photos:
+            try:
+                prediction: Prediction = self.predict(photo, **options)
+            except PhotographError as error:
+                if on_error == "raise":
+                    raise
+                if on_error == "skip":
+                    logger.warning("skipped: %s", error)
+                else:
+                    on_error(photo, error)
+                continue
+            yield photo, prediction if keep_pixels else prediction.without_pixels()
 
     def examine(self, image: PhotoSource, *args: Any, **kwargs: Any) -> Any:
         """Examine a photo. Deprecated: use :func:`qma_net.examine.examine_photo`."""
@@ -236,10 +302,10 @@ class QMANetPredictor:
         return examine_photo(self, image, **dict(zip(names, args, strict=False)), **kwargs)
 
     @torch.inference_mode()
-    def _probabilities(
+    def _mask_values(
         self, pixels: NDArray[np.uint8], tile: int, tta: bool, report: ProgressCallback | None
     ) -> NDArray[np.float32]:
-        """Map uint8 ``(H, W, 3)`` to probabilities, float32 ``(H, W)``."""
+        """Map uint8 ``(H, W, 3)`` to mask values, float32 ``(H, W)``."""
         flips = FLIPS if tta else FLIPS[:1]
         rows, columns = (tile_spans(length, tile, self.overlap) for length in pixels.shape[:2])
         progress = TileProgress(len(flips) * len(rows) * len(columns), report)
@@ -265,8 +331,8 @@ class QMANetPredictor:
                 noise = noise_rows.crop(region) if noise_rows else None
                 logits = self.model(image, edges=False, noise=noise).mask_logits
             progress.step()
-            probabilities: NDArray[np.float32] = logits[0, 0].float().sigmoid().cpu().numpy()
-            return probabilities
+            values: NDArray[np.float32] = logits[0, 0].float().sigmoid().cpu().numpy()
+            return values
 
         return blend_tiles(rows, columns, predict_tile)
 
@@ -311,6 +377,5 @@ def require_probability(threshold: float) -> None:
     """Raise :class:`ConfigError` if a threshold is outside 0..1."""
     if not 0 <= threshold <= 1:
         raise ConfigError(
-            f"got threshold {threshold}, expected a probability from 0 to 1, such as "
-            f"{DEFAULT_THRESHOLD}"
+            f"got threshold {threshold}, expected a number from 0 to 1, such as {DEFAULT_THRESHOLD}"
         )
