@@ -13,7 +13,7 @@ from .. import __version__
 from ..core.errors import QMANetError
 from ..core.threads import let_threads_sleep, limit_threads
 from ..core.untrusted import one_line, printable_lines
-from ..launch import SCRIPTS
+from ..launch import SCRIPTS, benco_left_out
 from ..launch import main as launch
 from . import data, evaluation, model
 from .flags import print_notes, reject_mistyped_flags, reject_unknown_flags
@@ -72,6 +72,8 @@ def main(argv: list[str] | None = None) -> None:
         extra = EXTRAS.get((error.name or "").split(".")[0])
         if not extra:
             raise
+        if extra == "benco" and (reason := benco_left_out()):
+            sys.exit(f"qma-net: {reason}")
         sys.exit(f"qma-net: {error.name} is not installed; run: pip install 'qma-net[{extra}]'")
 
 

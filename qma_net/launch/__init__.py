@@ -1,8 +1,8 @@
 """BenCo's training and test scripts, unmodified, with QMA-Net registered."""
 
-from .scripts import BENCO_VERSION, SCRIPTS, main
+from .scripts import BENCO_VERSION, SCRIPTS, benco_left_out, main
 
-__all__ = ["BENCO_VERSION", "SCRIPTS", "main", "redirect_cuda_to_cpu"]
+__all__ = ["BENCO_VERSION", "SCRIPTS", "benco_left_out", "main", "redirect_cuda_to_cpu"]
 
 
 def redirect_cuda_to_cpu() -> None:

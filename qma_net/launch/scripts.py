@@ -212,12 +212,8 @@ def _require_benco() -> None:
             "`pip install 'qma-net[benco]'`"
         )
     installed = _installed_version("imdlbenco")
-    if not installed and sys.version_info[:2] > BENCO_PYTHON:
-        python = ".".join(map(str, sys.version_info[:2]))
-        raise LaunchError(
-            f"Python {python} is too new for IMDL-BenCo {BENCO_VERSION}, which needs numpy below "
-            "2; run `pip install 'qma-net[benco]'` in an environment with Python 3.11 or 3.12"
-        )
+    if not installed and (reason := benco_left_out()):
+        raise LaunchError(reason)
     if not installed:
         raise LaunchError("IMDL-BenCo is not installed; run `pip install 'qma-net[benco]'`")
     if installed != BENCO_VERSION:
@@ -227,6 +223,18 @@ def _require_benco() -> None:
         for contract in CONTRACTS.values():
             for violation in contract.violations():
                 logger.warning("%s", violation)
+
+
+def benco_left_out() -> str:
+    """Return why the extra ``benco`` does not install IMDL-BenCo on this Python; "" if it does."""
+    if sys.version_info[:2] <= BENCO_PYTHON:
+        return ""
+    python = ".".join(map(str, sys.version_info[:2]))
+    return (
+        f"Python {python} is too new for IMDL-BenCo {BENCO_VERSION}, which needs numpy below 2, so "
+        "`pip install 'qma-net[benco]'` left it out; repeat that command in an environment with "
+        "Python 3.11 or 3.12"
+    )
 
 
 def _installed_version(package: str) -> str:
