@@ -3,6 +3,7 @@
 import argparse
 import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 from ..modeling.config import DEFAULT_THRESHOLD
@@ -32,7 +33,7 @@ class _DeprecatedSpelling(argparse.Action):
 def add_commands(commands: Commands) -> None:
     """Add this group's commands to the parser of ``qma-net``."""
     weights = add_command(commands, "weights", _weights)
-    weights.add_argument("files", nargs="*", help="weight files to check")
+    weights.add_argument("files", nargs="*", help="weight files or folders to check")
 
     predict = add_command(commands, "predict", _predict)
     _add_photos(predict, "folder for the results")
@@ -58,6 +59,8 @@ def add_commands(commands: Commands) -> None:
     add("--noiseprint-weights", default="", metavar="FILE", help=noiseprint)
     trust_list = "trusted certificates (PEM) for the signers of Content Credentials (C2PA)"
     add("--trust-list", default="", metavar="FILE", help=trust_list)
+    omit_location = "leave GPS data and names of places out of the reports"
+    add("--omit-location", action="store_true", help=omit_location)
     add("--noiseprint_weights", action=_DeprecatedSpelling, help=argparse.SUPPRESS)
 
     calibrate = add_command(commands, "calibrate", _calibrate)
@@ -74,7 +77,9 @@ def add_commands(commands: Commands) -> None:
 
     add = add_command(commands, "convert", _convert).add_argument
     add("checkpoint", help="a checkpoint written by BenCo's trainer")
-    add("--out", required=True, metavar="DIR", help="folder to write")
+    add("--out", required=True, metavar="DIR", help="folder to write, or file with --state-dict")
+    bare = "write only the weights, also of one of BenCo's other models, to the file --out"
+    add("--state-dict", action="store_true", help=bare)
 
     export = add_command(commands, "export", _export)
     add = export.add_argument
@@ -128,7 +133,7 @@ def _add_photos(parser: argparse.ArgumentParser, out: str) -> None:
 
 
 def _weights(args: argparse.Namespace) -> None:
-    """List published weights and their licenses, or check weight files."""
+    """List published weights and their licenses, or check weight files and folders."""
     from ..weights.describe import describe
     from ..weights.sources import PUBLISHED
 
@@ -167,6 +172,7 @@ def _predict(args: argparse.Namespace) -> None:
 
 def _examine(args: argparse.Namespace) -> None:
     """Write a report for each photo: mask, origin, metadata and leads."""
+    from ..examine.index import INDEX, has_index
     from ..examine.pipeline import examine_files
     from ..inference.predictor import load_predictor
 
@@ -184,10 +190,13 @@ def _examine(args: argparse.Namespace) -> None:
         native=args.native,
         noiseprint_weights=args.noiseprint_weights,
         trust_list=args.trust_list,
+        omit_location=args.omit_location,
         note=note,
     )
     for folder in folders:
         print_lines(folder / "report.html")
+    if len(folders) + len(errors) > 1 and has_index(Path(args.out)):
+        print_lines(Path(args.out) / INDEX)
     print_notes(*errors)
     if errors:
         sys.exit(1)
@@ -216,8 +225,12 @@ def _calibrate(args: argparse.Namespace) -> None:
 
 def _convert(args: argparse.Namespace) -> None:
     """Convert a checkpoint to a save_pretrained folder for the Hugging Face Hub."""
-    from ..weights.convert import convert
+    from ..weights.convert import convert, write_state_dict
 
+    if args.state_dict:
+        write_state_dict(args.checkpoint, args.out)
+        print(args.out)
+        return
     convert(args.checkpoint, args.out)
     print(f"{args.out}: config.json, model.safetensors, README.md (a model card to complete)")
 

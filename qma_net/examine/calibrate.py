@@ -8,11 +8,13 @@ from tqdm import tqdm
 
 from ..core.errors import QMANetError
 from ..inference.photo_files import find_photos
-from ..inference.photograph import PhotographError
+from ..inference.photograph import PhotographError, decode_photograph, read_bytes
 from ..inference.predictor import QMANetPredictor
-from ..modeling.calibration import Calibration
+from ..modeling.calibration import Calibration, PhotoProperties
 from ..modeling.hub import CALIBRATION_NAME, CONFIG_NAME, write_calibration
 from ..weights.locate import newest_checkpoint
+from .evidence import photo_properties
+from .metadata import read_facts
 
 
 class CalibrationError(QMANetError):
@@ -40,20 +42,28 @@ def calibrate(
     Raises:
         CalibrationError: If none of the photos can be read.
     """
-    scores, errors = [], []
+    scores: list[float] = []
+    properties: list[PhotoProperties] = []
+    errors: list[str] = []
     for path in tqdm(find_photos(photos), desc="calibrate", unit="photo", disable=not progress):
         try:
-            prediction = predictor.predict(path, native=native)
-            if prediction.photograph.truncation:
-                raise PhotographError(f"skipped {path}: {prediction.photograph.truncation}")
+            data, name = read_bytes(path)
+            photograph = decode_photograph(data, name)
+            prediction = predictor.predict(photograph, native=native)
+            if photograph.truncation:
+                raise PhotographError(f"skipped {path}: {photograph.truncation}")
             scores.append(prediction.score)
+            properties.append(photo_properties(photograph, read_facts(data)))
         except PhotographError as error:
             errors.append(str(error))
     if not scores:
         raise CalibrationError(
             f"none of the photos can be read: {', '.join(map(str, photos))}; give authentic photos"
         )
-    return Calibration.from_scores(scores, predictor.preprocessing, native=native), errors
+    calibration = Calibration.from_scores(
+        scores, predictor.preprocessing, native=native, photos=properties
+    )
+    return calibration, errors
 
 
 def calibration_folder(checkpoint: str, out: str = "") -> Path:

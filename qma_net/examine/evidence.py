@@ -1,6 +1,6 @@
 """The evidence of an examination: the photo's pixels and the file's metadata."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
@@ -14,6 +14,7 @@ from ..inference.photograph import (
     read_bytes,
     read_photograph,
 )
+from ..modeling.calibration import PhotoProperties
 from .metadata import FileFacts, read_facts
 from .origin import Origin, read_origin
 
@@ -35,6 +36,11 @@ class Evidence:
     origin: Origin | None = None
     name: str = ""
     fault: str = ""
+
+    def without_location(self) -> "Evidence":
+        """Return the evidence without the location of the photo; itself if there is none."""
+        facts = self.facts.without_location() if self.facts else None
+        return self if facts is self.facts else replace(self, facts=facts)
 
 
 def read_evidence(source: PhotoSource, name: str = "", *, trust_list: str = "") -> Evidence:
@@ -65,3 +71,12 @@ def read_evidence(source: PhotoSource, name: str = "", *, trust_list: str = "") 
     facts = read_facts(data)
     origin = read_origin(data, facts, name, trust_list=trust_list)
     return Evidence(decoded, facts, origin, name, fault)
+
+
+def photo_properties(photograph: Photograph, facts: FileFacts | None) -> PhotoProperties:
+    """Return the properties by which a photo is compared with those of a calibration."""
+    height, width = photograph.pixels.shape[:2]
+    if facts is None:
+        return PhotoProperties(width, height)
+    quality = facts.jpeg.quality if facts.jpeg else None
+    return PhotoProperties(width, height, facts.format, quality)

@@ -14,10 +14,11 @@ import torch
 from .. import __version__
 from ..inference.prediction import Prediction
 from ..modeling.calibration import Calibration
-from .evidence import Evidence
+from .evidence import Evidence, photo_properties
 from .leads import Lead
 from .metadata import FileFacts
 from .readability import Readability, hatched
+from .resaved import resaved_note
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,15 @@ class Examination:
     notes: tuple[str, ...]
 
     @property
+    def resaved(self) -> str:
+        """Why the file may be a screenshot or a copy; empty if nothing indicates it."""
+        photograph, origin = self.evidence.photograph, self.evidence.origin
+        if not (self.evidence.facts and origin):
+            return ""
+        size = photograph.pixels.shape[1::-1] if photograph else None
+        return resaved_note(self.evidence.facts, origin, size)
+
+    @property
     def marked(self) -> float | None:
         """Share of the pixels above the threshold, among those that the file contains."""
         return self.prediction.marked if self.prediction else None
@@ -65,6 +75,18 @@ class Examination:
             return None
         return self.calibration.count_at_least(self.prediction.score)
 
+    @property
+    def differences(self) -> list[str]:
+        """Why the photo cannot be compared with those of the calibration; see PhotoRanges.
+
+        Empty if it can, or if the calibration does not record the size of its photos.
+        """
+        photograph = self.evidence.photograph
+        if not (photograph and self.calibration and self.calibration.photos):
+            return []
+        properties = photo_properties(photograph, self.evidence.facts)
+        return self.calibration.photos.differences(properties)
+
     def overlay(self) -> np.ndarray:
         """Draw the photo with marked regions tinted and unreadable ones hatched, ``(H, W, 3)``."""
         if self.prediction is None or self.readability is None:
@@ -76,6 +98,7 @@ class Examination:
         photograph, facts, settings = self.evidence.photograph, self.evidence.facts, self.settings
         origin = self.evidence.origin
         readability = self.readability
+        ranges = self.calibration.photos if self.calibration else None
         height, width = photograph.pixels.shape[:2] if photograph else (None, None)
         return {
             "file": self.evidence.name,
@@ -112,10 +135,13 @@ class Examination:
             "score": round(self.prediction.score, 6) if self.prediction else None,
             "as_high": self.as_high,
             "calibrated_on": self.calibration.count if self.calibration else None,
+            "calibration_photos": asdict(ranges) if ranges else None,
+            "not_comparable": self.differences,
             "marked": None if self.marked is None else round(self.marked, 6),
             "marked_unreadable": self.marked_unreadable,
             "leads": [lead.report() for lead in self.leads],
             "date": self.date,
+            "resaved": self.resaved or None,
             "notes": list(self.notes),
         }
 

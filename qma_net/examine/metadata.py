@@ -8,7 +8,7 @@ error.
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -25,6 +25,13 @@ MAX_NOTES = 20
 AS_STORED = "the colors were read as stored, without converting them"
 PRIMARIES = {4: "NTSC", 9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}  # ITU-T H.273, table 2.
 XMP_ORIENTATION = re.compile(r"tiff:Orientation(?:\s?=\s?[\"']|>)\s?(\d)")
+XMP_LOCATION = re.compile(
+    r"GPS|photoshop:(?:City|State|Country)|Iptc4xmp(?:Core:(?:Location|CountryCode)|Ext:Location)"
+)
+IPTC_LOCATION = frozenset(
+    "LocationCode LocationName City Sublocation ProvinceState CountryCode Country".split()
+)
+LOCATION_OMITTED = "the file contains a location, which this report leaves out on request"
 MAX_THUMBNAIL_PIXELS = 2_000_000  # Cameras embed 160x120 pixels, some 640x480.
 
 
@@ -48,6 +55,7 @@ class FileFacts(Structure):
         iptc: IPTC metadata by name.
         texts: Comments and text chunks by keyword.
         thumbnail: The embedded thumbnail, uint8 ``(h, w, 3)``; None if there is none.
+        omits_location: Whether the location was left out on request.
     """
 
     format: str
@@ -63,11 +71,13 @@ class FileFacts(Structure):
     iptc: dict[str, str] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     thumbnail: np.ndarray | None = None
+    omits_location: bool = False
 
     @property
     def has_no_metadata(self) -> bool:
         """Whether the whole file was read and contains no EXIF, XMP, IPTC or text."""
-        return not (self.exif or self.xmp_packet or self.iptc or self.texts or self.unread)
+        metadata = self.exif or self.xmp_packet or self.iptc or self.texts
+        return not (metadata or self.unread or self.omits_location)
 
     @property
     def has_gps_in_xmp(self) -> bool:
@@ -91,6 +101,34 @@ class FileFacts(Structure):
         in_exif = (tags for name, tags in self.exif.items() if name.startswith("GPS"))
         tags = [tag for entries in in_exif for tag in entries] + list(self.gps_texts)
         return self.has_gps_in_xmp or any(re.search("L(?:at|ong)itude$", tag) for tag in tags)
+
+    def without_location(self) -> "FileFacts":
+        """Return the facts without GPS data and names of places; themselves if there are none.
+
+        XMP and texts that mention a location are left out entirely.
+        """
+        exif = {name: tags for name, tags in self.exif.items() if not name.startswith("GPS")}
+        iptc = {name: text for name, text in self.iptc.items() if name not in IPTC_LOCATION}
+        texts = {
+            keyword: text
+            for keyword, text in self.texts.items()
+            if keyword not in self.gps_texts and not XMP_LOCATION.search(text)
+        }
+        has_xmp_location = bool(XMP_LOCATION.search(self.xmp_packet))
+        if not has_xmp_location and (exif, iptc, texts) == (self.exif, self.iptc, self.texts):
+            return self
+        return replace(
+            self,
+            exif=exif,
+            position=None,
+            altitude="",
+            xmp="" if has_xmp_location else self.xmp,
+            xmp_packet="" if has_xmp_location else self.xmp_packet,
+            iptc=iptc,
+            texts=texts,
+            notes=[*self.notes, LOCATION_OMITTED],
+            omits_location=True,
+        )
 
 
 def read_facts(data: bytes) -> FileFacts:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..core.files import read_yaml
 from .content_credentials import Credentials, describe_source_type, read_credentials
-from .dates import StatedDate, find_contradictions, read_dates
+from .dates import MODIFIED, TAKEN, StatedDate, find_contradictions, read_dates
 from .metadata import FileFacts
 from .texts import printable
 from .xmp import Xmp, XmpError, read_xmp
@@ -23,11 +23,17 @@ MAX_QUOTE = 600  # Characters.
 MAX_SEARCHED = 20_000  # Characters of a value in which a mark is searched for.
 MAX_HISTORY = 100
 
+FILE_NAME = "file name"
 SOURCE_TYPE = "XMP Iptc4xmpExt:DigitalSourceType"
 # For XMP that is not well-formed.
 SOURCE_TYPE_TEXT = re.compile(
     r"DigitalSourceType(?:=[\"']|>|[^<>]{0,80}resource=[\"'])([^\"'<]{1,200})"
 )
+
+# Fields that name the program that wrote the file, rather than a device.
+WRITERS = frozenset(
+    f"EXIF {name}Software" for name in ("", "Processing", "RAWDeveloping", "ImageEditing")
+) | {"XMP xmp:CreatorTool", "XMP tiff:Software", "IPTC OriginatingProgram", "text Software"}
 
 # What credits are called, and the fields that contain them: IPTC, XMP, EXIF.
 CREDITS: Mapping[str, tuple[str, ...]] = {
@@ -87,6 +93,8 @@ class Origin:
         dates: When the photo was taken, digitized and modified.
         contradictions: Dates that contradict each other.
         notes: What could not be read.
+        camera: Make and model of the camera according to the metadata; empty if not stated.
+        software: The programs that wrote the file according to the metadata.
     """
 
     credentials: Credentials | None
@@ -97,6 +105,23 @@ class Origin:
     dates: tuple[StatedDate, ...]
     contradictions: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    camera: str = ""
+    software: tuple[str, ...] = ()
+
+    @property
+    def statements(self) -> dict[str, str]:
+        """Camera, dates of taking and saving, and software according to the file, if stated."""
+        taken, modified = (
+            ", ".join(dict.fromkeys(date.text for date in self.dates if date.meaning == meaning))
+            for meaning in (TAKEN, MODIFIED)
+        )
+        statements = {
+            "camera": self.camera,
+            "taken": taken,
+            "last modified": modified,
+            "saved by": ", ".join(self.software),
+        }
+        return {name: text for name, text in statements.items() if text}
 
     @property
     def ai_statements(self) -> tuple[str, ...]:
@@ -124,6 +149,7 @@ class Origin:
         return {
             "c2pa": self.credentials.report() if self.credentials else None,
             "remote_manifest": self.remote_manifest or None,
+            "statements": self.statements,
             "ai_statements": list(self.ai_statements),
             "marks": [asdict(mark) for mark in self.marks],
             "history": list(self.history),
@@ -170,7 +196,20 @@ def read_origin(data: bytes, facts: FileFacts, name: str = "", *, trust_list: st
         dates=dates,
         contradictions=tuple(find_contradictions(dates)),
         notes=tuple(notes),
+        camera=_camera(fields),
+        software=tuple(dict.fromkeys(printable(fields[w]) for w in fields if w in WRITERS)),
     )
+
+
+def _camera(fields: Mapping[str, str]) -> str:
+    """Join make and model, which often begins with the make."""
+    make, model = (
+        (fields.get(f"EXIF {name}") or fields.get(f"XMP tiff:{name}", "")).strip()
+        for name in ("Make", "Model")
+    )
+    if model.lower().startswith(make.lower()):
+        make = ""
+    return printable(f"{make} {model}".strip())
 
 
 def _fields(facts: FileFacts, xmp: Xmp, name: str) -> Iterator[tuple[str, str]]:
@@ -187,7 +226,7 @@ def _fields(facts: FileFacts, xmp: Xmp, name: str) -> Iterator[tuple[str, str]]:
     for keyword, text in facts.texts.items():
         yield f"text {keyword}", text
     if name:
-        yield "file name", re.split(r"[/\\]", name)[-1]
+        yield FILE_NAME, re.split(r"[/\\]", name)[-1]
 
 
 @cache

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ..core.files import write_json, write_png, write_text
+from ..core.files import atomic_write, write_json, write_png, write_text
 from ..core.html import data_uri, environment, render
 from ..inference.prediction import as_gray
 from ..modeling.calibration import FEW_PHOTOS
@@ -20,6 +20,7 @@ from .readability import CLIPPED, COMPRESSED, FLAT, MISSING, NAMES, REASONS, SMO
 from .texts import printable
 
 REPORT, PAGE, MASK, OVERLAY = "report.json", "report.html", "mask.png", "overlay.png"
+THUMBNAIL = "thumbnail.jpg"
 
 MAX_IMAGE_SIDE = 1280  # Pixels of the longer side of an image on the page.
 MAX_THUMBNAIL_SIDE = 320
@@ -35,7 +36,9 @@ COLORS = {
 
 
 def write_report(examination: Examination, folder: str | os.PathLike[str]) -> None:
-    """Write ``report.html``, ``report.json`` and, with a model, ``mask.png`` and ``overlay.png``.
+    """Write the report, ``thumbnail.jpg`` and, with a model, ``mask.png`` and ``overlay.png``.
+
+    The report is ``report.html`` and ``report.json``. The thumbnail is used by the index.
 
     Every file is written atomically, and ``report.json`` last: if it exists, the others do.
     """
@@ -44,6 +47,11 @@ def write_report(examination: Examination, folder: str | os.PathLike[str]) -> No
         write_png(folder / MASK, as_gray(examination.prediction.mask))
         profile = examination.prediction.photograph.icc_profile
         write_png(folder / OVERLAY, examination.overlay(), icc_profile=profile)
+    if examination.evidence.photograph:
+        photograph = examination.evidence.photograph
+        small = Image.fromarray(shrink(photograph.pixels, MAX_THUMBNAIL_SIDE))
+        with atomic_write(folder / THUMBNAIL) as temporary:
+            small.save(temporary, "JPEG", icc_profile=photograph.icc_profile or None)
     write_text(folder / PAGE, render_page(examination))
     write_json(folder / REPORT, examination.report())
 

@@ -15,7 +15,7 @@ from .. import __version__
 from ..core.files import remove_temporary_files, to_json
 from ..core.images import TRANSPOSED_ORIENTATIONS
 from ..core.runs import Run
-from ..core.untrusted import file_stem
+from ..core.untrusted import file_stem, one_line
 from ..inference.photo_files import (
     STDIN,
     display_name,
@@ -38,11 +38,13 @@ from ..weights.sources import load_noiseprint
 from .content_credentials import require_trust_list
 from .evidence import Evidence, read_evidence
 from .examination import Examination, assemble
+from .index import has_index, write_index
 from .leads import Lead, leads, present_grid
-from .page import MASK, OVERLAY, PAGE, REPORT, write_report
+from .page import MASK, OVERLAY, PAGE, REPORT, THUMBNAIL, write_report
 from .readability import readability
 
-FILES = (REPORT, PAGE, MASK, OVERLAY)
+FILES = (REPORT, PAGE, MASK, OVERLAY, THUMBNAIL)
+MAX_SHOWN_NAME = 40  # Characters of the current photo's name next to the progress bar.
 
 
 class Predictor(Protocol):
@@ -82,6 +84,7 @@ def examine_photo(
     native: bool = False,
     noiseprint: NoisePrint | None = None,
     trust_list: str = "",
+    omit_location: bool = False,
     out: str | os.PathLike[str] | None = None,
     progress: ProgressCallback | None = None,
 ) -> Examination:
@@ -95,6 +98,7 @@ def examine_photo(
         native: Process the photo at original resolution.
         noiseprint: NoisePrint++ with its weights, for a view; by default the model's.
         trust_list: See :func:`.content_credentials.read_credentials`.
+        omit_location: Leave out where the photo was taken according to its metadata.
         out: The folder to which :func:`write_report` writes, if any.
         progress: See :meth:`qma_net.QMANetPredictor.predict`.
 
@@ -104,8 +108,9 @@ def examine_photo(
         NonFiniteError: If the model gives NaN or infinity.
         ConfigError: If the threshold is outside 0..1.
     """
+    evidence = read_evidence(photo, trust_list=trust_list)
     examination = examine_evidence(
-        read_evidence(photo, trust_list=trust_list),
+        evidence.without_location() if omit_location else evidence,
         predictor,
         describe_settings(predictor, threshold=threshold, native=native),
         noiseprint=noiseprint,
@@ -197,6 +202,7 @@ def examine_files(
     native: bool = False,
     noiseprint_weights: str = "",
     trust_list: str = "",
+    omit_location: bool = False,
     note: str = "",
     progress: bool = True,
 ) -> tuple[list[Path], list[str]]:
@@ -204,7 +210,8 @@ def examine_files(
 
     If the stem is taken, by another photo, other settings or a folder of the user, the next free
     one of ``<stem>_2``, ... is used. Finished reports are not regenerated. Files that are not
-    photos are skipped with an error; a damaged image gets an error and a report on its file.
+    photos are skipped with an error; a damaged image gets an error and a report on its file. For
+    several photos, :func:`.index.write_index` ranks all reports in the folder.
 
     Args:
         names: Files, folders (searched recursively) and patterns; ``-`` is the standard input.
@@ -214,6 +221,7 @@ def examine_files(
         native: Process photos at original resolution.
         noiseprint_weights: The published weights of NoisePrint++, for a view.
         trust_list: See :func:`.content_credentials.read_credentials`.
+        omit_location: Leave out where the photos were taken according to their metadata.
         note: Added to the notes of every report.
         progress: Whether to show progress bars.
 
@@ -237,6 +245,8 @@ def examine_files(
         noiseprint = NoisePrint()
         load_noiseprint(noiseprint, noiseprint_weights)
         noiseprint.to(getattr(predictor, "device", "cpu"))
+    if omit_location:
+        settings["omit_location"] = True
     folders: list[Path] = []
     errors: list[str] = []
     digest = hashlib.sha256(to_json(settings, sort_keys=True).encode()).hexdigest()
@@ -253,9 +263,11 @@ def examine_files(
         taken = {record["folder"] for record in finished.values()}
         for name in {Path(file).parts[0] for file in run.owned}:
             remove_temporary_files(out / name)
-        is_silent = not progress or len(paths) < 2
-        for path in tqdm(paths, desc="examine", unit="photo", disable=is_silent):
+        skipped: list[str] = []
+        bar = tqdm(paths, desc="examine", unit="photo", disable=not progress)
+        for path in bar:
             name = display_name(path)
+            bar.set_postfix_str(one_line(Path(name).name, MAX_SHOWN_NAME))
             record = finished.get(name) if path != STDIN else None
             if record and is_current(record):
                 folders.append(out / record["folder"])
@@ -269,6 +281,8 @@ def examine_files(
                     folders.append(out / record["folder"])
                     errors += [record["error"]] if record.get("error") else []
                     continue
+                if omit_location:
+                    evidence = evidence.without_location()
                 with tile_progress_bar(enabled=progress) as tile_progress:
                     examination = examine_evidence(
                         evidence,
@@ -280,6 +294,7 @@ def examine_files(
                     )
             except PhotographError as error:
                 errors.append(str(error))
+                skipped.append(str(error).replace(name, Path(name).name))
                 continue
             stem = file_stem(Path(name).stem).strip(". ") or "photograph"
             folder = out / unused_stem(run, stem, taken)
@@ -290,6 +305,8 @@ def examine_files(
             run.finish(row | ({"error": evidence.fault} if evidence.fault else {}))
             folders.append(folder)
             errors += [evidence.fault] if evidence.fault else []
+        if len(paths) > 1 or has_index(out):
+            write_index(out, skipped)
     return folders, errors
 
 

@@ -17,7 +17,7 @@ from ..core.files import ContentError, open_regular, unique_name
 from ..core.images import HEADER_SIZE, IMAGE_CONTENTS, IMAGE_SUFFIXES, describe_content
 from ..core.runs import Run
 from ..core.untrusted import plain_cell
-from .photograph import PhotographError
+from .photograph import PhotographError, reject_address
 from .tiles import ProgressCallback
 
 logger = logging.getLogger(__name__)
@@ -48,11 +48,12 @@ def find_photos(names: Iterable[str | os.PathLike[str]]) -> list[Path]:
     kept, too. ``-`` becomes :data:`STDIN`.
 
     Raises:
-        PhotographError: If a folder contains no photos.
+        PhotographError: If a folder contains no photos, or if a name is an address.
     """
     paths: list[Path] = []
     skipped: list[Path] = []
     for name in map(str, names):
+        reject_address(name)
         path = Path(name)
         if path == STDIN:
             paths.append(path)

@@ -189,11 +189,7 @@ def read_bytes(source: object, name: str = "") -> tuple[bytes, str]:
         raise PhotographError(
             f"got a {type(source).__name__}, expected a path, bytes, a PIL image or a NumPy array"
         )
-    if re.match(r"[a-z]+://", str(source), re.IGNORECASE):
-        raise PhotographError(
-            f"got the address {source}, expected a file; download the image first, in its original "
-            "size (images on web pages are often compressed again)"
-        )
+    reject_address(source)
     path = Path(source)
     if path.is_dir():
         raise PhotographError(f"cannot read {path}: it is a folder, not a photo")
@@ -204,6 +200,20 @@ def read_bytes(source: object, name: str = "") -> tuple[bytes, str]:
         raise PhotographError(f"cannot read {path}: it {reason}") from None
     except OSError as error:
         raise PhotographError(f"cannot read {path}: {error.strerror}") from None
+
+
+def reject_address(name: str | os.PathLike[str]) -> None:
+    """Raise an error if a name is an address such as ``https://example.org/photo.jpg``.
+
+    Raises:
+        PhotographError: If it is.
+    """
+    # A path joins repeated slashes. Drives of Windows are a single letter.
+    if re.match(r"[a-z]{2,}:[/\\]", str(name), re.IGNORECASE) and not Path(name).exists():
+        raise PhotographError(
+            f"got the address {name}, expected a file; download the image first, in its original "
+            "size (images on web pages are often compressed again)"
+        )
 
 
 def decode_photograph(data: bytes, name: str) -> Photograph:

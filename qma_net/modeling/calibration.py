@@ -1,10 +1,12 @@
 """Scores of authentic photos, against which the score of a new photo can be compared."""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any, Self
+from statistics import median
+from typing import Any, NamedTuple, Self
 
 from .config import ConfigError, Preprocessing
 
@@ -16,6 +18,105 @@ FEW_PHOTOS = 100
 DIGITS = 6
 
 
+# How far a photo may be outside the range of the calibration's photos and still be compared.
+SIZE_TOLERANCE = 1.25  # Factor of the longer side.
+QUALITY_TOLERANCE = 10  # JPEG quality.
+
+
+class PhotoProperties(NamedTuple):
+    """The properties of a photo on which its score depends most.
+
+    Attributes:
+        width: In pixels, as displayed.
+        height: In pixels, as displayed.
+        format: For example JPEG; empty if unknown.
+        quality: The estimated JPEG quality, 1 to 100; None if it has none.
+    """
+
+    width: int
+    height: int
+    format: str = ""
+    quality: int | None = None
+
+    @property
+    def longer_side(self) -> int:
+        """In pixels."""
+        return max(self.width, self.height)
+
+
+@dataclass(frozen=True)
+class PhotoRanges:
+    """The properties of the photos of a calibration.
+
+    Attributes:
+        longer_side: Minimum, median and maximum in pixels.
+        megapixels: Minimum, median and maximum.
+        formats: Number of photos by format, the most frequent first.
+        jpeg_quality: Minimum, median and maximum of the JPEG files; empty if there are none.
+    """
+
+    longer_side: tuple[float, ...]
+    megapixels: tuple[float, ...]
+    formats: Mapping[str, int]
+    jpeg_quality: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, photos: Sequence[PhotoProperties]) -> Self:
+        """Summarize photos."""
+        qualities = [photo.quality for photo in photos if photo.quality is not None]
+        return cls(
+            longer_side=_spread([photo.longer_side for photo in photos]),
+            megapixels=_spread([round(p.width * p.height / 1e6, 2) for p in photos]),
+            formats=dict(Counter(photo.format for photo in photos).most_common()),
+            jpeg_quality=_spread(qualities) if qualities else (),
+        )
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """Build from the content of ``calibration.json``.
+
+        Raises:
+            KeyError, TypeError, ValueError: If a key is missing or a value is invalid.
+        """
+        spreads = {
+            name: tuple(content[name]) for name in ("longer_side", "megapixels", "jpeg_quality")
+        }
+        for name, values in spreads.items():
+            are_numbers = all(isinstance(v, int | float) and 0 <= v < 1e9 for v in values)
+            is_spread = are_numbers and len(values) == 3 and list(values) == sorted(values)
+            if not is_spread and (values or name != "jpeg_quality"):
+                raise ValueError(f"got {name} {values!r}, expected minimum, median and maximum")
+        formats = {str(name): int(count) for name, count in content["formats"].items()}
+        return cls(formats=formats, **spreads)
+
+    def describe(self) -> str:
+        """Describe the photos, such as ``100 JPEG files with a longer side of 4000 pixels``."""
+        counts = [f"{n} {name} file{'s' * (n != 1)}" for name, n in self.formats.items()]
+        text = _join(counts)
+        if self.jpeg_quality:
+            text += f" of JPEG quality {_range(self.jpeg_quality)}"
+        side = f"{_range(self.longer_side)} pixels"
+        if self.longer_side[0] != self.longer_side[-1]:
+            side += f" (median {self.longer_side[1]:,.15g})"
+        return f"{text}, with a longer side of {side} and {_range(self.megapixels)} megapixels"
+
+    def differences(self, photo: PhotoProperties) -> list[str]:
+        """State in which respects a photo is outside the range of these photos, one clause each."""
+        clauses = []
+        smallest, _, largest = self.longer_side
+        if not smallest / SIZE_TOLERANCE <= photo.longer_side <= largest * SIZE_TOLERANCE:
+            sides = _range(self.longer_side)
+            clauses.append(f"its longer side is {photo.longer_side:,} pixels, theirs {sides}")
+        if photo.format and photo.format not in self.formats:
+            clauses.append(f"its format is {photo.format}, theirs {_join(list(self.formats))}")
+        if photo.quality is not None and self.jpeg_quality:
+            lowest, _, highest = self.jpeg_quality
+            if not lowest - QUALITY_TOLERANCE <= photo.quality <= highest + QUALITY_TOLERANCE:
+                qualities = _range(self.jpeg_quality)
+                clauses.append(f"its JPEG quality is about {photo.quality}, theirs {qualities}")
+        return clauses
+
+
 @dataclass(frozen=True)
 class Calibration:
     """Scores that a model gives to authentic photos.
@@ -25,6 +126,7 @@ class Calibration:
         preprocessing: How the photos were fed to the model.
         native: Whether they were processed at their original resolution instead.
         date: Day of the measurement in ISO 8601.
+        photos: The size and format of the photos; None if they were not recorded.
 
     Raises:
         ConfigError: If there are no scores, or if they are outside 0..1 or not ascending.
@@ -34,6 +136,7 @@ class Calibration:
     preprocessing: Preprocessing
     native: bool = False
     date: str = ""
+    photos: PhotoRanges | None = None
 
     def __post_init__(self) -> None:
         ordered = tuple(sorted(self.quantiles))
@@ -59,21 +162,28 @@ class Calibration:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the content of ``calibration.json``."""
-        return {
+        content = {
             "count": self.count,
             "quantiles": list(self.quantiles),
             **asdict(self.preprocessing),
             "native": self.native,
             "date": self.date,
         }
+        return content | ({"photos": asdict(self.photos)} if self.photos else {})
 
     @classmethod
     def from_scores(
-        cls, scores: Iterable[float], preprocessing: Preprocessing, *, native: bool
+        cls,
+        scores: Iterable[float],
+        preprocessing: Preprocessing,
+        *,
+        native: bool,
+        photos: Sequence[PhotoProperties] = (),
     ) -> Self:
-        """Build from scores in any order, dated today."""
+        """Build from scores in any order and the properties of the photos, dated today."""
         quantiles = tuple(sorted(round(score, DIGITS) for score in scores))
-        return cls(quantiles, preprocessing, native, datetime.now(UTC).date().isoformat())
+        ranges = PhotoRanges.of(photos) if photos else None
+        return cls(quantiles, preprocessing, native, datetime.now(UTC).date().isoformat(), ranges)
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
@@ -87,4 +197,18 @@ class Calibration:
             preprocessing=Preprocessing.from_dict(content),
             native=bool(content["native"]),
             date=str(content.get("date", "")),
+            photos=PhotoRanges.from_dict(content["photos"]) if content.get("photos") else None,
         )
+
+
+def _spread(values: Sequence[float]) -> tuple[float, ...]:
+    return min(values), median(values), max(values)
+
+
+def _range(spread: Sequence[float]) -> str:
+    smallest, largest = (f"{value:,.15g}" for value in (spread[0], spread[-1]))
+    return smallest if smallest == largest else f"{smallest} to {largest}"
+
+
+def _join(items: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(items[:-1]), *items[-1:])))

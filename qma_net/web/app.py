@@ -206,26 +206,31 @@ def build_app(
         return examination.folder
 
     @results.get("/report.json")
-    async def report_json(name: str, threshold: Threshold = None) -> Response:
+    async def report_json(
+        name: str, threshold: Threshold = None, omit_location: bool = False
+    ) -> Response:
         """Return the results as JSON."""
         folder = finished(name)
 
         def load() -> BinaryIO:
-            report = load_examination(folder, threshold).report()
+            examination = load_examination(folder, threshold, omit_location=omit_location)
+            report = examination.report()
             return BytesIO((to_json(report, indent=1) + "\n").encode())
 
         return Content(load, "application/json")
 
     @results.get("/{file}.html")
-    async def report(name: str, file: str, threshold: Threshold = None) -> Response:
+    async def report(
+        name: str, file: str, threshold: Threshold = None, omit_location: bool = False
+    ) -> Response:
         """Return the report as HTML: ``report.html``, or ``panels.html`` without large images."""
         if file not in ("report", "panels"):
             raise ServeError("there is no such file", 404)
         folder, is_report = finished(name), file == "report"
 
         def load() -> BinaryIO:
-            page = render_page(load_examination(folder, threshold), images=is_report)
-            return BytesIO(page.encode())
+            examination = load_examination(folder, threshold, omit_location=omit_location)
+            return BytesIO(render_page(examination, images=is_report).encode())
 
         policy = {"content-security-policy": REPORT_POLICY if is_report else PANELS_POLICY}
         return Content(load, "text/html; charset=utf-8", policy)

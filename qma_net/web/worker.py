@@ -171,13 +171,19 @@ def load_model(
     return load_predictor(checkpoint, device) if checkpoint else (None, "")
 
 
-def load_examination(folder: Path, threshold: float | None = None) -> "Examination":
+def load_examination(
+    folder: Path, threshold: float | None = None, *, omit_location: bool = False
+) -> "Examination":
     """Read the examination in a folder, at another threshold if one is given.
+
+    If ``omit_location`` is true, leave out where the photo was taken according to its metadata.
 
     Raises:
         FileNotFoundError: If it has been removed.
     """
     examination = pickle.loads((folder / EXAMINATION).read_bytes())
+    if omit_location:
+        examination = replace(examination, evidence=examination.evidence.without_location())
     if threshold is None or examination.prediction is None:
         return examination
     return replace(
@@ -268,6 +274,7 @@ def _examine(
         "height": height,
         "threshold": prediction.threshold if prediction else None,
         "shares": _shares(prediction.mask[prediction.photograph.present]) if prediction else None,
+        "has_location": evidence.without_location() is not evidence,
         "error": evidence.fault or None,
     }
 

@@ -47,6 +47,11 @@ function remove(id, options = {}) {
   return fetch(`${API}/${id}`, { method: "DELETE", ...options }).catch(() => {});
 }
 
+// Move the focus to the result where it is below the controls.
+function reveal() {
+  if (matchMedia("(max-width: 50rem)").matches) find("output").focus();
+}
+
 function add(files) {
   pending.push(...files);
   work();
@@ -56,14 +61,17 @@ async function work() {
   if (isBusy) return;
   isBusy = true;
   find("stop").disabled = false;
-  if (matchMedia("(max-width: 50rem)").matches) status.scrollIntoView(); // The result is below.
+  reveal();
   const failures = [];
+  let isFirst = true;
   let wasStopped = false;
   while (pending.length) {
     const file = pending.shift();
     stopped = new AbortController();
     try {
       show(await examine(file, stopped.signal));
+      if (isFirst) reveal(); // Later results do not interrupt the reading of the first.
+      isFirst = false;
     } catch (error) {
       wasStopped = stopped.signal.aborted;
       if (!wasStopped) failures.push(error.message);
@@ -147,6 +155,7 @@ function open({ id, name, result }) {
   const base = `${API}/${id}/`;
   if (result.width) {
     const attributes = { name, width: result.width, height: result.height, base, "data-id": id };
+    if (result.has_location) attributes.location = "";
     if (result.shares) {
       attributes.threshold = result.threshold;
       attributes.shares = JSON.stringify(result.shares);
@@ -168,7 +177,10 @@ function refresh() {
   find("results").replaceChildren(...results.map((state) => {
     const label = element("button", { type: "button", class: "open", "data-id": state.id }, state.name);
     label.title = state.name;
-    label.addEventListener("click", () => open(state));
+    label.addEventListener("click", () => {
+      open(state);
+      reveal();
+    });
     if (shown === state.id) label.setAttribute("aria-current", "true");
     const cross = element("button", { type: "button", "aria-label": `Remove ${state.name}` }, "\u00d7");
     cross.addEventListener("click", () => {
@@ -231,6 +243,7 @@ function compare(isBlinking) {
   }
   find("result").replaceChildren(compared);
   document.querySelectorAll("#results .open").forEach((b) => b.removeAttribute("aria-current"));
+  reveal();
 }
 
 find("form").addEventListener("submit", (event) => {

@@ -29,7 +29,9 @@ const CONTROLS = `
   <a data-file="overlay.png" data-ending="_overlay.png">overlay</a>
   <a data-file="report.html" data-ending="_report.html">report</a>
   <a data-file="report.json" data-ending="_report.json">JSON</a>
+  <label class="location"><input type="checkbox" name="location"> without the location</label>
 </p>
+<p class="print-hint">To print the report, download it and print the file.</p>
 <iframe sandbox="allow-same-origin"></iframe>`;
 
 const SLIDERS = `
@@ -45,7 +47,8 @@ const LEGEND = `
   a model cannot judge</label>`;
 
 // Its attributes: name, width, height, base (the address of the results), and with a model
-// threshold and shares (the marked share of the photo at each step of the threshold).
+// threshold and shares (the marked share of the photo at each step of the threshold). With location,
+// the metadata contains one.
 class PhotoViewer extends HTMLElement {
   static observedAttributes = ["base"];
 
@@ -108,6 +111,7 @@ class PhotoViewer extends HTMLElement {
     });
     views.hidden = names.length < 2;
     this.find(".legend").innerHTML = LEGEND;
+    this.find(".location").hidden = !this.hasAttribute("location");
     if (this.shares) {
       this.find(".sliders").innerHTML = SLIDERS;
       this.find("[name=threshold]").value = this.getAttribute("threshold");
@@ -141,6 +145,7 @@ class PhotoViewer extends HTMLElement {
 
   listen() {
     this.find("[name=threshold]")?.addEventListener("change", () => this.report());
+    this.find("[name=location]").addEventListener("change", () => this.report());
     this.findAll("[data-zoom]").forEach((button) =>
       button.addEventListener("click", () => this.zoom(button.dataset.zoom)));
     const pressed = new Map();
@@ -192,13 +197,15 @@ class PhotoViewer extends HTMLElement {
 
   // Load the report and set the download links for the current threshold.
   report() {
-    const query = this.threshold === null ? "" : `?threshold=${this.threshold}`;
+    const query = new URLSearchParams();
+    if (this.threshold !== null) query.set("threshold", this.threshold);
+    if (this.find("[name=location]").checked) query.set("omit_location", "true");
     const name = this.getAttribute("name");
     const stem = name.replace(/\.[^.]*$/, "") || "photo";
     this.frame.title = `Report on ${name}`;
-    this.frame.src = `${this.base}panels.html${query}`;
+    this.frame.src = `${this.base}panels.html?${query}`;
     this.findAll("[data-file]").forEach((link) => {
-      link.href = `${this.base}${link.dataset.file}${query}`;
+      link.href = `${this.base}${link.dataset.file}?${query}`;
       link.download = `${stem}${link.dataset.ending}`;
     });
   }
