@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 
+from forks import start_fork_server
 from qma_net import build
 from qma_net.modeling import config
 
@@ -29,10 +30,6 @@ if "QMA_NET_CACHE" not in os.environ:
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("QMA_NET_SHARED", ROOT.parent / "shared"))
-
-# Seconds after which a test gives up waiting for something that should have happened long ago. A
-# busy machine may take ten times as long as an idle one.
-HANG_TIMEOUT = 300
 
 TINY = ((16, 32, 80, 128), (1, 1, 1, 1))
 
@@ -69,10 +66,13 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
-def pytest_collection_finish():
-    """Import BenCo before a test starts a process pool: see ``launching.import_benco_once``."""
-    if launching := sys.modules.get("launching"):
-        launching.import_benco_once()
+FORKING = {"launching", "test_benco", "test_evaluate", "test_reliability"}  # They need forks.
+
+
+def pytest_collection_finish(session):
+    """Import BenCo before a test starts a process pool, if a test needs it."""
+    if FORKING & sys.modules.keys() and not session.config.option.collectonly:
+        start_fork_server()
 
 
 @pytest.fixture(autouse=True)

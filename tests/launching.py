@@ -1,25 +1,22 @@
 """Helpers that start BenCo's scripts in separate processes, as users do."""
 
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
 from functools import partial
-from multiprocessing import forkserver, get_context
 from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 
-from conftest import HANG_TIMEOUT, photograph
+from conftest import photograph
+from forks import HANG_TIMEOUT, Fork, torchrun
 
 MODEL = ["--model", "QMANet", "--size", "b0", "--views", "srm"]
 SIZE = ["--image_size", "64", "--if_resizing", "--num_workers", "0", "--no_pin_mem"]
 LAUNCHER = ("-m", "qma_net.launch")
-FORKED_LAUNCHER = Path(__file__).with_name("forked_launcher.py")  # The same as a file.
 
 
 def write_tampered_set(folder: Path, count: int = 7) -> None:
@@ -88,20 +85,8 @@ def start(
     return done
 
 
-def import_benco_once() -> None:
-    """Import BenCo in the process that :class:`Launched` forks from.
-
-    Call this before any test starts a process pool: a process has only one fork server, and its
-    first user determines what it imports.
-    """
-    forkserver.set_forkserver_preload(
-        ["IMDLBenCo.training_scripts.train", "qma_net.benco", "torch.distributed.run"]
-    )
-    forkserver.ensure_running()
-
-
-class Launched:
-    """The launcher in a fork of a process that has imported BenCo, or torchrun with such forks.
+class Launched(Fork):
+    """The launcher in a fork, or torchrun with forks of it.
 
     Args:
         command: The arguments of the launcher or of ``script``.
@@ -116,31 +101,12 @@ class Launched:
     def __init__(
         self, command, folder, prepare=None, *, processes=1, script=None, more=(), env=None
     ):
-        self.command = list(map(str, command))
-        self.files = [Path(folder) / name for name in (".out", ".err")]
-        for file in self.files:
-            file.unlink(missing_ok=True)
-        run = partial(_run_launcher, self.command, prepare)
+        command = list(map(str, command))
+        function = partial(_run_launcher, command, prepare)
         if processes > 1:
-            flags = ["--standalone", "--nproc_per_node", str(processes), *map(str, more)]
-            script = str(script or FORKED_LAUNCHER)
-            # torchrun forks its processes, which therefore need not import anything again.
-            flags += ["--run-path", "--start-method", "fork", script, *self.command]
-            run = partial(_run_torchrun, flags)
-        arguments = (run, str(folder), *map(str, self.files), env or {})
-        self.child = get_context("forkserver").Process(target=_run_forked, args=arguments)
-        self.child.start()
-
-    def output(self, number: int = 0) -> str:
-        """Return what it has written to standard output (0) or standard error (1) so far."""
-        file = self.files[number]
-        return file.read_text() if file.exists() else ""
-
-    def wait(self, timeout: float = HANG_TIMEOUT) -> subprocess.CompletedProcess:
-        """Wait until it ends and return its exit code and output."""
-        self.child.join(timeout=timeout)
-        written = [self.output(number) for number in (0, 1)]
-        return subprocess.CompletedProcess(self.command, self.child.exitcode, *written)
+            program = [script] if script else LAUNCHER
+            function = torchrun(processes, *program, *command, flags=more)
+        super().__init__(function, folder, env)
 
 
 class ForkedTorchrun:
@@ -162,27 +128,9 @@ class ForkedTorchrun:
         self.folder.cleanup()
 
 
-def _run_forked(run, folder, out, err, env):
-    """Call a function in the child, with its output in files and as in a new process."""
-    os.chdir(folder)
-    os.environ.update(env)
-    for number, file in ((1, out), (2, err)):
-        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    sys.stdout, sys.stderr = (open(n, "w", encoding="utf-8", buffering=1) for n in (1, 2))  # noqa: SIM115
-    multiprocessing.set_start_method("fork", force=True)  # Not the fork server of the tests.
-    torch.set_num_threads(1)
-    run()
-
-
 def _run_launcher(command, prepare):
     from qma_net.launch.scripts import main
 
     if prepare:
         prepare()
     main(command)
-
-
-def _run_torchrun(flags):
-    from torch.distributed.run import main
-
-    main(flags)

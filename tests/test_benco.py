@@ -1,7 +1,6 @@
 """The registered model: flags, BenCo's interface, data parallelism and overfitting."""
 
 import inspect
-import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -194,12 +193,14 @@ def test_image_score_is_mean_of_highest_one_percent():
     assert image_score(mask, left).tolist() == pytest.approx([1.7 / 4, 0])
 
 
-def _gradients(rank, world, port, path):
+def _gradients(rank, world, path):
     from qma_net.benco import QMANet
     from qma_net.modeling import config
 
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=world)
+    # A file, because another process could take a port between its choice and its use.
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{path}.store", rank=rank, world_size=world
+    )
     torch.set_num_threads(1)
     config.SIZES["tiny"] = ((16, 32, 80, 128), (1, 1, 1, 1))
     torch.manual_seed(0)
@@ -217,12 +218,10 @@ def _gradients(rank, world, port, path):
 
 def test_gradients_of_two_processes_equal_those_of_one(tmp_path):
     """Two halves of a batch, averaged by DDP, give the gradients of the whole batch."""
-    from qma_net.core.single_process import free_port
-
     gradients = []
     for world in (1, 2):
         path = tmp_path / f"{world}.pth"
-        mp.spawn(_gradients, (world, free_port(), path), nprocs=world)
+        mp.start_processes(_gradients, (world, path), nprocs=world, start_method="forkserver")
         gradients.append(torch.load(path, weights_only=True))
     single, double = gradients
     for name, expected in single.items():

@@ -2,21 +2,29 @@
 
 import csv
 import json
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
+from launching import ForkedTorchrun
 from qma_net import demo
 
 SMALL = ["--images", "12", "--test-images", "6", "--image-size", "64", "--epochs", "2"]
 SMALL += ["--batch-size", "2"]
 
+FORKS = SimpleNamespace(**vars(subprocess) | {"Popen": ForkedTorchrun})
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A demo that was interrupted after its first epoch and then resumed."""
+    """A demo that was interrupted after its first epoch and then resumed.
+
+    The first training starts torchrun as users do; the scripts after it run in forks.
+    """
     out = tmp_path_factory.mktemp("demo") / "run"
     run_benco = demo.run_benco
 
@@ -32,15 +40,17 @@ def finished(tmp_path_factory):
     finally:
         demo.run_benco = run_benco
     assert [p.name for p in (out / "train").glob("*.pth")] == ["checkpoint-0.pth"]
-    demo.main([*SMALL, "--out", str(out)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "subprocess", FORKS)
+        demo.main([*SMALL, "--out", str(out)])
     return out
 
 
 def test_all_results_are_written(finished):
     log = (finished / "train.log").read_text()
     assert "Resume checkpoint" in log
-    assert log.count("Start training for") == 2
-    with open(finished / "results.csv") as file:
+    assert log.count("[qma-net] run: epochs ") == 2
+    with open(finished / "results.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 6
     assert {row["kind"] for row in rows} == {"splice", "copymove", "removal"}
@@ -53,7 +63,7 @@ def test_all_results_are_written(finished):
 
 def test_our_means_equal_those_of_benco(finished):
     """Both processes have the same number of images of each kind, so BenCo's means are exact."""
-    with open(finished / "results.csv") as file:
+    with open(finished / "results.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     for kind, mean in demo.benco_means(finished / "test").items():
         ours = np.mean([float(row["f1"]) for row in rows if row["kind"] == kind])
@@ -94,7 +104,8 @@ def test_settings_of_earlier_versions_are_recognized(tmp_path):
         demo.main([*SMALL, "--out", str(tmp_path)])
 
 
-def test_failed_script_shows_the_end_of_its_log(tmp_path):
+def test_failed_script_shows_the_end_of_its_log(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "subprocess", FORKS)
     args = demo._parser().parse_args(SMALL)
     with pytest.raises(
         SystemExit, match=r"train.py failed with exit status 1; the last lines of .*train.log"
@@ -113,6 +124,10 @@ def test_packaged_photos_are_large_enough(tmp_path):
 
 def test_test_lists_name_every_image(finished):
     sets = json.loads((finished / "data/test_sets.json").read_text())
-    pairs = [pair for path in sets.values() for pair in json.loads(Path(path).read_text())]
+    pairs = [
+        pair
+        for path in sets.values()
+        for pair in json.loads(Path(path).read_text(encoding="utf-8"))
+    ]
     assert len(pairs) == 6
     assert all(cv2.imread(p) is not None for pair in pairs for p in pair)

@@ -4,8 +4,6 @@ import json
 import logging
 import os
 import shutil
-import subprocess
-import sys
 
 import cv2
 import numpy as np
@@ -15,6 +13,7 @@ from PIL import Image
 from sklearn.metrics import f1_score, jaccard_score, roc_auc_score
 
 from conftest import photograph
+from forks import Fork, torchrun
 from qma_net.core.files import ContentError, PathError
 from qma_net.core.runs import BusyError, FolderLock, Journal
 from qma_net.evaluation import evaluate as ev
@@ -57,22 +56,6 @@ def work(tmp_path_factory):
     return folder
 
 
-def run(*command, processes=1, check=True):
-    python = [sys.executable]
-    if processes > 1:
-        python += ["-m", "torch.distributed.run", "--standalone"]
-        python += ["--nproc_per_node", str(processes)]
-    done = subprocess.run(
-        [*python, "-m", "qma_net", *map(str, command)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert not check or done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-    return done
-
-
 @pytest.fixture(scope="module")
 def single(work):
     """Results of one process, with masks."""
@@ -91,11 +74,13 @@ def masks_of(folder):
     return [np.load(path) for path in sorted((folder / "Mixed_masks").iterdir())]
 
 
-def test_two_processes_give_the_results_of_one(work, single):
+def test_two_processes_give_the_results_of_one(work, single, tmp_path):
     """Ten images in batches of two: one process has three batches and the other has two."""
     flags = ["--checkpoint", work / "checkpoint-0.pth", "--test-sets", work / "sets.json"]
     flags += ["--out", work / "both", "--image-size", 64, "--batch-size", 2, "--device", "cpu"]
-    run("evaluate", *flags, "--save-masks", "--workers", 0, processes=2)
+    command = ["-m", "qma_net", "evaluate", *flags, "--save-masks", "--workers", 0]
+    done = Fork(torchrun(2, *command), tmp_path).wait()
+    assert done.returncode == 0, done.stderr[-3000:]
     one, two = (json.loads((f / "Mixed.json").read_text()) for f in (single, work / "both"))
     assert (two["n_tampered"], two["n_authentic"]) == (7, 3)
     for first, second in zip(masks_of(single), masks_of(work / "both"), strict=True):

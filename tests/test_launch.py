@@ -3,8 +3,6 @@
 import itertools
 import json
 import re
-import subprocess
-import sys
 
 import cv2
 import numpy as np
@@ -12,7 +10,8 @@ import pytest
 import torch
 from transformers import SegformerConfig, SegformerModel
 
-from conftest import HANG_TIMEOUT, ROOT, TINY
+from conftest import ROOT, TINY
+from forks import HANG_TIMEOUT, run_code
 from hub_server import hub_server
 from launching import MODEL, SIZE, start, write_tampered_set
 
@@ -140,7 +139,7 @@ def test_attention_is_counted_as_two_matrix_products():
 
 def test_benco_init_script_trains_with_one_changed_import(work, tmp_path):
     init = "import sys; from IMDLBenCo.cli import main; sys.argv = ['benco', 'init']; main()"
-    start([init], tmp_path, launcher=("-c",))
+    run_code(init, tmp_path)
     script = tmp_path / "train.py"
     line = "from qma_net.benco import QMANet"
     changed, count = re.subn("from mymodel import MyModel.*", line, script.read_text())
@@ -227,7 +226,7 @@ def test_kill_while_saving_leaves_old_checkpoint(misc, tmp_path, monkeypatch):
     assert len(list(tmp_path.glob("*.pth"))) == 1
 
 
-def test_imports_do_not_redirect_torch():
+def test_imports_do_not_redirect_torch(tmp_path):
     code = (
         "import torch; before = torch.cuda.synchronize, torch.distributed.init_process_group, "
         "torch.nn.parallel.DistributedDataParallel, torch.load\n"
@@ -235,10 +234,10 @@ def test_imports_do_not_redirect_torch():
         "assert before == (torch.cuda.synchronize, torch.distributed.init_process_group, "
         "torch.nn.parallel.DistributedDataParallel, torch.load)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    run_code(code, tmp_path)
 
 
-def test_launcher_imports_without_posix_modules():
+def test_launcher_imports_without_posix_modules(tmp_path):
     """Windows lacks them, and single-process commands should run there."""
     code = (
         "import os, signal, sys, filelock, fvcore.nn, IMDLBenCo.training_scripts.train\n"
@@ -250,16 +249,15 @@ def test_launcher_imports_without_posix_modules():
         "from qma_net.launch import checkpoints, flags, preflight, training_hooks\n"
         "flags.help_text(); training_hooks.StopRequests('').install_handlers()\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    run_code(code, tmp_path)
 
 
-def test_benco_package_prints_nothing_on_import():
+def test_benco_package_prints_nothing_on_import(tmp_path):
     code = (
         "import IMDLBenCo.training_scripts.train\nprint('begin', flush=True)\nimport qma_net.benco"
     )
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.partition("begin\n")[2] == ""
+    done = run_code(code, tmp_path)
+    assert done.stdout == "begin\n"
     assert "qma_net" not in done.stderr
 
 

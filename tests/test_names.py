@@ -136,14 +136,19 @@ def test_names_in_findings_and_errors_are_escaped(tmp_path, capsys):
     assert r"\x1b[2J\nqma-net: ok\udcff.jpg" in f"{end.value}{capsys.readouterr().err}"
 
 
-@pytest.mark.parametrize("about", ["\x1b[2J", "a\nqma-net: all good", "x" * 10**6, "\u202e", "\0"])
-def test_notice_in_a_checkpoint_is_escaped_and_short(checkpoint, tmp_path, about):
-    model = QMANetModel.from_pretrained(checkpoint)
+@pytest.fixture(scope="module")
+def benco_state(checkpoint):
+    """The model's state as BenCo saves it."""
     from qma_net.weights.checkpoint import CONFIG_KEY, config_to_extra_state
 
+    model = QMANetModel.from_pretrained(checkpoint)
     state = {f"network.{name}": tensor for name, tensor in model.state_dict().items()}
-    state[CONFIG_KEY] = config_to_extra_state(model.config)
-    torch.save({"model": state, "about": about}, tmp_path / "checkpoint-0.pth")
+    return state | {CONFIG_KEY: config_to_extra_state(model.config)}
+
+
+@pytest.mark.parametrize("about", ["\x1b[2J", "a\nqma-net: all good", "x" * 10**6, "\u202e", "\0"])
+def test_notice_in_a_checkpoint_is_escaped_and_short(benco_state, tmp_path, about):
+    torch.save({"model": benco_state, "about": about}, tmp_path / "checkpoint-0.pth")
     loaded = load_checkpoint(tmp_path / "checkpoint-0.pth").about
     assert loaded.isprintable()
     assert len(loaded) < 500

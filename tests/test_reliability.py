@@ -1,13 +1,13 @@
 """The numbers of attacks in docs/reliability.md are those of the tests."""
 
 import re
-import subprocess
-import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from conftest import ROOT
+from forks import run_code
 
 PAGE = ROOT / "docs/reliability.md"
 ROW = re.compile(r"\| (?P<kind>[^|]+) \| (?P<count>\d+) \| (?P<tests>[^|]+) \|")
@@ -27,18 +27,21 @@ def named_tests(row: re.Match) -> list[tuple[str, str]]:
     return named
 
 
-def collected_cases(files: list[str]) -> Counter:
+def collected_cases(files: list[str], folder: Path) -> Counter:
     """Count the cases of each test, which pytest collects without running them."""
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-o", "addopts=", *files]
-    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+    arguments = ["--collect-only", "-q", "-o", "addopts=", *files]
+    code = f"import os, pytest; os.chdir({str(ROOT)!r}); pytest.main({arguments})"
+    output = run_code(code, folder).stdout
     return Counter(re.findall(r"^(tests/\w+\.py)::(\w+)", output, re.MULTILINE))
 
 
-def test_numbers_of_attacks_are_those_of_the_tests():
+def test_numbers_of_attacks_are_those_of_the_tests(tmp_path):
     pytest.importorskip("fastapi", reason="fastapi is not installed")
     rows = attack_rows()
     assert len(rows) >= 8
-    cases = collected_cases(sorted({file for row in rows for file, _ in named_tests(row)}))
+    cases = collected_cases(
+        sorted({file for row in rows for file, _ in named_tests(row)}), tmp_path
+    )
     counts = {row["kind"]: sum(cases[test] for test in named_tests(row)) for row in rows}
     assert {row["kind"]: int(row["count"]) for row in rows} == counts
     named = [test for row in rows for test in named_tests(row)]
