@@ -1,0 +1,256 @@
+"""Test small models on one half of the real images: tables per test set and manipulation type.
+
+    python -m benchmarks.evidence.real --real DIR... [--authentic DIR...] --out DIR
+        --checkpoint OLD [NEW] [--half validation]
+
+``docs/evidence/real-split.csv`` assigns every image to a half. The half ``validation`` may guide
+choices, such as thresholds and the formula of the image score; ``test`` is evaluated once, when
+all choices are made. The split is by SHA-256 of the files, and variants of one photo are in the
+same half.
+
+``OUT/results`` contains the evaluation of ``qma-net evaluate --native --save-masks``, which resumes
+after an interruption. ``OUT/tables.md`` has F1 with bootstrap intervals, the paired difference
+between the first and the last checkpoint, and the AUC of several image scores.
+"""
+
+import argparse
+import csv
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from qma_net.core.errors import QMANetError
+from qma_net.core.files import write_text
+from qma_net.core.images import read_rgb
+from qma_net.data.listing import NEGATIVE, read_listings
+from qma_net.evaluation.evaluate import evaluate, result_folders
+from qma_net.evaluation.metrics import (
+    RankingCurve,
+    bootstrap_interval,
+    f1_of,
+    mean,
+    paired_bootstrap,
+)
+from qma_net.evaluation.results import read_result_table
+from qma_net.evaluation.settings import Settings
+
+from .runner import write_list
+
+SPLIT = Path(__file__).parents[2] / "docs/evidence/real-split.csv"
+HALVES = ("validation", "test")
+Row = dict  # A row of `qma-net evaluate`, with its set and manipulation type.
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--real", nargs="+", type=Path, required=True)
+    parser.add_argument("--authentic", nargs="*", type=Path, default=[])
+    parser.add_argument("--limit", type=int, default=100, help="photos per authentic folder")
+    parser.add_argument("--checkpoint", nargs="+", required=True)
+    parser.add_argument("--half", choices=HALVES, default=HALVES[0])
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    assigned = read_split(SPLIT)
+    sets = {folder.name: half_of(folder, args.half, assigned) for folder in args.real}
+    authentic = {folder.name: _authentic(folder, args.limit) for folder in args.authentic}
+    lists = {
+        name: str(write_list(args.out.resolve() / "lists" / f"{name}.json", rows))
+        for name, rows in {**sets, **authentic}.items()
+    }
+    tests = write_list(args.out / "sets.json", lists)
+    results, native = args.out / "results", Settings(fit="native")
+    evaluate(args.checkpoint, [tests], results, settings=native, workers=0, save_masks="npy")
+    folders = result_folders(args.checkpoint, results)
+    models = {Path(name).name: read_rows(folders[name], lists, assigned) for name in folders}
+    trivial = {image: f1_of_everything(mask) for pairs in sets.values() for image, mask in pairs}
+    text = "\n".join(
+        [
+            f"Half: {args.half}. Threshold 0.5, original size.\n",
+            *localization(models, trivial),
+            "",
+            *marked(models),
+            "",
+            *image_scores(models),
+        ]
+    )
+    write_text(args.out / "tables.md", text + "\n")
+    print(text)
+
+
+def read_split(path: Path) -> dict[tuple[str, str], dict[str, str]]:
+    """Read the split, by test set and SHA-256 of the image."""
+    with open(path, encoding="utf-8", newline="") as file:
+        return {(row["set"], row["sha256"]): row for row in csv.DictReader(file)}
+
+
+def half_of(folder: Path, half: str, assigned: dict) -> list[list[str]]:
+    """List the pairs of a test set that belong to a half.
+
+    Raises:
+        QMANetError: If an image is not in the split.
+    """
+    pairs = []
+    for pair in read_listings(folder)[0].pairs:
+        row = assigned.get((folder.name, _sha256(pair.image)))
+        if row is None:
+            raise QMANetError(f"{pair.image} is not in {SPLIT}; assign it to a half first")
+        if row["half"] == half:
+            pairs.append([str(pair.image.resolve()), str(pair.mask.resolve())])
+    return pairs
+
+
+def read_rows(folder: Path, sets: Iterable[str], assigned: dict) -> list[Row]:
+    """Read the results of a checkpoint, with the image scores of its masks."""
+    types = {(row["set"], row["image"]): row["type"] for row in assigned.values()}
+    rows = []
+    for name in sets:
+        masks = sorted((folder / f"{name}_masks").glob("*.npy"))  # Numbered like the rows.
+        for row, file in zip(read_result_table(folder / f"{name}.csv"), masks, strict=True):
+            mask = np.load(file)
+            rows.append(
+                row
+                | {"set": name, "type": types.get((name, Path(row["path"]).name), "")}
+                | {f"score: {title}": score(mask) for title, score in SCORES.items()}
+            )
+    return rows
+
+
+def localization(models: dict[str, list[Row]], trivial: dict[str, float]) -> list[str]:
+    """Tabulate F1 and AUC of tampered images by test set and type, as lines of Markdown.
+
+    Args:
+        models: The results of every model.
+        trivial: F1 of marking every pixel, by the path of the tampered image.
+    """
+    first, last = next(iter(models)), list(models)[-1]
+    head = ["set", "images", "every pixel marked", *(f"F1, {name}" for name in models)]
+    head += [*(f"AUC, {name}" for name in models), "difference in F1"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    groups = {
+        (row["set"], kind) for row in models[first] if row["label"] for kind in ("", row["type"])
+    }
+    for name, kind in [*sorted(groups), ("all", "")]:
+        members = {
+            model: [
+                row
+                for row in rows
+                if row["label"] and name in ("all", row["set"]) and kind in ("", row["type"])
+            ]
+            for model, rows in models.items()
+        }
+        baseline = mean([trivial[row["path"]] for row in members[first]])
+        cells = [f"{name}, {kind}" if kind else name, str(len(members[first])), f"{baseline:.3f}"]
+        cells += [_with_interval([row["f1"] for row in rows]) for rows in members.values()]
+        cells += [f"{mean([row['auc'] for row in rows]):.3f}" for rows in members.values()]
+        change = paired_bootstrap(
+            *([row["f1"] for row in members[model]] for model in (first, last))
+        )
+        low, high = change["interval"]
+        cells.append(f"{change['difference']:+.3f} [{low:+.3f}, {high:+.3f}]")
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def marked(models: dict[str, list[Row]]) -> list[str]:
+    """Tabulate the share of authentic pixels that are marked, as lines of Markdown."""
+    lines = [
+        f"| authentic photos | images | {' | '.join(models)} |",
+        "|---" * (len(models) + 2) + "|",
+    ]
+    rows = next(iter(models.values()))
+    for name in dict.fromkeys(row["set"] for row in rows if not row["label"]):
+        shares = [
+            [row["marked"] for row in rows if row["set"] == name and not row["label"]]
+            for rows in models.values()
+        ]
+        cells = " | ".join(f"{mean(values):.2%}" for values in shares)
+        lines.append(f"| {name} | {len(shares[0])} | {cells} |")
+    return lines
+
+
+def image_scores(models: dict[str, list[Row]]) -> list[str]:
+    """Tabulate the AUC by which scores separate tampered from all authentic images."""
+    lines = []
+    for model, rows in models.items():
+        negatives = [row for row in rows if not row["label"]]
+        names = list(dict.fromkeys(row["set"] for row in rows if row["label"]))
+        if not negatives:
+            return []
+        lines += [f"| image score, {model} | {' | '.join(names)} | mean |"]
+        lines += ["|---" * (len(names) + 2) + "|"]
+        for title in SCORES:
+            areas = [
+                RankingCurve.of(
+                    np.array([row[f"score: {title}"] for row in positives + negatives]),
+                    np.array([True] * len(positives) + [False] * len(negatives)),
+                ).roc_auc()
+                for positives in ([row for row in rows if row["set"] == name] for name in names)
+            ]
+            cells = " | ".join(f"{area:.3f}" for area in [*areas, mean(areas)])
+            lines.append(f"| {title} | {cells} |")
+        lines.append("")
+    return lines
+
+
+def f1_of_everything(mask: str | os.PathLike[str]) -> float:
+    """Return the F1 of marking every pixel of an image with this ground truth."""
+    tampered = read_rgb(mask)[..., 0] > 127
+    authentic = int(np.count_nonzero(~tampered))
+    return f1_of(tampered.size - authentic, authentic, 0)
+
+
+def _highest(mask: np.ndarray, share: float) -> float:
+    count = max(1, round(share * mask.size))
+    return float(np.partition(mask.ravel(), -count)[-count:].mean())
+
+
+def _smoothed_maximum(mask: np.ndarray) -> float:
+    side = max(1, round(min(mask.shape) / 16))
+    return float(cv2.blur(mask, (side, side)).max())
+
+
+def _largest_region(mask: np.ndarray) -> float:
+    """Return the sum of the largest marked region relative to the longest side squared."""
+    count, labels = cv2.connectedComponents((mask > 0.5).astype(np.uint8))
+    sums = np.bincount(labels.ravel(), weights=mask.ravel(), minlength=count)[1:]
+    return float(sums.max(initial=0.0)) / max(mask.shape) ** 2
+
+
+# Candidates for the image score, computed from a mask.
+SCORES: dict[str, Callable[[np.ndarray], float]] = {
+    "mean of the highest 1% (used)": lambda mask: _highest(mask, 0.01),
+    "mean of the highest 0.1%": lambda mask: _highest(mask, 0.001),
+    "mean of the highest 5%": lambda mask: _highest(mask, 0.05),
+    "mean": lambda mask: float(mask.mean()),
+    "maximum": lambda mask: float(mask.max()),
+    "maximum after smoothing": _smoothed_maximum,
+    "share above 0.5": lambda mask: float((mask > 0.5).mean()),
+    "largest region": _largest_region,
+    "highest 1% minus mean": lambda mask: _highest(mask, 0.01) - float(mask.mean()),
+}
+
+
+def _authentic(folder: Path, limit: int) -> list[list[str]]:
+    """List the first photos in the order of their SHA-256."""
+    files = sorted((path for path in folder.rglob("*") if path.is_file()), key=_sha256)
+    return [[str(path.resolve()), NEGATIVE] for path in files[:limit]]
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _with_interval(values: list[float]) -> str:
+    low, high = bootstrap_interval(values)
+    return f"{mean(values):.3f} [{low:.3f}, {high:.3f}]"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""The evaluation of small models on the halves of the real images: benchmarks.evidence.real."""
+
+import hashlib
+
+import cv2
+import numpy as np
+import pytest
+
+from benchmarks.evidence import real
+from qma_net.core.errors import QMANetError
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Create the set ``photos`` with two images; return it and their assignment to the halves."""
+    folder, assigned = tmp_path / "photos", {}
+    for name, half, level in (("a", "validation", 10), ("b", "test", 20)):
+        for kind, pixels in (("Tp", np.full((8, 8, 3), level)), ("Gt", np.zeros((8, 8)))):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(folder / kind / f"{name}.png"), pixels.astype(np.uint8))
+        digest = hashlib.sha256((folder / "Tp" / f"{name}.png").read_bytes()).hexdigest()
+        assigned["photos", digest] = {"set": "photos", "image": f"{name}.png", "half": half}
+    return folder, assigned
+
+
+def test_every_image_belongs_to_one_half_with_about_half_of_every_set():
+    rows = list(real.read_split(real.SPLIT).values())
+    halves = {}
+    for row in rows:
+        halves.setdefault(row["set"], []).append(row["half"])
+    assert {
+        name: (half.count("validation"), half.count("test")) for name, half in halves.items()
+    } == {
+        "CASIA2_samples": (9, 9),
+        "COMOFOD": (12, 13),
+        "DST18": (9, 9),
+        "IMD2020": (11, 12),
+    }
+
+
+def test_variants_of_one_photo_are_in_the_same_half():
+    half = {row["image"]: row["half"] for row in real.read_split(real.SPLIT).values()}
+    assert half["leone.tif"] == half["leone2.jpg"]
+    assert half["gazzella.tif"] == half["gazzella2.jpg"]
+    assert half["obama.jpg"] == half["obama_ahma.jpg"]
+
+
+@pytest.mark.parametrize(("half", "name"), [("validation", "a"), ("test", "b")])
+def test_only_images_of_the_half_are_listed(dataset, half, name):
+    folder, assigned = dataset
+    assert real.half_of(folder, half, assigned) == [
+        [str(folder / "Tp" / f"{name}.png"), str(folder / "Gt" / f"{name}.png")]
+    ]
+
+
+def test_image_without_a_half_is_rejected(dataset):
+    folder, assigned = dataset
+    cv2.imwrite(str(folder / "Tp/a.png"), np.full((8, 8, 3), 30, np.uint8))
+    with pytest.raises(QMANetError, match=r"a\.png is not in"):
+        real.half_of(folder, "validation", assigned)
+
+
+def test_f1_of_marking_everything_follows_from_the_tampered_share(tmp_path):
+    mask = np.zeros((8, 8), np.uint8)
+    mask[:2] = 255  # A quarter: 2 * 0.25 / (1 + 0.25).
+    cv2.imwrite(str(tmp_path / "mask.png"), mask)
+    assert real.f1_of_everything(tmp_path / "mask.png") == pytest.approx(0.4)
+
+
+def test_tables_average_over_tampered_images_and_compare_the_models():
+    rows = [
+        {"set": "web", "type": kind, "label": label, "f1": f1, "auc": f1, "marked": 0.1, "path": ""}
+        for kind, label, f1 in (("splicing", 1, 0.2), ("copy-move", 1, 0.6), ("", 0, None))
+    ]
+    better = [row | {"f1": row["f1"] and row["f1"] + 0.1, "marked": 0.02} for row in rows]
+    models = {"old": rows, "new": better}
+    lines = real.localization(models, {"": 0.5})
+    assert lines[2].startswith("| web | 2 | 0.500 | 0.400 [0.200, 0.600] | 0.500 [0.300, 0.700] |")
+    assert lines[2].endswith("| +0.100 [+0.100, +0.100] |")
+    assert [line.split(" | ")[0] for line in lines[3:]] == [
+        "| web, copy-move",
+        "| web, splicing",
+        "| all",
+    ]
+    assert real.marked(models)[2] == "| web | 1 | 10.00% | 2.00% |"
+
+
+@pytest.mark.parametrize(
+    ("title", "expected"),
+    [
+        ("mean of the highest 1% (used)", 1.0),  # One of 100 pixels.
+        ("mean of the highest 5%", 0.6),  # 1 + 2 * 0.75 + 0.5 + 0 over five pixels.
+        ("mean", 0.03),
+        ("share above 0.5", 0.03),
+        ("largest region", 0.025),  # A sum of 2.5 over 10 squared.
+    ],
+)
+def test_image_scores_of_a_known_mask(title, expected):
+    mask = np.zeros((10, 10), np.float32)
+    mask[0, :3] = 0.75, 0.75, 1.0
+    mask[9, 9] = 0.5
+    assert real.SCORES[title](mask) == pytest.approx(expected)
