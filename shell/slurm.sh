@@ -9,7 +9,7 @@
 # two minutes before the time limit; it resumes if the job is requeued or if you run the same sbatch
 # command again. The script sets NODES, GPUS, NODE_RANK and MASTER_ADDR from Slurm's variables.
 #
-#   MASTER_PORT free port on the first machine [20000 + job ID modulo 20000]
+#   MASTER_PORT free port on the first machine [20000 + job ID modulo 12000]
 #   SHELL_DIR   folder of these scripts [shell, in the folder where sbatch was called]
 
 #SBATCH --job-name=qma-net
@@ -35,7 +35,7 @@ if [ -n "${SLURM_JOB_ID:-}" ]; then
     unset NODE_RANK # It differs between tasks.
     NODES=${SLURM_JOB_NUM_NODES:-1} GPUS=${SLURM_GPUS_ON_NODE:-${GPUS:-1}}
     MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-    MASTER_PORT=${MASTER_PORT:-$((20000 + SLURM_JOB_ID % 20000))}
+    MASTER_PORT=${MASTER_PORT:-$((20000 + SLURM_JOB_ID % 12000))}
 else
     MASTER_ADDR=${MASTER_ADDR:-first-node} NODE_RANK=${NODE_RANK:-0}
 fi

@@ -15,6 +15,7 @@ import pytest
 
 import qma_net
 from conftest import ROOT
+from forks import HANG_TIMEOUT
 from qma_net import cli
 from qma_net.weights.names import SMALL
 
@@ -180,7 +181,7 @@ def test_help_creates_no_environment(tmp_path, name):
         env={"PATH": "/usr/bin:/bin", "VENV": str(tmp_path / "venv"), "PYTHON": "false"},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=HANG_TIMEOUT,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "VENV" in done.stdout

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from conftest import ROOT
+from forks import HANG_TIMEOUT
 from qma_net import cli
 from qma_net.core.files import PathError, config_path
 from qma_net.core.runs import BusyError, FolderLock, Journal, RunError
@@ -573,7 +574,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + HANG_TIMEOUT
     while processes_of(process.pid) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert processes_of(process.pid) == []

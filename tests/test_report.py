@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from conftest import ROOT, TINY
+from forks import HANG_TIMEOUT
 from qma_net import cli
 from qma_net.data.published import AI_GENERATED, COPY_MOVE, DATASETS, REMOVAL, SPLICE, TYPES
 from qma_net.evaluation.metrics import bootstrap_interval, paired_bootstrap
@@ -469,7 +470,9 @@ def run_line(line, monkeypatch):
     command, _, file = line.partition(" > ")
     words = shlex.split(command)
     if words[0] == "bash":
-        done = subprocess.run([*words, "--dry-run"], capture_output=True, text=True, timeout=300)
+        done = subprocess.run(
+            [*words, "--dry-run"], capture_output=True, text=True, timeout=HANG_TIMEOUT
+        )
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         return
     assert words.pop(0) == "qma-net"
@@ -702,7 +705,7 @@ def test_report_without_matplotlib_has_a_note(work):
     write_training_log(work / "train")
     code = "import sys; sys.modules['matplotlib'] = None; from qma_net.report import report; "
     code += f"report([{str(work)!r}], {str(work / 'report.html')!r})"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=HANG_TIMEOUT)
     page = (work / "report.html").read_text(encoding="utf-8")
     assert "matplotlib is not installed, so there are no figures" in page
     assert "<figure>" not in page
@@ -755,7 +758,7 @@ def test_missing_results_give_one_line_errors(tmp_path):
         report([tmp_path], tmp_path)
     assert not list(tmp_path.iterdir())
     command = [sys.executable, "-m", "qma_net", "report", tmp_path, "--out", tmp_path / "r.html"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_TIMEOUT)
     assert done.returncode == 1
     assert done.stderr.startswith("qma-net: no result files found in ")
     assert done.stderr.count("\n") == 1
@@ -783,7 +786,7 @@ def test_page_opens_in_a_browser_without_network(work):
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND"]
     flags += ["--virtual-time-budget=5000", f"--user-data-dir={work / 'profile'}", "--dump-dom"]
     done = subprocess.run(
-        [browser, *flags, probed.as_uri()], capture_output=True, text=True, timeout=120
+        [browser, *flags, probed.as_uri()], capture_output=True, text=True, timeout=HANG_TIMEOUT
     )
     tables, images, decoded = re.search(r"<title>(\d+),(\d+),(\w+)</title>", done.stdout).groups()
     assert int(tables) >= 11

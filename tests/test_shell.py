@@ -2,10 +2,12 @@
 
 import json
 import os
+import random
 import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from argparse import Namespace
@@ -21,11 +23,11 @@ from IMDLBenCo.registry import MODELS
 from IMDLBenCo.training_scripts.utils.misc import create_argparser
 
 from conftest import ROOT, photograph
+from forks import HANG_TIMEOUT
 from qma_net.core.files import config_path
 from qma_net.evaluation.attacks import read_attacks
 from qma_net.evaluation.results import read_result_table
 from qma_net.launch.flags import parse_own_flags
-from qma_net.core.single_process import free_port
 from qma_net.report import build_tables
 from qma_net.report.collect import DEFAULTS, collect
 from qma_net.report.figures.curves import draw_robustness
@@ -54,7 +56,7 @@ def bash(script, *flags, cwd, check=True, **variables):
         env={**clean, "VENV": sys.prefix, "OMP_NUM_THREADS": "1", **variables},
         text=True,
         capture_output=True,
-        timeout=300,
+        timeout=HANG_TIMEOUT,
     )
     assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done
@@ -441,7 +443,11 @@ def cluster(tmp_path):
     for tool in tools.iterdir():
         tool.chmod(0o755)
     shutil.copy(SHELL / "slurm.sh", spool / "slurm_script")  # Slurm runs a copy of the script.
-    variables = {"SLURM_JOB_ID": "123", "SLURM_JOB_NODELIST": "node[7-8]", "PATH": "/usr/bin:/bin"}
+    variables = {
+        "SLURM_JOB_ID": "36123",
+        "SLURM_JOB_NODELIST": "node[7-8]",
+        "PATH": "/usr/bin:/bin",
+    }
     variables |= {"SLURM_JOB_NUM_NODES": "2", "SLURM_GPUS_ON_NODE": "4", "SLURM_NODEID": "0"}
     variables |= {"SLURM_SUBMIT_DIR": str(ROOT), "VENV": sys.prefix}
     variables["PATH"] = f"{tools}:{variables['PATH']}"
@@ -457,6 +463,7 @@ def test_slurm_job_starts_every_node(cluster, tmp_path, monkeypatch):
     parsed = [parse(shlex.split(line), monkeypatch) for line in done.stdout.splitlines()]
     assert [node.torchrun.node_rank for node in parsed] == [0, 1]
     for node in parsed:
+        # Linux gives the ports from 32768 on to outgoing connections.
         assert (node.torchrun.master_addr, node.torchrun.master_port) == ("node7", 20123)
         assert (node.torchrun.nnodes, node.torchrun.nproc_per_node) == ("2", "4")
         assert (node.args.batch_size, node.args.accum_iter, node.args.seed) == (4, 1, 2)
@@ -494,10 +501,23 @@ SMALL = {"GPUS": "0", "BACKBONE": "", "NOISEPRINT": "", "SIZE": "b0", "IMAGE_SIZ
 SMALL |= {"EPOCHS": "1", "WORKERS": "0", "TOTAL_BATCH": "4", "OUT": "o"}
 
 
+def stable_port() -> int:
+    """Return a free port that stays free until torchrun uses it seconds later.
+
+    The system gives ports from 32768 on to connections of all programs. If one of them takes the
+    port, the first torchrun fails, and the second one waits for it for ten minutes.
+    """
+    for port in random.sample(range(20_000, 30_000), 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no port is free")
+
+
 def two_nodes(folder) -> list[tuple[int | None, str]]:
     """Run train.sh as two nodes and return exit codes (None after a timeout) and outputs."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("SLURM")}
-    nodes = {"NODES": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    nodes = {"NODES": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(stable_port())}
     nodes |= {**clean, **SMALL, "VENV": sys.prefix, "OMP_NUM_THREADS": "1"}
     logs = [folder / f"node-{rank}.log" for rank in (0, 1)]
     started = []
@@ -516,7 +536,7 @@ def two_nodes(folder) -> list[tuple[int | None, str]]:
     codes = []
     for process in started:
         try:
-            codes.append(process.wait(timeout=120))
+            codes.append(process.wait(timeout=HANG_TIMEOUT))
         except subprocess.TimeoutExpired:
             codes.append(None)
     for process in started:
@@ -530,10 +550,6 @@ def two_nodes(folder) -> list[tuple[int | None, str]]:
 def test_two_nodes_train_together(small_data):
     """Two torchruns with one process each on this machine share a batch of four images."""
     results = two_nodes(small_data)
-    # Another test may have taken the port before torchrun did.
-    if None in [code for code, _ in results]:
-        shutil.rmtree(small_data / "o", ignore_errors=True)
-        results = two_nodes(small_data)
     outputs = [output for _, output in results]
     assert [code for code, _ in results] == [0, 0], outputs
     assert "effective batch size: 4" in outputs[0]
