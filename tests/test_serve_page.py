@@ -1,6 +1,7 @@
 """The page of ``qma-net serve`` in Chromium; all its requests are recorded."""
 
 import io
+import json
 import re
 import shutil
 from contextlib import contextmanager
@@ -11,11 +12,10 @@ import pytest
 from PIL import Image
 
 from conftest import photograph
+from forks import HANG_TIMEOUT
+from qma_net.examine import examine_photo
 from qma_net.web.limits import Limits
 from serving import BROKEN, SMALL, TOKEN, eventually
-
-PAGE_TIMEOUT = 30_000  # milliseconds
-
 
 FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -40,7 +40,7 @@ def visiting(chromium, address: str, allowed_errors: int = 0, **options):
     """Open a page; all its requests must go to the server, and none may be blocked."""
     requested, errors = [], []
     context = chromium.new_context(**options)
-    context.set_default_timeout(PAGE_TIMEOUT)
+    context.set_default_timeout(1000 * HANG_TIMEOUT)
     page = context.new_page()
     page.on("request", lambda request: requested.append(request.url))
     page.on("console", lambda line: line.type == "error" and errors.append(str(line.location)))
@@ -293,6 +293,43 @@ def test_example_can_be_examined_on_a_phone(chromium, server):
         page.tap("#examples button >> nth=0")
         page.wait_for_selector("photo-viewer[ready]")
         assert page.evaluate("document.documentElement.scrollWidth") == 390
+        assert page.evaluate("document.activeElement.id") == "output"  # The result is below.
+        top = page.locator("#output").evaluate("part => part.getBoundingClientRect().top")
+        assert top < 400
+
+
+def test_location_is_left_out_of_downloads_on_request(page, jpeg):
+    upload_and_examine(page, jpeg)
+    assert not page.is_visible("photo-viewer [name=location]")
+    exif = Image.Exif()
+    gps = exif.get_ifd(0x8825)
+    gps[1], gps[2], gps[3], gps[4] = "S", (33.0, 51.0, 30.0), "E", (151.0, 12.0, 0.0)
+    Image.open(jpeg).save(jpeg, exif=exif)
+    upload_and_examine(page, jpeg)
+    assert json.loads(downloaded(page, "JSON"))["gps"] == [-33.8583333, 151.2]
+    page.check("photo-viewer [name=location]")
+    assert json.loads(downloaded(page, "JSON"))["gps"] is None
+    assert b"151.2" not in downloaded(page, "report").split(b"base64")[0]
+
+
+def test_folded_sections_of_a_report_are_printed_except_for_the_position(chromium, tmp_path):
+    exif = Image.Exif()
+    exif[0x0131] = "Adobe Photoshop 25.1"
+    gps = exif.get_ifd(0x8825)
+    gps[1], gps[2], gps[3], gps[4] = "S", (33.0, 51.0, 30.0), "E", (151.0, 12.0, 0.0)
+    Image.fromarray(photograph(60, 80)).save(tmp_path / "x.jpg", exif=exif)
+    examine_photo(None, tmp_path / "x.jpg", out=tmp_path)
+    page = chromium.new_page()
+    page.goto((tmp_path / "report.html").as_uri())
+    entry = page.locator("details td", has_text="Adobe Photoshop 25.1").first
+    tables, position = page.locator("table.quantization"), page.locator("text=151.200000")
+    shown = "node => node.checkVisibility()"
+    for medium, is_shown in (("screen", False), ("print", True)):
+        page.emulate_media(media=medium)
+        assert entry.evaluate(shown) == is_shown
+        assert tables.first.evaluate(shown) == is_shown
+        assert not position.evaluate(shown)
+    page.close()
 
 
 def test_pasted_and_dropped_photos_are_examined_one_after_another(fresh):

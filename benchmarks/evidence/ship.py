@@ -28,6 +28,8 @@ from tqdm import tqdm
 from qma_net.core.files import atomic_write
 from qma_net.data.listing import read_listings
 from qma_net.examine.calibrate import save_calibration
+from qma_net.examine.evidence import photo_properties
+from qma_net.examine.metadata import read_facts
 from qma_net.inference.predictor import QMANetPredictor
 from qma_net.launch.checkpoints import checkpoint_path
 from qma_net.modeling.calibration import Calibration
@@ -74,12 +76,16 @@ def main() -> None:
     predictor = QMANetPredictor.from_pretrained(args.target)
     authentic = test_photos(args, plan["image_size"])
     predictions = [predictor.predict(path, native=True) for path in tqdm(authentic)]
-    image_scores = [prediction.score for prediction in predictions]
-    save_calibration(
-        Calibration.from_scores(image_scores, predictor.preprocessing, native=True),
-        predictor,
-        args.target,
+    calibration = Calibration.from_scores(
+        [prediction.score for prediction in predictions],
+        predictor.preprocessing,
+        native=True,
+        photos=[
+            photo_properties(prediction.photograph, read_facts(Path(path).read_bytes()))
+            for path, prediction in zip(authentic, predictions, strict=True)
+        ],
     )
+    save_calibration(calibration, predictor, args.target)
     report(predictor, args.real, [float(prediction.binary.mean()) for prediction in predictions])
 
 

@@ -52,11 +52,11 @@ class Entry:
     def signs(self) -> list[str]:
         """What to look at first: signs of AI use, contradictions and leads with a finding."""
         origin = self.report.get("origin") or {}
-        found = [lead for lead in self.report.get("leads", []) if lead["regions"]]
+        leads = [lead for lead in self.report.get("leads", []) if lead["regions"]]
         return [
             *(f"Signs of AI use: {text}" for text in origin.get("ai_statements", [])),
             *origin.get("contradictions", []),
-            *(f"{lead['name']}: {lead['result']}" for lead in found),
+            *(f"{lead['name']}: {lead['result']}" for lead in leads),
             *(["This may be a screenshot or a copy."] if self.report.get("resaved") else []),
         ]
 

@@ -94,7 +94,8 @@ class PhotoRanges:
         counts = [f"{n} {name} file{'s' * (n != 1)}" for name, n in self.formats.items()]
         text = _join(counts)
         if self.jpeg_quality:
-            text += f" of JPEG quality {_range(self.jpeg_quality)}"
+            kind = "quality" if list(self.formats) == ["JPEG"] else "JPEG quality"
+            text += f" of {kind} {_range(self.jpeg_quality)}"
         side = f"{_range(self.longer_side)} pixels"
         if self.longer_side[0] != self.longer_side[-1]:
             side += f" (median {self.longer_side[1]:,.15g})"
