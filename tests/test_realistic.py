@@ -17,6 +17,7 @@ from qma_net.synth.manipulate import kind_at, manipulate
 from qma_net.synth.patches import fill_with_patches
 from qma_net.synth.photographs import Photographs, find_usable_photos, split_by
 from qma_net.synth.recipe import AUTHENTIC, RETOUCH, Recipe, SynthesisError
+from qma_net.synth.regions import angular_region
 from qma_net.synth.retouch import EDITS, retouch
 
 # Nothing happens to the whole image.
@@ -117,7 +118,9 @@ def test_file_has_the_tables_and_the_sampling_that_were_found_in_photos(number):
 def test_tables_equal_to_those_of_libjpeg_are_marked():
     """The first entry of libjpeg's luminance table is 16 at quality 50, so it is 8 at 75."""
     marked = {
-        entry["libjpeg_quality"]: entry for entry in found_tables() if "libjpeg_quality" in entry
+        entry["libjpeg_quality"]: entry
+        for entry in found_tables()
+        if "libjpeg_quality" in entry and entry["sampling"] == "4:2:0"
     }
     assert marked[75]["tables"][0][:3] == [8, 6, 5]
     assert sum(marked[75]["found"].values()) >= 900
@@ -159,6 +162,19 @@ def test_kinds_include_retouching_only_if_the_recipe_asks_for_it():
     tests = [kind_at("test", number, recipe) for number in range(8)]
     assert all(tests.count(kind) == 2 for kind in shares)
     assert RETOUCH not in {kind_at("test", number, Recipe()) for number in range(40)}
+
+
+def test_quadrilaterals_have_their_area_and_fit_into_the_frame():
+    rng = np.random.default_rng(0)
+    shares, boxes = [], []
+    for _ in range(60):
+        region = angular_region(rng, (120, 160), 0.1)
+        shares.append(region.mean())
+        _, _, width, height = cv2.boundingRect(region)
+        boxes.append(region.sum() == width * height)
+    assert np.median(shares) == pytest.approx(0.1, abs=0.012)
+    assert 15 < sum(boxes) < 45  # Half of them are upright rectangles.
+    assert angular_region(rng, (40, 200), 0.9).any()
 
 
 def test_patches_continue_a_periodic_texture():

@@ -11,12 +11,13 @@ import os
 import random
 from typing import Any
 
+import albumentations
 import cv2
 import numpy as np
+from albumentations.pytorch import ToTensorV2
 from IMDLBenCo.datasets.abstract_dataset import AbstractDataset
 from IMDLBenCo.datasets.iml_datasets import JsonDataset, ManiDataset
 from IMDLBenCo.registry import DATASETS
-from IMDLBenCo.transforms import get_albu_transforms
 from torch.utils.data import get_worker_info
 
 from ..synth.curriculum import ImageSource
@@ -58,7 +59,10 @@ class SynthDataset(_OwnAugmentation):
         self.epoch = epoch
         if self.source.sizes:
             self.output_size = self.source.size(epoch)
-            self.post_transform = get_albu_transforms(type_="pad", output_size=self.output_size)
+            # BenCo's transforms confuse height and width; these images have their size already.
+            self.post_transform = albumentations.Compose(
+                [albumentations.Normalize(), ToTensorV2(transpose_mask=True)]
+            )
 
     def _init_dataset_path(self, path: str) -> tuple[list[str], list[str]]:
         self.entry_path = path

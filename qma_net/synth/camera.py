@@ -77,10 +77,8 @@ def maybe_reduce(
         how = INTERPOLATIONS[drawn["interpolation"]]
         image = cv2.resize(image, (width, height), interpolation=how)
         smaller = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
-        smaller = np.where(smaller > 127, 255, 0).astype(np.uint8)
-        if mask.any() and not smaller.any():  # The region is too thin.
-            smaller = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
-        mask = smaller
+        threshold = min(128, max(1, int(smaller.max())))  # Less than 128 if the region is thin.
+        mask = np.where(smaller >= threshold, 255, 0).astype(np.uint8)
     if rng.random() < recipe.saved_twice:
         image, drawn["saved_before"] = _saved(rng, image, recipe)
     return image, mask, drawn

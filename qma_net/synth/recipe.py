@@ -91,6 +91,7 @@ class Recipe:
     retouched: float = 0.0  # Share of local edits (blur, color, ...) among the tampered images.
     # Probability that all segments of a label map count as one, such as a person and the clothes.
     united_labels: float = 0.0
+    angular: float = 0.0  # Probability that a random region is a quadrilateral, like a sign.
     hard_edges: float = 0.0  # Probability that a region is pasted without a soft edge.
     turned: float = 0.0  # Probability that a resampled region is rotated by any angle.
     toned: float = 0.0  # Probability that the tones of the whole image are changed at the end.

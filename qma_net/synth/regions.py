@@ -38,6 +38,29 @@ def random_region(rng: np.random.Generator, size: tuple[int, int], area: float) 
     return region
 
 
+def angular_region(rng: np.random.Generator, size: tuple[int, int], area: float) -> np.ndarray:
+    """Draw a quadrilateral: a rectangle, of which half are rotated and have moved corners.
+
+    The arguments are those of :func:`random_region`. Regions are smaller if they would not fit.
+    """
+    height, width = size
+    aspect = np.exp(rng.uniform(np.log(1 / 3), np.log(3)))
+    sides = np.sqrt(area * height * width) * np.array([np.sqrt(aspect), 1 / np.sqrt(aspect)])
+    corners = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]]) * sides
+    if rng.random() < 0.5:
+        corners += rng.uniform(-0.15, 0.15, (4, 2)) * sides
+        angle = np.radians(rng.uniform(-45, 45))
+        turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+        corners = corners @ turn
+    low, extent = corners.min(axis=0), np.ptp(corners, axis=0)
+    shrink = min(1.0, *((np.array([width, height]) - 1) / extent))
+    space = np.array([width, height]) - 1 - shrink * extent
+    corners = shrink * (corners - low) + rng.uniform(0, 1, 2) * space
+    region = np.zeros((height, width), np.uint8)
+    cv2.fillConvexPoly(region, np.rint(corners).astype(np.int32), (1,))
+    return region
+
+
 def segments(
     labels: np.ndarray, area: tuple[float, float], whole: bool
 ) -> Iterator[tuple[int, np.ndarray]]:
@@ -90,7 +113,10 @@ def draw_region(
         if fitting:
             value, region = fitting[rng.integers(len(fitting))]
             return region, f"label {value}"
-    return random_region(rng, size, np.exp(rng.uniform(*np.log(recipe.area)))), "random"
+    area = np.exp(rng.uniform(*np.log(recipe.area)))
+    if recipe.angular and rng.random() < recipe.angular:
+        return angular_region(rng, size, area), "random"
+    return random_region(rng, size, area), "random"
 
 
 def draw_resampling(rng: np.random.Generator, recipe: Recipe) -> tuple[float, float]:
