@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Benchmarks that need a GPU, in about six minutes; docs/benchmarks.md, section "GPU", shows results.
+# Benchmarks that need a GPU, in about eight minutes; docs/benchmarks.md, section "GPU", shows results.
 #
 #   NOISEPRINT=DIR PHOTOS=DIR bash benchmarks/on_gpu.sh OUT
 #
@@ -19,6 +19,10 @@ part() { # NAME SECONDS COMMAND...
 }
 
 weights=(--noiseprint "$NOISEPRINT/noiseprint++.th" --photos "$PHOTOS")
+for mode in "" --compile; do
+    part "step$mode" 120 python3 -m benchmarks.training --models QMANet --batches 8 16 --steps 61 \
+        --cudnn on $mode "${weights[@]}" --out "$out/step$mode"
+done
 models=("QMA-Net b3" "QMA-Net b3 mixed" TruFor "TruFor mixed" Mesorch "Mesorch mixed")
 part noiseprint 50 python3 -m benchmarks.noiseprint_cuda "$NOISEPRINT"/{noiseprint++.th,reference.npz}
 part peers 80 python3 -m benchmarks.peers --sizes 512 --batches 1 8 32 --no-train --rounds 5 \

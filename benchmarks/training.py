@@ -82,6 +82,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--size", default="b3", help="size of QMANet, b0 to b5")
     parser.add_argument("--noiseprint", help="noiseprint++.th (default: random weights)")
     parser.add_argument("--gradient-checkpointing", action="store_true", help="for QMANet only")
+    parser.add_argument("--compile", action="store_true", help="for QMANet only")
     parser.add_argument("--out", help="folder for training.json, training.md and BenCo's logs")
     args = parser.parse_args(argv)
     args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -180,7 +181,8 @@ def model_flags(args: argparse.Namespace, model: str, weights: dict[str, Path]) 
     """Return the flags that a model needs, for BenCo's models those of their own scripts."""
     if model == "QMANet":
         flags = ["--size", args.size, "--noiseprint_weights", weights["noiseprint"]]
-        return flags + ["--gradient_checkpointing", "1"] * args.gradient_checkpointing
+        flags += ["--gradient_checkpointing", "1"] * args.gradient_checkpointing
+        return flags + ["--compile", "1"] * args.compile
     flags = ["--find_unused_parameters"]
     if model == "Trufor":
         statics = Path(find_spec("IMDLBenCo").origin).parent / "statics"

@@ -54,6 +54,8 @@ class QMANet(nn.Module):
             needed.
         gradient_checkpointing: 1 enables gradient checkpointing (less memory, slower); must be 0 or
             1, because BenCo parses any string as True.
+        compile: 1 compiles encoder blocks, interactions and aggregations with torch.compile (fewer
+            and larger kernels; the first step takes minutes); must be 0 or 1.
     """
 
     # In Python, ``init_from`` may also be a QMANetModel, which then becomes the network itself.
@@ -77,6 +79,7 @@ class QMANet(nn.Module):
         bce: float = 0.0,
         init_from: str = "",
         gradient_checkpointing: int = 0,
+        compile: int = 0,
     ):
         super().__init__()
         self.alpha, self.beta, self.bce, self.dice_smoothing = alpha, beta, bce, dice_smoothing
@@ -107,6 +110,8 @@ class QMANet(nn.Module):
                 **asdict(self.config),
             )
         self.network.checkpoint_gradients(bool(gradient_checkpointing))
+        if compile:
+            self.network.compile_for_training()
 
     def forward(
         self,

@@ -19,7 +19,7 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 MODEL_FLAGS = (
     *QMANetConfig.field_names(),
     *("backbone_weights", "noiseprint_weights", "alpha", "beta", "dice_smoothing", "bce"),
-    *("init_from", "gradient_checkpointing"),
+    *("init_from", "gradient_checkpointing", "compile"),
 )
 
 # What ``--checkpoint`` accepts.

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .precision import to_autocast
+
 
 class TamperQueries(nn.Module):
     """Learnable tamper-aware queries Q_tag: one set, passed on from level to level."""
@@ -30,6 +32,7 @@ class Attention(nn.Module):
 
     def forward(self, tokens: Tensor, context: Tensor) -> Tensor:
         """Map tokens ``(B, N, C)`` and a context ``(B, L, C)`` to ``(B, N, C)``."""
+        context = to_autocast(context)
         q = self._split_heads(self.query(tokens))  # (B, heads, N, C / heads)
         k = self._split_heads(self.key(context))  # (B, heads, L, C / heads)
         v = self._split_heads(self.value(context))  # (B, heads, L, C / heads)

@@ -2,12 +2,16 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+
+from .precision import to_autocast
 
 HEADS = (1, 2, 5, 8)
 REDUCTIONS = (8, 4, 2, 1)
@@ -60,24 +64,98 @@ class Stage(nn.Module):
     the backward pass.
     """
 
+    keep: Tensor
+
     def __init__(self, stage: Any):
         super().__init__()
         self.patch_embeddings = stage.patch_embeddings
-        self.blocks = stage.blocks
+        rates = [getattr(layer.drop_path, "drop_prob", 0.0) for layer in stage.blocks]
+        self.blocks = nn.ModuleList(map(Block, stage.blocks))
         self.layer_norm = stage.layer_norm
         self.checkpointing = False
-        for block in self.blocks:
-            block.mlp = MixFFN(block.mlp)
+        keep = [1 - rate for rate in rates if rate]  # Probabilities; the first rate is 0.
+        self.register_buffer("keep", torch.tensor(keep), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
         """Map ``(B, C_{i-1}, h, w)`` to ``(B, C_i, h / s, w / s)``."""
         tokens, height, width = self.patch_embeddings(image)  # (B, h w, C)
-        for block in self.blocks:
+        for block, divisors in zip(self.blocks, self._drop_path(len(image)), strict=True):
+            arguments = (tokens, height, width, divisors)
             if self.checkpointing and torch.is_grad_enabled():
-                tokens = checkpoint(block, tokens, height, width, use_reentrant=False)
+                weights = dict(block.named_parameters())  # cast_weights may have replaced them.
+                run = partial(functional_call, block, weights, tie_weights=False)
+                tokens = checkpoint(run, arguments, use_reentrant=False)
             else:
-                tokens = block(tokens, height, width)
+                tokens = block(*arguments)
         return _as_map(self.layer_norm(tokens), width)  # (B, C, h, w)
+
+    def _drop_path(self, batch_size: int) -> Sequence[Tensor | None]:
+        """Draw what each block divides its two residuals by, ``(2, B, 1, 1)``, in training.
+
+        This is infinity if stochastic depth drops the residual of an image, and the probability of
+        keeping it otherwise. All numbers are drawn at once, and the blocks do not know the
+        probability, so they can share a compiled graph.
+        """
+        count = len(self.keep)
+        if not self.training or not count:
+            return [None] * len(self.blocks)
+        drawn = torch.rand(count, 2, batch_size, 1, 1, device=self.keep.device)
+        keep = self.keep.view(-1, 1, 1, 1, 1)
+        divisors = keep / (drawn + keep).floor()
+        undropped = [torch.ones_like(divisors[0])] * (len(self.blocks) - count)
+        return [*undropped, *divisors.unbind()]
+
+
+class Block(nn.Module):
+    """Transformer block: self-attention and Mix-FFN, each pre-norm and with a residual.
+
+    It takes over the layers of a block of `transformers`, which keeps their names.
+    """
+
+    def __init__(self, layer: Any):
+        super().__init__()
+        self.layernorm_before = layer.layernorm_before
+        self.attention = SelfAttention(layer.attention)
+        self.layernorm_after = layer.layernorm_after
+        self.mlp = MixFFN(layer.mlp)
+
+    def forward(
+        self, tokens: Tensor, height: int, width: int, divisors: Tensor | None = None
+    ) -> Tensor:
+        """Map tokens ``(B, h w, C)`` to the same shape.
+
+        Stochastic depth divides the two residuals by the divisors, ``(2, B, 1, 1)``.
+        """
+        residual = self.attention(self.layernorm_before(tokens), height, width)
+        tokens = (residual if divisors is None else residual / divisors[0]) + tokens
+        residual = self.mlp(self.layernorm_after(tokens), height, width)
+        return (residual if divisors is None else residual / divisors[1]) + tokens
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention in which a strided convolution shortens keys and values."""
+
+    def __init__(self, attention: Any):
+        super().__init__()
+        self.q_proj, self.k_proj = attention.q_proj, attention.k_proj
+        self.v_proj, self.o_proj = attention.v_proj, attention.o_proj
+        self.sequence_reduction = getattr(attention, "sequence_reduction", None)
+        self.head_channels = attention.head_dim
+
+    def forward(self, tokens: Tensor, height: int, width: int) -> Tensor:
+        """Map tokens ``(B, h w, C)`` to the same shape."""
+        tokens = context = to_autocast(tokens)
+        if self.sequence_reduction is not None:
+            # (B, h w / reduction^2, C)
+            context = to_autocast(self.sequence_reduction(tokens, height, width))
+        q = self._split_heads(self.q_proj(tokens))  # (B, heads, h w, C / heads)
+        k = self._split_heads(self.k_proj(context))  # (B, heads, h w / reduction^2, C / heads)
+        v = self._split_heads(self.v_proj(context))  # (B, heads, h w / reduction^2, C / heads)
+        attended = F.scaled_dot_product_attention(q, k, v)  # (B, heads, h w, C / heads)
+        return self.o_proj(attended.transpose(1, 2).flatten(2))  # (B, h w, C)
+
+    def _split_heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(2, (-1, self.head_channels)).transpose(1, 2)
 
 
 class MixFFN(nn.Module):
@@ -122,13 +200,30 @@ class MixFFN(nn.Module):
             hidden = F.conv2d(hidden, conv.weight, conv.bias, padding=(0, 1), groups=conv.groups)
         else:
             hidden = conv(hidden)
-        if torch.is_grad_enabled():
-            # GELU is recomputed in the backward pass: storing its map takes a third of the memory.
-            return checkpoint(self._project, hidden, use_reentrant=False, preserve_rng_state=False)
-        return self._project(hidden)
+        hidden = hidden.flatten(2).transpose(1, 2)  # (B, h w, 4 C)
+        if torch.jit.is_tracing() or torch.compiler.is_compiling():
+            return self.fc2(F.gelu(hidden))
+        return _GeluLinear.apply(hidden, self.fc2.weight, self.fc2.bias)  # (B, h w, C)
 
-    def _project(self, hidden: Tensor) -> Tensor:
-        return self.fc2(F.gelu(hidden.flatten(2).transpose(1, 2)))  # (B, h w, C)
+
+class _GeluLinear(torch.autograd.Function):
+    """Linear layer of a GELU, which is recomputed in the backward pass.
+
+    Storing it would take a third of the memory of a training step.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        weight, bias = weight.to(hidden.dtype), bias.to(hidden.dtype)
+        ctx.save_for_backward(hidden, weight)
+        return F.linear(F.gelu(hidden), weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        hidden, weight = ctx.saved_tensors
+        rows = gradient.flatten(0, 1)  # (B h w, C)
+        in_hidden = torch.ops.aten.gelu_backward(gradient @ weight, hidden)
+        return in_hidden, rows.T @ F.gelu(hidden).flatten(0, 1), rows.sum(0)
 
 
 def _as_map(tokens: Tensor, width: int) -> Tensor:

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .precision import to_autocast
+
 GROUPS = 8
 
 
@@ -102,7 +104,7 @@ class DFCM(nn.Module):
     def forward(self, rgb_init: Tensor, noise_init: Tensor) -> tuple[Tensor, Tensor]:
         """Map R_init and N_init, ``(B, C, h, w)``, to R and N of the same shape."""
         rgb_mid = self.recalibrate_rgb(self.align(rgb_init))  # eq 2-3
-        noise_mid = self.recalibrate_noise(noise_init)  # eq 3
+        noise_mid = to_autocast(self.recalibrate_noise(noise_init))  # eq 3
         rgb_update = self.back_rgb(self.attend(rgb_mid, noise_mid))  # eq 4
         noise_update = self.back_noise(self.attend(noise_mid, rgb_mid))  # eq 4
         return (

@@ -1,9 +1,9 @@
 """QMA-Net composed of its modules; ``forward`` implements Figure 2 of the paper."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +11,13 @@ from torch.nn import functional as F
 
 from .aggregation import MFAM, MLP, NoQueries, TamperQueries
 from .backbone import HEADS, REDUCTIONS, MiT, Stage
+from .compilation import compilation_errors, compile_parts
 from .config import SIZES, QMANetConfig
 from .decoder import ESM, QMFD, PyramidDecoder
 from .hub import HubModule
 from .interaction import NoInteraction, build_interaction
 from .noise import MNFM
+from .precision import cast_weights
 
 SMALLEST_SIDE = 32
 STRIDE = 32
@@ -132,6 +134,10 @@ class QMANetModel(HubModule):
             ValueError: If the image has the wrong shape or a side below 32 pixels.
         """
         _check_image(image)
+        with compilation_errors(), cast_weights(self._parts()):
+            return self._localize(image, edges, noise)
+
+    def _localize(self, image: Tensor, edges: bool, noise: Tensor | None) -> QMANetOutput:
         # fmt: off
         noise = self.noise_view(image) if noise is None else noise  # (B, 3, H, W)
         r, n = _pad_to_stride(image, noise)                         # (B, 3, H', W')
@@ -162,19 +168,33 @@ class QMANetModel(HubModule):
         for stage in self._encoder_stages():
             stage.checkpointing = enabled
 
-    def compile_for_inference(self) -> None:
+    def compile_for_inference(self, backend: str | Callable[..., Any] = "inductor") -> None:
         """Compile the encoder blocks with torch.compile (about half a minute per image size).
 
-        The blocks are compiled one by one so that all blocks of a stage share a graph. Stochastic
-        depth would give every block its own graph, so it is removed; use this for inference only.
+        They are compiled one by one, because the blocks of a stage then share a graph.
         """
-        for stage in self._encoder_stages():
-            for block in stage.blocks:
-                block.drop_path = nn.Identity()
-                block.compile(dynamic=False)
+        blocks = [block for stage in self._encoder_stages() for block in stage.blocks]
+        compile_parts(blocks, backend)
+
+    def compile_for_training(self, backend: str | Callable[..., Any] = "inductor") -> None:
+        """Compile the encoder blocks and everything that attends with torch.compile.
+
+        Each part has a graph for training and one for evaluation, for a fixed batch and image size.
+        Further sizes are compiled when they occur.
+        """
+        self.compile_for_inference(backend)
+        with_weights = [part for part in self._attending() if any(True for _ in part.parameters())]
+        compile_parts(with_weights, backend)
 
     def _encoder_stages(self) -> list[Stage]:
         return [*self.rgb_backbone.stages, *self.noise_backbone.stages]
+
+    def _attending(self) -> list[nn.Module]:
+        return [*self.interactions, *self.aggregations, *self.query_mlps]
+
+    def _parts(self) -> list[nn.Module]:
+        """Return the parts that run in half precision under autocast."""
+        return [*self._encoder_stages(), *self._attending(), self.decoder, self.edge_head]
 
 
 def _check_image(image: Tensor) -> None:
@@ -218,7 +238,7 @@ def image_score(mask: Tensor, shape_mask: Tensor | None = None, share: float = 0
     The paper does not define it.
 
     Args:
-        mask: Probabilities ``(B, 1, H, W)``.
+        mask: Mask values in 0..1, ``(B, 1, H, W)``.
         shape_mask: ``(B, 1, H, W)``, 0 on padding; default: no padding.
         share: Share of the pixels that count.
     """

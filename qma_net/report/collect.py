@@ -53,6 +53,7 @@ DEFAULTS = asdict(QMANetConfig()) | {
     "bce": 0.0,
     "dice_smoothing": DICE_SMOOTHING,
     "gradient_checkpointing": 0,
+    "compile": 0,
 }
 
 Content = dict[str, Any]  # Of a JSON file, or of a row of it.

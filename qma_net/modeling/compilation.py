@@ -1,0 +1,53 @@
+"""Compilation of a model's parts with torch.compile."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from ..core.errors import QMANetError, first_line
+
+# A part has a graph for every combination of training or evaluation, batch size and image size, and
+# all blocks of both encoders count together. PyTorch would stop compiling after 8.
+MAX_GRAPHS = 256
+
+
+class CompilationError(QMANetError):
+    """Raised if torch.compile fails, for example for lack of a C++ compiler."""
+
+
+def compile_parts(parts: Iterable[nn.Module], backend: str | Callable[..., Any]) -> None:
+    """Compile modules for fixed shapes, each as a whole, when they are first called.
+
+    They stay the same objects, so that the names in the state dict do not change.
+    """
+    from torch._dynamo import config
+
+    config.recompile_limit = max(config.recompile_limit, MAX_GRAPHS)
+    config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, 4 * MAX_GRAPHS)
+    # DistributedDataParallel exchanges gradients between parts, so they need not be split for it.
+    config.optimize_ddp = False
+    for part in parts:
+        part.compile(dynamic=False, fullgraph=True, backend=backend)
+
+
+@contextmanager
+def compilation_errors() -> Iterator[None]:
+    """Turn errors of torch.compile into a :class:`CompilationError` with one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        from torch._dynamo.exc import TorchDynamoException
+
+        if not isinstance(error, TorchDynamoException):
+            raise
+        cause = getattr(error, "inner_exception", error)
+        if type(cause).__name__ == "InvalidCxxCompiler":
+            raise CompilationError(
+                "torch.compile needs a C++ compiler, and none was found; install g++ or set CXX, "
+                "or omit --compile"
+            ) from error
+        raise CompilationError(
+            f"torch.compile failed ({type(cause).__name__}: {first_line(cause)}); omit --compile"
+        ) from error
