@@ -2,12 +2,13 @@
 # Train and test the models of docs/evidence.md, which shows what QMA-Net learns from random
 # initialization and which of its components help.
 #
-#   PHOTOS=/data/photos bash shell/evidence.sh [cpu|gpu|small|small2]
+#   PHOTOS=/data/photos bash shell/evidence.sh [cpu|gpu|small|small2|copies]
 #
 # The argument selects a plan in benco_configs/evidence.yaml [cpu]. All models of the plans cpu and gpu
 # are trained with BenCo's train.py on the same synthetic images and tested on images created from
 # other photos. The plan small trains a single model on all stages of curriculum.yaml, and
-# small2 continues its training on photos with their original bytes. If you interrupt the script, run the same command again: finished work is kept, and training resumes from
+# small2 continues its training on photos with their original bytes, and copies does so with
+# copy-moves alone. If you interrupt the script, run the same command again: finished work is kept, and training resumes from
 # the last epoch.
 #
 #   PHOTOS   folder of at least 500 authentic photos
@@ -47,6 +48,7 @@ read -r -a seeds <<<"${SEEDS:-}"
 read -r -a real <<<"${REAL:-}"
 [ ${#real[@]} -eq 0 ] || flags+=(--real "${real[@]}")
 PYTHONPATH=$here/.. python -m benchmarks.evidence "$size" "${flags[@]}"
-[[ "$size" = small* ]] ||
+if [ "$size" = cpu ] || [ "$size" = gpu ]; then
     PYTHONPATH=$here/.. python -m benchmarks.evidence.page "$size" --out "$OUT" \
         ${NOISEPRINT:+--noiseprint "$NOISEPRINT"} ${DOCS:+--docs "$DOCS"}
+fi

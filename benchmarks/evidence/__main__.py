@@ -1,6 +1,6 @@
 """Train and test the models of ``benco_configs/evidence.yaml``; interrupted runs resume.
 
-    python -m benchmarks.evidence [cpu|gpu|small|small2] --photos DIR [--labels DIR]
+    python -m benchmarks.evidence [cpu|gpu|small|small2|copies] --photos DIR [--labels DIR]
         [--real DIR ...] [--noiseprint FILE] [--out DIR] [--minutes M] [--seeds 0 1 2]
         [--rows NAME,...] [--jobs 2]
 
@@ -12,7 +12,8 @@ run before the next seed, so that the available results are always comparable. A
 ``OUT/<row>/<seed>``. After ``--minutes``, no new run is started and running ones stop at their next
 step. :mod:`.page` generates the tables.
 
-``small`` and ``small2`` are not comparisons but train a single model; see :mod:`.small`.
+``small``, ``small2`` and ``copies`` are not comparisons but train a single model; see
+:mod:`.small`.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from qma_net.launch.checkpoints import checkpoint_path
 from qma_net.synth.curriculum import stages
 from qma_net.synth.recipe import AUTHENTIC, KINDS
 
-from .plan import OURS, SPLICES, STAGES, Plan, Row
+from .plan import OURS, SPLICES, STAGES, Plan, Row, read_plans
 from .runner import (
     Clock,
     finished_checkpoint,
@@ -44,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("size", nargs="?", choices=["cpu", "gpu", "small", "small2"], default="cpu")
+    parser.add_argument("size", nargs="?", choices=list(read_plans()), default="cpu")
     parser.add_argument("--photos", required=True, help="folder of authentic photos")
     parser.add_argument("--labels", help="folder of their label maps")
     parser.add_argument("--real", nargs="*", default=[], help="test sets of real forgeries")
@@ -59,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=1, help="data-loader processes per run")
     args = parser.parse_args(argv)
     try:
-        run_small(args) if args.size.startswith("small") else run_comparison(args)
+        run_small(args) if "steps" in read_plans()[args.size] else run_comparison(args)
     except QMANetError as error:
         parser.exit(1, f"evidence: {error}\n")
 

@@ -1,4 +1,4 @@
-"""Train one small model: the plan ``small``, and ``small2``, which continues with its weights.
+"""Train one small model: the plan ``small``, and ``small2`` and ``copies``, which continue with it.
 
 Every step starts from the weights of the previous one and trains on a mixture of stages of
 ``curriculum.yaml``, generated on the fly. When all steps are trained, each is tested on images of
