@@ -4,7 +4,8 @@
 
 Pastes the cup of scikit-image's ``coffee`` (CC0, Rachel Michetti) into ``astronaut`` (NASA, public
 domain), runs ``qma-net predict`` on the result and writes photo, mask and overlay next to each
-other to ``docs/images/example.png``. Prints the F1 score of the mask.
+other to ``docs/images/example.png``. Prints the F1 score of the mask. Also writes the maps of the
+queries for this photo to ``docs/images/query-maps.jpg``.
 """
 
 import tempfile
@@ -18,6 +19,7 @@ from qma_net import cli
 from qma_net.modeling.config import DEFAULT_THRESHOLD
 
 OUT = Path(__file__).parents[1] / "docs/images/example.png"
+QUERY_MAPS, QUERY_MAPS_WIDTH = OUT.with_name("query-maps.jpg"), 1040
 HOST_QUALITY = 70  # The host has been compressed before; the cup has not.
 CUP_BOX = (70, 10, 490, 392)  # In coffee: left, top, right, bottom.
 CUP_ELLIPSES = ((7, 32, 408, 376), (100, 7, 338, 202))  # Saucer and cup, within CUP_BOX.
@@ -49,13 +51,17 @@ def make_splice(folder: Path) -> tuple[Path, np.ndarray]:
 
 
 def main() -> None:
-    """Write the figure and print the F1 score."""
+    """Write the figures and print the F1 score."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         photo, truth = make_splice(folder)
         cli.main(["predict", str(photo), "--out", name])
         paths = (photo, folder / "photo_mask.png", folder / "photo_overlay.png")
         panels = [Image.open(path).convert("RGB") for path in paths]
+        cli.main(["query-maps", str(photo), "--out", str(folder / "maps.png")])
+        maps = Image.open(folder / "maps.png").convert("RGB")
+        size = (QUERY_MAPS_WIDTH, round(QUERY_MAPS_WIDTH * maps.height / maps.width))
+        maps.resize(size, Image.Resampling.LANCZOS).save(QUERY_MAPS, quality=80)
     marked = np.asarray(panels[1])[..., 0] > 255 * DEFAULT_THRESHOLD
     f1 = 2 * (marked & truth).sum() / (marked.sum() + truth.sum())
     figure = Image.new("RGB", (3 * PANEL + 16, PANEL), "white")

@@ -3,6 +3,7 @@
 import json
 import shutil
 from io import BytesIO
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -19,7 +20,7 @@ from qma_net.evaluation.results import read_result_table
 from qma_net.evaluation.settings import Settings
 from qma_net.modeling import config
 from qma_net.modeling.qma_net import QMANetOutput
-from qma_net.report.collect import ModelResults, collect
+from qma_net.report.collect import ModelResults, ResultFile, collect
 from qma_net.report.figures import draw as figures
 from qma_net.report.figures import examples as report_examples
 from qma_net.report.figures.draw import draw_figures
@@ -28,9 +29,10 @@ from qma_net.report.figures.examples import (
     FigureError,
     load_network,
     model_input,
-    predict_probabilities,
+    predict_mask,
     select_examples,
 )
+from qma_net.report.figures.failures import draw_failures, worst_images
 from qma_net.report.figures.grad_cam import (
     cam_panels,
     grad_cams,
@@ -102,7 +104,8 @@ def test_every_figure_is_drawn_with_an_explanation(results, drawn, monkeypatch):
     ready = {number: lambda _, figure=figure: figure for number, figure in drawn.items()}
     monkeypatch.setattr(figures, "FIGURES", ready)
     all_figures = draw_figures(results)
-    assert [figure.stem for figure in all_figures] == [f"figure-{n}" for n in (1, 3, 4, 6)]
+    stems = [*(f"figure-{n}" for n in (1, 3, 4, 6)), "failures"]
+    assert [figure.stem for figure in all_figures] == stems
     assert not results.notes
     for figure in all_figures:
         figure.canvas.savefig(png := BytesIO(), format="png", dpi=130)
@@ -163,6 +166,54 @@ def test_figure_6_shows_the_four_fused_levels(drawn):
     ]
 
 
+def test_worst_images_have_the_lowest_f1_or_the_most_marked_pixels():
+    columns = ("path", "label", "f1", "marked")
+    table = [
+        ("tampered with false alarms", 1, 0.0, 0.3),
+        ("tampered without hit", 1, 0.0, 0.0),
+        ("tampered, good", 1, 0.9, 0.1),
+        ("tampered, bad", 1, 0.2, 0.1),
+        ("tampered, undefined", 1, None, 0.9),
+        ("authentic, unmarked", 0, None, 0.0),
+        ("authentic, marked", 0, None, 0.1),
+        ("authentic, most marked", 0, None, 0.6),
+    ]
+    result = ResultFile(Path("own.json"), {"header": {"set": "own"}})
+    result.rows = [dict(zip(columns, row, strict=True)) for row in table]
+    assert worst_images(result, 3, authentic=False) == [
+        "tampered with false alarms",
+        "tampered without hit",
+        "tampered, bad",
+    ]
+    authentic = ["authentic, most marked", "authentic, marked"]
+    assert worst_images(result, 3, authentic=True) == authentic
+    assert worst_images(result, 1, authentic=True) == authentic[:1]
+
+
+def test_failure_cases_show_image_ground_truth_mask_and_scores(work, results):
+    """The authentic image is shown because its row says that a quarter of it is marked."""
+    model = next(model for model in results.models if model.clean)
+    own = model.clean["own"]
+    rows = own.rows
+    own.rows = [row | ({} if row["label"] else {"marked": 0.25}) for row in rows]
+    try:
+        figure = draw_failures(results)
+    finally:
+        own.rows = rows
+    panels, texts = axes_and_texts(figure)
+    assert len(panels) == (4 + 3 + 1) * 4
+    headings = [axes.get_title() for axes in panels[:4]]
+    assert headings == ["image", "ground truth", "mask", "pixels above 0.5"]
+    for name in ("CASIAv1", "own", "own\nauthentic"):
+        assert texts.count(name) == 1
+    shown = [axes.get_xlabel() for axes in panels]
+    f1 = sorted(row["f1"] for row in rows if row["label"])
+    assert [text.split(",")[0] for text in shown[19:28:4]] == [f"F1 {value:.2f}" for value in f1]
+    score = next(row["score"] for row in rows if not row["label"])
+    assert shown[28:] == ["authentic.png", "authentic", f"score {score:.2f}", "25.0% marked"]
+    assert not panels[29].images[0].get_array().any()  # The ground truth is empty.
+
+
 def test_images_are_selected_at_regular_ranks(work, results):
     rows = [row for row in read_result_table(work / "out/ours/own.csv") if row["f1"] is not None]
     ranked = [row["path"] for row in sorted(rows, key=lambda row: (row["f1"], row["path"]))]
@@ -203,7 +254,7 @@ def test_saved_mask_is_the_prediction_of_the_checkpoint(results, monkeypatch):
     network = load_network(ours)
     monkeypatch.setattr(report_examples, "load_network", fail)
     for example in select_examples(ours, 4, []):
-        saved = predict_probabilities(ours, example)
+        saved = predict_mask(ours, example)
         image = model_input(example.pixels, ours).tensor()
         with torch.no_grad():
             computed = network(image).mask_logits.sigmoid()[0, 0].numpy()
@@ -316,7 +367,7 @@ def test_omitted_figures_are_noted_with_the_command(work, tmp_path, monkeypatch)
     monkeypatch.setattr(figures, "CAM_ROWS", 1)
     shutil.copytree(work / "out/ours", tmp_path / "out")
     results = collect([tmp_path / "out"])
-    assert [figure.stem for figure in draw_figures(results)] == ["figure-3", "figure-6"]
+    assert [figure.stem for figure in draw_figures(results)] == ["figure-3", "figure-6", "failures"]
     first, robust = (note for note in results.notes if "is omitted" in note)
     assert first.startswith("Figure 1 is omitted: no results of the model without DFCM found")
     assert "--only without-dfcm" in first
@@ -329,15 +380,16 @@ def test_changed_checkpoint_is_not_used(work, tmp_path):
         (tmp_path / name).write_text(content.replace("/ours.pth", "/none.pth"))
     results = collect([tmp_path])
     assert not draw_figures(results)
-    assert sum("has changed since" in note for note in results.notes) == 2
+    assert sum("has changed since" in note for note in results.notes) == 3
 
 
 def test_figures_are_omitted_if_their_images_are_missing(tmp_path):
     write_result(tmp_path, "CASIAv1", [0.5, 0.6])
     results = collect([tmp_path])
     assert not draw_figures(results)
-    assert len(results.notes) == 4
+    assert len(results.notes) == 5
     assert "data/CASIAv1" in results.notes[1]  # Figure 3.
+    assert results.notes[4].startswith("The figure of failure cases is omitted: ")
     with pytest.raises(FigureError, match="data/CASIAv1"):
         select_examples(results.models[0], 4, [])
 

@@ -1,4 +1,4 @@
-"""The commands for metrics: ``evaluate``, ``robust`` and ``report``."""
+"""The commands for metrics and figures: ``evaluate``, ``robust``, ``report``, ``query-maps``."""
 
 import argparse
 from typing import Any
@@ -8,9 +8,11 @@ from .flags import (
     ALLOWED_PROBLEMS,
     LOCAL_CHECKPOINT,
     Commands,
+    add_checkpoint,
     add_command,
     add_device,
     add_threads,
+    print_lines,
     split_names,
 )
 
@@ -74,6 +76,14 @@ def add_commands(commands: Commands) -> None:
     add("dirs", nargs="+", metavar="DIR", help=dirs)
     add("--out", required=True, metavar="FILE.html", help="report to write")
 
+    query_maps = add_command(commands, "query-maps", _query_maps)
+    add = query_maps.add_argument
+    add("photo", help="photo to process")
+    add("--out", required=True, metavar="FILE.png", help="figure to write")
+    add_checkpoint(query_maps)
+    add("--native", action="store_true", help="process the photo at original resolution")
+    add_device(query_maps)
+
 
 def _evaluate(args: argparse.Namespace) -> None:
     """Compute metrics for every image and for each test set."""
@@ -99,6 +109,16 @@ def _report(args: argparse.Namespace) -> None:
 
     written = report(args.dirs, args.out)
     print(f"{written[-1]}, and {len(written) - 1} files in tables/ and figures/ next to it")
+
+
+def _query_maps(args: argparse.Namespace) -> None:
+    """Draw what each query of a model contributes to the mask of a photo, level by level."""
+    from ..inference.predictor import load_predictor
+    from ..report.figures.query_maps import write_query_maps
+
+    predictor, note = load_predictor(args.checkpoint, args.device)
+    figure = write_query_maps(predictor, args.photo, args.out, native=args.native)
+    print_lines("\n".join(filter(None, [f"{args.out}: {figure.caption}", note])))
 
 
 def _evaluation_arguments(args: argparse.Namespace) -> dict[str, Any]:

@@ -1,10 +1,12 @@
-"""The paper's Figures 1, 3, 4 and 6, and the training curves.
+"""The paper's Figures 1, 3, 4 and 6, the failure cases, and the training curves.
 
 Figure 4 needs only result files. Figures 1 and 6 need the unchanged images and checkpoints of the
-evaluation; Figure 3 needs the images, and either saved masks or checkpoints. If something is
-missing, the figure or the affected part of it is omitted with a note. Figures 2 and 5 are drawings:
-``docs/architecture.svg`` and ``docs/qmfd.svg``.
+evaluation; Figure 3 and the failure cases need the images, and either saved masks or checkpoints.
+If something is missing, the figure or the affected part of it is omitted with a note. Figures 2
+and 5 are drawings: ``docs/architecture.svg`` and ``docs/qmfd.svg``.
 """
+
+from collections.abc import Callable
 
 from ...core.errors import QMANetError
 from ...modeling.config import DEFAULT_THRESHOLD
@@ -13,7 +15,8 @@ from ..collect import ModelResults, Results, setting_of
 from ..model_tables import full_name
 from . import Figure, FigureError
 from .curves import draw_robustness, draw_training_curves
-from .examples import EVALUATE, Example, load_network, predict_probabilities, select_examples
+from .examples import EVALUATE, Example, load_network, predict_mask, select_examples
+from .failures import draw_failures
 from .grad_cam import cam_panels, tapped_interaction
 from .image_grid import Panel, draw_grid, mask_image
 
@@ -34,11 +37,12 @@ SELECTION = (
 def draw_figures(results: Results) -> list[Figure]:
     """Draw all figures; notes in ``results`` explain why a figure is omitted."""
     figures = []
-    for number, draw in FIGURES.items():
+    for key, draw in FIGURES.items():
         try:
             figures.append(draw(results))
         except QMANetError as error:
-            results.notes.append(f"Figure {number} is omitted: {error}")
+            name = f"Figure {key}" if isinstance(key, int) else key
+            results.notes.append(f"{name} is omitted: {error}")
     return [*figures, *draw_training_curves(results.curves)]
 
 
@@ -111,7 +115,7 @@ def _prediction_panel(model: ModelResults, example: Example) -> Panel | None:
     f1 = example.f1_of(model)
     if f1 is None:
         return None
-    mask = predict_probabilities(model, example) > DEFAULT_THRESHOLD
+    mask = predict_mask(model, example) > DEFAULT_THRESHOLD
     return Panel(mask_image(mask, example.thumbnail.shape), f"F1 {f1:.2f}")
 
 
@@ -143,4 +147,10 @@ def _default_model(results: Results) -> ModelResults:
     return model
 
 
-FIGURES = {1: draw_encoder_cams, 3: draw_predictions, 4: draw_robustness, 6: draw_level_cams}
+FIGURES: dict[int | str, Callable[[Results], Figure]] = {
+    1: draw_encoder_cams,
+    3: draw_predictions,
+    4: draw_robustness,
+    6: draw_level_cams,
+    "The figure of failure cases": draw_failures,
+}

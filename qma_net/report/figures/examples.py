@@ -1,5 +1,6 @@
-"""Example images for figures, evenly spaced by F1 instead of cherry-picked, and predictions."""
+"""Images for figures, chosen by rule instead of cherry-picked, and their predictions."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -27,11 +28,11 @@ EVALUATE = "qma-net evaluate --checkpoint FILE --test-sets SETS --out DIR --save
 
 @dataclass(frozen=True)
 class Example:
-    """A tampered image of a test set and its ground truth."""
+    """An image of a test set and its ground truth, which is None for an authentic image."""
 
     test_set: str
     image: Path
-    ground_truth: Path
+    ground_truth: Path | None
 
     @property
     def pixels(self) -> np.ndarray:
@@ -50,6 +51,8 @@ class Example:
     def panels(self) -> list[Panel]:
         """The thumbnail, and the ground truth with tampered pixels in white."""
         thumbnail = self.thumbnail
+        if self.ground_truth is None:
+            return [Panel(thumbnail), Panel(np.zeros_like(thumbnail), "authentic")]
         mask = mask_as_benco(self.ground_truth)
         return [Panel(thumbnail), Panel(mask_image(mask, thumbnail.shape))]
 
@@ -92,18 +95,30 @@ def _select_from(result: ResultFile, count: int) -> list[Example]:
     if not ranked:
         table = result.path.with_suffix(".csv")
         raise FigureError(f"{table} contains no tampered image; run {EVALUATE}")
+    count = min(count, len(ranked))
+    positions = [int((i + 0.5) / count * len(ranked)) for i in range(count)]
+    return find_examples(result, [ranked[position] for position in positions])
+
+
+def find_examples(
+    result: ResultFile, images: Sequence[str], *, authentic: bool = False
+) -> list[Example]:
+    """Find images of an evaluated test set and, unless they are authentic, their ground truth.
+
+    Raises:
+        FigureError: If an image or its ground truth no longer exists.
+        ListingError: If the test set cannot be read.
+    """
     listings = read_listings(result.header["path"])
     masks = {pair.image: pair.mask for listing in listings for pair in listing.pairs}
-    count = min(count, len(ranked))
     examples = []
-    for i in range(count):
-        image = Path(ranked[int((i + 0.5) / count * len(ranked))])
+    for image in map(Path, images):
         mask = masks.get(image)
         if not image.is_file():
             raise FigureError(f"{image} no longer exists")
-        if mask is None or not mask.is_file():
+        if not authentic and (mask is None or not mask.is_file()):
             raise FigureError(f"{mask or f'the ground truth of {image}'} no longer exists")
-        examples.append(Example(result.test_set, image, mask))
+        examples.append(Example(result.test_set, image, None if authentic else mask))
     return examples
 
 
@@ -134,8 +149,8 @@ def model_input(pixels: np.ndarray, model: ModelResults) -> ModelInput:
     return fit_to_model(pixels, preprocessing, oversize="crop")
 
 
-def predict_probabilities(model: ModelResults, example: Example) -> np.ndarray:
-    """Return the probabilities for an image, float ``(h, w)``, from the saved mask if it exists.
+def predict_mask(model: ModelResults, example: Example) -> np.ndarray:
+    """Return the predicted mask of an image, float ``(h, w)``, which is read if it was saved.
 
     Raises:
         FigureError: If neither a saved mask nor the checkpoint exists.

@@ -56,7 +56,7 @@ def tapped_interaction(network: QMANetModel) -> Iterator[tuple[nn.Module, nn.Mod
 
 
 def predicted_region(logits: Tensor) -> Tensor:
-    """Return the pixels above a probability of 0.5, or the top 1% if there are none."""
+    """Return the pixels with a mask value above 0.5, or the top 1% if there are none."""
     region = logits > 0
     if region.any():
         return region
