@@ -355,7 +355,7 @@ def test_nan_mask_aborts_predict_and_examine(overflowing, photos, capsys):
 
 @pytest.mark.parametrize("threshold", ["50", "-0.1", "nan"])
 def test_threshold_outside_zero_to_one_is_rejected(checkpoint, photos, threshold):
-    with pytest.raises(SystemExit, match="expected a probability from 0 to 1"):
+    with pytest.raises(SystemExit, match="expected a number from 0 to 1"):
         predict(checkpoint(), photos / "out", photos / "a", f"--threshold={threshold}")
     assert not (photos / "out").exists()
 

@@ -1,6 +1,6 @@
 """Pixel-level and image-level metrics, and bootstrap intervals of their means.
 
-A pixel is predicted as tampered if its probability is strictly above 0.5, as in BenCo. TP, FP, FN
+A pixel is predicted as tampered if its mask value is strictly above 0.5, as in BenCo. TP, FP, FN
 and TN are counted over the pixels of an image, without padding:
 
 - ``f1`` is 2 TP / (2 TP + FP + FN), and ``iou`` is TP / (TP + FP + FN).
@@ -50,7 +50,7 @@ def pixel_metrics(mask: np.ndarray, truth: np.ndarray) -> dict[str, float | None
     """Compute the metrics of one image.
 
     Args:
-        mask: Predicted probabilities, ``(H, W)``, or those of the pixels that count, ``(N,)``.
+        mask: Predicted mask values, ``(H, W)``, or those of the pixels that count, ``(N,)``.
         truth: Ground truth, bool, of the same shape, True for tampered pixels.
 
     Returns:

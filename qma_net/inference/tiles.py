@@ -108,7 +108,7 @@ def blend_tiles(
     The weight of a tile falls smoothly towards its inner borders over the overlap. The weights
     leave no step where a tile ends, and its outermost pixels, which the border disturbs, hardly
     count; the tiles' predictions may still differ (docs/benchmarks.md). Rows and columns are those
-    of :func:`tile_spans`; ``predict`` returns the probabilities ``(h, w)`` of a tile and is called
+    of :func:`tile_spans`; ``predict`` returns the mask values ``(h, w)`` of a tile and is called
     row by row. The result is float32 ``(H, W)``.
     """
     total = np.zeros((rows[-1].stop, columns[-1].stop), np.float32)

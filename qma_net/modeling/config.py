@@ -27,7 +27,7 @@ FITS = ("resize", "pad", "native")
 # network makes existing weights invalid.
 ARCHITECTURE = 2
 
-# A pixel or an image counts as tampered where its probability is strictly above this value.
+# A pixel or an image counts as tampered where its score is strictly above this value.
 # BenCo's evaluators use 0.5, so every number that is compared with theirs must use it as well.
 DEFAULT_THRESHOLD = 0.5
 
