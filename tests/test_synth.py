@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from conftest import photograph
+from qma_net.core.errors import QMANetError
 from qma_net.core.runs import BusyError, FolderLock, RunError
 from qma_net.demo import DEMO_RECIPE
 from qma_net.synth.manipulate import kind_at, manipulate
@@ -69,7 +70,8 @@ def test_dataset_has_the_layout_of_benco(dataset):
         assert {p[0] for p in listed} == {str(p) for p in images + authentic}
         assert {p[0] for p in listed if p[1] == "Negative"} == {str(p) for p in authentic}
     assert {path.name for path in dataset.iterdir()} == {
-        *("train", "test", "train.json", "test.json", "manifest.jsonl", "settings.json")
+        *("train", "test", "train.json", "test.json", "manifest.jsonl", "settings.json"),
+        "complete.json",
     }
 
 
@@ -212,7 +214,8 @@ def test_image_depends_on_its_index_and_not_on_the_number_of_images(photos, data
     fewer = synthesise(photos, tmp_path / "fewer", **fewer, labels=photos, workers=1)
     whole = contents(dataset)
     for name, data in contents(fewer).items():
-        assert name in ("settings.json", "manifest.jsonl") or whole[name] == data
+        depends_on_count = ("settings.json", "manifest.jsonl", "complete.json")
+        assert name in depends_on_count or whole[name] == data
 
 
 def test_image_is_recreated_from_its_manifest_row(photos, dataset):
@@ -236,6 +239,92 @@ def test_complete_dataset_is_left_unchanged(photos, dataset):
     assert before == {p: p.stat().st_mtime_ns for p in dataset.rglob("*")}
 
 
+FEW = {"count": 4, "test_count": 3, "image_size": SIZE, "workers": 1, "progress": False}
+
+
+def damaged_versions(data):
+    """Yield truncations, single flipped bits, a missing line and contents of other types."""
+    step = max(1, len(data) // 12)
+    for position in range(0, len(data), step):
+        yield data[:position]
+        flipped = bytearray(data)
+        flipped[position] ^= 1 << position % 8
+        yield bytes(flipped)
+    lines = data.splitlines(keepends=True)
+    yield b"".join(lines[:1] + lines[2:])
+    yield from (b"[]", b"{}", b"null", b"7", b"\x00" * len(data))
+
+
+def error_of(photos, out):
+    try:
+        synthesise(photos, out, **FEW)
+    except QMANetError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("has_record", [True, False])
+def test_damaged_list_is_restored_and_other_damage_is_reported(
+    photos, tmp_path, caplog, has_record
+):
+    out = synthesise(photos, tmp_path / "set", **FEW)
+    if not has_record:  # As in datasets of earlier versions.
+        (out / "complete.json").unlink()
+    original = {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    restored, reported, accepted = [], [], []
+    for path, data in original.items():
+        for damaged in damaged_versions(data):
+            path.write_bytes(damaged)
+            caplog.clear()
+            error = error_of(photos, out)
+            if error:
+                assert len(error.splitlines()) == 1
+                assert "choose a different --out or delete it" in error
+                reported.append(path.name)
+            elif path.name in ("train.json", "test.json"):
+                assert path.read_bytes() == data
+                assert caplog.messages == [f"Restored {path} from {out / 'manifest.jsonl'}"]
+                restored.append(path.name)
+            else:
+                # Without checksums, a changed number in a row is not noticed.
+                assert len(damaged) == len(data)
+                accepted.append(path.name)
+            path.write_bytes(data)
+            assert {p: p.read_bytes() for p in original} == original
+    lists = [data for path, data in original.items() if path.name in ("train.json", "test.json")]
+    assert len(restored) == sum(len([*damaged_versions(data)]) for data in lists) > 40
+    assert set(reported) == {path.name for path in original} - {"train.json", "test.json"}
+    assert not (accepted and has_record)
+    synthesise(photos, out, **FEW)
+
+
+def test_missing_or_truncated_images_are_reported(photos, tmp_path):
+    out = synthesise(photos, tmp_path / "set", **FEW)
+    image = sorted((out / "train/Tp").iterdir())[0]
+    data = image.read_bytes()
+    image.write_bytes(data[:-1])
+    with pytest.raises(SynthesisError, match="total size of its images is not that in complete"):
+        synthesise(photos, out, **FEW)
+    image.unlink()
+    with pytest.raises(SynthesisError, match=f"is damaged: .*No such file.*{image.name}"):
+        synthesise(photos, out, **FEW)
+    image.write_bytes(data)
+    assert synthesise(photos, out, **FEW) == out
+
+
+def test_fields_that_an_earlier_recipe_lacks_have_their_defaults(photos, tmp_path):
+    out = synthesise(photos, tmp_path / "set", **FEW)
+    settings = json.loads((out / "settings.json").read_text())
+    assert settings["recipe"].pop("lossless") == 0.0
+    (out / "settings.json").write_text(json.dumps(settings))
+    (out / "complete.json").unlink()
+    assert synthesise(photos, out, **FEW) == out
+    with pytest.raises(
+        SynthesisError, match=r"different dataset \(recipe\.lossless 0\.0, now 1\.0"
+    ):
+        synthesise(photos, out, **FEW, recipe=Recipe(lossless=1.0))
+
+
 def test_interrupted_run_continues(photos, dataset, tmp_path, monkeypatch):
     out, unfinished = tmp_path / "set", tmp_path / "set.unfinished"
     written = []
@@ -250,7 +339,7 @@ def test_interrupted_run_continues(photos, dataset, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         synthesise(photos, out, **MANY, labels=photos, workers=1)
     assert not out.exists()
-    with open(unfinished / "journal.jsonl", "a") as file:
+    with open(unfinished / "journal.jsonl", "a", encoding="utf-8") as file:
         file.write('{"side": "train", "index": 20, "na')
     first, second, *_ = sorted((unfinished / "train/Tp").iterdir())
     modified = first.stat().st_mtime_ns
