@@ -10,6 +10,7 @@ import sys
 from functools import partial
 from multiprocessing import forkserver, get_context
 from pathlib import Path
+from types import ModuleType
 
 # Seconds after which a test gives up waiting for something that should have happened long ago. A
 # busy machine may take ten times as long as an idle one.
@@ -106,7 +107,8 @@ def _run(function, folder, out, err, env):
 
 
 def _execute(code):
-    exec(compile(code, "<code>", "exec"), {"__name__": "__main__"})
+    main = sys.modules["__main__"] = ModuleType("__main__")
+    exec(compile(code, "<code>", "exec"), vars(main))
 
 
 def _run_torchrun(arguments):
