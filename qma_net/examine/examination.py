@@ -53,7 +53,8 @@ class Examination:
         photograph, origin = self.evidence.photograph, self.evidence.origin
         if not (self.evidence.facts and origin):
             return ""
-        size = photograph.pixels.shape[1::-1] if photograph else None
+        height, width = photograph.pixels.shape[:2] if photograph else (0, 0)
+        size = (width, height) if photograph else None
         return resaved_note(self.evidence.facts, origin, size)
 
     @property

@@ -82,7 +82,9 @@ class Stage(nn.Module):
         for block, divisors in zip(self.blocks, self._drop_path(len(image)), strict=True):
             arguments = (tokens, height, width, divisors)
             if self.checkpointing and torch.is_grad_enabled():
-                weights = dict(block.named_parameters())  # cast_weights may have replaced them.
+                weights: dict[str, Tensor] = dict(
+                    block.named_parameters()
+                )  # cast_weights may have replaced them.
                 run = partial(functional_call, block, weights, tie_weights=False)
                 tokens = checkpoint(run, arguments, use_reentrant=False)
             else:

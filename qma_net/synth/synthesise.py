@@ -241,7 +241,7 @@ def _checksums(folder: Path) -> dict[str, str]:
     checksums = {}
     for name in (SETTINGS, MANIFEST):
         with open_regular(folder / name) as file:
-            checksums[name] = hashlib.file_digest(file, "sha256").hexdigest()
+            checksums[name] = hashlib.sha256(file.read()).hexdigest()
     return checksums
 
 

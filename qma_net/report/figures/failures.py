@@ -71,7 +71,7 @@ def _panels(model: ModelResults, example: Example) -> list[Panel]:
     mask = predict_mask(model, example)
     shape = photo.pixels.shape
     resized = cv2.resize(mask, shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    values = np.repeat(np.uint8(255 * resized)[..., None], 3, axis=2)
+    values = np.repeat((255 * resized).astype(np.uint8)[..., None], 3, axis=2)
     result = "" if row["f1"] is None else f"F1 {row['f1']:.2f}, "
     return [
         Panel(photo.pixels, _shortened(example.image.name)),

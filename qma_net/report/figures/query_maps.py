@@ -204,4 +204,5 @@ def _blend(photo: np.ndarray, values: np.ndarray, limit: float) -> np.ndarray:
     gray = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)[..., None] / 255
     opacity = np.clip(np.abs(values), 0, 1)[..., None] * 0.9
     colors = colormaps[COLORS](np.clip(values, -1, 1) / 2 + 0.5)[..., :3]
-    return np.uint8(255 * ((1 - opacity) * (0.3 + 0.7 * gray) + opacity * colors))
+    blended = (1 - opacity) * (0.3 + 0.7 * gray) + opacity * colors
+    return (255 * blended).astype(np.uint8)
