@@ -803,7 +803,7 @@ def test_help_describes_all_flags_in_order(work):
         "--size SIZE size of both SegFormer encoders",
         "one of b0, b1, b2, b3, b4, b5 (default: b3)",
         "one of query, conv, mlp (default: query)",
-        "--init_from INIT_FROM a checkpoint written by BenCo's trainer to fine-tune",
+        "--init_from INIT_FROM a model to fine-tune: a checkpoint, a folder of checkpoints",
         "With --resume auto, training resumes",
         "--save_period N save a checkpoint every N epochs",
         "--skip_bad",
