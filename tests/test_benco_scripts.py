@@ -2,53 +2,27 @@
 
 import json
 import os
+import runpy
 import shlex
 import subprocess
 import sys
 from argparse import Namespace
+from functools import partial
 
 import pytest
 import torch
 
-from conftest import HANG_TIMEOUT, ROOT
+from conftest import ROOT, TINY
+from forks import Fork, run_code
 from launching import write_tampered_set
-
-# Runs shell commands, and each script in a fork of this process, which has imported BenCo but not
-# QMA-Net. The output and the exit code of a script are written to NUMBER.log and NUMBER.code.
-RUN_COMMANDS = """
-import json, os, runpy, subprocess, sys
-import IMDLBenCo.training_scripts.train, qma_net.build
-from IMDLBenCo.cli import main
 from qma_net.modeling import config
 
-config.SIZES["tiny"] = ((16, 32, 80, 128), (1, 1, 1, 1))
-sys.path.insert(0, "")
-for number, words in enumerate(json.loads(sys.argv[1])):
-    if words == ["benco", "init"]:
-        sys.argv = words
-        main()
-        continue
-    if words[0] != "python":
-        subprocess.run(" ".join(words), shell=True, check=True)
-        continue
-    sys.stdout.flush()
-    child = os.fork()
-    if not child:
-        file = os.open(f"{number}.log", os.O_WRONLY | os.O_CREAT)
-        os.dup2(file, 1), os.dup2(file, 2)
-        sys.argv = words[1:]
-        runpy.run_path(words[1], run_name="__main__")
-        sys.exit(0)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    with open(f"{number}.code", "w") as file:
-        file.write(str(code))
-"""
 TINY_RUN = ["--size", "tiny", "--image_size", "64", "--num_workers", "0", "--no_pin_mem"]
 PATHS = {"data/mine": "set", "data/mine_test": "set", "mine_test.json": "sets.json"}
 
 
 def documented_commands() -> list[list[str]]:
-    """Return the commands of the section as words; shell commands other than python unparsed."""
+    """Return the commands of the section as words, or as one text if the shell must parse them."""
     text = (ROOT / "docs/training.md").read_text(encoding="utf-8")
     section = text.partition("## BenCo's scripts without the launcher\n")[2].partition("\n## ")[0]
     blocks = section.split("```bash\n")[1:]
@@ -62,8 +36,6 @@ def documented_commands() -> list[list[str]]:
 
 def shortened(words: list[str], epochs: int) -> list[str]:
     """Make a command suit seven small images; the last of two equal flags counts."""
-    if words[0] != "python":
-        return words
     words = [PATHS.get(word, word).replace("checkpoint-149", "checkpoint-1") for word in words]
     if "--backbone_weights" in words:
         position = words.index("--backbone_weights")
@@ -73,67 +45,66 @@ def shortened(words: list[str], epochs: int) -> list[str]:
     return [*words, *TINY_RUN]
 
 
+def run_script(words: list[str]) -> None:
+    """Run a script as the main program, with a model size that is small enough for tests."""
+    config.SIZES["tiny"] = TINY
+    sys.path.insert(0, "")
+    sys.argv = words
+    runpy.run_path(words[0], run_name="__main__")
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """Run the documented commands in a project folder: two epochs, in two runs, and the tests."""
+    """Run the documented commands in a project folder: two epochs, in two runs, and the tests.
+
+    Returns:
+        The folder, and the output of each script by its name; "--resume" for the resumed run.
+    """
     folder = tmp_path_factory.mktemp("project")
     write_tampered_set(folder)
-    commands = documented_commands()
-    assert [words[1] for words in commands if words[0] == "python"] == [
-        "train.py",
-        "train.py",
-        "test.py",
-        "test_save_images.py",
-    ]
-    commands = [shortened(words, 2 if "--resume" in words else 1) for words in commands]
-    launchers = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-    environment = {name: value for name, value in os.environ.items() if name not in launchers}
-    done = subprocess.run(
-        [sys.executable, "-c", RUN_COMMANDS, json.dumps(commands)],
-        cwd=folder,
-        env={**environment, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=HANG_TIMEOUT,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder
-
-
-def output_of(project, number: int) -> str:
-    """Return the output of the script with this number, counted from 0, which must succeed."""
-    files = sorted(project.glob("*.code"))
-    log = files[number].with_suffix(".log").read_text()
-    assert files[number].read_text() == "0", log[-3000:]
-    return log
+    outputs = {}
+    for words in documented_commands():
+        if words == ["benco", "init"]:
+            run_code(
+                f"import sys; sys.argv = {words}; from IMDLBenCo.cli import main; main()", folder
+            )
+        elif words[0] == "python":
+            is_resumed = "--resume" in words
+            words = shortened(words, epochs=2 if is_resumed else 1)
+            done = Fork(partial(run_script, words[1:]), folder).wait()
+            assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+            outputs["--resume" if is_resumed else words[1]] = done.stdout + done.stderr
+        else:
+            subprocess.run(words[0], shell=True, check=True, cwd=folder)
+    assert list(outputs) == ["train.py", "--resume", "test.py", "test_save_images.py"]
+    return folder, outputs
 
 
 def test_training_runs_without_torchrun(project):
     """It was an UnboundLocalError (global_rank) of train.py."""
-    log = output_of(project, 0)
-    assert "distributed init (rank 0)" in log
-    assert "CUDA is not available, but BenCo's scripts need it" not in log
-    assert (project / "runs/own/checkpoint-0.pth").is_file()
+    folder, outputs = project
+    assert "distributed init (rank 0)" in outputs["train.py"]
+    assert "CUDA is not available, but BenCo's scripts need it" not in outputs["train.py"]
+    assert (folder / "runs/own/checkpoint-0.pth").is_file()
 
 
 def test_training_is_resumed(project):
     """It was an UnpicklingError of torch 2.6 and newer."""
-    assert "With optim & sched!" in output_of(project, 1)
-    rows = [json.loads(line) for line in (project / "runs/own/log.txt").read_text().splitlines()]
-    assert [row["epoch"] for row in rows] == [0, 1]
+    folder, outputs = project
+    assert "With optim & sched!" in outputs["--resume"]
+    log = (folder / "runs/own/log.txt").read_text(encoding="utf-8")
+    assert [json.loads(line)["epoch"] for line in log.splitlines()] == [0, 1]
 
 
 def test_checkpoints_are_tested_without_device_flag(project):
     """On a CPU, it was an error that CUDA is not available when the checkpoint was loaded."""
-    output_of(project, 2)
-    log = (project / "runs/own-test/small/log.txt").read_text()
+    log = (project[0] / "runs/own-test/small/log.txt").read_text(encoding="utf-8")
     assert [json.loads(line)["epoch"] for line in log.splitlines()] == [0, 1]
 
 
 def test_masks_are_saved_for_a_relative_checkpoint_path(project):
     """It was a FileNotFoundError for runs/own/checkpoint-1.pth/runs/own/checkpoint-1.pth."""
-    output_of(project, 3)
-    assert len(list((project / "runs/own-images/pred").glob("*.png"))) == 7
+    assert len(list((project[0] / "runs/own-images/pred").glob("*.png"))) == 7
 
 
 def test_variables_of_torchrun_are_not_replaced(monkeypatch):
