@@ -76,7 +76,8 @@ def add_commands(commands: Commands) -> None:
         "--stage",
         default="",
         help="recipe for the images, from easy to difficult: one-trace, histories, resampled, "
-        "laundered or everything (see benco_configs/curriculum.yaml)",
+        "laundered or everything; for original photos: realistic or copies (see "
+        "benco_configs/curriculum.yaml)",
     )
     add("--seed", type=int, default=0, metavar="N", help="random seed (default: 0)")
     add("--workers", type=int, metavar="N", help=workers)

@@ -53,6 +53,8 @@ class Photographs:
 
     def weigh_by_area(self) -> None:
         """Draw photos in proportion to their numbers of pixels from now on."""
+        if not self.names:
+            return
         sizes = [_image_size(self.folder / name) or (0, 0) for name in self.names]
         self._shares = np.cumsum([height * width for height, width in sizes], dtype=float)
         self._shares /= self._shares[-1]
