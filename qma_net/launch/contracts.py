@@ -118,6 +118,10 @@ torch:load(f, map_location, weights_only) [in every script; without CUDA or with
       update_grad=(data_iter_step + 1) % accum_iter == 0)
   {MISC}: self._scaler = torch.cuda.amp.GradScaler()
 
+{MISC}:get_grad_norm_(parameters, norm_type) [in train]
+  start a few kernels instead of one per parameter (training_hooks.py)
+  {MISC}: norm = get_grad_norm_(parameters)
+
 torch.optim:Optimizer.step(self, closure) \
       [in train, on the optimizer and only during a call of the loss scaler]
   delay the step until all ranks agree that it is finite (nonfinite_steps.py)

@@ -61,6 +61,7 @@ class TrainingHooks:
     def install(self) -> None:
         """Wrap BenCo's functions; call this before train.py imports them."""
         import IMDLBenCo.training_scripts.utils.misc as misc
+        from torch.nn.utils import get_total_norm
 
         self.stop_requests.install_handlers()
 
@@ -80,6 +81,10 @@ class TrainingHooks:
             self.saved = epoch
             if self.own.save_period and rank() == 0:
                 delete_old_checkpoints(Path(args.output_dir), newest=epoch, epochs=args.epochs)
+
+        @replaces(f"{MISC}:get_grad_norm_")
+        def get_grad_norm_(original: Callable, parameters: Any) -> Any:
+            return get_total_norm([p.grad for p in parameters if p.grad is not None])
 
         @replaces(f"{BENCO}.trainer:train_one_epoch")
         def train_one_epoch(original: Callable, *parts: Any, args: Any, **options: Any) -> dict:

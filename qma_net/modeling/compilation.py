@@ -13,6 +13,10 @@ from ..core.errors import QMANetError, first_line
 MAX_GRAPHS = 256
 
 
+# Maps are channels-last already, and Inductor would copy the queries, keys and values of attention.
+OPTIONS = {"layout_optimization": False}
+
+
 class CompilationError(QMANetError):
     """Raised if torch.compile fails, for example for lack of a C++ compiler."""
 
@@ -28,8 +32,9 @@ def compile_parts(parts: Iterable[nn.Module], backend: str | Callable[..., Any])
     config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, 4 * MAX_GRAPHS)
     # DistributedDataParallel exchanges gradients between parts, so they need not be split for it.
     config.optimize_ddp = False
+    options = OPTIONS if backend == "inductor" else None
     for part in parts:
-        part.compile(dynamic=False, fullgraph=True, backend=backend)
+        part.compile(dynamic=False, fullgraph=True, backend=backend, options=options)
 
 
 @contextmanager
