@@ -283,7 +283,7 @@ def test_damaged_list_is_restored_and_other_damage_is_reported(
                 reported.append(path.name)
             elif path.name in ("train.json", "test.json"):
                 assert path.read_bytes() == data
-                assert caplog.messages == [f"Restored {path} from {out / 'manifest.jsonl'}"]
+                assert caplog.messages == [f"Restored {path} from manifest.jsonl"]
                 restored.append(path.name)
             else:
                 # Without checksums, a changed number in a row is not noticed.
