@@ -105,9 +105,7 @@ def test_masks_and_edges_equal_those_without_optimizations(
         assert (actual_edges - edges).abs().max() < 1e-4
 
 
-def test_mixed_precision_changes_masks_by_less_than_two_percent(
-    build_tiny, noiseprint_file
-):
+def test_mixed_precision_changes_masks_by_less_than_two_percent(build_tiny, noiseprint_file):
     """Everything but the noise view runs in bfloat16."""
     model = build_tiny(views="srm,bayar,noiseprint", noiseprint_weights=str(noiseprint_file)).eval()
     image = normalized(photograph(96, 96))
