@@ -123,7 +123,7 @@ def test_large_photo_is_searched_at_reduced_size():
     pixels = cv2.resize(textured(800, 1000), (2500, 2000), interpolation=cv2.INTER_CUBIC)
     pixels[1300:1800, 1800:2300] = pixels[100:600, 200:700]
     lead = copies_lead(pixels)
-    assert lead.window == "reduced to 1581x1264 pixels"  # sqrt(2e6 / 5e6) = 0.632
+    assert lead.window == "downscaled to 1581x1264 pixels"  # sqrt(2e6 / 5e6) = 0.632
     assert_pair(lead, [(200, 100, 700, 600), (1800, 1300, 2300, 1800)], tolerance=24)
 
 
@@ -225,7 +225,7 @@ def test_photo_saved_twice_has_its_earlier_quality():
 @pytest.mark.parametrize("quality", [75, 90, 95])
 def test_photo_saved_once_has_no_ghosts(quality):
     assert examine_photo(None, jpeg(textured(256, 320), quality)).leads[2].result == (
-        "No ghosts were found."
+        "No traces of an earlier compression were found."
     )
 
 
@@ -236,7 +236,9 @@ def test_region_saved_before_is_found_in_a_rotated_photo(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     lead = examine_photo(None, jpeg(pixels, 90, exif=exif)).leads[2]
-    assert lead.result == "Regions with an earlier compression of their own, at about quality: 60."
+    assert lead.result == (
+        "Regions with a separate earlier compression were found (quality about 60)."
+    )
     mask = np.zeros((403, 501), np.uint8)
     mask[128:272, 96:288] = 1
     shown = Image.fromarray(mask)

@@ -636,7 +636,7 @@ def test_similar_texts_are_not_marks(data):
         ("MY-IMG-20260501-WA0007.jpg", None),
     ],
 )
-def test_file_names_of_messengers_are_recognized(name, mark):
+def test_file_names_of_messaging_apps_are_recognized(name, mark):
     assert [m.name for m in origin_of(encode(), name).marks] == ([mark] if mark else [])
 
 
@@ -760,7 +760,8 @@ def test_dates_contradict_only_if_no_time_zone_reconciles_them(tags, gps, is_con
     contradictions = origin_of(data).contradictions
     assert len(contradictions) == is_contradiction
     if contradictions:
-        assert "Some dates do not agree. According to the file, the photo was" in page_of(data)
+        page = page_of(data)
+        assert "Some dates contradict each other. According to the file, the photo was" in page
 
 
 def test_dates_of_iptc_and_xmp_are_listed_and_compared():
@@ -793,7 +794,7 @@ def test_date_of_an_original_work_does_not_contradict_the_date_of_its_photo():
     assert [date.meaning for date in origin.dates] == ["taken", "content created", "file created"]
     assert origin.contradictions == ()
     page = page_of(data)
-    assert "do not agree" not in page
+    assert "contradict each other" not in page
     assert '<th scope="row">Content created</th>' in page
 
 
@@ -813,13 +814,13 @@ def test_gps_keeps_its_capital_letters():
     assert '<th scope="row">GPS position</th>' in page
 
 
-def test_summary_names_signs_of_ai_and_dates_that_do_not_agree():
+def test_summary_names_signs_of_ai_and_dates_that_contradict_each_other():
     tags = {ORIGINAL: "2026:05:02 12:00:00", MODIFIED: "2026:04:20 12:00:00"}
     page = page_of(jpeg_with(tags))
     summary = page[: page.index("<h2>Regions that")]
-    assert "Some dates in the file do not agree." in summary
+    assert "Dates in the file contradict each other." in summary
     plain = page_of(encode())
-    assert "do not agree" not in plain[: plain.index("<h2>Regions that")]
+    assert "contradict each other" not in plain[: plain.index("<h2>Regions that")]
     page = page_of(png_with(Software="NovelAI"))
     assert "The file contains signs of AI use" in page[: page.index("<h2>Regions that")]
 

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import operator
 import re
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -81,7 +83,7 @@ def test_ranges_state_minimum_median_and_maximum():
     assert ranges.jpeg_quality == (70, 80, 90)
     assert ranges.describe() == (
         "2 JPEG files and 1 PNG file of JPEG quality 70 to 90, with a longer side of 400 to 2,000 "
-        "pixels (median 600) and 0.12 to 2 megapixels"
+        "pixels (median 600; 0.12 to 2 megapixels)"
     )
 
 
@@ -90,18 +92,20 @@ def test_ranges_state_minimum_median_and_maximum():
     [
         (PhotoProperties(480, 300, "JPEG", 82), []),  # 384 * 1.25 and 92 - 10.
         (PhotoProperties(200, 230, "JPEG", 100), []),  # 287 / 1.25 is 229.6.
-        (PhotoProperties(4000, 3000), ["its longer side is 4,000 pixels, theirs 287 to 384"]),
-        (PhotoProperties(481, 300), ["its longer side is 481 pixels, theirs 287 to 384"]),
-        (PhotoProperties(229, 200), ["its longer side is 229 pixels, theirs 287 to 384"]),
-        (PhotoProperties(300, 300, "PNG"), ["its format is PNG, theirs JPEG"]),
-        (PhotoProperties(300, 300, "JPEG", 81), ["its JPEG quality is about 81, theirs 92"]),
+        (PhotoProperties(4000, 3000), ["longer side is 4,000 pixels, but 287 to 384 in"]),
+        (PhotoProperties(481, 300), ["longer side is 481 pixels, but 287 to 384 in"]),
+        (PhotoProperties(229, 200), ["longer side is 229 pixels, but 287 to 384 in"]),
+        (PhotoProperties(300, 300, "PNG"), ["format is PNG, but the comparison photos are JPEG"]),
+        (PhotoProperties(300, 300, "JPEG", 81), ["JPEG quality is about 81, but 92 in"]),
     ],
 )
 def test_photo_outside_the_range_of_the_packaged_calibration_is_recognized(photo, clauses):
     calibration = Calibration.from_dict(json.loads(PACKAGED.read_text(encoding="utf-8")))
     assert calibration.count == 255
     assert calibration.photos.longer_side == (287, 384, 384)
-    assert calibration.photos.differences(photo) == clauses
+    differences = calibration.photos.differences(photo)
+    assert len(differences) == len(clauses)
+    assert all(map(operator.contains, differences, clauses))
 
 
 def test_calibration_without_sizes_remains_readable():
@@ -129,7 +133,7 @@ def test_no_share_is_given_for_a_photo_outside_the_range(saved, tmp_path, capsys
     out = tmp_path / "out"
     run("examine", similar, large, "--out", out, "--checkpoint", saved)
     pages = {
-        name: " ".join((out / name / "report.html").read_text(encoding="utf-8").split())
+        name: unescape(" ".join((out / name / "report.html").read_text(encoding="utf-8").split()))
         for name in ("similar", "large")
     }
     reports = {name: json.loads((out / name / "report.json").read_text()) for name in pages}
@@ -137,7 +141,7 @@ def test_no_share_is_given_for_a_photo_outside_the_range(saved, tmp_path, capsys
     assert "of 3 authentic comparison photos (" in pages["similar"]
     described = "3 JPEG files of quality 90, with a longer side of 70 pixels"
     assert f"The comparison photos are {described}" in pages["similar"]
-    clause = "its longer side is 400 pixels, theirs 70"
+    clause = "the photo's longer side is 400 pixels, but 70 in the comparison photos"
     assert reports["large"]["not_comparable"] == [clause]
     assert "authentic comparison photos (" not in pages["large"]
     assert f"with those of authentic photos</b>: {clause}. The comparison photos" in pages["large"]
@@ -182,7 +186,7 @@ def test_summary_names_camera_dates_software_and_contradictions(tmp_path):
         ("IMG-20230506-WA0001.jpg", (70, 50), None, "it has a WhatsApp file name"),
     ],
 )
-def test_screenshots_and_messenger_files_are_called_possible_copies(
+def test_screenshots_and_messaging_app_files_are_called_possible_copies(
     tmp_path, name, size, exif, expected
 ):
     Image.new("RGB", size, "gray").save(tmp_path / name, **({"exif": exif} if exif else {}))

@@ -396,7 +396,7 @@ def test_registered_model_examines_photos_as_in_benco(tmp_path, monkeypatch, pad
     mask, shares = examination.prediction.mask, result["shares"]
     assert shares[::20] == [round(float((mask > t).mean()), 4) for t in (0, 0.2, 0.4, 0.6, 0.8, 1)]
     assert 0 < shares[80] < shares[20] < 1
-    assert any("reduced to 64x48" in note for note in examination.notes) == padded
+    assert any("downscaled to 64x48" in note for note in examination.notes) == padded
 
 
 @pytest.mark.slow

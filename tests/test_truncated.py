@@ -89,7 +89,7 @@ def test_progressive_jpeg_without_later_scans_is_not_judged():
     assert 1 < scans < len(read_jpeg_scans(data, 100).scans)
     photo = read_photograph(cut)
     assert not photo.present_pixels.size
-    assert f"scans of this progressive JPEG are missing after scan {scans}" in photo.notes[0]
+    assert f"the scans after scan {scans} of this progressive JPEG are missing" in photo.notes[0]
     assert "the whole photo has less detail" in photo.notes[0]
     assert np.abs(photo.pixels.astype(int) - photograph(HEIGHT, WIDTH)).mean() < 20
 
@@ -173,7 +173,7 @@ def test_missing_rows_do_not_influence_the_mask(predictor):
     assert not prediction.mask[175:].any()
     assert prediction.marked == expected.binary.mean()
     progressive = jpeg(progressive=True)
-    with pytest.raises(PhotographError, match="cannot judge bytes: the file is truncated: later"):
+    with pytest.raises(PhotographError, match="cannot judge bytes: the file is truncated: the"):
         predictor.predict(progressive[: len(progressive) // 2])
 
 

@@ -100,7 +100,7 @@ class RegisteredModel:
         notes = (*photograph.notes, *self.notes)
         height, width = model_input.content
         if self._settings.fit == "pad" and model_input.size != model_input.content:
-            notes += (f"reduced to {width}x{height}, the size used in training",)
+            notes += (f"downscaled to {width}x{height}, the size used in training",)
         try:
             mask, score = self._evaluate(model_input.crop_padding(model_input.pixels))
         except NonFiniteError as error:  # It names our temporary file.

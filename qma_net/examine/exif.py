@@ -196,13 +196,13 @@ def _position(gps: Mapping[int, object], note: Callable[[str], None]) -> tuple[f
     for tag, limit, hemispheres in ((LATITUDE, 90, "NS"), (LONGITUDE, 180, "EW")):
         angle = _angle(gps[tag])
         if angle is None or angle > limit:
-            note("the GPS position is invalid, so it is not stated; see the GPS entries")
+            note("the GPS position is invalid, so it is not shown; see the GPS entries")
             return None
         reference = gps.get(tag - 1, b"")
         letter = reference[:1].decode("latin-1").upper() if isinstance(reference, bytes) else ""
         if not letter or letter not in hemispheres:
             note(
-                "the GPS position is not stated, since its hemisphere is missing or invalid; see "
+                "the GPS position is not shown, since its hemisphere is missing or invalid; see "
                 "the GPS entries"
             )
             return None

@@ -47,10 +47,10 @@ def _signs(facts: FileFacts, origin: Origin, size: tuple[int, int] | None) -> It
         if platforms:
             yield (
                 f"it contains no metadata, and its longer side is {max(size)} pixels, a size to "
-                f"which {platforms}, among others, reduces photos"
+                f"which {platforms} and other services downscale photos"
             )
 
 
 @cache
 def _rules() -> Any:
-    return read_yaml(RULES, "the sizes of screens and messengers")
+    return read_yaml(RULES, "the image sizes of screens and messaging apps")

@@ -76,7 +76,7 @@ def _read_jpeg(data: bytes, max_pixels: int) -> TruncatedImage | None:
     if stream.has_all_coefficients:
         return TruncatedImage(body + end, rows)
     kind = "progressive JPEG" if stream.is_progressive else "JPEG with several scans"
-    reduced = f"later scans of this {kind} are missing after scan {len(stream.scans)}"
+    reduced = f"the scans after scan {len(stream.scans)} of this {kind} are missing"
     return TruncatedImage(body + end, 0, reduced)
 
 

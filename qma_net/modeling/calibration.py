@@ -96,25 +96,32 @@ class PhotoRanges:
         if self.jpeg_quality:
             kind = "quality" if list(self.formats) == ["JPEG"] else "JPEG quality"
             text += f" of {kind} {_range(self.jpeg_quality)}"
-        side = f"{_range(self.longer_side)} pixels"
+        size = f"{_range(self.megapixels)} megapixels"
         if self.longer_side[0] != self.longer_side[-1]:
-            side += f" (median {self.longer_side[1]:,.15g})"
-        return f"{text}, with a longer side of {side} and {_range(self.megapixels)} megapixels"
+            size = f"median {self.longer_side[1]:,.15g}; {size}"
+        return f"{text}, with a longer side of {_range(self.longer_side)} pixels ({size})"
 
     def differences(self, photo: PhotoProperties) -> list[str]:
         """State in which respects a photo is outside the range of these photos, one clause each."""
         clauses = []
         smallest, _, largest = self.longer_side
         if not smallest / SIZE_TOLERANCE <= photo.longer_side <= largest * SIZE_TOLERANCE:
-            sides = _range(self.longer_side)
-            clauses.append(f"its longer side is {photo.longer_side:,} pixels, theirs {sides}")
+            clauses.append(
+                f"the photo's longer side is {photo.longer_side:,} pixels, but "
+                f"{_range(self.longer_side)} in the comparison photos"
+            )
         if photo.format and photo.format not in self.formats:
-            clauses.append(f"its format is {photo.format}, theirs {_join(list(self.formats))}")
+            clauses.append(
+                f"the photo's format is {photo.format}, but the comparison photos are "
+                f"{_join(list(self.formats))} files"
+            )
         if photo.quality is not None and self.jpeg_quality:
             lowest, _, highest = self.jpeg_quality
             if not lowest - QUALITY_TOLERANCE <= photo.quality <= highest + QUALITY_TOLERANCE:
-                qualities = _range(self.jpeg_quality)
-                clauses.append(f"its JPEG quality is about {photo.quality}, theirs {qualities}")
+                clauses.append(
+                    f"the photo's JPEG quality is about {photo.quality}, but "
+                    f"{_range(self.jpeg_quality)} in the comparison photos"
+                )
         return clauses
 
 

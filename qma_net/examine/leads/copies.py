@@ -17,14 +17,13 @@ REFERENCE = (
     "copy-move forgery detection approaches, 2012"
 )
 MEANING = (
-    "A search for pairs of regions that agree in shape and in their finest details after a shift, "
-    "rotation or change of size. A part of the photo may have been copied to hide or repeat "
-    "something."
+    "A search for pairs of regions that match in shape and finest detail after a shift, rotation "
+    "or change of size. A part of the photo may have been copied to hide or repeat something."
 )
 OUTLINED = " Both regions of a pair are outlined in the same color and connected by a line."
 INNOCENT = (
-    "Printed patterns, windows, letters, products and other equal objects, and everything in "
-    "graphics and screenshots that was drawn twice."
+    "Printed patterns, windows, letters, products and other identical objects, and repeated "
+    "elements of graphics and screenshots."
 )
 LIMITS = "Small, smooth and mirrored copies."
 # Measured with benchmarks/leads.py; see docs/examine.md.
@@ -41,7 +40,7 @@ RATES = Rates(
     "from a collection of copy-moves (CoMoFoD), of which it found {detected}.",
 )
 
-MAX_PIXELS = 2_000_000  # A larger photo is reduced, for time and memory.
+MAX_PIXELS = 2_000_000  # A larger photo is downscaled, for time and memory.
 MAX_KEYPOINTS = 10_000
 CONTRAST = 0.01  # SIFT's own 0.04 yields too few keypoints in soft regions.
 CHUNK = 1024  # Rows of distance matrices that are computed together, to bound memory.
@@ -65,8 +64,8 @@ MIN_CORRELATION = 0.8
 MIN_AREA = 400  # Pixels.
 MAX_OVERLAP = 0.2  # Of a region with its copy.
 
-# Two equal objects differ in noise, so their finest details are hardly correlated. Those of copies
-# are, unless compression or reduction has destroyed them; many matches then make up for it.
+# Two identical objects differ in noise, so their finest details are hardly correlated. Those of
+# copies are, unless compression or downscaling destroyed them; many matches then make up for it.
 FINEST = np.outer((1, -2, 1), (1, -2, 1)).astype(np.float32)
 MIN_FINEST_CORRELATION = 0.45
 MANY_MATCHES, MIN_FINEST_OF_MANY = 40, 0.25
@@ -97,7 +96,7 @@ def copies_lead(pixels: np.ndarray) -> Lead:
         scale = (MAX_PIXELS / gray.size) ** 0.5
         size = max(1, int(width * scale)), max(1, int(height * scale))
         gray = cv2.resize(gray, size, interpolation=cv2.INTER_AREA)
-        window = f"reduced to {size[0]}x{size[1]} pixels"
+        window = f"downscaled to {size[0]}x{size[1]} pixels"
     copies = find_copies(gray)
     lead = Lead(
         NAME,

@@ -18,8 +18,9 @@ MEANING = (
     "have been pasted from a JPEG of lower quality; it is outlined."
 )
 INNOCENT = (
-    "Websites, messengers and editors save photos again, so an earlier compression of the whole "
-    "photo is ordinary. Collages, logos and screenshots contain parts with a history of their own."
+    "Websites, messaging apps and editors recompress photos, so an earlier compression of the "
+    "whole photo is normal. Collages, logos and screenshots contain parts with their own "
+    "compression history."
 )
 LIMITS = (
     "Earlier compressions of a similar or higher quality than the last, blocks that were moved, "
@@ -110,7 +111,7 @@ def double_jpeg_lead(
     if analysis is None:
         return replace(lead, window=window, result="Not examined: the traces cannot be measured.")
     quality, ghosts = analysis
-    result = "No ghosts were found."
+    result = "No traces of an earlier compression were found."
     if quality is not None:
         result = (
             f"Most of the photo has traces of an earlier compression at about quality {quality}."
@@ -118,7 +119,8 @@ def double_jpeg_lead(
     if ghosts:
         result = "" if quality is None else f"{result} "
         found = ", ".join(str(ghost.quality) for ghost in ghosts)
-        result += f"Regions with an earlier compression of their own, at about quality: {found}."
+        found = " and ".join(found.rsplit(", ", 1))
+        result += f"Regions with a separate earlier compression were found (quality about {found})."
     picture, findings = part.copy() if ghosts else None, []
     for number, ghost in enumerate(ghosts):
         cells = ghost.cells.T if is_transposed else ghost.cells
@@ -133,7 +135,7 @@ def double_jpeg_lead(
 
 
 def find_ghosts(pixels: np.ndarray, table: Sequence[int]) -> tuple[int | None, list[Ghost]] | None:
-    """Find the earlier quality of a photo, and regions with an earlier quality of their own.
+    """Find the earlier quality of a photo, and regions with a separate earlier quality.
 
     The errors of requantization are compared with those of the photo shifted by half a block, as
     if it had been compressed once. This replaces the normalization of the paper.

@@ -23,11 +23,11 @@ MEANING = (
 INNOCENT = (
     "A grid that does not begin in the corner only means that the photo was cropped, or enlarged "
     "by a border, after it had been compressed. Collages, screenshots, logos and subtitles have "
-    "grids of their own, and regular textures and graphics can imitate one."
+    "separate grids, and regular textures and graphics can imitate one."
 )
 LIMITS = (
-    "Parts that were pasted without shifting the blocks or resized, and parts of photos that were "
-    "resized afterwards. Compression after the change weakens or removes the grid."
+    "Parts that were pasted with their blocks aligned, parts that were resized before pasting, and "
+    "photos that were resized afterwards. Compression after the change weakens or removes the grid."
 )
 # Measured with benchmarks/leads.py; see docs/examine.md.
 RATES = Rates(
@@ -60,7 +60,7 @@ MIN_CELLS = 16  # Blocks with such votes in a region.
 
 @dataclass(frozen=True)
 class GridRegion:
-    """A region with a grid of its own.
+    """A region with a separate grid.
 
     Attributes:
         origin: ``(x, y)`` of its first complete block, 0 to 7.

@@ -13,7 +13,7 @@ MEANING = (
     "The noise in blocks of {block}x{block} pixels, minus the median of equally bright blocks in "
     "this photo. Mid-gray is the median; white means {scale:.1f} gray levels or more above it, and "
     "black {scale:.1f} or more below. A part from another photo, or a smoothed or sharpened part, "
-    "can differ."
+    "can stand out."
 )
 INNOCENT = (
     "Texture counts as noise: foliage, hair and fabric are bright. Sky, defocus, plain surfaces, "

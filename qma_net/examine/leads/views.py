@@ -47,7 +47,7 @@ ELA_WORDS = (
     f"{ELA_QUALITY}, amplified {ELA_GAIN} times (error level analysis). A part with a different "
     "compression history can stand out among parts that otherwise look similar.",
     "Edges, texture, text and saturated colors are usually bright, and plain areas dark. In images "
-    "from messengers or websites, all levels are often similar, so that nothing can be seen.",
+    "from messaging apps or websites, all levels are often similar, so nothing stands out.",
 )
 
 
