@@ -104,7 +104,7 @@ class Kernels(TorchDispatchMode):
 
 
 def launches(func: Any, args: Any) -> int:
-    """Return how many kernels an operator starts: several if it has long lists of tensors."""
+    """Return how many kernels an operator launches: several if it has long lists of tensors."""
     if "_foreach" not in func.__name__ and "_fused" not in func.__name__:
         return 1
     lists = [arg for arg in args if isinstance(arg, list | tuple) and isinstance(arg[0], Tensor)]
@@ -127,7 +127,7 @@ class NotBuiltError(Exception):
 
 
 class CompiledKernels:
-    """Backend for torch.compile that counts what Inductor would start, and computes nothing.
+    """Backend for torch.compile that counts what Inductor would launch, and computes nothing.
 
     Args:
         kernels: The counter.

@@ -5,8 +5,8 @@ r"""Measure how often the leads of ``qma-net examine`` are right and wrong, and 
         --out docs/leads/double_jpeg.json
     python -m benchmarks.leads time --data ../shared --out docs/leads/time.json
 
-``rates``: the images at odd positions of each set, in the order of their names, are measured, at
-most ``--limit`` of each set. The limits of the methods were chosen with samples of all images of
+``rates``: every second image of each set, in the order of the names, is measured, up to
+``--limit`` per set. The limits of the methods were chosen with samples of all images of
 COMOFOD, CASIA2_samples, DST18, IMD2020, WEB, CCP and CAMERA, so these are not strictly held out. Of
 BSDS500 only the grids of 24 images were looked at; COCO256 and ImageNetSample1000 were not used.
 ``--sets`` measures some of the sets again and replaces them in the file.
@@ -14,13 +14,13 @@ BSDS500 only the grids of 24 images were looked at; COCO256 and ImageNetSample10
 - *copies*: copy-moves of ``real/COMOFOD``, of which one is found if one region of a pair overlaps
   the mask, which covers the copy alone, by an intersection over union above 0.3. Authentic photos
   with any pair are false alarms.
-- *own copy-moves*: a rectangle of an eighth of the photo is copied to another place, wherever it
-  is, and the result saved as JPEG 90.
+- *synthetic copy-moves*: a rectangle of an eighth of the photo is copied to a random place, and the
+  result is saved as JPEG 90.
 - *regions with another grid*: a region cut from another photo is pasted at an offset that is not a
   multiple of 8, and the result saved as PNG, which makes the ground truth known. It is found if a
   reported region overlaps it by an intersection over union above 0.3. False alarms are as above.
 - *grid of the photo*: authentic photos are cropped by a random offset and saved as PNG and as JPEG
-  of higher quality, and reduced to 60% of their size, which destroys the grid.
+  of higher quality, and downscaled to 60%, which destroys the grid.
 - *noise level*: the area under the ROC curve (AUC) of the deviation from the typical level, for the
   pixels of the mask against the others. The region stands out if it is at least 0.75. For authentic
   photos, the masks of the manipulated images of the set are used in turn.
@@ -28,17 +28,17 @@ BSDS500 only the grids of 24 images were looked at; COCO256 and ImageNetSample10
   overlaps the mask. They are of all kinds, and most are not what the methods look for.
 
 ``double_jpeg``: traces of an earlier JPEG compression with the same grid. Limits were chosen with
-images at even positions of CAMERA, WEB, CCP, BSDS500, COCO256 and ImageNetSample1000.
+the other images of CAMERA, WEB, CCP, BSDS500, COCO256 and ImageNetSample1000.
 
 - *files*: how many are JPEGs in which the traces can be measured, how many of the photos were
   compressed before (their history is unknown, except that those of CAMERA are camera originals),
   and in how many a region is reported, which is a false alarm in authentic photos.
-- *reduced*: authentic photos reduced to 60% of their size, which destroys earlier traces, saved
+- *reduced*: authentic photos downscaled to 60%, which destroys earlier traces, saved
   with quality 90 or 95 (an earlier compression and regions are false), and saved with quality 60,
   70 or 80 and then 90 (an earlier compression within 2 of this is detected, regions are false).
 - *resaved*: authentic photos saved again as they are with quality 90 or 95; regions are false.
-- *splices*: in such a reduced photo, the middle quarter is saved with quality 60, 70 or 80, and
-  the result with quality 90. It is found as in ``rates``.
+- *splices*: in a photo downscaled in the same way, the middle quarter is saved with quality 60, 70
+  or 80, and the result with quality 90. It is found as in ``rates``.
 
 ``time``: seconds for a JPEG of 4000x3000 pixels, composed of crops of ``photos/CAMERA``, with one
 thread: the examination without a model and with qma-net-small, including its report, and each new
@@ -279,7 +279,7 @@ def measure_double_jpeg(data: Path, sets: list[str], half: str, limit: int) -> d
 
 
 def measure_reduced(pixels: np.ndarray, earlier: int, last: int) -> dict[str, bool]:
-    """Measure a reduced photo that is compressed once, twice, and twice in a quarter."""
+    """Measure a downscaled photo that is compressed once, twice, and twice in a quarter."""
     reduced = cv2.resize(pixels, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA)
     row = ghost_row("once", ghosts_of(as_jpeg(reduced, last)))
     saved = np.array(Image.open(io.BytesIO(as_jpeg(reduced, earlier))).convert("RGB"))

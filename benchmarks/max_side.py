@@ -3,10 +3,10 @@
     python -m benchmarks.max_side --photos DIR [--images 24] [--size 4000x3000] [--max-side 1024]
 
 Enlarges photos to ``--size``, adds noise like that of a camera and saves them as JPEG 92. It
-prepares the set twice, as published and reduced, and reads both with BenCo's ManiDataset, resized
-to 512x512 with BenCo's training augmentation, in one process and in a DataLoader with one worker
-per core. It prints images per second: medians of three interleaved passes with files in the page
-cache.
+prepares the set twice, as published and downscaled, and reads both with BenCo's ManiDataset,
+resized to 512x512 with BenCo's training augmentation, in one process and in a DataLoader with one
+worker per core. It prints images per second: medians of three interleaved passes with files in the
+page cache.
 """
 
 import argparse

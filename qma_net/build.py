@@ -34,8 +34,8 @@ def build_qma_net(
         decode_levels: Levels that are decoded.
         decoder: Type of the decoder; query is the paper's QMFD.
         drop_path: Rate of stochastic depth in both encoders during training.
-        dfcm_scale: Initial scale of what a DFCM adds to the features; the paper adds it unscaled.
-        interaction: What the stages with a DFCM have; add and concat replace the DFCM.
+        dfcm_scale: Initial scale of the DFCM's residual; the paper adds it unscaled.
+        interaction: Type of interaction at the DFCM stages; add and concat replace the DFCM.
 
     Returns:
         The model. It maps ``(B, 3, H, W)`` to ``mask_logits`` and ``edge_logits``.

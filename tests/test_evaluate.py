@@ -330,7 +330,7 @@ def test_nan_mask_aborts_evaluation(work, tmp_path, capsys):
     torch.save(content, tmp_path / "overflowing.pth")
     flags = ["--checkpoint", tmp_path / "overflowing.pth", "--test-sets", work / "sets.json"]
     flags += ["--out", tmp_path / "out", "--image-size", 64, "--device", "cpu", "--workers", 0]
-    message = rf"^qma-net: {tmp_path}/overflowing\.pth gives NaN or infinity .* {work}/\S+\.png: "
+    message = rf"^qma-net: {tmp_path}/overflowing\.pth outputs NaN or infinity .* {work}/\S+\.png: "
     with pytest.raises(SystemExit, match=message):
         main(["evaluate", *map(str, flags)])
     assert not (tmp_path / "out/Mixed.json").exists()

@@ -116,8 +116,8 @@ REPLACEMENTS = {
     "sparse": (lambda tensor: tensor.to_sparse(), UNDENSE),
     "meta": (lambda tensor: tensor.to("meta"), UNDENSE),
     "quantized": (quantized, UNDENSE),
-    "NaN": (lambda tensor: tensor * float("nan"), "infinite or undefined values"),
-    "infinite": (lambda tensor: tensor + float("inf"), "infinite or undefined values"),
+    "NaN": (lambda tensor: tensor * float("nan"), "contain NaN or infinity"),
+    "infinite": (lambda tensor: tensor + float("inf"), "contain NaN or infinity"),
     "another shape": (lambda tensor: tensor[..., :1], "of the wrong shape"),
     "expanded": (lambda tensor: tensor.flatten()[:1].expand(10**9), "of the wrong shape"),
 }

@@ -314,7 +314,7 @@ def test_process_group_is_created_after_the_data_check(work):
     """
     env = {"CHECK_WAITS": "1", "QMA_NET_CACHE": str(work / "no-earlier-check")}
     done = train_with_two_ranks(work, "slow", env=env)
-    assert "rank 1 waits until rank 0 has finished the data check" in done.stdout
+    assert "rank 1 is waiting for rank 0 to finish the data check" in done.stdout
     assert [(work / f"initialized-{rank}").read_text() for rank in (0, 1)] == ["True", "True"]
     assert (work / "slow/checkpoint-0.pth").is_file()
 

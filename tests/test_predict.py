@@ -338,7 +338,7 @@ def overflowing(checkpoint):
 
 def test_nan_mask_aborts_predict_and_examine(overflowing, photos, capsys):
     """A mask of NaN exceeds no threshold, so it would look like an authentic photo."""
-    message = rf"^qma-net: {overflowing} gives NaN or infinity .* for {photos}/a/x\.png: "
+    message = rf"^qma-net: {overflowing} outputs NaN or infinity .* for {photos}/a/x\.png: "
     out = photos / "out"
     with pytest.raises(SystemExit, match=message):
         predict(overflowing, out, photos / "a")
@@ -423,7 +423,7 @@ def test_convert_keeps_an_edited_model_card(checkpoint, tmp_path):
 
 def test_urls_and_pdfs_get_a_helpful_error(tmp_path):
     with pytest.raises(
-        PhotographError, match=r"got the address https://x\.org/a\.jpg.*download the image"
+        PhotographError, match=r"got the URL https://x\.org/a\.jpg.*download the image"
     ):
         read_photograph("https://x.org/a.jpg")
     (tmp_path / "photo.jpg").write_bytes(b"%PDF-1.7\n...")

@@ -191,7 +191,7 @@ def test_patches_continue_a_periodic_texture():
 
 
 def test_reduction_scales_image_and_mask_alike():
-    """A square of 40 of 100 pixels, reduced to half the size, is a square of 20 of 50."""
+    """A square of 40 of 100 pixels, downscaled to half the size, is a square of 20 of 50."""
     image, mask = photograph(100, 100), np.zeros((100, 100), np.uint8)
     mask[20:60, 30:70] = 255
     image[mask > 0] = (0, 0, 255)

@@ -233,7 +233,7 @@ def test_location_is_left_out_of_page_and_json(tmp_path):
 
 def test_address_gets_one_clear_line(saved, tmp_path):
     address = "https://example.org/photos/a.jpg"
-    with pytest.raises(PhotographError, match=f"got the address {address}, expected a file"):
+    with pytest.raises(PhotographError, match=f"got the URL {address}, expected a file"):
         find_photos([address])
     commands = (
         ("examine", address, "--out", tmp_path / "out", "--checkpoint", "none"),

@@ -177,7 +177,7 @@ def test_canvas_shows_original_pixels_at_100_percent(page, tmp_path):
 def test_invalid_upload_is_reported_and_page_remains_usable(chromium, server, jpeg, tmp_path):
     with visiting(chromium, server.address(), allowed_errors=2) as page:
         page.click("#examine")
-        page.get_by_text("No photo was given; choose, drop or paste one first").wait_for()
+        page.get_by_text("No photo selected. Choose, drop or paste one first").wait_for()
         (tmp_path / "words.jpg").write_text("no photograph at all")
         page.set_input_files("#photograph", tmp_path / "words.jpg")
         page.click("#examine")

@@ -924,7 +924,7 @@ def test_run_from_before_the_exclusion_continues_with_its_parameter_groups(tmp_p
     for parameter, state in optimizer.state.items():
         # The first moment is a tenth of the gradient.
         assert torch.allclose(state["exp_avg"], torch.full_like(parameter, parameter.numel() / 10))
-    assert "it continues to do so" in caplog.text
+    assert "this run continues to do so" in caplog.text
 
 
 def test_new_run_is_resumed_with_its_own_parameter_groups(tmp_path):

@@ -28,7 +28,7 @@ def allow_benco_checkpoints() -> None:
 
 
 def prepare_benco_script() -> None:
-    """Make a copy of a BenCo script run without torchrun, if one is running; else do nothing.
+    """Let a copy of a BenCo script work without torchrun, if this process runs one.
 
     Call this while the script imports its model, which is before it reads its flags.
     """

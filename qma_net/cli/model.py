@@ -77,8 +77,9 @@ def add_commands(commands: Commands) -> None:
 
     add = add_command(commands, "convert", _convert).add_argument
     add("checkpoint", help="a checkpoint written by BenCo's trainer")
-    add("--out", required=True, metavar="DIR", help="folder to write, or file with --state-dict")
-    bare = "write only the weights, also of one of BenCo's other models, to the file --out"
+    out = "folder to write to; with --state-dict, file to write"
+    add("--out", required=True, metavar="DIR", help=out)
+    bare = "write only the weights, to the file --out; this also works for BenCo's other models"
     add("--state-dict", action="store_true", help=bare)
 
     export = add_command(commands, "export", _export)

@@ -32,8 +32,8 @@ COLOUR_MODES = {
     "L": "grayscale",
     "1": "black and white",
     "P": "a palette image",
-    "RGBA": "an image with alpha channel",
-    "LA": "grayscale with alpha channel",
+    "RGBA": "an image with an alpha channel",
+    "LA": "a grayscale image with an alpha channel",
     "array": "an array, not an image",
 }
 

@@ -23,7 +23,7 @@ from .facts import read_array
 from .plan import Job
 from .published import PublishedDataset, channel_sum
 
-JPEG_QUALITY = 95  # Of reduced images, without chroma subsampling.
+JPEG_QUALITY = 95  # Of downscaled images, without chroma subsampling.
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def _reduced_size(size: tuple[int, int], max_side: int) -> tuple[int, int]:
 
 
 def _save_reduced(image: Image.Image, size: tuple[int, int], target: Path, suffix: str) -> str:
-    """Write a reduced image as JPEG if it was one, else as PNG; return its suffix."""
+    """Write a downscaled image as JPEG if it was one, else as PNG; return its suffix."""
     with decoding():
         pixels = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
     reduced = Image.fromarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA))

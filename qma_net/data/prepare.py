@@ -73,7 +73,7 @@ class Prepared:
         lines.append(f"{report['dataset']}: {report['tampered']} of {count} tampered images")
         if report["authentic"]:
             lines.append(f"{report['authentic']} authentic images in Au/")
-        titles = {"left_out": "left out", "renamed": "paired by different names"}
+        titles = {"left_out": "left out", "renamed": "paired despite different names"}
         for key in ("left_out", "repaired", "renamed"):
             rows = report[key]
             if rows:

@@ -83,7 +83,7 @@ class EvaluatedModel:
             model = build(**{**arguments, "init_from": network})
             del arguments["init_from"]
         else:
-            # BenCo's scripts pass their device to models with such an argument.
+            # BenCo's scripts pass their device to models that take it as an argument.
             model = build(**arguments | ({"device": device} if "device" in arguments else {}))
             arguments.pop("device", None)
             load_strictly(model, unwrap_state(content), f"{checkpoint} (checkpoint of {name})")

@@ -108,7 +108,7 @@ def read_result(path: Path) -> dict:
     """Read the JSON file of a test set.
 
     Raises:
-        ContentError: If it is not such a file.
+        ContentError: If it is not a result file.
     """
     expected = "a result of qma-net evaluate or robust; choose a different --out or delete the file"
     return read_json_object(path, expected)
@@ -174,7 +174,7 @@ def read_result_table(path: str | os.PathLike[str]) -> list[Row]:
     """Read the CSV file of a test set: numbers as floats, empty cells as None.
 
     Raises:
-        ContentError: If it is not such a table.
+        ContentError: If it is not a result table.
     """
     try:
         with open(path, newline="", encoding="utf-8") as file:

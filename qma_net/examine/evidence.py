@@ -38,7 +38,7 @@ class Evidence:
     fault: str = ""
 
     def without_location(self) -> "Evidence":
-        """Return the evidence without the location of the photo; itself if there is none."""
+        """Return the evidence without the photo's location; the same object if there is none."""
         facts = self.facts.without_location() if self.facts else None
         return self if facts is self.facts else replace(self, facts=facts)
 

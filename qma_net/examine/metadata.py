@@ -103,7 +103,7 @@ class FileFacts(Structure):
         return self.has_gps_in_xmp or any(re.search("L(?:at|ong)itude$", tag) for tag in tags)
 
     def without_location(self) -> "FileFacts":
-        """Return the facts without GPS data and names of places; themselves if there are none.
+        """Return the facts without GPS data and place names; the same object if there are none.
 
         XMP and texts that mention a location are left out entirely.
         """

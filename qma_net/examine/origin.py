@@ -166,7 +166,7 @@ def read_origin(data: bytes, facts: FileFacts, name: str = "", *, trust_list: st
     Args:
         data: The file.
         facts: Its metadata.
-        name: Its name, which messengers choose in recognizable ways.
+        name: Its name; messaging apps name files in recognizable ways.
         trust_list: See :func:`.content_credentials.read_credentials`.
     """
     notes = []
@@ -252,7 +252,7 @@ def _rule_marks(fields: Mapping[str, str]) -> Iterator[Mark]:
 
 
 def _software(fields: Mapping[str, str]) -> Iterator[Mark]:
-    """Yield the programs and devices that the file names, equal ones together."""
+    """Yield the programs and devices that the file names, with duplicates merged."""
     places: dict[str, list[str]] = {}
     for where in _rules()["software_fields"]:
         if fields.get(where):

@@ -105,7 +105,7 @@ def examine_photo(
     Raises:
         PhotographError: If the source is not an image. An image whose pixels cannot be decoded is
             examined without them; ``evidence.fault`` says why.
-        NonFiniteError: If the model gives NaN or infinity.
+        NonFiniteError: If the model outputs NaN or infinity.
         ConfigError: If the threshold is outside 0..1.
     """
     evidence = read_evidence(photo, trust_list=trust_list)

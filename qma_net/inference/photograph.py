@@ -203,7 +203,7 @@ def read_bytes(source: object, name: str = "") -> tuple[bytes, str]:
 
 
 def reject_address(name: str | os.PathLike[str]) -> None:
-    """Raise an error if a name is an address such as ``https://example.org/photo.jpg``.
+    """Raise an error if a name is a URL such as ``https://example.org/photo.jpg``.
 
     Raises:
         PhotographError: If it is.
@@ -211,7 +211,7 @@ def reject_address(name: str | os.PathLike[str]) -> None:
     # A path joins repeated slashes. Drives of Windows are a single letter.
     if re.match(r"[a-z]{2,}:[/\\]", str(name), re.IGNORECASE) and not Path(name).exists():
         raise PhotographError(
-            f"got the address {name}, expected a file; download the image first, in its original "
+            f"got the URL {name}, expected a file; download the image first, in its original "
             "size (images on web pages are often compressed again)"
         )
 
@@ -474,7 +474,7 @@ def _from_array(array: NDArray[Any], name: str) -> Photograph:
 
 
 def _bits_per_channel(image: Any, data: bytes) -> int:
-    """Return the depth that the header states; Pillow reads deep color as 8 bits silently."""
+    """Return the depth that the header states; Pillow silently reads deep color as 8-bit."""
     if image.format == "HEIF":
         return int(image.info.get("bit_depth", 8))
     if image.mode not in ("RGB", "RGBA", "LA", "CMYK"):

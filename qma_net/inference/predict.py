@@ -135,7 +135,7 @@ def predict_files(
 
 
 def _are_intact(out: Path, record: dict[str, Any]) -> bool:
-    """Check that the mask exists, and that no image is empty, as after a loss of power."""
+    """Check that the mask exists, and that no image is empty, as after a power failure."""
     images = [out / record[key] for key in ("mask", "overlay") if key in record]
     return images[0].is_file() and all(p.stat().st_size > 0 for p in images if p.exists())
 

@@ -12,7 +12,7 @@ from .photograph import Photograph
 
 
 class NonFiniteError(QMANetError):
-    """A model that gives NaN or infinity instead of a mask."""
+    """A model that outputs NaN or infinity instead of a mask."""
 
     def __init__(self, checkpoint: str, photo: str):
         super().__init__(checkpoint, photo)
@@ -20,7 +20,7 @@ class NonFiniteError(QMANetError):
 
     def __str__(self) -> str:
         return (
-            f"{self.checkpoint or 'the model'} gives NaN or infinity instead of a mask for "
+            f"{self.checkpoint or 'the model'} outputs NaN or infinity instead of a mask for "
             f"{self.photo}: its weights are damaged or too large; use a different checkpoint"
         )
 
@@ -112,8 +112,8 @@ class Prediction:
         """
         if self.photograph.pixels.shape[:2] != self.mask.shape:
             raise PixelsNotKeptError(
-                f"the prediction of {self.photograph.name} has no pixels, expected those of the "
-                "photo for an overlay; use predict_iter(..., keep_pixels=True)"
+                f"the prediction for {self.photograph.name} does not include the photo's pixels, "
+                "which overlay() needs; use predict_iter(..., keep_pixels=True)"
             )
         image = self.photograph.pixels.copy()
         marked = self.binary

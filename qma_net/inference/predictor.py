@@ -198,7 +198,7 @@ class QMANetPredictor:
         Raises:
             PhotographError: If the source is not a photo, so truncated that no row is reliable, or
                 too small for native prediction.
-            NonFiniteError: If the model gives NaN or infinity.
+            NonFiniteError: If the model outputs NaN or infinity.
             ConfigError: If the threshold is outside 0..1.
         """
         require_probability(threshold)
@@ -263,7 +263,7 @@ class QMANetPredictor:
 
         Raises:
             ConfigError: If the threshold is outside 0..1, or ``on_error`` is not one of these.
-            NonFiniteError: If the model gives NaN or infinity; ``on_error`` does not apply.
+            NonFiniteError: If the model outputs NaN or infinity; ``on_error`` does not apply.
         """
         require_probability(threshold)
         if on_error not in ("raise", "skip") and not callable(on_error):

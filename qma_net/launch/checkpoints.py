@@ -220,8 +220,8 @@ def keep_parameter_groups(
     for group, before in zip(groups, former, strict=True):
         group["params"] = before["params"]
     logger.info(
-        "%s is from a run that decays queries and Bayar kernels; it continues to do so. New runs "
-        "exclude them from weight decay",
+        "%s is from a run that applies weight decay to queries and Bayar kernels; this run "
+        "continues to do so. New runs exclude them from weight decay",
         checkpoint,
     )
 

@@ -147,7 +147,10 @@ def check_data(args: argparse.Namespace, allow: str) -> str:
     """
     cached = _cached_report(args, allow)
     if cached.is_file():
-        logger.info("data check: skipped, since it found no errors in these lists (%s)", cached)
+        logger.info(
+            "data check: skipped, since an earlier check of these lists found no errors (%s)",
+            cached,
+        )
         return cached.read_text(encoding="utf-8")
     report = _fast_check(args, allow, mask_sample=MASK_SAMPLE)
     if report.errors:

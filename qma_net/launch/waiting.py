@@ -79,7 +79,7 @@ class WaitingRoom:
             if waited >= 1 + reminders * REMINDER:
                 reminders += 1
                 logger.info(
-                    *("rank %d waits until %s has finished %s", rank(), worker, name),
+                    *("rank %d is waiting for %s to finish %s", rank(), worker, name),
                     extra={EVERY_RANK: True},
                 )
             time.sleep(POLL)

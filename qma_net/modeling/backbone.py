@@ -92,11 +92,11 @@ class Stage(nn.Module):
         return _as_map(self.layer_norm(tokens), width)  # (B, C, h, w)
 
     def _drop_path(self, batch_size: int) -> Sequence[Tensor | None]:
-        """Draw what each block divides its two residuals by, ``(2, B, 1, 1)``, in training.
+        """Draw the divisors of each block's two residuals for stochastic depth, in training.
 
-        This is infinity if stochastic depth drops the residual of an image, and the probability of
-        keeping it otherwise. All numbers are drawn at once, and the blocks do not know the
-        probability, so they can share a compiled graph.
+        Their shape is ``(2, B, 1, 1)``. A divisor is infinity if the residual of an image is
+        dropped, and the probability of keeping it otherwise. All numbers are drawn at once, and the
+        blocks do not know the probability, so they can share a compiled graph.
         """
         count = len(self.keep)
         if not self.training or not count:

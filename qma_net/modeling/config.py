@@ -28,7 +28,7 @@ FITS = ("resize", "pad", "native")
 ARCHITECTURE = 2
 
 # A pixel or an image counts as tampered where its score is strictly above this value.
-# BenCo's evaluators use 0.5, so every number that is compared with theirs must use it as well.
+# BenCo's evaluators use 0.5, so every number that is compared with their results must use it too.
 DEFAULT_THRESHOLD = 0.5
 
 # Width in pixels of the ring along mask boundaries that serves as the edge target. It is the
@@ -64,9 +64,9 @@ class QMANetConfig:
         decode_levels: Levels that are decoded: ``"4"`` or ``"1234"``.
         decoder: ``"query"`` for the paper's QMFD; ``"conv"`` or ``"mlp"`` for the ablations.
         drop_path: Rate of stochastic depth in both encoders during training.
-        dfcm_scale: Initial scale of what a DFCM adds to the features; it is learned.
-        interaction: What the stages with a DFCM have: ``"dfcm"``; a variant of it, ``"equation-4"``
-            (no projection back for the noise features, as printed in the paper) or
+        dfcm_scale: Initial scale of the DFCM's residual; it is learned.
+        interaction: Type of interaction at the DFCM stages: ``"dfcm"``; a variant of it,
+            ``"equation-4"`` (no projection back for the noise features, as printed in the paper) or
             ``"no-feedback"`` (only the decoder receives its output); or ``"add"`` or ``"concat"``
             in its place.
 

@@ -162,7 +162,7 @@ class HubModule(
 
 
 def write_calibration(directory: Path, calibration: Calibration) -> None:
-    """Write ``calibration.json`` to a directory of ``save_pretrained``."""
+    """Write ``calibration.json`` to a ``save_pretrained`` directory."""
     write_text(directory / CALIBRATION_NAME, to_json(calibration.as_dict()) + "\n")
 
 

@@ -177,7 +177,7 @@ class QMANetModel(HubModule):
         compile_parts(blocks, backend)
 
     def compile_for_training(self, backend: str | Callable[..., Any] = "inductor") -> None:
-        """Compile the encoder blocks and everything that attends with torch.compile.
+        """Compile the encoder blocks and all attention modules with torch.compile.
 
         Each part has a graph for training and one for evaluation, for a fixed batch and image size.
         Further sizes are compiled when they occur.

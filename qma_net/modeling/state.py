@@ -21,7 +21,8 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -
     Error messages call it ``source``.
 
     Raises:
-        WeightsError: If a tensor is missing, unknown, of the wrong shape or kind, or not finite.
+        WeightsError: If a tensor is missing or unknown, has the wrong shape or data type, or is not
+            finite.
     """
     require_tensors(state, source)
     expected = module.state_dict()
@@ -34,7 +35,7 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -
             for name in common
             if state[name].shape != expected[name].shape
         ],
-        "of the wrong kind of number": [
+        "with the wrong data type": [
             f"{name} {state[name].dtype} instead of {expected[name].dtype}"
             for name in common
             if state[name].is_floating_point() != expected[name].is_floating_point()
@@ -52,7 +53,7 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -
     not_finite = [name for name, tensor in state.items() if not tensor.isfinite().all()]
     if not_finite:
         raise WeightsError(
-            f"{len(not_finite)} tensors in {source} have infinite or undefined values (first: "
+            f"{len(not_finite)} tensors in {source} contain NaN or infinity (first: "
             f"{not_finite[0]}). Training diverged; use an earlier checkpoint"
         )
     module.load_state_dict(state)

@@ -58,7 +58,7 @@ def maybe_reduce(
     frame: tuple[int, int],
     recipe: Recipe,
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Change the tones of an image, reduce it to ``frame`` and save it in between, as drawn.
+    """Adjust tones, downscale to ``frame``, and save as JPEG before and after that, as drawn.
 
     Returns:
         The image and the mask of ``frame`` (height, width), and the drawn values.

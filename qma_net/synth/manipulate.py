@@ -77,7 +77,7 @@ def kind_at(side: str, index: int, recipe: Recipe) -> str:
 def manipulate(
     rng: np.random.Generator, kind: str, photographs: Photographs, recipe: Recipe
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Create an image of a kind of :func:`kind_at`, before it is reduced, blurred and encoded.
+    """Create an image of a kind of :func:`kind_at`, before it is downscaled, blurred and encoded.
 
     For the same state of ``rng``, every kind has the same host.
 
@@ -227,7 +227,7 @@ def _splice(
 def _copy_move(
     rng: np.random.Generator, host: np.ndarray, region: np.ndarray, recipe: Recipe
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Return the region that is pasted to, the host moved there, and the history."""
+    """Return the region to paste into, the host shifted to that place, and the history."""
     scale, angle = draw_resampling(rng, recipe)
     least, most = (np.sqrt(share / region.mean()) for share in recipe.area)
     scale = float(np.clip(scale, min(1, least), max(1, most)))

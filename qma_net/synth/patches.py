@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 
 PATCH = 15  # Side of a patch in pixels.
-STEP = 9  # Distance of the patches; they overlap, so that neighbors agree.
-REACH = 80  # Largest distance of the source of a patch.
+STEP = 9  # Distance between patches; they overlap, so that neighbors agree.
+REACH = 80  # Largest distance between a patch and its source.
 
 
 def fill_with_patches(image: np.ndarray, region: np.ndarray) -> np.ndarray:

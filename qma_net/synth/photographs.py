@@ -30,11 +30,11 @@ CACHE_BYTES = 256 * 2**20  # Decoded photos in memory, per process.
 
 
 class Photographs:
-    """The photos of one side, read on demand; the most recent ones stay in memory.
+    """The photos of one split, read on demand; the most recent ones stay in memory.
 
     Args:
         folder: Folder of photos.
-        names: Paths of the side's photos, relative to ``folder``.
+        names: Paths of the split's photos, relative to ``folder``.
         labels: Folder of label maps, or None.
         maps: Paths of label maps, relative to ``labels``, by the name of their photo.
     """
@@ -157,7 +157,7 @@ def split_by(folder: Path, names: list[str], recipe: Recipe, seed: int) -> dict[
 def split_photos_by_hash(folder: Path, names: list[str], recipe: Recipe) -> dict[str, list[str]]:
     """Split photos into ``"train"``, ``"validation"`` and ``"test"`` by the SHA-256 of their files.
 
-    The side of a photo depends only on its bytes and on the shares of the recipe.
+    The split of a photo depends only on its bytes and on the shares of the recipe.
 
     Raises:
         SynthesisError: If training or test have fewer than two photos.
@@ -358,7 +358,7 @@ def random_crop(rng: np.random.Generator, size: tuple[int, int], recipe: Recipe)
 
 
 def whole_photo(rng: np.random.Generator, size: tuple[int, int], recipe: Recipe) -> Crop:
-    """Draw a reduction of a whole photo of ``size``, from which an object is to be cut out."""
+    """Draw a downscaling of a whole photo of ``size`` from which an object will be cut out."""
     zoom = np.exp(rng.uniform(np.log(SMALLEST_OBJECT_ZOOM), 0))
     return _native_crop(rng, size, size, [max(1, round(zoom * side)) for side in size], recipe)
 

@@ -19,7 +19,7 @@ class Recipe:
     the photo that is tampered with, the donor the photo that a splice is taken from.
     """
 
-    # Longest side in pixels. Photos are never enlarged, so smaller ones give smaller images. A
+    # Longest side in pixels. Photos are never enlarged, so smaller ones yield smaller images. A
     # photo is used if its longest side has at least half and its shortest side at least a quarter
     # of this size.
     image_size: int = 384
@@ -95,7 +95,7 @@ class Recipe:
     hard_edges: float = 0.0  # Probability that a region is pasted without a soft edge.
     turned: float = 0.0  # Probability that a resampled region is rotated by any angle.
     toned: float = 0.0  # Probability that the tones of the whole image are changed at the end.
-    # Probability that the tampered image is reduced in size before it is saved, and by how much.
+    # Probability that the tampered image is downscaled before it is saved, and the factor.
     reduced: float = 0.0
     reduction: tuple[float, float] = (0.5, 1.0)
     saved_before_reduction: float = 0.0  # Probability that it was saved as JPEG before that.

@@ -39,7 +39,7 @@ def random_region(rng: np.random.Generator, size: tuple[int, int], area: float) 
 
 
 def angular_region(rng: np.random.Generator, size: tuple[int, int], area: float) -> np.ndarray:
-    """Draw a quadrilateral: a rectangle, of which half are rotated and have moved corners.
+    """Draw a quadrilateral: a rectangle, in half of the cases rotated and with displaced corners.
 
     The arguments are those of :func:`random_region`. Regions are smaller if they would not fit.
     """

@@ -54,7 +54,7 @@ class ImageGenerator:
     Args:
         photos: Folder of the photos.
         labels: Folder of the label maps, or None.
-        settings: The content of ``settings.json``: the photos of each side, their label maps, the
+        settings: The content of ``settings.json``: the photos of each split, their label maps, the
             seed and the recipe.
     """
 

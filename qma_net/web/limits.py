@@ -15,7 +15,7 @@ class ServeError(QMANetError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What requests may cost. A megabyte is 2**20 bytes, a gigabyte 2**30.
+    """Resource limits for requests. A megabyte is 2**20 bytes, a gigabyte 2**30.
 
     Attributes:
         megabytes: Size of an uploaded file.

@@ -37,7 +37,7 @@ async def limited_body(
             async with asyncio.timeout_at(min(end, clock() + limits.idle_seconds)):
                 part = await anext(parts, None)
         except TimeoutError:
-            raise ServeError("the upload was too slow and has been ended", 408) from None
+            raise ServeError("the upload was too slow and was aborted", 408) from None
         except ClientDisconnect:
             raise ServeError("the connection was closed", 400) from None
         if part is None:

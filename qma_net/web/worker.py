@@ -228,9 +228,12 @@ def _answer(examine: Callable[..., dict[str, Any]], progress: Callable) -> tuple
     except OSError as error:
         return "error", f"cannot store the result: {error.strerror}"
     except Exception as error:
-        # PyTorch and OpenCV raise exceptions of their own for a lack of memory.
+        # PyTorch and OpenCV raise their own exceptions when memory runs out.
         if isinstance(error, MemoryError) or "memory" in str(error).lower():
-            return "error", "the photo needs more memory than the page allows; reduce its size"
+            return "error", (
+                "the photo needs more memory than the page allows; downscale it, or use qma-net "
+                "examine"
+            )
         logger.exception("the examination failed")
         return "error", FAULT
 
@@ -280,7 +283,7 @@ def _examine(
 
 
 def _save(examination: "Examination", folder: Path) -> None:
-    """Write an examination and its images; the upload is no longer needed and removed."""
+    """Write an examination and its images; the upload is removed, since it is no longer needed."""
     from ..inference.prediction import as_gray
 
     photograph, readability = examination.evidence.photograph, examination.readability
@@ -328,7 +331,7 @@ def _describe(predictor: Any, note: str) -> dict[str, Any]:
 
 
 def _limit_memory(gigabytes: float) -> None:
-    """Let allocations fail once this process has grown by so much; only Linux supports this."""
+    """Make allocations fail once this process has grown by ``gigabytes``; Linux only."""
     if sys.platform == "linux":
         import resource
 

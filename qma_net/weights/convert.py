@@ -1,4 +1,4 @@
-"""Conversion of a checkpoint to a directory of ``save_pretrained``."""
+"""Conversion of a checkpoint to a ``save_pretrained`` directory."""
 
 import os
 from pathlib import Path
@@ -16,7 +16,7 @@ from .reading import read_checkpoint, unwrap_state
 
 
 def convert(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
-    """Write a model of any source of :func:`.load_model` to a directory of ``save_pretrained``.
+    """Write a model of any source of :func:`.load_model` to a ``save_pretrained`` directory.
 
     Raises:
         WeightsError: If the source cannot be read, or if ``out`` contains files of a

@@ -54,7 +54,7 @@ def describe(path: str | os.PathLike[str]) -> str:
 
 
 def _describe_saved(path: Path, folder: Path) -> str:
-    """Describe a folder of ``save_pretrained``, or the weights file ``path`` in it."""
+    """Describe a folder written by ``save_pretrained``, or the weights file ``path`` in it."""
     config = folder / CONFIG_NAME
     if path.is_file() and not config.is_file():
         raise WeightsError(f"{path} cannot be used without the {CONFIG_NAME} of its folder; add it")

@@ -38,9 +38,9 @@ def draw_failures(results: Results) -> Figure:
         raise FigureError(faults[0] if faults else "no image has a result")
     results.notes += [f"Some failure cases are missing: {fault}" for fault in dict.fromkeys(faults)]
     caption = (
-        f"The images of each test set on which {full_name(model)} fails most: the tampered images "
-        "with the lowest pixel F1, and the authentic images with the most marked pixels. They are "
-        "not typical; the tables have the means. Score: the image-level score. Marked: share of "
+        f"The images on which {full_name(model)} performs worst: the tampered images with the "
+        "lowest pixel F1, and the authentic images with the most marked pixels. They are not "
+        "typical; see the tables for the means. Score: the image-level score. Marked: share of "
         f"pixels above {DEFAULT_THRESHOLD}."
     )
     columns = ["image", "ground truth", "mask", f"pixels above {DEFAULT_THRESHOLD}"]

@@ -115,14 +115,14 @@ def draw_query_maps(
         for level in parts
     ]
     levels = predictor.model.decoder.levels
-    # The score is above 0.5 where the logit is positive.
+    # The mask value is above 0.5 where the logit is positive.
     mask = mask_image(prepared.crop_padding(logits) > 0, thumbnail.shape)
     canvas = _draw(thumbnail, mask, maps, [f"$M_{i + 1}$ (1/{4 << i})" for i in levels])
     caption = (
         "Contribution of every query at every level to the logit of the mask: the map M_i times "
-        "its weight in the final convolution. Red raises the score of a pixel, blue lowers it. "
-        f"All maps share one color scale, which covers {100 - CLIPPED:g}% of their values; every "
-        "sum in the first row has its own."
+        "its weight in the final convolution. Red raises the mask value of a pixel, blue "
+        f"lowers it. All maps share one color scale, which covers {100 - CLIPPED:g}% of their "
+        "values; every sum in the first row has a separate one."
     )
     return Figure("query-maps", f"Queries: {photograph.name}", caption, canvas)
 

@@ -86,7 +86,7 @@ async function work() {
 }
 
 async function examine(file, signal) {
-  const others = pending.length ? ` (${pending.length} more)` : "";
+  const others = pending.length ? ` (${pending.length} more waiting)` : "";
   say(`Uploading ${file.name}${others} ...`);
   progress.hidden = false;
   progress.removeAttribute("value");
@@ -163,7 +163,7 @@ function open({ id, name, result }) {
     find("result").replaceChildren(element("photo-viewer", attributes));
   } else { // The pixels cannot be decoded.
     const report = element("a", { href: `${base}report.html`, target: "_blank" },
-      "Report on the file without its pixels");
+      "Report on the file (its pixels cannot be decoded)");
     find("result").replaceChildren(element("div", { "data-id": id },
       element("p", { role: "alert" }, result.error), element("p", {}, report)));
   }
@@ -249,7 +249,7 @@ function compare(isBlinking) {
 find("form").addEventListener("submit", (event) => {
   event.preventDefault();
   const { files } = find("photograph");
-  if (!files.length) return say("No photo was given; choose, drop or paste one first.", true);
+  if (!files.length) return say("No photo selected. Choose, drop or paste one first.", true);
   add([...files]);
   find("photograph").value = "";
 });
