@@ -66,7 +66,7 @@ def test_image_depends_only_on_epoch_and_index(photos):
     for data, mask, history in first:
         assert pixels(data).shape == (64, 64, 3)
         assert (mask > 0).any() == (history["kind"] != AUTHENTIC)
-        assert data.startswith(b"\xff\xd8" if history["final_quality"] else b"\x89PNG")
+        assert data.startswith(b"\xff\xd8" if history["format"] == "jpg" else b"\x89PNG")
 
 
 def test_photos_reserved_for_testing_are_not_used(photos, tmp_path):
@@ -123,6 +123,8 @@ def test_aligned_splices_are_on_the_grid_of_the_host(photos):
         ({"recipe": {"blurr": 1.0}}, "unknown recipe field 'blurr' in .*; choose from aligned"),
         ({"recipe": [1]}, "must be a mapping"),
         ({"seed": -1}, "invalid seed: -1 in"),
+        ({"stage": "realistic", "sizes": [[0, 64]]}, "invalid size of images: 0x64; expected at l"),
+        ({"stage": "realistic", "recipe": {"frame": [64, -1]}}, "invalid size of images: 64x-1;"),
         ({"colour": 1}, "must be a mapping with photos: FOLDER"),
         ({"photos": "none"}, "cannot find the folder of photos"),
     ],

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 from dataclasses import replace
 
 import cv2
@@ -13,12 +14,13 @@ from PIL import Image
 from conftest import photograph
 from qma_net.synth.camera import encode_with_tables, found_tables, maybe_reduce
 from qma_net.synth.curriculum import ImageSource, stage
-from qma_net.synth.manipulate import kind_at, manipulate
+from qma_net.synth.manipulate import LARGEST_REMOVAL, kind_at, manipulate
 from qma_net.synth.patches import fill_with_patches
 from qma_net.synth.photographs import Photographs, find_usable_photos, split_by
 from qma_net.synth.recipe import AUTHENTIC, RETOUCH, Recipe, SynthesisError
 from qma_net.synth.regions import angular_region
 from qma_net.synth.retouch import EDITS, retouch
+from qma_net.synth.synthesise import synthesise
 
 # Nothing happens to the whole image.
 PLAIN = {
@@ -47,7 +49,7 @@ def pixels(data):
 
 def test_hash_assigns_every_photo_by_its_bytes_alone(photos, tmp_path):
     recipe = Recipe(split="hash", test_share=0.3, validation_share=0.2, image_size=64)
-    names, _ = find_usable_photos(photos, None, recipe)
+    names = list(find_usable_photos(photos, None, recipe)[0])
     sides = split_by(photos, names, recipe, seed=0)
     for name in names:  # The first two hexadecimal digits of the hash, of 256 values.
         first = int(hashlib.sha256((photos / name).read_bytes()).hexdigest()[:2], 16)
@@ -62,7 +64,8 @@ def test_hash_assigns_every_photo_by_its_bytes_alone(photos, tmp_path):
     for side, expected in sides.items():
         assert other[side] == [f"moved/{name}" for name in expected if name in names[::2]]
     larger = replace(recipe, image_size=100)
-    assert split_by(photos, find_usable_photos(photos, None, larger)[0], larger, seed=1) == sides
+    names = list(find_usable_photos(photos, None, larger)[0])
+    assert split_by(photos, names, larger, seed=1) == sides
     with pytest.raises(SynthesisError, match="unknown split 'name'; choose seed or hash"):
         split_by(photos, names, replace(recipe, split="name"), seed=0)
     with pytest.raises(SynthesisError, match="not enough for a split by hash"):
@@ -225,6 +228,49 @@ def test_realistic_images_are_deterministic_and_of_the_size_of_their_epoch(photo
     assert suffixes == {b"\xff\xd8", b"\x89P"}
 
 
+def test_manifest_describes_how_each_file_was_saved(photos, tmp_path):
+    recipe = realistic(
+        **PLAIN | {"lossless": 0.3}, frame=(40, 56), saved_before_reduction=1.0, found_tables=0.5
+    )
+    options = {"count": 24, "recipe": recipe, "workers": 1, "progress": False}
+    out = synthesise(photos, tmp_path / "set", **options)
+    rows = [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
+    ways = set()
+    for row in rows:
+        assert row["size"] == [40, 56]
+        assert not row.keys() & {"reduced_from", "saved_before_reduction"}
+        assert row["name"].endswith(f".{row['format']}")
+        by_quality = row["format"] == "jpg" and "final_tables" not in row
+        assert by_quality == (row["final_quality"] is not None)
+        assert by_quality == (row["final_full_colour"] is not None)
+        ways.add((row["format"], by_quality))
+    assert ways == {("png", False), ("jpg", False), ("jpg", True)}
+
+
+def test_removal_is_limited_if_all_regions_of_the_recipe_are_larger(photos):
+    recipe = realistic(**PLAIN, frame=(80, 80), area=(0.2, 0.4), angular=0.0, hard_edges=1.0)
+    photographs = Photographs(photos, ["4.png", "5.png"])
+    _, mask, _ = manipulate(np.random.default_rng(0), "removal", photographs, recipe)
+    assert (mask > 0).mean() == pytest.approx(LARGEST_REMOVAL, abs=0.02)
+
+
+def test_header_of_each_photo_is_read_once(photos, tmp_path, monkeypatch):
+    read = []
+
+    def counted(path):
+        read.append(path)
+        return (110, 90)
+
+    monkeypatch.setattr("qma_net.synth.photographs._image_size", counted)
+    recipe = realistic(test_share=0.25)
+    ImageSource(photos, recipe)
+    assert sorted(read) == sorted(photos.iterdir())
+    read.clear()
+    options = {"count": 2, "recipe": recipe, "workers": 1, "progress": False}
+    synthesise(photos, tmp_path / "set", **options)
+    assert sorted(read) == sorted(photos.iterdir())
+
+
 def test_copies_have_the_copy_alone_as_mask(photos):
     recipe = replace(
         stage("copies"), **PLAIN, frame=(80, 80), resampled=0.0, area=(0.02, 0.05), hard_edges=1.0
@@ -233,7 +279,8 @@ def test_copies_have_the_copy_alone_as_mask(photos):
     rng, same = np.random.default_rng(3), np.random.default_rng(3)
     image, mask, history = manipulate(rng, "copymove", photographs, recipe)
     host, _, _ = manipulate(same, AUTHENTIC, photographs, recipe)
-    assert np.array_equal((image != host).any(axis=2), (mask > 0) & (image != host).any(axis=2))
+    assert mask.any()
+    assert not (image != host).any(axis=2)[mask == 0].any()
     dx, dy = (int(row[2]) for row in history["place"])
     assert np.array_equal(image[mask > 0], np.roll(host, (dy, dx), axis=(0, 1))[mask > 0])
 

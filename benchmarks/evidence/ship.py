@@ -138,8 +138,10 @@ def write(predictor: QMANetPredictor, threshold: float, folder: Path) -> None:
 def test_photos(args: argparse.Namespace, image_size: int) -> list[str]:
     """List the photos from which no training image was generated."""
     recipe = replace(stage(), image_size=image_size)
-    names, _ = find_usable_photos(Path(args.photos), args.labels, recipe)
-    return [f"{args.photos}/{name}" for name in split_photos(names, recipe.test_share, 0)["test"]]
+    usable, _ = find_usable_photos(Path(args.photos), args.labels, recipe)
+    return [
+        f"{args.photos}/{name}" for name in split_photos(list(usable), recipe.test_share, 0)["test"]
+    ]
 
 
 def report(predictor: QMANetPredictor, real: list[str], marked: list[float]) -> None:

@@ -31,8 +31,8 @@ def encode_final(
     """Blur an image, uint8 ``(H, W, 3)``, add noise and encode it, as drawn from the recipe.
 
     Returns:
-        The bytes of a JPEG or PNG file, and the drawn values for the manifest; ``final_quality``
-        is None for a PNG.
+        The bytes of a file, and values for the manifest: ``format`` is ``"jpg"`` or ``"png"``, and
+        ``final_quality`` and ``final_full_colour`` are None unless the file was saved with them.
     """
     blur = rng.uniform(*recipe.blur_sigma) if rng.random() < recipe.blur else None
     if blur:
@@ -42,12 +42,13 @@ def encode_final(
         image = add_noise(rng, image, noise)
     quality = int(rng.integers(*recipe.final_quality, endpoint=True))
     full_colour = bool(rng.random() < recipe.final_full_colour)
-    drawn = dict(blur=blur, noise=noise, final_quality=quality, final_full_colour=full_colour)
+    drawn = dict(blur=blur, noise=noise, format="jpg", final_quality=None, final_full_colour=None)
     if recipe.lossless and rng.random() < recipe.lossless:
-        return encode_png(image), drawn | {"final_quality": None}
+        return encode_png(image), drawn | {"format": "png"}
     if recipe.found_tables and rng.random() < recipe.found_tables:
         number = int(rng.integers(len(found_tables())))
         return encode_with_tables(image, number), drawn | {"final_tables": number}
+    drawn |= {"final_quality": quality, "final_full_colour": full_colour}
     return _encode_jpeg(image, quality, full_colour), drawn
 
 

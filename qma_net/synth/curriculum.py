@@ -14,7 +14,7 @@ import numpy as np
 
 from ..core.files import config_path, read_yaml
 from .manipulate import generate_image, kind_at
-from .photographs import Photographs, find_usable_photos, frame_of, split_by
+from .photographs import MIN_IMAGE_SIDE, Photographs, find_usable_photos, frame_of, split_by
 from .recipe import Recipe, SynthesisError
 
 FIELDS = {field.name for field in fields(Recipe)}
@@ -94,8 +94,8 @@ class ImageSource:
         sizes: (height, width) of the images by epoch, in turns; only for a native recipe.
 
     Raises:
-        SynthesisError: If the photos or label maps cannot be used, or if there are ``sizes`` and
-            the recipe is not native.
+        SynthesisError: If the photos or label maps cannot be used, if a size is too small, or if
+            there are ``sizes`` and the recipe is not native.
     """
 
     def __init__(
@@ -111,13 +111,19 @@ class ImageSource:
             raise SynthesisError(
                 "sizes need a recipe with native: true, such as the stage realistic"
             )
-        names, maps = find_usable_photos(Path(photos), labels, recipe)
+        for height, width in [frame_of(recipe), *sizes]:
+            if min(height, width) < MIN_IMAGE_SIDE:
+                raise SynthesisError(
+                    f"invalid size of images: {height}x{width}; expected at least "
+                    f"{MIN_IMAGE_SIDE} pixels per side"
+                )
+        usable, maps = find_usable_photos(Path(photos), labels, recipe)
         self.recipe, self.seed = recipe, seed
         self.sizes = list(sizes)
-        train = split_by(Path(photos), names, recipe, seed)["train"]
+        train = split_by(Path(photos), list(usable), recipe, seed)["train"]
         self.photographs = Photographs(photos, train, labels, maps)
         if recipe.by_area:
-            self.photographs.weigh_by_area()
+            self.photographs.weigh_by_area(usable)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], image_size: int | None = None) -> "ImageSource":

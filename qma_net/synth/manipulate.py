@@ -103,7 +103,8 @@ def manipulate(
         whole = kind == "copymove"
         limits = recipe
         if recipe.native and kind == "removal":
-            limits = replace(recipe, area=(recipe.area[0], min(LARGEST_REMOVAL, recipe.area[1])))
+            least, most = (min(LARGEST_REMOVAL, share) for share in recipe.area)
+            limits = replace(recipe, area=(least, most))
         region, source = draw_region(rng, labels, size_of(host), limits, whole=whole)
         if kind == "removal" and source != "random":  # Segments end before the object's edge.
             region = cv2.dilate(region, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7)))

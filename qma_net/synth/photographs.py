@@ -1,9 +1,10 @@
 """Authentic photos and their label maps: searching, splitting, reading and cropping."""
 
 import hashlib
+import math
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,12 +52,16 @@ class Photographs:
         self._cache: dict[str, np.ndarray | None] = {}
         self._shares: np.ndarray | None = None
 
-    def weigh_by_area(self) -> None:
-        """Draw photos in proportion to their numbers of pixels from now on."""
+    def weigh_by_area(self, sizes: Mapping[str, tuple[int, int]] | None = None) -> None:
+        """Draw photos in proportion to their numbers of pixels from now on.
+
+        ``sizes`` are their (height, width) by name, read from the files if it is None.
+        """
         if not self.names:
             return
-        sizes = [_image_size(self.folder / name) or (0, 0) for name in self.names]
-        self._shares = np.cumsum([height * width for height, width in sizes], dtype=float)
+        if sizes is None:
+            sizes = {name: _image_size(self.folder / name) or (0, 0) for name in self.names}
+        self._shares = np.cumsum([math.prod(sizes[name]) for name in self.names], dtype=float)
         self._shares /= self._shares[-1]
 
     def draw(self, rng: np.random.Generator, exclude: str = "") -> tuple[str, np.ndarray]:
@@ -186,7 +191,7 @@ def find_usable_photos(
     recipe: Recipe,
     *,
     progress: bool = False,
-) -> tuple[list[str], dict[str, str]]:
+) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
     """Find the usable photos and their label maps.
 
     A photo is usable if its header can be read, its sides are long enough for the recipe, and the
@@ -194,8 +199,8 @@ def find_usable_photos(
     the first one is used.
 
     Returns:
-        Paths of photos relative to ``photos``, and by these names the paths of their label maps
-        relative to ``labels``.
+        (height, width) of the photos by their paths relative to ``photos``, and the paths of their
+        label maps relative to ``labels`` by the same names.
 
     Raises:
         SynthesisError: If a folder does not exist, a label map differs in size from its photo, or
@@ -221,17 +226,17 @@ def find_usable_photos(
             sizes[path] = size
     byte_counts = Counter(path.stat().st_size for path in sizes)
     seen: set[object] = set()
-    names = []
-    for path in sizes:
+    usable = {}
+    for path, size in sizes.items():
         length = path.stat().st_size
         # Only files of equal length can be copies.
         content = hashlib.sha256(path.read_bytes()).digest() if byte_counts[length] > 1 else length
         if content not in seen:
             seen.add(content)
-            names.append(str(path.relative_to(photos)))
-    maps = {name: maps[name] for name in names if name in maps}
+            usable[str(path.relative_to(photos))] = size
+    maps = {name: maps[name] for name in usable if name in maps}
     for name in maps:
-        size, expected = _image_size(map_paths[name]), sizes[photos / name]
+        size, expected = _image_size(map_paths[name]), usable[name]
         if size != expected:
             actual = "is not an image" if size is None else f"has {size[1]}x{size[0]} pixels"
             raise SynthesisError(
@@ -240,10 +245,10 @@ def find_usable_photos(
             )
     if labels is not None and not maps:
         raise SynthesisError(
-            f"{labels} contains no label map for any of {len(names)} usable photos in {photos}; "
+            f"{labels} contains no label map for any of {len(usable)} usable photos in {photos}; "
             f"name the label map of folder/x.jpg folder/x.png or folder{LABEL_FOLDER}/x.png"
         )
-    return names, maps
+    return usable, maps
 
 
 def _find_label_maps(photos: Path, files: list[Path], labels: Path) -> dict[str, str]:
@@ -319,7 +324,8 @@ def size_of(image: np.ndarray) -> tuple[int, int]:
 
 def frame_of(recipe: Recipe) -> tuple[int, int]:
     """Return (height, width) of the images of a native recipe."""
-    return recipe.frame if any(recipe.frame) else (recipe.image_size, recipe.image_size)
+    height, width = recipe.frame if any(recipe.frame) else (recipe.image_size, recipe.image_size)
+    return height, width  # The frame of a recipe that was read from JSON is a list.
 
 
 def random_crop(rng: np.random.Generator, size: tuple[int, int], recipe: Recipe) -> Crop:

@@ -15,6 +15,7 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -56,10 +57,15 @@ class ImageGenerator:
         labels: Folder of the label maps, or None.
         settings: The content of ``settings.json``: the photos of each split, their label maps, the
             seed and the recipe.
+        sizes: (height, width) of the photos by name, if they are known.
     """
 
     def __init__(
-        self, photos: Path, labels: str | os.PathLike[str] | None, settings: dict[str, Any]
+        self,
+        photos: Path,
+        labels: str | os.PathLike[str] | None,
+        settings: dict[str, Any],
+        sizes: Mapping[str, tuple[int, int]] | None = None,
     ):
         self.recipe = Recipe(**settings["recipe"])
         self.seed = settings["seed"]
@@ -69,7 +75,7 @@ class ImageGenerator:
         }
         if self.recipe.by_area:
             for photographs in self.sides.values():
-                photographs.weigh_by_area()
+                photographs.weigh_by_area(sizes)
 
     def generate(self, side: str, index: int) -> tuple[bytes, bytes | None, dict[str, Any]]:
         """Generate an image from its split and its index.
@@ -81,12 +87,11 @@ class ImageGenerator:
         rng = np.random.default_rng([self.seed, SIDES.index(side), index])
         kind = kind_at(side, index, self.recipe)
         data, mask, history = generate_image(rng, kind, self.sides[side], self.recipe)
-        suffix = "jpg" if history["final_quality"] else "png"
         row = {
             "side": side,
             "index": index,
             "seed": self.seed,
-            "name": f"{kind}_{index:05d}.{suffix}",
+            "name": f"{kind}_{index:05d}.{history['format']}",
             "kind": kind,
             "size": list(mask.shape),
             "area": float((mask > 0).mean()),
@@ -154,9 +159,9 @@ def synthesise(
     ):
         if number < minimum:
             raise SynthesisError(f"the {name} is {number}, expected at least {minimum}")
-    names, maps = find_usable_photos(photos, labels, recipe, progress=progress)
+    usable, maps = find_usable_photos(photos, labels, recipe, progress=progress)
     settings = {
-        "photos": split_by(photos, names, recipe, seed),
+        "photos": split_by(photos, list(usable), recipe, seed),
         "labels": maps,
         "count": count,
         "test_count": test_count,
@@ -180,7 +185,7 @@ def synthesise(
             _restore_lists(unfinished, out, settings)
         else:
             write_json(unfinished / SETTINGS, settings)
-            generator = ImageGenerator(photos, labels, settings)
+            generator = ImageGenerator(photos, labels, settings, usable)
             _generate(run, generator, images, workers=workers, progress=progress)
             rows = [run.finished[image] for image in images]
             rows = [{key: row[key] for key in row if key != "outputs"} for row in rows]

@@ -70,7 +70,7 @@ def make_examples(folder: Path, photos: str = "") -> list[Example]:
         SynthesisError: If the folder contains fewer than two usable photos.
     """
     if photos:
-        source, names = Path(photos), find_usable_photos(Path(photos), None, RECIPE)[0]
+        source, names = Path(photos), list(find_usable_photos(Path(photos), None, RECIPE)[0])
         if len(names) < 2:  # A splice needs two.
             raise SynthesisError(
                 f"{photos} has {len(names)} usable photos, expected at least two whose longest "
