@@ -7,9 +7,9 @@ trainer, the gradient norm of our launcher, and AdamW. It is run on the CPU with
 autocast makes on CUDA.
 
 - Eager: every operator that PyTorch dispatches and that does not only return a view counts as one
-  kernel. Real kernels are somewhat more, since an operator such as
-  a backward pass of layer norm starts several. Operators on lists of tensors (AdamW) are counted as
-  on CUDA, where a kernel accepts a limited number of tensors and of blocks.
+  kernel. The real number is somewhat higher, since an operator such as the backward pass of layer
+  norm launches several. Operators on lists of tensors (AdamW) are counted as on CUDA, where a
+  kernel accepts a limited number of tensors and of blocks.
 - Compiled: what Inductor schedules for an H100, generated kernels and calls of libraries, plus
   the operators of the parts that are not compiled. The kernels are not built.
 
@@ -58,7 +58,7 @@ H100 = SimpleNamespace(
     total_memory=80 * 2**30,
 )
 
-# Operators that start no kernel, in addition to views.
+# Operators that launch no kernel, in addition to views.
 NO_KERNEL = {
     *("device", "empty", "empty_like", "new_empty", "empty_strided", "_unsafe_view"),
     *("_local_scalar_dense", "_record_function_enter_new", "_record_function_exit", "lift_fresh"),
@@ -72,7 +72,7 @@ BLOCK = 65536
 
 
 class Kernels(TorchDispatchMode):
-    """Counts operators that start a kernel, by the current part."""
+    """Counts operators that launch a kernel, by the current part."""
 
     def __init__(self) -> None:
         super().__init__()

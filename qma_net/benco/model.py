@@ -49,7 +49,7 @@ class QMANet(nn.Module):
             nothing (docs/reading-the-paper.md).
         bce: Weight of an additional cross-entropy loss of the mask, which is not in the paper;
             Dice losses alone converge slowly at first when training from scratch.
-        init_from: A model to fine-tune: a checkpoint, a folder of checkpoints or of
+        init_from: A model to fine-tune: a checkpoint, a folder of checkpoints, a folder written by
             ``save_pretrained``, a Hugging Face Hub ID, or qma-net-small; no other weights are
             needed.
         gradient_checkpointing: 1 enables gradient checkpointing (less memory, slower); must be 0 or

@@ -59,7 +59,7 @@ def add_commands(commands: Commands) -> None:
     add("--noiseprint-weights", default="", metavar="FILE", help=noiseprint)
     trust_list = "trusted certificates (PEM) for the signers of Content Credentials (C2PA)"
     add("--trust-list", default="", metavar="FILE", help=trust_list)
-    omit_location = "leave GPS data and names of places out of the reports"
+    omit_location = "leave GPS data and place names out of the reports"
     add("--omit-location", action="store_true", help=omit_location)
     add("--noiseprint_weights", action=_DeprecatedSpelling, help=argparse.SUPPRESS)
 
@@ -79,7 +79,10 @@ def add_commands(commands: Commands) -> None:
     add("checkpoint", help="a checkpoint written by BenCo's trainer")
     out = "folder to write to; with --state-dict, file to write"
     add("--out", required=True, metavar="DIR", help=out)
-    bare = "write only the weights, to the file --out; this also works for BenCo's other models"
+    bare = (
+        "write only the weights, to the file given by --out; this also works for BenCo's other "
+        "models"
+    )
     add("--state-dict", action="store_true", help=bare)
 
     export = add_command(commands, "export", _export)

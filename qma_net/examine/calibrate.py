@@ -58,7 +58,7 @@ def calibrate(
             errors.append(str(error))
     if not scores:
         raise CalibrationError(
-            f"none of the photos can be read: {', '.join(map(str, photos))}; give authentic photos"
+            f"none of the photos can be read: {', '.join(map(str, photos))}; pass authentic photos"
         )
     calibration = Calibration.from_scores(
         scores, predictor.preprocessing, native=native, photos=properties
@@ -79,7 +79,7 @@ def calibration_folder(checkpoint: str, out: str = "") -> Path:
     if not out and not is_saved:
         raise CalibrationError(
             f"got {checkpoint} and no --out, expected a folder written by save_pretrained, which "
-            "can hold a calibration; give --out DIR to write the model and its calibration there"
+            "can hold a calibration; pass --out DIR to write the model and its calibration there"
         )
     return folder
 

@@ -119,7 +119,7 @@ torch:load(f, map_location, weights_only) [in every script; without CUDA or with
   {MISC}: self._scaler = torch.cuda.amp.GradScaler()
 
 {MISC}:get_grad_norm_(parameters, norm_type) [in train]
-  start a few kernels instead of one per parameter (training_hooks.py)
+  launch a few kernels instead of one per parameter (training_hooks.py)
   {MISC}: norm = get_grad_norm_(parameters)
 
 torch.optim:Optimizer.step(self, closure) \

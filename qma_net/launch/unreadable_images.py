@@ -25,7 +25,7 @@ MAX_ATTEMPTS = 10  # Pairs tried in a row, so that the search ends if a disk has
 
 
 def member_datasets(dataset: Any) -> list[Any]:
-    """Return the datasets that a BenCo training set consists of: itself, or a protocol's."""
+    """Return the datasets of a BenCo training set: a protocol's members, or the set itself."""
     return getattr(dataset, "dataset_list", [dataset])
 
 

@@ -68,7 +68,7 @@ class QMANetConfig:
         interaction: Type of interaction at the DFCM stages: ``"dfcm"``; a variant of it,
             ``"equation-4"`` (no projection back for the noise features, as printed in the paper) or
             ``"no-feedback"`` (only the decoder receives its output); or ``"add"`` or ``"concat"``
-            in its place.
+            instead of it.
 
     Raises:
         ConfigError: If a value is not among the choices.

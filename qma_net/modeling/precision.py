@@ -26,7 +26,7 @@ def float32(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     Autocast and TF32 are switched off inside, and tensors in half precision are converted to
     float32. The result keeps the precision of the computation.
 
-    PyTorch can switch TF32 only for the whole process. On CUDA, kernels that other threads start
+    PyTorch can switch TF32 only for the whole process. On CUDA, kernels that other threads launch
     until ``forward`` returns also run without TF32, which makes them slower but not wrong.
     """
 
@@ -67,7 +67,7 @@ def to_autocast(tensor: Tensor) -> Tensor:
 def cast_weights(parts: Iterable[nn.Module]) -> Iterator[None]:
     """Convert the weights of linear and convolutional layers to autocast's data type together.
 
-    Autocast itself starts a kernel for every weight, and another one for its gradient, which are
+    Autocast itself launches a kernel for every weight, and another one for its gradient, which are
     a quarter of the kernels of a training step. The values are the same. Without autocast or
     without gradients, this does nothing.
 

@@ -82,6 +82,7 @@ def _mit_size(state: Mapping[str, Tensor], path: str | os.PathLike[str]) -> str:
             if shapes == {name: tensor.shape for name, tensor in expected.items()}:
                 return f"{size.upper()} weights (--size {size})"
     raise WeightsError(
-        f"{path} is not a complete MiT: its {len(shapes)} tensors match none of "
-        f"{', '.join(SIZES)} (ignoring the heads {', '.join(FOREIGN_HEADS)}); download it again"
+        f"{path} is not a complete MiT: its {len(shapes)} tensors do not match "
+        f"any of {', '.join(SIZES)} (ignoring the heads {', '.join(FOREIGN_HEADS)}); download it "
+        "again"
     )
