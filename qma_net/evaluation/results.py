@@ -41,7 +41,7 @@ def is_complete(folder: Path, name: str, header: dict) -> bool:
         EvaluationError: If their settings differ from ``header``.
     """
     path, table = (safe_path(folder, f"{name}.{suffix}") for suffix in ("json", "csv"))
-    is_empty = table.is_file() and table.stat().st_size == 0  # After a loss of power.
+    is_empty = table.is_file() and table.stat().st_size == 0  # After a power failure.
     if not path.is_file() or path.stat().st_size == 0 or is_empty:
         return False
     recorded = read_result(path).get("header")

@@ -1,6 +1,6 @@
 """Read the C2PA manifests of the image on standard input; write JSON to standard output.
 
-:mod:`.content_credentials` runs this file as a process of its own, because the native library may
+:mod:`.content_credentials` runs this file as a separate process, because the native library may
 crash or hang on a hostile file. It must not import from this package, which would take seconds.
 
 Arguments: the media type of the image, and a file with trusted certificates (PEM) or an empty text.

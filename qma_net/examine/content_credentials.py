@@ -1,6 +1,6 @@
 """Content Credentials: what C2PA manifests state, and whether they are valid (extra ``c2pa``).
 
-The native library runs in a process of its own (:mod:`.c2pa_process`) with limits on time and
+The native library runs in a separate process (:mod:`.c2pa_process`) with limits on time and
 memory, without network access. See https://spec.c2pa.org for the terms.
 """
 
