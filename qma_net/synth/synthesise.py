@@ -173,7 +173,7 @@ def synthesise(
     unfinished = out.with_name(out.name + ".unfinished")
     # A complete dataset may come from other library versions.
     if _is_dataset(out, settings, ignored=("made_with",)):
-        _restore_lists(out, out, settings)
+        check_complete(out, out, settings)
         return out
     _is_dataset(unfinished, settings)
     counts = {"train": count, "test": test_count}
@@ -182,7 +182,7 @@ def synthesise(
     with Run(unfinished, settings, key=key, journal=JOURNAL, contents="images") as run:
         # The record is written last: only the journal and the folder's name are left to change.
         if (unfinished / COMPLETE).exists():
-            _restore_lists(unfinished, out, settings)
+            check_complete(unfinished, out, settings)
         else:
             write_json(unfinished / SETTINGS, settings)
             generator = ImageGenerator(photos, labels, settings, usable)
@@ -237,39 +237,15 @@ def _completion_record(folder: Path, rows: list[dict[str, Any]]) -> dict[str, An
     Raises:
         OSError: If a file is missing.
     """
-    paths = [folder / path for row in rows for path in output_paths(row)]
-    return _checksums(folder) | {"image_bytes": sum(path.stat().st_size for path in paths)}
-
-
-def _checksums(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of the settings and of the manifest."""
-    checksums = {}
+    record: dict[str, Any] = {}
     for name in (SETTINGS, MANIFEST):
         with open_regular(folder / name) as file:
-            checksums[name] = hashlib.sha256(file.read()).hexdigest()
-    return checksums
+            record[name] = hashlib.sha256(file.read()).hexdigest()
+    paths = [folder / path for row in rows for path in output_paths(row)]
+    return record | {"image_bytes": sum(path.stat().st_size for path in paths)}
 
 
-def _read_record(folder: Path) -> dict[str, Any] | None:
-    """Read ``complete.json`` and compare the checksums; None for datasets of earlier versions.
-
-    Raises:
-        SynthesisError: If the record, the settings or the manifest is damaged.
-    """
-    if not (folder / COMPLETE).exists():
-        return None
-    try:
-        recorded = read_json_object(folder / COMPLETE, "the record of a complete dataset")
-        checksums = _checksums(folder)
-    except (OSError, ContentError) as error:
-        raise _damage(folder, first_line(error)) from None
-    for name, checksum in checksums.items():
-        if recorded.get(name) != checksum:
-            raise _damage(folder, f"{name} does not have the SHA-256 recorded in {COMPLETE}")
-    return recorded
-
-
-def _restore_lists(folder: Path, out: Path, settings: dict[str, Any]) -> None:
+def check_complete(folder: Path, out: Path, settings: dict[str, Any]) -> None:
     """Check a complete dataset, and write damaged lists again from the manifest.
 
     Datasets of earlier versions have no ``complete.json``, so only the rows of the manifest are
@@ -278,7 +254,6 @@ def _restore_lists(folder: Path, out: Path, settings: dict[str, Any]) -> None:
     Raises:
         SynthesisError: If anything else is damaged.
     """
-    recorded = _read_record(folder)
     counts = {"train": settings["count"], "test": settings["test_count"]}
     images = [(side, index) for side in SIDES for index in range(counts[side])]
     try:
@@ -292,11 +267,14 @@ def _restore_lists(folder: Path, out: Path, settings: dict[str, Any]) -> None:
         if row["name"] not in (f"{name}.jpg", f"{name}.png"):
             raise _damage(folder, f"{MANIFEST} has a row with the invalid name {row['name']!r}")
     try:
-        record = _completion_record(folder, rows)
-    except OSError as error:
+        recorded = record = _completion_record(folder, rows)
+        if (folder / COMPLETE).exists():
+            recorded = read_json_object(folder / COMPLETE, "the record of a complete dataset")
+    except (OSError, ContentError) as error:
         raise _damage(folder, first_line(error)) from None
-    if recorded not in (None, record):
-        raise _damage(folder, f"the total size of its images is not that in {COMPLETE}")
+    changed = [name for name in record if recorded.get(name) != record[name]]
+    if changed:
+        raise _damage(folder, f"it does not match {COMPLETE} in {', '.join(changed)}")
     for name, pairs in _lists(out, rows).items():
         path, content = folder / name, to_json(pairs, indent=1) + "\n"
         if not path.is_file() or path.read_bytes() != content.encode():
@@ -315,7 +293,6 @@ def _is_dataset(folder: Path, settings: dict[str, Any], ignored: tuple[str, ...]
     Raises:
         SynthesisError: If it contains something else.
     """
-    _read_record(folder)
     file = folder / SETTINGS
     if not file.is_file():
         # A killed run may have left its journal, its lock and temporary files.
