@@ -72,8 +72,10 @@ def test_positive_contributions_are_red_and_negative_ones_blue(predictor):
     level.register_forward_hook(lambda _m, _i, maps: torch.ones_like(maps))
     decoder.predict.weight.data[0, :2, 0, 0] = torch.tensor([1.0, -1.0])
     figure = draw_query_maps(predictor, np.full((64, 64, 3), 128, np.uint8))
-    first = {a.get_ylabel(): a.images[0].get_array() for a in figure.canvas.axes if a.get_ylabel()}
-    red, blue = (first[f"query {n}"].reshape(-1, 3).mean(axis=0) for n in (1, 2))
+    axes = {a.get_ylabel(): a for a in figure.canvas.axes}  # The color bar has a label, too.
+    red, blue = (
+        axes[f"query {n}"].images[0].get_array().reshape(-1, 3).mean(axis=0) for n in (1, 2)
+    )
     assert red[0] > 2 * red[2]
     assert blue[2] > 2 * blue[0]
 

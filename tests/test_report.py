@@ -435,7 +435,7 @@ def test_every_command_of_an_empty_report_runs_as_printed(tmp_path, monkeypatch)
     assert len(commands) == 28
     for note in nothing.notes:
         commands += re.findall(r"(?:qma-net|bash) [\w-]+ --[^,]+", note)
-    assert len(commands) == 32
+    assert len(commands) == 33
     filled = {"ROOT": "root", "DIR": "out", "CHECKPOINT": "c.pth", "FILE": "c.pth"}
     filled["SETS"] = "root/CASIAv1"
     for command in sorted(commands, key=lambda command: " data " not in command):  # data first

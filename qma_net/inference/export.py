@@ -7,7 +7,6 @@ The whole graph is float32, in particular NoisePrint++. The metadata of the file
 prepare a photo (:func:`metadata`); docs/using.md contains an example.
 """
 
-import json
 import logging
 import os
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..core.errors import QMANetError
-from ..core.files import atomic_write
+from ..core.files import atomic_write, to_json
 from ..modeling.config import Preprocessing
 from ..modeling.noise import IMAGENET_MEAN, IMAGENET_STD, normalized
 from ..modeling.qma_net import STRIDE, QMANetModel
@@ -107,8 +106,8 @@ def metadata(model: QMANetModel) -> dict[str, str]:
     return {
         "qma_net": __version__,
         "about": getattr(model, "about", ""),
-        "mean": json.dumps(IMAGENET_MEAN),
-        "std": json.dumps(IMAGENET_STD),
+        "mean": to_json(IMAGENET_MEAN),
+        "std": to_json(IMAGENET_STD),
         "image_size": str(preprocessing.image_size),
         "fit": preprocessing.fit,
         "stride": str(STRIDE),

@@ -49,7 +49,9 @@ function remove(id, options = {}) {
 
 // Move the focus to the result where it is below the controls.
 function reveal() {
-  if (matchMedia("(max-width: 50rem)").matches) find("output").focus();
+  if (!matchMedia("(max-width: 50rem)").matches) return;
+  find("output").focus({ preventScroll: true });
+  find("output").scrollIntoView();
 }
 
 function add(files) {
