@@ -6,17 +6,16 @@
 #
 # The argument selects a plan in benco_configs/evidence.yaml [cpu]. All models of the plans cpu and gpu
 # are trained with BenCo's train.py on the same synthetic images and tested on images created from
-# other photos. The plan small trains a single model on all stages of curriculum.yaml, and
-# small2 continues its training on photos with their original bytes, and copies does so with
-# copy-moves alone. If you interrupt the script, run the same command again: finished work is kept, and training resumes from
-# the last epoch.
+# other photos. The plan small trains one model on all stages of curriculum.yaml; small2 continues its
+# training on original photo files, and copies does so on copy-moves only. If you interrupt the script,
+# run the same command again: finished work is kept, and training resumes from the last epoch.
 #
 #   PHOTOS   folder of at least 500 authentic photos
 #   LABELS   folder of label maps for the photos []
 #   NOISEPRINT  noiseprint++.th, which the plan gpu needs (see qma-net weights) []
 #   REAL     test sets of real tampered photos, separated by spaces []
 #   OUT      output folder [runs/evidence/PLAN, where PLAN is the argument]
-#   MINUTES  time limit, after which no run is started and running ones are stopped [none]
+#   MINUTES  time limit in minutes; then no further run is started, and running ones are stopped [none]
 #   SEEDS    seeds, separated by spaces [all seeds of the plan]
 #   ROWS     names of models in the plan, separated by commas [all]
 #   EPOCHS   number of epochs of 1,840 images each [as in the plan]
