@@ -67,7 +67,7 @@ while IFS=$'\t' read -r -u 3 name folder evaluated words; do
     read -r -a setting <<<"$words"
     say "$name, in $folder: ${words:-the model of the paper}"
     export OUT=$folder
-    # Without its view, the weights of NoisePrint++ would be an error.
+    # Passing NoisePrint++'s weights without its view would be an error.
     noiseprint=${NOISEPRINT-noiseprint++.th}
     case $words in *noiseprint*) ;; *--views*) noiseprint='' ;; esac
     # Each start has its own port, so that a node that is early does not join the previous start.
