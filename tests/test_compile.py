@@ -101,6 +101,39 @@ def test_other_backend_failures_are_reported_in_one_line(build_tiny):
         model(torch.randn(1, 3, 64, 64))
 
 
+def call_with_more_sizes_than_graphs(model):
+    generator = torch.Generator().manual_seed(0)
+    sizes = [(1, 3, 64, 32 * count) for count in (1, 2, 3, 4)]
+    with torch._dynamo.config.patch(recompile_limit=8):  # Two sizes in four stages.
+        return [model(torch.randn(size, generator=generator)).mask_logits for size in sizes]
+
+
+def test_prediction_continues_without_compilation_after_the_limit(build_tiny):
+    torch._dynamo.reset()
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    model = build_tiny().eval()
+    with torch.inference_mode():
+        expected = call_with_more_sizes_than_graphs(model)
+        model.compile_for_inference(backend=backend)
+        actual = call_with_more_sizes_than_graphs(model)
+    assert len(graphs) == 8
+    for mask, expected_mask in zip(actual, expected, strict=True):
+        torch.testing.assert_close(mask, expected_mask)
+
+
+def test_training_with_more_sizes_than_the_limit_is_reported_in_one_line(build_tiny):
+    torch._dynamo.reset()
+    model = build_tiny()
+    model.compile_for_training(backend="eager")
+    with pytest.raises(CompilationError, match="reached its limit of graphs.*; use fewer sizes"):
+        call_with_more_sizes_than_graphs(model)
+
+
 def gradients(model, image, mask):
     model.zero_grad()
     with torch.autocast("cpu", torch.bfloat16), (kernels := Kernels()):

@@ -21,10 +21,14 @@ class CompilationError(QMANetError):
     """Raised if torch.compile fails, for example for lack of a C++ compiler."""
 
 
-def compile_parts(parts: Iterable[nn.Module], backend: str | Callable[..., Any]) -> None:
-    """Compile modules for fixed shapes, each as a whole, when they are first called.
+def compile_parts(
+    parts: Iterable[nn.Module], backend: str | Callable[..., Any], *, fullgraph: bool
+) -> None:
+    """Compile modules for fixed shapes when they are first called.
 
-    They stay the same objects, so that the names in the state dict do not change.
+    They stay the same objects, so that the names in the state dict do not change. With
+    ``fullgraph``, each is compiled as a whole or an error is raised. Without it, images of further
+    sizes are computed without compilation after :data:`MAX_GRAPHS`.
     """
     from torch._dynamo import config
 
@@ -34,7 +38,7 @@ def compile_parts(parts: Iterable[nn.Module], backend: str | Callable[..., Any])
     config.optimize_ddp = False
     options = OPTIONS if backend == "inductor" else None
     for part in parts:
-        part.compile(dynamic=False, fullgraph=True, backend=backend, options=options)
+        part.compile(dynamic=False, fullgraph=fullgraph, backend=backend, options=options)
 
 
 @contextmanager
@@ -42,9 +46,14 @@ def compilation_errors() -> Iterator[None]:
     """Turn errors of torch.compile into a :class:`CompilationError` with one line."""
     try:
         yield
-    except RuntimeError as error:
-        from torch._dynamo.exc import TorchDynamoException
+    except Exception as error:
+        from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
+        if isinstance(error, FailOnRecompileLimitHit):  # It is no TorchDynamoException.
+            raise CompilationError(
+                "torch.compile has reached its limit of graphs, one for every batch and image "
+                "size; use fewer sizes or omit --compile"
+            ) from error
         if not isinstance(error, TorchDynamoException):
             raise
         cause = getattr(error, "inner_exception", error)

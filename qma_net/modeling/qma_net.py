@@ -171,20 +171,22 @@ class QMANetModel(HubModule):
     def compile_for_inference(self, backend: str | Callable[..., Any] = "inductor") -> None:
         """Compile the encoder blocks with torch.compile (about half a minute per image size).
 
-        They are compiled one by one, because the blocks of a stage then share a graph.
+        They are compiled one by one, because the blocks of a stage then share a graph. After
+        about 64 image sizes, further ones are computed without compilation.
         """
-        blocks = [block for stage in self._encoder_stages() for block in stage.blocks]
-        compile_parts(blocks, backend)
+        compile_parts(self._blocks(), backend, fullgraph=False)
 
     def compile_for_training(self, backend: str | Callable[..., Any] = "inductor") -> None:
         """Compile the encoder blocks and all attention modules with torch.compile.
 
         Each part has a graph for training and one for evaluation, for a fixed batch and image size.
-        Further sizes are compiled when they occur.
+        Further sizes are compiled when they occur, up to a limit of about 32.
         """
-        self.compile_for_inference(backend)
         with_weights = [part for part in self._attending() if any(True for _ in part.parameters())]
-        compile_parts(with_weights, backend)
+        compile_parts([*self._blocks(), *with_weights], backend, fullgraph=True)
+
+    def _blocks(self) -> list[nn.Module]:
+        return [block for stage in self._encoder_stages() for block in stage.blocks]
 
     def _encoder_stages(self) -> list[Stage]:
         return [*self.rgb_backbone.stages, *self.noise_backbone.stages]
