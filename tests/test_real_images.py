@@ -1,13 +1,18 @@
 """The evaluation of small models on the halves of the real images: benchmarks.evidence.real."""
 
 import hashlib
+import json
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from benchmarks.evidence import real
 from qma_net.core.errors import QMANetError
+from qma_net.modeling.qma_net import image_score
 
 
 @pytest.fixture
@@ -100,3 +105,38 @@ def test_image_scores_of_a_known_mask(title, expected):
     mask[0, :3] = 0.75, 0.75, 1.0
     mask[9, 9] = 0.5
     assert real.SCORES[title](mask) == pytest.approx(expected)
+
+
+def test_score_marked_as_used_is_that_of_the_predictor():
+    mask = np.linspace(0, 1, 150, dtype=np.float32).reshape(10, 15)  # 1% are 1.5 pixels.
+    assert real.SCORES["mean of the highest 1% (used)"](mask) == image_score(
+        torch.from_numpy(mask)[None, None]
+    )
+
+
+def test_checkpoints_of_one_name_are_compared(dataset, tmp_path, monkeypatch, capsys):
+    folder, assigned = dataset
+    (tmp_path / "authentic").mkdir()
+    (tmp_path / "authentic/notes.txt").write_text("not a photo")
+    given = [tmp_path / f"runs/{name}/checkpoint-9.pth" for name in ("old", "new")]
+    for path in given:
+        path.parent.mkdir(parents=True)
+        path.touch()
+    lists = {}
+
+    def read_rows(results, sets, _assigned):
+        lists.update((name, json.loads(Path(sets[name]).read_text())) for name in sets)
+        f1 = 0.2 if results.name.startswith("runs-old") else 0.3
+        row = {"set": "photos", "type": "", "label": 1, "f1": f1, "auc": f1, "marked": 0.1}
+        return [row | {"path": lists["photos"][0][0]}]
+
+    monkeypatch.setattr(real, "read_split", lambda _: assigned)
+    monkeypatch.setattr(real, "evaluate", lambda *args, **options: None)
+    monkeypatch.setattr(real, "read_rows", read_rows)
+    words = ["--real", folder, "--authentic", tmp_path / "authentic", "--out", tmp_path / "out"]
+    monkeypatch.setattr(sys, "argv", ["real", *map(str, [*words, "--checkpoint", *given])])
+    real.main()
+    assert lists["authentic"] == []
+    shown = capsys.readouterr().out
+    assert "| F1, runs-old-checkpoint-9 | F1, runs-new-checkpoint-9 |" in shown
+    assert "| +0.100 [" in shown

@@ -22,10 +22,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from qma_net.core.errors import QMANetError
 from qma_net.core.files import write_text
-from qma_net.core.images import read_rgb
+from qma_net.core.images import find_images, read_rgb
 from qma_net.data.listing import NEGATIVE, read_listings
 from qma_net.evaluation.evaluate import evaluate, result_folders
 from qma_net.evaluation.metrics import (
@@ -37,6 +38,7 @@ from qma_net.evaluation.metrics import (
 )
 from qma_net.evaluation.results import read_result_table
 from qma_net.evaluation.settings import Settings
+from qma_net.modeling.qma_net import image_score
 
 from .runner import write_list
 
@@ -68,7 +70,10 @@ def main() -> None:
     results, native = args.out / "results", Settings(fit="native")
     evaluate(args.checkpoint, [tests], results, settings=native, workers=0, save_masks="npy")
     folders = result_folders(args.checkpoint, results)
-    models = {Path(name).name: read_rows(folders[name], lists, assigned) for name in folders}
+    models = {
+        path.name if len(folders) == 1 else folder.name: read_rows(folder, lists, assigned)
+        for path, folder in folders.items()
+    }
     trivial = {image: f1_of_everything(mask) for pairs in sets.values() for image, mask in pairs}
     text = "\n".join(
         [
@@ -207,8 +212,7 @@ def f1_of_everything(mask: str | os.PathLike[str]) -> float:
 
 
 def _highest(mask: np.ndarray, share: float) -> float:
-    count = max(1, round(share * mask.size))
-    return float(np.partition(mask.ravel(), -count)[-count:].mean())
+    return float(image_score(torch.from_numpy(mask)[None, None], share=share))
 
 
 def _smoothed_maximum(mask: np.ndarray) -> float:
@@ -239,7 +243,7 @@ SCORES: dict[str, Callable[[np.ndarray], float]] = {
 
 def _authentic(folder: Path, limit: int) -> list[list[str]]:
     """List the first photos in the order of their SHA-256."""
-    files = sorted((path for path in folder.rglob("*") if path.is_file()), key=_sha256)
+    files = sorted(find_images(folder), key=_sha256)
     return [[str(path.resolve()), NEGATIVE] for path in files[:limit]]
 
 
