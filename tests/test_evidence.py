@@ -220,7 +220,11 @@ def test_recorded_runs_are_extended_and_replaced_by_later_ones(results, tmp_path
 
 def test_each_step_of_the_small_model_starts_from_the_previous_weights(tmp_path, monkeypatch):
     """The run is stopped after training; the next call only evaluates."""
-    plan = read_plans()["small"]
+    plans = read_plans()
+    plan = plans["small"]
+    for side in (64, 80):
+        step = next(step for step in reversed(plan["steps"]) if "sources" in step)
+        step["sources"].append({"stage": "copies", "sizes": [[side, side]]})
     names, started = [step["name"] for step in plan["steps"]], []
 
     def run(self, command, flags, folder, title, epoch_images=None):
@@ -235,6 +239,7 @@ def test_each_step_of_the_small_model_starts_from_the_previous_weights(tmp_path,
             (folder / f"checkpoint-{last}.pth").touch()
         return True
 
+    monkeypatch.setattr(small, "read_plans", lambda: plans)
     monkeypatch.setattr(small.Clock, "run", run)
     monkeypatch.setattr(small, "format_means", lambda folder, names: "")
     sets = {name: tmp_path / f"{name}.json" for name in stages()}
@@ -269,6 +274,7 @@ def test_each_step_of_the_small_model_starts_from_the_previous_weights(tmp_path,
         for _, p in read_json(last["--data_path"])
     ]
     assert [dataset["stage"] for dataset in datasets] == [source["stage"] for source in sources]
+    assert [dataset.get("sizes") for dataset in datasets][-2:] == [[[64, 64]], [[80, 80]]]
     assert [data["recipe"] for data in datasets if "recipe" in data] == [changed["recipe"]]
     started.clear()
     small.run_small(args)  # Resumes: finished trainings are only evaluated.

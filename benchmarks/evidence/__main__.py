@@ -102,7 +102,8 @@ def prepare(plan: Plan, args: argparse.Namespace, data: Path) -> dict[str, Path]
     pairs = synthetic_pairs(args, data / SPLICES, recipe, count)
     splices = [pair for pair in pairs if Path(pair[0]).name.startswith(KINDS[0])]
     sets[SPLICES] = write_list(data / f"{SPLICES}.json", splices)
-    write_list(data / "protocol.json", [on_the_fly_images(args, data, plan.stage)])
+    fresh = on_the_fly_images(args, data / f"fresh-{plan.stage}.yaml", plan.stage)
+    write_list(data / "protocol.json", [fresh])
     write_list(data / "tests.json", {SPLICES: sets[SPLICES]})
     return sets
 

@@ -141,7 +141,7 @@ def training_flags(
 
 def on_the_fly_images(
     args: argparse.Namespace,
-    folder: Path,
+    path: Path,
     stage: str,
     recipe: dict | None = None,
     sizes: list[list[int]] | None = None,
@@ -150,13 +150,11 @@ def on_the_fly_images(
 
     Args:
         args: The command line, with the folders of photos and label maps.
-        folder: Where to write the dataset's configuration.
+        path: Where to write the dataset's configuration.
         stage: A stage of ``curriculum.yaml``.
         recipe: Fields of the stage's recipe to change.
         sizes: (height, width) of the images by epoch, in turns.
     """
-    suffix = "".join(f"-{field}" for field in recipe or {})
-    path = folder / f"fresh-{stage}{suffix}.yaml"
     settings = {"photos": str(Path(args.photos).resolve()), "stage": stage}
     settings |= {"recipe": recipe} if recipe else {}
     settings |= {"sizes": sizes} if sizes else {}

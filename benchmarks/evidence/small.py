@@ -87,7 +87,10 @@ def _train_step(
     if checkpoint := finished_checkpoint(out / name, epochs):
         return checkpoint
     data = out / "data"
-    datasets = [on_the_fly_images(args, data, **source) for source in step["sources"]]
+    datasets = [
+        on_the_fly_images(args, data / f"fresh-{name}-{number}-{source['stage']}.yaml", **source)
+        for number, source in enumerate(step["sources"])
+    ]
     flags = training_flags(
         out / name,
         write_list(data / f"protocol-{name}.json", datasets),
