@@ -27,12 +27,9 @@ from tqdm import tqdm
 
 from qma_net.core.files import atomic_write
 from qma_net.data.listing import read_listings
-from qma_net.examine.calibrate import save_calibration
-from qma_net.examine.evidence import photo_properties
-from qma_net.examine.metadata import read_facts
+from qma_net.examine.calibrate import calibrate, save_calibration
 from qma_net.inference.predictor import QMANetPredictor
 from qma_net.launch.checkpoints import checkpoint_path
-from qma_net.modeling.calibration import Calibration
 from qma_net.modeling.hub import WEIGHTS_FILE
 from qma_net.synth.curriculum import stage, stages
 from qma_net.synth.photographs import find_usable_photos, split_photos
@@ -75,18 +72,17 @@ def main() -> None:
     write(predictor, threshold, args.target)
     predictor = QMANetPredictor.from_pretrained(args.target)
     authentic = test_photos(args, plan["image_size"])
-    predictions = [predictor.predict(path, native=True) for path in tqdm(authentic)]
-    calibration = Calibration.from_scores(
-        [prediction.score for prediction in predictions],
-        predictor.preprocessing,
+    marked: list[float] = []
+    calibration, errors = calibrate(
+        predictor,
+        authentic,
         native=True,
-        photos=[
-            photo_properties(prediction.photograph, read_facts(Path(path).read_bytes()))
-            for path, prediction in zip(authentic, predictions, strict=True)
-        ],
+        inspect=lambda prediction: marked.append(float(prediction.binary.mean())),
     )
+    for error in errors:
+        print(error)
     save_calibration(calibration, predictor, args.target)
-    report(predictor, args.real, [float(prediction.binary.mean()) for prediction in predictions])
+    report(predictor, args.real, marked)
 
 
 def histogram(predictor: QMANetPredictor, image: Path, truth: Path | None) -> np.ndarray:
