@@ -7,6 +7,7 @@ from PIL import Image
 
 from conftest import photograph
 from qma_net import cli
+from qma_net.inference.photograph import PhotographError
 from qma_net.inference.predictor import QMANetPredictor
 from qma_net.modeling.config import Preprocessing
 from qma_net.report.figures import FigureError
@@ -89,6 +90,13 @@ def test_model_without_queries_and_unsuitable_files_give_one_line(build_tiny, pr
     with pytest.raises(FigureError, match=r"maps\.jpg is not the name of a PNG file"):
         write_query_maps(predictor, PHOTO, tmp_path / "maps.jpg")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_photo_without_reliable_rows_is_rejected(predictor, tmp_path):
+    Image.fromarray(PHOTO).save(whole := tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes(whole.read_bytes()[:60])
+    with pytest.raises(PhotographError, match=r"cannot judge .*cut\.png: the file is truncated"):
+        draw_query_maps(predictor, tmp_path / "cut.png")
 
 
 def test_command_writes_the_figure_of_a_photo(tmp_path, capsys):

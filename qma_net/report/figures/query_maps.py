@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...core.files import atomic_write
-from ...inference.photograph import PhotoSource, read_photograph
+from ...inference.photograph import PhotographError, PhotoSource, read_photograph
 from ...inference.predictor import QMANetPredictor
 from ...inference.preprocessing import fit_to_model
 from ...modeling.decoder import QMFD
@@ -28,6 +28,7 @@ from .examples import THUMBNAIL_SIDE
 from .image_grid import PANEL_WIDTH, mask_image
 
 COLORS = "RdBu_r"  # Red raises the logit, blue lowers it.
+MAX_SIDE = 1024  # Of a photo at original resolution: its 4 x 16 maps have 268 MB.
 CLIPPED = 0.5  # Percentage of values beyond the ends of the color scale.
 
 
@@ -92,16 +93,19 @@ def draw_query_maps(
 
     Raises:
         FigureError: If the model has no queries, or if the photo is too small or too large to be
-            processed in one piece at original resolution.
-        PhotographError: If the source is not a photo.
+            drawn at original resolution.
+        PhotographError: If the source is not a photo or so truncated that no row is reliable.
     """
     photograph = read_photograph(photo)
+    if not photograph.present_pixels.size:
+        raise PhotographError(f"cannot judge {photograph.name}: {photograph.truncation}")
     prepared = fit_to_model(photograph.present_pixels, predictor.preprocessing, native=native)
     height, width = prepared.size
-    if prepared.is_native and not SMALLEST_SIDE <= min(prepared.size) <= max(prepared.size) <= 1024:
+    fits = SMALLEST_SIDE <= min(prepared.size) <= max(prepared.size) <= MAX_SIDE
+    if prepared.is_native and not fits:
         raise FigureError(
             f"got {photograph.name} of {width}x{height} pixels, expected sides of {SMALLEST_SIDE} "
-            "to 1024 pixels at original resolution; crop it"
+            f"to {MAX_SIDE} pixels at original resolution; crop it"
         )
     parts, logits = query_contributions(predictor.model, prepared.tensor(predictor.device))
     scale = THUMBNAIL_SIDE / max(height, width)
