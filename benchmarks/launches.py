@@ -316,11 +316,11 @@ def count(model: str, *, is_compiled: bool) -> Kernels:
         for _ in range(1 + is_compiled):  # The first step compiles.
             kernels.by_part.clear(), kernels.by_operator.clear()
             with kernels:
-                training_step(benco, image, mask, optimizer, kernels)
+                counted_step(benco, image, mask, optimizer, kernels)
     return kernels
 
 
-def training_step(
+def counted_step(
     benco: QMANet, image: Tensor, mask: Tensor, optimizer: torch.optim.Optimizer, kernels: Kernels
 ) -> None:
     """Do what BenCo's trainer does with a batch."""

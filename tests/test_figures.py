@@ -96,12 +96,12 @@ def results(work):
 
 @pytest.fixture(scope="module")
 def drawn(results):
-    """All figures of the paper by number."""
-    return {number: draw(results) for number, draw in figures.FIGURES.items()}
+    """All figures of the paper by stem."""
+    return {figure.stem: figure for _, draw in figures.FIGURES for figure in [draw(results)]}
 
 
 def test_every_figure_is_drawn_with_an_explanation(results, drawn, monkeypatch):
-    ready = {number: lambda _, figure=figure: figure for number, figure in drawn.items()}
+    ready = [(stem, lambda _, figure=figure: figure) for stem, figure in drawn.items()]
     monkeypatch.setattr(figures, "FIGURES", ready)
     all_figures = draw_figures(results)
     stems = [*(f"figure-{n}" for n in (1, 3, 4, 6)), "failures"]
@@ -113,9 +113,9 @@ def test_every_figure_is_drawn_with_an_explanation(results, drawn, monkeypatch):
         assert pixels.std() > 20
         assert pixels.shape[1] <= 1600
     for number in (1, 6):
-        assert "mean logit over the predicted mask" in drawn[number].caption
+        assert "mean logit over the predicted mask" in drawn[f"figure-{number}"].caption
     for number in (1, 3, 6):
-        assert "ranked by the F1 of QMA-Net (tiny" in drawn[number].caption
+        assert "ranked by the F1 of QMA-Net (tiny" in drawn[f"figure-{number}"].caption
 
 
 def axes_and_texts(figure):
@@ -126,7 +126,7 @@ def axes_and_texts(figure):
 
 
 def test_figure_1_compares_both_encoders_with_and_without_dfcm(drawn):
-    panels, texts = axes_and_texts(drawn[1])
+    panels, texts = axes_and_texts(drawn["figure-1"])
     assert len(panels) == 4 * 8  # Two images of each test set.
     for name in ("without DFCM", "QMA-Net"):
         for part in ("prediction", "RGB encoder", "noise encoder"):
@@ -136,16 +136,16 @@ def test_figure_1_compares_both_encoders_with_and_without_dfcm(drawn):
 
 
 def test_figure_3_shows_predictions_with_the_evaluated_f1(work, drawn):
-    panels, texts = axes_and_texts(drawn[3])
+    panels, texts = axes_and_texts(drawn["figure-3"])
     assert len(panels) == (4 + 3) * 4
     f1 = {row["path"]: row["f1"] for row in read_result_table(work / "out/none/own.csv")}
     assert sum(bool(axes.get_xlabel()) for axes in panels) == 7 * 2
     assert {f"F1 {f1[str(work / f'own/Tp/{i}.png')]:.2f}" for i in range(3)} <= set(texts)
-    assert "Omitted" not in drawn[3].caption
+    assert "Omitted" not in drawn["figure-3"].caption
 
 
 def test_figure_4_orders_levels_from_weak_to_strong(results, drawn):
-    canvas = drawn[4].canvas
+    canvas = drawn["figure-4"].canvas
     (axes,) = canvas.axes
     curve, clean = axes.get_lines()
     assert [label.get_text() for label in axes.get_xticklabels()] == ["100", "50"]
@@ -159,7 +159,7 @@ def test_figure_4_orders_levels_from_weak_to_strong(results, drawn):
 
 
 def test_figure_6_shows_the_four_fused_levels(drawn):
-    panels, texts = axes_and_texts(drawn[6])
+    panels, texts = axes_and_texts(drawn["figure-6"])
     assert len(panels) == 4 * 7
     assert [word for word in texts if word.startswith("$F_")] == [
         f"$F_{i + 1}$ (1/{4 * 2**i})" for i in range(4)

@@ -37,11 +37,10 @@ SELECTION = (
 def draw_figures(results: Results) -> list[Figure]:
     """Draw all figures; notes in ``results`` explain why a figure is omitted."""
     figures = []
-    for key, draw in FIGURES.items():
+    for name, draw in FIGURES:
         try:
             figures.append(draw(results))
         except QMANetError as error:
-            name = f"Figure {key}" if isinstance(key, int) else key
             results.notes.append(f"{name} is omitted: {error}")
     return [*figures, *draw_training_curves(results.curves)]
 
@@ -147,10 +146,11 @@ def _default_model(results: Results) -> ModelResults:
     return model
 
 
-FIGURES: dict[int | str, Callable[[Results], Figure]] = {
-    1: draw_encoder_cams,
-    3: draw_predictions,
-    4: draw_robustness,
-    6: draw_level_cams,
-    "The figure of failure cases": draw_failures,
-}
+# The name of each figure in a sentence, and the function that draws it.
+FIGURES: list[tuple[str, Callable[[Results], Figure]]] = [
+    ("Figure 1", draw_encoder_cams),
+    ("Figure 3", draw_predictions),
+    ("Figure 4", draw_robustness),
+    ("Figure 6", draw_level_cams),
+    ("The figure of failure cases", draw_failures),
+]
