@@ -110,12 +110,26 @@ def check_commands(script, model, tmp_path, monkeypatch, **variables):
         assert (args.model, args.image_size) == (model, recipe["image_size"])
         is_padded = args.pad if "pad" in args else args.if_padding
         assert is_padded == (recipe["fit"] == "pad") == (model == "IML_ViT")
-        for name, value in vars(command.model_args).items():
-            if str(recipe.get("model", {}).get(name, "")).startswith("{weights}"):
-                assert value == recipe["model"][name].replace("{weights}", "my weights")
+        check_flags(command, recipe)
         if "output_dir" in args or "out" in args:
             assert (vars(args).get("out") or args.output_dir).startswith(f"runs/own-{model}")
     return parsed
+
+
+def check_flags(command, recipe):
+    """Compare all flags of the recipe that peers.yaml describes as needed by the script."""
+    kinds = ["model", "train"] if command.script == "train" else ["model"]
+    if command.script not in ("evaluate", "robust"):
+        kinds.append("benco")
+    if command.script in ("test", "test_robust", "test_save_images"):
+        kinds.append("test")
+    given = vars(command.args) | vars(command.model_args)
+    places = {"weights": "my weights", "configs": TEMPLATES.parent / "configs"}
+    places["image_size"] = recipe["image_size"]
+    for name, value in [flag for kind in kinds for flag in recipe.get(kind, {}).items()]:
+        if isinstance(value, str):
+            value = type(given[name])(value.format(**places))
+        assert given[name] == value, name
 
 
 @pytest.mark.parametrize("model", RECIPES)
@@ -125,11 +139,6 @@ def test_training_uses_the_own_recipe(model, tmp_path, monkeypatch):
     args = vars(command.args)
     assert (args["batch_size"], args["epochs"]) == (recipe["batch"], recipe["epochs"])
     assert args["batch_size"] * args["accum_iter"] * recipe["gpus"] == recipe["total_batch"]
-    for name, value in recipe["train"].items():
-        if name in args:
-            assert args[name] == value
-        elif str(value).startswith("{weights}"):
-            assert getattr(command.model_args, name) == value.replace("{weights}", "my weights")
 
 
 CASES = [("evaluate", "0"), ("robust", "0"), ("robust", "1"), ("save-images", "0")]
@@ -145,8 +154,6 @@ def check_test_scripts(model, tmp_path, monkeypatch):
             args = vars(command.args)
             if "if_padding" in args:
                 assert args["edge_mask_width"] == recipe.get("benco", {}).get("edge_mask_width")
-            for name, value in recipe.get("test", {}).items():
-                assert args.get(name, value) == value
             if script == "evaluate":
                 assert args["checkpoint"] == [
                     f"runs/own-{model}/checkpoint-{recipe['epochs'] - 1}.pth"
@@ -208,7 +215,7 @@ def test_common_protocol_can_pad_images(tmp_path, monkeypatch):
         ({"RECIPE": "mine"}, (), "invalid RECIPE=mine: expected own or paper"),
         ({"FIT": "crop"}, (), "invalid FIT=crop: expected resize or pad"),
         ({"MODEL": "Mine", **OWN}, (), "peers.yaml has no recipe for MODEL=Mine; choose from Cat_"),
-        ({"MODEL": "Mesorch", "IMAGE_SIZE": "64"}, (), "BenCo's Mesorch works only with 512"),
+        ({"MODEL": "Mesorch", "IMAGE_SIZE": "64"}, (), "Mesorch works only at an image size of"),
         ({"MODEL": "IML_ViT"}, ("--if_padding",), "use the variable FIT=... instead of --if_pad"),
         ({"PHASE2": "a.pth"}, (), "MODEL=QMANet is not supported: PHASE2 applies to MODEL=Trufor"),
         ({"MODEL": "Mesorch", "BATCH": "5", **OWN}, (), "differs from the recipe of Mesorch"),
