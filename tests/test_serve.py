@@ -192,11 +192,15 @@ def test_full_queue_and_store_are_refused(servers, strict):
         names += [answer.json()["id"] for answer in answers if answer.status_code == 202]
     finally:
         os.kill(process, signal.SIGCONT)
-    while len(names) < STRICT.kept:
+
+    def is_full() -> bool:
         answer = post(strict, SMALL)
-        names += [answer.json()["id"]] if answer.status_code == 202 else []
+        names.extend([answer.json()["id"]] if answer.status_code == 202 else [])
         for name in names:  # Those that nobody asks for are removed soon.
             strict.get(f"/api/examinations/{name}")
+        return len(names) == STRICT.kept
+
+    assert eventually(is_full)
     answer = post(strict, SMALL)
     assert answer.status_code == 429
     for name in names:
