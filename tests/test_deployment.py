@@ -166,8 +166,9 @@ def test_threads_are_limited_and_sleep_unless_the_user_chose_otherwise(policy):
         [sys.executable, "-c", code], env=environment, capture_output=True, encoding="utf-8"
     )
     assert done.stdout == "1 1\n"
-    if "libgomp" in Path("/proc/self/maps").read_text(encoding="utf-8"):
-        assert f"OMP_WAIT_POLICY = '{policy or 'PASSIVE'}'" in done.stderr
+    if "OPENMP DISPLAY ENVIRONMENT BEGIN" not in done.stderr:
+        pytest.skip("PyTorch does not use an OpenMP library that displays its environment")
+    assert f"OMP_WAIT_POLICY = '{policy or 'PASSIVE'}'" in done.stderr
 
 
 def test_number_of_threads_is_checked(capsys):
@@ -189,14 +190,16 @@ def test_number_of_threads_applies_to_loaded_libraries(monkeypatch):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("OPENCV_FOR_THREADS_NUM", "1")
     threads = torch.get_num_threads(), cv2.getNumThreads()
-    torch.set_num_threads(2)
-    cv2.setNumThreads(2)
-    limit_threads(None)
-    assert (torch.get_num_threads(), cv2.getNumThreads()) == (2, 2)
-    limit_threads(1)
-    assert (torch.get_num_threads(), cv2.getNumThreads()) == (1, 1)
-    torch.set_num_threads(threads[0])
-    cv2.setNumThreads(threads[1])
+    try:
+        torch.set_num_threads(2)
+        cv2.setNumThreads(2)
+        limit_threads(None)
+        assert (torch.get_num_threads(), cv2.getNumThreads()) == (2, 2)
+        limit_threads(1)
+        assert (torch.get_num_threads(), cv2.getNumThreads()) == (1, 1)
+    finally:
+        torch.set_num_threads(threads[0])
+        cv2.setNumThreads(threads[1])
 
 
 # --- Python versions and encodings -----------------------------------------------------------
