@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -19,7 +20,7 @@ from conftest import ROOT, photograph
 from qma_net import Prediction, QMANetPredictor, cli, launch
 from qma_net.core.threads import WAIT_VARIABLES, ThreadsError, limit_threads
 from qma_net.core.workers import available_cores
-from qma_net.inference.photograph import Photograph, PhotographError
+from qma_net.inference.photograph import TOO_TRUNCATED, Photograph, PhotographError
 from qma_net.inference.prediction import PixelsNotKeptError
 from qma_net.modeling.config import ConfigError, Preprocessing
 from qma_net.modeling.qma_net import QMANetModel, QMANetOutput
@@ -115,6 +116,12 @@ def test_pixels_are_kept_only_on_request(predictor, photos):
     assert with_pixels.photograph.pixels.nbytes == 40 * 60 * 3
     assert with_pixels.overlay().shape == (40, 60, 3)
     assert without.to_dict() == with_pixels.to_dict()
+    photo, same = with_pixels.photograph, without.photograph
+    assert photo.too_small == same.too_small == ""
+    assert same.complete_mask(without.mask).shape == (40, 60)
+    truncated = replace(with_pixels, photograph=replace(photo, present=(slice(20), slice(None))))
+    assert truncated.photograph.too_small.startswith(TOO_TRUNCATED)
+    assert truncated.without_pixels().photograph.too_small == truncated.photograph.too_small
 
 
 def test_prediction_is_represented_in_json():

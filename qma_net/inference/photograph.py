@@ -95,7 +95,7 @@ class Photograph:
     """A photo as displayed.
 
     Attributes:
-        pixels: uint8 ``(H, W, 3)`` RGB.
+        pixels: uint8 ``(H, W, 3)`` RGB; ``(H, W, 0)`` if they are not kept in memory.
         name: The path, or a different name for messages and results.
         notes: What was converted.
         orientation: The EXIF orientation, 1 to 8, that was applied to the stored pixels.
@@ -133,7 +133,7 @@ class Photograph:
         height, width = self.present_pixels.shape[:2]
         if min(height, width) >= SMALLEST_SIDE:
             return ""
-        fault = TOO_SMALL if self.present_pixels.size == self.pixels.size else TOO_TRUNCATED
+        fault = TOO_SMALL if (height, width) == self.pixels.shape[:2] else TOO_TRUNCATED
         return (
             f"{fault}: {width}x{height} pixels; the network needs at least {SMALLEST_SIDE} on "
             "each side"

@@ -101,7 +101,8 @@ class Prediction:
 
     def without_pixels(self) -> "Prediction":
         """Return a copy that does not keep the photo's pixels in memory, and has no overlay."""
-        photograph = replace(self.photograph, pixels=np.empty((0, 0, 3), np.uint8))
+        size = self.photograph.pixels.shape[:2]
+        photograph = replace(self.photograph, pixels=np.empty((*size, 0), np.uint8))
         return replace(self, photograph=photograph)
 
     def overlay(self, colour: tuple[int, int, int] = (255, 40, 40)) -> NDArray[np.uint8]:
@@ -110,7 +111,7 @@ class Prediction:
         Raises:
             PixelsNotKeptError: If the pixels were removed by :meth:`without_pixels`.
         """
-        if self.photograph.pixels.shape[:2] != self.mask.shape:
+        if self.photograph.pixels.shape != (*self.mask.shape, 3):
             raise PixelsNotKeptError(
                 f"the prediction for {self.photograph.name} does not include the photo's pixels, "
                 "which overlay() needs; use predict_iter(..., keep_pixels=True)"
