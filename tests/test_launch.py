@@ -26,11 +26,15 @@ def work(tmp_path_factory):
     return folder
 
 
-def train(work, out, processes, *extra, **options):
+def training(out, *extra):
     flags = [*MODEL, *SIZE, "--data_path", "set", "--test_data_path", "set", "--epochs", 2]
     flags += ["--batch_size", 2, "--accum_iter", 1, "--warmup_epochs", 1, "--lr", 1e-4]
     flags += ["--test_period", 1, "--output_dir", out, "--log_dir", out]
-    return start(["train", *flags, *extra], work, processes, **options)
+    return [str(word) for word in ("train", *flags, *extra)]
+
+
+def train(work, out, processes, *extra, **options):
+    return start(training(out, *extra), work, processes, **options)
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +51,26 @@ def checkpoint(work):
 def test_training_runs_without_torchrun(work):
     train(work, "alone", 1)
     assert (work / "alone/checkpoint-1.pth").is_file()
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_no_thread_of_the_process_group_is_left_at_the_end(work, stopped):
+    """They could abort the interpreter's exit (SIGABRT)."""
+    out = work / f"ended-{stopped}"
+    if stopped:
+        out.mkdir()
+        (out / "STOP").touch()
+    code = (
+        "from pathlib import Path\nfrom qma_net.launch import main\n"
+        f"try:\n    main({training(out, '--epochs', 1)})\n"
+        "finally:\n    for file in Path('/proc/self/task').glob('*/comm'):\n"
+        "        print('thread', file.read_text())"
+    )
+    done = run_code(code, work)
+    assert (out / "checkpoint-0.pth").is_file() != stopped
+    assert "thread" in done.stdout
+    assert "thread gloo" not in done.stdout
+    assert "thread pt_gloo" not in done.stdout
 
 
 def test_best_epoch_on_test_sets_is_copied_to_best_folder(work, checkpoint):

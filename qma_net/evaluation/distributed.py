@@ -1,5 +1,6 @@
 """Rank, device and synchronization of the processes that torchrun starts."""
 
+import atexit
 import logging
 import os
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import torch
 
 from ..core.runs import FolderLock
 from ..inference.predictor import usable_device
+from ..launch.torchrun import leave_process_group, report_crashes
 from .settings import EvaluationError
 
 logger = logging.getLogger(__name__)
@@ -39,7 +41,9 @@ class DistributedContext:
         rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         device = device_for_process(device, world_size=world_size)
         if world_size > 1 and not torch.distributed.is_initialized():
+            report_crashes()
             torch.distributed.init_process_group("gloo")
+            atexit.register(leave_process_group)
         return cls(rank, world_size, device)
 
     @property

@@ -10,6 +10,7 @@ import logging
 import os
 import runpy
 import sys
+import traceback
 import warnings
 from argparse import Namespace
 from collections.abc import Callable, Iterator
@@ -25,7 +26,15 @@ from .console import StartupLog, configure_logging, log_own_warnings
 from .contracts import CONTRACTS, MISC, replaces
 from .flags import check_image_size, complete_from_checkpoint, help_text, parse_own_flags
 from .pretrained import download, hub_weights, use_cache_only
-from .torchrun import LaunchError, exit_with_error, rank, resuming_command, set_up_process
+from .torchrun import (
+    LaunchError,
+    exit_with_error,
+    leave_process_group,
+    rank,
+    report_crashes,
+    resuming_command,
+    set_up_process,
+)
 from .training_hooks import TrainingHooks
 from .waiting import WaitingRoom
 
@@ -42,10 +51,16 @@ def main(argv: list[str] | None = None) -> None:
     Args:
         argv: The script's name and all flags; ``sys.argv`` by default.
     """
+    report_crashes()
     try:
         _run(sys.argv[1:] if argv is None else argv)
     except QMANetError as error:
         exit_with_error(error)
+    except SystemExit as request:  # Such as a request to stop, which all processes obey.
+        traceback.clear_frames(request.__traceback__)  # They refer to the model.
+        leave_process_group()
+        raise
+    leave_process_group()  # Not after an error: it could wait for a process that has died.
 
 
 def _run(argv: list[str]) -> None:
@@ -75,7 +90,9 @@ def _run(argv: list[str]) -> None:
             if is_training:
                 command = resuming_command(script, given)
                 flags = _prepare_training(own, flags, command, startup, until_end)
-                TrainingHooks(own, startup, command).install()
+                hooks = TrainingHooks(own, startup, command)
+                until_end.callback(hooks.release)
+                hooks.install()
             sys.argv = [script, *flags]
             runpy.run_module(f"IMDLBenCo.training_scripts.{script}", run_name="__main__")
         except QMANetError:
@@ -85,7 +102,6 @@ def _run(argv: list[str]) -> None:
             raise
         finally:
             startup.end()
-            _leave_process_group()
 
 
 @contextmanager
@@ -195,13 +211,6 @@ def _prepare_training(
             raise LaunchError(f"cannot write to --output_dir {folder}: {error}") from None
     startup.write_to(folder)
     return flags
-
-
-def _leave_process_group() -> None:
-    import torch
-
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 def _require_benco() -> None:

@@ -1,5 +1,7 @@
-"""Rank, environment, command line and errors of the current torchrun process."""
+"""Rank, environment, command line, errors and end of the current torchrun process."""
 
+import faulthandler
+import gc
 import os
 import shlex
 import signal
@@ -42,6 +44,26 @@ def exit_with_error(error: QMANetError) -> NoReturn:
         os.kill(os.getppid(), signal.SIGTERM)
         sys.exit(1)
     sys.exit(f"qma-net: {error}")
+
+
+def report_crashes() -> None:
+    """Print the Python stack if native code aborts the process."""
+    if not faulthandler.is_enabled():
+        faulthandler.enable(2)
+
+
+def leave_process_group() -> None:
+    """End the threads and processes of torch, which could otherwise abort the interpreter's exit.
+
+    Gloo's threads end with the last reference to the process group. DistributedDataParallel holds
+    one, so release all models before. This does not wait for other processes.
+    """
+    gc.collect()
+    if compiling := sys.modules.get("torch._inductor.async_compile"):
+        compiling.shutdown_compile_workers()
+    distributed = sys.modules.get("torch.distributed")
+    if distributed and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def max_over_ranks(number: int) -> int:

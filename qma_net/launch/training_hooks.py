@@ -133,6 +133,10 @@ class TrainingHooks:
                 self._save_if_best(folder, parts["epoch"])
             return figures
 
+    def release(self) -> None:
+        """Release the model, at the end of the run."""
+        vars(self).pop("save", None)
+
     def _resume(self, args: Any) -> None:
         """Decide, after BenCo's ``load_model``, which epoch comes next."""
         folder = output_folder(args)
