@@ -38,10 +38,10 @@ from qma_net.launch.flags import (
     check_image_size,
     complete_from_checkpoint,
     parse_own_flags,
-    require_image_size,
 )
 from qma_net.launch.nonfinite_steps import StepGuard
 from qma_net.launch.preflight import check_data, check_flags, exclude_faulty_pairs
+from qma_net.launch.recipes import require_image_size
 from qma_net.launch.stop_requests import STOP_FILE
 from qma_net.launch.torchrun import LaunchError, resuming_command
 from qma_net.launch.training_hooks import TrainingHooks
@@ -558,6 +558,15 @@ def test_skipped_step_leaves_batch_norm_statistics_unchanged(misc, tmp_path):
     assert model[0].running_mean.tolist() == [0.0]
 
 
+def test_constant_buffers_are_not_copied_in_every_step(misc, tmp_path, build_tiny):
+    model = torch.nn.ModuleList([build_tiny(drop_path=0.1), torch.nn.BatchNorm1d(1)])
+    assert len(list(model.buffers())) > 3
+    guard = StepGuard(max_skipped=9, clip_grad=0.0)
+    guard.begin_epoch(0, 1, tmp_path, model, misc.NativeScalerWithGradNormCount())
+    norm = model[1]
+    assert [*map(id, guard._buffers)] == [id(norm.running_mean), id(norm.running_var)]
+
+
 def test_amp_state_moves_between_cpu_and_gpu(misc):
     from qma_net.launch.checkpoints import accept_empty_amp_state
 
@@ -740,7 +749,7 @@ def test_unwritable_output_dir_is_rejected(work, out):
         (["--test_data_path", "list.json"], "--test_data_path list.json is a list, not"),
         (["--device", "cuda"], "--device cuda: CUDA is not available"),
         (["--accum_iter", "16"], "--accum_iter 16 is more than the 3 batches per process"),
-        (["--model", "Mesorch"], "Mesorch works only at an image size of 512, not 64, because"),
+        (["--model", "Mesorch"], "Mesorch works only at an image size of 512, not 64"),
     ],
 )
 def test_contradictory_flags_are_rejected(work, more, line):
@@ -1025,12 +1034,35 @@ def test_accumulation_is_compared_with_the_batches_of_a_process(work, monkeypatc
         check_flags(benco_flags(work, data_path=str(protocol), accum_iter=461), "command")
 
 
+def test_datasets_with_different_sizes_are_rejected(work, monkeypatch):
+    """They failed in the first batch that contained both."""
+    monkeypatch.chdir(work)
+    for name, sizes in (("a", "[[64, 96]]"), ("b", "[[64, 96]]"), ("usual", "[[64, 64]]")):
+        (work / f"{name}.yaml").write_text(f"photos: photos\nsizes: {sizes}\n")
+
+    def check(*rows):
+        (work / "protocol.json").write_text(json.dumps(rows))
+        check_flags(benco_flags(work, data_path="protocol.json"), "command")
+
+    a, b, usual = (["SynthDataset", f"{name}.yaml"] for name in ("a", "b", "usual"))
+    check(a)
+    check(a, b)
+    check(usual, ["ManiDataset", "set"])
+    for other in (usual, ["NativeDataset", "set"], ["ManiDataset", "set"]):
+        with pytest.raises(LaunchError, match="protocol.json combines images of different sizes"):
+            check(a, other)
+
+
+@pytest.mark.parametrize("model", ["Mesorch", "SparseViT"])
 @pytest.mark.parametrize("flags", [["--image_size", "512"], [], ["--image_size=512"]])
-def test_mesorch_is_accepted_at_its_only_size(flags):
-    check_image_size(["--model", "Mesorch", *flags])
+def test_model_with_a_fixed_size_is_accepted_at_this_size_only(flags, model):
+    check_image_size(["--model", model, *flags])
     check_image_size(["--model", "QMANet", "--image_size", "64"])
-    with pytest.raises(LaunchError, match="Mesorch works only at an image size of 512, not native"):
-        require_image_size("Mesorch", "native")
+    message = f"{model} works only at an image size of 512, not"
+    with pytest.raises(LaunchError, match=f"{message} 64"):
+        check_image_size(["--model", model, "--image_size", "64"])
+    with pytest.raises(LaunchError, match=f"{message} native"):
+        require_image_size(model, "native")
 
 
 def test_folder_in_place_of_the_log_is_rejected(work):

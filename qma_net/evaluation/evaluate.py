@@ -28,7 +28,7 @@ from ..core.untrusted import file_stem
 from ..data.check import MASK_PROBLEMS, Report, check
 from ..data.listing import Listing, manipulation_types, read_listings
 from ..inference.prediction import as_gray, require_finite
-from ..launch.flags import require_image_size
+from ..launch.recipes import require_image_size
 from ..modeling.config import DEFAULT_THRESHOLD, Preprocessing
 from ..weights.names import SMALL
 from .attacks import Attack

@@ -17,7 +17,6 @@ from .torchrun import LaunchError
 
 logger = logging.getLogger(__name__)
 
-IMAGE_SIZES = {"Mesorch": "512"}  # Models of BenCo that work at one size only.
 AUTO = "auto"  # --resume auto: the newest intact checkpoint in --output_dir.
 
 
@@ -80,17 +79,10 @@ def check_image_size(flags: list[str]) -> None:
     parser.add_argument("--model", default="")
     parser.add_argument("--image_size", default="512")  # BenCo's default.
     given, _ = parser.parse_known_args(flags)
+    # Not imported above: python -m qma_net.launch.recipes warns if the module is loaded already.
+    from .recipes import require_image_size
+
     require_image_size(given.model, given.image_size)
-
-
-def require_image_size(model: str, image_size: str) -> None:
-    """Refuse an image size at which a model of BenCo cannot work; see :func:`check_image_size`."""
-    only = IMAGE_SIZES.get(model, image_size)
-    if image_size != only:
-        raise LaunchError(
-            f"{model} works only at an image size of {only}, not {image_size}, because its output "
-            f"always has {only}x{only} pixels"
-        )
 
 
 def complete_from_checkpoint(flags: list[str]) -> list[str]:

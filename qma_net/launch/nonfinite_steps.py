@@ -54,8 +54,14 @@ class StepGuard:
         self._epoch, self._steps, self._folder = epoch, steps, folder
         self._loss_scaler = loss_scaler
         self.skipped = self.overflows = self._step = 0
-        # A forward pass changes the statistics of batch norms, and a NaN would stay in them.
-        self._buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+        # A forward pass changes the statistics of batch norms, and a NaN would stay in them. The
+        # buffers outside the state dict are constants.
+        saved = model.state_dict(keep_vars=True)
+        self._buffers = [
+            buffer
+            for name, buffer in model.named_buffers()
+            if name in saved and buffer.is_floating_point()
+        ]
         self._begin_step()
 
     def _begin_step(self) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..core.files import unique_name, write_json, write_text
+from ..core.files import read_yaml, unique_name, write_json, write_text
 from ..core.untrusted import one_line
 from ..data.check import MASK_PROBLEMS, Report, check
 from ..data.listing import NATIVE_DATASET, NEGATIVE, SYNTH_DATASET, protocol_rows, read_listings
@@ -68,6 +68,7 @@ def check_flags(args: argparse.Namespace, command: str, *, fit: str = "") -> Non
             f'with test sets; write {{"{path.stem}": "{path}"}} to a file and pass that'
         )
     _check_test_sets(args)
+    _check_sizes(args)
     check_accumulation(args, args.data_path)
     _check_output(args)
     saved = saved_epochs(Path(args.output_dir)) if args.output_dir else []
@@ -83,6 +84,22 @@ def _check_numbers(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and not (math.isfinite(value) and value >= smallest):
             raise LaunchError(f"--{name} {value} is invalid; pass a number of at least {smallest}")
+
+
+def _check_sizes(args: argparse.Namespace) -> None:
+    """Check that the images of all datasets of a protocol have the same size in every epoch."""
+    sizes = []
+    for kind, path in protocol_rows(args.data_path):
+        is_synthetic = kind == SYNTH_DATASET and path.is_file()
+        content = read_yaml(path, "a YAML file") if is_synthetic else None
+        given = content.get("sizes") if isinstance(content, dict) else None
+        sizes.append(given or [[args.image_size] * 2])
+    if any(other != sizes[0] for other in sizes):
+        raise LaunchError(
+            f"--data_path {args.data_path} combines images of different sizes, which cannot be in "
+            f"one batch; remove sizes from its {SYNTH_DATASET} files, or give all of its datasets "
+            "the same"
+        )
 
 
 def check_accumulation(args: argparse.Namespace, data_path: str) -> None:

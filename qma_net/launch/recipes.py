@@ -27,18 +27,16 @@ def read_recipes() -> dict[str, dict[str, Any]]:
     return recipes
 
 
-def check_size(model: str, image_size: int) -> None:
-    """Reject an image size with which BenCo's model does not work; 0 is the default.
+def require_image_size(model: str, image_size: str) -> None:
+    """Refuse an image size, or ``"native"``, at which a model of BenCo cannot work.
 
     Raises:
         LaunchError: If the model has a fixed size and this is a different one.
     """
     recipe = read_recipes().get(model, {})
-    if recipe.get("fixed_size") and image_size not in (0, recipe["image_size"]):
-        raise LaunchError(
-            f"invalid IMAGE_SIZE={image_size}: BenCo's {model} works only with "
-            f"{recipe['image_size']}; omit IMAGE_SIZE"
-        )
+    if recipe.get("fixed_size") and image_size != str(recipe["image_size"]):
+        only = recipe["image_size"]
+        raise LaunchError(f"{model} works only at an image size of {only}, not {image_size}")
 
 
 def recipe_lines(
@@ -101,7 +99,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--weights", default="weights")
     args = parser.parse_args(words[:end])
     try:
-        check_size(args.model, args.image_size)
+        if args.image_size:
+            require_image_size(args.model, str(args.image_size))
         if args.recipe == "own":
             options: dict[str, Any] = {"image_size": args.image_size, "weights": args.weights}
             for line in recipe_lines(args.model, given=words[end:], **options):
