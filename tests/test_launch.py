@@ -374,6 +374,17 @@ def test_one_of_two_ranks_asks_the_hub_for_weights(work, tmp_path):
         assert len(requests) == count
 
 
+def test_one_of_two_ranks_asks_the_hub_for_a_model_to_fine_tune(work, tmp_path, build_tiny):
+    build_tiny(views="srm").save_pretrained(tmp_path / "model")
+    hub_id = "someone/tiny"
+    with hub_server(tmp_path / "model", hub_id) as (address, requests):
+        env = {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_TELEMETRY": "1"}
+        env |= {"HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0"}
+        train_with_two_ranks(work, "tuned", "--init_from", hub_id, env=env)
+    weights = [method for method, name in requests if name == "model.safetensors"]
+    assert sorted(weights) == ["GET", "HEAD"]
+
+
 def test_documented_multi_gpu_command_sets_loader_processes_and_test_period():
     """BenCo's defaults, one loader process and a test after every epoch, leave the GPUs idle."""
     for name in ("docs/training.md", "README.md"):

@@ -114,13 +114,17 @@ def complete_from_checkpoint(flags: list[str]) -> list[str]:
     if given.model != "QMANet" or not source:
         return rest
 
-    from ..weights.locate import read_source
+    from ..weights.locate import read_config, read_source
 
-    path = source if source == given.init_from else _resolve_checkpoint(Path(source))
-    checkpoint = read_source(path, mapped=True)
-    known = checkpoint.config.as_flags()
+    path: str | Path = source
+    if given.checkpoint_path or given.resume:
+        path = _resolve_checkpoint(Path(source))
+        checkpoint = read_source(path, mapped=True)
+        config, trained = checkpoint.config, checkpoint.preprocessing
+    else:
+        config, trained = read_config(source), None
+    known = config.as_flags()
     named = {flag.split("=")[0] for flag in rest}
-    trained = checkpoint.preprocessing
     if given.checkpoint_path and trained:  # Test images get the preprocessing used in training.
         if "--image_size" not in named:
             known += ["--image_size", str(trained.image_size)]

@@ -3,35 +3,36 @@
 import argparse
 import logging
 import os
+from collections.abc import Callable
 
 from .contracts import install
 
 logger = logging.getLogger(__name__)
 
 
-def hub_weights(flags: list[str]) -> str:
-    """Return the Hub ID in ``--backbone_weights`` of QMA-Net, or an empty string."""
+def hub_download(flags: list[str]) -> Callable[[], None] | None:
+    """Return the function that downloads QMA-Net's ``--init_from`` or ``--backbone_weights``.
+
+    It downloads to Hugging Face's cache, where all processes find the weights, and raises a
+    WeightsError if they can be neither downloaded nor found there. None if they are local files.
+    """
+    from ..weights.locate import load_model
     from ..weights.reading import is_hub_id
+    from ..weights.sources import mit_state
 
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("model", "backbone_weights", "init_from"):
         parser.add_argument(f"--{name}", default="")
     given, _ = parser.parse_known_args(flags)
-    source: str = given.backbone_weights
-    is_used = given.model == "QMANet" and not given.init_from and not os.path.exists(source)
-    return source if is_used and is_hub_id(source) else ""
+    source: str = given.init_from or given.backbone_weights
+    if given.model != "QMANet" or os.path.exists(source) or not is_hub_id(source):
+        return None
 
+    def download() -> None:
+        load_model(source) if given.init_from else mit_state(source)
+        logger.info("the weights of %s are in Hugging Face's cache", source)
 
-def download(hub_id: str) -> None:
-    """Download a SegFormer to Hugging Face's cache, where all processes find it.
-
-    Raises:
-        WeightsError: If it can be neither downloaded nor found in the cache.
-    """
-    from ..weights.sources import mit_state
-
-    mit_state(hub_id)
-    logger.info("the weights of %s are in Hugging Face's cache", hub_id)
+    return download
 
 
 def use_cache_only() -> None:

@@ -25,7 +25,7 @@ from .checkpoints import accept_empty_amp_state, load_tensors_only, output_folde
 from .console import StartupLog, configure_logging, log_own_warnings
 from .contracts import CONTRACTS, MISC, replaces
 from .flags import check_image_size, complete_from_checkpoint, help_text, parse_own_flags
-from .pretrained import download, hub_weights, use_cache_only
+from .pretrained import hub_download, use_cache_only
 from .torchrun import (
     LaunchError,
     exit_with_error,
@@ -200,8 +200,8 @@ def _prepare_training(
         check_accumulation(args, cleaned_flags(args)[1])
     elif not own.no_data_check and not is_checked:
         others.once("the data check", lambda: startup.write(check_data(args, own.allow) + "\n"))
-    if hub_id := hub_weights(flags):
-        others.once_per_machine("the download of pretrained weights", lambda: download(hub_id))
+    if download := hub_download(flags):
+        others.once_per_machine("the download of pretrained weights", download)
         use_cache_only()
     folder = output_folder(args)
     if folder and rank() == 0:

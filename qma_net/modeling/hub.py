@@ -19,7 +19,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .. import __version__
-from ..core.files import MAX_JSON_BYTES, atomic_write, read_bytes, to_json, write_text
+from ..core.files import (
+    MAX_JSON_BYTES,
+    atomic_write,
+    read_bytes,
+    read_json_object,
+    to_json,
+    write_text,
+)
 from ..core.untrusted import MAX_ABOUT, one_line
 from .calibration import Calibration
 from .config import ARCHITECTURE, Preprocessing, QMANetConfig
@@ -121,19 +128,7 @@ class HubModule(
         **download: Any,
     ) -> Self:
         """Load the model; ``from_pretrained`` calls this with the content of ``config.json``."""
-        if config is None:
-            raise WeightsError(
-                f"{model_id} has no config.json; pass a directory written by save_pretrained, or "
-                "convert a checkpoint with `qma-net convert`"
-            )
-        source = f"{model_id}/{CONFIG_NAME}"
-        names = QMANetConfig.required_names()
-        if not isinstance(config, dict) or not set(names) <= set(config):
-            raise WeightsError(
-                f"{source} is not the configuration of a QMA-Net; expected the fields "
-                f"{', '.join(names)}"
-            )
-        model = cls.from_config(config_from_saved(config, source))
+        model = cls.from_config(_checked_config(config, model_id))
         model.about = one_line(config.get("about", ""), MAX_ABOUT)
         model.preprocessing = _read_optional(
             model_id,
@@ -159,6 +154,34 @@ class HubModule(
         load_strictly(model, state, str(file))
         model.weights_file = file
         return model
+
+
+def read_config(model_id: str, **download: Any) -> QMANetConfig:
+    """Read the configuration of a saved model, and download nothing else.
+
+    Raises:
+        WeightsError: If it is not the configuration of a QMA-Net.
+    """
+    file = _locate(model_id, CONFIG_NAME, download)
+    is_found = file.is_file()
+    config = read_json_object(file, "the configuration of a QMA-Net") if is_found else None
+    return _checked_config(config, model_id)
+
+
+def _checked_config(config: object, model_id: str) -> QMANetConfig:
+    if config is None:
+        raise WeightsError(
+            f"{model_id} has no config.json; pass a directory written by save_pretrained, or "
+            "convert a checkpoint with `qma-net convert`"
+        )
+    source = f"{model_id}/{CONFIG_NAME}"
+    names = QMANetConfig.required_names()
+    if not isinstance(config, dict) or not set(names) <= set(config):
+        raise WeightsError(
+            f"{source} is not the configuration of a QMA-Net; expected the fields "
+            f"{', '.join(names)}"
+        )
+    return config_from_saved(config, source)
 
 
 def write_calibration(directory: Path, calibration: Calibration) -> None:

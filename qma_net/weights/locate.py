@@ -3,20 +3,26 @@
 import os
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from huggingface_hub import constants
 
 from ..core.errors import QMANetError, first_line
 from ..core.files import read_json_object
+from ..modeling import hub
+from ..modeling.config import QMANetConfig
 from ..modeling.hub import CONFIG_NAME, WEIGHTS_FILE
 from ..modeling.qma_net import QMANetModel
 from ..modeling.state import WeightsError
 from .checkpoint import Checkpoint, load_checkpoint
 from .names import SMALL
 from .reading import is_hub_id
+
+T = TypeVar("T")
 
 SOURCES = (
     "pass a checkpoint, a folder written by save_pretrained or a Hugging Face Hub ID (owner/name)"
@@ -40,25 +46,40 @@ def load_model(path: str | os.PathLike[str]) -> QMANetModel:
     Raises:
         WeightsError: If there is no such source or its content is invalid.
     """
-    path = Path(path)
+    return _read(Path(path), load_checkpoint, QMANetModel.from_pretrained)
+
+
+def read_config(path: str | os.PathLike[str]) -> QMANetConfig:
+    """Read the configuration of any source of :func:`load_model` without building the model.
+
+    Raises:
+        WeightsError: If there is no such source or its content is invalid.
+    """
+    return _read(
+        Path(path), lambda file: Checkpoint.read(file, mapped=True).config, hub.read_config
+    )
+
+
+def _read(path: Path, read_checkpoint: Callable[[Path], T], read_saved: Callable[..., T]) -> T:
+    """Find a source, and read it as a checkpoint or as a saved model."""
     if path.is_file():
         is_saved = path.name == WEIGHTS_FILE
-        return _from_pretrained(path.parent) if is_saved else load_checkpoint(path)
+        return _saved(path.parent, read_saved) if is_saved else read_checkpoint(path)
     if path.is_dir():
         newest = newest_checkpoint(path)
-        return load_checkpoint(newest) if newest else _from_pretrained(path)
+        return read_checkpoint(newest) if newest else _saved(path, read_saved)
     if str(path) == SMALL:
-        return _from_pretrained(Path(__file__).parent / SMALL)
+        return _saved(Path(__file__).parent / SMALL, read_saved)
     if not is_hub_id(path.as_posix()):
         raise WeightsError(f"cannot find {path}; {SOURCES}")
     try:
-        return _from_pretrained(path, local_files_only=True)
+        return _saved(path, read_saved, local_files_only=True)
     except WeightsError as error:
         if not _hub_is_reachable():
             raise WeightsError(
                 f"cannot find {path}, and the Hugging Face Hub cannot be reached; {SOURCES}"
             ) from error
-    return _from_pretrained(path)
+    return _saved(path, read_saved)
 
 
 def read_source(source: str | os.PathLike[str], *, mapped: bool = False) -> Checkpoint:
@@ -83,14 +104,12 @@ def newest_checkpoint(folder: str | os.PathLike[str]) -> Path | None:
     return max(files, key=lambda file: int(file.stem[11:]), default=None)
 
 
-def _from_pretrained(source: Path, *, local_files_only: bool = False) -> QMANetModel:
+def _saved(source: Path, read: Callable[..., T], *, local_files_only: bool = False) -> T:
     config = source / CONFIG_NAME
     try:
-        if (
-            config.is_file()
-        ):  # from_pretrained reports a missing file but crashes on invalid content.
+        if config.is_file():  # from_pretrained crashes if its content is invalid.
             read_json_object(config, "the configuration of a QMA-Net")
-        return QMANetModel.from_pretrained(source.as_posix(), local_files_only=local_files_only)
+        return read(source.as_posix(), local_files_only=local_files_only)
     except QMANetError as error:
         raise WeightsError(str(error)) from error
     except (OSError, ValueError) as error:
