@@ -1049,7 +1049,7 @@ def test_datasets_with_different_sizes_are_rejected(work, monkeypatch):
     check(a, b)
     check(usual, ["ManiDataset", "set"])
     for other in (usual, ["NativeDataset", "set"], ["ManiDataset", "set"]):
-        with pytest.raises(LaunchError, match="protocol.json combines images of different sizes"):
+        with pytest.raises(LaunchError, match="combines images of different sizes"):
             check(a, other)
 
 
