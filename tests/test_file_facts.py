@@ -358,7 +358,7 @@ def test_gps_of_every_block_is_folded():
     page = page_of(data)
     assert "33/1 51/1 30/1" in page
     assert "33/1" not in unfolded(page)
-    assert "GPS data is present" in page
+    assert "EXIF, GPS 2 (4 entries); may reveal where somebody lives" in page
 
 
 @pytest.mark.parametrize("name", ["exif", "APP1"])
@@ -375,14 +375,18 @@ def test_exif_in_a_text_chunk_is_decoded_and_its_position_folded(name):
 
 
 def test_gps_data_without_a_position_is_not_called_a_position():
-    page = page_of(with_exif(tiff(gps=[(0, 1, 4, b"\2\3\0\0")])))  # GPSVersionID only.
-    assert "GPS data is present" in page
+    data = with_exif(tiff(gps=[(0, 1, 4, b"\2\3\0\0")]))  # GPSVersionID only.
+    page = page_of(data)
+    assert "EXIF, GPS (1 entries)" in page
     assert "where somebody lives" not in page
+    assert '<details class="private">' not in page
+    examination = examine_photo(None, data)
+    assert examination.without_location() is examination
 
 
-def test_texts_with_a_position_are_folded_with_it():
+def test_texts_with_a_position_are_private():
     page = page_of(with_chunks((b"tEXt", b"exif:GPSLatitude\x0033/1, 51/1")))
-    start = '<details class="private"><summary>GPS data is present'
+    start = '<details class="private"><summary>Text: exif:GPSLatitude; may reveal'
     (section,) = re.findall(f"{start}.*?</details>", page, re.DOTALL)
     assert "33/1, 51/1" in section
     assert page.count("33/1, 51/1") == 1
@@ -399,7 +403,7 @@ def test_xmp_in_utf_16_and_utf_32_is_decoded(encoding):
 def test_position_in_xmp_is_folded_and_announced():
     packet = b'<x:xmpmeta><rdf:Description exif:GPSLatitude="33,51.5S"/></x:xmpmeta>'
     page = page_of(with_segments(encoded("JPEG"), (0xE1, XMP_START + packet)))
-    assert "GPS data is present" in page
+    assert '<details class="private"><summary>XMP; may reveal where somebody lives' in page
     assert "33,51.5S" in page
     assert "33,51.5S" not in unfolded(page)
 

@@ -38,9 +38,16 @@ class Evidence:
     fault: str = ""
 
     def without_location(self) -> "Evidence":
-        """Return the evidence without the photo's location; the same object if there is none."""
-        facts = self.facts.without_location() if self.facts else None
-        return self if facts is self.facts else replace(self, facts=facts)
+        """Return the evidence without what can reveal a location; the same object if nothing can.
+
+        The pixels and the name of the file are not changed.
+        """
+        if not (self.facts and self.origin):
+            return self
+        facts, origin = self.facts.without_location(), self.origin.without_location()
+        if facts is self.facts and origin is self.origin:
+            return self
+        return replace(self, facts=replace(facts, omits_location=True), origin=origin)
 
 
 def read_evidence(source: PhotoSource, name: str = "", *, trust_list: str = "") -> Evidence:

@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +16,7 @@ from ..inference.prediction import Prediction
 from ..modeling.calibration import Calibration
 from .evidence import Evidence, photo_properties
 from .leads import Lead
+from .location import reveals_location
 from .metadata import FileFacts
 from .readability import Readability, hatched
 from .resaved import resaved_note
@@ -94,6 +95,17 @@ class Examination:
             raise ValueError("an examination without a prediction has no overlay")
         return hatched(self.prediction.overlay(), self.readability.unreadable)
 
+    def without_location(self) -> "Examination":
+        """Return the examination without what can reveal where the photo was taken.
+
+        It is the same object if nothing in the metadata can.
+        """
+        evidence = self.evidence.without_location()
+        if evidence is self.evidence:
+            return self
+        notes = tuple(note for note in self.notes if not reveals_location(note))
+        return replace(self, evidence=evidence, notes=notes)
+
     def report(self) -> dict[str, Any]:
         """Return the content of ``report.json``."""
         photograph, facts, settings = self.evidence.photograph, self.evidence.facts, self.settings
@@ -111,6 +123,7 @@ class Examination:
             "height": height,
             "jpeg": _jpeg(facts),
             "exif": facts.exif if facts else {},
+            "omits_location": bool(facts and facts.omits_location),
             "gps": list(facts.position) if facts and facts.position else None,
             "xmp": facts.xmp if facts else "",
             "iptc": facts.iptc if facts else {},

@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from .exif import read_exif
 from .icc import Profile, read_profile
 from .iptc import iptc_of_photoshop, read_iptc
 from .jpeg import JpegFacts, jpeg_facts
+from .location import reveals_location, without_location
 from .texts import MAX_CHARACTERS, MAX_LISTED, decode_undeclared, decode_xmp, printable
 
 MAX_EXIF = 3  # Blocks of EXIF data to show.
@@ -25,13 +27,6 @@ MAX_NOTES = 20
 AS_STORED = "the colors were read as stored, without converting them"
 PRIMARIES = {4: "NTSC", 9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}  # ITU-T H.273, table 2.
 XMP_ORIENTATION = re.compile(r"tiff:Orientation(?:\s?=\s?[\"']|>)\s?(\d)")
-XMP_LOCATION = re.compile(
-    r"GPS|photoshop:(?:City|State|Country)|Iptc4xmp(?:Core:(?:Location|CountryCode)|Ext:Location)"
-)
-IPTC_LOCATION = frozenset(
-    "LocationCode LocationName City Sublocation ProvinceState CountryCode Country".split()
-)
-LOCATION_OMITTED = "the file contains a location, which this report leaves out on request"
 MAX_THUMBNAIL_PIXELS = 2_000_000  # Cameras embed 160x120 pixels, some 640x480.
 
 
@@ -55,7 +50,7 @@ class FileFacts(Structure):
         iptc: IPTC metadata by name.
         texts: Comments and text chunks by keyword.
         thumbnail: The embedded thumbnail, uint8 ``(h, w, 3)``; None if there is none.
-        omits_location: Whether the location was left out on request.
+        omits_location: Whether something was left out because it can reveal a location.
     """
 
     format: str
@@ -79,56 +74,30 @@ class FileFacts(Structure):
         metadata = self.exif or self.xmp_packet or self.iptc or self.texts
         return not (metadata or self.unread or self.omits_location)
 
-    @property
-    def has_gps_in_xmp(self) -> bool:
-        """Whether the XMP states a position."""
-        return bool(re.search(r"GPS(?:Latitude|Longitude|Position)\b", self.xmp_packet))
-
-    @property
-    def gps_texts(self) -> dict[str, str]:
-        """The texts with GPS data, such as those that ImageMagick copies from EXIF."""
-        return {keyword: text for keyword, text in self.texts.items() if "gps" in keyword.lower()}
-
-    @property
-    def has_gps(self) -> bool:
-        """Whether the file contains GPS data, which need not be a position."""
-        in_exif = any(name.startswith("GPS") for name in self.exif)
-        return in_exif or self.has_gps_in_xmp or bool(self.gps_texts)
-
-    @property
-    def has_position(self) -> bool:
-        """Whether the GPS data contain a position, whether or not it could be decoded."""
-        in_exif = (tags for name, tags in self.exif.items() if name.startswith("GPS"))
-        tags = [tag for entries in in_exif for tag in entries] + list(self.gps_texts)
-        return self.has_gps_in_xmp or any(re.search("L(?:at|ong)itude$", tag) for tag in tags)
-
     def without_location(self) -> "FileFacts":
-        """Return the facts without GPS data and place names; the same object if there are none.
+        """Return the facts without what can reveal a location; the same object if nothing can.
 
-        XMP and texts that mention a location are left out entirely.
+        XMP that can reveal one is left out entirely, and so are GPS directories of EXIF, unless
+        they contain only a version.
         """
-        exif = {name: tags for name, tags in self.exif.items() if not name.startswith("GPS")}
-        iptc = {name: text for name, text in self.iptc.items() if name not in IPTC_LOCATION}
-        texts = {
-            keyword: text
-            for keyword, text in self.texts.items()
-            if keyword not in self.gps_texts and not XMP_LOCATION.search(text)
+        exif = {
+            name: without_location(tags)
+            for name, tags in self.exif.items()
+            if not name.startswith("GPS") or tags.keys() == {"GPSVersionID"}
         }
-        has_xmp_location = bool(XMP_LOCATION.search(self.xmp_packet))
-        if not has_xmp_location and (exif, iptc, texts) == (self.exif, self.iptc, self.texts):
-            return self
-        return replace(
-            self,
-            exif=exif,
-            position=None,
-            altitude="",
-            xmp="" if has_xmp_location else self.xmp,
-            xmp_packet="" if has_xmp_location else self.xmp_packet,
-            iptc=iptc,
-            texts=texts,
-            notes=[*self.notes, LOCATION_OMITTED],
-            omits_location=True,
-        )
+        changes: dict[str, Any] = {
+            "exif": {name: tags for name, tags in exif.items() if tags},
+            "position": None,
+            "altitude": "",
+            **{
+                name: without_location(getattr(self, name))
+                for name in ("iptc", "texts", "parts", "unread", "notes")
+            },
+        }
+        if reveals_location(self.xmp_packet):
+            changes |= {"xmp": "", "xmp_packet": ""}
+        is_same = all(getattr(self, name) == value for name, value in changes.items())
+        return self if is_same else replace(self, **changes)
 
 
 def read_facts(data: bytes) -> FileFacts:

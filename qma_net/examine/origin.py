@@ -6,14 +6,15 @@ Everything here can be removed or forged. Statements quote the file and say wher
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ..core.files import read_yaml
 from .content_credentials import Credentials, describe_source_type, read_credentials
-from .dates import MODIFIED, TAKEN, StatedDate, find_contradictions, read_dates
+from .dates import LOCATED, MODIFIED, TAKEN, StatedDate, find_contradictions, read_dates
+from .location import without_location
 from .metadata import FileFacts
 from .texts import printable
 from .xmp import Xmp, XmpError, read_xmp
@@ -29,11 +30,6 @@ SOURCE_TYPE = "XMP Iptc4xmpExt:DigitalSourceType"
 SOURCE_TYPE_TEXT = re.compile(
     r"DigitalSourceType(?:=[\"']|>|[^<>]{0,80}resource=[\"'])([^\"'<]{1,200})"
 )
-
-# Fields that name the program that wrote the file, rather than a device.
-WRITERS = frozenset(
-    f"EXIF {name}Software" for name in ("", "Processing", "RAWDeveloping", "ImageEditing")
-) | {"XMP xmp:CreatorTool", "XMP tiff:Software", "IPTC OriginatingProgram", "text Software"}
 
 # What credits are called, and the fields that contain them: IPTC, XMP, EXIF.
 CREDITS: Mapping[str, tuple[str, ...]] = {
@@ -143,6 +139,23 @@ class Origin:
             ]
         return tuple(dict.fromkeys(found))
 
+    def without_location(self) -> "Origin":
+        """Return the origin without what can reveal a location; the same object if nothing can.
+
+        Marks remain, without quotes that can. The date of a GPS position is left out.
+        """
+        kept: Origin = without_location(self)
+        dates = tuple(date for date in self.dates if date.meaning != LOCATED)
+        if kept is self and dates == self.dates:
+            return self
+        return replace(
+            kept,
+            history=tuple(filter(None, kept.history)),
+            credits=tuple(credit for credit in kept.credits if credit.values),
+            dates=dates,
+            contradictions=tuple(find_contradictions(dates)),
+        )
+
     def report(self) -> dict[str, Any]:
         """Return the content for ``report.json``."""
         dates = [{"meaning": d.meaning, "where": d.where, "text": d.text} for d in self.dates]
@@ -197,7 +210,13 @@ def read_origin(data: bytes, facts: FileFacts, name: str = "", *, trust_list: st
         contradictions=tuple(find_contradictions(dates)),
         notes=tuple(notes),
         camera=_camera(fields),
-        software=tuple(dict.fromkeys(printable(fields[w]) for w in fields if w in WRITERS)),
+        software=tuple(
+            dict.fromkeys(
+                printable(value)
+                for where, value in fields.items()
+                if _rules()["software_fields"].get(where)
+            )
+        ),
     )
 
 

@@ -3,6 +3,7 @@
 import io
 import os
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ from ..modeling.calibration import FEW_PHOTOS
 from ..modeling.hub import WEIGHTS_FILE
 from .examination import Examination, software_versions
 from .readability import CLIPPED, COMPRESSED, FLAT, MISSING, NAMES, REASONS, SMOOTH, hatched
-from .texts import printable
+from .texts import printable, without_folder
 
 REPORT, PAGE, MASK, OVERLAY = "report.json", "report.html", "mask.png", "overlay.png"
 THUMBNAIL = "thumbnail.jpg"
 
 MAX_IMAGE_SIDE = 1280  # Pixels of the longer side of an image on the page.
-MAX_THUMBNAIL_SIDE = 320
+MAX_THUMBNAIL_SIDE = 320  # Of an embedded thumbnail on the page.
+MAX_INDEX_SIDE = 160  # Of thumbnail.jpg; the index shows up to 128 pixels.
 
 # Colors of the reasons for unreadable regions; color-blind readers can tell them apart, too.
 COLORS = {
@@ -49,7 +51,7 @@ def write_report(examination: Examination, folder: str | os.PathLike[str]) -> No
         write_png(folder / OVERLAY, examination.overlay(), icc_profile=profile)
     if examination.evidence.photograph:
         photograph = examination.evidence.photograph
-        small = Image.fromarray(shrink(photograph.pixels, MAX_THUMBNAIL_SIDE))
+        small = Image.fromarray(shrink(photograph.pixels, MAX_INDEX_SIDE))
         with atomic_write(folder / THUMBNAIL) as temporary:
             small.save(temporary, "JPEG", icc_profile=photograph.icc_profile or None)
     write_text(folder / PAGE, render_page(examination))
@@ -64,38 +66,28 @@ def render_page(examination: Examination, *, images: bool = True) -> str:
     If ``images`` is false, the photo, overlay and mask are omitted, for pages that already show
     them.
     """
-    filters = {
-        "printable": printable,
-        "percent": percent,
-        "image_uri": image_uri,
-        "file_name": lambda path: Path(path).name,
-        "sentence": lambda text: text[:1].upper() + text[1:],
-    }
-    environment(__package__).filters.update(filters)
     evidence, prediction = examination.evidence, examination.prediction
     photograph, readability = evidence.photograph, examination.readability
     name = Path(evidence.name).name
-
-    def without_folder(text: str) -> str:
-        # The page is passed on, and a path can reveal who examined the photo.
-        return text.replace(evidence.name, name) if name else text
 
     context: dict[str, Any] = {
         "examination": examination,
         "photograph": photograph,
         "facts": evidence.facts,
         "name": name,
-        "fault": without_folder(evidence.fault),
+        "fault": without_folder(evidence.fault, evidence.name),
         "too_small": photograph.too_small.partition(":")[0] if photograph else "",
         "few_photos": FEW_PHOTOS,
         "leads": [
             (lead, None if lead.picture is None else shrink(lead.picture))
             for lead in examination.leads
         ],
-        "methods": {key: without_folder(text) for key, text in _methods(examination).items()},
+        "methods": {
+            key: without_folder(text, evidence.name) for key, text in _methods(examination).items()
+        },
         # The model's caveat is in the summary.
         "notes": [
-            without_folder(note)
+            without_folder(note, evidence.name)
             for note in examination.notes
             if note != examination.settings["about"]
         ],
@@ -105,7 +97,7 @@ def render_page(examination: Examination, *, images: bool = True) -> str:
     if facts and facts.thumbnail is not None:
         context["thumbnail"] = thumbnail = shrink(facts.thumbnail, MAX_THUMBNAIL_SIDE)
     if photograph is None or readability is None:
-        return render(__package__, "report.html.j2", **context)
+        return render_template("report.html.j2", **context)
     shares = readability.shares
     context["readability_map"] = shrink(_draw_reasons(photograph.pixels, readability.reasons))
     context["reasons"] = [
@@ -121,7 +113,24 @@ def render_page(examination: Examination, *, images: bool = True) -> str:
             context["mask"] = hatched(shrink(as_gray(prediction.mask)), unreadable)
     if thumbnail is not None:
         context["small_photo"] = shrink(photograph.pixels, max(thumbnail.shape[:2]))
-    return render(__package__, "report.html.j2", **context)
+    return render_template("report.html.j2", **context)
+
+
+def render_template(template: str, **context: object) -> str:
+    """Render a template of this package, with its filters."""
+    _register_filters()
+    return render(__package__, template, **context)
+
+
+@cache
+def _register_filters() -> None:
+    environment(__package__).filters.update(
+        printable=printable,
+        percent=percent,
+        image_uri=image_uri,
+        file_name=lambda path: Path(path).name,
+        sentence=lambda text: text[:1].upper() + text[1:],
+    )
 
 
 def shrink(image: np.ndarray, limit: int = MAX_IMAGE_SIDE) -> np.ndarray:

@@ -42,6 +42,7 @@ from .index import has_index, write_index
 from .leads import Lead, leads, present_grid
 from .page import MASK, OVERLAY, PAGE, REPORT, THUMBNAIL, write_report
 from .readability import readability
+from .texts import without_folder
 
 FILES = (REPORT, PAGE, MASK, OVERLAY, THUMBNAIL)
 MAX_SHOWN_NAME = 40  # Characters of the current photo's name next to the progress bar.
@@ -98,7 +99,8 @@ def examine_photo(
         native: Process the photo at original resolution.
         noiseprint: NoisePrint++ with its weights, for a view; by default the model's.
         trust_list: See :func:`.content_credentials.read_credentials`.
-        omit_location: Leave out where the photo was taken according to its metadata.
+        omit_location: Leave out metadata that can reveal where the photo was taken; see
+            :mod:`.location`.
         out: The folder to which :func:`write_report` writes, if any.
         progress: See :meth:`qma_net.QMANetPredictor.predict`.
 
@@ -110,12 +112,14 @@ def examine_photo(
     """
     evidence = read_evidence(photo, trust_list=trust_list)
     examination = examine_evidence(
-        evidence.without_location() if omit_location else evidence,
+        evidence,
         predictor,
         describe_settings(predictor, threshold=threshold, native=native),
         noiseprint=noiseprint,
         progress=progress,
     )
+    if omit_location:
+        examination = examination.without_location()
     if out is not None:
         write_report(examination, out)
     return examination
@@ -221,7 +225,7 @@ def examine_files(
         native: Process photos at original resolution.
         noiseprint_weights: The published weights of NoisePrint++, for a view.
         trust_list: See :func:`.content_credentials.read_credentials`.
-        omit_location: Leave out where the photos were taken according to their metadata.
+        omit_location: Leave out metadata that can reveal where the photos were taken.
         note: Added to the notes of every report.
         progress: Whether to show progress bars.
 
@@ -281,8 +285,6 @@ def examine_files(
                     folders.append(out / record["folder"])
                     errors += [record["error"]] if record.get("error") else []
                     continue
-                if omit_location:
-                    evidence = evidence.without_location()
                 with tile_progress_bar(enabled=progress) as tile_progress:
                     examination = examine_evidence(
                         evidence,
@@ -292,9 +294,11 @@ def examine_files(
                         notes=notes,
                         progress=tile_progress,
                     )
+                if omit_location:
+                    examination = examination.without_location()
             except PhotographError as error:
                 errors.append(str(error))
-                skipped.append(str(error).replace(name, Path(name).name))
+                skipped.append(without_folder(str(error), name))
                 continue
             stem = file_stem(Path(name).stem).strip(". ") or "photograph"
             folder = out / unused_stem(run, stem, taken)

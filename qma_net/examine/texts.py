@@ -4,6 +4,7 @@ import codecs
 import re
 import unicodedata
 import zlib
+from pathlib import Path
 
 MAX_CHARACTERS = 20_000  # Of XMP and other texts.
 MAX_VALUE_CHARACTERS = 400  # Of one EXIF or IPTC value.
@@ -40,6 +41,12 @@ def _printable_character(character: str) -> str:
     if unicodedata.category(character) == "Zs":  # Such as a no-break space.
         return " "
     return " " if character in "\t\r" else f"\\x{ord(character):02x}"
+
+
+def without_folder(text: str, path: str) -> str:
+    """Name a file without its folder in a message, since a path can reveal who examined it."""
+    name = Path(path).name
+    return text.replace(path, name) if name else text
 
 
 def decode_undeclared(content: bytes) -> str:

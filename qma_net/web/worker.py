@@ -183,7 +183,7 @@ def load_examination(
     """
     examination = pickle.loads((folder / EXAMINATION).read_bytes())
     if omit_location:
-        examination = replace(examination, evidence=examination.evidence.without_location())
+        examination = examination.without_location()
     if threshold is None or examination.prediction is None:
         return examination
     return replace(
@@ -277,7 +277,7 @@ def _examine(
         "height": height,
         "threshold": prediction.threshold if prediction else None,
         "shares": _shares(prediction.mask[prediction.photograph.present]) if prediction else None,
-        "has_location": evidence.without_location() is not evidence,
+        "has_location": examination.without_location() is not examination,
         "error": evidence.fault or None,
     }
 
