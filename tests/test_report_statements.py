@@ -3,31 +3,38 @@
 import csv
 import json
 import operator
+import pickle
 import re
+import struct
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 import qma_net
-from conftest import photograph
+from conftest import cpu_at_most, photograph
 from qma_net import cli
 from qma_net.examine import examine_photo, read_evidence, render_page
+from qma_net.examine.content_credentials import Action, Credentials, Manifest
 from qma_net.examine.index import write_index
+from qma_net.examine.location import reveals_location
 from qma_net.examine.resaved import resaved_note
 from qma_net.inference.photo_files import find_photos
 from qma_net.inference.photograph import PhotographError
 from qma_net.modeling.calibration import Calibration, PhotoProperties, PhotoRanges
 from qma_net.modeling.config import Preprocessing
+from qma_net.web import worker
 
 PACKAGED = Path(qma_net.__file__).parent / "weights/qma-net-small/calibration.json"
-GPS_XMP = (
+XMP = (
     b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF "
-    b"xmlns:rdf='http://www.w3.org/1999/02/22-rdf-syntax-ns#'><rdf:Description "
-    b"xmlns:exif='http://ns.adobe.com/exif/1.0/' exif:GPSLatitude='33,51.5S'/>"
-    b"</rdf:RDF></x:xmpmeta>"
+    b"xmlns:rdf='http://www.w3.org/1999/02/22-rdf-syntax-ns#'><rdf:Description %b>"
+    b"%b</rdf:Description></rdf:RDF></x:xmpmeta>"
 )
+GPS_XMP = XMP % (b"xmlns:exif='http://ns.adobe.com/exif/1.0/' exif:GPSLatitude='33,51.5S'", b"")
 
 
 def run(*words):
@@ -221,11 +228,157 @@ def test_location_is_left_out_of_page_and_json(tmp_path):
         assert "Canon EOS R5" in shared
     report = json.loads((tmp_path / "out/x/report.json").read_text())
     assert (report["gps"], report["xmp"]) == (None, "")
-    assert any("contains a location" in note for note in report["notes"])
-    plain = save(tmp_path / "in/plain.jpg")
-    assert (
-        "location" not in text_of(examine_photo(None, plain, omit_location=True)).split(" Leads")[0]
+    assert report["omits_location"]
+    page = (tmp_path / "out/x/report.html").read_text(encoding="utf-8")
+    assert page.count("was left out of this report on request") == 1
+    plain = examine_photo(None, save(tmp_path / "in/plain.jpg"), omit_location=True)
+    assert not plain.report()["omits_location"]
+    assert "left out" not in text_of(plain)
+
+
+REVEALING = [
+    *('drone-dji:GpsLatitude="-33.8"', 'drone-dji:GpsLongtitude="151.2"', 'exif:gpslatitude="33"'),
+    *('ps:City="Berlin"', "ps:STATE='NSW'", "<x:City>Berlin</x:City>", "<geo:lat>22</geo:lat>"),
+    '<Iptc4xmpExt:LocationCreated rdf:parseType="Resource">',
+    "<Iptc4xmpExt:LocationName><rdf:Alt><rdf:li>Home",
+    *(f"{name}: x" for name in ("City", "Sublocation", "ProvinceState", "Country", "CountryCode")),
+    *("LocationName: x", "LocationCode: 1", '{"city": "Berlin"}', 'dc:coverage="Paris"'),
+    *("22.54,113.95", "-33.8583 151.2000", "22,5431; 113,9512", "+27.5916+086.5640/", "geo:2,3"),
+    *("lat=22.5 lon=113.9", '"lat": 22.5', "Lat. 22.5", "22.5431N", "22.5\u00b0 N", "33,51.5S"),
+    *("33\u00b051'30\"S", "33 deg 51'", "33&#176;51&apos;", "q=22.54%2C113.95", "Gps Altitude"),
+    'exif:GPSVersionID="2.3.0.0" exif:GPSLatitude="33,51S"',
+]
+HARMLESS = [
+    *("GPSVersionID: 2 3 0 0", 'exif:GPSVersionID="2.3.0.0"', 'exif:SubjectLocation="100"'),
+    *('photoshop:City=""', "<photoshop:City/>", "<photoshop:City> </photoshop:City>\n<a:b>"),
+    *("Adobe XMP Core 9.1-c002 79.f354efc70, 2023/11/09-12:05:53", "NIKKOR Z 50mm f/1.8 S"),
+    *(
+        "2023-05-06T07:08:09.1234567-05:00",
+        "(flat:0.50), (light:1.25)",
+        "velocity: 5",
+        "f/2.8, 0.25s",
+    ),
+]
+
+
+@pytest.mark.parametrize("text", REVEALING)
+def test_text_that_can_reveal_a_location_is_recognized(text):
+    assert reveals_location(text)
+
+
+@pytest.mark.parametrize("text", HARMLESS)
+def test_text_without_a_location_is_kept(text):
+    assert not reveals_location(text)
+
+
+def test_search_for_a_location_takes_linear_time():
+    for text in ("location", "City ", "<a:", "1.22", "\u00b0 ", "lat ", "<a", "x.y-"):
+        with cpu_at_most(5):
+            reveals_location(text * (2**20 // len(text)))
+
+
+IPTC_EXT = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
+MM, EVENT = "http://ns.adobe.com/xap/1.0/mm/", "http://ns.adobe.com/xap/1.0/sType/ResourceEvent#"
+PACKETS = {
+    "dji": ("xmlns:d='dji' d:GpsLatitude='-33.8583' d:GpsLongtitude='151.2071'", ""),
+    "prefix": ("xmlns:ps='http://ns.adobe.com/photoshop/1.0/' ps:City='Sydney'", ""),
+    "created": (
+        f"xmlns:e='{IPTC_EXT}'",
+        "<e:LocationCreated rdf:parseType='Resource'><e:Name>Sydney</e:Name></e:LocationCreated>",
+    ),
+    "history": (
+        f"xmlns:m='{MM}' xmlns:e='{EVENT}'",
+        "<m:History><rdf:Seq><rdf:li e:action='saved' e:parameters='22.5431,113.9512'/></rdf:Seq>"
+        "</m:History>",
+    ),
+}
+TEXTS = {
+    "prompt": ("parameters", "22.5431,113.9512\nSteps: 28, Sampler: Euler a, Seed: 1"),
+    "keyword": ("exif:GPSLatitude", "22/1, 5431/100"),
+}
+
+
+def save_located(kind, folder):
+    """Write a photo that states a location in one way, and return its path."""
+    exif, options = camera_exif(), {}
+    if kind in PACKETS:
+        options["xmp"] = XMP % tuple(part.encode() for part in PACKETS[kind])
+    elif kind == "date":  # It also contradicts the date of the photo.
+        exif.get_ifd(0x8825).update({7: (12.0, 30.0, 5.0), 29: "2019:01:02"})
+    elif kind == "comment":
+        exif.get_ifd(0x8769)[0x9286] = b"ASCII\0\0\0at 22.5431,113.9512"
+    elif kind == "caption":
+        exif[0x010E] = "Home (lat=22.5431 lon=113.9512)"
+    elif kind in TEXTS:
+        options["pnginfo"] = PngInfo()
+        options["pnginfo"].add_text(*TEXTS[kind])
+    path = save(folder / f"x.{'png' if kind in TEXTS else 'jpg'}", exif=exif, **options)
+    if kind == "iptc":
+        sets = b"".join(
+            struct.pack(">BBBH", 0x1C, 2, number, 6) + b"Sydney" for number in (26, 27, 90, 92, 101)
+        )
+        block = b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0" + struct.pack(">I", len(sets)) + sets
+        segment = b"\xff\xed" + struct.pack(">H", len(block) + 2) + block
+        data = path.read_bytes()
+        path.write_bytes(data[:2] + segment + data[2:])
+    return path
+
+
+SECRETS = r"Sydney|-33\.8583|151\.2071|22\.5431|113\.9512|2019:01:02|GPS|5431"
+KINDS = (*PACKETS, *TEXTS, "date", "comment", "caption", "iptc")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_location_is_private_left_out_and_announced(kind, tmp_path):
+    path = save_located(kind, tmp_path)
+    full = examine_photo(None, path)
+    assert full.without_location() is not full  # What the web page calls has_location.
+    assert '<details class="private">' in render_page(full)
+    assert re.search(SECRETS, json.dumps(full.report()))
+    out = tmp_path / "out"
+    shared = examine_photo(None, path, omit_location=True, out=out)
+    assert shared.report()["omits_location"]
+    for name in ("report.html", "report.json"):
+        text = re.sub(r"base64,[^\"]*|[0-9a-f]{64}", "", (out / name).read_text(encoding="utf-8"))
+        assert not re.search(SECRETS, text)
+        assert "Canon EOS R5" in text
+    assert shared.without_location() is shared
+    # Signs remain: what is left out must not turn into a statement that there is none.
+    assert shared.evidence.origin.ai_statements == full.evidence.origin.ai_statements
+    assert bool(shared.evidence.origin.ai_statements) == (kind == "prompt")
+    assert not shared.evidence.facts.has_no_metadata
+
+
+def test_statements_of_a_signer_are_left_out_but_not_the_verdict(tmp_path):
+    origin = read_evidence(save(tmp_path / "x.jpg")).origin
+    action = Action(code="c2pa.edited", name="edited", description="at 22.5431, 113.9512")
+    names = ("title", "generator", "organization", "common_name", "signed")
+    manifest = Manifest(
+        label="a",
+        **dict.fromkeys(names, "Camera"),
+        **dict.fromkeys(("authors", "ingredients", "assertions"), ()),
+        actions=(action,),
+        thumbnail=photograph(8, 8),
     )
+    problems = ("the position 22.5431, 113.9512 was changed",)
+    valid = Credentials(signature_valid=True, unchanged=True, manifests=(manifest,))
+    assert replace(origin, credentials=valid).without_location().credentials.is_valid
+    broken = replace(origin, credentials=replace(valid, problems=problems)).without_location()
+    assert not broken.credentials.is_valid
+    assert not re.search(SECRETS, json.dumps(broken.report()))
+    kept = replace(origin, credentials=replace(valid, manifests=()))
+    assert kept.without_location() is kept
+
+
+def test_web_page_leaves_out_what_the_command_does(tmp_path):
+    path = save(tmp_path / "x.jpg", exif=camera_exif(with_position=True), xmp=GPS_XMP)
+    full = examine_photo(None, path)
+    full = replace(full, notes=(*full.notes, "the GPS position is invalid, so it is not stated"))
+    (tmp_path / worker.EXAMINATION).write_bytes(pickle.dumps(full))
+    shared = worker.load_examination(tmp_path, omit_location=True).report()
+    assert shared["omits_location"]
+    assert not re.search("GPS|151", json.dumps(shared | {"sha256": ""}))
+    assert not worker.load_examination(tmp_path).report()["omits_location"]
 
 
 # --- Addresses ----------------------------------------------------------------------------
@@ -275,6 +428,9 @@ def test_folder_gets_an_index_sorted_by_score(saved, tmp_path, capsys):
     assert page.count("data:image/jpeg;base64,") == 3
     assert "<i>" not in page
     assert "cannot read words.jpg" in page
+    assert "Not examined in the last run (1)" in page
+    with Image.open(out / "a/thumbnail.jpg") as thumbnail:
+        assert max(thumbnail.size) <= 160
     assert str(photos) not in page  # It can be passed on.
 
 
@@ -283,12 +439,42 @@ def test_single_photo_gets_no_index_and_an_index_of_the_user_is_kept(tmp_path, c
     run("examine", photo, "--out", out, "--checkpoint", "none")
     assert not (out / "index.html").exists()
     (out / "index.html").write_text("mine")
-    assert not write_index(out, [])
+    write_index(out, [])
     assert (out / "index.html").read_text() == "mine"
     assert not (out / "examinations.csv").exists()
     (out / "index.html").unlink()
     (out / "manual").mkdir()
     (out / "manual/report.json").write_text('{"leads": 3, "file": []}')
-    assert write_index(out, [])
+    write_index(out, [])
     page = (out / "index.html").read_text()
     assert page.count("report.html") == 1
+    capsys.readouterr()
+    other = save(tmp_path / "other.jpg")
+    run("examine", other, "--out", out, "--checkpoint", "none")  # Its index is written again.
+    assert f"{out}/index.html" in capsys.readouterr().out
+    assert (out / "index.html").read_text().count("report.html") == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"file": None},
+        {"score": "0.5"},
+        {"marked": []},
+        {"bytes": "12"},
+        {"leads": [{"name": "a"}]},
+        {"not_comparable": [3]},
+        {"origin": {"statements": 3}},
+        {"origin": "camera"},
+        None,
+    ],
+)
+def test_index_leaves_out_other_files(tmp_path, caplog, change):
+    report = examine_photo(None, save(tmp_path / "x.jpg"), out=tmp_path / "good").report()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/report.html").touch()
+    content = {"a": 1} if change is None else report | change
+    (tmp_path / "other/report.json").write_text(json.dumps(content))
+    write_index(tmp_path, [])
+    assert (tmp_path / "index.html").read_text().count("report.html") == 1
+    assert "is not the report of an examination" in caplog.text

@@ -199,7 +199,7 @@ def _examine(args: argparse.Namespace) -> None:
     )
     for folder in folders:
         print_lines(folder / "report.html")
-    if len(folders) + len(errors) > 1 and has_index(Path(args.out)):
+    if has_index(Path(args.out)):
         print_lines(Path(args.out) / INDEX)
     print_notes(*errors)
     if errors:

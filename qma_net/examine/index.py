@@ -1,17 +1,16 @@
 """The index of a folder of reports: a page that ranks the photos by score, and a table."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import QMANetError
-from ..core.files import read_bytes, read_json_object, write_text
-from ..core.html import data_uri, environment, render
+from ..core.files import ContentError, read_bytes, read_json_object, write_text
+from ..core.html import data_uri
 from ..core.untrusted import format_csv
-from .page import PAGE, REPORT, THUMBNAIL, percent
-from .texts import printable
+from .page import PAGE, REPORT, THUMBNAIL, render_template
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +22,21 @@ COLUMNS = (
     *("signs", "error"),
 )
 MAX_THUMBNAIL_BYTES = 2**18
+# The content of a report that the index uses, by type: a list has items of one type.
+TEXT, COUNT, NUMBER = str | None, int | None, int | float | None
+REPORT_TYPES: Mapping[str, Any] = {
+    "file": str,
+    **dict.fromkeys(("format", "error", "resaved"), TEXT),
+    **dict.fromkeys(("width", "height", "bytes", "as_high", "calibrated_on"), COUNT),
+    **dict.fromkeys(("score", "marked", "unreadable_share"), NUMBER),
+    "not_comparable": [str],
+    "leads": [{"name": str, "result": TEXT, "regions": list}],
+}
+ORIGIN_TYPES: Mapping[str, Any] = {
+    "statements": dict,
+    "ai_statements": [str],
+    "contradictions": [str],
+}
 
 
 @dataclass(frozen=True)
@@ -37,22 +51,38 @@ class Entry:
     folder: str
     report: dict[str, Any]
 
+    @classmethod
+    def read(cls, path: Path) -> "Entry":
+        """Read a ``report.json``.
+
+        Raises:
+            ContentError: If it is not the report of an examination.
+            OSError: If it cannot be read.
+        """
+        report = read_json_object(path, "the report of an examination")
+        origin = report.get("origin")
+        is_valid = _has_type(report, REPORT_TYPES)
+        if not is_valid or (origin is not None and not _has_type(origin, ORIGIN_TYPES)):
+            raise ContentError(f"{path} is not the report of an examination")
+        return cls(path.parent.name, report)
+
     @property
     def score(self) -> float:
         """The score; -1 without a mask."""
         score = self.report.get("score")
-        return float(score) if isinstance(score, int | float) else -1
+        return -1 if score is None else score
 
     @property
     def statements(self) -> dict[str, str]:
         """Camera, dates and software according to the file."""
-        return (self.report.get("origin") or {}).get("statements") or {}
+        statements = (self.report.get("origin") or {}).get("statements", {})
+        return {name: str(text) for name, text in statements.items()}
 
     @property
     def signs(self) -> list[str]:
         """What to look at first: signs of AI use, contradictions and leads with a finding."""
         origin = self.report.get("origin") or {}
-        leads = [lead for lead in self.report.get("leads", []) if lead["regions"]]
+        leads = [lead for lead in self.report["leads"] if lead["regions"]]
         return [
             *(f"Signs of AI use: {text}" for text in origin.get("ai_statements", [])),
             *origin.get("contradictions", []),
@@ -68,7 +98,7 @@ class Entry:
             "rank": rank if self.score >= 0 else None,
             "report": f"{self.folder}/{PAGE}",
             "unreadable": self.report.get("unreadable_share"),
-            "not_comparable": "; ".join(self.report.get("not_comparable", [])),
+            "not_comparable": "; ".join(self.report["not_comparable"]),
             "camera": self.statements.get("camera"),
             "taken": self.statements.get("taken"),
             "saved_by": self.statements.get("saved by"),
@@ -76,27 +106,22 @@ class Entry:
         }
 
 
-def write_index(out: Path, skipped: Sequence[str]) -> bool:
+def write_index(out: Path, skipped: Sequence[str]) -> None:
     """Write ``index.html`` and ``examinations.csv`` for all reports in a folder.
 
     An ``index.html`` that is not ours is kept; a warning is logged.
 
     Args:
         out: The folder of the reports.
-        skipped: What could not be examined, one line each.
-
-    Returns:
-        Whether the files were written.
+        skipped: What could not be examined in this run, one line each.
     """
     if (out / INDEX).exists() and not has_index(out):
         logger.warning("%s was not written by qma-net examine and is kept", out / INDEX)
-        return False
+        return
     entries = sorted(_entries(out), key=lambda entry: (-entry.score, entry.folder))
     rows = [entry.row(rank) for rank, entry in enumerate(entries, 1)]
     settings = {str(entry.report.get("settings")) for entry in entries if entry.score >= 0}
-    environment(__package__).filters.update(printable=printable, percent=percent)
-    page = render(
-        __package__,
+    page = render_template(
         "index.html.j2",
         entries=[
             {"row": row, "entry": entry, "thumbnail": _thumbnail(out / entry.folder)}
@@ -105,11 +130,9 @@ def write_index(out: Path, skipped: Sequence[str]) -> bool:
         skipped=skipped,
         mark=MARK,
         is_mixed=len(settings) > 1,
-        file_name=lambda path: printable(Path(str(path)).name),
     )
     write_text(out / TABLE, format_csv(COLUMNS, rows))
     write_text(out / INDEX, page)
-    return True
 
 
 def has_index(out: Path) -> bool:
@@ -125,15 +148,23 @@ def _entries(out: Path) -> list[Entry]:
     entries = []
     for path in sorted(out.glob(f"*/{REPORT}")):
         try:
-            report = read_json_object(path, "the report of an examination")
-            entry = Entry(path.parent.name, report)
-            entry.row(0)
-        except (QMANetError, OSError, AttributeError, KeyError, TypeError):
-            logger.warning("%s is left out of the index: it is not a report", path)
+            entry = Entry.read(path)
+        except (ContentError, OSError) as error:
+            logger.warning("%s is left out of the index: %s", path.parent, error)
         else:
             if (path.parent / PAGE).is_file():
                 entries.append(entry)
     return entries
+
+
+def _has_type(value: object, expected: Any) -> bool:
+    if isinstance(expected, Mapping):
+        return isinstance(value, dict) and all(
+            _has_type(value.get(name), part) for name, part in expected.items()
+        )
+    if isinstance(expected, list):
+        return isinstance(value, list) and all(_has_type(item, expected[0]) for item in value)
+    return isinstance(value, expected)
 
 
 def _thumbnail(folder: Path) -> str:
