@@ -302,7 +302,7 @@ def count(model: str, *, is_compiled: bool) -> Kernels:
         kernels = Kernels()
         network = benco.train().network
         if is_compiled:
-            network.compile_for_training(backend=CompiledKernels(kernels))
+            benco.compile_for_training(backend=CompiledKernels(kernels))
         count_by_part(network, kernels)
         stack.enter_context(patch.object(noise, "streamed", plain_chain))
         parameters = [p for p in network.parameters() if p.requires_grad]

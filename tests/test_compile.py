@@ -51,7 +51,7 @@ def losses(model, steps, checkpointed=False, precision=None):
     ],
 )
 def test_compiled_parts_share_graphs_and_train_like_eager_ones(build_deep, checkpointed, precision):
-    """Four stages, four interactions, four aggregations and three MLPs have one graph each."""
+    """Each stage, interaction, aggregation, MLP, the decoder and the edge head has one graph."""
     model = build_deep()
     names, start = list(model.state_dict()), {k: v.clone() for k, v in model.state_dict().items()}
     expected = losses(model, 2, checkpointed, precision)
@@ -65,8 +65,27 @@ def test_compiled_parts_share_graphs_and_train_like_eager_ones(build_deep, check
     model.compile_for_training(backend=backend)
     assert losses(model, 2, checkpointed, precision) == pytest.approx(expected, abs=1e-4)
     # On a CPU, autocast leaves norms in bfloat16, so the first blocks of stages 1 and 3 differ.
-    assert len(graphs) == (15 if precision is None else 17)
+    assert len(graphs) == (17 if precision is None else 19)
     assert list(model.state_dict()) == names
+
+
+def test_losses_and_score_are_compiled(build_tiny):
+    torch._dynamo.reset()
+    names = []
+
+    def backend(graph, inputs):
+        names.extend(node.target for node in graph.graph.nodes if node.op == "call_method")
+        return graph.forward
+
+    model = QMANet(size="tiny", views="srm", init_from=build_tiny(views="srm")).train()
+    torch.manual_seed(3)
+    image, mask = torch.randn(2, 3, 64, 64), (torch.rand(2, 1, 64, 64) > 0.7).double()
+    expected = model(image, mask)
+    model.compile_for_training(backend=backend)
+    actual = model(image, mask)
+    for name in ("backward_loss", "pred_label"):
+        torch.testing.assert_close(actual[name], expected[name])
+    assert {"square", "topk"} <= set(names)  # In the Dice loss and in the score.
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ plain ``str``, ``int`` or ``float``, without ``from __future__ import annotation
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ from IMDLBenCo.registry import MODELS
 from torch import Tensor, nn
 
 from ..build import build_qma_net
+from ..modeling.compilation import compile_function
 from ..modeling.config import QMANetConfig
 from ..modeling.losses import (
     DICE_SMOOTHING,
@@ -110,8 +111,16 @@ class QMANet(nn.Module):
                 **asdict(self.config),
             )
         self.network.checkpoint_gradients(bool(gradient_checkpointing))
+        self._image_score: Callable[..., Tensor] = image_score
+        self._mask_and_edge_losses: Callable[..., tuple[Tensor, Tensor]] = mask_and_edge_losses
         if compile:
-            self.network.compile_for_training()
+            self.compile_for_training()
+
+    def compile_for_training(self, backend: str | Callable[..., Any] = "inductor") -> None:
+        """Compile the network, its losses and the image-level score with torch.compile."""
+        self.network.compile_for_training(backend)
+        self._image_score = compile_function(image_score, backend)
+        self._mask_and_edge_losses = compile_function(mask_and_edge_losses, backend)
 
     def forward(
         self,
@@ -139,13 +148,15 @@ class QMANet(nn.Module):
         pred_mask = output.mask_logits.sigmoid()
         result: dict[str, Any] = {
             "pred_mask": pred_mask,
-            "pred_label": image_score(pred_mask, shape_mask),
+            "pred_label": self._image_score(pred_mask, shape_mask),
             "visual_loss": {},
             "visual_image": {"edge": widen(output.edge_logits[0]).sigmoid()},
         }
         if mask is None:
             return result
-        seg_loss, edge_loss = mask_and_edge_losses(output, mask, shape_mask, self.dice_smoothing)
+        seg_loss, edge_loss = self._mask_and_edge_losses(
+            output, mask, shape_mask, self.dice_smoothing
+        )
         losses = {"seg_loss": seg_loss, "edge_loss": edge_loss}
         total = self.alpha * seg_loss + self.beta * edge_loss
         if self.bce:

@@ -151,10 +151,18 @@ class SelfAttention(nn.Module):
             # (B, h w / reduction^2, C)
             context = to_autocast(self.sequence_reduction(tokens, height, width))
         q = self._split_heads(self.q_proj(tokens))  # (B, heads, h w, C / heads)
-        k = self._split_heads(self.k_proj(context))  # (B, heads, h w / reduction^2, C / heads)
-        v = self._split_heads(self.v_proj(context))  # (B, heads, h w / reduction^2, C / heads)
+        # (B, heads, h w / reduction^2, C / heads)
+        k, v = map(self._split_heads, self._keys_and_values(context))
         attended = F.scaled_dot_product_attention(q, k, v)  # (B, heads, h w, C / heads)
         return self.o_proj(attended.transpose(1, 2).flatten(2))  # (B, h w, C)
+
+    def _keys_and_values(self, context: Tensor) -> Sequence[Tensor]:
+        """Project to keys and values, in compiled graphs with a single matrix product."""
+        k, v = self.k_proj, self.v_proj
+        if not torch.compiler.is_compiling():
+            return k(context), v(context)
+        weight, bias = torch.cat([k.weight, v.weight]), torch.cat([k.bias, v.bias])
+        return F.linear(context, weight, bias).chunk(2, dim=-1)
 
     def _split_heads(self, x: Tensor) -> Tensor:
         return x.unflatten(2, (-1, self.head_channels)).transpose(1, 2)

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..core.errors import QMANetError, first_line
@@ -13,8 +15,15 @@ from ..core.errors import QMANetError, first_line
 MAX_GRAPHS = 256
 
 
-# Maps are channels-last already, and Inductor would copy the queries, keys and values of attention.
-OPTIONS = {"layout_optimization": False}
+OPTIONS = {
+    # Maps are channels-last already, and Inductor would copy queries, keys and values of attention.
+    "layout_optimization": False,
+    # On a GPU, independent kernels are launched together, such as the sums of all bias gradients.
+    # A graph is small, so this needs no limit for the additional memory.
+    "combo_kernels": True,
+    "combo_kernel_max_num_nodes": 64,
+    "combo_kernel_peak_memory_pct_threshold": None,
+}
 
 
 class CompilationError(QMANetError):
@@ -36,9 +45,31 @@ def compile_parts(
     config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, 4 * MAX_GRAPHS)
     # DistributedDataParallel exchanges gradients between parts, so they need not be split for it.
     config.optimize_ddp = False
-    options = OPTIONS if backend == "inductor" else None
     for part in parts:
-        part.compile(dynamic=False, fullgraph=fullgraph, backend=backend, options=options)
+        part.compile(**_arguments(backend), fullgraph=fullgraph)
+
+
+def compile_function(
+    function: Callable[..., Any], backend: str | Callable[..., Any]
+) -> Callable[..., Any]:
+    """Return a function that is compiled as a whole for fixed shapes when it is first called."""
+    compiled = torch.compile(function, **_arguments(backend), fullgraph=True)
+
+    @wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with compilation_errors():
+            return compiled(*args, **kwargs)
+
+    return run
+
+
+def _arguments(backend: str | Callable[..., Any]) -> dict[str, Any]:
+    if backend != "inductor":
+        return {"dynamic": False, "backend": backend}
+    from torch._inductor import list_options
+
+    known = list_options()  # Some versions of PyTorch lack some options.
+    return {"dynamic": False, "options": {k: v for k, v in OPTIONS.items() if k in known}}
 
 
 @contextmanager

@@ -177,12 +177,13 @@ class QMANetModel(HubModule):
         compile_parts(self._blocks(), backend, fullgraph=False)
 
     def compile_for_training(self, backend: str | Callable[..., Any] = "inductor") -> None:
-        """Compile the encoder blocks and all attention modules with torch.compile.
+        """Compile all parts with weights except the noise view and the embeddings of patches.
 
         Each part has a graph for training and one for evaluation, for a fixed batch and image size.
         Further sizes are compiled when they occur, up to a limit of about 32.
         """
-        with_weights = [part for part in self._attending() if any(True for _ in part.parameters())]
+        parts = [*self._attending(), self.decoder, self.edge_head]
+        with_weights = [part for part in parts if any(True for _ in part.parameters())]
         compile_parts([*self._blocks(), *with_weights], backend, fullgraph=True)
 
     def _blocks(self) -> list[nn.Module]:
