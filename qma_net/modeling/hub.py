@@ -128,7 +128,8 @@ class HubModule(
         **download: Any,
     ) -> Self:
         """Load the model; ``from_pretrained`` calls this with the content of ``config.json``."""
-        model = cls.from_config(_checked_config(config, model_id))
+        config = _require_config(config, model_id)
+        model = cls.from_config(config_from_saved(config, f"{model_id}/{CONFIG_NAME}"))
         model.about = one_line(config.get("about", ""), MAX_ABOUT)
         model.preprocessing = _read_optional(
             model_id,
@@ -165,23 +166,23 @@ def read_config(model_id: str, **download: Any) -> QMANetConfig:
     file = _locate(model_id, CONFIG_NAME, download)
     is_found = file.is_file()
     config = read_json_object(file, "the configuration of a QMA-Net") if is_found else None
-    return _checked_config(config, model_id)
+    config = _require_config(config, model_id)
+    return config_from_saved(config, f"{model_id}/{CONFIG_NAME}")
 
 
-def _checked_config(config: object, model_id: str) -> QMANetConfig:
+def _require_config(config: object, model_id: str) -> dict[str, Any]:
     if config is None:
         raise WeightsError(
             f"{model_id} has no config.json; pass a directory written by save_pretrained, or "
             "convert a checkpoint with `qma-net convert`"
         )
-    source = f"{model_id}/{CONFIG_NAME}"
     names = QMANetConfig.required_names()
     if not isinstance(config, dict) or not set(names) <= set(config):
         raise WeightsError(
-            f"{source} is not the configuration of a QMA-Net; expected the fields "
+            f"{model_id}/{CONFIG_NAME} is not the configuration of a QMA-Net; expected the fields "
             f"{', '.join(names)}"
         )
-    return config_from_saved(config, source)
+    return config
 
 
 def write_calibration(directory: Path, calibration: Calibration) -> None:
