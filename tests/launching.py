@@ -2,9 +2,12 @@
 
 import json
 import os
+import random
+import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +33,19 @@ def write_tampered_set(folder: Path, count: int = 7) -> None:
         cv2.imwrite(str(folder / f"set/Tp/{i}.jpg"), image)
         cv2.imwrite(str(folder / f"set/Gt/{i}.png"), mask)
     (folder / "sets.json").write_text(json.dumps({"small": str(folder / "set")}))
+
+
+def stable_port() -> int:
+    """Return a free port that stays free until torchrun uses it seconds later.
+
+    The system gives ports from 32768 on to connections of all programs. If one of them takes the
+    port, the first torchrun fails, and the second one waits for it for ten minutes.
+    """
+    for port in random.sample(range(20_000, 30_000), 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no port is free")
 
 
 def start(

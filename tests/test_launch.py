@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from transformers import SegformerConfig, SegformerModel
 from conftest import ROOT, TINY
 from forks import HANG_TIMEOUT, run_code
 from hub_server import hub_server
-from launching import MODEL, SIZE, start, write_tampered_set
+from launching import MODEL, SIZE, stable_port, start, write_tampered_set
 
 HUB_FILES = ("config.json", "model.safetensors")
 
@@ -341,6 +342,19 @@ def test_process_group_is_created_after_the_data_check(work):
     assert "rank 1 is waiting for rank 0 to finish the data check" in done.stdout
     assert [(work / f"initialized-{rank}").read_text() for rank in (0, 1)] == ["True", "True"]
     assert (work / "slow/checkpoint-0.pth").is_file()
+
+
+def test_ranks_may_be_started_without_torchrun(work):
+    """The store on rank 0 ended as soon as the data was checked, while rank 1 still used it."""
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(stable_port())}
+
+    def run(rank):
+        env = {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        train(work, "without-torchrun", 1, env=env, timeout=120)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(run, range(2)))
+    assert (work / "without-torchrun/checkpoint-1.pth").is_file()
 
 
 def test_failed_check_is_reported_once_by_two_ranks(work, tmp_path):

@@ -2,12 +2,10 @@
 
 import json
 import os
-import random
 import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from argparse import Namespace
@@ -24,6 +22,7 @@ from IMDLBenCo.training_scripts.utils.misc import create_argparser
 
 from conftest import ROOT, photograph
 from forks import HANG_TIMEOUT
+from launching import stable_port
 from qma_net.core.files import config_path
 from qma_net.evaluation.attacks import read_attacks
 from qma_net.evaluation.results import read_result_table
@@ -499,19 +498,6 @@ def small_data(tmp_path):
 
 SMALL = {"GPUS": "0", "BACKBONE": "", "NOISEPRINT": "", "SIZE": "b0", "IMAGE_SIZE": "64"}
 SMALL |= {"EPOCHS": "1", "WORKERS": "0", "TOTAL_BATCH": "4", "OUT": "o"}
-
-
-def stable_port() -> int:
-    """Return a free port that stays free until torchrun uses it seconds later.
-
-    The system gives ports from 32768 on to connections of all programs. If one of them takes the
-    port, the first torchrun fails, and the second one waits for it for ten minutes.
-    """
-    for port in random.sample(range(20_000, 30_000), 100):
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise OSError("no port is free")
 
 
 def two_nodes(folder) -> list[tuple[int | None, str]]:

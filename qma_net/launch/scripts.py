@@ -192,6 +192,7 @@ def _prepare_training(
     args: Namespace = script["get_args_parser"]()[0]
     check_flags(args, command, fit=own.fit)
     others = WaitingRoom()
+    until_end.callback(others.close)
     # After a restart by torchrun with a checkpoint, an earlier attempt has checked the data.
     is_checked = args.resume and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
     if own.skip_bad:

@@ -25,7 +25,8 @@ _DONE, _FAILED = b"done", b"failed"
 class WaitingRoom:
     """The store through which the processes of a run tell each other that work is done.
 
-    With one process, or without the variables that torchrun sets, nobody waits.
+    With one process, or without the variables that torchrun sets, nobody waits. Without torchrun,
+    the first rank hosts the store, so it must keep this object until the end of the run.
     """
 
     def __init__(self) -> None:
@@ -37,6 +38,10 @@ class WaitingRoom:
             store, _, _ = next(torch.distributed.rendezvous("env://", timeout=CONNECT))
             attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)
             self._store = torch.distributed.PrefixStore(f"qma_net_attempt_{attempt}", store)
+
+    def close(self) -> None:
+        """Release the store."""
+        self._store = None
 
     def once(self, name: str, work: Callable[[], object]) -> None:
         """Call ``work`` on the first rank, while the others wait for it.
