@@ -182,7 +182,7 @@ class QMANetModel(HubModule):
         Each part has a graph for training and one for evaluation, for a fixed batch and image size.
         Further sizes are compiled when they occur, up to a limit of about 32.
         """
-        parts = [*self._attending(), self.decoder, self.edge_head]
+        parts = [*self._fusion_parts(), self.decoder, self.edge_head]
         with_weights = [part for part in parts if any(True for _ in part.parameters())]
         compile_parts([*self._blocks(), *with_weights], backend, fullgraph=True)
 
@@ -192,12 +192,12 @@ class QMANetModel(HubModule):
     def _encoder_stages(self) -> list[Stage]:
         return [*self.rgb_backbone.stages, *self.noise_backbone.stages]
 
-    def _attending(self) -> list[nn.Module]:
+    def _fusion_parts(self) -> list[nn.Module]:
         return [*self.interactions, *self.aggregations, *self.query_mlps]
 
     def _parts(self) -> list[nn.Module]:
         """Return the parts that run in half precision under autocast."""
-        return [*self._encoder_stages(), *self._attending(), self.decoder, self.edge_head]
+        return [*self._encoder_stages(), *self._fusion_parts(), self.decoder, self.edge_head]
 
 
 def _check_image(image: Tensor) -> None:
