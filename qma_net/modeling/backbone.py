@@ -86,7 +86,8 @@ class Stage(nn.Module):
                     block.named_parameters()
                 )  # cast_weights may have replaced them.
                 run = partial(functional_call, block, weights, tie_weights=False)
-                tokens = checkpoint(run, arguments, use_reentrant=False)
+                # A block draws no random numbers, so their state need not be kept.
+                tokens = checkpoint(run, arguments, use_reentrant=False, preserve_rng_state=False)
             else:
                 tokens = block(*arguments)
         return _as_map(self.layer_norm(tokens), width)  # (B, C, h, w)
