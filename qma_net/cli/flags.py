@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Any, TypeAlias
 
-from ..core.threads import THREADS
 from ..core.untrusted import one_line, printable_lines
+from ..launch.flags import THREADS
 from ..modeling.config import QMANetConfig
 from ..weights.names import NONE, RANDOM, SMALL
 

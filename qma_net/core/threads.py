@@ -13,10 +13,11 @@ from .workers import available_cores
 # The variables with which a user chooses how the threads of OpenMP wait.
 WAIT_VARIABLES = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY"}
 COUNT_VARIABLES = (
-    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"),
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "OPENCV_FOR_THREADS_NUM",
 )
-
-THREADS = "number of CPU threads to compute with (default: one per core)"
 
 
 class ThreadsError(QMANetError):

@@ -6,7 +6,6 @@ import os
 import re
 from pathlib import Path
 
-from ..core.threads import THREADS
 from .checkpoints import (
     CHECKPOINT_NAME,
     newest_intact_checkpoint,
@@ -16,6 +15,7 @@ from .checkpoints import (
 from .torchrun import LaunchError
 
 logger = logging.getLogger(__name__)
+THREADS = "number of CPU threads to compute with (default: one per core)"
 
 AUTO = "auto"  # --resume auto: the newest intact checkpoint in --output_dir.
 
