@@ -14,7 +14,7 @@ from sklearn.metrics import f1_score, jaccard_score, roc_auc_score
 
 from conftest import photograph
 from forks import Fork, torchrun
-from qma_net.core.files import ContentError, PathError
+from qma_net.core.files import ContentError, PathError, sha256
 from qma_net.core.runs import BusyError, FolderLock, Journal
 from qma_net.evaluation import evaluate as ev
 from qma_net.evaluation import robust as rb
@@ -25,7 +25,6 @@ from qma_net.evaluation.results import is_complete, read_result_table
 from qma_net.evaluation.settings import AS_TRAINED, EvaluationError, Settings
 from qma_net.modeling.config import ConfigError, Preprocessing
 from qma_net.weights.locate import load_model
-from qma_net.weights.reading import sha256
 from sample_archives import set_rows, write_set
 
 SMALL = Settings("resize", 64, 2)

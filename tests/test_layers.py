@@ -146,7 +146,7 @@ def test_transformers_is_imported_only_where_a_model_is_built():
     ("line", "expected"),
     [
         ("from ..report import page", "modeling.config imports report"),
-        ("def f():\n    from qma_net.weights.reading import sha256", "modeling.config imports"),
+        ("def f():\n    from qma_net.weights.reading import is_hub_id", "modeling.config imports"),
         ("import qma_net.cli.data", "modeling.config imports cli.data"),
     ],
 )

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from conftest import published_noiseprint
+from qma_net.core.files import sha256
 from qma_net.modeling.noise import MNFM, SRM, Bayar, NoisePrint, fold_noiseprint
-from qma_net.weights.reading import read_checkpoint, sha256
+from qma_net.weights.reading import read_checkpoint
 from qma_net.weights.sources import NOISEPRINT_SHA256, load_noiseprint, noiseprint_state
 
 HALF = (torch.float16, torch.bfloat16)

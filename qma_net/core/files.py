@@ -1,5 +1,6 @@
 """Atomic file writing, safe file names, and reading of JSON and YAML files."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -133,6 +134,12 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 
 def _open_without_blocking(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file in hexadecimal; see :func:`open_regular`."""
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json_object(path: str | os.PathLike[str], expected: str) -> dict:

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..core.files import read_json_object
+from ..core.files import read_json_object, sha256
 from ..launch.checkpoints import BEST_NOTE
 from ..modeling.config import Preprocessing
 from ..modeling.state import load_strictly
 from ..weights.checkpoint import preprocessing_from_args
 from ..weights.locate import load_model
-from ..weights.reading import read_checkpoint, sha256, unwrap_state
+from ..weights.reading import read_checkpoint, unwrap_state
 from .settings import EvaluationError
 
 PICKED_ON = "training's test sets"  # Recorded for checkpoints selected on these.

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 import torch
 
+from ..core.files import sha256
 from ..data.listing import NEGATIVE, Listing
 from ..modeling.config import EDGE_WIDTH
-from ..weights.reading import sha256
 from .attacks import Attack
 from .settings import Settings
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from tqdm import tqdm
 
 from .. import __version__
-from ..core.files import remove_temporary_files, to_json
+from ..core.files import remove_temporary_files, sha256, to_json
 from ..core.images import TRANSPOSED_ORIENTATIONS
 from ..core.runs import Run
 from ..core.untrusted import file_stem, one_line
@@ -33,7 +33,6 @@ from ..inference.tiles import ProgressCallback
 from ..modeling.calibration import Calibration
 from ..modeling.config import DEFAULT_THRESHOLD, Preprocessing
 from ..modeling.noise import NoisePrint
-from ..weights.reading import sha256
 from ..weights.sources import load_noiseprint
 from .content_credentials import require_trust_list
 from .evidence import Evidence, read_evidence

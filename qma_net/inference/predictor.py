@@ -14,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 
 from .. import __version__
+from ..core.files import sha256
 from ..modeling.calibration import Calibration
 from ..modeling.config import DEFAULT_THRESHOLD, ConfigError, Preprocessing, QMANetConfig
 from ..modeling.noise import NoisePrint, normalized
 from ..modeling.qma_net import SMALLEST_SIDE, STRIDE, QMANetModel, image_score
 from ..weights.locate import load_model
 from ..weights.names import RANDOM
-from ..weights.reading import sha256
 from .photograph import PhotographError, PhotoSource, read_photograph
 from .prediction import Prediction, require_finite
 from .preprocessing import fit_to_model

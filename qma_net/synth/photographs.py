@@ -1,6 +1,5 @@
 """Authentic photos and their label maps: searching, splitting, reading and cropping."""
 
-import hashlib
 import math
 import os
 from collections import Counter
@@ -12,6 +11,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from ..core.files import sha256
 from ..core.images import (
     IMAGE_SUFFIXES,
     TRANSPOSED_ORIENTATIONS,
@@ -169,8 +169,7 @@ def split_photos_by_hash(folder: Path, names: list[str], recipe: Recipe) -> dict
     """
     sides: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
     for name in names:
-        digest = hashlib.sha256((folder / name).read_bytes()).digest()
-        share = int.from_bytes(digest[:8], "big") / 2**64
+        share = int(sha256(folder / name)[:16], 16) / 2**64
         if share < recipe.test_share:
             sides["test"].append(name)
         elif share < recipe.test_share + recipe.validation_share:
@@ -230,7 +229,7 @@ def find_usable_photos(
     for path, size in sizes.items():
         length = path.stat().st_size
         # Only files of equal length can be copies.
-        content = hashlib.sha256(path.read_bytes()).digest() if byte_counts[length] > 1 else length
+        content = sha256(path) if byte_counts[length] > 1 else length
         if content not in seen:
             seen.add(content)
             usable[str(path.relative_to(photos))] = size

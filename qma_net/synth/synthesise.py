@@ -11,7 +11,6 @@ segment. For the photo ``a/x.jpg`` it is ``a/x.png`` or ``a_seg/x.png`` in the f
 Folders that end in ``_seg`` are not searched for photos.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -28,9 +27,9 @@ from .. import __version__
 from ..core.errors import first_line
 from ..core.files import (
     ContentError,
-    open_regular,
     read_json_lines,
     read_json_object,
+    sha256,
     to_json,
     write_json,
     write_text,
@@ -237,10 +236,7 @@ def _completion_record(folder: Path, rows: list[dict[str, Any]]) -> dict[str, An
     Raises:
         OSError: If a file is missing.
     """
-    record: dict[str, Any] = {}
-    for name in (SETTINGS, MANIFEST):
-        with open_regular(folder / name) as file:
-            record[name] = hashlib.sha256(file.read()).hexdigest()
+    record: dict[str, Any] = {name: sha256(folder / name) for name in (SETTINGS, MANIFEST)}
     paths = [folder / path for row in rows for path in output_paths(row)]
     return record | {"image_bytes": sum(path.stat().st_size for path in paths)}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..core.files import read_json_object
+from ..core.files import read_json_object, sha256
 from ..modeling.backbone import FOREIGN_HEADS, MiT, remap_official
 from ..modeling.config import SIZES
 from ..modeling.hub import CONFIG_NAME, WEIGHTS_FILE
@@ -16,7 +16,7 @@ from ..modeling.qma_net import QMANetModel
 from ..modeling.state import WeightsError, load_strictly, require_tensors
 from .checkpoint import CONFIG_KEY, Checkpoint
 from .locate import load_model, newest_checkpoint
-from .reading import read_checkpoint, sha256, unwrap_state
+from .reading import read_checkpoint, unwrap_state
 from .sources import NOISEPRINT_SHA256, mit_state, noiseprint_from_published
 
 HUGGING_FACE_FILES = (WEIGHTS_FILE, "pytorch_model.bin")  # In a folder with a config.json.

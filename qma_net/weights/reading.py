@@ -1,7 +1,6 @@
 """Reading files of tensors without executing code in them; contains the only ``torch.load``."""
 
 import argparse
-import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -87,9 +86,3 @@ def is_hub_id(source: str) -> bool:
     """Return whether a source that is not a local path can be a Hugging Face Hub ID."""
     is_file_name = source.endswith((".pth", ".pt", ".th", ".bin", ".safetensors"))
     return re.fullmatch(r"[\w.-]+/[\w.-]+", source) is not None and not is_file_name
-
-
-def sha256(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import torch
 
+from ...core.files import sha256
 from ...core.images import decode, open_image, read_rgb
 from ...data.facts import mask_as_benco
 from ...data.listing import ListingError, read_listings
@@ -16,7 +17,6 @@ from ...inference.preprocessing import ModelInput, fit_to_model
 from ...modeling.config import Preprocessing
 from ...modeling.qma_net import QMANetModel
 from ...weights.locate import load_model
-from ...weights.reading import sha256
 from ..collect import ModelResults, ResultFile
 from ..paper_tables import in_paper_order
 from . import FigureError
