@@ -18,6 +18,7 @@ import qma_net
 from conftest import cpu_at_most, photograph
 from qma_net import cli
 from qma_net.examine import examine_photo, read_evidence, render_page
+from qma_net.examine.comparison import describe_photos, differences
 from qma_net.examine.content_credentials import Action, Credentials, Manifest
 from qma_net.examine.index import write_index
 from qma_net.examine.location import reveals_location
@@ -88,7 +89,7 @@ def test_ranges_state_minimum_median_and_maximum():
     assert ranges.megapixels == (0.12, 0.3, 2.0)
     assert ranges.formats == {"JPEG": 2, "PNG": 1}
     assert ranges.jpeg_quality == (70, 80, 90)
-    assert ranges.describe() == (
+    assert describe_photos(ranges) == (
         "2 JPEG files and 1 PNG file of JPEG quality 70 to 90, with a longer side of 400 to 2,000 "
         "pixels (median 600; 0.12 to 2 megapixels)"
     )
@@ -110,9 +111,9 @@ def test_photo_outside_the_range_of_the_packaged_calibration_is_recognized(photo
     calibration = Calibration.from_dict(json.loads(PACKAGED.read_text(encoding="utf-8")))
     assert calibration.count == 255
     assert calibration.photos.longer_side == (287, 384, 384)
-    differences = calibration.photos.differences(photo)
-    assert len(differences) == len(clauses)
-    assert all(map(operator.contains, differences, clauses))
+    found = differences(photo, calibration.photos)
+    assert len(found) == len(clauses)
+    assert all(map(operator.contains, found, clauses))
 
 
 def test_calibration_without_sizes_remains_readable():

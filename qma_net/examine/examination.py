@@ -14,6 +14,7 @@ import torch
 from .. import __version__
 from ..inference.prediction import Prediction
 from ..modeling.calibration import Calibration
+from .comparison import differences
 from .evidence import Evidence, photo_properties
 from .leads import Lead
 from .location import reveals_location
@@ -79,7 +80,7 @@ class Examination:
 
     @property
     def differences(self) -> list[str]:
-        """Why the photo cannot be compared with those of the calibration; see PhotoRanges.
+        """Why the photo cannot be compared with those of the calibration; see :mod:`.comparison`.
 
         Empty if it can, or if the calibration does not record the size of its photos.
         """
@@ -87,7 +88,7 @@ class Examination:
         if not (photograph and self.calibration and self.calibration.photos):
             return []
         properties = photo_properties(photograph, self.evidence.facts)
-        return self.calibration.photos.differences(properties)
+        return differences(properties, self.calibration.photos)
 
     def overlay(self) -> np.ndarray:
         """Draw the photo with marked regions tinted and unreadable ones hatched, ``(H, W, 3)``."""

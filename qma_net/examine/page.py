@@ -16,6 +16,7 @@ from ..core.html import data_uri, environment, render
 from ..inference.prediction import as_gray
 from ..modeling.calibration import FEW_PHOTOS
 from ..modeling.hub import WEIGHTS_FILE
+from .comparison import describe_photos
 from .examination import Examination, software_versions
 from .readability import CLIPPED, COMPRESSED, FLAT, MISSING, NAMES, REASONS, SMOOTH, hatched
 from .texts import printable, without_folder
@@ -125,6 +126,7 @@ def render_template(template: str, **context: object) -> str:
 @cache
 def _register_filters() -> None:
     environment(__package__).filters.update(
+        describe_photos=describe_photos,
         printable=printable,
         percent=percent,
         image_uri=image_uri,

@@ -18,11 +18,6 @@ FEW_PHOTOS = 100
 DIGITS = 6
 
 
-# How far a photo may be outside the range of the calibration's photos and still be compared.
-SIZE_TOLERANCE = 1.25  # Factor of the longer side.
-QUALITY_TOLERANCE = 10  # JPEG quality.
-
-
 class PhotoProperties(NamedTuple):
     """The properties of a photo on which its score depends most.
 
@@ -88,41 +83,6 @@ class PhotoRanges:
                 raise ValueError(f"got {name} {values!r}, expected minimum, median and maximum")
         formats = {str(name): int(count) for name, count in content["formats"].items()}
         return cls(formats=formats, **spreads)
-
-    def describe(self) -> str:
-        """Describe the photos, such as ``100 JPEG files with a longer side of 4000 pixels``."""
-        counts = [f"{n} {name} file{'s' * (n != 1)}" for name, n in self.formats.items()]
-        text = _join(counts)
-        if self.jpeg_quality:
-            kind = "quality" if list(self.formats) == ["JPEG"] else "JPEG quality"
-            text += f" of {kind} {_range(self.jpeg_quality)}"
-        size = f"{_range(self.megapixels)} megapixels"
-        if self.longer_side[0] != self.longer_side[-1]:
-            size = f"median {self.longer_side[1]:,.15g}; {size}"
-        return f"{text}, with a longer side of {_range(self.longer_side)} pixels ({size})"
-
-    def differences(self, photo: PhotoProperties) -> list[str]:
-        """State in which respects a photo is outside the range of these photos, one clause each."""
-        clauses = []
-        smallest, _, largest = self.longer_side
-        if not smallest / SIZE_TOLERANCE <= photo.longer_side <= largest * SIZE_TOLERANCE:
-            clauses.append(
-                f"the photo's longer side is {photo.longer_side:,} pixels, but "
-                f"{_range(self.longer_side)} in the comparison photos"
-            )
-        if photo.format and photo.format not in self.formats:
-            clauses.append(
-                f"the photo's format is {photo.format}, but the comparison photos are "
-                f"{_join(list(self.formats))} files"
-            )
-        if photo.quality is not None and self.jpeg_quality:
-            lowest, _, highest = self.jpeg_quality
-            if not lowest - QUALITY_TOLERANCE <= photo.quality <= highest + QUALITY_TOLERANCE:
-                clauses.append(
-                    f"the photo's JPEG quality is about {photo.quality}, but "
-                    f"{_range(self.jpeg_quality)} in the comparison photos"
-                )
-        return clauses
 
 
 @dataclass(frozen=True)
@@ -211,12 +171,3 @@ class Calibration:
 
 def _spread(values: Sequence[float]) -> tuple[float, ...]:
     return min(values), median(values), max(values)
-
-
-def _range(spread: Sequence[float]) -> str:
-    smallest, largest = (f"{value:,.15g}" for value in (spread[0], spread[-1]))
-    return smallest if smallest == largest else f"{smallest} to {largest}"
-
-
-def _join(items: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(items[:-1]), *items[-1:])))

@@ -1,0 +1,54 @@
+"""Comparison of a photo with the authentic photos of a calibration, in words."""
+
+from collections.abc import Sequence
+
+from ..modeling.calibration import PhotoProperties, PhotoRanges
+
+# How far a photo may be outside the range of the calibration's photos and still be compared.
+SIZE_TOLERANCE = 1.25  # Factor of the longer side.
+QUALITY_TOLERANCE = 10  # JPEG quality.
+
+
+def describe_photos(photos: PhotoRanges) -> str:
+    """Describe photos, such as ``100 JPEG files with a longer side of 4000 pixels``."""
+    text = _join([f"{n} {name} file{'s' * (n != 1)}" for name, n in photos.formats.items()])
+    if photos.jpeg_quality:
+        kind = "quality" if list(photos.formats) == ["JPEG"] else "JPEG quality"
+        text += f" of {kind} {_range(photos.jpeg_quality)}"
+    size = f"{_range(photos.megapixels)} megapixels"
+    if photos.longer_side[0] != photos.longer_side[-1]:
+        size = f"median {photos.longer_side[1]:,.15g}; {size}"
+    return f"{text}, with a longer side of {_range(photos.longer_side)} pixels ({size})"
+
+
+def differences(photo: PhotoProperties, photos: PhotoRanges) -> list[str]:
+    """State in which respects a photo is outside the range of others, one clause each."""
+    clauses = []
+    smallest, _, largest = photos.longer_side
+    if not smallest / SIZE_TOLERANCE <= photo.longer_side <= largest * SIZE_TOLERANCE:
+        clauses.append(
+            f"the photo's longer side is {photo.longer_side:,} pixels, but "
+            f"{_range(photos.longer_side)} in the comparison photos"
+        )
+    if photo.format and photo.format not in photos.formats:
+        clauses.append(
+            f"the photo's format is {photo.format}, but the comparison photos are "
+            f"{_join(list(photos.formats))} files"
+        )
+    if photo.quality is not None and photos.jpeg_quality:
+        lowest, _, highest = photos.jpeg_quality
+        if not lowest - QUALITY_TOLERANCE <= photo.quality <= highest + QUALITY_TOLERANCE:
+            clauses.append(
+                f"the photo's JPEG quality is about {photo.quality}, but "
+                f"{_range(photos.jpeg_quality)} in the comparison photos"
+            )
+    return clauses
+
+
+def _range(spread: Sequence[float]) -> str:
+    smallest, largest = (f"{value:,.15g}" for value in (spread[0], spread[-1]))
+    return smallest if smallest == largest else f"{smallest} to {largest}"
+
+
+def _join(items: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(items[:-1]), *items[-1:])))
