@@ -65,6 +65,11 @@ def test_native_prediction_does_not_resize(predictor):
     ):
         predictor.predict(photograph(20, 60), native=True)
     assert predictor.predict(photograph(20, 60)).mask.shape == (20, 60)
+    # Models that always process photos at original resolution have no option to omit.
+    predictor.preprocessing = Preprocessing(fit="native")
+    for native in (False, True):
+        with pytest.raises(PhotographError, match="resolution; the photo is too small to judge"):
+            predictor.predict(photograph(20, 60), native=native)
 
 
 def test_tta_averages_over_mirror_images(predictor):

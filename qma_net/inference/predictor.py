@@ -216,10 +216,13 @@ class QMANetPredictor:
         if model_input.is_native:
             height, width = model_input.size
             if min(height, width) < SMALLEST_SIDE:
+                advice = f"the photo is {photograph.too_small.partition(':')[0]}"
+                if native and not fit_to_model(pixels, self.preprocessing).is_native:
+                    advice = "omit native"
                 raise PhotographError(
                     f"got {photograph.name} of {width}x{height} pixels, expected at least "
                     f"{SMALLEST_SIDE}x{SMALLEST_SIDE} for prediction at original resolution; "
-                    "omit native"
+                    f"{advice}"
                 )
             if self.preprocessing.fit == "pad" and not native:
                 notes += (f"larger than the {side}x{side} of training, so processed in tiles",)
