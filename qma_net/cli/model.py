@@ -48,7 +48,7 @@ def add_commands(commands: Commands) -> None:
     tta = "test-time augmentation: average over the photo and its flips (four times slower)"
     add("--tta", action="store_true", help=tta)
     add("--mixed", action="store_true", help="use bfloat16 mixed precision")
-    compile_help = "compile the model with torch.compile (takes about 30 s at startup)"
+    compile_help = "compile the model with torch.compile (takes about 30 s for each image size)"
     add("--compile", action="store_true", help=compile_help)
 
     examine = add_command(commands, "examine", _examine)

@@ -27,8 +27,8 @@ class ThreadsError(QMANetError):
 def let_threads_sleep() -> None:
     """Let OpenMP's threads sleep while they wait for each other, unless the user chose otherwise.
 
-    By default they spin, which is slightly faster while every thread has a core of its own, but
-    many times slower as soon as another program uses one of the cores (docs/benchmarks.md).
+    By default they spin, which can be many times slower as soon as another program uses one of the
+    cores (docs/benchmarks.md).
     """
     if not WAIT_VARIABLES & os.environ.keys():
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
