@@ -18,7 +18,7 @@
 #   MINUTES  time limit in minutes; then no further run is started, and running ones are stopped [none]
 #   SEEDS    seeds, separated by spaces [all seeds of the plan]
 #   ROWS     names of models in the plan, separated by commas [all]
-#   EPOCHS   number of epochs of 1,840 images each [as in the plan]
+#   EPOCHS   number of epochs; for small, small2 and copies, of the last step [as in the plan]
 #   JOBS     number of parallel training runs, which share the CPU cores [1]
 #   DOCS     Markdown file whose tables are updated [OUT/evidence.md]
 #

@@ -13,8 +13,9 @@
 #
 #   TOTAL_BATCH images per optimizer step; a value other than 32 differs from the paper
 #               [32, or as in the recipe]
-#   BATCH       images per GPU and batch [TOTAL_BATCH / number of GPUs, at most 8; with RECIPE=own,
-#               the recipe's number of images over all GPUs, but at most its number per GPU]
+#   BATCH       images per GPU and batch [TOTAL_BATCH / number of GPUs, at most 8; with RECIPE=own, also
+#               at most the recipe's images per batch over all of its GPUs / number of GPUs, and at most
+#               its images per GPU instead of 8]
 #   ACCUM       batches per optimizer step [TOTAL_BATCH / BATCH / number of GPUs]
 #   TEST_SETS   test sets during training; the default omits the 4,133 images of CocoGlide and
 #               AutoSplice, which would take hours [$DATA/test_sets_train.json]

@@ -55,7 +55,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=1e6, help="time budget (default: none)")
     parser.add_argument("--seeds", type=int, nargs="*", help="default: those of the plan")
     parser.add_argument("--rows", default="", help="comma-separated row names (default: all)")
-    parser.add_argument("--epochs", type=int, help="default: that of the plan")
+    epochs = "for small, small2 and copies, of the last step (default: as in the plan)"
+    parser.add_argument("--epochs", type=int, help=epochs)
     parser.add_argument("--jobs", type=int, default=1, help="runs in parallel, sharing the cores")
     parser.add_argument("--workers", type=int, default=1, help="data-loader processes per run")
     args = parser.parse_args(argv)

@@ -153,7 +153,7 @@ def on_the_fly_images(
         path: Where to write the dataset's configuration.
         stage: A stage of ``curriculum.yaml``.
         recipe: Fields of the stage's recipe to change.
-        sizes: (height, width) of the images by epoch, in turns.
+        sizes: (height, width) of the images by epoch, in turn.
     """
     settings = {"photos": str(Path(args.photos).resolve()), "stage": stage}
     settings |= {"recipe": recipe} if recipe else {}

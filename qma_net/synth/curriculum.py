@@ -91,7 +91,7 @@ class ImageSource:
         recipe: The recipe.
         labels: A folder of label maps, or None.
         seed: Seed of all randomness.
-        sizes: (height, width) of the images by epoch, in turns; only for a native recipe.
+        sizes: (height, width) of the images by epoch, in turn; only for a native recipe.
 
     Raises:
         SynthesisError: If the photos or label maps cannot be used, if a size is too small, or if
