@@ -6,7 +6,7 @@ r"""Measure how often the leads of ``qma-net examine`` are right and wrong, and 
     python -m benchmarks.leads time --data ../shared --out docs/leads/time.json
 
 ``rates``: every second image of each set, in the order of the names, is measured, up to
-``--limit`` per set. The limits of the methods were chosen with samples of all images of
+``--limit`` per set. The thresholds of the methods were chosen with samples of all images of
 COMOFOD, CASIA2_samples, DST18, IMD2020, WEB, CCP and CAMERA, so these are not strictly held out. Of
 BSDS500 only the grids of 24 images were looked at; COCO256 and ImageNetSample1000 were not used.
 ``--sets`` measures some of the sets again and replaces them in the file.
@@ -27,8 +27,8 @@ BSDS500 only the grids of 24 images were looked at; COCO256 and ImageNetSample10
 - *real manipulations*: how many images of each set have any pair or region, and in how many it
   overlaps the mask. They are of all kinds, and most are not what the methods look for.
 
-``double_jpeg``: traces of an earlier JPEG compression with the same grid. Limits were chosen with
-the other images of CAMERA, WEB, CCP, BSDS500, COCO256 and ImageNetSample1000.
+``double_jpeg``: traces of an earlier JPEG compression with the same grid. Thresholds were chosen
+with the other images of CAMERA, WEB, CCP, BSDS500, COCO256 and ImageNetSample1000.
 
 - *files*: how many are JPEGs in which the traces can be measured, how many of the photos were
   compressed before (their history is unknown, except that those of CAMERA are camera originals),
