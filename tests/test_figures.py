@@ -227,7 +227,7 @@ def test_images_are_selected_at_regular_ranks(work, results):
     notes = []
     assert [e.test_set for e in select_examples(model, 1, notes)] == ["CASIAv1"]
     assert notes == [
-        "own is missing in figures with images: the maximum number of images (1) is reached"
+        "own is missing from the figures with images: the maximum number of images (1) is reached"
     ]
     ground_truth = cv2.imread(str(selected[1].ground_truth), 0) > 127
     thumbnail, mask = (panel.pixels for panel in selected[1].panels)

@@ -57,7 +57,7 @@ def map_in_processes(
     except BrokenProcessPool:
         raise WorkersError(
             f"one of {workers} worker processes was killed (out of memory, or a script without "
-            "`if __name__ == '__main__':`); run the command again with fewer workers, finished "
+            "`if __name__ == '__main__':`); run the command again with fewer workers; finished "
             "work is kept"
         ) from None
     finally:

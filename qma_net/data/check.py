@@ -41,7 +41,7 @@ LOOKUPS = 32  # Files that are looked up at the same time.
 FIX = "--fix does this"
 SHOWN_PER_PROBLEM = 20
 NOT_SEEN_FAST = (
-    "--fast: checked only headers and file sizes, not pixels (damage behind the header), mask "
+    "--fast: checked only headers and file sizes, not pixels (damage after the header), mask "
     "values, duplicates and near-duplicates"
 )
 

@@ -165,7 +165,7 @@ def _fit_mask(
         how = "mask rotated by 90 degrees counter-clockwise; check whether this is correct"
         return np.ascontiguousarray(np.rot90(mask)), f"{fault}; {how}"
     resized = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-    return resized > 0, f"{fault}; mask resized to the nearest pixel"
+    return resized > 0, f"{fault}; mask resized with nearest-neighbor interpolation"
 
 
 def _reduced_size(size: tuple[int, int], max_side: int) -> tuple[int, int]:

@@ -116,7 +116,7 @@ def prepare(
         authentic: Also write ``Au/`` and ``<name>_with_authentic.json``.
         repair: Keep images whose mask has the wrong size, instead of leaving them out. A transposed
             mask is rotated by 90 degrees counter-clockwise, like in TruFor (the right direction is
-            unknown); any other is resized to the nearest pixel.
+            unknown); any other is resized with nearest-neighbor interpolation.
         link: Use hard links instead of copies if the file system supports them.
         jpeg_quality: Version of AutoSplice: 100 (default), 90 or 75.
         workers: Number of processes, by default one per core.

@@ -99,7 +99,7 @@ class Examinations:
             uploads = sum(e.state == UPLOADING for e in examinations)
             self._require_queue(uploads < self.limits.uploads)
             if len(examinations) >= self.limits.kept:
-                raise ServeError("too many results are open; try again later", 429)
+                raise ServeError("too many results are stored; try again later", 429)
             if sum(e.bytes for e in examinations) > self.limits.kept_gigabytes * 2**30:
                 raise ServeError("the server has no space left; try again later", 507)
             name = secrets.token_urlsafe(24)

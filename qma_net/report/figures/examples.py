@@ -83,7 +83,7 @@ def select_examples(model: ModelResults, total: int, notes: list[str]) -> list[E
     if not examples:
         raise FigureError(next(iter(omitted.values())))
     for name, reason in omitted.items():
-        note = f"{name} is missing in figures with images: {reason}"
+        note = f"{name} is missing from the figures with images: {reason}"
         notes += [note] if note not in notes else []
     return examples
 
