@@ -56,7 +56,7 @@ class Plan:
         self.left_out.append({"file": file, "why": why})
 
     def found_layout(self) -> list[str]:
-        """Describe the folders with most files, one per line with an example."""
+        """Describe the folders with the most files, one per line with an example."""
         by_folder = defaultdict(list)
         for file in self.files:
             path = PurePosixPath(file)

@@ -38,9 +38,9 @@ def repair(
     The following is repaired: masks of 0 and 1 and NumPy arrays (values above 0 are tampered),
     palette and 16-bit masks and soft edges (by BenCo's threshold), inverted masks (unless
     allowed), masks of the rotated image, names that BenCo pairs wrongly, and relative paths.
-    Pairs are left out if a file is missing or unreadable, if the mask is empty, and if the problem
-    needs a person. Several datasets get one folder each in ``out``. The other arguments and
-    exceptions are those of :func:`.check.check`.
+    Pairs are left out if a file is missing or unreadable, if the mask is empty, or if only a person
+    can decide how to fix the problem. Several datasets get one folder each in ``out``. The other
+    arguments and exceptions are those of :func:`.check.check`.
 
     Returns:
         A line for each file that is not copied unchanged.

@@ -33,7 +33,10 @@ _VIDEO_OFFSET = re.compile(r":MicroVideoOffset(?:\s?=\s?[\"']|>)(\d{1,12})")
 
 @dataclass(frozen=True)
 class Embedded:
-    """An image or video, between two positions of the file; ``missing`` bytes are declared, too."""
+    """An image or video, between two positions of the file.
+
+    The file declares ``missing`` more bytes than it contains.
+    """
 
     description: str
     start: int

@@ -101,7 +101,7 @@ def jpeg_facts(
 
 
 def _quantization_tables(segments: Sequence[tuple[int, bytes]]) -> dict[int, tuple[int, ...]]:
-    """Return the tables of all segments DQT (T.81, section B.2.4.1), row by row, by number."""
+    """Return the tables of all DQT segments (T.81, section B.2.4.1), row by row, by number."""
     tables = {}
     for marker, payload in segments:
         while marker == DQT and payload:

@@ -106,7 +106,7 @@ class Origin:
 
     @property
     def statements(self) -> dict[str, str]:
-        """Camera, dates of taking and saving, and software according to the file, if stated."""
+        """The camera, when the photo was taken and saved, and the software, as the file says."""
         taken, modified = (
             ", ".join(dict.fromkeys(date.text for date in self.dates if date.meaning == meaning))
             for meaning in (TAKEN, MODIFIED)

@@ -71,7 +71,7 @@ def decode_xmp(packet: bytes) -> str:
 
 
 def decode_png_text(name: bytes, content: bytes, limit: int) -> tuple[str, bytes | None]:
-    """Decode a chunk ``tEXt``, ``zTXt`` or ``iTXt`` (PNG specification, section 11.3.3).
+    """Decode a ``tEXt``, ``zTXt`` or ``iTXt`` chunk (PNG specification, section 11.3.3).
 
     Returns:
         The keyword, and the text in UTF-8, cut off at a limit; None if it cannot be decompressed.
@@ -95,7 +95,7 @@ def decode_png_text(name: bytes, content: bytes, limit: int) -> tuple[str, bytes
 
 
 def decode_comment(content: bytes, order: str) -> str:
-    """Decode a comment of EXIF, whose first eight bytes name the character code.
+    """Decode an EXIF comment, whose first eight bytes name the character code.
 
     Comments may be long: AI generators store their parameters there, after the prompt.
 

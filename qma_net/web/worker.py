@@ -1,8 +1,8 @@
 """The process that examines photos, and the files that it leaves for the server.
 
-Decoders can hang, crash or need very much memory for a malicious file, so they run in a process of
-their own. Its memory is limited, and the server kills it when an examination is stopped or takes
-too long.
+Decoders can hang, crash or need a great deal of memory for a malicious file, so they run in a
+process of their own. Its memory is limited, and the server kills it when an examination is stopped
+or takes too long.
 """
 
 import io

@@ -158,7 +158,7 @@ def find_grids(
 
     Args:
         pixels: uint8 ``(H, W, 3)`` RGB.
-        file_grid: A grid that no region is reported for, that of the file.
+        file_grid: The grid of the file; no region is reported for it.
 
     Returns:
         ``(x, y)`` of the first complete block of the main grid, or None, and the regions with
@@ -244,7 +244,10 @@ def _main_grid(votes: np.ndarray) -> int | None:
 
 
 def _log_nfa(blocks: float, votes: float, pixels: int) -> float:
-    """Bound the number of false alarms by Hoeffding's inequality; ``votes`` in blocks' worth."""
+    """Bound the number of false alarms by Hoeffding's inequality.
+
+    ``votes`` is the number of votes divided by the votes of one block.
+    """
     share, chance = votes / blocks, 1 / GRIDS
     tests = math.log10(GRIDS) + 1.5 * math.log10(pixels)
     if share <= chance:

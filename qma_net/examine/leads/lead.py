@@ -18,7 +18,7 @@ OUTLINES = ((255, 60, 60), (60, 220, 255), (255, 220, 40), (230, 90, 255), (90, 
 
 @dataclass(frozen=True)
 class Lead:
-    """A hint where to look: a view, or the result of a method with a view of what it found.
+    """A hint about where to look: a view, or the result of a method with a view of what it found.
 
     Attributes:
         name: Name of the lead.

@@ -50,8 +50,8 @@ def draw_failures(results: Results) -> Figure:
 def worst_images(result: ResultFile, count: int, *, authentic: bool) -> list[str]:
     """Return the paths of the images of a test set with the worst results, worst first.
 
-    Tampered images are ranked by their F1, those without one are left out. Authentic images are
-    ranked by the share of marked pixels, those without any are left out.
+    Tampered images are ranked by their F1; those without one are left out. Authentic images are
+    ranked by the share of marked pixels; those without any are left out.
     """
     if authentic:
         marked = [row for row in result.rows if not row["label"] and row["marked"]]
