@@ -223,16 +223,15 @@ def exclude_faulty_pairs(args: argparse.Namespace, allow: str) -> None:
     Raises:
         LaunchError: If there is no output folder, or a list without a valid pair.
     """
-    _write_cleaned_lists(args, allow, *_cleaned_lists(args))
+    _write_cleaned_lists(args, allow, *cleaned_lists(args))
 
 
-def cleaned_flags(args: argparse.Namespace) -> list[str]:
-    """Return BenCo's flags for the lists that :func:`exclude_faulty_pairs` writes."""
-    train, test = _cleaned_lists(args)
-    return ["--data_path", str(train), "--test_data_path", str(test)]
+def cleaned_lists(args: argparse.Namespace) -> tuple[Path, Path]:
+    """Return the training and test lists that :func:`exclude_faulty_pairs` writes.
 
-
-def _cleaned_lists(args: argparse.Namespace) -> tuple[Path, Path]:
+    Raises:
+        LaunchError: If there is no output folder.
+    """
     if not args.output_dir:
         raise LaunchError("--skip_bad needs a folder for its lists; set --output_dir")
     folder = Path(args.output_dir).resolve() / CLEANED

@@ -181,7 +181,7 @@ def _prepare_training(
         check_accumulation,
         check_data,
         check_flags,
-        cleaned_flags,
+        cleaned_lists,
         exclude_faulty_pairs,
     )
 
@@ -197,8 +197,9 @@ def _prepare_training(
     is_checked = args.resume and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
     if own.skip_bad:
         others.once("the data check", lambda: exclude_faulty_pairs(args, own.allow))
-        flags = [*flags, *cleaned_flags(args)]
-        check_accumulation(args, cleaned_flags(args)[1])
+        train, test = map(str, cleaned_lists(args))
+        flags = [*flags, "--data_path", train, "--test_data_path", test]
+        check_accumulation(args, train)
     elif not own.no_data_check and not is_checked:
         others.once("the data check", lambda: startup.write(check_data(args, own.allow) + "\n"))
     if download := hub_download(flags):
