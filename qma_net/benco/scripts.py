@@ -38,7 +38,7 @@ def prepare_benco_script() -> None:
     # Otherwise init_distributed_mode selects a mode in which train.py raises an UnboundLocalError
     # (global_rank) and the test scripts an AttributeError (module).
     set_up_single_process()
-    sys.argv[:] = _with_absolute_checkpoint_path(sys.argv)
+    sys.argv[:] = with_absolute_checkpoint_path(sys.argv)
     is_redirected = not torch.cuda.set_device.__module__.startswith("torch")
     if not is_redirected and not torch.cuda.is_available():
         # Logged, because BenCo's models switch off all warnings.
@@ -49,7 +49,7 @@ def prepare_benco_script() -> None:
         )
 
 
-def _with_absolute_checkpoint_path(words: list[str]) -> list[str]:
+def with_absolute_checkpoint_path(words: list[str]) -> list[str]:
     """Return a command line in which ``--checkpoint_path`` is absolute.
 
     The ``main`` function of test_save_images.py joins a relative path to itself.

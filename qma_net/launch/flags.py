@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import os
 import re
 from pathlib import Path
 
@@ -95,6 +94,9 @@ def complete_from_checkpoint(flags: list[str]) -> list[str]:
             ``--resume`` names a bare state dict.
         WeightsError: If the checkpoint cannot be read.
     """
+    from ..benco.scripts import with_absolute_checkpoint_path
+
+    flags = with_absolute_checkpoint_path(flags)
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("model", "checkpoint_path", "resume", "init_from"):
         parser.add_argument(f"--{name}", default="")
@@ -105,8 +107,6 @@ def complete_from_checkpoint(flags: list[str]) -> list[str]:
         given.resume = str((folder and newest_intact_checkpoint(folder)) or "")
     elif given.resume and not given.resume.startswith("https"):  # BenCo downloads an address.
         require_resumable(Path(given.resume))
-    if given.checkpoint_path:
-        given.checkpoint_path = os.path.abspath(given.checkpoint_path)
     for name, value in vars(given).items():
         if value:
             rest += [f"--{name}", value]
