@@ -10,6 +10,7 @@ import torch
 import torch.multiprocessing as mp
 
 from conftest import photograph
+from qma_net.modeling.config import ConfigError
 from qma_net.modeling.qma_net import QMANetOutput
 
 pytestmark = pytest.mark.filterwarnings("ignore:QMA-Net starts with random encoders")
@@ -73,6 +74,14 @@ def test_no_flag_equals_or_abbreviates_a_benco_flag(script):
     assert "image_size" in theirs
     for ours in inspect.signature(QMANet).parameters:
         assert not [name for name in theirs if name.startswith(ours)]
+
+
+@pytest.mark.parametrize("flag", ["gradient_checkpointing", "compile"])
+def test_switches_other_than_0_and_1_are_refused(flag):
+    from qma_net.benco import QMANet
+
+    with pytest.raises(ConfigError, match=f"^got --{flag} 2, but it must be 0 or 1$"):
+        QMANet(size="tiny", views="srm", **{flag: 2})
 
 
 def test_training_outputs_match_benco_interface(tiny_qmanet):

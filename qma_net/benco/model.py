@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..build import build_qma_net
 from ..modeling.compilation import compile_function
-from ..modeling.config import QMANetConfig
+from ..modeling.config import ConfigError, QMANetConfig
 from ..modeling.losses import (
     DICE_SMOOTHING,
     EDGE_WEIGHT,
@@ -84,6 +84,12 @@ class QMANet(nn.Module):
     ):
         super().__init__()
         self.alpha, self.beta, self.bce, self.dice_smoothing = alpha, beta, bce, dice_smoothing
+        for name, value in (
+            ("gradient_checkpointing", gradient_checkpointing),
+            ("compile", compile),
+        ):
+            if value not in (0, 1):
+                raise ConfigError(f"got --{name} {value}, but it must be 0 or 1")
         self.config = QMANetConfig(
             size,
             views,
