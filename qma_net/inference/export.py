@@ -102,10 +102,10 @@ def metadata(model: QMANetModel) -> dict[str, str]:
     :class:`qma_net.modeling.config.Preprocessing`. Height and width must be multiples of
     ``stride``. ``qma_net`` is the version that wrote the file.
     """
-    preprocessing: Preprocessing = getattr(model, "preprocessing", None) or Preprocessing()
+    preprocessing = model.preprocessing or Preprocessing()
     return {
         "qma_net": __version__,
-        "about": getattr(model, "about", ""),
+        "about": model.about,
         "mean": to_json(IMAGENET_MEAN),
         "std": to_json(IMAGENET_STD),
         "image_size": str(preprocessing.image_size),
