@@ -55,8 +55,9 @@ class QMANet(nn.Module):
             needed.
         gradient_checkpointing: 1 enables gradient checkpointing (less memory, slower); must be 0 or
             1, because BenCo parses any string as True.
-        compile: 1 compiles encoder blocks, interactions and aggregations with torch.compile (fewer
-            and larger kernels; the first step takes minutes); must be 0 or 1.
+        compile: 1 compiles the network (except the noise view and the patch embeddings), the losses
+            and the image-level score with torch.compile (fewer and larger kernels; the first step
+            takes minutes); must be 0 or 1.
     """
 
     # In Python, ``init_from`` may also be a QMANetModel, which then becomes the network itself.
@@ -174,7 +175,8 @@ class QMANet(nn.Module):
         """Return the names of parameters that timm's optimizers, which BenCo uses, do not decay.
 
         Decay would pull queries, scales and the weights of Bayar kernels toward zero, although
-        their magnitude carries no complexity. timm excludes biases and vectors by itself.
+        their magnitude says nothing about the complexity of the model. timm excludes biases and
+        vectors by itself.
         """
         names = {
             name
