@@ -84,13 +84,13 @@ class QMANet(nn.Module):
         compile: int = 0,
     ):
         super().__init__()
-        self.alpha, self.beta, self.bce, self.dice_smoothing = alpha, beta, bce, dice_smoothing
         for name, value in (
             ("gradient_checkpointing", gradient_checkpointing),
             ("compile", compile),
         ):
             if value not in (0, 1):
                 raise ConfigError(f"got --{name} {value}, but it must be 0 or 1")
+        self.alpha, self.beta, self.bce, self.dice_smoothing = alpha, beta, bce, dice_smoothing
         self.config = QMANetConfig(
             size,
             views,
