@@ -82,9 +82,10 @@ class TrainingHooks:
             if self.own.save_period and rank() == 0:
                 delete_old_checkpoints(Path(args.output_dir), newest=epoch, epochs=args.epochs)
 
-        @replaces(f"{MISC}:get_grad_norm_")
-        def get_grad_norm_(original: Callable, parameters: Any) -> Any:
-            return get_total_norm([p.grad for p in parameters if p.grad is not None])
+        def get_grad_norm_(parameters: Any, norm_type: float = 2.0) -> Any:
+            return get_total_norm([p.grad for p in parameters if p.grad is not None], norm_type)
+
+        install(f"{MISC}:get_grad_norm_", get_grad_norm_)
 
         @replaces(f"{BENCO}.trainer:train_one_epoch")
         def train_one_epoch(original: Callable, *parts: Any, args: Any, **options: Any) -> dict:
