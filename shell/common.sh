@@ -163,19 +163,15 @@ take_variables() {
     [ -x "$python" ] || python=python
     command -v "$python" >/dev/null || python=python3
 
-    evaluation_fit=(${FIT:+"--$FIT"})
     take_recipe
+    evaluation_fit=(${FIT:+"--$FIT"}) # If neither FIT nor the recipe sets it, as in training.
     case $MODEL,$RECIPE in
         QMANet,*) OUT=${OUT:-runs/cat} ;;
         *,own) OUT=${OUT:-runs/own-$MODEL} ;;
         *) OUT=${OUT:-runs/cat-$MODEL} ;;
     esac
     EPOCHS=${EPOCHS:-150} IMAGE_SIZE=${IMAGE_SIZE:-512} FIT=${FIT:-resize} WORKERS=${WORKERS:-8}
-    case $FIT in
-        pad) evaluation_fit=(--pad) ;;
-        resize) ;; # As in training, unless FIT was set.
-        *) fail "invalid FIT=$FIT: expected resize or pad" ;;
-    esac
+    case $FIT in resize | pad) ;; *) fail "invalid FIT=$FIT: expected resize or pad" ;; esac
 
     local name
     for name in EPOCHS IMAGE_SIZE PROCESSES NODES MASTER_PORT; do whole_number "$name" 1; done

@@ -207,6 +207,9 @@ def test_common_protocol_can_pad_images(tmp_path, monkeypatch):
         (command,) = dry_run("evaluate", cwd=tmp_path, FIT=fit)
         args = parse(command, monkeypatch).args
         assert (args.pad, args.resize) == flags
+    (command,) = dry_run("evaluate", cwd=tmp_path, MODEL="PSCC_Net", **OWN)
+    args = parse(command, monkeypatch).args
+    assert (args.pad, args.resize) == (False, True)  # As in the recipe.
 
 
 @pytest.mark.parametrize(
