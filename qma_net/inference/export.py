@@ -114,14 +114,22 @@ def metadata(model: QMANetModel) -> dict[str, str]:
     }
 
 
-def _write(network: MaskOnly, path: Path) -> None:
+def trace(network: MaskOnly) -> torch.export.ExportedProgram:
+    """Trace the computation for any batch size and for image sizes that are multiples of 32.
+
+    torch.onnx could do this, too, but if a size turns out to be fixed, it falls back to methods
+    that do not report it.
+    """
     size = {2: STRIDE * torch.export.Dim("rows"), 3: STRIDE * torch.export.Dim("columns")}
+    shapes = {"image": {0: torch.export.Dim("batch"), **size}}
+    return torch.export.export(network, (torch.randn(2, 3, 64, 96),), dynamic_shapes=shapes)
+
+
+def _write(network: MaskOnly, path: Path) -> None:
     program = torch.onnx.export(
-        network,
-        (torch.randn(2, 3, 64, 96),),
+        trace(network),
         input_names=["image"],
         output_names=["mask"],
-        dynamic_shapes={"image": {0: torch.export.Dim("batch"), **size}},
         opset_version=OPSET,
         dynamo=True,
         verbose=False,

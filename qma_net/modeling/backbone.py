@@ -79,7 +79,7 @@ class Stage(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Map ``(B, C_{i-1}, h, w)`` to ``(B, C_i, h / s, w / s)``."""
         tokens, height, width = self.patch_embeddings(image)  # (B, h w, C)
-        for block, divisors in zip(self.blocks, self._drop_path(len(image)), strict=True):
+        for block, divisors in zip(self.blocks, self._drop_path(image.shape[0]), strict=True):
             arguments = (tokens, height, width, divisors)
             if self.checkpointing and torch.is_grad_enabled():
                 weights: dict[str, Tensor] = dict(

@@ -141,7 +141,7 @@ class QMANetModel(HubModule):
         # fmt: off
         noise = self.noise_view(image) if noise is None else noise  # (B, 3, H, W)
         r, n = _pad_to_stride(image, noise)                         # (B, 3, H', W')
-        q_init = self.tamper_queries(len(image))                    # (B, N, C_1)
+        q_init = self.tamper_queries(image.shape[0])                 # (B, N, C_1)
         triplets = []
         for gae, lae, dfcm, mfam, mlp in zip(
             self.rgb_backbone.stages,
