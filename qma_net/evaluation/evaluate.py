@@ -81,8 +81,8 @@ def evaluate(
     attacks, the results are those of :func:`qma_net.evaluation.robust.robust`.
 
     Args:
-        checkpoints: Checkpoints saved by BenCo's trainer; for QMANet also folders written by
-            ``save_pretrained`` and ``"qma-net-small"``.
+        checkpoints: Checkpoints saved by BenCo's trainer, or folders of them; for QMANet also
+            ``"qma-net-small"`` or a folder written by ``save_pretrained``.
         test_sets: Folders with Tp/ and Gt/, lists, or JSON files of test sets.
         out: Folder for the results. Test sets that are complete in it are skipped.
         settings: How the images are fed to the model.

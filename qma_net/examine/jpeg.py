@@ -52,7 +52,7 @@ class JpegFacts:
         is_ijg: Whether the tables are exactly those of the IJG library at this quality.
         subsampling: For example ``"4:2:0"``; ``"gray, no chroma"`` for a single component.
         sampling: The factors of each component, for example ``"2x2,1x1,1x1"``.
-        tables: 64 values each, row by row, by the number of the table.
+        tables: The quantization tables, keyed by table number; 64 values each, in row-major order.
         coding: Baseline, progressive and so on, in words.
         progressive: Whether the image is stored in scans of increasing detail.
     """

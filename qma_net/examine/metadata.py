@@ -40,7 +40,8 @@ class FileFacts(Structure):
         size: Size of the file in bytes.
         sha256: Hash of the file, hexadecimal.
         jpeg: How a JPEG is compressed; None for other formats.
-        exif: Text by the name of the tag, by directory: IFD0, IFD1, Exif, GPS, Interoperability.
+        exif: The tags of each directory (IFD0, IFD1, Exif, GPS, Interoperability), as a mapping
+            from tag name to text.
         position: Latitude and longitude in degrees, according to EXIF; None if absent, incomplete
             or not valid.
         altitude: Altitude in words, according to EXIF.
