@@ -3,7 +3,7 @@
 :mod:`.content_credentials` runs this file as a separate process, because the native library may
 crash or hang on a hostile file. It must not import from this package, which would take seconds.
 
-Arguments: the media type of the image, and a file with trusted certificates (PEM) or an empty string.
+Arguments: the media type of the image, and a PEM file of trusted certificates or an empty string.
 """
 
 import base64
