@@ -4,8 +4,10 @@ import json
 import re
 import zipfile
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import SegformerConfig, SegformerModel
 
 from conftest import ROOT, published_noiseprint
@@ -241,6 +243,15 @@ def test_weights_command_describes_folders_and_the_files_in_them(tmp_path):
     assert_rejected("cannot be used without the config.json", describe, mit / "model.safetensors")
 
 
+def test_folder_without_configuration_gives_one_line_that_names_published_files(tmp_path, capfd):
+    with pytest.raises(SystemExit, match=r"has no config\.json; pass a directory written by"):
+        cli.main(["weights", str(tmp_path)])
+    (tmp_path / "noiseprint++.th").touch()
+    with pytest.raises(SystemExit, match=r"contains noiseprint\+\+.th; pass the path of a file"):
+        cli.main(["weights", str(tmp_path)])
+    assert capfd.readouterr().err == ""
+
+
 def test_weights_command_recognizes_the_published_noiseprint(shared, capsys):
     cli.main(["weights", str(shared("noiseprintpp/noiseprint++.th"))])
     assert "SHA-256 as published" in capsys.readouterr().out
@@ -306,6 +317,33 @@ def test_damaged_legacy_pickle_gives_one_line_error(tmp_path):
     causes = {type(error.__cause__).__name__ for error in errors}
     assert {"TypeError", "IndexError", "AssertionError"} <= causes
     assert not any("\n" in str(error) for error in errors)
+
+
+def test_files_without_weights_are_named_without_unsafe_advice(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg")
+    assert_rejected("is not a checkpoint: it is a JPEG image", describe, tmp_path / "a.jpg")
+    for name, kind in (("zip.pth", True), ("legacy.pth", False)):
+        content = {"model": {"a": np.zeros(3)}}
+        torch.save(content, tmp_path / name, _use_new_zipfile_serialization=kind)
+    (tmp_path / "noise.pth").write_bytes(b"\xff\x00" * 100)
+    for name in ("zip.pth", "legacy.pth", "noise.pth"):
+        with pytest.raises(WeightsError, match="is not a complete PyTorch file") as error:
+            read_checkpoint(tmp_path / name)
+        assert "weights_only" not in str(error.value)
+        assert "Unsupported " in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [{}, {"model": {}}])
+def test_file_without_tensors_is_reported_as_such(tmp_path, content):
+    path = save(tmp_path / "x.pth", content)
+    for call in (describe, load_checkpoint, noiseprint_state):
+        assert_rejected(f"{path} contains no tensors", call, path)
+
+
+def test_load_checkpoint_names_the_function_for_folders(tmp_path):
+    assert_rejected("is a folder, not a checkpoint; load a folder", load_checkpoint, SMALL_FOLDER)
+    assert_rejected("is a folder; pass the path of a file", noiseprint_state, tmp_path)
 
 
 def test_compressed_file_is_rejected_before_it_is_expanded(tmp_path, monkeypatch):

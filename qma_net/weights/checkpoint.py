@@ -53,6 +53,11 @@ class Checkpoint:
         Raises:
             WeightsError: If the file cannot be read or contains no configuration.
         """
+        if Path(path).is_dir():
+            raise WeightsError(
+                f"{path} is a folder, not a checkpoint; load a folder written by save_pretrained "
+                "with QMANetModel.from_pretrained or QMANetPredictor.from_pretrained"
+            )
         return cls.from_content(read_checkpoint(path, mapped), path)
 
     @classmethod

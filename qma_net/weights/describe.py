@@ -17,7 +17,7 @@ from ..modeling.state import WeightsError, load_strictly, require_tensors
 from .checkpoint import CONFIG_KEY, Checkpoint
 from .locate import load_model, newest_checkpoint
 from .reading import read_checkpoint, unwrap_state
-from .sources import NOISEPRINT_SHA256, mit_state, noiseprint_from_published
+from .sources import NOISEPRINT_SHA256, PUBLISHED, mit_state, noiseprint_from_published
 
 HUGGING_FACE_FILES = (WEIGHTS_FILE, "pytorch_model.bin")  # In a folder with a config.json.
 
@@ -61,6 +61,12 @@ def _describe_saved(path: Path, folder: Path) -> str:
     if config.is_file() and "hidden_sizes" in read_json_object(config, "a configuration"):
         size = _mit_size(mit_state(folder), folder)
         return f"{path}: complete MiT-{size}; pass the folder as --backbone_weights"
+    files = [item.name for item in PUBLISHED if (folder / item.name).is_file()]
+    if files and not config.is_file():
+        raise WeightsError(
+            f"{folder} has no {CONFIG_NAME}, but contains {', '.join(files)}; pass the path of a "
+            "file, not of the folder"
+        )
     return f"{path}: a complete QMA-Net ({_facts(load_model(folder))})"
 
 

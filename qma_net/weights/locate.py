@@ -106,6 +106,11 @@ def newest_checkpoint(folder: str | os.PathLike[str]) -> Path | None:
 
 def _saved(source: Path, read: Callable[..., T], *, local_files_only: bool = False) -> T:
     config = source / CONFIG_NAME
+    if source.is_dir() and not config.is_file():  # from_pretrained also logs a message of its own.
+        raise WeightsError(
+            f"{source} has no {CONFIG_NAME}; pass a directory written by save_pretrained, or "
+            "convert a checkpoint with `qma-net convert`"
+        )
     try:
         if config.is_file():  # from_pretrained crashes if its content is invalid.
             read_json_object(config, "the configuration of a QMA-Net")

@@ -5,12 +5,14 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import torch
 
 from ..core.errors import first_line
+from ..core.images import HEADER_SIZE, IMAGE_CONTENTS, describe_content
 from ..modeling.state import WeightsError
 
 
@@ -21,14 +23,18 @@ def read_checkpoint(path: str | os.PathLike[str], mapped: bool = False) -> dict[
     ``mapped``, the tensors stay in the file until they are used.
 
     Raises:
-        WeightsError: If the file is missing, truncated or not a PyTorch file.
+        WeightsError: If the file is missing, truncated, not a PyTorch file or without tensors.
     """
     path = Path(path)
+    if path.is_dir():
+        raise WeightsError(f"{path} is a folder; pass the path of a file of weights")
     if not path.is_file():
         raise WeightsError(f"cannot find the weights file {path}; check the path")
     is_zip = is_zipfile(path)
     if is_zip:
         _require_stored_members(path)
+    else:
+        _require_no_image(path)
     mapped = mapped and is_zip  # PyTorch's older format cannot be mapped.
     # At the end of its context, torch withdraws every permission in the list, also an earlier one.
     is_permitted = argparse.Namespace in torch.serialization.get_safe_globals()
@@ -41,14 +47,36 @@ def read_checkpoint(path: str | os.PathLike[str], mapped: bool = False) -> dict[
         # For damaged pickles, torch.load raises nearly anything, such as IndexError.
         raise WeightsError(
             f"{path} ({path.stat().st_size:,} bytes) is not a complete PyTorch file "
-            f"({type(error).__name__}: {first_line(error)}); download or copy it again"
+            f"({_describe_fault(error)}); download or copy it again"
         ) from error
     if not isinstance(content, dict):
         raise WeightsError(
             f"{path} contains a {type(content).__name__} instead of a dictionary of tensors; "
             "check that it is the right file"
         )
+    if not unwrap_state(content):
+        raise WeightsError(f"{path} contains no tensors; check that it is the right file")
     return content
+
+
+def _require_no_image(path: Path) -> None:
+    """Reject a photo, for which torch.load would give a misleading reason.
+
+    Raises:
+        WeightsError: If the file begins like an image.
+    """
+    with open(path, "rb") as file:
+        kind = describe_content(file.read(HEADER_SIZE))
+    if kind in IMAGE_CONTENTS:
+        raise WeightsError(f"{path} is not a checkpoint: it is {kind} image")
+
+
+def _describe_fault(error: Exception) -> str:
+    """Return why torch.load failed, without its advice to permit the execution of code."""
+    if isinstance(error, UnpicklingError):
+        found = re.search(r"Unsupported (?:global: GLOBAL \S+|\w+ \S+)", str(error))
+        return f"UnpicklingError: {found[0]}" if found else "UnpicklingError"
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def _require_stored_members(path: Path) -> None:
