@@ -456,6 +456,24 @@ def test_single_photo_gets_no_index_and_an_index_of_the_user_is_kept(tmp_path, c
     assert (out / "index.html").read_text().count("report.html") == 2
 
 
+def test_table_has_the_date_of_modification_and_no_comparison_that_does_not_apply(tmp_path):
+    report = examine_photo(None, save(tmp_path / "x.jpg")).report()
+    report["origin"]["statements"] = {"last modified": "2024-05-06"}
+    counts = {"as_high": 3, "calibrated_on": 20}
+    for name, reasons in (("a", []), ("b", ["the photo is larger"])):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.html").touch()
+        content = json.dumps(report | counts | {"not_comparable": reasons})
+        (tmp_path / name / "report.json").write_text(content)
+    write_index(tmp_path, [])
+    with open(tmp_path / "examinations.csv", encoding="utf-8", newline="") as file:
+        rows = [
+            (row["last_modified"], row["as_high"], row["calibrated_on"], row["not_comparable"])
+            for row in csv.DictReader(file)
+        ]
+    assert rows == [("2024-05-06", "3", "20", ""), ("2024-05-06", "", "", "the photo is larger")]
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -18,8 +18,8 @@ INDEX, TABLE = "index.html", "examinations.csv"
 MARK = '<meta name="generator" content="qma-net examine">'  # Recognizes our own index.
 COLUMNS = (
     *("rank", "file", "report", "score", "marked", "unreadable", "as_high", "calibrated_on"),
-    *("not_comparable", "format", "width", "height", "bytes", "camera", "taken", "saved_by"),
-    *("signs", "error"),
+    *("not_comparable", "format", "width", "height", "bytes", "camera", "taken"),
+    *("last_modified", "saved_by", "signs", "error"),
 )
 MAX_THUMBNAIL_BYTES = 2**18
 # The content of a report that the index uses, by type: a list has items of one type.
@@ -92,15 +92,17 @@ class Entry:
 
     def row(self, rank: int) -> dict[str, Any]:
         """Return its row of the table; the columns are :data:`COLUMNS`."""
-        names = ("file", "score", "marked", "as_high", "calibrated_on", "format", "width", "height")
+        names = ("file", "score", "marked", "format", "width", "height", "bytes", "error")
+        compared = () if self.report["not_comparable"] else ("as_high", "calibrated_on")
         return {
-            **{name: self.report.get(name) for name in (*names, "bytes", "error")},
+            **{name: self.report.get(name) for name in (*names, *compared)},
             "rank": rank if self.score >= 0 else None,
             "report": f"{self.folder}/{PAGE}",
             "unreadable": self.report.get("unreadable_share"),
             "not_comparable": "; ".join(self.report["not_comparable"]),
             "camera": self.statements.get("camera"),
             "taken": self.statements.get("taken"),
+            "last_modified": self.statements.get("last modified"),
             "saved_by": self.statements.get("saved by"),
             "signs": " ".join(self.signs),
         }
