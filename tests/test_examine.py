@@ -560,6 +560,29 @@ def test_second_run_adds_reports_and_errors_are_one_line(photos, capsys):
     assert all((out / name / "report.json").stat().st_mtime_ns == t for name, t in times.items())
 
 
+def test_named_files_are_examined_even_if_an_examination_wrote_them(saved, photos, capsys, caplog):
+    out = photos / "out"
+    run("examine", photos / "a", "--out", out, "--checkpoint", saved)
+    (photos / "a/report.json").write_text('{"a": 1}')  # Not of an examination.
+    shutil.copy(out / "x/mask.png", photos / "a/mask.png")
+    run("examine", photos / "a", out / "x/overlay.png", "--out", photos / "more", *WITHOUT)
+    assert reports_in(photos / "more") == ["mask", "overlay", "x"]
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        run("examine", out / "x/report.html", "--out", photos / "page", *WITHOUT)
+    assert end.value.code == 1
+    assert capsys.readouterr().err.count("qma-net: cannot read") == 1
+    # What is found by searching is skipped, and the number is stated.
+    Image.fromarray(photograph(50, 70)).save(out / "new.png")
+    caplog.clear()
+    run("examine", out, "--out", photos / "again", *WITHOUT)
+    assert reports_in(photos / "again") == ["new"]
+    assert "skipped 5 files that earlier runs of qma-net wrote" in caplog.text
+    (out / "new.png").unlink()
+    with pytest.raises(SystemExit, match="contains no photos other than results of earlier runs"):
+        run("examine", out, "--out", photos / "again", *WITHOUT)
+
+
 def test_other_settings_get_another_report(saved, photos):
     out = photos / "out"
     run("examine", photos / "a", "--out", out, *WITHOUT)

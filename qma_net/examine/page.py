@@ -13,6 +13,7 @@ from PIL import Image
 
 from ..core.files import atomic_write, write_json, write_png, write_text
 from ..core.html import data_uri, environment, render
+from ..inference.photo_files import REPORT_FILES
 from ..inference.prediction import as_gray
 from ..modeling.calibration import FEW_PHOTOS
 from ..modeling.hub import WEIGHTS_FILE
@@ -21,8 +22,7 @@ from .examination import Examination, software_versions
 from .readability import CLIPPED, COMPRESSED, FLAT, MISSING, NAMES, REASONS, SMOOTH, hatched
 from .texts import printable, without_folder
 
-REPORT, PAGE, MASK, OVERLAY = "report.json", "report.html", "mask.png", "overlay.png"
-THUMBNAIL = "thumbnail.jpg"
+REPORT, PAGE, MASK, OVERLAY, THUMBNAIL = REPORT_FILES
 
 MAX_IMAGE_SIDE = 1280  # Pixels of the longer side of an image on the page.
 MAX_THUMBNAIL_SIDE = 320  # Of an embedded thumbnail on the page.

@@ -39,11 +39,10 @@ from .evidence import Evidence, read_evidence
 from .examination import Examination, assemble
 from .index import has_index, write_index
 from .leads import Lead, leads, present_grid
-from .page import MASK, OVERLAY, PAGE, REPORT, THUMBNAIL, write_report
+from .page import REPORT, write_report
 from .readability import readability
 from .texts import without_folder
 
-FILES = (REPORT, PAGE, MASK, OVERLAY, THUMBNAIL)
 MAX_SHOWN_NAME = 40  # Characters of the current photo's name next to the progress bar.
 
 
@@ -237,7 +236,7 @@ def examine_files(
         WeightsError: If the weights are not those of NoisePrint++.
     """
     out, notes = Path(out), (note,) if note else ()
-    paths = [path for path in find_photos(names) if not _is_report_image(path)]
+    paths = find_photos(names)
     settings = describe_settings(predictor, threshold=threshold, native=native)
     noiseprint = None
     if trust_list:
@@ -311,7 +310,3 @@ def examine_files(
         if len(paths) > 1 or has_index(out):
             write_index(out, skipped)
     return folders, errors
-
-
-def _is_report_image(path: Path) -> bool:
-    return path.name in FILES and (path.parent / REPORT).is_file()

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
-from ..core.files import ContentError, open_regular, unique_name
+from ..core.files import ContentError, open_regular, read_json_object, unique_name
 from ..core.images import HEADER_SIZE, IMAGE_CONTENTS, IMAGE_SUFFIXES, describe_content
 from ..core.runs import Run
 from ..core.untrusted import plain_cell
@@ -30,6 +30,9 @@ PREDICTION_COLUMNS = (
     *("mask", "overlay", "notes", "error"),
 )
 
+# What an examination writes to the folder of a photo; report.json has these keys.
+REPORT_FILES = ("report.json", "report.html", "mask.png", "overlay.png", "thumbnail.jpg")
+REPORT_KEYS = frozenset(("file", "sha256", "leads", "settings"))
 
 NAMED_SKIPPED = 5  # Skipped files that are named in the log.
 RAW_SUFFIXES = frozenset(
@@ -43,30 +46,36 @@ def find_photos(names: Iterable[str | os.PathLike[str]]) -> list[Path]:
 
     In folders, which are searched recursively, and patterns, a photo is recognized by its content.
     Files that are not photos are skipped, and the first of them are named in a log message; a file
-    that has the suffix of a photo is kept, so that reading it reports the fault. Masks and overlays
-    that a ``predictions.csv`` in their folder lists are left out. A name that matches nothing is
-    kept, too. ``-`` becomes :data:`STDIN`.
+    that has the suffix of a photo is kept, so that reading it reports the fault. What earlier runs
+    of qma-net wrote is left out, and a log message states the number of files: masks and overlays
+    that a ``predictions.csv`` in their folder lists, and :data:`REPORT_FILES` next to the report of
+    an examination. A file that is named is always kept, and so is a name that matches nothing.
+    ``-`` becomes :data:`STDIN`.
 
     Raises:
-        PhotographError: If a folder contains no photos, or if a name is an address.
+        PhotographError: If a folder contains no photos, if there are only results of earlier runs,
+            or if a name is an address.
     """
     paths: list[Path] = []
     skipped: list[Path] = []
+    outputs: list[Path] = []
     for name in map(str, names):
         reject_address(name)
         path = Path(name)
         if path == STDIN:
             paths.append(path)
         elif path.is_dir():
-            photos, others = _separate(_files_in(path))
-            if not photos:
+            photos, others, earlier = _separate(_files_in(path))
+            if not (photos or earlier):
                 raise PhotographError(f"{path} contains no photos")
             paths += photos
             skipped += others
+            outputs += earlier
         elif not path.exists() and (matches := sorted(glob.glob(name, recursive=True))):
-            photos, others = _separate(map(Path, matches))
+            photos, others, earlier = _separate(map(Path, matches))
             paths += photos
             skipped += others
+            outputs += earlier
         else:
             paths.append(path)
     if skipped:
@@ -74,6 +83,14 @@ def find_photos(names: Iterable[str | os.PathLike[str]]) -> list[Path]:
         more = ", ..." if len(skipped) > NAMED_SKIPPED else ""
         kind = "file that is not a photo" if len(skipped) == 1 else "files that are not photos"
         logger.warning("skipped %d %s: %s%s", len(skipped), kind, examples, more)
+    if outputs and not paths:
+        raise PhotographError(
+            "the input contains no photos other than results of earlier runs, such as "
+            f"{outputs[0]}; name a file to include it"
+        )
+    if count := len(set(outputs) - set(paths)):
+        files = "file that an earlier run" if count == 1 else "files that earlier runs"
+        logger.warning("skipped %d %s of qma-net wrote; name a file to include it", count, files)
     return list(dict.fromkeys(paths))
 
 
@@ -173,27 +190,36 @@ def _files_in(folder: Path) -> list[Path]:
     return sorted(paths)
 
 
-def _separate(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    """Separate photos, except for predictions, from other files.
+def _separate(paths: Iterable[Path]) -> tuple[list[Path], list[Path], list[Path]]:
+    """Separate photos from other files and from what earlier runs of qma-net wrote.
 
     Folders that a pattern matches count as photos, so that reading them reports the fault.
     """
     photos: list[Path] = []
     others: list[Path] = []
+    outputs: list[Path] = []
+    written: dict[Path, set[str]] = {}
     for path in paths:
-        (photos if path.is_dir() or is_photo(path) else others).append(path)
-    return _without_predictions(photos), others
+        if path.parent not in written:
+            written[path.parent] = _written_files(path.parent)
+        if path.name in written[path.parent]:
+            outputs.append(path)
+        else:
+            (photos if path.is_dir() or is_photo(path) else others).append(path)
+    return photos, others, outputs
 
 
-def _without_predictions(paths: Iterable[Path]) -> list[Path]:
-    outputs: dict[Path, set[str]] = {}
-    photos = []
-    for path in paths:
-        if path.parent not in outputs:
-            outputs[path.parent] = _prediction_files(path.parent / PREDICTION_TABLE)
-        if path.name not in outputs[path.parent]:
-            photos.append(path)
-    return photos
+def _written_files(folder: Path) -> set[str]:
+    """Return the names of the files in a folder that predictions or an examination wrote."""
+    names = _prediction_files(folder / PREDICTION_TABLE)
+    return names | set(REPORT_FILES) if _is_report(folder / REPORT_FILES[0]) else names
+
+
+def _is_report(path: Path) -> bool:
+    try:
+        return path.is_file() and read_json_object(path, "a report").keys() >= REPORT_KEYS
+    except (ContentError, OSError):
+        return False
 
 
 def _prediction_files(table: Path) -> set[str]:
