@@ -151,10 +151,7 @@ def test_grid_of_a_cropped_jpeg_begins_where_the_crop_shifted_it(crop):
 
 def test_image_that_was_never_a_jpeg_has_no_grid():
     lead = grid_lead(textured(256, 320))
-    assert (
-        lead.result
-        == "No grid was detected across the photo. No region with another grid was found."
-    )
+    assert lead.result == "No grid was detected across the photo. No region with a grid was found."
     assert lead.picture is None
 
 
@@ -203,6 +200,25 @@ def test_patch_is_found_in_an_image_that_was_never_a_jpeg():
     main, (region,) = find_grids(pixels)
     assert main is None
     assert region.origin == (5, 4)
+    lead = grid_lead(pixels)
+    assert lead.result == "No grid was detected across the photo. One region with a grid was found."
+
+
+@pytest.mark.parametrize(("kind", "name"), [("WEBP", "WebP"), ("AVIF", "AVIF"), ("GIF", "GIF")])
+def test_photo_in_a_format_without_measured_rates_is_not_examined_for_grids(kind, name):
+    """The blocks of WebP and AVIF imitate those of JPEG."""
+    pixels = textured(256, 320)
+    pixels[60:156, 101:229] = decoded(jpeg(textured(96, 128, seed=1)))
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, kind, lossless=True)
+    grid, double = examine_photo(None, data.getvalue()).leads[1:3]
+    assert grid.result.startswith(f"Not examined: the method does not apply to {name} files")
+    assert grid.findings == ()
+    assert double.result.startswith("Not examined")
+    for lossless in ("PNG", "TIFF", "BMP"):
+        data = io.BytesIO()
+        Image.fromarray(pixels).save(data, lossless)
+        assert len(examine_photo(None, data.getvalue()).leads[1].findings) == 1
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 47), (3000, 4000)])

@@ -176,6 +176,7 @@ def examine_evidence(
             file_grid=present_grid(photograph) if is_jpeg else None,
             luma_table=jpeg.tables.get(0) if jpeg else None,
             is_transposed=photograph.orientation in TRANSPOSED_ORIENTATIONS,
+            file_format=evidence.facts.format if evidence.facts else "",
         )
     return assemble(
         evidence,

@@ -26,6 +26,7 @@ def leads(
     file_grid: tuple[int, int] | None = None,
     luma_table: Sequence[int] | None = None,
     is_transposed: bool = False,
+    file_format: str = "",
 ) -> tuple[Lead, ...]:
     """Compute all leads of a photo: copies, JPEG grid, double compression and noise views.
 
@@ -36,10 +37,12 @@ def leads(
             None if they come from another format.
         luma_table: The 64 quantization steps of its luma, row by row, as in the file.
         is_transposed: Whether the rows of the file are columns of the pixels.
+        file_format: The format of the file that the pixels come from; empty if it is unknown. The
+            JPEG grid is examined only in formats for which its rates hold.
     """
     return (
         copies_lead(pixels),
-        grid_lead(pixels, file_grid),
+        grid_lead(pixels, file_grid, file_format),
         double_jpeg_lead(pixels, file_grid, luma_table, is_transposed=is_transposed),
         noise_lead(pixels),
         *noise_views(pixels, noiseprint),

@@ -23,7 +23,8 @@ MEANING = (
 INNOCENT = (
     "A grid that does not begin in the corner only means that the photo was cropped, or enlarged "
     "by a border, after it had been compressed. Collages, screenshots, logos and subtitles have "
-    "separate grids, and regular textures and graphics can imitate one."
+    "separate grids. Regular textures, graphics, and photos that were converted from WebP, AVIF or "
+    "HEIC can imitate one."
 )
 LIMITS = (
     "Parts that were pasted with their blocks aligned, parts that were resized before pasting, and "
@@ -43,6 +44,9 @@ RATES = Rates(
     "{detected_real} of {real} manipulated images from four collections published by researchers.",
 )
 
+
+# The rates hold for these; the last two store pixels as PNG does, without loss.
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
 
 GRIDS = BLOCK * BLOCK  # A grid is numbered 8 * y + x, where (x, y) is its first complete block.
 NO_VOTE = GRIDS
@@ -75,13 +79,28 @@ class GridRegion:
     log_nfa: float
 
 
-def grid_lead(pixels: np.ndarray, file_grid: tuple[int, int] | None = None) -> Lead:
+def grid_lead(
+    pixels: np.ndarray, file_grid: tuple[int, int] | None = None, file_format: str = ""
+) -> Lead:
     """Describe the JPEG grids of a photo.
 
     Args:
         pixels: uint8 ``(H, W, 3)`` RGB, at least 32x32.
         file_grid: See :func:`qma_net.examine.leads.leads`.
+        file_format: See :func:`qma_net.examine.leads.leads`.
     """
+    if file_format and file_format not in FORMATS:
+        return Lead(
+            NAME,
+            None,
+            MEANING,
+            INNOCENT,
+            result=f"Not examined: the method does not apply to {file_format} files, only to "
+            f"{', '.join(FORMATS[:-1])} and {FORMATS[-1]}.",
+            rates=RATES.sentence(),
+            reference=REFERENCE,
+            limits=LIMITS,
+        )
     part, (left, top), window = middle(pixels, WINDOW)
     main, regions = find_grids(part, None if file_grid is None else _moved(file_grid, -left, -top))
     origin = None if main is None else _moved(main, left, top)
@@ -94,7 +113,10 @@ def grid_lead(pixels: np.ndarray, file_grid: tuple[int, int] | None = None) -> L
             x0, y0, x1, y1 = region.box
             boxes.append((x0 + left, y0 + top, x1 + left, y1 + top))
     names = {0: "No region", 1: "One region"}
-    found = f"{names.get(len(regions), f'{len(regions)} regions')} with another grid"
+    kind = "another grid"
+    if main is None:
+        kind = "a grid" if file_grid is None else "a grid other than that of the file"
+    found = f"{names.get(len(regions), f'{len(regions)} regions')} with {kind}"
     found += " was found." if len(regions) < 2 else " were found."
     return Lead(
         NAME,
