@@ -140,6 +140,20 @@ def test_masks_of_an_earlier_run_are_not_predicted(checkpoint, photos):
     assert sorted(row["mask"] for row in rows_of(photos / "b")) == ["x_mask.png", "y_mask.png"]
 
 
+def test_images_of_an_examination_are_predicted_only_if_they_are_named(
+    checkpoint, photos, tmp_path, caplog
+):
+    path, out = checkpoint(), tmp_path / "out"
+    predictor = QMANetPredictor.from_pretrained(path)
+    examine_files([photos / "b"], photos / "b/reports", predictor, progress=False)
+    predict(path, out, photos / "b")
+    assert sorted(Path(row["file"]).name for row in rows_of(out)) == ["x.png", "y.jpg"]
+    assert "skipped 10 files that earlier runs of qma-net wrote" in caplog.text
+    mask = photos / "b/reports/x/mask.png"
+    predict(path, tmp_path / "named", mask)
+    assert [row["file"] for row in rows_of(tmp_path / "named")] == [str(mask)]
+
+
 def test_interrupted_run_is_continued(checkpoint, photos, monkeypatch, capsys):
     path, out, original = checkpoint(), photos / "out", QMANetPredictor.predict
 
@@ -382,6 +396,25 @@ def test_hub_id_without_network_gives_one_line_error():
     ) as error:
         load_model("nobody/nothing")
     assert "\n" not in str(error.value)
+
+
+def test_single_photo_is_rejected_by_predict_iter(checkpoint, photos):
+    predictor = QMANetPredictor.from_pretrained(checkpoint())
+    path = photos / "b/y.jpg"
+    with Image.open(path) as image:
+        for photo in (str(path), path, path.read_bytes(), image):
+            with pytest.raises(ConfigError, match="got one photo of type"):
+                predictor.predict_iter(photo)
+
+
+def test_score_is_explained_only_if_there_is_one(checkpoint, tmp_path, capsys):
+    (tmp_path / "x.jpg").write_text("no photo")
+    with pytest.raises(SystemExit):
+        predict(checkpoint(), tmp_path / "out", tmp_path / "x.jpg")
+    assert "score: " not in capsys.readouterr().err
+    Image.fromarray(photograph(50, 70)).save(tmp_path / "y.png")
+    predict(checkpoint(), tmp_path / "out", tmp_path / "y.png")
+    assert "score: " in capsys.readouterr().err
 
 
 def test_mistyped_flag_gets_a_suggestion(capsys):

@@ -151,7 +151,7 @@ def _weights(args: argparse.Namespace) -> None:
 
 def _predict(args: argparse.Namespace) -> None:
     """Write masks and overlays for photos, and a table of their scores."""
-    from ..inference.predict import SCORE, predict_files
+    from ..inference.predict import SCORE, has_scores, predict_files
     from ..inference.predictor import load_predictor
 
     options = {"image_size": args.image_size, "mixed": args.mixed, "compile": args.compile}
@@ -168,7 +168,8 @@ def _predict(args: argparse.Namespace) -> None:
         note=note,
     )
     print_notes(*errors)
-    print(SCORE, file=sys.stderr)
+    if has_scores(args.out):
+        print(SCORE, file=sys.stderr)
     print_lines(f"{args.out}/predictions.csv")
     if errors:
         sys.exit(1)

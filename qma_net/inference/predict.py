@@ -1,5 +1,6 @@
 """``qma-net predict``: masks, overlays and a table for many photos."""
 
+import csv
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -132,6 +133,12 @@ def predict_files(
             run.finish(record)
             _append(out / PREDICTION_TABLE, record)
     return errors
+
+
+def has_scores(out: str | os.PathLike[str]) -> bool:
+    """Return whether the table in a folder of :func:`predict_files` has a score."""
+    with open(Path(out) / PREDICTION_TABLE, newline="", encoding="utf-8") as file:
+        return any(row["score"] for row in csv.DictReader(file))
 
 
 def _are_intact(out: Path, record: dict[str, Any]) -> bool:

@@ -7,11 +7,13 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from functools import cached_property
+from io import IOBase
 from typing import Any, Literal, Self, TypeAlias, TypeVar, cast, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from .. import __version__
 from ..core.files import sha256
@@ -103,13 +105,14 @@ class QMANetPredictor:
         """Load a model; by default to CUDA if it is available.
 
         Args:
-            path: A checkpoint written by BenCo's trainer, a folder written by
-                ``save_pretrained``, or ``owner/name`` on the Hugging Face Hub.
+            path: A checkpoint written by BenCo's trainer, a folder of checkpoints, a folder written
+                by ``save_pretrained``, ``owner/name`` on the Hugging Face Hub, or
+                ``"qma-net-small"``.
             device: The device to compute on.
             options: Further arguments of the constructor.
 
         Raises:
-            WeightsError: If the path is none of these.
+            WeightsError: If there is no such source, or if its content is invalid.
             ConfigError: If the device is not available.
         """
         return cls(load_model(path), usable_device(device), **options)
@@ -192,8 +195,9 @@ class QMANetPredictor:
                 resized as in training.
             tta: Average over the photo and its three mirror images.
             progress: Called with (finished, total) tiles: first with (0, total), then after every
-                tile, and in between every few seconds with unchanged numbers. An exception that it
-                raises ends the prediction. A photo that is not divided counts as one tile.
+                tile, and in between with unchanged numbers, such as (0, total) again, at least
+                every few seconds. An exception that it raises ends the prediction. A photo that is
+                not divided counts as one tile.
 
         Raises:
             PhotographError: If the source is not a photo, so truncated that no row is reliable, or
@@ -265,10 +269,16 @@ class QMANetPredictor:
             An iterator of pairs: the element of ``photos`` and its prediction.
 
         Raises:
-            ConfigError: If the threshold is outside 0..1, or ``on_error`` is not one of these.
+            ConfigError: If the threshold is outside 0..1, ``on_error`` is not one of these, or
+                ``photos`` is a single photo.
             NonFiniteError: If the model outputs NaN or infinity; ``on_error`` does not apply.
         """
         require_probability(threshold)
+        if isinstance(photos, str | bytes | os.PathLike | IOBase | Image.Image):
+            raise ConfigError(
+                f"got one photo of type {type(photos).__name__}, expected several, such as a list; "
+                "use predict for one photo"
+            )
         if on_error not in ("raise", "skip") and not callable(on_error):
             raise ConfigError(f"got on_error={on_error!r}, expected raise, skip or a function")
         return self._predictions(
