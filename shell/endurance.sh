@@ -15,7 +15,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/env.sh"
 if help_wanted "$0" "$@"; then exit; fi
 make_environment benco,c2pa,demo,export,heif,report,web,dev
-OUT=$(realpath "${OUT:-endurance.txt}")
+output=$(realpath "${OUT:-endurance.txt}")
+unset OUT # Other scripts, which the tests call, have a variable of this name.
 cd "$here/.."
 QMA_NET_FUZZ=${FUZZ:-500} QMA_NET_KILLS=${KILLS:-10} QMA_NET_RECORD=$(mktemp)
 export QMA_NET_FUZZ QMA_NET_KILLS QMA_NET_RECORD OMP_NUM_THREADS=1
@@ -27,6 +28,6 @@ status=0
     [ $# -gt 0 ] || python -m pytest -q tests/test_fuzz.py || status=$?
     sort "$QMA_NET_RECORD"
     echo "$(((SECONDS - started) / 60)) minutes, exit code $status"
-} 2>&1 | tee "$OUT"
+} 2>&1 | tee "$output"
 rm -f "$QMA_NET_RECORD"
-tail -n 1 "$OUT" | grep -q 'exit code 0$'
+tail -n 1 "$output" | grep -q 'exit code 0$'

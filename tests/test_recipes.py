@@ -244,10 +244,13 @@ def weights(tmp_path_factory):
     return folder
 
 
-def own_arguments(model, weights, monkeypatch, image_size=64):
+SMALLEST_SIZE = {"MSCDI_Net": 256}  # It has windows of 8x8 at 1/32 of the size; others: 64.
+
+
+def own_arguments(model, weights, monkeypatch):
     """Parse a recipe as BenCo's train.py does; return its arguments and those of the model."""
     recipe = RECIPES[model]
-    size = recipe["image_size"] if recipe.get("fixed_size") else image_size
+    size = recipe["image_size"] if recipe.get("fixed_size") else SMALLEST_SIZE.get(model, 64)
     omitted = ("--init_weight_path", "--conv_pretrain")  # Their files are not available here.
     lines = recipe_lines(model, image_size=size, weights=str(weights), given=omitted)
     words = [line.partition(" ")[2] for line in lines if not line.startswith(("set ", "test "))]
@@ -273,7 +276,7 @@ def one_image_per_orientation(tmp_path):
 
 
 # These models see a different batch with a different number of GPUs (docs/reproduce.md).
-BATCH_NORM = {"Cat_Net", "IML_ViT", "MSCDI_Net", "MVSSNet", "PSCC_Net", "SparseViT", "Trufor"}
+BATCH_NORM = {"Cat_Net", "IML_ViT", "MVSSNet", "PSCC_Net", "SparseViT", "Trufor"}
 
 
 def train_one_step(model, weights, folder, monkeypatch):

@@ -541,7 +541,7 @@ def test_two_nodes_train_together(small_data):
     assert "effective batch size: 4" in outputs[0]
     assert "distributed init (rank 0)" in outputs[0]
     assert "distributed init (rank 1)" in outputs[1]
-    assert "data check --fast: 0 errors" in outputs[0]
+    assert "data check: no errors" in outputs[0]
     (row,) = map(json.loads, (small_data / "o/log.txt").read_text(encoding="utf-8").splitlines())
     assert np.isfinite(row["train_total_loss"])
     checkpoint = torch.load(small_data / "o/checkpoint-0.pth", weights_only=False)

@@ -121,7 +121,8 @@ def _draw_figures(results: Results) -> list[Figure]:
 
 def _model_table(models: Sequence[ModelResults]) -> Table:
     """List the evaluated models and their settings."""
-    table = Table("runs", "Evaluated models", ())
+    labels = ("Model", "Non-default flags", "Checkpoint", "SHA-256", "Images", "Test sets")
+    table = Table("runs", "Evaluated models", (*labels, "qma-net version"))
     for model in models:
         header = model.header
         flags = [
@@ -130,17 +131,14 @@ def _model_table(models: Sequence[ModelResults]) -> Table:
             if value != "" and str(value) != str(DEFAULTS.get(key))
         ]
         is_native = header["fit"] == "native"
-        row = {
-            "Model": "; ".join([full_name(model), *filter(None, [header.get("about")])]),
-            "Non-default flags": ", ".join(flags),
-            "Checkpoint": header["checkpoint"],
-            "SHA-256": header["checkpoint_sha256"][:12],
-            "Images": "original resolution"
-            if is_native
-            else f"{header['fit']}, {header['image_size']}",
-            "Test sets": ", ".join([*model.clean, *(f"{s} (attacked)" for s in model.attacked)]),
-            "qma-net version": (header.get("versions") or {}).get("qma-net") or "unknown",
-        }
-        table.labels = list(row)
-        table.rows.append(Row("", list(row.values())))
+        row = [
+            "; ".join([full_name(model), *filter(None, [header.get("about")])]),
+            ", ".join(flags),
+            header["checkpoint"],
+            header["checkpoint_sha256"][:12],
+            "original resolution" if is_native else f"{header['fit']}, {header['image_size']}",
+            ", ".join([*model.clean, *(f"{s} (attacked)" for s in model.attacked)]),
+            (header.get("versions") or {}).get("qma-net") or "unknown",
+        ]
+        table.rows.append(Row("", row))
     return table
