@@ -102,8 +102,8 @@ def _run(function, folder, out, err, env):
     multiprocessing.set_start_method("fork", force=True)  # Not the fork server of the tests.
     import torch
 
-    # After a fork, PyTorch replaces its thread pool when it is next used. If two threads of autograd
-    # do this at the same time, the process aborts ("Invalid thread pool!", ParallelOpenMP.cpp).
+    # After a fork, PyTorch replaces its thread pool when it is next used. If two threads of
+    # autograd do this at once, the process aborts ("Invalid thread pool!", ParallelOpenMP.cpp).
     replace_pool = partial(torch.set_num_threads, 1)
     replace_pool()
     os.register_at_fork(after_in_child=replace_pool)  # The ranks of torchrun.
