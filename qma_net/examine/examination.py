@@ -30,7 +30,7 @@ class Examination:
     Attributes:
         evidence: The photo and the facts about its file.
         readability: Where a model cannot judge the photo; None if it cannot be decoded.
-        leads: Copies, JPEG grid and noise views; none if the photo is too small.
+        leads: See :mod:`.leads`; none if the photo is too small.
         prediction: The result of the model; None without a model, if the photo is too small or if
             it cannot be decoded.
         calibration: The scores of authentic photos that were fed to the model in the same way; None

@@ -209,12 +209,12 @@ def examine_files(
     note: str = "",
     progress: bool = True,
 ) -> tuple[list[Path], list[str]]:
-    """Write ``<stem>/report.html`` and ``<stem>/report.json``, with a model mask and overlay.
+    """Write ``<stem>/report.html``, ``<stem>/report.json`` and, with a model, mask and overlay.
 
-    If the stem is taken, by another photo, other settings or a folder of the user, the next free
-    one of ``<stem>_2``, ... is used. Finished reports are not regenerated. Files that are not
-    photos are skipped with an error; a damaged image gets an error and a report on its file. For
-    several photos, :func:`.index.write_index` ranks all reports in the folder.
+    If the stem is already used by another photo, by other settings or by one of the user's own
+    folders, the next free one of ``<stem>_2``, ... is used. Finished reports are not regenerated.
+    Files that are not photos are skipped with an error; a damaged image gets an error and a report
+    on its file. For several photos, :func:`.index.write_index` ranks all reports in the folder.
 
     Args:
         names: Files, folders (searched recursively) and patterns; ``-`` is the standard input.

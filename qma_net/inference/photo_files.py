@@ -49,8 +49,8 @@ def find_photos(names: Iterable[str | os.PathLike[str]]) -> list[Path]:
     that has the suffix of a photo is kept, so that reading it reports the fault. What earlier runs
     of qma-net wrote is left out, and a log message states the number of files: masks and overlays
     that a ``predictions.csv`` in their folder lists, and :data:`REPORT_FILES` next to the report of
-    an examination. A file that is named is always kept, and so is a name that matches nothing.
-    ``-`` becomes :data:`STDIN`.
+    an examination. A file that is named itself is always kept, and so is a name that matches
+    nothing. ``-`` becomes :data:`STDIN`.
 
     Raises:
         PhotographError: If a folder contains no photos, if there are only results of earlier runs,

@@ -220,7 +220,7 @@ def decode_photograph(data: bytes, name: str) -> Photograph:
     """Decode the bytes of an image file.
 
     Raises:
-        PhotographError: If the file is not a complete photo.
+        PhotographError: If the file is not a photo or is too damaged to be decoded.
     """
     try:
         return _decode(data, name)

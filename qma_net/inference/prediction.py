@@ -84,8 +84,8 @@ class Prediction:
     def to_dict(self) -> dict[str, Any]:
         """Return the facts of the prediction, without pixels, as values that JSON can represent.
 
-        The keys are those of ``predictions.csv``: ``file`` (the photo's name), ``score``,
-        ``marked``, ``threshold``, ``width`` and ``height`` (pixels, of the photo as displayed) and
+        The keys are ``file`` (the photo's name), ``score``, ``marked``, ``threshold``, ``width``
+        and ``height`` (pixels, of the photo as displayed) and
         ``notes`` (a list of strings). Keys may be added in later versions.
         """
         height, width = self.mask.shape

@@ -200,8 +200,8 @@ class QMANetPredictor:
                 not divided counts as one tile.
 
         Raises:
-            PhotographError: If the source is not a photo, so truncated that no row is reliable, or
-                too small for native prediction.
+            PhotographError: If the source is not a photo, is so truncated that no row is reliable,
+                or is too small for native prediction.
             NonFiniteError: If the model outputs NaN or infinity.
             ConfigError: If the threshold is outside 0..1.
         """

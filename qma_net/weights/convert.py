@@ -19,8 +19,8 @@ def convert(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> None
     """Write a model of any source of :func:`.load_model` to a ``save_pretrained`` directory.
 
     Raises:
-        WeightsError: If the source cannot be read, or if ``out`` contains files of a
-            different model, which would be overwritten.
+        WeightsError: If the source cannot be read, or if ``out`` contains other files that would be
+            overwritten. An earlier QMA-Net there is replaced.
     """
     model, folder = load_model(source), Path(out)
     names = (CONFIG_NAME, WEIGHTS_FILE, PREPROCESSOR_NAME, CALIBRATION_NAME)

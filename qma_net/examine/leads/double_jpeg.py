@@ -23,7 +23,7 @@ INNOCENT = (
     "compression history."
 )
 LIMITS = (
-    "Earlier compressions of a similar or higher quality than the last, blocks that were moved, "
+    "Earlier compressions whose quality was similar or higher, blocks that were moved, "
     "small regions, and pasted regions without such traces in a photo that has them."
 )
 # Measured with benchmarks/leads.py; see docs/examine.md.
