@@ -3,7 +3,7 @@
 #
 #   bash shell/test.sh [options of pytest]      for example -m gpu, -m slow, tests/test_losses.py
 #
-# It needs Python 3.11 or 3.12 and takes about 7 minutes on two cores, excluding installation.
+# It needs Python 3.11 or 3.12 and takes about 9 minutes on two cores, excluding installation.
 #
 #   QMA_NET_SHARED  folder of shared data; tests that need it are skipped without it [../shared]
 #
