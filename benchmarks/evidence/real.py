@@ -15,7 +15,6 @@ between the first and the last checkpoint, and the AUC of several image scores.
 
 import argparse
 import csv
-import hashlib
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -25,7 +24,7 @@ import numpy as np
 import torch
 
 from qma_net.core.errors import QMANetError
-from qma_net.core.files import write_text
+from qma_net.core.files import sha256, write_text
 from qma_net.core.images import find_images, read_rgb
 from qma_net.data.listing import NEGATIVE, read_listings
 from qma_net.evaluation.evaluate import evaluate, result_folders
@@ -103,7 +102,7 @@ def half_of(folder: Path, half: str, assigned: dict) -> list[list[str]]:
     """
     pairs = []
     for pair in read_listings(folder)[0].pairs:
-        row = assigned.get((folder.name, _sha256(pair.image)))
+        row = assigned.get((folder.name, sha256(pair.image)))
         if row is None:
             raise QMANetError(f"{pair.image} is not in {SPLIT}; assign it to a half first")
         if row["half"] == half:
@@ -243,12 +242,8 @@ SCORES: dict[str, Callable[[np.ndarray], float]] = {
 
 def _authentic(folder: Path, limit: int) -> list[list[str]]:
     """List the first photos in the order of their SHA-256."""
-    files = sorted(find_images(folder), key=_sha256)
+    files = sorted(find_images(folder), key=sha256)
     return [[str(path.resolve()), NEGATIVE] for path in files[:limit]]
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _with_interval(values: list[float]) -> str:

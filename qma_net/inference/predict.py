@@ -54,10 +54,10 @@ def predict_files(
 ) -> list[str]:
     """Write ``<stem>_mask.png``, ``<stem>_overlay.png`` and ``predictions.csv``.
 
-    The mask is 8-bit gray, 255 for a mask value of 1. If the stem is already used
-    by another photo or by one of the user's own files, the next free one of ``<stem>_2``, ... is
-    used. The table has a row as soon as the images are written, so the same call resumes an
-    interrupted run. A file that is not a photo gets a row with an error.
+    The mask is 8-bit gray, 255 for a mask value of 1. If the stem is already used by another photo
+    or by one of the user's own files, the next free one of ``<stem>_2``, ... is used. The table has
+    a row as soon as the images are written, so the same call resumes an interrupted run. A file
+    that is not a photo gets a row with an error.
 
     Args:
         names: Files, folders (searched recursively) and patterns; ``-`` is the standard input.

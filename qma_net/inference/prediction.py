@@ -85,8 +85,8 @@ class Prediction:
         """Return the facts of the prediction, without pixels, as values that JSON can represent.
 
         The keys are ``file`` (the photo's name), ``score``, ``marked``, ``threshold``, ``width``
-        and ``height`` (pixels, of the photo as displayed) and
-        ``notes`` (a list of strings). Keys may be added in later versions.
+        and ``height`` (pixels, of the photo as displayed) and ``notes`` (a list of strings). Keys
+        may be added in later versions.
         """
         height, width = self.mask.shape
         return {

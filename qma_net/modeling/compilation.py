@@ -80,7 +80,7 @@ def compilation_errors() -> Iterator[None]:
     except Exception as error:
         from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
-        if isinstance(error, FailOnRecompileLimitHit):  # It is no TorchDynamoException.
+        if isinstance(error, FailOnRecompileLimitHit):  # Not derived from the other.
             raise CompilationError(
                 "torch.compile has reached its limit of graphs, one for every batch and image "
                 "size; use fewer sizes or omit --compile"

@@ -23,7 +23,7 @@ def read_checkpoint(path: str | os.PathLike[str], mapped: bool = False) -> dict[
     ``mapped``, the tensors stay in the file until they are used.
 
     Raises:
-        WeightsError: If the file is missing, truncated, not a PyTorch file or without tensors.
+        WeightsError: If the file is missing, truncated or not a PyTorch file.
     """
     path = Path(path)
     if path.is_dir():
