@@ -72,6 +72,24 @@ def test_hash_assigns_every_photo_by_its_bytes_alone(photos, tmp_path):
         split_by(photos, sides["train"], recipe, seed=0)
 
 
+def test_photos_of_held_out_folder_are_for_testing_only(photos, tmp_path):
+    recipe = Recipe(split="hash", test_share=0.3, validation_share=0.2, image_size=64)
+    for folder in ("A", "B"):
+        (tmp_path / folder).mkdir()
+    names = list(find_usable_photos(photos, None, recipe)[0])
+    moved = [f"{'AB'[number % 2]}/{name}" for number, name in enumerate(names)]
+    for name, new in zip(names, moved, strict=True):
+        (tmp_path / new).write_bytes((photos / name).read_bytes())
+    before = split_by(tmp_path, moved, recipe, seed=0)
+    sides = split_by(tmp_path, moved, replace(recipe, held_out=("B",)), seed=0)
+    for side, members in sides.items():
+        own = [name for name in before[side] if name[0] == "A"]
+        assert [name for name in members if name[0] == "A"] == own
+    assert {name for name in sides["test"] if name[0] == "B"} == set(moved[1::2])
+    with pytest.raises(SynthesisError, match="no usable photo in the folder C of .* held_out"):
+        split_by(tmp_path, moved, replace(recipe, held_out=("B", "C")), seed=0)
+
+
 def test_native_crop_has_the_pixels_of_its_photo_on_any_grid(photos):
     source = ImageSource(photos, realistic(**PLAIN, untouched=1.0), sizes=[(50, 40), (64, 33)])
     offsets = set()

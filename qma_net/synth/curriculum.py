@@ -60,22 +60,22 @@ def with_changes(recipe: Recipe, changes: object, source: str) -> Recipe:
             raise SynthesisError(f"unknown recipe field {name!r} in {source}; choose from {known}")
         default = getattr(Recipe(), name)
         if not _has_type_of(value, default):
-            raise SynthesisError(
-                f"invalid {name}: {value!r} in {source}; expected a value like {default!r}"
-            )
+            expected = "a list of names" if default == () else f"a value like {default!r}"
+            raise SynthesisError(f"invalid {name}: {value!r} in {source}; expected {expected}")
         values[name] = tuple(value) if isinstance(default, tuple) else value
     return replace(recipe, **values)
 
 
 def _has_type_of(value: object, default: object) -> bool:
     if isinstance(default, tuple):
-        # A pair of numbers is a range, but a list of names may have any length.
-        is_range = not isinstance(default[0], str)
-        return (
-            isinstance(value, list)
-            and (len(value) == len(default) if is_range else bool(value))
-            and all(_has_type_of(item, default[0]) for item in value)
-        )
+        if not isinstance(value, list):
+            return False
+        if default and not isinstance(default[0], str):  # A range.
+            return len(value) == len(default) and all(
+                _has_type_of(item, default[0]) for item in value
+            )
+        # A list of names, which is empty only if it is so by default.
+        return bool(value or not default) and all(isinstance(name, str) for name in value)
     if isinstance(default, float):
         return isinstance(value, int | float) and type(value) is not bool and 0 <= value < 1e6
     return type(value) is type(default)

@@ -162,15 +162,23 @@ def split_by(folder: Path, names: list[str], recipe: Recipe, seed: int) -> dict[
 def split_photos_by_hash(folder: Path, names: list[str], recipe: Recipe) -> dict[str, list[str]]:
     """Split photos into ``"train"``, ``"validation"`` and ``"test"`` by the SHA-256 of their files.
 
-    The split of a photo depends only on its bytes and on the shares of the recipe.
+    The split of a photo depends only on its bytes and on the shares of the recipe, except that
+    all photos of the folders in ``recipe.held_out`` are for testing.
 
     Raises:
-        SynthesisError: If training or test have fewer than two photos.
+        SynthesisError: If training or test have fewer than two photos, or if a folder that is held
+            out has none.
     """
+    missing = {*recipe.held_out} - {Path(name).parts[0] for name in names}
+    if missing:
+        raise SynthesisError(
+            f"no usable photo in the folder {min(missing)} of {folder}, which is held out; check "
+            "the field held_out of the recipe"
+        )
     sides: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
     for name in names:
         share = int(sha256(folder / name)[:16], 16) / 2**64
-        if share < recipe.test_share:
+        if share < recipe.test_share or Path(name).parts[0] in recipe.held_out:
             sides["test"].append(name)
         elif share < recipe.test_share + recipe.validation_share:
             sides["validation"].append(name)

@@ -80,6 +80,9 @@ class Recipe:
     # file, so that the split depends on nothing else.
     split: str = "seed"
     validation_share: float = 0.0  # Share of the photos reserved for validation, with "hash".
+    # Folders of photos that are all reserved for the test set, with "hash": sources that the model
+    # does not see during training.
+    held_out: tuple[str, ...] = ()
     # Draw photos in proportion to their numbers of pixels instead of equally often.
     by_area: bool = False
     # Draw upright crops of exactly ``frame`` with the photo's own pixels, which are rescaled by
