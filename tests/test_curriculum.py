@@ -120,6 +120,9 @@ def test_aligned_splices_are_on_the_grid_of_the_host(photos):
         ({"stage": "x"}, "no stage 'x'; choose from one-trace"),
         ({"recipe": {"zoom": 3}}, r"invalid zoom: 3 in .*; expected a value like \(0.5, 1.0\)"),
         ({"recipe": {"zoom": [1]}}, r"invalid zoom: \[1\] in"),
+        ({"recipe": {"held_out": "A"}}, "invalid held_out: 'A' in .*; expected a list of names"),
+        ({"recipe": {"held_out": [1]}}, r"invalid held_out: \[1\] in"),
+        ({"recipe": {"inpainting": []}}, r"invalid inpainting: \[\] in"),
         ({"recipe": {"blurr": 1.0}}, "unknown recipe field 'blurr' in .*; choose from aligned"),
         ({"recipe": [1]}, "must be a mapping"),
         ({"seed": -1}, "invalid seed: -1 in"),
@@ -145,6 +148,8 @@ def test_invalid_yaml_gives_one_line_error(tmp_path):
 
 def test_fields_of_a_recipe_keep_their_type():
     assert with_changes(Recipe(), {"zoom": [1, 2]}, "x").zoom == (1, 2)
+    assert with_changes(Recipe(), {"held_out": ["A"]}, "x").held_out == ("A",)
+    assert with_changes(Recipe(), {"held_out": []}, "x").held_out == ()
     for wrong in ({"square": 1}, {"image_size": 1.5}, {"blur": float("nan")}, {"blur": True}):
         with pytest.raises(SynthesisError, match="expected a value like"):
             with_changes(Recipe(), wrong, "x")

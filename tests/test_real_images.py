@@ -12,6 +12,8 @@ import torch
 
 from benchmarks.evidence import real
 from qma_net.core.errors import QMANetError
+from qma_net.data.listing import NEGATIVE
+from qma_net.evaluation.metrics import PIXEL
 from qma_net.modeling.qma_net import image_score
 
 
@@ -107,6 +109,52 @@ def test_image_scores_of_a_known_mask(title, expected):
     assert real.SCORES[title](mask) == pytest.approx(expected)
 
 
+def test_share_above_counts_values_strictly_above_each_threshold():
+    shares = real.share_above(np.array([0.0, 0.2, 0.5, 1.0], np.float32))
+    at = {level: round(level * (len(real.LEVELS) - 1)) for level in (0, 0.1, 0.4, 0.5, 0.6, 1)}
+    assert [shares[index] for index in at.values()] == [0.75, 0.75, 0.5, 0.25, 0.25, 0]
+
+
+def test_curves_average_over_the_images_of_a_set():
+    values = {"a": [0.9, 0.1], "b": [0.9, 0.9]}
+    rows = [
+        {"set": "web", "label": 1, f"score: {real.USED}": 0.9, real.CURVE: real.share_above(pixels)}
+        for pixels in map(np.array, values.values())
+    ]
+    pixels, images = real.curves_of(rows)
+    middle = len(real.LEVELS) // 2
+    assert pixels["web", True][middle] == 0.75  # Half and all of the tampered pixels.
+    assert images["web", True][middle] == 1
+    assert images["web", True][-1] == 0
+
+
+def test_rows_have_the_recall_of_tampered_images_and_the_marked_share_of_authentic_ones(tmp_path):
+    mask = np.array([[0.9, 0.1], [0.1, 0.9]], np.float32)
+    truth = np.array([[255, 255], [0, 0]], np.uint8)
+    cv2.imwrite(str(tmp_path / "truth.png"), truth)
+    lists = {}
+    for name, second in (("web", str(tmp_path / "truth.png")), ("photos", NEGATIVE)):
+        lists[name] = str(tmp_path / f"{name}.json")
+        Path(lists[name]).write_text(json.dumps([["a.png", second]]))
+        (tmp_path / f"{name}_masks").mkdir()
+        np.save(tmp_path / f"{name}_masks/000000.npy", mask)
+        label = int(second != NEGATIVE)
+        row = dict.fromkeys((*PIXEL, "score", "marked"), 0.5) | {"label": label}
+        row |= {"path": "a.png", "name": "a"}
+        (tmp_path / f"{name}.csv").write_text(
+            ",".join(row) + "\n" + ",".join(map(str, row.values())) + "\n"
+        )
+    tampered, authentic = real.read_rows(tmp_path, lists, {})
+    middle = len(real.LEVELS) // 2
+    assert (tampered["set"], tampered[real.CURVE][middle]) == ("web", 0.5)
+    assert (authentic["set"], authentic[real.CURVE][middle]) == ("photos", 0.5)
+    mask[1] = 0.9  # Only the authentic half of the tampered image changes.
+    np.save(tmp_path / "web_masks/000000.npy", mask)
+    np.save(tmp_path / "photos_masks/000000.npy", mask)
+    tampered, authentic = real.read_rows(tmp_path, lists, {})
+    assert (tampered[real.CURVE][middle], authentic[real.CURVE][middle]) == (0.5, 0.75)
+
+
 def test_score_marked_as_used_is_that_of_the_predictor():
     mask = np.linspace(0, 1, 150, dtype=np.float32).reshape(10, 15)  # 1% are 1.5 pixels.
     assert real.SCORES["mean of the highest 1% (used)"](mask) == image_score(
@@ -128,6 +176,7 @@ def test_checkpoints_of_one_name_are_compared(dataset, tmp_path, monkeypatch, ca
         lists.update((name, json.loads(Path(sets[name]).read_text())) for name in sets)
         f1 = 0.2 if results.name.startswith("runs-old") else 0.3
         row = {"set": "photos", "type": "", "label": 1, "f1": f1, "auc": f1, "marked": 0.1}
+        row |= {f"score: {real.USED}": 0.5, real.CURVE: real.share_above(np.array([f1]))}
         return [row | {"path": lists["photos"][0][0]}]
 
     monkeypatch.setattr(real, "read_split", lambda _: assigned)

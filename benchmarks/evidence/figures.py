@@ -1,4 +1,4 @@
-"""Figures of docs/evidence.md: learning curves, and example masks of the first row."""
+"""Figures of docs/evidence.md: learning curves, example masks of the first row, ROC curves."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 IMAGES = 1840  # Per epoch, as in BenCo's BalancedDataset.
 EXAMPLES = 10  # Images to show, one per column.
+# Shares above each threshold, by the name of a set and whether it is tampered.
+Curves = dict[tuple[str, bool], np.ndarray]
 SMOOTHED = 5  # Points to average; BenCo logs about every twentieth batch.
 
 
@@ -90,4 +92,26 @@ def examples(plan: Plan, out: Path) -> Figure | None:
         axis.set_ylabel(name)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
+    return canvas
+
+
+def roc_curves(pixels: Curves, images: Curves) -> Figure:
+    """Plot ROC curves of every tampered set against all authentic photos, by pixel and by image.
+
+    Every group of authentic photos has the same weight in the false positive rates.
+    """
+    canvas = Figure(figsize=(11, 4.6), layout="constrained")
+    titles = ("share of authentic pixels marked", "authentic photos above the threshold")
+    quantities = ("share of tampered pixels marked", "tampered images above the threshold")
+    panels = canvas.subplots(1, 2)
+    for axes, curves, x, y in zip(panels, (pixels, images), titles, quantities, strict=True):
+        false = np.mean([curve for (_, tampered), curve in curves.items() if not tampered], axis=0)
+        for (name, tampered), curve in curves.items():
+            if tampered:
+                axes.plot(false, curve, label=name)
+        axes.set(xlabel=x, ylabel=y, xlim=(0, 1), ylim=(0, 1))
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_xlim(0, 0.2)  # More false positives are of no use.
+    panels[0].legend(frameon=False, fontsize=8)
     return canvas

@@ -10,13 +10,16 @@ same half.
 
 ``OUT/results`` contains the evaluation of ``qma-net evaluate --native --save-masks``, which resumes
 after an interruption. ``OUT/tables.md`` has F1 with bootstrap intervals, the paired difference
-between the first and the last checkpoint, and the AUC of several image scores.
+between the first and the last checkpoint, and the AUC of several image scores; ``OUT/images.csv``
+lists all images, and ``OUT/roc.png`` shows the ROC curves of the last checkpoint.
 """
 
 import argparse
 import csv
+import io
+import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -24,7 +27,7 @@ import numpy as np
 import torch
 
 from qma_net.core.errors import QMANetError
-from qma_net.core.files import sha256, write_text
+from qma_net.core.files import atomic_write, sha256, write_text
 from qma_net.core.images import find_images, read_rgb
 from qma_net.data.listing import NEGATIVE, read_listings
 from qma_net.evaluation.evaluate import evaluate, result_folders
@@ -39,10 +42,13 @@ from qma_net.evaluation.results import read_result_table
 from qma_net.evaluation.settings import Settings
 from qma_net.modeling.qma_net import image_score
 
-from .runner import write_list
+from .figures import Curves, roc_curves
+from .runner import read_mask, write_list
 
 SPLIT = Path(__file__).parents[2] / "docs/evidence/real-split.csv"
 HALVES = ("validation", "test")
+LEVELS = np.linspace(0, 1, 501)  # Thresholds of the curves.
+CURVE = "share above"  # Field of a row.
 Row = dict  # A row of `qma-net evaluate`, with its set and manipulation type.
 
 
@@ -58,17 +64,46 @@ def main() -> None:
     parser.add_argument("--half", choices=HALVES, default=HALVES[0])
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    assigned = read_split(SPLIT)
-    sets = {folder.name: half_of(folder, args.half, assigned) for folder in args.real}
-    authentic = {folder.name: _authentic(folder, args.limit) for folder in args.authentic}
-    lists = {
-        name: str(write_list(args.out.resolve() / "lists" / f"{name}.json", rows))
-        for name, rows in {**sets, **authentic}.items()
+    authentic = {
+        folder.name: in_order_of_hash(find_images(folder))[: args.limit]
+        for folder in args.authentic
     }
-    tests = write_list(args.out / "sets.json", lists)
-    results, native = args.out / "results", Settings(fit="native")
-    evaluate(args.checkpoint, [tests], results, settings=native, workers=0, save_masks="npy")
-    folders = result_folders(args.checkpoint, results)
+    print(compare(args.real, authentic, args.half, args.checkpoint, args.out))
+
+
+def compare(
+    real: Sequence[Path],
+    authentic: Mapping[str, Sequence[Path]],
+    half: str,
+    checkpoints: Sequence[str],
+    out: Path,
+) -> str:
+    """Evaluate models on a half of the real images and on authentic photos; write the results.
+
+    Args:
+        real: Folders of the test sets.
+        authentic: Authentic photos by the name of their group.
+        half: ``"validation"`` or ``"test"``.
+        checkpoints: The models; the last one is compared with the first.
+        out: Output folder.
+
+    Returns:
+        The content of ``tables.md``.
+    """
+    assigned = read_split(SPLIT)
+    sets = {folder.name: half_of(folder, half, assigned) for folder in real}
+    negatives = {
+        name: [[str(photo.resolve()), NEGATIVE] for photo in photos]
+        for name, photos in authentic.items()
+    }
+    lists = {
+        name: str(write_list(out.resolve() / "lists" / f"{name}.json", rows))
+        for name, rows in {**sets, **negatives}.items()
+    }
+    tests = write_list(out / "sets.json", lists)
+    results, native = out / "results", Settings(fit="native")
+    evaluate(list(checkpoints), [tests], results, settings=native, workers=0, save_masks="npy")
+    folders = result_folders(list(checkpoints), results)
     models = {
         path.name if len(folders) == 1 else folder.name: read_rows(folder, lists, assigned)
         for path, folder in folders.items()
@@ -76,7 +111,7 @@ def main() -> None:
     trivial = {image: f1_of_everything(mask) for pairs in sets.values() for image, mask in pairs}
     text = "\n".join(
         [
-            f"Half: {args.half}. Threshold 0.5, original size.\n",
+            f"Half: {half}. Threshold 0.5, original size.\n",
             *localization(models, trivial),
             "",
             *marked(models),
@@ -84,8 +119,12 @@ def main() -> None:
             *image_scores(models),
         ]
     )
-    write_text(args.out / "tables.md", text + "\n")
-    print(text)
+    write_text(out / "tables.md", text + "\n")
+    write_text(out / "images.csv", as_csv(models))
+    if any(negatives.values()):
+        with atomic_write(out / "roc.png") as path:
+            roc_curves(*curves_of(list(models.values())[-1])).savefig(path, format="png", dpi=110)
+    return text
 
 
 def read_split(path: Path) -> dict[tuple[str, str], dict[str, str]]:
@@ -110,20 +149,49 @@ def half_of(folder: Path, half: str, assigned: dict) -> list[list[str]]:
     return pairs
 
 
-def read_rows(folder: Path, sets: Iterable[str], assigned: dict) -> list[Row]:
-    """Read the results of a checkpoint, with the image scores of its masks."""
+def read_rows(folder: Path, lists: Mapping[str, str], assigned: dict) -> list[Row]:
+    """Read the results of a checkpoint, with the image scores and curves of its masks."""
     types = {(row["set"], row["image"]): row["type"] for row in assigned.values()}
     rows = []
-    for name in sets:
+    for name, pairs in lists.items():
         masks = sorted((folder / f"{name}_masks").glob("*.npy"))  # Numbered like the rows.
-        for row, file in zip(read_result_table(folder / f"{name}.csv"), masks, strict=True):
+        truths = [truth for _, truth in json.loads(Path(pairs).read_text(encoding="utf-8"))]
+        results = read_result_table(folder / f"{name}.csv")
+        for row, file, truth in zip(results, masks, truths, strict=True):
             mask = np.load(file)
+            tampered = read_mask(None if truth == NEGATIVE else truth, mask.shape)
             rows.append(
                 row
                 | {"set": name, "type": types.get((name, Path(row["path"]).name), "")}
                 | {f"score: {title}": score(mask) for title, score in SCORES.items()}
+                | {CURVE: share_above(mask[tampered] if tampered.any() else mask.ravel())}
             )
     return rows
+
+
+def share_above(values: np.ndarray) -> np.ndarray:
+    """Return the share of values above each threshold in :data:`LEVELS`, ``(len(LEVELS),)``."""
+    ordered = np.sort(values)
+    return 1 - np.searchsorted(ordered, LEVELS, side="right") / len(ordered)
+
+
+def curves_of(rows: list[Row]) -> tuple[Curves, Curves]:
+    """Return what :func:`.figures.roc_curves` draws: shares above each of :data:`LEVELS`, by set.
+
+    Returns:
+        Means over images of the share of tampered pixels that are marked, or of authentic pixels
+        in authentic photos; and the share of images whose score is above the level.
+    """
+    names = dict.fromkeys((row["set"], bool(row["label"])) for row in rows)
+    groups = {
+        key: [row for row in rows if (row["set"], bool(row["label"])) == key] for key in names
+    }
+    pixels = {key: np.mean([row[CURVE] for row in group], axis=0) for key, group in groups.items()}
+    images = {
+        key: share_above(np.array([row[f"score: {USED}"] for row in group]))
+        for key, group in groups.items()
+    }
+    return pixels, images
 
 
 def localization(models: dict[str, list[Row]], trivial: dict[str, float]) -> list[str]:
@@ -191,16 +259,20 @@ def image_scores(models: dict[str, list[Row]]) -> list[str]:
         lines += ["|---" * (len(names) + 2) + "|"]
         for title in SCORES:
             areas = [
-                RankingCurve.of(
-                    np.array([row[f"score: {title}"] for row in positives + negatives]),
-                    np.array([True] * len(positives) + [False] * len(negatives)),
-                ).roc_auc()
-                for positives in ([row for row in rows if row["set"] == name] for name in names)
+                _ranking([row for row in rows if row["set"] == name], negatives, title).roc_auc()
+                for name in names
             ]
             cells = " | ".join(f"{area:.3f}" for area in [*areas, mean(areas)])
             lines.append(f"| {title} | {cells} |")
         lines.append("")
     return lines
+
+
+def _ranking(positives: list[Row], negatives: list[Row], title: str) -> RankingCurve:
+    return RankingCurve.of(
+        np.array([row[f"score: {title}"] for row in positives + negatives]),
+        np.array([True] * len(positives) + [False] * len(negatives)),
+    )
 
 
 def f1_of_everything(mask: str | os.PathLike[str]) -> float:
@@ -226,9 +298,10 @@ def _largest_region(mask: np.ndarray) -> float:
     return float(sums.max(initial=0.0)) / max(mask.shape) ** 2
 
 
-# Candidates for the image score, computed from a mask.
+# Candidates for the image score, computed from a mask, and the one that the model returns.
+USED = "mean of the highest 1% (used)"
 SCORES: dict[str, Callable[[np.ndarray], float]] = {
-    "mean of the highest 1% (used)": lambda mask: _highest(mask, 0.01),
+    USED: lambda mask: _highest(mask, 0.01),
     "mean of the highest 0.1%": lambda mask: _highest(mask, 0.001),
     "mean of the highest 5%": lambda mask: _highest(mask, 0.05),
     "mean": lambda mask: float(mask.mean()),
@@ -240,10 +313,24 @@ SCORES: dict[str, Callable[[np.ndarray], float]] = {
 }
 
 
-def _authentic(folder: Path, limit: int) -> list[list[str]]:
-    """List the first photos in the order of their SHA-256."""
-    files = sorted(find_images(folder), key=sha256)
-    return [[str(path.resolve()), NEGATIVE] for path in files[:limit]]
+def in_order_of_hash(photos: Iterable[Path]) -> list[Path]:
+    """Sort files by their SHA-256: an order that says nothing about their content."""
+    return sorted(photos, key=sha256)
+
+
+def as_csv(models: dict[str, list[Row]]) -> str:
+    """List F1, AUC and the marked share of every image by model, as CSV."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    metrics = ("f1", "auc", "marked")
+    names = [f"{metric}, {model}" for model in models for metric in metrics]
+    writer.writerow(["set", "type", "image", *names])
+    for rows in zip(*models.values(), strict=True):
+        first = rows[0]
+        values = [row[metric] for row in rows for metric in metrics]
+        cells = ["" if value is None else f"{value:.4f}" for value in values]
+        writer.writerow([first["set"], first["type"], Path(first["path"]).name, *cells])
+    return text.getvalue()
 
 
 def _with_interval(values: list[float]) -> str:
