@@ -2,15 +2,17 @@
 # Train and test the models of docs/evidence.md, which shows what QMA-Net learns from random
 # initialization and which of its components help.
 #
-#   PHOTOS=/data/photos bash shell/evidence.sh [cpu|gpu|small|small2|copies]
+#   PHOTOS=/data/photos bash shell/evidence.sh [cpu|gpu|small|copies]
 #
 # The argument selects a plan in benco_configs/evidence.yaml [cpu]. All models of the plans cpu and gpu
 # are trained with BenCo's train.py on the same synthetic images and tested on images created from
-# other photos. The plan small trains one model on all stages of curriculum.yaml; small2 continues its
-# training on original photo files, and copies does so on copy-moves only. If you interrupt the script,
-# run the same command again: finished work is kept, and training resumes from the last epoch.
+# other photos. The plan small trains qma-net-small on all stages of curriculum.yaml, chooses its threshold
+# and writes it to OUT/qma-net-small with a model card. The plan copies continues its training on
+# copy-moves only. If you interrupt the script, run the same command again: finished work is kept, and
+# training resumes from the last epoch.
 #
-#   PHOTOS   folder of at least 500 authentic photos
+#   PHOTOS   folder of at least 500 authentic photos; for small, it must contain a folder CAMERA of photos
+#            that are not used in training
 #   LABELS   folder of label maps for the photos []
 #   NOISEPRINT  noiseprint++.th, which the plan gpu needs (see qma-net weights) []
 #   REAL     test sets of real tampered photos, separated by spaces []
@@ -18,7 +20,7 @@
 #   MINUTES  time limit in minutes; then no further run is started, and running ones are stopped [none]
 #   SEEDS    seeds, separated by spaces [all seeds of the plan]
 #   ROWS     names of models in the plan, separated by commas [all]
-#   EPOCHS   number of epochs; for small, small2 and copies, of the last step [as in the plan]
+#   EPOCHS   number of epochs; for small and copies, of the last step [as in the plan]
 #   JOBS     number of parallel training runs, which share the CPU cores [1]
 #   DOCS     Markdown file whose tables are updated [OUT/evidence.md]
 #
@@ -50,4 +52,8 @@ PYTHONPATH=$here/.. python -m benchmarks.evidence "$size" "${flags[@]}"
 if [ "$size" = cpu ] || [ "$size" = gpu ]; then
     PYTHONPATH=$here/.. python -m benchmarks.evidence.page "$size" --out "$OUT" \
         ${NOISEPRINT:+--noiseprint "$NOISEPRINT"} ${DOCS:+--docs "$DOCS"}
+fi
+if [ "$size" = small ]; then
+    PYTHONPATH=$here/.. python -m benchmarks.evidence.ship --photos "$PHOTOS" --out "$OUT" \
+        ${LABELS:+--labels "$LABELS"} --real "${real[@]}"
 fi

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from argparse import Namespace
 from dataclasses import replace
 from itertools import pairwise
@@ -23,7 +24,7 @@ from benchmarks.evidence import models, ship, small
 from benchmarks.evidence.__main__ import main as evidence_main
 from benchmarks.evidence.baselines import everything, noise_inconsistency
 from benchmarks.evidence.page import Results
-from benchmarks.evidence.plan import Plan, read_plans
+from benchmarks.evidence.plan import STAGES, Plan, read_plans
 from benchmarks.evidence.records import Records, collect
 from conftest import ROOT, photograph
 from qma_net.core.errors import QMANetError
@@ -37,6 +38,8 @@ from qma_net.modeling.losses import dice_loss, edge_target
 from qma_net.modeling.noise import SRM
 from qma_net.modeling.qma_net import to_image_size
 from qma_net.synth.curriculum import stages, with_changes
+from qma_net.synth.photographs import split_by
+from qma_net.synth.recipe import Recipe
 
 TINY_FLAGS = {"size": "tiny", "views": "srm,bayar"}
 
@@ -243,12 +246,14 @@ def test_each_step_of_the_small_model_starts_from_the_previous_weights(tmp_path,
     monkeypatch.setattr(small.Clock, "run", run)
     monkeypatch.setattr(small, "format_means", lambda folder, names: "")
     sets = {name: tmp_path / f"{name}.json" for name in stages()}
-    monkeypatch.setattr(small, "test_images", lambda *_: sets)
+    tested = []
+    monkeypatch.setattr(small, "test_images", lambda *given: tested.append(given[1:]) or sets)
+    (tmp_path / "photos/CAMERA").mkdir(parents=True)
     args = Namespace(
         size="small",
         out=str(tmp_path / "out"),
         epochs=7,
-        photos="p",
+        photos=str(tmp_path / "photos"),
         labels=None,
         minutes=1,
         jobs=1,
@@ -260,6 +265,11 @@ def test_each_step_of_the_small_model_starts_from_the_previous_weights(tmp_path,
         (name, "train") for name in names
     ]
     first, *_, last = (given for *_, given in started)
+    # Only the last step has its own size and test images.
+    assert (first["--image_size"], last["--image_size"]) == ("192", "256")
+    folders = [tmp_path / "out" / name for name in ("data", f"{names[-1]}/data")]
+    own = ["realistic", "copies"]
+    assert tested[-2:] == [(folders[0], 192, 100, [*STAGES]), (folders[1], 256, 160, own)]
     assert "--init_from" not in first
     previous = tmp_path / f"out/{names[-2]}/checkpoint-{plan['steps'][-2]['epochs'] - 1}.pth"
     assert (last["--init_from"], last["--epochs"], last["--num_workers"]) == (
@@ -280,6 +290,9 @@ def test_each_step_of_the_small_model_starts_from_the_previous_weights(tmp_path,
     small.run_small(args)  # Resumes: finished trainings are only evaluated.
     assert [(title, command) for title, command, _ in started] == [(n, "evaluate") for n in names]
     assert all(with_changes(stages()[d["stage"]], d.get("recipe", {}), "") for d in datasets)
+    (tmp_path / "photos/CAMERA").rmdir()
+    with pytest.raises(QMANetError, match="photos has no folder CAMERA, which is held out"):
+        small.run_small(args)
 
 
 def test_threshold_is_chosen_within_the_limit_of_authentic_pixels():
@@ -293,8 +306,43 @@ def test_threshold_is_chosen_within_the_limit_of_authentic_pixels():
     authentic = np.zeros((2, ship.BINS), int)
     authentic[0, :450] = 1
     authentic[0, 0] = 551  # 449 of 1,000 above 0: at most 2 % from 0.43 on.
-    threshold = ship.choose_threshold({"one": [counts], ship.AUTHENTIC: [authentic]})
+    lenient = np.zeros((2, ship.BINS), int)
+    lenient[0, 0] = 1  # Allows every threshold, but the other group does not.
+    groups = {"cameras": [authentic], "others": [lenient]}
+    threshold, table = ship.choose_threshold({"one": [counts]}, groups)
     assert threshold == 0.43  # The lowest allowed threshold with F1 = 2/3.
+    assert "| **0.430** | 0.667 | 0.667 | 2.00% | 0.00% |" in table
+
+
+def test_threshold_and_comparison_use_different_authentic_photos(tmp_path):
+    recipe = Recipe(
+        split="hash", test_share=0.4, validation_share=0.3, image_size=64, held_out=("new",)
+    )
+    for number in range(24):
+        path = tmp_path / ("new" if number < 9 else "old") / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(path), photograph(64, 80, number))
+    photos = ship.ReservedPhotos.find(tmp_path, None, recipe)
+    assert (len(photos.choosing["new"]), len(photos.comparing["new"])) == (5, 4)
+    chosen, compared = (
+        {path for group in groups.values() for path in group}
+        for groups in (photos.choosing, photos.comparing)
+    )
+    assert not chosen & compared
+    assert {*photos.test} == compared | {*photos.choosing["new"]}
+    split = split_by(
+        tmp_path, [f"old/{number}.png" for number in range(9, 24)], replace(recipe, held_out=()), 0
+    )
+    assert {*photos.choosing["others"]} == {tmp_path / name for name in split["validation"]}
+    assert {*photos.comparing["old"]} == {tmp_path / name for name in split["test"]}
+
+
+def test_shipping_without_finished_training_is_rejected(tmp_path, monkeypatch, capsys):
+    words = ["ship", "--photos", str(tmp_path), "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit):
+        ship.main()
+    assert "checkpoint-55.pth is missing; finish python -m bench" in capsys.readouterr().err
 
 
 def test_chosen_threshold_is_mapped_to_0_5_when_packaging(build_tiny, tmp_path):

@@ -86,7 +86,7 @@ def test_photos_of_held_out_folder_are_for_testing_only(photos, tmp_path):
         own = [name for name in before[side] if name[0] == "A"]
         assert [name for name in members if name[0] == "A"] == own
     assert {name for name in sides["test"] if name[0] == "B"} == set(moved[1::2])
-    with pytest.raises(SynthesisError, match="no usable photo in the folder C of .* held_out"):
+    with pytest.raises(SynthesisError, match=r"no usable photo in the folder C of .* held_out"):
         split_by(tmp_path, moved, replace(recipe, held_out=("B", "C")), seed=0)
 
 

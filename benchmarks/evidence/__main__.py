@@ -1,6 +1,6 @@
 """Train and test the models of ``benco_configs/evidence.yaml``; interrupted runs resume.
 
-    python -m benchmarks.evidence [cpu|gpu|small|small2|copies] --photos DIR [--labels DIR]
+    python -m benchmarks.evidence [cpu|gpu|small|copies] --photos DIR [--labels DIR]
         [--real DIR ...] [--noiseprint FILE] [--out DIR] [--minutes M] [--seeds 0 1 2]
         [--rows NAME,...] [--jobs 2]
 
@@ -12,7 +12,7 @@ run before the next seed, so that the available results are always comparable. A
 ``OUT/<row>/<seed>``. After ``--minutes``, no new run is started and running ones stop at their next
 step. :mod:`.page` generates the tables.
 
-``small``, ``small2`` and ``copies`` are not comparisons but train a single model; see
+``small`` and ``copies`` are not comparisons but train a single model; see
 :mod:`.small`.
 """
 
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=1e6, help="time budget (default: none)")
     parser.add_argument("--seeds", type=int, nargs="*", help="default: those of the plan")
     parser.add_argument("--rows", default="", help="comma-separated row names (default: all)")
-    epochs = "for small, small2 and copies, of the last step (default: as in the plan)"
+    epochs = "for small and copies, of the last step (default: as in the plan)"
     parser.add_argument("--epochs", type=int, help=epochs)
     parser.add_argument("--jobs", type=int, default=1, help="runs in parallel, sharing the cores")
     parser.add_argument("--workers", type=int, default=1, help="data-loader processes per run")

@@ -13,7 +13,6 @@ covers the variation between seeds, so the F1 of every seed is listed as well.
 """
 
 import argparse
-import re
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from IMDLBenCo.registry import MODELS
 from IMDLBenCo.training_scripts.utils.misc import create_argparser
 
 from qma_net.core.errors import QMANetError
-from qma_net.core.files import atomic_write, write_text
+from qma_net.core.files import atomic_write
 from qma_net.evaluation.metrics import mean, mean_and_interval, paired_bootstrap
 from qma_net.synth.recipe import AUTHENTIC
 
@@ -30,6 +29,7 @@ from .baselines import BASELINES, TITLES
 from .figures import curves, examples
 from .plan import SPLICES, STAGES, Plan, Row
 from .records import Records, collect
+from .runner import replace_block
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -61,14 +61,8 @@ def main(argv: list[str] | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     records.write(folder, args.size)
     results = Results(records, plan)
-    text = page.read_text(encoding="utf-8") if page.is_file() else ""
     for name, block in results.blocks().items():
-        name = f"{args.size}-{name}"
-        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.S)
-        if not pattern.search(text):
-            text += f"\n<!-- {name} -->\n<!-- end -->\n"
-        text = pattern.sub(lambda match, block=block: match[1] + block + match[2], text)
-    write_text(page, text)
+        replace_block(page, f"{args.size}-{name}", block)
     figures = {"curves": curves(results), "examples": examples(plan, out)}
     for name, figure in figures.items():
         if figure:

@@ -94,7 +94,7 @@ class Plan:
 
 
 def read_plans() -> dict:
-    """Read ``evidence.yaml``: the plans ``cpu``, ``gpu``, ``small``, ``small2`` and ``copies``."""
+    """Read ``evidence.yaml``: the plans ``cpu``, ``gpu``, ``small`` and ``copies``."""
     return read_yaml(config_path("evidence.yaml"), "the plans of benchmarks.evidence")
 
 

@@ -1,8 +1,9 @@
-"""Run ``qma-net`` commands until a deadline, and prepare training and test images."""
+"""Run ``qma-net`` commands until a deadline, prepare images, and update pages."""
 
 import argparse
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -178,3 +179,12 @@ def write_list(path: Path, content: list | dict) -> Path:
     """Write a JSON list for BenCo and return its path."""
     write_text(path, json.dumps(content, default=str))
     return path
+
+
+def replace_block(page: Path, name: str, block: str) -> None:
+    """Replace the lines between ``<!-- NAME -->`` and ``<!-- end -->``; append them if missing."""
+    text = page.read_text(encoding="utf-8") if page.is_file() else ""
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.S)
+    if not pattern.search(text):
+        text += f"\n<!-- {name} -->\n<!-- end -->\n"
+    write_text(page, pattern.sub(lambda match: match[1] + block + match[2], text))

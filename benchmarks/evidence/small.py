@@ -1,4 +1,4 @@
-"""Train one small model: the plan ``small``, and ``small2`` and ``copies``, which continue with it.
+"""Train one small model: the plan ``small``, and ``copies``, which continues with it.
 
 Every step starts from the weights of the previous one and trains on a mixture of stages of
 ``curriculum.yaml``, generated on the fly. When all steps are trained, each is tested on images of
@@ -13,13 +13,14 @@ from pathlib import Path
 import torch
 
 from qma_net.benco import QMANet
+from qma_net.core.errors import QMANetError
 from qma_net.core.files import atomic_write
 from qma_net.core.runs import FolderLock
 from qma_net.evaluation.results import format_means
 from qma_net.launch.checkpoints import checkpoint_path
 from qma_net.modeling.qma_net import QMANetModel
 
-from .plan import STAGES, as_words, read_plans
+from .plan import as_words, read_plans
 from .runner import (
     ROOT,
     Clock,
@@ -35,31 +36,70 @@ def run_small(args: argparse.Namespace) -> None:
     """Run everything that is missing until the deadline; print a table for each step.
 
     ``--epochs`` applies to the last step.
+
+    Raises:
+        QMANetError: If a folder that a step holds out is missing.
     """
-    plan = read_plans()[args.size]
+    steps = small_steps(args.size)
+    _check_held_out(Path(args.photos), steps)
     if args.epochs:
-        plan["steps"][-1]["epochs"] = args.epochs
+        steps[-1]["epochs"] = args.epochs
     out, clock = Path(args.out or f"runs/evidence/{args.size}").resolve(), Clock.from_args(args)
     with FolderLock(out):
-        names = plan.get("test_stages", STAGES)
-        sets = test_images(args, out / "data", plan["image_size"], plan["test_images"], names)
-        checkpoints: dict[str, Path] = {}
-        sources: list[dict] = []
-        for step in plan["steps"]:
-            sources = step.setdefault("sources", sources)
-            start = [_start(ROOT / plan["start"], out)] if "start" in plan else []
-            previous = [*start, *checkpoints.values()][-1:]
-            checkpoint = _train_step(args, plan, step, out, sets, previous, clock)
-            if checkpoint is None:
+        previous = _start(ROOT / steps[0]["start"], out) if "start" in steps[0] else None
+        trained = []
+        for step in steps:
+            sets = test_images(
+                args,
+                out / step["data"],
+                step["image_size"],
+                step["test_images"],
+                step["test_stages"],
+            )
+            previous = _train_step(args, step, out, sets, previous, clock)
+            if previous is None:
                 return
-            checkpoints[step["name"]] = checkpoint
-        tests = write_list(out / "data/sets.json", sets)
-        for name, checkpoint in checkpoints.items():
+            trained.append((step["name"], previous, sets))
+        for name, checkpoint, sets in trained:
+            tests = write_list(out / name / "sets.json", sets)
             flags = ["--checkpoint", checkpoint, "--native", "--workers", 0]
             flags += ["--test-sets", tests, "--out", out / name / "evaluate"]
             if not clock.run("evaluate", flags, out / name, name):
                 return
             print(format_means(out / name / "evaluate", list(sets)), flush=True)
+
+
+def small_steps(name: str) -> list[dict]:
+    """Return the steps of a plan, each with all of its settings.
+
+    A setting is that of the step, otherwise that of the plan; ``sources`` are otherwise those of
+    the previous step. ``data`` is the folder of the test images in the output folder, which is the
+    step's own if it has its own ``test_stages``.
+    """
+    plan = read_plans()[name]
+    settings = {key: value for key, value in plan.items() if key != "steps"}
+    steps: list[dict] = []
+    for step in plan["steps"]:
+        sources = {"sources": steps[-1]["sources"]} if steps else {}
+        data = f"{step['name']}/data" if "test_stages" in step else "data"
+        steps.append(settings | sources | {"data": data} | step)
+    return steps
+
+
+def _check_held_out(photos: Path, steps: list[dict]) -> None:
+    """Check, before hours of training, that the folders exist that a later step holds out."""
+    recipes = (source.get("recipe", {}) for step in steps for source in step["sources"])
+    missing = [
+        folder
+        for recipe in recipes
+        for folder in recipe.get("held_out", [])
+        if not (photos / folder).is_dir()
+    ]
+    if missing:
+        raise QMANetError(
+            f"{photos} has no folder {missing[0]}, which is held out for choosing the threshold; "
+            "add it, or change held_out in benco_configs/evidence.yaml"
+        )
 
 
 def _start(folder: Path, out: Path) -> Path:
@@ -75,11 +115,10 @@ def _start(folder: Path, out: Path) -> Path:
 
 def _train_step(
     args: argparse.Namespace,
-    plan: dict,
     step: dict,
     out: Path,
     sets: dict[str, Path],
-    previous: list[Path],
+    previous: Path | None,
     clock: Clock,
 ) -> Path | None:
     """Train a step and return its last checkpoint, or None if time ran out."""
@@ -91,24 +130,22 @@ def _train_step(
         on_the_fly_images(args, data / f"fresh-{name}-{number}-{source['stage']}.yaml", **source)
         for number, source in enumerate(step["sources"])
     ]
+    tests = {stage: sets[stage] for stage in step["validation_stages"]}
     flags = training_flags(
         out / name,
         write_list(data / f"protocol-{name}.json", datasets),
-        write_list(
-            data / "tests.json", {stage: sets[stage] for stage in plan["validation_stages"]}
-        ),
-        image_size=plan["image_size"],
+        write_list(data / f"tests-{name}.json", tests),
+        image_size=step["image_size"],
         batch_size=step["batch_size"],
         epochs=epochs,
         lr=step["lr"],
         warmup_epochs=step["warmup_epochs"],
         workers=args.workers,
-        test_period=plan.get("test_period", 1),
+        test_period=step.get("test_period", 1),
     )
     flags += ["--model", "QMANet"]
-    for checkpoint in previous:
-        flags += ["--init_from", checkpoint]
-    flags += as_words(plan["flags"])
-    if not clock.run("train", flags, out / name, name, plan.get("epoch_images")):
+    flags += ["--init_from", previous] if previous else []
+    flags += as_words(step["flags"])
+    if not clock.run("train", flags, out / name, name, step.get("epoch_images")):
         return None
     return checkpoint_path(out / name, epochs - 1)
