@@ -15,10 +15,11 @@ BSDS500 only the grids of 24 images were looked at; COCO256 and ImageNetSample10
   the mask, which covers the copy alone, by an intersection over union above 0.3. Authentic photos
   with any pair are false alarms.
 - *synthetic copy-moves*: a rectangle of an eighth of the photo is copied to a random place, and the
-  result is saved as JPEG 90.
-- *regions with another grid*: a region cut from another photo is pasted at an offset that is not a
-  multiple of 8, and the result saved as PNG, which makes the ground truth known. It is found if a
-  reported region overlaps it by an intersection over union above 0.3. False alarms are as above.
+  result is saved as JPEG at quality 90.
+- *regions with a different grid*: a region cut from another photo is pasted at an offset that is
+  not a multiple of 8, and the result saved as PNG, which makes the ground truth known. It is found
+  if a reported region overlaps it by an intersection over union above 0.3. False alarms are as
+  above.
 - *grid of the photo*: authentic photos are cropped by a random offset and saved as PNG and as JPEG
   of higher quality, and downscaled to 60%, which destroys the grid.
 - *noise level*: the area under the ROC curve (AUC) of the deviation from the typical level, for the
@@ -30,9 +31,9 @@ BSDS500 only the grids of 24 images were looked at; COCO256 and ImageNetSample10
 ``double_jpeg``: traces of an earlier JPEG compression with the same grid. Thresholds were chosen
 with the other images of CAMERA, WEB, CCP, BSDS500, COCO256 and ImageNetSample1000.
 
-- *files*: how many are JPEGs in which the traces can be measured, how many of the photos were
-  compressed before (their history is unknown, except that those of CAMERA are camera originals),
-  and in how many a region is reported, which is a false alarm in authentic photos.
+- *files*: how many are JPEGs in which the traces can be measured, how many of the photos had
+  already been compressed (their history is unknown, except that those of CAMERA are camera
+  originals), and in how many a region is reported, which is a false alarm in authentic photos.
 - *reduced*: authentic photos downscaled to 60%, which destroys earlier traces, saved
   with quality 90 or 95 (an earlier compression and regions are false), and saved with quality 60,
   70 or 80 and then 90 (an earlier compression within 2 of this is detected, regions are false).

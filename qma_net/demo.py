@@ -129,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _adopt_earlier_version(out: Path) -> None:
-    """Convert the settings recorded by earlier versions, so that other settings are rejected."""
+    """Convert the settings recorded by earlier versions, so that different ones are rejected."""
     old = out / "settings.json"
     if old.is_file():
         settings = read_json_object(old, "the settings of a demo; delete the file")

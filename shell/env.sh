@@ -46,7 +46,7 @@ make_environment() {
         wanted=$("$python" -c "$version")
         if [ -x "$venv/bin/python" ] && [ "$("$venv/bin/python" -c "$version")" != "$wanted" ]; then
             echo "the environment $venv uses a different Python version than $python ($wanted);" \
-                "set VENV to another folder, or PYTHON to the interpreter that created it" >&2
+                "set VENV to a different folder, or PYTHON to the interpreter that created it" >&2
             return 1
         fi
         echo "installing QMA-Net and its dependencies into $venv (about 6 GB; this takes a few minutes)"

@@ -5,7 +5,7 @@
 #   GPUS=4 bash shell/evaluate.sh [--dry-run] [qma-net evaluate's flags]
 #
 # Writes OUT/evaluate/<test set>.json and .csv; with CHECKPOINT=best, the folder is
-# OUT/evaluate-best/. Finished test sets are skipped. For another MODEL, the masks are saved as
+# OUT/evaluate-best/. Finished test sets are skipped. For a different MODEL, the masks are saved as
 # well, because Figure 3 needs them.
 #
 #   CHECKPOINT  a file, or "best" for the checkpoint in OUT/best/; since it was selected on the test

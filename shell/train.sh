@@ -8,8 +8,8 @@
 #                                                (on each node, with NODE_RANK 0 and 1)
 #
 # Run it again to resume from the newest intact checkpoint in OUT; a finished run is left
-# unchanged. A checkpoint is saved after every epoch; the last two and every 25th are kept, about
-# 15 GB in total with size b3. docs/training.md describes the output and how to stop a run.
+# unchanged. A checkpoint is saved after every epoch; the two most recent and every 25th are kept,
+# about 15 GB in total with size b3. docs/training.md describes the output and how to stop a run.
 #
 #   TOTAL_BATCH images per optimizer step; a value other than 32 differs from the paper
 #               [32, or as in the recipe]

@@ -91,7 +91,7 @@ def test_second_run_reuses_all_stages(finished, monkeypatch):
 
 def test_changed_settings_are_rejected(finished):
     with pytest.raises(
-        SystemExit, match=r"other settings \(seed 0, now 3\); choose a different folder"
+        SystemExit, match=r"different settings \(seed 0, now 3\); choose a different folder"
     ):
         demo.main([*SMALL, "--seed", "3", "--out", str(finished)])
 
@@ -100,7 +100,7 @@ def test_settings_of_earlier_versions_are_recognized(tmp_path):
     args = vars(demo._parser().parse_args([*SMALL, "--seed", "3"]))
     del args["out"]
     (tmp_path / "settings.json").write_text(json.dumps(args, indent=1))
-    with pytest.raises(SystemExit, match=r"other settings \(seed 3, now 0\)"):
+    with pytest.raises(SystemExit, match=r"different settings \(seed 3, now 0\)"):
         demo.main([*SMALL, "--out", str(tmp_path)])
 
 

@@ -138,7 +138,9 @@ def test_complete_results_are_kept_and_changed_settings_are_rejected(work, singl
     arguments = [work / "checkpoint-0.pth"], [work / "sets.json"], single
     evaluate(*arguments, settings=SMALL, workers=0)
     assert "Mixed.json is already complete" in caplog.text
-    with pytest.raises(EvaluationError, match=r"of another evaluation \(image_size 64, now 96\)"):
+    with pytest.raises(
+        EvaluationError, match=r"of a different evaluation \(image_size 64, now 96\)"
+    ):
         evaluate(*arguments, settings=Settings("resize", 96, 2), workers=0)
     assert (single / "Mixed.json").read_bytes() == before
 
@@ -683,7 +685,7 @@ def test_replaced_masks_of_the_same_size_are_not_evaluated_as_before(registered,
     times = os.stat(rows[0][1])
     cv2.imwrite(rows[0][1], np.tile(np.uint8([[255, 0]]), (72, 32)))
     os.utime(rows[0][1], ns=(times.st_atime_ns, times.st_mtime_ns))
-    with pytest.raises(EvaluationError, match=r"another evaluation \(content_sha256 "):
+    with pytest.raises(EvaluationError, match=r"a different evaluation \(content_sha256 "):
         evaluate(*arguments, **options)
     # Results of an earlier version do not record the content and stay valid.
     result = json.loads((tmp_path / "out/list.json").read_text())
@@ -729,7 +731,7 @@ def test_ignored_border_is_excluded_and_recorded(registered, tmp_path):
     assert results[1]["header"]["ignore_border"] == 1
     for recorded, now in ((0, 1), (1, 0)):
         settings = Settings("native", ignore_border=now)
-        message = rf"another evaluation \(ignore_border {recorded}, now {now}\)"
+        message = rf"a different evaluation \(ignore_border {recorded}, now {now}\)"
         with pytest.raises(EvaluationError, match=message):
             evaluate(*arguments, tmp_path / str(recorded), settings=settings, **options)
     with pytest.raises(EvaluationError, match="invalid border -1"):

@@ -151,7 +151,8 @@ def test_grid_of_a_cropped_jpeg_begins_where_the_crop_shifted_it(crop):
 
 def test_image_that_was_never_a_jpeg_has_no_grid():
     lead = grid_lead(textured(256, 320))
-    assert lead.result == "No grid was detected across the photo. No region with a grid was found."
+    result = "No grid was detected in the photo as a whole. No region with a grid was found."
+    assert lead.result == result
     assert lead.picture is None
 
 
@@ -168,15 +169,17 @@ def test_grid_of_a_rotated_jpeg_is_that_of_the_file(tmp_path, orientation):
     exif[0x0112] = orientation
     data = jpeg(textured(203, 301), exif=exif)  # Neither side is a multiple of 8.
     lead = examine_photo(None, data).leads[1]
-    assert lead.result.startswith("The grid across the photo is that of the file itself.")
+    assert lead.result.startswith(
+        "The JPEG grid found in the pixels is the one that the file itself uses."
+    )
 
 
 def test_photo_saved_twice_with_a_crop_between_is_described():
     once = decoded(jpeg(textured(256, 320), 60))
     lead = examine_photo(None, jpeg(once[3:, 5:], 98)).leads[1]
     assert (
-        "begins 3 pixels from the left and 5 from the top, but that of the file begins in the top "
-        "left corner." in lead.result
+        "begins 3 pixels from the left and 5 from the top, but the one that the file itself uses "
+        "begins in the top left corner." in lead.result
     )
 
 
@@ -189,7 +192,7 @@ def test_patch_with_another_grid_is_found_in_a_png():
     assert region.origin == (5, 4)
     assert np.abs(np.subtract(region.box, (101, 60, 229, 156))).max() <= 8
     lead = grid_lead(pixels)
-    assert lead.result.endswith("One region with another grid was found.")
+    assert lead.result.endswith("One region with a different grid was found.")
     assert lead.findings == ((region.box,),)
     assert lead.picture.shape == pixels.shape
 
@@ -201,7 +204,8 @@ def test_patch_is_found_in_an_image_that_was_never_a_jpeg():
     assert main is None
     assert region.origin == (5, 4)
     lead = grid_lead(pixels)
-    assert lead.result == "No grid was detected across the photo. One region with a grid was found."
+    result = "No grid was detected in the photo as a whole. One region with a grid was found."
+    assert lead.result == result
 
 
 @pytest.mark.parametrize(("kind", "name"), [("WEBP", "WebP"), ("AVIF", "AVIF"), ("GIF", "GIF")])

@@ -99,7 +99,7 @@ def test_results_describe_the_checkpoint(checkpoint, photos, capsys):
     predict(checkpoint(about=ABOUT), out, photos / "a/x.png")
     messages = capsys.readouterr().err
     assert f"qma-net: processing photos resized to 64x64\nqma-net: {ABOUT}\n" in messages
-    assert "not the probability that the photo is tampered" in messages
+    assert "not the probability that the photo has been tampered with" in messages
     assert rows_of(out)[0]["notes"] == ABOUT
     settings = json.loads((out / "predictions.json").read_text())
     assert (settings["about"], settings["image_size"], settings["threshold"]) == (ABOUT, 64, 0.5)
@@ -128,7 +128,8 @@ def test_changed_settings_require_another_folder(checkpoint, photos):
     path, out = checkpoint(), photos / "out"
     predict(path, out, photos / "a")
     with pytest.raises(
-        SystemExit, match=r"other settings \(threshold 0\.5, now 0\.7\); choose a different folder"
+        SystemExit,
+        match=r"different settings \(threshold 0\.5, now 0\.7\); choose a different folder",
     ):
         predict(path, out, photos / "b", "--threshold", "0.7")
 

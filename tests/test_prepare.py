@@ -431,7 +431,7 @@ def test_max_side_reduces_images_and_masks(tmp_path):
     mask = read_mask(out / "Gt/Tp_D_CRN_S_N_cha00063_art00014_11818.png")
     np.testing.assert_array_equal(mask, region(0)[::2, ::2])
     assert run("CASIAv2", source, out, max_side=32).processed == 0
-    with pytest.raises(RunError, match=r"made with other settings \(max_side 32, now 0\)"):
+    with pytest.raises(RunError, match=r"made with different settings \(max_side 32, now 0\)"):
         run("CASIAv2", source, out)
 
 

@@ -100,11 +100,14 @@ def test_ranges_state_minimum_median_and_maximum():
     [
         (PhotoProperties(480, 300, "JPEG", 82), []),  # 384 * 1.25 and 92 - 10.
         (PhotoProperties(200, 230, "JPEG", 100), []),  # 287 / 1.25 is 229.6.
-        (PhotoProperties(4000, 3000), ["longer side is 4,000 pixels, but 287 to 384 in"]),
-        (PhotoProperties(481, 300), ["longer side is 481 pixels, but 287 to 384 in"]),
-        (PhotoProperties(229, 200), ["longer side is 229 pixels, but 287 to 384 in"]),
-        (PhotoProperties(300, 300, "PNG"), ["format is PNG, but the comparison photos are JPEG"]),
-        (PhotoProperties(300, 300, "JPEG", 81), ["JPEG quality is about 81, but 92 in"]),
+        (PhotoProperties(4000, 3000), ["longer side is 4,000 pixels, while those of"]),
+        (PhotoProperties(481, 300), ["comparison photos range from 287 to 384 pixels"]),
+        (PhotoProperties(229, 200), ["longer side is 229 pixels, while those of"]),
+        (PhotoProperties(300, 300, "PNG"), ["format is PNG, while the comparison photos are JPEG"]),
+        (
+            PhotoProperties(300, 300, "JPEG", 81),
+            ["JPEG quality is about 81, while those of the comparison photos are all 92"],
+        ),
     ],
 )
 def test_photo_outside_the_range_of_the_packaged_calibration_is_recognized(photo, clauses):
@@ -149,7 +152,10 @@ def test_no_share_is_given_for_a_photo_outside_the_range(saved, tmp_path, capsys
     assert "of 3 authentic comparison photos (" in pages["similar"]
     described = "3 JPEG files of quality 90, with a longer side of 70 pixels"
     assert f"The comparison photos are {described}" in pages["similar"]
-    clause = "the photo's longer side is 400 pixels, but 70 in the comparison photos"
+    clause = (
+        "the photo's longer side is 400 pixels, while those of the comparison photos are all 70 "
+        "pixels"
+    )
     assert reports["large"]["not_comparable"] == [clause]
     assert "authentic comparison photos (" not in pages["large"]
     assert f"with those of authentic photos</b>: {clause}. The comparison photos" in pages["large"]
@@ -168,7 +174,7 @@ def test_summary_names_camera_dates_software_and_contradictions(tmp_path):
     path = save(tmp_path / "x.jpg", exif=camera_exif())
     examination = examine_photo(None, path)
     text = text_of(examination)
-    summary = text[text.index(" Summary ") : text.index(" Regions that a model cannot judge ")]
+    summary = text[text.index(" Summary ") : text.index(" Regions that the model cannot judge ")]
     assert (
         "camera Canon EOS R5 ; taken 2023:05:06 07:08:09 ; last modified 2023:02:03 10:00:00 ; "
         "saved by Adobe Photoshop 25.1 (Windows) ." in summary

@@ -115,7 +115,7 @@ def test_photo_is_examined_and_all_controls_work(page, jpeg):
     upload_and_examine(page, jpeg)
     frame = page.frame_locator("photo-viewer iframe")
     assert frame.locator("h1").inner_text() == "Examination of the harbour.jpg"
-    for heading in ("Summary", "Regions that a model cannot judge", "The file", "Leads"):
+    for heading in ("Summary", "Regions that the model cannot judge", "The file", "Leads"):
         assert frame.locator(f"h2:text-is('{heading}')").count() == 1
     assert frame.locator("h2:text-is('The photo')").count() == 0  # The viewer shows it.
     page.uncheck("photo-viewer [name=hatch]")

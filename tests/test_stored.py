@@ -1,4 +1,4 @@
-"""Checkpoints of earlier versions load and give the same masks as before."""
+"""Checkpoints from earlier versions load and give the same masks as when they were stored."""
 
 import json
 import lzma

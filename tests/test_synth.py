@@ -381,7 +381,7 @@ def test_unfinished_dataset_is_rejected_for_other_settings_and_concurrent_runs(p
         synthesise(photos, tmp_path / "set", count=4, **few)
     identity = {"count": 5, "seed": 0}
     (unfinished / "journal.jsonl").write_text(json.dumps({"identity": identity}) + "\n")
-    with pytest.raises(RunError, match="cannot be resumed: it was made with other settings"):
+    with pytest.raises(RunError, match="cannot be resumed: it was made with different settings"):
         synthesise(photos, tmp_path / "set", count=4, **few)
 
 

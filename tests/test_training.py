@@ -1170,7 +1170,7 @@ def test_damaged_record_of_the_best_epoch_is_reported_before_training(tmp_path, 
 def test_flags_changed_on_resume_are_reported(work):
     start(flags("run", epochs=1), work, prepare=small)
     done = start(flags("run", "--resume", "auto", "--batch_size", 3, epochs=2), work, prepare=small)
-    message = r"trained with other flags \(--batch_size 2, now 3; --epochs 1, now 2\)"
+    message = r"trained with different flags \(--batch_size 2, now 3; --epochs 1, now 2\)"
     assert re.search(message, done.stdout + done.stderr)
     done = start(flags("run", "--resume", "auto", "--batch_size", 3, epochs=2), work, prepare=small)
-    assert "other flags" not in done.stdout + done.stderr
+    assert "different flags" not in done.stdout + done.stderr

@@ -48,7 +48,7 @@ class QMANet(nn.Module):
             larger values, missing a small region costs less; with smaller values, authentic images
             contribute almost no gradient until a pixel is marked, and the model may learn to mark
             nothing (docs/reading-the-paper.md).
-        bce: Weight of an additional cross-entropy loss of the mask, which is not in the paper;
+        bce: Weight of an additional cross-entropy loss on the mask, which is not in the paper;
             Dice losses alone converge slowly at first when training from scratch.
         init_from: A model to fine-tune: a checkpoint, a folder of checkpoints, a folder written by
             ``save_pretrained``, a Hugging Face Hub ID, or qma-net-small; no other weights are

@@ -20,9 +20,12 @@ def add_commands(commands: Commands) -> None:
     add("paths", nargs="+", help=paths)
     add("--json", action="store_true", help="print the report as JSON")
     add("--fast", action="store_true", help="check only headers and file sizes")
-    fix = "write a copy with everything that can be repaired losslessly"
+    fix = "write a copy in which everything that can be repaired losslessly is repaired"
     add("--fix", metavar="DIR", help=fix)
-    pad_to = "size to which training pads images; reports larger ones, which it would crop"
+    pad_to = (
+        "size to which training pads images; larger images are reported, because training would "
+        "crop them"
+    )
     add("--pad-to", type=int, default=0, metavar="N", help=pad_to)
     add("--allow", default="", metavar="A,B", help=ALLOWED_PROBLEMS)
     add("--workers", type=int, metavar="N", help=workers)
@@ -70,14 +73,14 @@ def add_commands(commands: Commands) -> None:
         metavar="N",
         help="number of test images (default: a tenth of --count)",
     )
-    image_size = "longest side in pixels (default: the size of the --stage, or else 384)"
+    image_size = "longest side in pixels (default: the size set by --stage, otherwise 384)"
     add("--image-size", type=int, metavar="N", help=image_size)
     add(
         "--stage",
         default="",
         help="recipe for the images, from easy to difficult: one-trace, histories, resampled, "
-        "laundered or everything; for original photos: realistic or copies (see "
-        "benco_configs/curriculum.yaml)",
+        "laundered or everything; realistic and copies require photo files with their original "
+        "bytes, never recompressed (see benco_configs/curriculum.yaml)",
     )
     add("--seed", type=int, default=0, metavar="N", help="random seed (default: 0)")
     add("--workers", type=int, metavar="N", help=workers)

@@ -30,8 +30,8 @@ LOCAL_CHECKPOINT = (
 CHECKPOINT = f"{LOCAL_CHECKPOINT}, or a Hugging Face Hub ID"
 
 ALLOWED_PROBLEMS = (
-    "names of problems reported by `qma-net data check` to ignore, separated by commas, such as "
-    "mask-inverted,duplicate"
+    "problems to ignore, by the names that `qma-net data check` reports, separated by commas, such "
+    "as mask-inverted,duplicate"
 )
 
 # An unknown flag that is at least this similar to one of ours is a typing error rather than a flag

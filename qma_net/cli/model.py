@@ -128,8 +128,8 @@ def _add_photos(parser: argparse.ArgumentParser, out: str) -> None:
         "--threshold",
         type=float,
         default=DEFAULT_THRESHOLD,
-        help="mark pixels with a mask value above this threshold between 0 and 1 "
-        f"(default: {DEFAULT_THRESHOLD})",
+        help="mark pixels with a mask value above this threshold (between 0 and 1; "
+        f"default: {DEFAULT_THRESHOLD})",
     )
     add("--native", action="store_true", help=NATIVE)
     add_device(parser)

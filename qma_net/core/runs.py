@@ -8,7 +8,7 @@ Every command that writes many files works like this::
             run.finish({"file": str(path)}, outputs=[mask])
 
 If the process stops at any point, calling it again resumes after the last finished item. A call
-with other settings is rejected, and so is a second process that writes to the same folder.
+with different settings is rejected, and so is a second process that writes to the same folder.
 """
 
 import json
@@ -36,7 +36,7 @@ class BusyError(QMANetError):
 
 
 class RunError(QMANetError):
-    """A folder that holds the results of a run with other settings."""
+    """A folder that holds the results of a run with different settings."""
 
 
 class FolderLock:
@@ -107,7 +107,7 @@ class Journal:
         """Append a row; it is in the file when this returns."""
         if self._file is None:
             # Rewriting removes an incomplete last line, which would damage the next row, and adds
-            # checksums to the rows of an earlier version.
+            # checksums to the rows from an earlier version.
             self.write(self.read())
             self._file = open(self.path, "ab")  # noqa: SIM115  (closed by close())
         self._file.write(_line(row).encode())
@@ -186,7 +186,7 @@ class Run:
         """Read the finished items again, including those of other processes.
 
         Raises:
-            RunError: If a journal belongs to other settings or its first line is damaged.
+            RunError: If a journal belongs to different settings or its first line is damaged.
         """
         self.finished = {}
         paths = sorted(self.folder.glob("*.jsonl")) if self._shared else [self._journal.path]
@@ -242,7 +242,7 @@ class Run:
         if not isinstance(recorded, dict) or not recorded.keys() & self.identity.keys():
             fault = f"the first line of {path.name} is damaged, so its settings are unknown"
         else:
-            fault = f"it was made with other settings ({difference(recorded, self.identity)})"
+            fault = f"it was made with different settings ({difference(recorded, self.identity)})"
         raise RunError(
             f"{self.folder} contains {self._contents} of a run that cannot be resumed: {fault}; "
             "choose a different folder or delete this one"

@@ -55,7 +55,7 @@ def convert(conversion: Conversion, job: Job) -> dict:
     except (PathError, ContentError) as error:
         return {"image": job.image, "left_out": str(error)}
     except (ImageError, _LeftOutError) as error:
-        # An interrupted run may have written the image from other sources.
+        # An interrupted run may have written the image from different sources.
         target = conversion.out / f"{job.target}{PurePosixPath(job.image).suffix}"
         target.unlink(missing_ok=True)
         reason = _fault("it", error) if isinstance(error, ImageError) else str(error)

@@ -110,9 +110,10 @@ def prepare(
         name: One of :data:`~.published.ALL_DATASETS`, ignoring case.
         source: The unpacked archive, or any folder that contains it.
         out: The dataset's own folder, for ``Tp/`` and ``Gt/`` (one pair per subset of TampCOCO).
-        max_side: Reduce larger images to this long side in pixels: JPEGs to JPEG 95 without chroma
-            subsampling, others to PNG. Masks are averaged and thresholded at one half. With 0,
-            images keep their bytes, including the EXIF orientation, which BenCo ignores.
+        max_side: Reduce larger images to this long side in pixels: JPEGs to JPEG at quality 95
+            without chroma subsampling, others to PNG. Masks are averaged and thresholded at one
+            half. With 0, images keep their bytes, including the EXIF orientation, which BenCo
+            ignores.
         authentic: Also write ``Au/`` and ``<name>_with_authentic.json``.
         repair: Keep images whose mask has the wrong size, instead of leaving them out. A transposed
             mask is rotated by 90 degrees counter-clockwise, like in TruFor (the right direction is
@@ -124,8 +125,8 @@ def prepare(
 
     Raises:
         PrepareError: If the source is not this dataset, or ``out`` contains something else.
-        QMANetError: If ``out`` was made with other settings or is in use, or if a worker process
-            was killed. The next run resumes.
+        QMANetError: If ``out`` was made with different settings or is in use, or if a worker
+            process was killed. The next run resumes.
     """
     dataset, part = dataset_named(name)
     if dataset is None or part:

@@ -48,7 +48,7 @@ def repair(
     Raises:
         RepairError: If ``out`` is inside a source or contains it, or if it contains files that
             were not written by this function.
-        RunError: If ``out`` is a copy of other datasets.
+        RunError: If ``out`` is a copy of different datasets.
         PathError: If the name of a set or a file leads out of ``out``.
     """
     out = Path(out).resolve()

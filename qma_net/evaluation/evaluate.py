@@ -260,7 +260,7 @@ def evaluate_set(
     must hold the lock of ``folder``. At original resolution, progress is measured in pixels.
 
     Raises:
-        EvaluationError: If existing result files have other settings, or if the model fails.
+        EvaluationError: If existing result files have different settings, or if the model fails.
     """
     listing = test_set.listing
     images = BenCoImages(

@@ -109,7 +109,7 @@ class RegisteredModel:
         return Prediction(mask, score, threshold, photograph, notes)
 
     def _evaluate(self, pixels: np.ndarray) -> tuple[np.ndarray, float]:
-        """Apply the model through BenCo's own dataset.
+        """Preprocess an image with BenCo's own dataset class, and run the model on it.
 
         Args:
             pixels: uint8 ``(H, W, 3)``.

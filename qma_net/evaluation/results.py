@@ -52,8 +52,8 @@ def is_complete(folder: Path, name: str, header: dict) -> bool:
     recorded = {key: recorded.get(key) for key in wanted}
     if recorded != wanted:
         raise EvaluationError(
-            f"{path} is the result of another evaluation ({difference(recorded, wanted)}); choose "
-            "a different --out or delete the file"
+            f"{path} is the result of a different evaluation ({difference(recorded, wanted)}); "
+            "choose a different --out or delete the file"
         )
     return True
 
@@ -65,11 +65,11 @@ def unfinished_rows(
     """Open the journal with the rows of a test set that is being evaluated.
 
     Each process has its own journal in a hidden folder. The caller must hold the lock of
-    ``folder``. Rows of an interrupted evaluation with other settings are discarded.
+    ``folder``. Rows of an interrupted evaluation with different settings are discarded.
     """
     partial = unfinished_folder(folder, name)
     journal = f"{context.rank}.jsonl"
-    identity = header | {"columns": COLUMNS}  # Rows of earlier versions lack some metrics.
+    identity = header | {"columns": COLUMNS}  # Rows from earlier versions lack some metrics.
     run = Run(
         partial,
         identity,
@@ -181,7 +181,7 @@ def read_result_table(path: str | os.PathLike[str]) -> list[Row]:
             rows: list[Row] = list(csv.DictReader(file))
         for row in rows:
             for key in PIXEL[7:]:
-                row.setdefault(key, None)  # A table of an earlier version lacks these.
+                row.setdefault(key, None)  # A table from an earlier version lacks these.
             for key in (*PIXEL, "score", "marked", "label"):
                 row[key] = float(row[key]) if row[key] else None
                 if row[key] is not None and not math.isfinite(row[key]):

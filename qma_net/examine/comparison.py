@@ -27,22 +27,27 @@ def differences(photo: PhotoProperties, photos: PhotoRanges) -> list[str]:
     smallest, _, largest = photos.longer_side
     if not smallest / SIZE_TOLERANCE <= photo.longer_side <= largest * SIZE_TOLERANCE:
         clauses.append(
-            f"the photo's longer side is {photo.longer_side:,} pixels, but "
-            f"{_range(photos.longer_side)} in the comparison photos"
+            f"the photo's longer side is {photo.longer_side:,} pixels, while "
+            f"those of the comparison photos {_spread(photos.longer_side)} pixels"
         )
     if photo.format and photo.format not in photos.formats:
         clauses.append(
-            f"the photo's format is {photo.format}, but the comparison photos are "
+            f"the photo's format is {photo.format}, while the comparison photos are "
             f"{_join(list(photos.formats))} files"
         )
     if photo.quality is not None and photos.jpeg_quality:
         lowest, _, highest = photos.jpeg_quality
         if not lowest - QUALITY_TOLERANCE <= photo.quality <= highest + QUALITY_TOLERANCE:
             clauses.append(
-                f"the photo's JPEG quality is about {photo.quality}, but "
-                f"{_range(photos.jpeg_quality)} in the comparison photos"
+                f"the photo's JPEG quality is about {photo.quality}, while "
+                f"those of the comparison photos {_spread(photos.jpeg_quality)}"
             )
     return clauses
+
+
+def _spread(spread: Sequence[float]) -> str:
+    values = _range(spread)
+    return f"are all {values}" if spread[0] == spread[-1] else f"range from {values}"
 
 
 def _range(spread: Sequence[float]) -> str:

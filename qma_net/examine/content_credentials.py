@@ -138,7 +138,7 @@ class Credentials:
 
     @property
     def is_valid(self) -> bool:
-        """Whether signature and file are valid. Trust in the certificate is another question."""
+        """Whether signature and file are valid. Trust in the certificate is a separate question."""
         return bool(self.signature_valid and self.unchanged and not self.problems)
 
     def ingredient_title(self, label: str) -> str:

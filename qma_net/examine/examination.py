@@ -29,7 +29,7 @@ class Examination:
 
     Attributes:
         evidence: The photo and the facts about its file.
-        readability: Where a model cannot judge the photo; None if it cannot be decoded.
+        readability: Where the model cannot judge the photo; None if it cannot be decoded.
         leads: See :mod:`.leads`; none if the photo is too small.
         prediction: The result of the model; None without a model, if the photo is too small or if
             it cannot be decoded.
@@ -66,7 +66,7 @@ class Examination:
 
     @property
     def marked_unreadable(self) -> float | None:
-        """Share of the pixels above the threshold that a model cannot judge."""
+        """Share of the pixels above the threshold that the model cannot judge."""
         if not self.prediction or not self.readability or not self.prediction.binary.any():
             return None
         return float(self.readability.unreadable[self.prediction.binary].mean())

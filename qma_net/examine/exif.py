@@ -182,7 +182,7 @@ def _bytes_text(block: ExifBlock, tag: int, entry: Entry, value: bytes) -> str:
 
 
 def _pairs(value: object) -> list[tuple[int, int]]:
-    """Return the pairs of a rational value; none for another type."""
+    """Return the pairs of a rational value; none for any other type."""
     if not isinstance(value, tuple):
         return []
     return [item for item in value if isinstance(item, tuple)]

@@ -47,9 +47,9 @@ class JpegFacts:
     """How a JPEG is compressed.
 
     Attributes:
-        quality: 1 to 100: the quality at which the IJG library's tables are nearest to those of the
-            file; None without tables.
-        is_ijg: Whether the tables are exactly those of the IJG library at this quality.
+        quality: 1 to 100: the quality at which the standard IJG (libjpeg) tables are nearest to
+            those of the file; None without tables.
+        is_ijg: Whether the tables are exactly the standard IJG (libjpeg) ones of this quality.
         subsampling: For example ``"4:2:0"``; ``"gray, no chroma"`` for a single component.
         sampling: The factors of each component, for example ``"2x2,1x1,1x1"``.
         tables: The quantization tables, keyed by table number; 64 values each, in row-major order.
@@ -115,7 +115,7 @@ def _quantization_tables(segments: Sequence[tuple[int, bytes]]) -> dict[int, tup
 
 
 def nearest_quality(tables: Sequence[Sequence[int]]) -> tuple[int, bool]:
-    """Find the quality at which the IJG library's tables are nearest, and whether they are equal.
+    """Find the quality of the nearest standard IJG (libjpeg) tables, and whether they are equal.
 
     The tables are those of luma and, if there is one, of chroma; 64 values row by row.
     """
@@ -136,7 +136,7 @@ def nearest_quality(tables: Sequence[Sequence[int]]) -> tuple[int, bool]:
 
 @cache
 def base_tables() -> tuple[list[int], list[int]]:
-    """Return the IJG library's tables of luma and chroma at quality 50 (T.81, Annex K.1)."""
+    """Return the standard IJG (libjpeg) tables of luma and chroma at quality 50 (T.81, K.1)."""
     file = io.BytesIO()
     Image.new("RGB", (8, 8)).save(file, "JPEG", quality=50)
     file.seek(0)
@@ -145,7 +145,7 @@ def base_tables() -> tuple[list[int], list[int]]:
 
 
 def ijg_table(base: Sequence[int], quality: int) -> list[int]:
-    """Scale a table of quality 50 as the IJG library does for baseline files."""
+    """Scale a table of quality 50 to a standard IJG (libjpeg) table for baseline files."""
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
     return [min(255, max(1, (value * scale + 50) // 100)) for value in base]
 

@@ -31,7 +31,7 @@ SOURCE_TYPE_TEXT = re.compile(
     r"DigitalSourceType(?:=[\"']|>|[^<>]{0,80}resource=[\"'])([^\"'<]{1,200})"
 )
 
-# What credits are called, and the fields that contain them: IPTC, XMP, EXIF.
+# What the credit lines are called, and the fields that contain them: IPTC, XMP, EXIF.
 CREDITS: Mapping[str, tuple[str, ...]] = {
     "By-line": ("IPTC Byline", "XMP dc:creator", "EXIF Artist", "EXIF Photographer"),
     "Title": ("IPTC Title", "XMP dc:title", "EXIF ImageTitle"),
@@ -85,7 +85,7 @@ class Origin:
         remote_manifest: The address of a C2PA manifest on a server, which was not fetched.
         marks: Traces of generators, editors and platforms; those of AI come first.
         history: The editing history that programs recorded in the XMP, in order.
-        credits: By-line, caption, copyright and other credits.
+        credits: By-line, caption, copyright and similar fields.
         dates: When the photo was taken, digitized and modified.
         contradictions: Dates that contradict each other.
         notes: What could not be read.

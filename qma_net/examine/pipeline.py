@@ -211,10 +211,11 @@ def examine_files(
 ) -> tuple[list[Path], list[str]]:
     """Write ``<stem>/report.html``, ``<stem>/report.json`` and, with a model, mask and overlay.
 
-    If the stem is already used by another photo, by other settings or by one of the user's own
-    folders, the next free one of ``<stem>_2``, ... is used. Finished reports are not regenerated.
-    Files that are not photos are skipped with an error; a damaged image gets an error and a report
-    on its file. For several photos, :func:`.index.write_index` ranks all reports in the folder.
+    If the stem is already used by another photo, by the same photo with different settings or by
+    one of the user's own folders, the next free one of ``<stem>_2``, ... is used. Finished reports
+    are not regenerated. Files that are not photos are skipped with an error; a damaged image gets
+    an error and a report on its file. For several photos, :func:`.index.write_index` ranks all
+    reports in the folder.
 
     Args:
         names: Files, folders (searched recursively) and patterns; ``-`` is the standard input.

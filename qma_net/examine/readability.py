@@ -1,4 +1,4 @@
-"""Regions that a model cannot judge, detected by fixed rules.
+"""Regions that the model cannot judge, detected by fixed rules.
 
 The model looks for differences in noise and detail. Where a photo has too little of both, its
 output is unreliable.
@@ -52,7 +52,7 @@ SECOND_NORM, BOTH_NORM = 6**0.5, 6.0  # Of the kernel (1, -2, 1) and its outer p
 
 @dataclass(frozen=True)
 class Readability:
-    """Where a photo has too little noise or detail for a model, and why.
+    """Where a photo has too little noise or detail for the model, and why.
 
     Attributes:
         reasons: uint8 ``(H, W)``: 0 where the photo is readable, otherwise a key of ``REASONS``.

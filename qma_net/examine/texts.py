@@ -118,8 +118,8 @@ def decode_comment(content: bytes, order: str) -> str:
 def _decode_unicode(text: bytes, order: str) -> str:
     """Decode UTF-16 in the byte order that gives the more plausible text.
 
-    The standard prescribes the order of the EXIF data, but many programs write another, and some
-    write UTF-8.
+    The standard prescribes the order of the EXIF data, but many programs write a different one,
+    and some write UTF-8.
     """
     if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return printable(text.decode("utf-16", "backslashreplace").strip("\0 "), MAX_CHARACTERS)

@@ -30,8 +30,8 @@ from .prediction import Prediction, as_gray
 from .predictor import QMANetPredictor, require_probability
 
 SCORE = (
-    "score: mean of the top 1% of mask values. It is not the probability that the photo is "
-    "tampered; authentic photos can also score high, depending on the model"
+    "score: mean of the top 1% of mask values. It is not the probability that the photo has "
+    "been tampered with; authentic photos can also score high, depending on the model"
 )
 SETTINGS, JOURNAL = "predictions.json", ".predict.jsonl"
 MASK_SUFFIX, OVERLAY_SUFFIX = "_mask.png", "_overlay.png"
@@ -65,7 +65,7 @@ def predict_files(
         predictor: The model.
         threshold: In 0..1. Pixels with a higher mask value count as tampered.
         native: Process photos at original resolution.
-        tta: Average over mirror images.
+        tta: Average over the photo and its three flips.
         note: Added to the notes of every row.
         progress: Whether to show progress bars.
 
@@ -73,7 +73,7 @@ def predict_files(
         The errors, one line each.
 
     Raises:
-        RunError: If the folder holds predictions of a different model or of other settings.
+        RunError: If the folder holds predictions of a different model or with different settings.
         PredictionsError: If it holds predictions without the journal that resuming needs.
         BusyError: If another run is writing to the folder.
     """

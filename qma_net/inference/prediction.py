@@ -58,7 +58,7 @@ class Prediction:
             displayed. Higher values suggest tampered pixels; they are not calibrated
             probabilities.
         score: Score of the whole photo in 0..1: the mean of the highest 1% of the mask. It is not
-            the probability that the photo is tampered.
+            the probability that the photo has been tampered with.
         threshold: Pixels with a higher mask value count as tampered.
         photograph: The photo, with notes on how it was read; see :meth:`without_pixels`.
         notes: How the photo was read and fed to the model, and what to know about the model.

@@ -185,15 +185,16 @@ class QMANetPredictor:
     ) -> Prediction | list[Prediction]:
         """Predict the tampered regions of a photo, or of a list of photos.
 
-        All predictions of a list are in memory together; use :meth:`predict_iter` for many photos.
+        All predictions for a list are held in memory at once; use :meth:`predict_iter` for many
+        photos.
 
         Args:
             image: A path, bytes, an open file, a PIL image or an array (see
                 :func:`qma_net.inference.photograph.read_photograph`), or a list of these.
             threshold: In 0..1. Pixels with a higher mask value count as tampered.
             native: Process the photo at original resolution, in tiles if it is large, instead of
-                resized as in training.
-            tta: Average over the photo and its three mirror images.
+                resizing it as in training.
+            tta: Average over the photo and its three flips.
             progress: Called with (finished, total) tiles: first with (0, total), then after every
                 tile, and in between with unchanged numbers, such as (0, total) again, at least
                 every few seconds. An exception that it raises ends the prediction. A photo that is

@@ -6,14 +6,14 @@ __all__ = ["BENCO_VERSION", "SCRIPTS", "benco_left_out", "main", "redirect_cuda_
 
 
 def redirect_cuda_to_cpu() -> None:
-    """Run a script of ``benco init`` on the CPU if CUDA is not available.
+    """Run a script created by ``benco init`` on the CPU if CUDA is not available.
 
     Call this in the script's first lines::
 
         from qma_net.launch import redirect_cuda_to_cpu
         redirect_cuda_to_cpu()
 
-    It does nothing if CUDA is available. Start the script with torchrun, also for one process.
+    It does nothing if CUDA is available. Start the script with torchrun, even for a single process.
     """
     import torch
 

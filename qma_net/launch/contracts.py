@@ -202,14 +202,14 @@ torch.serialization:add_safe_globals(safe_globals) [called when qma_net.benco is
       optimizer.state_dict(), 'epoch': epoch, 'scaler': loss_scaler.state_dict(), 'args': args,
 
 {MISC}:init_distributed_mode(args) \
-      [not replaced; when a script of benco init imports qma_net.benco]
+      [not replaced; when a script created by benco init imports qma_net.benco]
   set the environment variables of torchrun for one process (benco/scripts.py)
   {MISC}: elif 'RANK' in os.environ and 'WORLD_SIZE' in os.environ:
   {TRAIN}: if global_rank == 0 and args.log_dir is not None:
   {BENCO}.test: model.module.load_state_dict(ckpt['model'])
 
 {BENCO}.test_save_images:main(args, model_args) \
-      [not replaced; when a script of benco init imports qma_net.benco]
+      [not replaced; when a script created by benco init imports qma_net.benco]
   make --checkpoint_path in sys.argv absolute (benco/scripts.py)
   {BENCO}.test_save_images: chkpt_dir = args.checkpoint_path
   {BENCO}.test_save_images: ckpt = os.path.join(args.checkpoint_path, chkpt_dir)

@@ -40,8 +40,8 @@ def _own_parser(*, training: bool = True) -> argparse.ArgumentParser:
     )
     add = group.add_argument
     period = (
-        "save a checkpoint every N epochs; keep the last two plus every 25th and the final one; "
-        "0 keeps BenCo's own schedule (every 25th epoch and the final one) (default: 1)"
+        "save a checkpoint every N epochs; keep the two most recent, every 25th and the final "
+        "one; 0 keeps BenCo's own schedule (every 25th epoch and the final one) (default: 1)"
     )
     add("--save_period", type=int, default=1, metavar="N", help=period)
     clip = "clip gradients to this norm; 0 disables clipping (default: 0)"
@@ -54,16 +54,18 @@ def _own_parser(*, training: bool = True) -> argparse.ArgumentParser:
     skip = "skip the data check at startup"
     add("--no_data_check", "--no-check", action="store_true", help=skip)
     bad = (
-        "skip image-mask pairs that fail the data check; writes filtered lists, and the names of "
-        "the excluded files, to --output_dir/cleaned"
+        "skip image-mask pairs that fail the data check; filtered lists and the names of the "
+        "excluded files are written to --output_dir/cleaned"
     )
     add("--skip_bad", action="store_true", help=bad)
     fit = (
-        "train on crops at original resolution; requires a protocol of NativeDataset or "
-        "SynthDataset; stored in the checkpoint, so prediction also runs at original resolution"
+        "train on crops at original resolution; requires a protocol that uses NativeDataset "
+        "or SynthDataset; stored in the checkpoint, so prediction also runs at original resolution"
     )
     add("--fit", choices=("native",), default="", help=fit)
-    allow = "names of problems reported by `qma-net data check` to ignore, separated by commas"
+    allow = (
+        "problems to ignore, by the names that `qma-net data check` reports, separated by commas"
+    )
     add("--allow", default="", metavar="A,B", help=allow)
     return parser
 

@@ -56,7 +56,7 @@ def leave_process_group() -> None:
     """End the threads and processes of torch, which could otherwise abort the interpreter's exit.
 
     Gloo's threads end with the last reference to the process group. DistributedDataParallel holds
-    one, so release all models before. This does not wait for other processes.
+    one, so release all models first. This does not wait for other processes.
     """
     gc.collect()
     if compiling := sys.modules.get("torch._inductor.async_compile"):

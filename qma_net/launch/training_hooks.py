@@ -159,7 +159,7 @@ class TrainingHooks:
         changes = changed_flags(Path(args.resume), args) if rank() == 0 else []
         if changes:
             logger.warning(
-                "the checkpoint was trained with other flags (%s); the result will differ from "
+                "the checkpoint was trained with different flags (%s); the result will differ from "
                 "that of an uninterrupted run",
                 "; ".join(changes),
             )

@@ -60,7 +60,7 @@ Content = dict[str, Any]  # Of a JSON file, or of a row of it.
 
 
 class ReportError(QMANetError):
-    """Raised if a report cannot be created from folders or under a file name."""
+    """Raised if a report cannot be created from the given folders or written to the given file."""
 
 
 @dataclass
@@ -246,7 +246,7 @@ def _add_result(result: ResultFile, notes: list[str], models: dict[tuple, ModelR
     if used.header["files_sha256"] != result.header["files_sha256"]:
         notes.append(
             f"{result.path} is not shown: {used.path} has the same test set name "
-            f"({result.test_set}) and model, but other images"
+            f"({result.test_set}) and model, but different images"
         )
 
 

@@ -372,7 +372,7 @@ def further_metrics(results: Results) -> Table:
     for name in sorted({name for model in results.models for name in model.clean}):
         for model in results.models:
             summary = model.clean[name].summary if name in model.clean else {}
-            if "mcc" not in summary:  # Results of earlier versions do not contain these.
+            if "mcc" not in summary:  # Results from earlier versions do not contain these.
                 continue
             cells = [_average([model.clean[name]], metric).cell() for metric in pixel.values()]
             cells += [Measurement(summary.get(key), note="").cell() for key in image.values()]

@@ -100,7 +100,8 @@ def found_tables() -> list[dict[str, Any]]:
     """Read the quantization tables that were found in photos.
 
     Each has ``sampling``, ``found`` (numbers of photos by folder) and ``tables``, lists of 64
-    numbers in rows of the block; equal to those of libjpeg for ``libjpeg_quality``, if given.
+    numbers in rows of the block; equal to the standard IJG (libjpeg) tables of
+    ``libjpeg_quality``, if given.
     """
     tables: list[dict[str, Any]] = json.loads(
         config_path("quantization_tables.json").read_text(encoding="utf-8")

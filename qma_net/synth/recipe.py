@@ -104,7 +104,7 @@ class Recipe:
     saved_before_reduction: float = 0.0  # Probability that it was saved as JPEG before that.
     saved_twice: float = 0.0  # Probability that it is saved as JPEG once more before the end.
     # Probability of quantization tables found in photos (``quantization_tables.json``) instead of
-    # libjpeg's, whenever the tampered image is saved.
+    # the standard IJG (libjpeg) ones, whenever the tampered image is saved.
     found_tables: float = 0.0
 
 

@@ -140,7 +140,7 @@ def synthesise(
     Raises:
         SynthesisError: If the photos, the label maps or a number cannot be used, or if ``out``
             contains something else or a damaged dataset.
-        RunError: If an unfinished dataset of other settings exists.
+        RunError: If an unfinished dataset with different settings exists.
         WorkersError: If a process was killed. Finished images are kept.
         BusyError: If another run is writing the same dataset.
     """
@@ -170,7 +170,7 @@ def synthesise(
     }
     settings = json.loads(to_json(settings))
     unfinished = out.with_name(out.name + ".unfinished")
-    # A complete dataset may come from other library versions.
+    # A complete dataset may come from different library versions.
     if _is_dataset(out, settings, ignored=("made_with",)):
         check_complete(out, out, settings)
         return out
@@ -244,7 +244,7 @@ def _completion_record(folder: Path, rows: list[dict[str, Any]]) -> dict[str, An
 def check_complete(folder: Path, out: Path, settings: dict[str, Any]) -> None:
     """Check a complete dataset, and write damaged lists again from the manifest.
 
-    Datasets of earlier versions have no ``complete.json``, so only the rows of the manifest are
+    Datasets from earlier versions have no ``complete.json``, so only the rows of the manifest are
     checked, and whether the images exist.
 
     Raises:
@@ -284,7 +284,7 @@ def _damage(folder: Path, fault: str) -> SynthesisError:
 
 
 def _is_dataset(folder: Path, settings: dict[str, Any], ignored: tuple[str, ...] = ()) -> bool:
-    """Check whether a folder contains the dataset of these settings, complete or not.
+    """Check whether a folder contains the dataset generated with these settings, complete or not.
 
     Raises:
         SynthesisError: If it contains something else.

@@ -45,7 +45,7 @@ UPLOAD_SCHEMA = {
 }
 UPLOAD_BODY = {"required": True, "content": {"multipart/form-data": {"schema": UPLOAD_SCHEMA}}}
 
-mimetypes.add_type("text/javascript", ".js")  # Windows can have another entry.
+mimetypes.add_type("text/javascript", ".js")  # Windows can have a different entry.
 
 Threshold = Annotated[float | None, Query(ge=0, le=1, allow_inf_nan=False)]
 

@@ -51,7 +51,7 @@ Loader = Callable[[], tuple[Any, str]]
 
 
 class Worker:
-    """Runs examinations in another process, one at a time.
+    """Runs examinations in a separate process, one at a time.
 
     Args:
         load: Loads the model.
@@ -174,7 +174,7 @@ def load_model(
 def load_examination(
     folder: Path, threshold: float | None = None, *, omit_location: bool = False
 ) -> "Examination":
-    """Read the examination in a folder, at another threshold if one is given.
+    """Read the examination in a folder, at a different threshold if one is given.
 
     If ``omit_location`` is true, leave out where the photo was taken according to its metadata.
 

@@ -13,9 +13,10 @@ from .lead import OUTLINES, Box, Lead, Rates, dct_matrix, draw_outlines, middle
 NAME = "Double JPEG compression"
 REFERENCE = "Farid, Exposing digital forgeries from JPEG ghosts, 2009"
 MEANING = (
-    "If a JPEG is saved again without moving its blocks, the pixels still fit the steps of the "
-    "earlier, stronger compression. A region with such traces that the rest of the photo lacks may "
-    "have been pasted from a JPEG of lower quality; it is outlined."
+    "If a JPEG is saved again with its blocks in the same position, traces of the quantization "
+    "steps of an earlier, stronger compression remain in the pixels. A region that has such "
+    "traces, while the rest of the photo does not, may have been pasted from a JPEG of lower "
+    "quality; it is outlined."
 )
 INNOCENT = (
     "Websites, messaging apps and editors recompress photos, so an earlier compression of the "
@@ -23,7 +24,7 @@ INNOCENT = (
     "compression history."
 )
 LIMITS = (
-    "Earlier compressions whose quality was similar or higher, blocks that were moved, "
+    "Earlier compressions whose quality was similar or higher, blocks whose position has changed, "
     "small regions, and pasted regions without such traces in a photo that has them."
 )
 # Measured with benchmarks/leads.py; see docs/examine.md.
@@ -63,7 +64,7 @@ WINDOW_CELLS = 3  # Cells on each side that are averaged.
 
 @dataclass(frozen=True)
 class Ghost:
-    """A region with traces of an earlier compression that the rest of the photo lacks.
+    """A region with traces of an earlier compression that are absent from the rest of the photo.
 
     Attributes:
         quality: The earlier quality.

@@ -1,4 +1,4 @@
-"""The grid of JPEG blocks in the pixels of a photo, and regions with another grid (ZERO)."""
+"""The grid of JPEG blocks in the pixels of a photo, and regions with a different grid (ZERO)."""
 
 import math
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ MEANING = (
     "begin elsewhere may have been pasted from another JPEG."
 )
 INNOCENT = (
-    "A grid that does not begin in the corner only means that the photo was cropped, or enlarged "
-    "by a border, after it had been compressed. Collages, screenshots, logos and subtitles have "
+    "A grid that does not begin in the corner only means that the photo was cropped, or had a "
+    "border added, after it had been compressed. Collages, screenshots, logos and subtitles have "
     "separate grids. Regular textures, graphics, and photos that were converted from WebP, AVIF or "
     "HEIC can imitate one."
 )
@@ -55,7 +55,7 @@ ZERO = 0.5  # A coefficient below is zero, since the pixels are rounded.
 
 # Logarithms (base 10) of the expected number of false alarms per photo; the paper's limit is 0.
 GLOBAL_LIMIT, REGION_LIMIT = 0.0, -3.0
-PARTS = 4  # Of each side of a photo, in most of which the main grid must lead.
+PARTS = 4  # Of each side of a photo, in most of which the main grid must have the most votes.
 MIN_VOTES = 0.1  # Share of the pixels of a part that vote; in plain areas there are too few.
 CELL_SHARE = 0.25  # Of the pixels of a block that must vote for a grid to belong to a region.
 MAX_REGIONS = 20  # Of one grid.
@@ -113,7 +113,7 @@ def grid_lead(
             x0, y0, x1, y1 = region.box
             boxes.append((x0 + left, y0 + top, x1 + left, y1 + top))
     names = {0: "No region", 1: "One region"}
-    kind = "another grid"
+    kind = "a different grid"
     if main is None:
         kind = "a grid" if file_grid is None else "a grid other than that of the file"
     found = f"{names.get(len(regions), f'{len(regions)} regions')} with {kind}"
@@ -146,14 +146,14 @@ def _moved(origin: tuple[int, int], x: int, y: int) -> tuple[int, int]:
 
 def _describe_main(origin: tuple[int, int] | None, file_grid: tuple[int, int] | None) -> str:
     if origin is None:
-        return "No grid was detected across the photo."
+        return "No grid was detected in the photo as a whole."
     if origin == file_grid:
-        return "The grid across the photo is that of the file itself."
+        return "The JPEG grid found in the pixels is the one that the file itself uses."
     if file_grid is not None:
         return (
-            f"The grid across the photo begins {_position(origin)}, but that of the file begins "
-            f"{_position(file_grid)}. The photo was probably saved as JPEG, then cropped or "
-            "extended at an edge, and saved again."
+            f"The JPEG grid found in the pixels begins {_position(origin)}, but the one that the "
+            f"file itself uses begins {_position(file_grid)}. The photo was probably saved as "
+            "JPEG, then cropped or extended at an edge, and saved again."
         )
     conclusion = (
         "there is no sign of a crop at the left or top (a crop by a multiple of 8 pixels leaves "
@@ -162,7 +162,7 @@ def _describe_main(origin: tuple[int, int] | None, file_grid: tuple[int, int] | 
         else "the photo was probably cropped or extended afterwards"
     )
     return (
-        "Most of the photo was probably compressed as JPEG before. The grid begins "
+        "Most of the photo has probably been compressed as JPEG at some point. The grid begins "
         f"{_position(origin)}, so {conclusion}."
     )
 
@@ -176,7 +176,7 @@ def _position(origin: tuple[int, int]) -> str:
 def find_grids(
     pixels: np.ndarray, file_grid: tuple[int, int] | None = None
 ) -> tuple[tuple[int, int] | None, list[GridRegion]]:
-    """Detect the main grid of a photo and regions with another one.
+    """Detect the main grid of a photo and regions with a different one.
 
     Args:
         pixels: uint8 ``(H, W, 3)`` RGB.
@@ -184,7 +184,7 @@ def find_grids(
 
     Returns:
         ``(x, y)`` of the first complete block of the main grid, or None, and the regions with
-        another grid, the most significant first.
+        a different grid, the most significant first.
     """
     votes = grid_votes(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
     main = _main_grid(votes)
@@ -249,7 +249,7 @@ def zero_counts(gray: np.ndarray) -> np.ndarray:
 
 
 def _main_grid(votes: np.ndarray) -> int | None:
-    """Return the significant grid that leads in most parts of a photo, not only in a region."""
+    """Return the significant grid that has the most votes in most parts, not only in a region."""
     counts = np.bincount(votes.ravel(), minlength=GRIDS + 1)[:GRIDS]
     best = int(counts.argmax())
     if _log_nfa(votes.size / GRIDS, counts[best] / GRIDS, votes.size) >= GLOBAL_LIMIT:

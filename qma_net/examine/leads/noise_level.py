@@ -16,8 +16,8 @@ MEANING = (
     "can stand out."
 )
 INNOCENT = (
-    "Texture counts as noise: foliage, hair and fabric are bright. Sky, defocus, plain surfaces, "
-    "clipped areas and strongly compressed blocks are dark."
+    "Texture counts as noise: foliage, hair and fabric are bright. Sky, defocused areas, plain "
+    "surfaces, clipped areas and strongly compressed blocks are dark."
 )
 # Measured with benchmarks/leads.py; see docs/examine.md.
 RATES = Rates(

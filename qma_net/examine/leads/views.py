@@ -31,8 +31,8 @@ ELA_REFERENCE = "Krawetz, A picture's worth: digital image analysis and forensic
 SRM_WORDS = (
     "The noise residual: the output of three small high-pass filters from the steganalysis rich "
     "model (SRM). A pasted or repainted part can be smoother or rougher than the rest.",
-    "Sky, defocus, skin smoothed by a phone and strong compression are dark; foliage, gravel, "
-    "fabric and every edge are bright.",
+    "Sky, defocused areas, strongly compressed areas and skin smoothed by a phone are dark; "
+    "foliage, gravel, fabric and every edge are bright.",
 )
 NOISEPRINT_WORDS = (
     "The output of a network trained to distinguish cameras (NoisePrint++). A different "

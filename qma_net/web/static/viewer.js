@@ -44,7 +44,7 @@ const LEGEND = `
 <span class="marked-part"><span class="swatch mark"></span> above the threshold:
   <output class="marked"></output> of the photo</span>
 <label><input type="checkbox" name="hatch" checked> <span class="swatch hatch"></span>
-  cannot be judged by a model</label>`;
+  cannot be judged by the model</label>`;
 
 // Its attributes: name, width, height, base (the address of the results), and with a model
 // threshold and shares (the marked share of the photo at each step of the threshold). With location,
