@@ -5,7 +5,7 @@ import sys
 
 from ..core.errors import QMANetError
 from ..core.untrusted import one_line, printable_lines
-from .flags import ALLOWED_PROBLEMS, Commands, add_command, print_lines, split_names
+from .flags import ALLOWED_EXAMPLE, Commands, add_command, print_lines, split_names
 
 
 def add_commands(commands: Commands) -> None:
@@ -27,7 +27,8 @@ def add_commands(commands: Commands) -> None:
         "crop them"
     )
     add("--pad-to", type=int, default=0, metavar="N", help=pad_to)
-    add("--allow", default="", metavar="A,B", help=ALLOWED_PROBLEMS)
+    allow = f"comma-separated names of problems to report as warnings only, {ALLOWED_EXAMPLE}"
+    add("--allow", default="", metavar="A,B", help=allow)
     add("--workers", type=int, metavar="N", help=workers)
 
     add = add_command(data_commands, "prepare", _prepare).add_argument
@@ -79,8 +80,8 @@ def add_commands(commands: Commands) -> None:
         "--stage",
         default="",
         help="recipe for the images, from easy to difficult: one-trace, histories, resampled, "
-        "laundered or everything; realistic and copies require photo files with their original "
-        "bytes, never recompressed (see benco_configs/curriculum.yaml)",
+        "laundered or everything; two further recipes, 'realistic' and 'copies', require original "
+        "photo files that were never recompressed (see benco_configs/curriculum.yaml)",
     )
     add("--seed", type=int, default=0, metavar="N", help="random seed (default: 0)")
     add("--workers", type=int, metavar="N", help=workers)

@@ -29,9 +29,10 @@ LOCAL_CHECKPOINT = (
 )
 CHECKPOINT = f"{LOCAL_CHECKPOINT}, or a Hugging Face Hub ID"
 
+ALLOWED_EXAMPLE = "such as mask-inverted,duplicate"
 ALLOWED_PROBLEMS = (
-    "problems to ignore, by the names that `qma-net data check` reports, separated by commas, such "
-    "as mask-inverted,duplicate"
+    "comma-separated names of problems to ignore, as reported by `qma-net data check`, "
+    + ALLOWED_EXAMPLE
 )
 
 # An unknown flag that is at least this similar to one of ours is a typing error rather than a flag

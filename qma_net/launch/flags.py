@@ -63,9 +63,7 @@ def _own_parser(*, training: bool = True) -> argparse.ArgumentParser:
         "or SynthDataset; stored in the checkpoint, so prediction also runs at original resolution"
     )
     add("--fit", choices=("native",), default="", help=fit)
-    allow = (
-        "problems to ignore, by the names that `qma-net data check` reports, separated by commas"
-    )
+    allow = "comma-separated names of problems to ignore, as reported by `qma-net data check`"
     add("--allow", default="", metavar="A,B", help=allow)
     return parser
 

@@ -17,7 +17,7 @@ REFERENCE = (
     "copy-move forgery detection approaches, 2012"
 )
 MEANING = (
-    "A search for pairs of regions that match in shape and finest detail after a shift, rotation "
+    "A search for pairs of regions that match in shape and in fine detail after a shift, rotation "
     "or change of size. A part of the photo may have been copied to hide or repeat something."
 )
 OUTLINED = " Both regions of a pair are outlined in the same color and connected by a line."
