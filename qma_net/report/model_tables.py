@@ -445,8 +445,8 @@ def checkpoint_comparisons(results: Results) -> Table:
         ("Test set", "Difference"),
         {"": ("F1", "IoU", "p (F1)", "Images")},
         notes=[
-            "From qma-net evaluate with several checkpoints, by a paired bootstrap. With fewer than "
-            "about 20 images, it underestimates intervals and p-values."
+            "From qma-net evaluate with several checkpoints, by a paired bootstrap. With fewer "
+            "than about 20 images, it underestimates intervals and p-values."
         ],
     )
     for path, comparison in results.comparisons.items():
