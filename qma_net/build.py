@@ -1,4 +1,4 @@
-"""Building a model that is ready for training from a configuration and published weights."""
+"""Building a model, ready for training, from a configuration and published weights."""
 
 import warnings
 
@@ -41,8 +41,8 @@ def build_qma_net(
         The model. It maps ``(B, 3, H, W)`` to ``mask_logits`` and ``edge_logits``.
 
     Raises:
-        ConfigError: If a value is not among the choices, or if the noiseprint view and its weights
-            are not given together.
+        ConfigError: If a value is invalid, or if the noiseprint view and its weights are not given
+            together.
         qma_net.modeling.state.WeightsError: If weights are missing or do not match.
     """
     config = QMANetConfig(

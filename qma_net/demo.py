@@ -40,8 +40,8 @@ from .weights.reading import read_checkpoint
 
 JOURNAL = ".demo.jsonl"
 
-# Sharp photos in installed packages. Only one photo of a stereo pair is used, because otherwise
-# training and test set could show the same scene. Photos that are blurred or mostly black (clock,
+# Sharp photos in installed packages. Only one photo of a stereo pair is used, because otherwise the
+# training and test sets could show the same scene. Photos that are blurred or mostly black (clock,
 # moon, retina) are omitted.
 PHOTOS = {
     "skimage/data": (
@@ -85,7 +85,7 @@ DEMO_RECIPE = Recipe(
 SIZE_FLAGS = ["--model", "QMANet", "--size", "b0", "--views", "srm,bayar"]
 RESULT_COLUMNS = ("name", "kind", "f1", "f1_everything", "iou", "auc", "score")
 ATTACKS = {"GaussianBlur": "kernel size", "GaussNoise": "variance", "JpegCompression": "quality"}
-ATTACKED = 19  # Tests of test_robust.py: clean images, and six levels of each of three attacks.
+ATTACKED = 19  # Runs in test_robust.py: the clean images, and six levels of each of three attacks.
 
 # A line in BenCo's log: the epoch (absent in tests), the batch and the number of batches.
 PROGRESS = re.compile(r"(?:Epoch|Test[^:]*): \[(\d*)[^\]]*\]\s+\[\s*(\d+)/(\d+)\]")
@@ -129,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _adopt_earlier_version(out: Path) -> None:
-    """Convert the settings recorded by earlier versions, so that different ones are rejected."""
+    """Convert settings recorded by earlier versions, so that changed ones are still rejected."""
     old = out / "settings.json"
     if old.is_file():
         settings = read_json_object(old, "the settings of a demo; delete the file")
@@ -176,7 +176,7 @@ def copy_packaged_photos(folder: Path) -> Path:
 
 
 def write_lists(data: Path) -> None:
-    """Write ``test_<kind>.json``, BenCo's list of each kind, and ``test_sets.json``."""
+    """Write BenCo's list of pairs for each kind, ``test_<kind>.json``, and ``test_sets.json``."""
     lists = {kind: str(data / f"test_{kind}.json") for kind in KINDS}
     for kind, path in lists.items():
         pairs = [
@@ -330,7 +330,7 @@ def markdown_table(rows: list[Row], benco: dict[str, float]) -> str:
 
 
 def robustness(folder: Path) -> dict[str, list[tuple[float, float]]]:
-    """Read (level, F1) of each attack from test_robust.py's logs; ``None`` is the clean set."""
+    """Read (level, F1) of each attack from test_robust.py's logs; ``"None"`` is the clean set."""
     clean = read_sweep_point(folder / "None")
     return {**read_sweeps(folder.iterdir())[folder], "None": [clean] if clean else []}
 
@@ -353,7 +353,7 @@ def _as_rgb(mask: np.ndarray) -> np.ndarray:
 
 
 def _plot_robustness(curves: dict[str, list[tuple[float, float]]], path: Path) -> None:
-    """Plot F1 over the level of each attack, and the F1 of the clean images."""
+    """Plot F1 against the level of each attack, and the F1 of the clean images."""
     clean = curves["None"][0][1]
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     axes: Any = figure.subplots(1, len(ATTACKS), sharey=True)

@@ -23,7 +23,7 @@ from torch.utils.data import get_worker_info
 from ..synth.curriculum import ImageSource
 from ..synth.recipe import AUTHENTIC
 
-IMAGES_PER_EPOCH = 100_000  # The length that BenCo draws from.
+IMAGES_PER_EPOCH = 100_000  # The length of the dataset, from which BenCo draws random images.
 MAX_CROPS = 10  # Attempts to draw a crop that contains tampered pixels.
 
 
@@ -39,8 +39,8 @@ class _OwnAugmentation(AbstractDataset):
 class SynthDataset(_OwnAugmentation):
     """Synthetic manipulations, new ones in every epoch; see :mod:`qma_net.synth.curriculum`.
 
-    An image depends only on the file, the epoch and its index. The launcher sets the epoch
-    (:meth:`set_epoch`); without it, every epoch draws from the same 100,000 images.
+    An image depends only on the YAML file, the epoch and the image's index. The launcher sets the
+    epoch (:meth:`set_epoch`); without it, every epoch draws from the same 100,000 images.
 
     Args:
         path: A YAML file with ``photos``, and optionally ``stage``, ``recipe``, ``labels``,
@@ -59,7 +59,7 @@ class SynthDataset(_OwnAugmentation):
         self.epoch = epoch
         if self.source.sizes:
             self.output_size = self.source.size(epoch)
-            # BenCo's transforms confuse height and width; these images have their size already.
+            # BenCo's transforms confuse height and width; these images already have the right size.
             self.post_transform = albumentations.Compose(
                 [albumentations.Normalize(), ToTensorV2(transpose_mask=True)]
             )
@@ -71,7 +71,7 @@ class SynthDataset(_OwnAugmentation):
         return names, names
 
     def _get_image(self, index: int) -> tuple:
-        if get_worker_info():  # There is a process per core; OpenCV must not start more threads.
+        if get_worker_info():  # There is one process per core, so OpenCV must not start threads.
             cv2.setNumThreads(1)
         data, mask, history = self.source.generate(self.epoch, index)
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
@@ -86,8 +86,9 @@ class SynthDataset(_OwnAugmentation):
 class NativeDataset(_OwnAugmentation):
     """Random crops of a dataset at original resolution, for training only.
 
-    Half of the crops of a tampered image show part of the tampered region. Images that are smaller
-    than a crop are padded by reflection at the right and at the bottom.
+    Half of the crops of a tampered image are drawn until they show part of the tampered region, but
+    at most 10 times. Images that are smaller than a crop are padded by reflection at the right and
+    at the bottom.
 
     Args:
         path: A folder with ``Tp/`` and ``Gt/``, or a list ``[[image, mask | "Negative"], ...]``.

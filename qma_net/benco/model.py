@@ -142,10 +142,11 @@ class QMANet(nn.Module):
         """Compute predictions and losses for a batch of BenCo's data loader.
 
         ``image`` is float32 ``(B, 3, H, W)``, normalized with ImageNet's statistics, and ``mask``
-        float64 ``(B, 1, H, W)`` of 0 and 1; without it no losses are computed. ``shape_mask`` is 1
-        inside the image and 0 in BenCo's padding. Other fields of the batch are ignored: the edge
-        target is derived from ``mask`` (:func:`qma_net.modeling.losses.edge_target`), and the
-        image-level score from the predicted mask.
+        is float64 ``(B, 1, H, W)``, 1 on tampered pixels and 0 elsewhere; without it no losses are
+        computed. ``shape_mask`` is 1 inside the image and 0 in BenCo's padding. Other fields of the
+        batch are ignored: the edge target is derived from ``mask``
+        (:func:`qma_net.modeling.losses.edge_target`), and the image-level score from the predicted
+        mask.
 
         Returns:
             BenCo's dictionary: ``pred_mask`` ``(B, 1, H, W)`` from 0 to 1, ``pred_label``
@@ -208,8 +209,8 @@ class QMANet(nn.Module):
 def attention_flops(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
     """Count the multiply-adds of ``scaled_dot_product_attention``: both of its matrix products.
 
-    fvcore counts none, and BenCo's test_complexity would ignore all fused attention. The traced
-    inputs are query ``(..., L, E)``, key ``(..., S, E)``, value and options.
+    fvcore does not count them, so BenCo's test_complexity would otherwise ignore fused attention.
+    The traced inputs are query ``(..., L, E)``, key ``(..., S, E)``, value and options.
     """
     query, key = (value.type().sizes() for value in inputs[:2])
     return 2 * math.prod(query) * key[-2]

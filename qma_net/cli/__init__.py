@@ -41,7 +41,7 @@ class _TerminalHandler(logging.Handler):
 def main(argv: list[str] | None = None) -> None:
     """Run ``qma-net`` with these arguments, or with those in ``sys.argv``.
 
-    Errors that the user can correct are printed in one line; bugs are shown with their traceback.
+    Errors that the user can correct are printed as one line; bugs are shown with their traceback.
     """
     let_threads_sleep()
     argv = sys.argv[1:] if argv is None else argv

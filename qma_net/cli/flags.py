@@ -35,9 +35,8 @@ ALLOWED_PROBLEMS = (
     + ALLOWED_EXAMPLE
 )
 
-# An unknown flag that is at least this similar to one of ours is a typing error rather than a flag
-# of a different model. The most similar flag of BenCo's models is --patch_size (0.83,
-# --batch-size).
+# An unknown flag that is at least this similar to one of ours counts as a typo, not as a flag of a
+# different model. The most similar flag of BenCo's models is --patch_size (0.83, --batch-size).
 NEAR_MISS = 0.88
 
 # A flag must be at least this similar to be suggested.
@@ -90,7 +89,7 @@ def print_notes(*notes: str) -> None:
 
 
 def print_lines(text: object) -> None:
-    """Print lines of which parts, such as file names, may contain control characters."""
+    """Print lines that may contain control characters, for example in file names."""
     print(printable_lines(text))
 
 

@@ -4,8 +4,8 @@
 class QMANetError(ValueError):
     """An invalid input: one line states what was given, what was expected and what to do.
 
-    The command line prints the message and exits with status 1. Any other exception is a bug
-    and shows its traceback.
+    The command line prints the message and exits with status 1, as it does for an OSError that
+    concerns a path. Any unexpected exception is a bug and is shown with its traceback.
     """
 
 

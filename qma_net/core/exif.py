@@ -1,4 +1,4 @@
-"""EXIF data and the directories of TIFF files (EXIF 3.0, TIFF 6.0), read with bounded work."""
+"""EXIF data and the directories of TIFF files (EXIF 3.0, TIFF 6.0), read with bounded effort."""
 
 import struct
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ NUMBERS = {3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I"}
 NUMBERS |= {16: "Q", 17: "q", 18: "Q"}
 RATIONALS = {5: "II", 10: "ii"}
 
-# The bytes of texts and of opaque data; numbers; or pairs of numerator and denominator.
+# The bytes of text or opaque data, numbers, or pairs of numerator and denominator.
 Value: TypeAlias = "bytes | tuple[float, ...] | tuple[tuple[int, int], ...]"
 
 
@@ -44,9 +44,9 @@ class Directory:
     """One directory (IFD) of EXIF data or a TIFF file.
 
     Attributes:
-        entries: The readable entries by tag; of entries with the same tag the first.
+        entries: The readable entries by tag; only the first if a tag is repeated.
         declared: How many entries it declares.
-        next: Where the next directory is; 0 for none.
+        next: Offset of the next directory; 0 if there is none.
         repeated: The tags that occur more than once.
     """
 
@@ -123,7 +123,7 @@ class ExifBlock:
         return content
 
     def integer(self, directory: Directory, tag: int) -> int | None:
-        """Return an entry that consists of one integer; None if there is none."""
+        """Return the value of an entry that is a single integer; None if there is no such entry."""
         entry = directory.entries.get(tag)
         if entry is None or entry.count != 1 or entry.kind not in (SHORT, LONG, 13, 16, 18):
             return None
@@ -142,10 +142,10 @@ class ExifBlock:
 
 
 def stored_orientation(block: bytes) -> int | None:
-    """Return the orientation in EXIF data; None if there is none, 0 if it is not one number.
+    """Return the orientation in EXIF data; None if there is none, 0 if it is not a single SHORT.
 
-    The result is not necessarily valid. As in browsers, the number must have the type that the
-    standard prescribes.
+    The result is not necessarily valid. The type SHORT is the one that the standard prescribes and
+    that browsers require.
     """
     try:
         exif = ExifBlock(block)

@@ -72,7 +72,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def to_json(content: object, *, indent: int | None = None, sort_keys: bool = False) -> str:
-    """Format an object as JSON. What is undefined must be None.
+    """Format an object as JSON; undefined values must be None.
 
     Raises:
         ContentError: If it contains NaN or infinity, which JSON does not have.
@@ -167,8 +167,8 @@ def read_json_object(path: str | os.PathLike[str], expected: str) -> dict:
 def read_json_lines(path: str | os.PathLike[str], required: Iterable[str] = ()) -> list[dict]:
     """Read the objects of a JSON Lines file; return an empty list if the file is missing.
 
-    Lines that are incomplete, damaged or lack a required key are skipped. NaN and infinity are
-    read, since other programs write them.
+    Lines that are incomplete or damaged or lack a required key are skipped. NaN and infinity are
+    accepted, since other programs write them.
     """
     rows: list[dict] = []
     if not Path(path).is_file():
@@ -184,10 +184,10 @@ def read_json_lines(path: str | os.PathLike[str], required: Iterable[str] = ()) 
 
 
 def read_yaml(path: str | os.PathLike[str], expected: str) -> object:
-    """Read a YAML file. Anchors and aliases are rejected, since they can expand without limit.
+    """Read a YAML file; aliases are rejected, since they can expand without limit.
 
     Raises:
-        ContentError: If the file is not valid YAML or contains an anchor.
+        ContentError: If the file is not valid YAML or contains an alias.
         OSError: If the file cannot be read.
     """
     import yaml

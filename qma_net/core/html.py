@@ -13,7 +13,7 @@ CONTENT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 @cache
 def environment(package: str) -> "Environment":
-    """Create the jinja2 environment of a package with a folder ``templates/``, with autoescaping.
+    """Create an autoescaping jinja2 environment for a package that has a folder ``templates/``.
 
     Its templates can extend this package's ``base.html.j2`` (blocks ``title``, ``head`` and
     ``content``).
@@ -36,7 +36,7 @@ def environment(package: str) -> "Environment":
 def render(package: str, template: str, **context: object) -> str:
     """Render a package's template as HTML in pure ASCII, so that a wrong charset cannot garble it.
 
-    See :func:`environment`; ``template`` is for example ``report.html.j2``.
+    See :func:`environment`; ``template`` is a file name such as ``report.html.j2``.
     """
     text = environment(package).get_template(template).render(**context)
     return text.encode("ascii", "xmlcharrefreplace").decode("ascii")

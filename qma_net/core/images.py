@@ -40,7 +40,7 @@ FREE_PIXELS = 25_000_000  # Images up to this size may have fewer bytes.
 
 HEADER_SIZE = 64  # Bytes that suffice to recognize a file's type.
 
-# Regular expressions that match the beginning of a file, and what the file then is.
+# Regular expressions that match the beginning of a file, and a description of such a file.
 CONTENTS = (
     (rb"\xff\xd8\xff", "a JPEG"),
     (rb"\x89PNG\r\n\x1a\n", "a PNG"),
@@ -86,7 +86,7 @@ class ImageError(QMANetError):
 
 
 class LimitError(ImageError):
-    """A file that would need too much time or memory, which no other decoder should try."""
+    """A file that would need too much time or memory, so that no other decoder should try it."""
 
 
 @contextmanager
@@ -109,16 +109,18 @@ def decoding(name: str = "the file") -> Iterator[None]:
 
 
 def open_image(source, *, name: str = "", max_pixels: int | None = None) -> Image.Image:
-    """Open an image and read its header only. The result is a context manager, as in Pillow.
+    """Open an image and read only its header.
 
-    The type is detected from the content; the file name's suffix does not matter.
+    The result is a context manager, as in Pillow. The type is detected from the content; the file
+    name's suffix does not matter.
 
     Args:
         source: A path, the bytes of a file, or an open file at its beginning.
         name: The source's name for error messages, if it has none of its own.
-        max_pixels: The largest image to accept, instead of ``PIL.Image.MAX_IMAGE_PIXELS``, which
-            is one setting for all threads. With it, the bytes of a file are also checked for too
-            many scans and too many pixels per byte.
+        max_pixels: The largest number of pixels to accept, instead of
+            ``PIL.Image.MAX_IMAGE_PIXELS``, which is a single setting for all threads. If it is
+            given and ``source`` is bytes, they are also checked for too many scans and too many
+            pixels per byte.
 
     Raises:
         ImageError: If the file is not an image in one of :data:`FORMATS` or not a regular file,
@@ -180,11 +182,11 @@ def _open_without_limit(source, *, head: bytes, formats: tuple[str, ...]) -> Ima
 def require_plausible_size(
     size: tuple[int, int], *, file_bytes: int | None, max_pixels: int, name: str
 ) -> None:
-    """Check width and height as a header claims them, before memory for pixels is allocated.
+    """Check the width and height that a header claims, before memory for pixels is allocated.
 
     Raises:
-        LimitError: If it exceeds ``max_pixels``, or if it is large and the file is too short to
-            contain such a photo.
+        LimitError: If the image exceeds ``max_pixels``, or if it is large and the file is too short
+            to contain such a photo.
     """
     width, height = size
     pixels = width * height
@@ -197,7 +199,7 @@ def require_plausible_size(
 
 
 def _require_few_scans(content: bytes, name: str) -> None:
-    """Reject a JPEG that repeats scans: each takes seconds to decode and 100 bytes of the file."""
+    """Reject a JPEG with many scans: each may need only 100 bytes but seconds to decode."""
     if not content.startswith(b"\xff\xd8"):
         return
     if len(read_jpeg_scans(content, MAX_SCANS).scans) > MAX_SCANS:
@@ -267,7 +269,7 @@ def exif_orientation(image: Image.Image, name: str = "the file") -> int:
     an AVIF, it is the rotation stated by the container.
 
     Raises:
-        ImageError: If the EXIF data is damaged, or if a PNG, which must be decoded to find it, is
+        ImageError: If the EXIF data is damaged, or if a PNG must be decoded to find it and is
             damaged.
     """
     with decoding(name):

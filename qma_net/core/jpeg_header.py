@@ -31,9 +31,9 @@ def header_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def unsupported_coding(data: bytes) -> str:
-    """Describe the coding of a JPEG that Pillow cannot decode; empty for a usual one.
+    """Describe the coding of a JPEG that Pillow cannot decode.
 
-    The result is the end of a sentence that begins with "a JPEG".
+    The result is the end of a sentence that begins with "a JPEG"; empty if the coding is supported.
     """
     frames = (
         (marker, payload)

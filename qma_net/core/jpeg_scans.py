@@ -37,7 +37,7 @@ class JpegScans:
 
     Attributes:
         scans: The scans that have begun, in the order of the file.
-        components: The components of the frame; empty without a frame header.
+        components: The components of the frame; empty if there is no frame header.
         block_rows: The largest number of block rows that a component has in an MCU.
         is_progressive: Whether the scans refine each other.
         is_complete: Whether the file contains the end-of-image marker.
@@ -65,7 +65,7 @@ class JpegScans:
 
 
 def read_jpeg_scans(data: bytes, limit: int) -> JpegScans:
-    """Read the scans of a JPEG file, and stop after more than ``limit`` scans."""
+    """Read the scans of a JPEG file, and stop as soon as there are more than ``limit``."""
     position, end, is_complete = 2, 2, False
     scans: list[Scan] = []
     components, block_rows, is_progressive = b"", 1, False

@@ -7,8 +7,8 @@ Every command that writes many files works like this::
             ...                                        # write the item's files atomically
             run.finish({"file": str(path)}, outputs=[mask])
 
-If the process stops at any point, calling it again resumes after the last finished item. A call
-with different settings is rejected, and so is a second process that writes to the same folder.
+If the process stops at any point, running the command again resumes after the last finished item. A
+run with different settings is rejected, and so is a second process that writes to the same folder.
 """
 
 import json
@@ -124,8 +124,8 @@ class Run:
     """A resumable run that writes to one folder; a context manager.
 
     Entering locks the folder, removes temporary files of interrupted runs, compares the identity
-    and reads what is finished. The journal's first row is the identity, every other row is the
-    record of a finished item.
+    and reads what is finished. The journal's first row is the identity; every other row is the
+    record of a finished item, or claims files that are about to be written.
 
     Args:
         folder: Where the run writes; created if it is missing.
@@ -133,9 +133,9 @@ class Run:
         key: The fields of a record that identify its item.
         journal: The journal's file name.
         contents: What the folder holds, for error messages ("predictions").
-        required: Further fields of a complete record; a record without them is not finished.
-        shared: Several processes write to the folder at once, each to a journal of its own. The
-            caller holds the lock, and the ``*.jsonl`` files of all processes are read.
+        required: Further fields of a complete record; without them, an item is not finished.
+        shared: Whether several processes write to the folder at once, each with its own journal.
+            The caller then holds the lock, and the ``*.jsonl`` files of all processes are read.
 
     Attributes:
         finished: The record of each finished item, by key (a tuple if there are several fields).
@@ -252,7 +252,7 @@ class Run:
         return Path(os.path.relpath(path, self.folder)).as_posix()
 
     def _is_valid(self, row: dict) -> bool:
-        """Check the types of a row, which is not protected by a checksum in old journals."""
+        """Check the types of a row's fields, since rows of old journals have no checksum."""
         return (
             isinstance(row.get("outputs", {}), dict)
             and isinstance(row.get(CLAIM, []), list)

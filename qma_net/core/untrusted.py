@@ -29,7 +29,7 @@ def printable_lines(text: object) -> str:
 
 
 def file_stem(name: str) -> str:
-    """Return a stem for new files: the given one, without unusual characters and not too long."""
+    """Return a stem for new files: the name, shortened and without unprintable characters."""
     stem = "".join(c if c.isprintable() else "_" for c in name)
     return stem.encode()[:MAX_STEM_BYTES].decode(errors="ignore")
 
@@ -37,7 +37,7 @@ def file_stem(name: str) -> str:
 def format_csv(
     columns: Sequence[str], rows: Iterable[Mapping[str, Any]], *, header: bool = True
 ) -> str:
-    """Format rows as CSV; undefined values become empty cells, and other columns are left out.
+    """Format rows as CSV; undefined values become empty cells, and unlisted columns are left out.
 
     Texts that a spreadsheet would evaluate as a formula are preceded by an apostrophe, as OWASP
     recommends against CSV injection; :func:`plain_cell` removes it. Numbers remain numbers.

@@ -33,14 +33,15 @@ def map_in_processes(
 
     Args:
         function: A function at the top level of a module.
-        shared: Sent to every process once. Anything that the function stores in it stays there.
+        shared: The first argument of every call, sent to each process once. Anything that the
+            function stores in it is available to later calls in the same process only.
         jobs: The second arguments of the calls.
         workers: Number of processes, by default one per core. Fewer are started if there is
             little to do; with one, the calls happen in this process.
-        chunk: Number of jobs that a worker receives together.
+        chunk: Number of jobs that a worker receives at a time.
 
     Raises:
-        WorkersError: If a worker was killed. The results yielded before are complete.
+        WorkersError: If a worker was killed. The results yielded until then are complete.
     """
     workers = min(available_cores() if workers is None else workers, -(-len(jobs) // chunk))
     if workers <= 1:
@@ -87,7 +88,7 @@ def _call(job: object) -> object:
 
 @contextmanager
 def _single_threaded_opencv() -> Iterator[None]:
-    """Give OpenCV one thread, as in a worker, so that results do not depend on the workers."""
+    """Give OpenCV one thread, as in a worker, so that results are the same as with workers."""
     import cv2
 
     threads = cv2.getNumThreads()

@@ -1,4 +1,4 @@
-"""Checks of a dataset (``data check``), and their report as text and as JSON.
+"""Dataset checks (``data check``), reported as text and as JSON.
 
 :mod:`.facts` reads the files; the functions here compare their properties. The reference is the
 loader of BenCo 0.1.45, which reads images with Pillow, ignores the EXIF orientation, and considers
@@ -25,7 +25,7 @@ from .published import DATASETS, count_types, dataset_named
 
 # A mask's stem may be its image's stem followed by one of these.
 MASK_SUFFIX = re.compile(r"[-_ ](gt\d?|mask|forged|edgemask|groundtruth)$", re.IGNORECASE)
-INVERTED_ABOVE = 0.75  # Share of white pixels above which a mask is probably inverted.
+INVERTED_ABOVE = 0.75  # Fraction of white pixels above which a mask is probably inverted.
 GREY_SHARE = 0.01  # A smaller fraction of gray pixels comes from soft edges.
 SYSTEM_FILES = ("Thumbs.db", "desktop.ini")
 COLOUR_MODES = {
@@ -37,7 +37,7 @@ COLOUR_MODES = {
     "array": "an array, not an image",
 }
 
-LOOKUPS = 32  # Files that are looked up at the same time.
+LOOKUPS = 32  # Number of files looked up at the same time.
 FIX = "--fix does this"
 SHOWN_PER_PROBLEM = 20
 NOT_SEEN_FAST = (
@@ -45,7 +45,7 @@ NOT_SEEN_FAST = (
     "values, duplicates and near-duplicates"
 )
 
-# These names are stable. The problems colour-mode and relative-path are never errors.
+# Stable names of the problems that can be errors; colour-mode and relative-path never are.
 ERRORS = (
     "unreadable size-mismatch unpaired mask-values mask-inverted empty-mask missing-file "
     "exif-orientation duplicate near-duplicate larger-than-training"
@@ -59,12 +59,12 @@ class FindingsError(QMANetError):
 
 @dataclass(frozen=True)
 class Finding:
-    """A problem of one file."""
+    """A problem with one file."""
 
     file: str
     problem: str  # Its stable name.
     remedy: str  # What was found, what to do and what --fix does.
-    fixable: bool  # Whether a copy made by --fix does not have the problem.
+    fixable: bool  # Whether a copy made by --fix is free of the problem.
 
 
 @dataclass
@@ -72,18 +72,21 @@ class Report:
     """Findings by severity, at most one per file and problem.
 
     Attributes:
-        allow: Problems that are reported as warnings.
-        errors: What makes BenCo read the data wrongly.
-        warnings: What it reads differently than the files suggest, and allowed problems.
+        allow: Problems to report as warnings instead of errors.
+        errors: Problems that make BenCo read the data wrongly, and images that several sets share.
+        warnings: What BenCo reads differently than the files suggest, harmless duplicates, and
+            allowed problems.
         sets: A row for each dataset: its ``name`` and ``path``; the paper's ``dataset`` with this
             name, and the ``part`` if it is a subset's list (``TampCOCO`` and ``sp`` for
             ``sp_COCO_list``); the number of ``tampered`` and ``authentic`` images; the
             ``smallest`` and ``largest`` resolution by area, width x height, empty if unknown; and
             ``types``, the number of tampered images of each type in :data:`~.published.TYPES`.
-            ``dataset``, ``part`` and ``types`` are absent if unknown.
-        pairs: Each dataset and its pairs, as the file names suggest, whose files exist.
-        images: What is known about the images of these pairs.
-        masks: What is known about their masks; a file may be listed as both.
+            ``dataset``, ``part`` and ``types`` are absent if they are unknown or do not apply.
+        pairs: Each dataset with its image-mask pairs, matched by stem in a folder and otherwise as
+            listed; pairs with missing files are left out.
+        images: The facts about each image in ``pairs``.
+        masks: The facts about each mask in ``pairs``; a file may be in both ``images`` and
+            ``masks``.
     """
 
     allow: Collection[str] = ()
@@ -172,13 +175,14 @@ def check(
 
     Args:
         paths: Folders with Tp/ and Gt/, lists, protocols or JSON files of test sets. They are
-            checked together: an image in two of them is an error unless one protocol trains on
-            both.
-        fast: Read only headers and file sizes, not pixels, and compare no images.
-        mask_sample: If ``fast``, the number of masks per dataset whose pixels are read even so,
-            evenly spaced. Inverted masks are then errors only if most of a dataset's are inverted.
+            checked together: an image that two of them share is an error unless protocols train
+            on both.
+        fast: Read only headers and file sizes, not pixels, and do not compare images.
+        mask_sample: With ``fast``, still read the pixels of up to this many evenly spaced masks per
+            dataset. Inverted masks are then errors only if most of these masks are inverted.
         workers: Number of processes, by default one per core.
-        crop_size: The training size in pixels if training pads images; larger ones are errors.
+        crop_size: The training size in pixels if training pads images, otherwise 0; larger images
+            are errors.
         allow: Problems to report as warnings.
         progress: Show a progress bar on standard error.
 
@@ -193,7 +197,8 @@ def check(
             files = _existing_files(pairs)
             existing = [pair for pair in pairs if _files_exist(pair, files, listing, report)]
             report.pairs.append((listing, existing))
-    # Images must not be in two groups: all that protocols train on, and each of the other sets.
+    # No image may be in two groups. All datasets that protocols train on form one group, and each
+    # other dataset is a group of its own.
     trained = [index for index, (listing, _) in enumerate(report.pairs) if listing.trained]
     groups = [trained[0] if index in trained else index for index in range(len(report.pairs))]
     report.images, report.masks = inspect_files(
@@ -211,7 +216,7 @@ def check(
         )
         report.masks |= read
     for listing, pairs in report.pairs:
-        # Single masks of large regions must not keep a training or an evaluation from starting.
+        # A few masks of large regions must not keep training or evaluation from starting.
         lenient = fast and not _most_are_inverted(pairs, report.masks)
         for pair in dict.fromkeys(pairs):
             _check_pair(pair, crop_size, report, allow_inverted=lenient)
@@ -240,7 +245,7 @@ def _pair_by_name(listing: Listing, report: Report) -> list[Pair]:
 
 
 def _files_by_stem(files: Iterable[Path], other: str, report: Report) -> dict[str, Path]:
-    """Index files by stem and report those that cannot be half of a pair."""
+    """Index files by stem and report those that cannot be part of a pair."""
     by_stem: dict[str, Path] = {}
     for file in files:
         stem = MASK_SUFFIX.sub("", file.stem)
@@ -259,7 +264,7 @@ def _files_by_stem(files: Iterable[Path], other: str, report: Report) -> dict[st
 
 
 def _existing_files(pairs: Iterable[Pair]) -> set[Path]:
-    """Look files up in parallel, since every lookup may wait for a network."""
+    """Find the files that exist, in parallel, since each lookup may wait for the network."""
     files = [file for pair in pairs for file in (pair.image, pair.mask) if file is not None]
     chunks = [files[begin : begin + 1000] for begin in range(0, len(files), 1000)]
     with ThreadPoolExecutor(LOOKUPS) as pool:
@@ -385,7 +390,7 @@ def _dimensions(size: tuple[int, int]) -> str:
 
 
 def _check_rows(report: Report) -> None:
-    """Report images that a list has several times: an error if the rows contradict each other."""
+    """Report images listed more than once: an error if the rows contradict each other."""
     for listing, pairs in report.pairs:
         rows: dict[Path, list[Path | None]] = defaultdict(list)
         for pair in pairs:
@@ -401,7 +406,7 @@ def _check_rows(report: Report) -> None:
 
 
 def _check_duplicates(report: Report) -> None:
-    """Report identical files: a warning within a set or a protocol, an error between others."""
+    """Report identical files: a warning within a set or between training sets, else an error."""
     copies = defaultdict(list)
     for listing, pairs in report.pairs:
         for pair in pairs:
@@ -415,7 +420,7 @@ def _check_duplicates(report: Report) -> None:
 
 
 def _check_near_duplicates(groups: list[int], report: Report) -> None:
-    # Within a group this is not a problem: such datasets contain many versions of a photo.
+    # Near-duplicates within a group are no problem: many datasets have several versions of a photo.
     images = report.images
     listings: dict[tuple[Path, int], Listing] = {}
     for (listing, pairs), group in zip(report.pairs, groups, strict=True):
@@ -460,7 +465,7 @@ def _plural(count: int, noun: str) -> str:
 
 
 def _counts_table(sets: list[dict]) -> str:
-    """Compare counts and resolutions with Tables 3 and 4 for datasets of the paper."""
+    """Format counts and resolutions as a table, next to those in the paper's Tables 3 and 4."""
     lines = [
         "| set | tampered | authentic | resolutions | paper's count |",
         "|---|---|---|---|---|",

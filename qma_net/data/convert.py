@@ -39,16 +39,16 @@ class Conversion:
 
 
 class _LeftOutError(Exception):
-    """Why an image cannot be used."""
+    """An image that cannot be used; the message states why."""
 
 
 def convert(conversion: Conversion, job: Job) -> dict:
     """Convert one image and its mask.
 
     Returns:
-        ``image``, ``target`` and ``mask_target``; ``repaired`` (how) if its size was wrong;
-        ``grey``, the fraction of its pixels that are neither black nor white, if there are any. If
-        nothing was written, ``image`` and ``left_out`` (why).
+        ``image``, ``target`` and, if there is a mask, ``mask_target``; ``repaired`` (how) if the
+        mask's size was wrong; ``grey``, the fraction of the mask's pixels that are neither black
+        nor white, if there are any. If nothing was written, only ``image`` and ``left_out`` (why).
     """
     try:
         return {"image": job.image} | _convert(conversion, job)
@@ -65,7 +65,7 @@ def convert(conversion: Conversion, job: Job) -> dict:
 def reduce_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Reduce a mask, bool ``(H, W)``, to ``(width, height)``: average and threshold at one half.
 
-    If no pixel reaches one half, return every pixel that the mask touches.
+    If no pixel exceeds one half, mark every pixel that the mask touches.
     """
     shares = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)
     reduced = shares > 0.5
@@ -73,7 +73,7 @@ def reduce_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def undo_orientation(mask: np.ndarray, orientation: int) -> np.ndarray:
-    """Rotate a mask of the displayed image to the stored pixels; bool or uint8 ``(H, W)``."""
+    """Map a mask, bool or uint8 ``(H, W)``, from the displayed image to the stored pixels."""
     return np.asarray(Image.fromarray(mask).transpose(INVERSE_TRANSPOSE[orientation]))
 
 
@@ -113,7 +113,7 @@ def _fault(name: str, error: ImageError) -> str:
 def _read_mask(
     path: Path, image: Image.Image, conversion: Conversion, job: Job
 ) -> tuple[np.ndarray, dict]:
-    """Return the tampered pixels, bool and of the image's size, and what to record of them."""
+    """Return the tampered pixels, bool and of the image's size, and the fields to record."""
     dataset = conversion.dataset
     record: dict = {}
     is_array = path.suffix.lower() == ".npz"

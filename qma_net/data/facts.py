@@ -28,7 +28,7 @@ GREY = (32, 223)
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known about one file."""
+    """The properties of one file; those that were not determined have their defaults."""
 
     fault: str = ""  # Why it cannot be read, as the end of a sentence; empty if it can.
     size: tuple[int, int] = (0, 0)  # Width and height in pixels, as stored.
@@ -39,8 +39,8 @@ class Facts:
     # Statistics of a mask whose pixels were read.
     two_valued: bool | None = None  # Whether all values are 0 or 255.
     white: float | None = None  # Fraction of the pixels that BenCo reads as tampered.
-    grey: float | None = None  # Fraction of the pixels between GREY.
-    coloured: float | None = None  # Fraction of the pixels that differ between channels.
+    grey: float | None = None  # Fraction of the pixels with a value between those in GREY.
+    coloured: float | None = None  # Fraction of the pixels whose channels differ clearly.
     maximum: int | None = None
     alpha: bool = False  # Whether it has an alpha channel that varies, which BenCo ignores.
 
@@ -67,9 +67,10 @@ def inspect_files(
 def inspect_file(
     path: Path, *, is_mask: bool = False, fast: bool = False, thumbnail: bool = False
 ) -> Facts:
-    """Inspect one file, only its header if ``fast``. A file that cannot be read has a ``fault``.
+    """Inspect one file, or only its header if ``fast``.
 
-    Statistics are collected of masks; images get a digest and, on request, a thumbnail.
+    Unless ``fast``, masks get statistics, and images get a digest and, on request, a thumbnail. If
+    the file cannot be read, the result has a ``fault``.
     """
     try:
         if path.suffix.lower() in ARRAY_SUFFIXES:
@@ -100,7 +101,7 @@ def inspect_file(
 
 
 def mask_as_benco(path: Path) -> np.ndarray:
-    """Read the pixels of a mask that BenCo reads as tampered, bool ``(H, W)``.
+    """Return which pixels of a mask file BenCo reads as tampered, bool ``(H, W)``.
 
     Raises:
         ImageError: If the file is not an image.
@@ -113,10 +114,10 @@ def read_array(path: Path) -> np.ndarray:
     """Read ``arr_0`` or else the first array of a NumPy file as a mask.
 
     Returns:
-        Numbers or booleans, ``(H, W)``, without axes of length 1 of the array in the file.
+        Numbers or booleans, ``(H, W)``; extra axes of length 1 are removed.
 
     Raises:
-        ImageError: If the file is damaged, or contains something else or too many values.
+        ImageError: If the file is damaged, does not contain a mask, or contains too many values.
         ContentError: If it is not a regular file.
         OSError: If it cannot be read.
     """
@@ -153,7 +154,7 @@ def _read_numbers(file: IO[bytes], path: Path) -> np.ndarray:
 def _inspect(options: dict[str, bool], file: tuple[Path, bool]) -> Facts:
     path, is_mask = file
     with warnings.catch_warnings():
-        # Pillow warns of large images and odd EXIF data; the check reports what matters of this.
+        # Pillow warns about large images and odd EXIF data; the check reports what matters.
         warnings.filterwarnings("ignore", module="PIL")
         return inspect_file(path, is_mask=is_mask, **options)
 

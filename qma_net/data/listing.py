@@ -63,7 +63,7 @@ class Listing:
     # the shorter of the two.
     images: tuple[Path, ...] = ()
     masks: tuple[Path, ...] = ()
-    trained: bool = False  # Whether a protocol named the dataset.
+    trained: bool = False  # Whether a protocol lists the dataset.
 
     @property
     def is_folder(self) -> bool:
@@ -72,7 +72,7 @@ class Listing:
 
 
 def read_listings(path: str | os.PathLike[str]) -> list[Listing]:
-    """Read one dataset, or those that a protocol or a JSON file of test sets names.
+    """Read one dataset, or all datasets in a protocol or a JSON file of test sets.
 
     Raises:
         ListingError: If the path has none of the four forms.
@@ -135,7 +135,7 @@ def is_unfinished(folder: Path) -> bool:
 
 
 def recorded_types(folder: Path) -> dict[Path, str]:
-    """Return the manipulation types of images that ``data prepare`` took from a table."""
+    """Return the manipulation types that ``data prepare`` took from a table, by image."""
     rows = Journal(folder / PREPARE_JOURNAL).read()
     return {
         folder / row["target"]: row["type"]
@@ -145,10 +145,10 @@ def recorded_types(folder: Path) -> dict[Path, str]:
 
 
 def manipulation_types(name: str, images: Collection[Path]) -> dict[Path, str]:
-    """Return the manipulation types of a dataset's tampered images for which they are known.
+    """Return the manipulation types of a dataset's tampered images; omit images of unknown type.
 
-    They follow from the file names of a published dataset or from its subset. For datasets with a
-    table of types, and for unknown datasets, they are those that ``data prepare`` recorded.
+    For a published dataset, types follow from the file names or the subset. For a dataset with a
+    table of types, or an unknown dataset, they are the types that ``data prepare`` recorded.
     """
     dataset, part = dataset_named(name)
     types: dict[Path, str | None] = {}
@@ -196,7 +196,7 @@ def _read_folder(path: Path, name: str, trained: bool) -> Listing:
 
 
 def _describe_layout(path: Path) -> str:
-    """Name a folder's image and mask folders and what to do; empty if there are none."""
+    """Name a folder's image and mask folders and what to do; return ``""`` if it has none."""
     or_list = f"or write a JSON list [[image, mask or {NEGATIVE!r}], ...]"
     splits = [entry for entry in sorted(path.iterdir()) if entry.name.lower() in SPLITS]
     for folder in filter(Path.is_dir, [path, *splits]):

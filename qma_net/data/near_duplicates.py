@@ -19,11 +19,11 @@ THUMBNAIL = 32  # Side in pixels.
 
 # These values were measured on 1,048 photos by `python -m benchmarks.leaks`.
 DISTANCE = 12  # Candidates differ in at most this many of 64 bits.
-LIKELY = 0.6  # Below this correlation at the crops below, no other crops are tried.
+LIKELY = 0.6  # If no crop in CROPS reaches this correlation, no other crops are tried.
 CORRELATION = 0.85  # Near-duplicates have at least this correlation at the best crop.
 FLAT = 2.0  # Images with a smaller standard deviation in gray levels are ignored as uniform.
 
-# Shares removed on the left, top, right and bottom. The first is the whole image.
+# Fractions removed at the left, top, right and bottom. The first crop is the whole image.
 CROPS = (
     (0, 0, 0, 0),
     (0.04, 0.04, 0.04, 0.04),
@@ -32,21 +32,21 @@ CROPS = (
     (0.05, 0, 0, 0.05),
     (0, 0, 0.05, 0.05),
 )
-CUTS = np.linspace(0, 0.05, 5)  # Shares of a side that are tried for a candidate.
+CUTS = np.linspace(0, 0.05, 5)  # Fractions of a side whose removal is tried for candidates.
 
 FREQUENCIES = 8
 BANDS, BAND_BITS = 4, 16
-# Bit flips that are tried in each quarter of a hash. If 11 bits differ, at most two of them are in
-# one of the quarters. Pairs with 12 are missed if each quarter has three, which is one pair in 30.
+# Bit flips that are tried in each quarter of a hash. If up to 11 bits differ, at least one quarter
+# has at most two of them. Pairs with 12 are missed if each quarter has three (one pair in 30).
 FLIPS = np.array(
     [sum(1 << bit for bit in bits) for n in range(3) for bits in combinations(range(BAND_BITS), n)]
 )
-CHUNK = 4_000_000  # Pairs of hashes that are compared at once.
+CHUNK = 4_000_000  # Number of pairs of hashes that are compared at once.
 BIT_COUNTS = np.array([i.bit_count() for i in range(1 << 16)], np.uint8)
 
 
 def thumbnail_of(image: Image.Image) -> bytes:
-    """Downscale a decoded image to 32x32 gray bytes; return no bytes for a uniform image."""
+    """Downscale a decoded image to 32x32 gray bytes; return empty bytes for a uniform image."""
     if image.mode.startswith(("I", "F")):
         deep = np.asarray(image, np.float32)
         image = Image.fromarray((deep * (255 / max(deep.max(), 1))).clip(0, 255).astype(np.uint8))
@@ -66,7 +66,8 @@ def find_copies(
     0, and images of the same group are not compared.
 
     Yields:
-        The index of the copy, the index of the most similar image, and their correlation.
+        The index of the copy, the index of the most similar image in an earlier group, and
+        their correlation.
     """
     pixels = np.frombuffer(b"".join(thumbnails), np.uint8).reshape(-1, THUMBNAIL, THUMBNAIL)
     hashes, group_of = perceptual_hashes(pixels), np.asarray(groups)
@@ -83,12 +84,12 @@ def find_copies(
 
 
 def perceptual_hashes(pixels: np.ndarray) -> np.ndarray:
-    """Hash each of :data:`CROPS`: uint8 ``(N, 32, 32)`` to uint64 ``(N, 6)``."""
+    """Hash the :data:`CROPS` of each thumbnail: uint8 ``(N, 32, 32)`` to uint64 ``(N, 6)``."""
     cosines = np.cos(
         np.pi * np.arange(FREQUENCIES)[:, None] * (np.arange(THUMBNAIL) + 0.5) / THUMBNAIL
     ).astype(np.float32)
     hashes = np.zeros((len(pixels), len(CROPS)), np.uint64)
-    # Neighboring frequencies go to different quarters, so that all are equally informative.
+    # Neighboring frequencies go to different quarters, so that each is equally informative.
     bit_index = np.arange(FREQUENCIES**2, dtype=np.uint64)
     bit_index = bit_index % BANDS * BAND_BITS + bit_index // BANDS
     for start in range(0, len(pixels), 4096):
@@ -105,8 +106,9 @@ def perceptual_hashes(pixels: np.ndarray) -> np.ndarray:
 def candidates(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Find pairs of images where a crop of one has nearly the same hash as the other.
 
-    Hashes, uint64 ``(N, 6)`` and ``(M, 6)``, become indices into both, ``(K, 2)``, without
-    repetition. Of images in ``first`` with the same hash, only the first one counts.
+    The hashes are uint64, ``(N, 6)`` and ``(M, 6)``. The result has an index into each for every
+    pair, ``(K, 2)``, without repetition. Of several equal hashes in ``first``, only the first
+    counts.
     """
     crops = first.shape[1]
     if not len(first) or not len(second):
@@ -119,8 +121,8 @@ def candidates(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def correlations(pixels: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Compare pairs of thumbnails ``(N, 32, 32)``, given the indices ``(K,)`` of both.
 
-    Either may be a light crop of the other. The result is Pearson's correlation at the best crop
-    found, ``(K,)``; 0 if it is below :data:`LIKELY`.
+    Either may be a slight crop of the other. The result is Pearson's correlation at the best crop
+    found, ``(K,)``; 0 if it is below :data:`LIKELY` at all :data:`CROPS`.
     """
     result = np.zeros(len(first))
     for start in range(0, len(first), 1024):
@@ -138,7 +140,10 @@ def bit_counts(numbers: np.ndarray) -> np.ndarray:
 
 
 def _crop_matrix(before: float, after: float) -> np.ndarray:
-    """Return a matrix ``(32, 32)`` that removes shares of 32 samples and resamples the rest."""
+    """Return a matrix ``(32, 32)`` that crops 32 samples and resamples the rest to 32.
+
+    ``before`` and ``after`` are the fractions to remove at the beginning and the end.
+    """
     position = (np.arange(THUMBNAIL) + 0.5) * (1 - before - after) + THUMBNAIL * before - 0.5
     position = position.clip(0, THUMBNAIL - 1)
     return np.maximum(0, 1 - np.abs(position[:, None] - np.arange(THUMBNAIL))).astype(np.float32)
@@ -169,7 +174,7 @@ def _at_best_crop(whole: np.ndarray, crop: np.ndarray) -> np.ndarray:
 def _best_cut(
     images: np.ndarray, cuts: np.ndarray, target: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the cut of each image's rows that correlates best, and the correlation."""
+    """Return the index of each image's best cut of rows, and its correlation with ``target``."""
     pixels = THUMBNAIL**2
     cropped = (cuts @ images[:, None]).reshape(len(images), len(cuts), pixels)  # (K, C, 32 * 32)
     correlation = (cropped @ target.reshape(len(images), pixels, 1))[..., 0]  # (K, C)
@@ -185,7 +190,11 @@ def _normalized(images: np.ndarray) -> np.ndarray:
 
 
 def _close_hashes(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Find pairs of hashes with at most :data:`DISTANCE` different bits: ``(K, 2)``, repeated."""
+    """Find pairs of hashes that differ in at most :data:`DISTANCE` bits.
+
+    The result has an index into ``first`` and ``second`` for each pair, ``(K, 2)``; pairs may be
+    repeated.
+    """
     table, first_index = np.unique(first, return_index=True)
     close = []
     for band in range(BANDS):
@@ -208,7 +217,7 @@ def _close_hashes(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def _expand_ranges(
     begin: np.ndarray, lengths: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the number of the range and the value of each member of ranges, in chunks."""
+    """Yield all values of integer ranges, in chunks: the number of the range, and the value."""
     ends = np.cumsum(lengths)
     start = 0
     while start < len(begin):

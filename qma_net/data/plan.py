@@ -101,7 +101,7 @@ def plan_jobs(
 
 
 def _jobs_by_names(plan: Plan, jpeg_quality: int | None) -> Iterator[Job]:
-    """Pair by the groups ``part`` and ``key`` of the dataset's two patterns."""
+    """Pair images and masks by the groups ``part`` and ``key`` of the dataset's two patterns."""
     dataset = plan.dataset
     images = _matches(dataset.image, plan.files, jpeg_quality)
     mask_matches = _matches(dataset.mask, plan.files)
@@ -135,10 +135,10 @@ def _jobs_by_names(plan: Plan, jpeg_quality: int | None) -> Iterator[Job]:
 def _pair_by_common_parts(
     pattern: str, images: Iterable[Key], masks: Iterable[Key]
 ) -> list[tuple[Key, Key, tuple[str, ...]]]:
-    """Pair keys in which the pattern has the same groups, in any order, if no other key has them.
+    """Pair keys in which the pattern matches the same groups, in any order, if no other key does.
 
     Returns:
-        The keys of an image and its mask, and the groups, for each pair.
+        For each pair, the key of the image, the key of the mask, and the groups.
     """
     by_parts: dict[tuple[str, ...], tuple[list[Key], list[Key]]] = defaultdict(lambda: ([], []))
     for side, keys in enumerate((images, masks)):
@@ -153,7 +153,7 @@ def _pair_by_common_parts(
 
 
 def _jobs_by_table(plan: Plan) -> Iterator[Job]:
-    """Pair by the rows of the dataset's CSV file."""
+    """Pair images and masks by the rows of the dataset's CSV file."""
     dataset, source = plan.dataset, plan.source
     tables = [file for file in plan.files if file.lower().endswith(dataset.table)]
     if len(tables) != 1:
@@ -207,7 +207,7 @@ def _jobs_by_table(plan: Plan) -> Iterator[Job]:
 
 
 def _jobs_by_lists(plan: Plan) -> Iterator[Job]:
-    """Pair by the dataset's lists, one per subset; use all images of a subset without a list."""
+    """Pair by the dataset's lists, one per subset; if a list is missing, use the whole subset."""
     dataset, files = plan.dataset, plan.files
     by_tail = {_tail(file): file for file in files}
     folders = defaultdict(list)
@@ -235,7 +235,7 @@ def _jobs_by_lists(plan: Plan) -> Iterator[Job]:
                 why = "is listed but missing" if image is None else f"lacks its mask {listed_mask}"
                 plan.leave_out(listed_image, why)
                 continue
-            # Subsets share masks, whose names have .png wherever the first image's have .jpg.
+            # Subsets share masks. A mask's name has .png where its original image's name has .jpg.
             mask_part = PurePosixPath(listed_mask).parent.name.split("_")[0]
             if mask_part not in dataset.parts:
                 missing += 1
@@ -279,7 +279,7 @@ def _tampered(image: str, mask: str, *, manipulation: str | None, note: str = ""
 
 
 def _with_unique_targets(jobs: list[Job]) -> list[Job]:
-    """Prefix the targets of images with the same name with their folder's name."""
+    """Prepend the folder's name to the targets of images that have the same name."""
     count = Counter(job.target for job in jobs)
     unique = []
     for job in jobs:
@@ -317,7 +317,7 @@ def _files_under(source: Path) -> Iterator[str]:
     """Yield relative paths of all files except hidden ones and what macOS adds to archives.
 
     Symbolic links are followed, except to a folder that contains them, and no link is followed
-    twice; otherwise links to each other would never end.
+    twice; otherwise, the search would never end if links point to each other.
     """
     entered: set[tuple[str, str]] = set()
     pending: list[tuple[Path, str, tuple[str, ...]]]
@@ -342,7 +342,7 @@ def _read_text(path: Path) -> str:
     """Read a list or a table in UTF-8, UTF-16 or, failing that, Latin-1.
 
     Raises:
-        ContentError: If it is not a regular file or too large.
+        ContentError: If it is not a regular file or is too large.
     """
     data = read_bytes(path, limit=MAX_TEXT_BYTES)
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

@@ -1,8 +1,9 @@
 """Conversion of a published dataset to what BenCo reads (``data prepare``).
 
 Masks become single-channel PNGs of 0 and 255 with the size and the stem of their image. Images keep
-their bytes. Finished images are recorded in ``prepare.jsonl``, so that an interrupted run can be
-resumed; the report ``prepare.json`` is written last. The source is not modified.
+their bytes unless they are downscaled. Finished images are recorded in ``prepare.jsonl``, so that
+an interrupted run can be resumed; the report ``prepare.json`` is written last. The source is not
+modified.
 """
 
 import json
@@ -31,7 +32,7 @@ from .listing import NEGATIVE, PREPARE_JOURNAL, PREPARE_REPORT
 from .plan import Job, Plan, PrepareError, plan_jobs
 from .published import ALL_DATASETS, count_types, dataset_named
 
-COMPLETE_SHARE = 0.95  # With fewer of the published images, a dataset is not complete.
+COMPLETE_SHARE = 0.95  # Below this fraction of the published images, a dataset is incomplete.
 SHOWN_PER_REASON = 20  # Number of files that the printed report names per reason.
 
 
@@ -110,14 +111,14 @@ def prepare(
         name: One of :data:`~.published.ALL_DATASETS`, ignoring case.
         source: The unpacked archive, or any folder that contains it.
         out: The dataset's own folder, for ``Tp/`` and ``Gt/`` (one pair per subset of TampCOCO).
-        max_side: Reduce larger images to this long side in pixels: JPEGs to JPEG at quality 95
-            without chroma subsampling, others to PNG. Masks are averaged and thresholded at one
-            half. With 0, images keep their bytes, including the EXIF orientation, which BenCo
-            ignores.
+        max_side: Downscale images whose longer side exceeds this number of pixels: JPEGs to JPEG at
+            quality 95 without chroma subsampling, others to PNG. Masks are averaged and thresholded
+            at one half. With 0, images keep their bytes, including the EXIF orientation, which
+            BenCo ignores.
         authentic: Also write ``Au/`` and ``<name>_with_authentic.json``.
         repair: Keep images whose mask has the wrong size, instead of leaving them out. A transposed
-            mask is rotated by 90 degrees counter-clockwise, like in TruFor (the right direction is
-            unknown); any other is resized with nearest-neighbor interpolation.
+            mask is rotated by 90 degrees counter-clockwise, as in TruFor (the right direction is
+            unknown); any other mask is resized with nearest-neighbor interpolation.
         link: Use hard links instead of copies if the file system supports them.
         jpeg_quality: Version of AutoSplice: 100 (default), 90 or 75.
         workers: Number of processes, by default one per core.
@@ -125,7 +126,7 @@ def prepare(
 
     Raises:
         PrepareError: If the source is not this dataset, or ``out`` contains something else.
-        QMANetError: If ``out`` was made with different settings or is in use, or if a worker
+        QMANetError: If ``out`` was written with different settings or is in use, or if a worker
             process was killed. The next run resumes.
     """
     dataset, part = dataset_named(name)
@@ -152,7 +153,7 @@ def prepare(
     contents = "prepared images"
     with Run(out, identity, key=("image",), journal=PREPARE_JOURNAL, contents=contents) as run:
         stamps = {job.image: _stamp(source, job) for job in plan.jobs}
-        # Types from a table are recorded, since the files written do not tell them.
+        # Types from a table are recorded, since they cannot be derived from the written files.
         types = {job.image: {"type": job.type} for job in plan.jobs if job.type and dataset.table}
         current, obsolete = {}, []
         for record in run.finished.values():
@@ -217,13 +218,13 @@ def _check_folders(source: Path, out: Path, parts: tuple[str, ...]) -> None:
 
 
 def _stamp(source: Path, job: Job) -> list:
-    """Return what a finished image depends on: the targets, and size and time of the sources."""
+    """Return what a finished image depends on: its targets, and the sources' sizes and times."""
     stats = [os.stat(source / file) for file in (job.image, job.mask) if file]
     return [job.target, job.mask_target, *([stat.st_size, stat.st_mtime_ns] for stat in stats)]
 
 
 def _is_current(record: dict, *, stamp: list | None, repair: bool, out: Path) -> bool:
-    """Return whether converting an image again would give the same files, and they exist."""
+    """Return whether an image's files exist and converting it again would give the same files."""
     if not _is_intact(record, has_mask=bool(stamp and stamp[1])):
         return False
     depends_on_repair = "left_out" in record or "repaired" in record
@@ -233,7 +234,7 @@ def _is_current(record: dict, *, stamp: list | None, repair: bool, out: Path) ->
 
 
 def _is_intact(record: dict, *, has_mask: bool) -> bool:
-    """Return whether a record has the fields of an image; journals without checksums may not."""
+    """Return whether a record has valid fields; journals without checksums may be damaged."""
     texts = [record[key] for key in ("left_out", "repaired", "type") if key in record]
     files = 0 if "left_out" in record else 1 + has_mask
     return (
@@ -249,7 +250,7 @@ def _targets(record: dict) -> list[str]:
 
 
 def _delete_files(out: Path, obsolete: Iterable[dict], *, keep: Iterable[dict]) -> None:
-    """Delete the files of obsolete records, except masks that records to keep share."""
+    """Delete the files of obsolete records, except masks that are shared with records to keep."""
     needed = {record.get("mask_target") for record in keep}
     for record in obsolete:
         paths = {target: safe_path(out, target, nested=True) for target in _targets(record)}

@@ -1,7 +1,7 @@
 """JSON files of a protocol for training and testing with BenCo.
 
-Training with Protocol-CAT is validated on the four test sets of the paper's Table 1 only: the two
-of Table 6 have 4133 images, which would take hours.
+During training with Protocol-CAT, only the four test sets of the paper's Table 1 are evaluated: the
+two of Table 6 have 4133 images, which would take hours.
 """
 
 import json
@@ -53,10 +53,10 @@ class ProtocolError(QMANetError):
 
 @dataclass
 class WrittenProtocol:
-    """The files of a protocol, as in :class:`Protocol`; None if no dataset of a file exists.
+    """The files of a protocol, as in :class:`Protocol`; None for files whose datasets are missing.
 
-    ``included`` has a line for each dataset with the number of images, and ``missing`` one for
-    each missing dataset with the consequences.
+    For each dataset that was found, ``included`` has a line with the number of images. For each
+    missing, empty or unfinished dataset, ``missing`` has a line with the consequences or a remedy.
     """
 
     about: str
@@ -86,7 +86,7 @@ def write_protocol(
 
     Args:
         name: ``"cat"`` or ``"mvss"``.
-        root: Folder of the prepared datasets, each in a folder with its own name.
+        root: Folder of the prepared datasets, each in a subfolder with the dataset's name.
         out: Where to write, by default ``root``.
 
     Raises:
@@ -140,7 +140,7 @@ def _read_template(name: str):
 def _read_dataset(
     path: str, role: str, consequence: str, written: WrittenProtocol
 ) -> tuple[Pair, ...]:
-    """Read and describe a dataset; return () and add a line to ``missing`` if there is none."""
+    """Read a dataset and add a line about it to ``written``; return () if it has no pairs."""
     try:
         (listing,) = read_listings(path)
     except ListingError:

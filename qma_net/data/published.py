@@ -32,9 +32,9 @@ def as_benco(mask: "np.ndarray") -> "np.ndarray":
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedDataset:
-    """One dataset as it is published and, if it is one of the paper's, as the paper counts it.
+    """A published dataset, with the paper's image counts if the paper uses it.
 
-    The comments of ``published_datasets.yaml`` document the fields.
+    The comments in ``published_datasets.yaml`` document the fields.
     """
 
     name: str
@@ -70,14 +70,14 @@ class PublishedDataset:
 
     @property
     def published_count(self) -> str:
-        """The number of tampered images, in words: "the paper's 920"."""
+        """The number of tampered images and who states it: "the paper's 920"."""
         whose = "paper's" if self.in_paper else "published"
         return f"the {whose} {self.tampered}"
 
     def read_mask(self, mask: "np.ndarray") -> "np.ndarray":
         """Return the tampered pixels, bool ``(H, W)``, of a uint8 mask ``(H, W, 3)``.
 
-        A mask of the rule ``nonzero`` may also be ``(H, W)`` and of any type.
+        With the rule ``nonzero``, a mask may also be ``(H, W)`` and of any type.
         """
         if self.mask_rule == "nonzero":
             return (mask > 0) if mask.ndim == 2 else (mask > 0).any(axis=-1)
@@ -94,7 +94,7 @@ class PublishedDataset:
         return next(matches, None)
 
     def type_in_row(self, row: dict[str, str]) -> str | None:
-        """Return the type that a row of ``table`` (lower-case columns) marks, if it is just one."""
+        """Return the type marked in a row of ``table`` (lower-case columns), if exactly one is."""
         marked = [self.types[c] for c in self.types if row.get(c, "").upper() in ("Y", "TRUE")]
         return marked[0] if len(marked) == 1 else None
 
@@ -146,7 +146,7 @@ def count_types(types: Iterable[str | None]) -> dict[str, int] | None:
 
 
 def published_facts() -> str:
-    """Format the table for printing."""
+    """Format the facts about all published datasets for printing."""
     lines = []
     for item in ALL_DATASETS.values():
         role = item.role if item.in_paper else "test set that is not in the paper"

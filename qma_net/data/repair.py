@@ -17,12 +17,12 @@ from .facts import Facts, mask_as_benco, read_array
 from .listing import NEGATIVE, Listing, Pair
 
 REPAIR_JOURNAL = ".fix.jsonl"  # Lists the files of a copy, so that no others are overwritten.
-# Problems of several files together, for which single pairs are not left out.
+# Problems between several files, which are no reason to leave out a single pair.
 _NOT_OF_ONE_PAIR = ("duplicate", "near-duplicate", "unpaired")
 
 
 class RepairError(QMANetError):
-    """A folder in which a copy must not be written."""
+    """A folder to which a copy must not be written."""
 
 
 def repair(
@@ -35,12 +35,13 @@ def repair(
 ) -> list[str]:
     """Write repaired copies of datasets.
 
-    The following is repaired: masks of 0 and 1 and NumPy arrays (values above 0 are tampered),
-    palette and 16-bit masks and soft edges (by BenCo's threshold), inverted masks (unless
-    allowed), masks of the rotated image, names that BenCo pairs wrongly, and relative paths.
-    Pairs are left out if a file is missing or unreadable, if the mask is empty, or if only a person
-    can decide how to fix the problem. Several datasets get one folder each in ``out``. The other
-    arguments and exceptions are those of :func:`.check.check`.
+    The following are repaired: NumPy arrays and masks whose values are too low, such as 0 and 1
+    (values above 0 count as tampered), palette and 16-bit masks and soft edges (by BenCo's
+    threshold), inverted masks (unless allowed), masks drawn on the rotated image, names that BenCo
+    pairs wrongly, and relative paths. Pairs are left out if a file is missing or unreadable, if the
+    mask is empty, or if only a person can decide how to fix the problem. If there are several
+    datasets, each gets its own folder in ``out``. The other arguments and exceptions are those of
+    :func:`.check.check`.
 
     Returns:
         A line for each file that is not copied unchanged.
@@ -48,7 +49,7 @@ def repair(
     Raises:
         RepairError: If ``out`` is inside a source or contains it, or if it contains files that
             were not written by this function.
-        RunError: If ``out`` is a copy of different datasets.
+        RunError: If ``out`` contains a copy of different datasets.
         PathError: If the name of a set or a file leads out of ``out``.
     """
     out = Path(out).resolve()
@@ -93,7 +94,11 @@ def _require_own_folder(out: Path) -> None:
 
 
 def _claim(run: Run, path: Path) -> Path:
-    """Return a path that may be written: it does not exist or was written by this run."""
+    """Record that the run will write a path, and return it.
+
+    Raises:
+        RepairError: If the file exists and was not written by this run or an earlier one.
+    """
     if path.relative_to(run.folder).as_posix() not in run.owned:
         if path.exists():
             raise RepairError(f"{path} was not written by data check --fix; move it elsewhere")
@@ -155,7 +160,7 @@ def _left_out_line(finding: Finding) -> str:
 
 
 def _unrepairable(pair: Pair, findings: dict[str, list[Finding]]) -> Finding | None:
-    """Return the first error of a pair that cannot be repaired without loss."""
+    """Return a pair's first error that cannot be repaired without loss, if any."""
     for finding in (*findings.get(str(pair.image), ()), *findings.get(str(pair.mask), ())):
         if not finding.fixable and finding.problem not in _NOT_OF_ONE_PAIR:
             return finding

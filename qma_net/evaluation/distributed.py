@@ -32,8 +32,8 @@ class DistributedContext:
         """Read torchrun's environment variables and join its process group.
 
         Args:
-            device: ``"cpu"`` or ``"cuda"``, where each process uses the GPU of its local rank, or
-                ``"cuda:N"`` for a single process. Empty: CUDA if it is available.
+            device: ``"cpu"``; ``"cuda"`` for the GPU of each process's local rank; or ``"cuda:N"``
+                for a single process. Empty: CUDA if it is available.
 
         Raises:
             QMANetError: See :func:`device_for_process`.

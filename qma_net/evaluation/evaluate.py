@@ -84,7 +84,7 @@ def evaluate(
         checkpoints: Checkpoints saved by BenCo's trainer, or folders of them; for QMANet also
             ``"qma-net-small"`` or a folder written by ``save_pretrained``.
         test_sets: Folders with Tp/ and Gt/, lists, or JSON files of test sets.
-        out: Folder for the results. Test sets that are complete in it are skipped.
+        out: Folder for the results. Test sets whose results are already complete are skipped.
         settings: How the images are fed to the model.
         model: The model's name in BenCo's registry.
         model_flags: The model's own flags; not needed for QMANet.

@@ -17,12 +17,12 @@ from .settings import Settings
 
 @dataclass(frozen=True)
 class TestSet:
-    """A test set, and what is known about its files.
+    """A test set, with a checksum of its files and the sizes of its images.
 
     Attributes:
         listing: The images and masks.
-        content_sha256: SHA-256 over the content of all files, which detects a replaced file.
-        pixels: Number of pixels of each image by path, only for progress bars.
+        content_sha256: SHA-256 of the content of all files, which detects a replaced file.
+        pixels: Number of pixels of each image, by path; used only for progress bars.
     """
 
     __test__ = False  # It is not a test, whatever pytest thinks of its name.
@@ -33,9 +33,9 @@ class TestSet:
 
 
 def content_sha256(listing: Listing) -> str:
-    """Return the SHA-256 over the content of all images and masks of a test set."""
+    """Return the SHA-256 of the content of all images and masks of a test set."""
     files = [file for pair in listing.pairs for file in (pair.image, pair.mask) if file]
-    with ThreadPoolExecutor() as threads:  # Python computes hashes without its global lock.
+    with ThreadPoolExecutor() as threads:  # hashlib releases Python's global lock.
         return hashlib.sha256("".join(threads.map(sha256, files)).encode()).hexdigest()
 
 
@@ -46,7 +46,7 @@ class BenCoImages(torch.utils.data.Dataset):
         listing: The test set.
         settings: How the images are fed to the model.
         post_function: The model's function in BenCo's ``POSTFUNCS``, or None.
-        attack: Applied before resizing, or None; seeded for every image.
+        attack: An attack to apply before resizing, or None; it is seeded for every image.
         with_edges: Whether to add edge masks, with the width used by BenCo's scripts.
     """
 

@@ -32,7 +32,7 @@ import numpy as np
 from ..core.errors import QMANetError
 from ..modeling.config import DEFAULT_THRESHOLD
 
-# Further metrics follow the first ones, so that the columns of result files keep their order.
+# Later metrics follow the original ones, so that the columns of result files keep their order.
 PIXEL = (
     *("f1", "permute_f1", "iou", "auc", "precision", "recall", "best_f1"),
     *("average_precision", "mcc", "tpr", "fpr", "fpr_at_95_recall"),
@@ -50,14 +50,14 @@ def pixel_metrics(mask: np.ndarray, truth: np.ndarray) -> dict[str, float | None
     """Compute the metrics of one image.
 
     Args:
-        mask: Predicted mask values, ``(H, W)``, or those of the pixels that count, ``(N,)``.
+        mask: Predicted mask values, ``(H, W)``, or only those of the pixels that count, ``(N,)``.
         truth: Ground truth, bool, of the same shape, True for tampered pixels.
 
     Returns:
-        The metrics in :data:`PIXEL`, and ``marked``, the share of pixels that are predicted as
+        The metrics in :data:`PIXEL`, and ``marked``, the fraction of pixels that are predicted as
         tampered. For an authentic image, all others are None; ``auc``, ``mcc`` and the false
         positive rates are None if all pixels are tampered, and ``precision`` if none are predicted
-        as tampered. Without pixels, all are None.
+        as tampered. If there are no pixels, all are None.
 
     Raises:
         MetricError: If the mask contains NaN or infinity.
@@ -115,13 +115,13 @@ def mcc_of(tp: int, fp: int, fn: int, tn: int) -> float | None:
 
 
 def f1_of(tp: int, fp: int, fn: int) -> float:
-    """Return 2 TP / (2 TP + FP + FN), or 0 without true positives."""
+    """Return 2 TP / (2 TP + FP + FN), or 0 if there are no true positives."""
     return 2 * tp / (2 * tp + fp + fn) if tp else 0.0
 
 
 @dataclass(frozen=True)
 class RankingCurve:
-    """The counts at every threshold, from one sort of the scores.
+    """The counts at every threshold, from a single sort of the scores.
 
     A threshold never separates equal scores, so a constant map has an area of 0.5.
 
@@ -137,7 +137,7 @@ class RankingCurve:
 
     @classmethod
     def of(cls, scores: np.ndarray, truth: np.ndarray) -> Self:
-        """Count for scores and their ground truth, bool, both of the same shape and not empty.
+        """Compute the counts for non-empty scores and a bool ground truth of the same shape.
 
         Raises:
             MetricError: If a score is NaN or infinite.
@@ -163,12 +163,12 @@ class RankingCurve:
         return float(np.sum((fpr[1:] - fpr[:-1]) * (tpr[1:] + tpr[:-1]) / 2))
 
     def best_f1(self) -> float:
-        """Compute the highest F1 of all thresholds; 0 without positives."""
+        """Compute the highest F1 of all thresholds; 0 if there are no positives."""
         best = (2 * self.tp / (self.above + self.positives)).max() if self.positives else 0.0
         return float(best)
 
     def average_precision(self) -> float | None:
-        """Compute the average precision; None without positives."""
+        """Compute the average precision; None if there are no positives."""
         if not self.positives:
             return None
         gained = np.diff(self.tp, prepend=0.0)
@@ -177,7 +177,7 @@ class RankingCurve:
     def fpr_at_recall(self, recall: float) -> float | None:
         """Return the lowest false positive rate at which the recall is reached.
 
-        None if the ground truth has only one class.
+        The result is None if the ground truth has only one class.
         """
         if not self.positives or not self.negatives:
             return None
@@ -192,8 +192,8 @@ def image_metrics(scores: Sequence[float], labels: Sequence[int]) -> dict[str, f
     """Compute image-level F1, AUC, accuracy and balanced accuracy.
 
     An image counts as tampered if its score is above 0.5. Balanced accuracy is the mean of the
-    shares of tampered and of authentic images that are classified correctly. It and the AUC are
-    None if all images have the same label; F1 is None without tampered images.
+    fractions of tampered and of authentic images that are classified correctly. It and the AUC are
+    None if all images have the same label; F1 is None if no image is tampered.
 
     Raises:
         MetricError: If a score is NaN or infinite.
@@ -235,13 +235,13 @@ def mean(values: Sequence[float | None]) -> float | None:
 
 
 def bootstrap_interval(values: Sequence[float | None]) -> list[float] | None:
-    """Compute the 95% percentile bootstrap interval of the mean; None without values."""
+    """Compute the 95% percentile bootstrap interval of the mean; None if there are no values."""
     defined = np.array([value for value in values if value is not None])
     return _interval(_resampled_means(defined, SEED)) if len(defined) else None
 
 
 def paired_bootstrap(first: Sequence[float | None], second: Sequence[float | None]) -> dict | None:
-    """Compare two models on the same images by a bootstrap of the differences per image.
+    """Compare two models on the same images by a bootstrap of the per-image differences.
 
     Returns:
         ``difference`` of the means (second - first), its 95% ``interval``, its ``p_value`` (see
@@ -262,10 +262,10 @@ def paired_bootstrap(first: Sequence[float | None], second: Sequence[float | Non
 
 
 def bootstrap_p_value(differences: Sequence[float]) -> float:
-    """Return the two-sided p-value of a mean difference of zero.
+    """Return the two-sided p-value for the hypothesis that the mean difference is zero.
 
-    It is twice the share of resamples on the other side of zero. The observed difference counts as
-    a resample, so the p-value is never zero.
+    It is twice the fraction of resampled means on the rarer side of zero. The observed difference
+    counts as a resample, so the p-value is never zero.
     """
     means = _resampled_means(np.array(differences), SEED)
     other_side = (1 + min((means <= 0).sum(), (means >= 0).sum())) / (1 + DRAWS)
@@ -273,7 +273,7 @@ def bootstrap_p_value(differences: Sequence[float]) -> float:
 
 
 def _resampled_means(values: np.ndarray, seed: int) -> np.ndarray:
-    """Return the means of :data:`DRAWS` resamples of ``(n,)`` values, ``(DRAWS,)``."""
+    """Return the means of :data:`DRAWS` resamples of ``(n,)`` values, with shape ``(DRAWS,)``."""
     require_finite(values)
     rng = np.random.default_rng(seed)
     # Drawing all resamples together would need DRAWS x n numbers.
@@ -285,7 +285,7 @@ def _resampled_means(values: np.ndarray, seed: int) -> np.ndarray:
 def mean_and_interval(columns: Sequence[Sequence[float]]) -> tuple[float, list[float]]:
     """Return the mean of the test sets' means, and its 95% bootstrap interval.
 
-    Each of ``columns``, the values of a test set's images, is resampled on its own.
+    ``columns`` has the per-image values of each test set; every set is resampled separately.
     """
     arrays = [np.array(values) for values in columns]
     draws = [_resampled_means(values, SEED + i) for i, values in enumerate(arrays)]

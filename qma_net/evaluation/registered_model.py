@@ -1,4 +1,4 @@
-"""Any model of BenCo's registry, applied to one photo as BenCo applies it."""
+"""Any model in BenCo's registry, applied to a single photo in the same way as in BenCo."""
 
 import tempfile
 from collections.abc import Sequence
@@ -24,11 +24,11 @@ from .settings import AS_TRAINED, Settings
 
 
 class RegisteredModel:
-    """A model of BenCo's registry with the interface of a predictor that examinations need.
+    """A model of BenCo's registry with the predictor interface that examinations need.
 
     Args:
         evaluated: The model.
-        folder: A folder for the file from which BenCo's dataset reads a photo.
+        folder: A folder for the temporary file from which BenCo's dataset reads a photo.
     """
 
     supports_native = False  # Most of these models work at one size only.
@@ -54,7 +54,7 @@ class RegisteredModel:
         Raises:
             EvaluationError: If no model of this name is registered.
             WeightsError: If the checkpoint does not belong to the model.
-            ModuleNotFoundError: Without imdlbenco.
+            ModuleNotFoundError: If imdlbenco is not installed.
         """
         return cls(EvaluatedModel.load(name, flags, Path(checkpoint), device), folder)
 

@@ -24,12 +24,12 @@ from .distributed import DistributedContext
 from .metrics import PIXEL, bootstrap_interval, image_metrics, mean
 from .settings import EvaluationError
 
-# The columns of the first version, and those that were added at the end.
+# The columns of the first version, and those that later versions added at the end.
 FIRST_COLUMNS = ("name", "label", *PIXEL[:7], "score", "marked", "path")
 COLUMNS = (*FIRST_COLUMNS, *PIXEL[7:], "type")
 AVERAGED = ("pixel_f1", "permute_f1", "iou", "auc")  # Metrics of ``averages.json``.
 ROW_FIELDS = ("name", "label", *PIXEL, "score", "marked", "path", "score_source")
-LATER_SETTINGS = {"ignore_border": 0}  # Settings that are recorded only if they differ.
+LATER_SETTINGS = {"ignore_border": 0}  # Settings that are recorded only if they differ from these.
 
 Row = dict[str, Any]  # The results of one image: COLUMNS, index and score_source.
 
@@ -118,7 +118,7 @@ def summarize(rows: list[Row]) -> dict[str, Any]:
     """Compute the means of a test set with bootstrap intervals.
 
     Pixel-level metrics are averaged over tampered images, ``authentic_marked`` over authentic ones.
-    ``types`` has the means of each manipulation type that is known.
+    ``types`` contains the means for each known manipulation type.
     """
     tampered = [row for row in rows if row["label"]]
     authentic = [row for row in rows if not row["label"]]
@@ -197,7 +197,7 @@ def read_result_table(path: str | os.PathLike[str]) -> list[Row]:
 
 
 def format_means(folder: Path, names: Sequence[str], first_column: str = "test set") -> str:
-    """Format the means of the results ``<name>.json`` as an aligned table for a terminal."""
+    """Format the means in the files ``<name>.json`` as an aligned table for a terminal."""
     head = (first_column, "images", "F1", "permute-F1", "IoU", "AUC", "authentic marked")
     keys = ("pixel_f1", "permute_f1", "iou", "auc", "authentic_marked", "image_auc")
     rows: list[tuple[str, ...]] = [(*head, "image AUC")]

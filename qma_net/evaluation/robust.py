@@ -1,4 +1,4 @@
-"""``qma-net robust``: the evaluation of ``qma-net evaluate`` on attacked images."""
+"""``qma-net robust``: the same evaluation as ``qma-net evaluate``, on attacked images."""
 
 import os
 from collections.abc import Sequence

@@ -49,7 +49,7 @@ class Settings:
             )
 
     def as_header(self) -> dict[str, Any]:
-        """Return the settings for a result file; the border only if there is one."""
+        """Return the settings for a result file; ``ignore_border`` only if it is not 0."""
         settings = asdict(self)
         if not self.ignore_border:  # Earlier versions did not record it.
             del settings["ignore_border"]

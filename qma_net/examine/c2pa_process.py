@@ -22,7 +22,7 @@ CPU_SECONDS = 60
 
 
 def main() -> None:
-    """Read, verify and print; every failure is reported as ``{"error": ...}``."""
+    """Read, verify and print the manifests; if that fails, print ``{"error": ...}``."""
     media_type, trust_list = sys.argv[1:]
     settings: dict = {
         "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False},
@@ -71,9 +71,9 @@ def _restrict_process() -> None:
 
 
 def _manifests(store: dict) -> list[dict]:
-    """Return the active manifest, then those of its ingredients, of their ingredients, ..."""
+    """Return the active manifest, then those of its ingredients, their ingredients and so on."""
     labels = [store["active_manifest"]]
-    for label in labels:  # The list grows.
+    for label in labels:  # The loop extends this list.
         for ingredient in store["manifests"][label].get("ingredients", ()):
             nested = ingredient.get("active_manifest")
             is_new = nested in store["manifests"] and nested not in labels
@@ -83,7 +83,7 @@ def _manifests(store: dict) -> list[dict]:
 
 
 def _thumbnails(reader, manifests: list[dict]) -> Iterator[tuple[str, str]]:
-    """Yield the identifier and the content of the manifests' and ingredients' thumbnails."""
+    """Yield the identifier and the Base64 content of each manifest's and ingredient's thumbnail."""
     count = 0
     for manifest in manifests:
         for item in (manifest, *manifest.get("ingredients", ())):

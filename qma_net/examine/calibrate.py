@@ -40,7 +40,7 @@ def calibrate(
         inspect: A function to call with each prediction, or None.
 
     Returns:
-        The calibration, and the errors of files that are not complete photos, one line each.
+        The calibration, and one error message for each file that is not a complete photo.
 
     Raises:
         CalibrationError: If none of the photos can be read.
@@ -72,12 +72,13 @@ def calibrate(
 
 
 def calibration_folder(checkpoint: str, out: str = "") -> Path:
-    """Return the folder to write a calibration to, with the model if necessary.
+    """Return the folder to which a calibration and, if necessary, the model are written.
 
-    By default, this is the checkpoint, if it is a folder written by ``save_pretrained``.
+    This is ``out`` or, by default, the checkpoint, which must then be a folder written by
+    ``save_pretrained``.
 
     Raises:
-        CalibrationError: If there is no such folder.
+        CalibrationError: If ``out`` is empty and the checkpoint is not such a folder.
     """
     folder = Path(out or checkpoint)
     is_saved = (folder / CONFIG_NAME).is_file() and newest_checkpoint(folder) is None
@@ -92,7 +93,7 @@ def calibration_folder(checkpoint: str, out: str = "") -> Path:
 def save_calibration(
     calibration: Calibration, predictor: QMANetPredictor, folder: str | os.PathLike[str]
 ) -> Path:
-    """Write a calibration next to its weights, with the weights if necessary; return the file."""
+    """Write a calibration to a folder, with the model unless it is there; return its path."""
     folder, weights = Path(folder), predictor.model.weights_file
     predictor.model.calibration = calibration
     is_same_folder = weights is not None and Path(weights).parent == folder

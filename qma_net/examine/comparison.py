@@ -10,7 +10,11 @@ QUALITY_TOLERANCE = 10  # JPEG quality.
 
 
 def describe_photos(photos: PhotoRanges) -> str:
-    """Describe photos, such as ``100 JPEG files with a longer side of 4000 pixels``."""
+    """Describe photos by their formats, JPEG quality and sizes.
+
+    For example, ``100 JPEG files of quality 95, with a longer side of 4,000 pixels (12
+    megapixels)``.
+    """
     text = _join([f"{n} {name} file{'s' * (n != 1)}" for name, n in photos.formats.items()])
     if photos.jpeg_quality:
         kind = "quality" if list(photos.formats) == ["JPEG"] else "JPEG quality"
@@ -22,7 +26,7 @@ def describe_photos(photos: PhotoRanges) -> str:
 
 
 def differences(photo: PhotoProperties, photos: PhotoRanges) -> list[str]:
-    """State in which respects a photo is outside the range of others, one clause each."""
+    """Return a clause for each property of a photo that is outside the calibration's ranges."""
     clauses = []
     smallest, _, largest = photos.longer_side
     if not smallest / SIZE_TOLERANCE <= photo.longer_side <= largest * SIZE_TOLERANCE:

@@ -13,14 +13,14 @@ from ..core.exif import EXIF_PREFIX, HEADERS, ExifBlock
 from .embedded import covered, read_embedded
 from .texts import MAX_LISTED, decode_png_text, decode_xmp
 
-MAX_PARTS = 4096  # Segments of a JPEG, and parts to list.
-MAX_STEPS = 500_000  # Chunks of a PNG, and blocks of a GIF.
-MAX_BLOCKS = 500  # Of metadata.
+MAX_PARTS = 4096  # JPEG segments and HEIF boxes to read, and parts to list.
+MAX_STEPS = 500_000  # Chunks of a PNG or WebP file, and blocks of a GIF.
+MAX_BLOCKS = 500  # Blocks of metadata.
 MAX_BLOCK = 2**20  # Bytes of one block of metadata.
-MAX_ICC = 2**24  # Bytes; profiles of printers have a few million.
-MAX_METADATA = 2**26  # Bytes of all blocks.
-MAX_ITEMS = 1000  # Of a HEIC or AVIF.
-MAX_PAGES = 10  # Of a TIFF whose metadata is read.
+MAX_ICC = 2**24  # Bytes; printer profiles have a few million.
+MAX_METADATA = 2**26  # Bytes of all blocks together.
+MAX_ITEMS = 1000  # Items of a HEIC or AVIF file.
+MAX_PAGES = 10  # Pages of a TIFF whose metadata is read.
 
 # Markers of JPEG segments (ITU-T T.81, Annex B).
 SOS, EOI, COM = 0xDA, 0xD9, 0xFE
@@ -37,7 +37,7 @@ XMP_START = b"http://ns.adobe.com/xap/1.0/\0"
 EXTENDED_XMP_START = b"http://ns.adobe.com/xmp/extension/\0"
 PHOTOSHOP_START, ICC_START, MPF_START = b"Photoshop 3.0\0", b"ICC_PROFILE\0", b"MPF\0"
 
-# The content of JPEG segments, by their first bytes.
+# The content of JPEG segments, by marker and first bytes.
 SEGMENTS = (
     (APP0, b"JFIF\0", "JFIF"),
     (APP0, b"JFXX\0", "JFIF extension"),
@@ -60,7 +60,8 @@ SEGMENT_BLOCKS = {
     "comment": (COMMENT, 0),
 }
 
-# Chunks of a PNG and a WebP that contain no text.
+# Chunks of a PNG, and below those of a WebP file and boxes of a HEIF file, that are not reported as
+# unread.
 PNG_CHUNKS = set(
     b"IHDR PLTE IDAT IEND cHRM gAMA sBIT sRGB bKGD hIST tRNS pHYs sPLT tIME cICP mDCV cLLI mDCv "
     b"cLLi acTL fcTL fdAT iCCP eXIf tEXt zTXt iTXt orNT oFFs sCAL pCAL sTER vpAg caNv iDOT".split()
@@ -88,9 +89,9 @@ class Block:
     Attributes:
         kind: :data:`EXIF`, :data:`XMP`, :data:`IPTC`, :data:`PHOTOSHOP` (which can contain IPTC),
             :data:`ICC`, :data:`TEXT` or :data:`COMMENT`.
-        content: Its bytes, in UTF-8 if it is a text.
+        content: Its bytes; those of a :data:`TEXT` are in UTF-8.
         source: Where it was found, if that is not the usual place.
-        keyword: Of a text.
+        keyword: The keyword of a text.
     """
 
     kind: str
@@ -104,17 +105,17 @@ class Structure:
     """The parts of a file.
 
     Attributes:
-        parts: Each part with its size, in the order of the file.
+        parts: Each part with its size, in file order.
         segments: The marker and payload of each segment of a JPEG.
-        blocks: The metadata.
-        blocks_size: Number of bytes of the metadata.
-        unread: Parts that can contain metadata and were not read, in words.
+        blocks: The blocks of metadata.
+        blocks_size: The total size of the blocks in bytes.
+        unread: Parts that can contain metadata but were not read, in words.
         embedded: Further images and videos that the file declares, in words.
         c2pa: Whether there is a C2PA manifest. It is not verified.
         primaries: The code of the color primaries (ITU-T H.273); 0 if the file states none.
         trailing: Number of bytes after the end of the image that the file does not declare; None if
-            the format has no end marker.
-        notes: What could not be read.
+            it is not known where the image ends.
+        notes: What could not be read or is unusual.
     """
 
     parts: list[str] = field(default_factory=list)
@@ -129,7 +130,7 @@ class Structure:
     notes: list[str] = field(default_factory=list)
 
     def add_block(self, kind: str, content: bytes, *, source: str = "", keyword: str = "") -> None:
-        """Add a block of metadata, limited in length, unless there are too many."""
+        """Add a block of metadata, unless there are too many; truncate any but EXIF to a limit."""
         limit = MAX_ICC if kind == ICC else MAX_BLOCK
         if len(self.blocks) >= MAX_BLOCKS or self.blocks_size > MAX_METADATA:
             self.stop("the file has an implausible amount of metadata; the rest was not read")
@@ -151,18 +152,18 @@ class Structure:
             self.unread.append(part)
 
     def stop(self, note: str) -> None:
-        """Note that the rest of the file, or of a part, is not read."""
+        """Note why the rest of the file, or of a part, is not read."""
         self.note(note)
         self.skip("the rest of the file")
 
 
 def read_structure(data: bytes, kind: str, structure: Structure) -> None:
-    """Read the structure of a file of a kind such as ``JPEG``; damage is noted, never raised."""
+    """Read the structure of a file in a format such as ``JPEG``; damage is noted, never raised."""
     readers = {"JPEG": _read_jpeg, "PNG": _read_png, "WebP": _read_webp, "GIF": _read_gif}
     readers |= {"AVIF": _read_heif, "HEIC": _read_heif, "TIFF": _read_tiff}
     if kind in readers:
         readers[kind](data, structure)
-    elif kind != "BMP":  # It contains nothing besides pixels and, rarely, a color profile.
+    elif kind != "BMP":  # A BMP contains only pixels and, rarely, a color profile.
         structure.skip("the file")
 
 
@@ -193,7 +194,7 @@ def _read_segments(data: bytes, structure: Structure) -> tuple[int, int | None]:
         if not match:
             structure.stop("the JPEG has no end-of-image marker")
             return index, None
-        if match.start() > position:  # Decoders skip these.
+        if match.start() > position:  # Decoders skip these bytes.
             skipped = match.start() - position
             structure.note(f"{skipped:,} bytes at byte {position} belong to no segment")
         marker, position = match[1][0], match.end()
@@ -312,10 +313,10 @@ def _read_png(data: bytes, structure: Structure) -> None:
 
 
 def _add_png_text(name: bytes, content: bytes, structure: Structure, budget: int) -> int:
-    """Add a text or profile; return how many bytes it has."""
+    """Add a text or color profile; return the number of bytes to deduct from the budget."""
     if name == b"iCCP":
         if any(block.kind == ICC for block in structure.blocks):
-            return 0  # The standard allows one.
+            return 0  # The standard allows only one.
         _, _, compressed = content.partition(b"\0")
         try:
             profile = zlib.decompressobj().decompress(compressed[1:], MAX_ICC)
@@ -339,7 +340,7 @@ def _add_png_text(name: bytes, content: bytes, structure: Structure, budget: int
 
 
 def _add_raw_profile(keyword: str, text: bytes, structure: Structure) -> None:
-    """Add metadata that ImageMagick wrote into a text: a name, a length and hexadecimal digits."""
+    """Add metadata that ImageMagick stored as text: a name, a length and hexadecimal digits."""
     try:
         content = bytes.fromhex(b"".join(text.split(b"\n")[3:]).decode("ascii"))
     except ValueError:
@@ -404,7 +405,7 @@ def _read_gif(data: bytes, structure: Structure) -> None:
             steps += 1
         position += 1
         steps += 1
-        if kind == b"!" and label != b"\xf9":  # Those are the durations of frames.
+        if kind == b"!" and label != b"\xf9":  # That is the timing of a frame.
             _add_gif_extension(label, data, start, min(position, len(data)), structure)
     structure.stop("the GIF has too many blocks; the rest was not read")
 
@@ -412,14 +413,14 @@ def _read_gif(data: bytes, structure: Structure) -> None:
 def _add_gif_extension(
     label: bytes, data: bytes, start: int, end: int, structure: Structure
 ) -> None:
-    """Add an extension, whose sub-blocks lie between two positions."""
+    """Add an extension, whose sub-blocks lie between ``start`` and ``end``."""
     names = {b"\xff": data[start + 1 : start + 12], b"\xfe": b"comment", b"\x01": b"plain text"}
     name = names.get(label, b"unknown extension")
     _add_part(name, end - start, structure)
     structure.c2pa |= name.startswith(b"C2PA_GIF")
     if label == b"\xfe":
         structure.add_block(COMMENT, _sub_blocks(data, start, end))
-    elif label == b"\x01":  # Text that is drawn on the image, after 13 bytes on its layout.
+    elif label == b"\x01":  # Text drawn on the image, after 13 bytes of layout.
         content = _sub_blocks(data, start + 13, end)
         structure.add_block(COMMENT, content, source="plain text")
     elif name == b"XMP DataXMP":  # It is not divided into sub-blocks, and a trailer follows.
@@ -441,7 +442,7 @@ def _sub_blocks(data: bytes, start: int, end: int) -> bytes:
 
 
 def _color_table_size(flags: bytes) -> int:
-    """Return the size in bytes of the color table that follows, according to its flags."""
+    """Return the size in bytes of the color table that the flags announce; 0 if there is none."""
     return 3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0
 
 
@@ -500,7 +501,7 @@ def _boxes(
 
 
 def _read_meta(data: bytes, start: int, end: int, structure: Structure) -> None:
-    """Read the items that contain metadata, and the color profile."""
+    """Read the items that contain metadata, and the colors of the primary item."""
     boxes = {name: (at, stop) for name, at, stop in _boxes(data, start, end, structure)}
     if b"pitm" in boxes and b"iprp" in boxes:
         at, stop = boxes[b"pitm"]
@@ -519,7 +520,7 @@ def _read_meta(data: bytes, start: int, end: int, structure: Structure) -> None:
 
 
 def _read_colors(data: bytes, start: int, end: int, item: bytes, structure: Structure) -> None:
-    """Read the color properties of an item, whose number is given as its bytes."""
+    """Read the color properties of the item whose number, as stored, is ``item``."""
     boxes = {name: (at, stop) for name, at, stop in _boxes(data, start + 8, end, structure)}
     wanted = set(_property_numbers(data, *_content(boxes, b"ipma"), int.from_bytes(item, "big")))
     properties = _boxes(data, *_content(boxes, b"ipco"), structure)
@@ -546,7 +547,7 @@ def _property_numbers(data: bytes, start: int, end: int, item: int) -> list[int]
         size, position = data[position] * width, position + 1
         if number == item:
             content = data[position : position + size]
-            mask = 0x7FFF if width == 2 else 0x7F  # The first bit is a flag.
+            mask = 0x7FFF if width == 2 else 0x7F  # The highest bit is a flag.
             values = (content[i : i + width] for i in range(0, len(content), width))
             return [int.from_bytes(value, "big") & mask for value in values]
         position += size
@@ -561,7 +562,7 @@ def _content(boxes: dict[bytes, tuple[int, int]], name: bytes) -> tuple[int, int
 def _item_kinds(
     data: bytes, start: int, end: int, structure: Structure
 ) -> Iterator[tuple[int, str]]:
-    """Yield the number and the kind of the items that are not images."""
+    """Yield the number and the kind of each item that can contain metadata."""
     if not end:
         return
     first = start + (6 if data[start] == 0 else 8)
@@ -582,7 +583,7 @@ def _item_kinds(
 
 
 def _item_positions(data: bytes, start: int, end: int, idat: int) -> Iterator[tuple[int, int, int]]:
-    """Yield the number, the position and the size of items that consist of one piece."""
+    """Yield the number, the position and the size of each item that is stored in one piece."""
     position = start + 4
 
     def number(width: int) -> int:

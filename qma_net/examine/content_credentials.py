@@ -25,7 +25,7 @@ from .texts import printable
 
 VOCABULARY = Path(__file__).with_name("content_credentials.yaml")
 PROCESS = Path(__file__).with_name("c2pa_process.py")
-TIMEOUT = 30.0  # Seconds. A photo takes 0.2 s, most of which is the start of Python.
+TIMEOUT = 30.0  # Seconds. A photo takes 0.2 s, most of it to start Python.
 
 MAX_LISTED = 50  # Actions, ingredients or problems of one manifest.
 MAX_THUMBNAIL_PIXELS = 4_000_000  # c2pa-python writes thumbnails of up to 1024 x 1024 pixels.
@@ -46,17 +46,17 @@ EXCLUSIONS = "assertion.dataHash.additionalExclusionsPresent"
 
 @dataclass(frozen=True, kw_only=True)
 class Action:
-    """Something that was done with an image, as stated by the signer.
+    """Something that was done to an image, as stated by the signer.
 
     Attributes:
-        code: The action in the terms of C2PA, such as ``c2pa.created``.
+        code: The C2PA term for the action, such as ``c2pa.created``.
         name: The action in plain words.
         software: The program that was used.
         when: The time, as stated by the signer.
-        source_type: The digital source type, usually a URI of the IPTC.
+        source_type: The digital source type, usually an IPTC URI.
         source: The meaning of the digital source type in plain words.
-        category: Its category, such as ``AI-generated``.
-        description: The signer's description or reason.
+        category: The category of the digital source type, such as ``AI-generated``.
+        description: The signer's description and reason.
     """
 
     code: str
@@ -71,7 +71,10 @@ class Action:
 
 @dataclass(frozen=True, kw_only=True)
 class Ingredient:
-    """An image from which another one was made. ``manifest`` is the label of its manifest."""
+    """An image from which another one was made.
+
+    ``manifest`` is the label of its manifest; empty if it has none.
+    """
 
     title: str
     relationship: str
@@ -81,7 +84,9 @@ class Ingredient:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What one signer states. All texts are printable and limited in length.
+    """What one signer states about an image.
+
+    All texts are printable and limited in length.
 
     Attributes:
         label: The identifier of the manifest.
@@ -94,7 +99,7 @@ class Manifest:
         actions: What was done, in order.
         ingredients: The images from which this one was made.
         assertions: The labels of all statements.
-        thumbnail: The image when it was signed; None if there is none.
+        thumbnail: A thumbnail of the image as it was signed; None if there is none.
     """
 
     label: str
@@ -116,13 +121,13 @@ class Credentials:
 
     Attributes:
         is_installed: Whether c2pa-python is installed.
-        error: Why the manifests could not be read; empty if they could.
+        error: Why reading the manifests failed; empty if it did not.
         signature_valid: Whether the signature matches the active manifest; None if unknown.
-        unchanged: Whether the hash of the file is the signed one; None if unknown.
+        unchanged: Whether the file has the signed hash; None if unknown.
         partly_protected: Whether the signed hash excludes parts of the file besides the manifest.
-        trusted: Whether the certificate is trusted by the list; None if there is no list.
+        trusted: Whether the certificate is trusted according to the list; None without a list.
         trust_list: The file of trusted certificates; empty if none was used.
-        problems: Why the credentials are not valid, except trust and the hash of the file.
+        problems: Why the credentials are not valid, apart from trust and the hash of the file.
         manifests: The active manifest, then those of the ingredients.
     """
 
@@ -138,11 +143,11 @@ class Credentials:
 
     @property
     def is_valid(self) -> bool:
-        """Whether signature and file are valid. Trust in the certificate is a separate question."""
+        """Whether the credentials are valid; trust in the certificate is a separate question."""
         return bool(self.signature_valid and self.unchanged and not self.problems)
 
     def ingredient_title(self, label: str) -> str:
-        """Return the title of the ingredient that has the manifest with this label."""
+        """Return the title of the ingredient whose manifest has this label."""
         ingredients = (item for manifest in self.manifests for item in manifest.ingredients)
         titles = (item.title for item in ingredients if item.manifest == label)
         return next(titles, "") or "an unnamed ingredient"
@@ -157,13 +162,13 @@ class Credentials:
 
 
 def read_credentials(data: bytes, kind: str, *, trust_list: str = "") -> Credentials:
-    """Read and verify the C2PA manifests that are embedded in an image. Nothing is fetched.
+    """Read and verify the C2PA manifests embedded in an image, without network access.
 
     Args:
         data: The file.
         kind: Its format, such as ``JPEG``.
         trust_list: A file with the certificates (PEM) of trusted authorities. Without one, trust
-            is not checked: anybody can make a certificate with any name.
+            is not checked, although anyone can create a certificate in any name.
     """
     if not _is_installed():
         return Credentials(is_installed=False)
@@ -200,7 +205,7 @@ def _is_installed() -> bool:
 
 
 def describe_source_type(value: str) -> tuple[str, str]:
-    """Return category and meaning of an IPTC digital source type, given as URI, QCode or term."""
+    """Return the category and meaning of an IPTC source type, given as a URI, QCode or term."""
     match = SOURCE_TYPE.fullmatch(value.strip())
     category, meaning = _vocabulary()["source_types"].get(match[1] if match else "", ("", ""))
     return category or "unknown", meaning or "not a known IPTC or C2PA term"
@@ -324,7 +329,7 @@ def _thumbnail(content: Mapping[str, Any], thumbnails: Mapping[str, Any]) -> np.
 
 
 def _software(value: object) -> str:
-    """Return a program's name and version; older manifests give a text."""
+    """Return a program's name and version; older manifests give them as one text."""
     if not isinstance(value, Mapping):
         return _text(value)
     return " ".join(filter(None, (_text(value.get("name")), _text(value.get("version")))))

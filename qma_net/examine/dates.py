@@ -9,10 +9,10 @@ from itertools import product
 from .texts import printable
 
 TAKEN, DIGITIZED, MODIFIED, LOCATED = "taken", "digitized", "modified", "GPS position"
-# IPTC defines the date of the content as that of the original work. For a photographed print or a
-# scan it is earlier than the date at which the camera took the picture, so they are not compared.
+# IPTC defines the date of the content as the date of the original work. For a photographed print or
+# a scan, it is earlier than the date on which the picture was taken, so the two are not compared.
 CONTENT, RESOURCE = "content created", "file created"
-# What a date means, the field, and the field that completes it: a time or an offset from UTC.
+# The meaning of a date, its field, and the field that adds a time or an offset from UTC.
 DATES = (
     (TAKEN, "EXIF DateTimeOriginal", "EXIF OffsetTimeOriginal"),
     (TAKEN, "XMP exif:DateTimeOriginal", ""),
@@ -48,7 +48,7 @@ class StatedDate:
 
 
 def read_dates(fields: Mapping[str, str]) -> Iterator[StatedDate]:
-    """Yield the dates among fields with names such as ``EXIF DateTime``."""
+    """Yield the dates in metadata fields, whose names are of the form ``EXIF DateTime``."""
     for meaning, where, completion in DATES:
         if not fields.get(where):
             continue
@@ -63,7 +63,7 @@ def read_dates(fields: Mapping[str, str]) -> Iterator[StatedDate]:
 
 
 def find_contradictions(dates: tuple[StatedDate, ...]) -> Iterator[str]:
-    """Yield pairs of dates that no choice of time zones can reconcile."""
+    """Yield a sentence about each pair of dates that no choice of time zones can reconcile."""
     for a, b in product(dates, dates):
         if a.meaning in (MODIFIED, DIGITIZED) and b.meaning == TAKEN:
             if a.latest + CLOCK_TOLERANCE < b.earliest:

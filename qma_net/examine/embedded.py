@@ -1,4 +1,4 @@
-"""Images and videos after the end of a JPEG that the file itself declares."""
+"""Images and videos that a JPEG file declares after the end of its own image."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -9,7 +9,7 @@ from ..core.mpf import read_index
 MAX_ITEMS = 60
 MAX_INDEX = 2**16  # Bytes; a segment cannot be longer.
 
-# What the index calls an image (CIPA DC-007, section 5.2.3.3.1).
+# The types of images in the index (CIPA DC-007, section 5.2.3.3.1).
 KINDS = {
     0x010001: "preview, VGA",
     0x010002: "preview, Full HD",
@@ -21,7 +21,7 @@ KINDS = {
     0x040000: "original image",
     0x050000: "gain map",
 }
-# What Google's container calls an item (Motion Photo and Ultra HDR specifications).
+# The types of items in Google's container (Motion Photo and Ultra HDR specifications).
 SEMANTICS = {"GainMap": "gain map", "MotionPhoto": "video of a motion photo", "Depth": "depth map"}
 
 _ITEM = re.compile(r"<(?:\w{1,30}:)?Item\s([^<>]{1,1000})>")
@@ -33,9 +33,9 @@ _VIDEO_OFFSET = re.compile(r":MicroVideoOffset(?:\s?=\s?[\"']|>)(\d{1,12})")
 
 @dataclass(frozen=True)
 class Embedded:
-    """An image or video, between two positions of the file.
+    """An image or video that lies between the positions ``start`` and ``end`` of the file.
 
-    The file declares ``missing`` more bytes than it contains.
+    ``missing`` is the number of its declared bytes that are beyond the end of the file.
     """
 
     description: str
@@ -50,13 +50,13 @@ class Embedded:
 
 
 def read_embedded(data: bytes, end: int, index: int, xmp: str) -> Iterator[Embedded]:
-    """Yield what the file declares after its own image and what is really there.
+    """Yield the images and videos that the file declares after its own image and really contains.
 
     Args:
         data: The file.
         end: The position after its own image.
         index: The position of the index of further images; 0 for none.
-        xmp: The XMP.
+        xmp: The XMP packet.
     """
     declared = {(item.start, item.end): item for item in _indexed(data, end, index)}
     for item in _contained(data, end, xmp):
@@ -87,7 +87,7 @@ def _indexed(data: bytes, end: int, index: int) -> Iterator[Embedded]:
 
 
 def _contained(data: bytes, end: int, xmp: str) -> Iterator[Embedded]:
-    """Yield the items of Google's container; they follow each other up to the end of the file."""
+    """Yield the items that Google's XMP declares; they are stored one after the other."""
     items = [dict(_ATTRIBUTE.findall(match[1])) for match in _ITEM.finditer(xmp)][:MAX_ITEMS]
     lengths = [int(i.get("Length", "0")) if i.get("Length", "0").isdecimal() else 0 for i in items]
     padding = items[0].get("Padding", "0") if items else "0"

@@ -38,9 +38,9 @@ class Evidence:
     fault: str = ""
 
     def without_location(self) -> "Evidence":
-        """Return the evidence without what can reveal a location; the same object if nothing can.
+        """Return this evidence without metadata that can reveal a location.
 
-        The pixels and the name of the file are not changed.
+        If there is none, this is the same object. The pixels and the file name are not changed.
         """
         if not (self.facts and self.origin):
             return self
@@ -81,7 +81,7 @@ def read_evidence(source: PhotoSource, name: str = "", *, trust_list: str = "") 
 
 
 def photo_properties(photograph: Photograph, facts: FileFacts | None) -> PhotoProperties:
-    """Return the properties by which a photo is compared with those of a calibration."""
+    """Return the properties used to compare a photo with the photos of a calibration."""
     height, width = photograph.pixels.shape[:2]
     if facts is None:
         return PhotoProperties(width, height)

@@ -29,15 +29,15 @@ class Examination:
 
     Attributes:
         evidence: The photo and the facts about its file.
-        readability: Where the model cannot judge the photo; None if it cannot be decoded.
-        leads: See :mod:`.leads`; none if the photo is too small.
-        prediction: The result of the model; None without a model, if the photo is too small or if
-            it cannot be decoded.
+        readability: Where the model cannot judge the photo; None if the photo cannot be decoded.
+        leads: See :mod:`.leads`; empty if the photo is too small or cannot be decoded.
+        prediction: The result of the model; None without a model, or if the photo is too small or
+            cannot be decoded.
         calibration: The scores of authentic photos that were fed to the model in the same way; None
             if there are none.
         settings: Model, weights and options.
         date: Time of the examination, UTC, ISO 8601.
-        notes: How the photo was read, what could not be read, what to know about the model.
+        notes: How the photo was read, what could not be read, and caveats about the model.
     """
 
     evidence: Evidence
@@ -61,12 +61,12 @@ class Examination:
 
     @property
     def marked(self) -> float | None:
-        """Share of the pixels above the threshold, among those that the file contains."""
+        """Fraction of the pixels above the threshold; pixels missing from the file do not count."""
         return self.prediction.marked if self.prediction else None
 
     @property
     def marked_unreadable(self) -> float | None:
-        """Share of the pixels above the threshold that the model cannot judge."""
+        """Fraction of the pixels above the threshold that lie where the model cannot judge."""
         if not self.prediction or not self.readability or not self.prediction.binary.any():
             return None
         return float(self.readability.unreadable[self.prediction.binary].mean())
@@ -80,9 +80,9 @@ class Examination:
 
     @property
     def differences(self) -> list[str]:
-        """Why the photo cannot be compared with those of the calibration; see :mod:`.comparison`.
+        """Why the photo cannot be compared with the calibration's; see :mod:`.comparison`.
 
-        Empty if it can, or if the calibration does not record the size of its photos.
+        Empty if it can be, or if no properties of the calibration's photos are known.
         """
         photograph = self.evidence.photograph
         if not (photograph and self.calibration and self.calibration.photos):
@@ -91,15 +91,15 @@ class Examination:
         return differences(properties, self.calibration.photos)
 
     def overlay(self) -> np.ndarray:
-        """Draw the photo with marked regions tinted and unreadable ones hatched, ``(H, W, 3)``."""
+        """Return the photo ``(H, W, 3)`` with marked regions tinted and unreadable ones hatched."""
         if self.prediction is None or self.readability is None:
             raise ValueError("an examination without a prediction has no overlay")
         return hatched(self.prediction.overlay(), self.readability.unreadable)
 
     def without_location(self) -> "Examination":
-        """Return the examination without what can reveal where the photo was taken.
+        """Return the examination without metadata that can reveal where the photo was taken.
 
-        It is the same object if nothing in the metadata can.
+        If there is none, this is the same object.
         """
         evidence = self.evidence.without_location()
         if evidence is self.evidence:
@@ -201,7 +201,7 @@ def assemble(
 
 
 def software_versions() -> dict[str, str]:
-    """Return the versions of the software that computes an examination."""
+    """Return the versions of the software used for an examination."""
     return {
         "qma-net": __version__,
         "python": platform.python_version(),

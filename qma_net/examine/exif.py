@@ -37,7 +37,7 @@ NEW_TAGS = {
     0xA43B: "ImageEditingSoftware",
     0xA43C: "MetadataEditingSoftware",
 }
-# EXIF directories, with the directory and the tag that point to each and the names of the entries.
+# For each EXIF directory: the directory and the tag that point to it, and the names of its entries.
 DIRECTORIES: Mapping[str, tuple[str, int, Mapping[int, str]]] = {
     "Exif": ("IFD0", ExifTags.IFD.Exif, NEW_TAGS | ExifTags.TAGS),
     "GPS": ("IFD0", ExifTags.IFD.GPSInfo, ExifTags.GPSTAGS),
@@ -55,11 +55,11 @@ class ExifFacts:
     """What EXIF data says.
 
     Attributes:
-        directories: Text by the name of the tag, by directory.
+        directories: The texts of each directory, by the name of the tag.
         position: Latitude and longitude in degrees; None if absent, incomplete or not valid.
-        altitude: In words; empty if absent or not valid.
+        altitude: The altitude in words; empty if absent or not valid.
         thumbnail: The bytes of the embedded thumbnail.
-        orientation: As stored, not necessarily valid; None if there is none.
+        orientation: The orientation as stored, not necessarily valid; None if there is none.
     """
 
     directories: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -70,11 +70,11 @@ class ExifFacts:
 
 
 def read_exif(data: bytes, note: Callable[[str], None]) -> ExifFacts | None:
-    """Read EXIF data or a TIFF file; None if it is neither. Damage is noted.
+    """Read EXIF data or a TIFF file; return None if it is neither.
 
     Args:
         data: The bytes.
-        note: Called with what cannot be read.
+        note: Called with a message about anything that cannot be read.
     """
     try:
         block = ExifBlock(data)
@@ -171,7 +171,7 @@ def _bytes_text(block: ExifBlock, tag: int, entry: Entry, value: bytes) -> str:
         return decode_comment(value, block.order)
     if tag in WINDOWS_TEXTS:
         return printable(value.decode("utf-16-le", "backslashreplace").rstrip("\0"))
-    if entry.kind in (ASCII, UTF8):  # Photographer and editor are separate texts.
+    if entry.kind in (ASCII, UTF8):  # Copyright: a photographer's and an editor's text.
         texts = value.split(b"\0") if tag == COPYRIGHT else value.split(b"\0")[:1]
         return "; ".join(printable(decode_undeclared(text)) for text in texts[:2] if text.strip())
     if tag != MAKER_NOTE and re.fullmatch(rb"[ -~]+\0*", value):
@@ -182,7 +182,7 @@ def _bytes_text(block: ExifBlock, tag: int, entry: Entry, value: bytes) -> str:
 
 
 def _pairs(value: object) -> list[tuple[int, int]]:
-    """Return the pairs of a rational value; none for any other type."""
+    """Return the numerators and denominators of a rational value; empty for any other type."""
     if not isinstance(value, tuple):
         return []
     return [item for item in value if isinstance(item, tuple)]
@@ -211,14 +211,17 @@ def _position(gps: Mapping[int, object], note: Callable[[str], None]) -> tuple[f
 
 
 def _angle(value: object) -> float | None:
-    """Convert degrees, minutes and seconds; None if they are not valid. Seconds may be absent."""
+    """Convert degrees, minutes and seconds to degrees; return None if they are not valid.
+
+    Minutes and seconds may be absent.
+    """
     pairs = _pairs(value)
     if len(pairs) == 3 and pairs[2][1] == 0:
-        pairs = pairs[:2]  # Unknown seconds.
+        pairs = pairs[:2]  # The seconds are unknown.
     if not 1 <= len(pairs) <= 3 or any(divisor == 0 for _, divisor in pairs):
         return None
     numbers = [number / divisor for number, divisor in pairs]
-    # Seconds that were rounded can be 60.
+    # Rounded minutes or seconds can be 60.
     if any(number < 0 for number in numbers) or any(number > 60 for number in numbers[1:]):
         return None
     return sum(number / 60**power for power, number in enumerate(numbers))

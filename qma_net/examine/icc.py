@@ -24,7 +24,7 @@ class Profile:
 
     Attributes:
         name: Its description; empty if it has none.
-        space: The colors of the photo: RGB, gray, CMYK, ...
+        space: The color space of the photo: RGB, gray, CMYK and so on.
         is_srgb: Whether its primaries are those of sRGB.
     """
 
@@ -37,7 +37,7 @@ class Profile:
 
 
 def read_profile(content: bytes) -> Profile | None:
-    """Read a color profile; None if it is not one."""
+    """Read a color profile; return None if the content is not one."""
     if len(content) < SIZE_OF_HEADER + 4 or content[36:40] != b"acsp":
         return None
     count = min(int.from_bytes(content[128:132], "big"), MAX_TAGS)
@@ -60,7 +60,7 @@ def _is_near(tag: bytes, expected: tuple[float, ...]) -> bool:
 
 
 def _text(tag: bytes) -> str:
-    """Decode a description of version 2 or, in several languages, of version 4."""
+    """Decode the description of a version 2 profile, or the first one of a version 4 profile."""
     if tag[:4] == b"desc":
         length = int.from_bytes(tag[8:12], "big")
         return printable(tag[12 : 12 + min(length, 1000)].split(b"\0")[0].strip())

@@ -22,7 +22,7 @@ COLUMNS = (
     *("last_modified", "saved_by", "signs", "error"),
 )
 MAX_THUMBNAIL_BYTES = 2**18
-# The content of a report that the index uses, by type: a list has items of one type.
+# The types of a report's entries that the index uses; all items of a list have the same type.
 TEXT, COUNT, NUMBER = str | None, int | None, int | float | None
 REPORT_TYPES: Mapping[str, Any] = {
     "file": str,
@@ -68,7 +68,7 @@ class Entry:
 
     @property
     def score(self) -> float:
-        """The score; -1 without a mask."""
+        """The score; -1 if there is none."""
         score = self.report.get("score")
         return -1 if score is None else score
 
@@ -80,7 +80,7 @@ class Entry:
 
     @property
     def signs(self) -> list[str]:
-        """What to look at first: signs of AI use, contradictions and leads with a finding."""
+        """Where to look first: signs of AI use or copying, contradictions, leads with findings."""
         origin = self.report.get("origin") or {}
         leads = [lead for lead in self.report["leads"] if lead["regions"]]
         return [
@@ -91,7 +91,7 @@ class Entry:
         ]
 
     def row(self, rank: int) -> dict[str, Any]:
-        """Return its row of the table; the columns are :data:`COLUMNS`."""
+        """Return the report's row of the table; the columns are :data:`COLUMNS`."""
         names = ("file", "score", "marked", "format", "width", "height", "bytes", "error")
         compared = () if self.report["not_comparable"] else ("as_high", "calibrated_on")
         return {
@@ -111,7 +111,8 @@ class Entry:
 def write_index(out: Path, skipped: Sequence[str]) -> None:
     """Write ``index.html`` and ``examinations.csv`` for all reports in a folder.
 
-    An ``index.html`` that is not ours is kept; a warning is logged.
+    If there is an ``index.html`` that this function did not write, nothing is written and a warning
+    is logged.
 
     Args:
         out: The folder of the reports.

@@ -75,13 +75,13 @@ NAMES = {
 
 
 def read_iptc(data: bytes, note: Callable[[str], None]) -> dict[str, str]:
-    """Return the texts of IPTC data by name; those of unknown data sets by record and number."""
+    """Return the texts of IPTC data by name, or by record and number if the name is unknown."""
     datasets = list(_datasets(data, note))
     marked = [content for key, content in datasets if key == CODED_CHARACTER_SET]
     is_utf8 = any(mark.startswith(UTF8_MARKS) for mark in marked)
     values: dict[str, list[str]] = {}
     for (record, number), content in datasets:
-        if record != 2:  # The envelope and the description of the pixels.
+        if record != 2:  # Such as the envelope or a description of the pixels.
             continue
         name = NAMES.get(number, f"data set 2:{number}")
         values.setdefault(name, []).append(_text(number, content, is_utf8=is_utf8))
@@ -122,7 +122,7 @@ def _datasets(data: bytes, note: Callable[[str], None]) -> Iterator[tuple[tuple[
         key = data[position + 1], data[position + 2]
         size = int.from_bytes(data[position + 3 : position + 5], "big")
         position += 5
-        if size & 0x8000:  # The length follows, in as many bytes.
+        if size & 0x8000:  # The length follows, in this many bytes.
             width = size & 0x7FFF
             size = int.from_bytes(data[position : position + min(width, 8)], "big")
             position += width

@@ -47,11 +47,11 @@ class JpegFacts:
     """How a JPEG is compressed.
 
     Attributes:
-        quality: 1 to 100: the quality at which the standard IJG (libjpeg) tables are nearest to
-            those of the file; None without tables.
-        is_ijg: Whether the tables are exactly the standard IJG (libjpeg) ones of this quality.
-        subsampling: For example ``"4:2:0"``; ``"gray, no chroma"`` for a single component.
-        sampling: The factors of each component, for example ``"2x2,1x1,1x1"``.
+        quality: The quality, 1 to 100, whose standard IJG (libjpeg) tables are closest to those of
+            the file; None if there are no tables.
+        is_ijg: Whether the tables are exactly the standard IJG (libjpeg) tables of this quality.
+        subsampling: For example ``"4:2:0"``; ``"gray, no chroma"`` for fewer than three components.
+        sampling: The sampling factors of each component, for example ``"2x2,1x1,1x1"``.
         tables: The quantization tables, keyed by table number; 64 values each, in row-major order.
         coding: Baseline, progressive and so on, in words.
         progressive: Whether the image is stored in scans of increasing detail.
@@ -69,11 +69,11 @@ class JpegFacts:
 def jpeg_facts(
     segments: Sequence[tuple[int, bytes]], note: Callable[[str], None]
 ) -> JpegFacts | None:
-    """Describe how a JPEG is compressed; None if there is no readable frame header.
+    """Describe how a JPEG is compressed; return None if there is no readable frame header.
 
     Args:
         segments: The marker and payload of each segment.
-        note: Called with what cannot be read.
+        note: Called with a message about anything that cannot be read.
     """
     tables = _quantization_tables(segments)
     frame = next(((m, payload) for m, payload in segments if m in FRAMES), None)
@@ -101,7 +101,7 @@ def jpeg_facts(
 
 
 def _quantization_tables(segments: Sequence[tuple[int, bytes]]) -> dict[int, tuple[int, ...]]:
-    """Return the tables of all DQT segments (T.81, section B.2.4.1), row by row, by number."""
+    """Return the tables of all DQT segments (T.81, section B.2.4.1), row-major, by number."""
     tables = {}
     for marker, payload in segments:
         while marker == DQT and payload:
@@ -117,13 +117,13 @@ def _quantization_tables(segments: Sequence[tuple[int, bytes]]) -> dict[int, tup
 def nearest_quality(tables: Sequence[Sequence[int]]) -> tuple[int, bool]:
     """Find the quality of the nearest standard IJG (libjpeg) tables, and whether they are equal.
 
-    The tables are those of luma and, if there is one, of chroma; 64 values row by row.
+    ``tables`` are the luma table and, if there is one, the chroma table: 64 values each, row-major.
     """
     bases = base_tables()
 
     def distance(quality: int) -> int:
         references = (ijg_table(base, quality) for base in bases)
-        # Tables of 16 bits keep values that baseline files limit to 255.
+        # 16-bit tables keep values that baseline files limit to 255.
         return sum(
             abs(min(value, 255) - expected)
             for table, reference in zip(tables, references, strict=False)
@@ -145,7 +145,7 @@ def base_tables() -> tuple[list[int], list[int]]:
 
 
 def ijg_table(base: Sequence[int], quality: int) -> list[int]:
-    """Scale a table of quality 50 to a standard IJG (libjpeg) table for baseline files."""
+    """Scale a quality-50 table to a given quality, as IJG (libjpeg) does for baseline files."""
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
     return [min(255, max(1, (value * scale + 50) // 100)) for value in base]
 

@@ -1,6 +1,6 @@
-"""What in the metadata of a file can reveal where the photo was taken.
+"""Detection and removal of metadata that can reveal where a photo was taken.
 
-In case of doubt, a text reveals it: the text is then left out on request, and nothing is stated
+In case of doubt, a text counts as revealing. It is then left out on request; nothing is concluded
 about the photo.
 """
 
@@ -13,7 +13,8 @@ from urllib.parse import unquote
 
 LEFT_OUT = "(left out on request)"
 
-# Names of properties, with any prefix and in any case. SubjectLocation is a pixel of the photo.
+# Names of properties, with any prefix, in upper or lower case. SubjectLocation is excluded, since
+# it is a position in the photo, in pixels.
 _NAMES = (
     r"(?:(?<!subject)location\w{0,20}|(?<![a-z])(?:city|state|worldregion|place|street|address|"
     r"coverage|spatial|(?:province|country|CiAdr)\w{0,20}))"
@@ -38,14 +39,15 @@ _REVEALING = re.compile(
 
 
 def reveals_location(text: str) -> bool:
-    """Return whether a text contains GPS data, coordinates or the name of a place in a field."""
+    """Return whether a text contains GPS data, coordinates or a field that names a place."""
     return any(map(_REVEALING.search, (text, unquote(unescape(text)))))
 
 
 def without_location(value: Any) -> Any:
-    """Return metadata without what can reveal a location; the same object if nothing can.
+    """Return metadata without texts that can reveal a location; the same object if none can.
 
-    Entries of dictionaries are removed, by their name or text; other texts are replaced.
+    Dictionary entries whose name or text can are removed; other such texts are replaced by
+    :data:`LEFT_OUT`.
     """
     if isinstance(value, str):
         return LEFT_OUT if reveals_location(value) else value

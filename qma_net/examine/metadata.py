@@ -1,4 +1,4 @@
-"""What a file says besides its pixels: format, EXIF, XMP, IPTC, text, JPEG tables, thumbnail, C2PA.
+"""What a file contains besides pixels: EXIF, XMP, IPTC, texts, JPEG tables, thumbnail, C2PA.
 
 Everything is read from the bytes of the file, so that it can be reported even if no pixel can be
 decoded. The work is bounded and nothing is trusted: what cannot be read becomes a note, never an
@@ -27,16 +27,18 @@ MAX_NOTES = 20
 AS_STORED = "the colors were read as stored, without converting them"
 PRIMARIES = {4: "NTSC", 9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}  # ITU-T H.273, table 2.
 XMP_ORIENTATION = re.compile(r"tiff:Orientation(?:\s?=\s?[\"']|>)\s?(\d)")
-MAX_THUMBNAIL_PIXELS = 2_000_000  # Cameras embed 160x120 pixels, some 640x480.
+MAX_THUMBNAIL_PIXELS = 2_000_000  # Most cameras embed 160x120 pixels, some 640x480.
 
 
 @dataclass(kw_only=True)
 class FileFacts(Structure):
-    """What a file says besides its pixels. All texts are printable and limited in length.
+    """What a file contains besides pixels.
+
+    All texts are printable and limited in length.
 
     Attributes:
-        format: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC, according to the first bytes and not
-            to the name.
+        format: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC, according to the first bytes, not the
+            name.
         size: Size of the file in bytes.
         sha256: Hash of the file, hexadecimal.
         jpeg: How a JPEG is compressed; None for other formats.
@@ -76,10 +78,10 @@ class FileFacts(Structure):
         return not (metadata or self.unread or self.omits_location)
 
     def without_location(self) -> "FileFacts":
-        """Return the facts without what can reveal a location; the same object if nothing can.
+        """Return these facts without metadata that can reveal a location.
 
-        XMP that can reveal one is left out entirely, and so are GPS directories of EXIF, unless
-        they contain only a version.
+        If there is none, this is the same object. XMP that can reveal one is left out
+        entirely, and so are the GPS directories of EXIF, unless they contain only a version.
         """
         exif = {
             name: without_location(tags)
@@ -102,7 +104,7 @@ class FileFacts(Structure):
 
 
 def read_facts(data: bytes) -> FileFacts:
-    """Read the facts about a file. Damage is noted, never raised."""
+    """Read the facts about a file; damage is noted, never raised."""
     kind = describe_content(data[:HEADER_SIZE]).removeprefix("a ")
     facts = FileFacts(format=kind, size=len(data), sha256=hashlib.sha256(data).hexdigest())
     read_structure(data, kind, facts)
@@ -131,7 +133,7 @@ def _limited(items: Iterable[str], limit: int) -> list[str]:
 
 
 def _read_exif_blocks(facts: FileFacts) -> None:
-    """Read the EXIF data; the directories of further blocks get a number."""
+    """Read the EXIF data; directories of further blocks are numbered, such as ``IFD0 2``."""
     blocks = [block for block in facts.blocks if block.kind == EXIF]
     for number, block in enumerate(blocks[:MAX_EXIF], 1):
         exif = read_exif(block.content, facts.note)
@@ -157,7 +159,7 @@ def _read_exif_blocks(facts: FileFacts) -> None:
 
 
 def _note_orientation(orientation: int | None, number: int, source: str, facts: FileFacts) -> None:
-    """Note an orientation that has no effect."""
+    """Add a note if the EXIF orientation has no effect."""
     if orientation not in range(2, 9):
         return
     if facts.format in ("AVIF", "HEIC"):

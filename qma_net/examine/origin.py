@@ -1,4 +1,4 @@
-"""What a file says about its origin: Content Credentials, signs of AI and editing, credit, dates.
+"""What a file says about its origin: Content Credentials, signs of AI or editing, credits, dates.
 
 Everything here can be removed or forged. Statements quote the file and say where the quote is from.
 """
@@ -21,7 +21,7 @@ from .xmp import Xmp, XmpError, read_xmp
 
 RULES = Path(__file__).with_name("origin_marks.yaml")
 MAX_QUOTE = 600  # Characters.
-MAX_SEARCHED = 20_000  # Characters of a value in which a mark is searched for.
+MAX_SEARCHED = 20_000  # Characters of a value that are searched for marks.
 MAX_HISTORY = 100
 
 FILE_NAME = "file name"
@@ -31,7 +31,7 @@ SOURCE_TYPE_TEXT = re.compile(
     r"DigitalSourceType(?:=[\"']|>|[^<>]{0,80}resource=[\"'])([^\"'<]{1,200})"
 )
 
-# What the credit lines are called, and the fields that contain them: IPTC, XMP, EXIF.
+# The names of the credits, and the fields that contain each of them: IPTC, XMP, EXIF.
 CREDITS: Mapping[str, tuple[str, ...]] = {
     "By-line": ("IPTC Byline", "XMP dc:creator", "EXIF Artist", "EXIF Photographer"),
     "Title": ("IPTC Title", "XMP dc:title", "EXIF ImageTitle"),
@@ -55,7 +55,7 @@ class Mark:
     Attributes:
         name: What was found.
         category: For example ``AI-generated``, ``edited``, ``platform`` or ``software``.
-        quote: The value, printable and limited in length.
+        quote: The value of the field, printable and limited in length.
         where: The field that contains it.
         meaning: What it means in plain words.
     """
@@ -86,8 +86,8 @@ class Origin:
         marks: Traces of generators, editors and platforms; those of AI come first.
         history: The editing history that programs recorded in the XMP, in order.
         credits: By-line, caption, copyright and similar fields.
-        dates: When the photo was taken, digitized and modified.
-        contradictions: Dates that contradict each other.
+        dates: The dates on which the photo was taken, digitized, modified and so on.
+        contradictions: Dates that contradict each other, one sentence for each pair.
         notes: What could not be read.
         camera: Make and model of the camera according to the metadata; empty if not stated.
         software: The programs that wrote the file according to the metadata.
@@ -106,7 +106,7 @@ class Origin:
 
     @property
     def statements(self) -> dict[str, str]:
-        """The camera, when the photo was taken and saved, and the software, as the file says."""
+        """Camera, dates and software according to the file, by name."""
         taken, modified = (
             ", ".join(dict.fromkeys(date.text for date in self.dates if date.meaning == meaning))
             for meaning in (TAKEN, MODIFIED)
@@ -140,9 +140,10 @@ class Origin:
         return tuple(dict.fromkeys(found))
 
     def without_location(self) -> "Origin":
-        """Return the origin without what can reveal a location; the same object if nothing can.
+        """Return this origin without texts that can reveal a location.
 
-        Marks remain, without quotes that can. The date of a GPS position is left out.
+        If there are none, this is the same object. Marks are kept, but their revealing texts are
+        replaced. Dates of GPS positions are left out.
         """
         kept: Origin = without_location(self)
         dates = tuple(date for date in self.dates if date.meaning != LOCATED)
@@ -174,7 +175,7 @@ class Origin:
 
 
 def read_origin(data: bytes, facts: FileFacts, name: str = "", *, trust_list: str = "") -> Origin:
-    """Collect what a file says about its origin. Damage is noted, never raised.
+    """Collect what a file says about its origin; damage is noted, never raised.
 
     Args:
         data: The file.
@@ -221,7 +222,7 @@ def read_origin(data: bytes, facts: FileFacts, name: str = "", *, trust_list: st
 
 
 def _camera(fields: Mapping[str, str]) -> str:
-    """Join make and model, which often begins with the make."""
+    """Join make and model, without repeating a make with which the model begins."""
     make, model = (
         (fields.get(f"EXIF {name}") or fields.get(f"XMP tiff:{name}", "")).strip()
         for name in ("Make", "Model")
@@ -232,7 +233,7 @@ def _camera(fields: Mapping[str, str]) -> str:
 
 
 def _fields(facts: FileFacts, xmp: Xmp, name: str) -> Iterator[tuple[str, str]]:
-    """Yield all fields by names such as ``EXIF Software``; see origin_marks.yaml."""
+    """Yield the name and text of each field; see origin_marks.yaml for the form of the names."""
     for directory in ("Exif", "IFD0"):
         for tag, text in facts.exif.get(directory, {}).items():
             yield f"EXIF {tag}", text
@@ -305,7 +306,7 @@ def _credits(fields: Mapping[str, str]) -> Iterator[Credit]:
 def _agree(values: list[str]) -> bool:
     """Return whether texts are equal, apart from case, spaces, punctuation and truncation.
 
-    IPTC limits the length of its texts, for example that of a by-line to 32 bytes.
+    IPTC limits the length of its texts; a by-line, for example, has at most 32 bytes.
     """
     if any("\\x" in value or "\ufffd" in value for value in values):
         return True  # Characters in an unknown encoding cannot be compared.

@@ -41,9 +41,10 @@ COLORS = {
 def write_report(examination: Examination, folder: str | os.PathLike[str]) -> None:
     """Write the report, ``thumbnail.jpg`` and, with a model, ``mask.png`` and ``overlay.png``.
 
-    The report is ``report.html`` and ``report.json``. The thumbnail is used by the index.
+    The report consists of ``report.html`` and ``report.json``. The thumbnail is for the index; it
+    is not written if the photo cannot be decoded.
 
-    Every file is written atomically, and ``report.json`` last: if it exists, the others do.
+    Every file is written atomically, and ``report.json`` last: if it exists, so do the others.
     """
     folder = Path(folder)
     if examination.prediction:
@@ -86,7 +87,7 @@ def render_page(examination: Examination, *, images: bool = True) -> str:
         "methods": {
             key: without_folder(text, evidence.name) for key, text in _methods(examination).items()
         },
-        # The model's caveat is in the summary.
+        # The model's caveat is already in the summary.
         "notes": [
             without_folder(note, evidence.name)
             for note in examination.notes
@@ -136,7 +137,7 @@ def _register_filters() -> None:
 
 
 def shrink(image: np.ndarray, limit: int = MAX_IMAGE_SIDE) -> np.ndarray:
-    """Reduce an image whose longer side exceeds the limit in pixels, by averaging."""
+    """Downscale an image, by averaging, if its longer side exceeds ``limit`` pixels."""
     height, width = image.shape[:2]
     scale = limit / max(height, width)
     if scale >= 1:
@@ -146,12 +147,12 @@ def shrink(image: np.ndarray, limit: int = MAX_IMAGE_SIDE) -> np.ndarray:
 
 
 def percent(share: float) -> str:
-    """Format a share in 0..1; a small one is not rounded to zero."""
+    """Format a fraction in 0..1 as a percentage; small ones are not rounded to zero."""
     return "less than 0.1%" if 0 < share < 0.001 else f"{100 * share:.1f}%"
 
 
 def image_uri(image: np.ndarray, kind: str = "png", icc_profile: bytes = b"") -> str:
-    """Encode uint8 ``(H, W)`` or ``(H, W, 3)`` RGB as the address of an embedded image."""
+    """Encode an image, uint8 ``(H, W)`` or ``(H, W, 3)`` RGB, as a data URI."""
     if icc_profile:
         file = io.BytesIO()
         Image.fromarray(image).save(file, kind, quality=95, icc_profile=icc_profile)
@@ -164,7 +165,7 @@ def image_uri(image: np.ndarray, kind: str = "png", icc_profile: bytes = b"") ->
 
 
 def checkpoint_name(checkpoint: str) -> str:
-    """Name a checkpoint without its path on this machine; weights of a folder by the folder."""
+    """Return the file name of a checkpoint, or the folder's name if it is ``model.safetensors``."""
     path = Path(checkpoint)
     return path.parent.name if path.name == WEIGHTS_FILE else path.name
 
@@ -179,7 +180,7 @@ def _draw_reasons(pixels: np.ndarray, reasons: np.ndarray) -> np.ndarray:
 
 
 def _methods(examination: Examination) -> dict[str, str]:
-    """List what the examination was made with, as plain text."""
+    """Describe how the examination was made: plain text by label."""
     settings = examination.settings
     rows = {"Date": examination.date, "Versions": _pairs(software_versions())}
     if settings["model"]:

@@ -1,6 +1,7 @@
 """``qma-net examine``: the steps of an examination, for one photo and for many.
 
-The steps do not call each other: evidence, prediction, readability, leads, assembly, page.
+The steps are evidence, prediction, readability, leads, assembly and page. They do not call each
+other.
 """
 
 import hashlib
@@ -47,7 +48,7 @@ MAX_SHOWN_NAME = 40  # Characters of the current photo's name next to the progre
 
 
 class Predictor(Protocol):
-    """What an examination needs of a model, such as :class:`qma_net.QMANetPredictor`."""
+    """What an examination needs from a model, such as :class:`qma_net.QMANetPredictor`."""
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -95,7 +96,7 @@ def examine_photo(
             read facts from.
         threshold: In 0..1. Pixels with a higher model output are marked.
         native: Process the photo at original resolution.
-        noiseprint: NoisePrint++ with its weights, for a view; by default the model's.
+        noiseprint: NoisePrint++ with its weights, to compute its view; by default the model's.
         trust_list: See :func:`.content_credentials.read_credentials`.
         omit_location: Leave out metadata that can reveal where the photo was taken; see
             :mod:`.location`.
@@ -126,7 +127,7 @@ def examine_photo(
 def describe_settings(
     predictor: Predictor | None, *, threshold: float, native: bool
 ) -> dict[str, Any]:
-    """Return everything that an examination depends on except the photo.
+    """Return the model and the options that an examination depends on.
 
     Raises:
         ConfigError: If the threshold is outside 0..1.
@@ -149,10 +150,11 @@ def examine_evidence(
     notes: Sequence[str] = (),
     progress: ProgressCallback | None = None,
 ) -> Examination:
-    """Examine a photo that has been read. Without readable pixels, it gets no mask and no leads.
+    """Examine a photo that has already been read.
 
-    The arguments are those of :func:`examine_photo`, with settings from :func:`describe_settings`
-    and further notes.
+    Without readable pixels, there is no mask and there are no leads. The arguments are those of
+    :func:`examine_photo`, except that ``settings`` comes from :func:`describe_settings` and
+    ``notes`` are added to those of the examination.
     """
     prediction, calibration = None, None
     views: tuple[Lead, ...] = ()
@@ -214,16 +216,17 @@ def examine_files(
     If the stem is already used by another photo, by the same photo with different settings or by
     one of the user's own folders, the next free one of ``<stem>_2``, ... is used. Finished reports
     are not regenerated. Files that are not photos are skipped with an error; a damaged image gets
-    an error and a report on its file. For several photos, :func:`.index.write_index` ranks all
-    reports in the folder.
+    an error and a report on its file. For several photos, or if the folder already has an index,
+    :func:`.index.write_index` ranks all reports in the folder.
 
     Args:
-        names: Files, folders (searched recursively) and patterns; ``-`` is the standard input.
+        names: Files, folders (searched recursively) and patterns; ``-`` is standard input.
         out: The folder to write to. Reports with different settings may share it.
         predictor: The model; None to examine photos without one.
         threshold: In 0..1. Pixels with a higher model output are marked.
         native: Process photos at original resolution.
-        noiseprint_weights: The published weights of NoisePrint++, for a view.
+        noiseprint_weights: The published weights of NoisePrint++, to compute its view; empty for
+            none.
         trust_list: See :func:`.content_credentials.read_credentials`.
         omit_location: Leave out metadata that can reveal where the photos were taken.
         note: Added to the notes of every report.
@@ -254,7 +257,7 @@ def examine_files(
     folders: list[Path] = []
     errors: list[str] = []
     digest = hashlib.sha256(to_json(settings, sort_keys=True).encode()).hexdigest()
-    journal = f".examine-{digest[:12]}.jsonl"  # Each settings have their own finished work.
+    journal = f".examine-{digest[:12]}.jsonl"  # Each set of settings has its own journal.
     with Run(
         out, settings, key=["folder"], required=["file"], journal=journal, contents="reports"
     ) as run:
@@ -281,7 +284,7 @@ def examine_files(
             try:
                 evidence = read_evidence(photo_source(path), name, trust_list=trust_list)
                 if record and evidence.facts and evidence.facts.sha256 == record["sha256"]:
-                    run.finish(record | state)  # Only its modification time has changed.
+                    run.finish(record | state)  # Only the modification time has changed.
                     folders.append(out / record["folder"])
                     errors += [record["error"]] if record.get("error") else []
                     continue

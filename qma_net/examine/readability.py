@@ -47,7 +47,7 @@ ROUNDING_RANGE = 1.01
 # slopes: along rows, along columns, and along both (Immerkaer 1996). All three must be small, or an
 # edge along a row or column would count as smooth.
 ROUNDING_NOISE = 0.35
-SECOND_NORM, BOTH_NORM = 6**0.5, 6.0  # Of the kernel (1, -2, 1) and its outer product.
+SECOND_NORM, BOTH_NORM = 6**0.5, 6.0  # Norms of (1, -2, 1) and of its outer product.
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,12 @@ class Readability:
 
     @property
     def share(self) -> float:
-        """Share of the pixels that are not readable."""
+        """Fraction of the pixels that are not readable."""
         return float(np.count_nonzero(self.reasons) / self.reasons.size)
 
     @property
     def shares(self) -> Mapping[str, float]:
-        """Share of the pixels by the name of the reason."""
+        """Fraction of the pixels for each reason, by the name of the reason."""
         return {name: float(np.mean(self.reasons == value)) for value, name in NAMES.items()}
 
 
@@ -87,9 +87,10 @@ def readability(
 
     Args:
         pixels: uint8 ``(H, W, 3)`` RGB, as displayed.
-        is_jpeg: Whether the pixels come directly from a JPEG, whose blocks can then be judged.
+        is_jpeg: Whether the pixels come directly from a JPEG. The blocks are then its own, and
+            those that have lost their detail count as compressed.
         orientation: The EXIF orientation that was applied; it determines where the blocks are.
-        present: The rows and columns that a truncated file contains.
+        present: The rows and columns that the file contains if it is truncated; by default all.
     """
     height, width = pixels.shape[:2]
     left, top = first_block(width, height, orientation) if is_jpeg else (0, 0)
@@ -109,7 +110,7 @@ def readability(
 
 
 def first_block(width: int, height: int, orientation: int) -> tuple[int, int]:
-    """Return where, as ``(x, y)``, the first complete block of a displayed JPEG begins.
+    """Return the position ``(x, y)`` of the first complete block of a displayed JPEG.
 
     After mirroring, the last block of the stored image, which is often narrower, comes first.
     """
@@ -130,7 +131,7 @@ def hatched(image: np.ndarray, region: np.ndarray) -> np.ndarray:
 
 
 def _covered(length: int, first: int) -> tuple[np.ndarray, int]:
-    """Return the rows (or columns) that fill complete blocks, and where the real ones begin.
+    """Return row (or column) indices that fill complete blocks, and where the real rows begin.
 
     Incomplete blocks at either end are completed by reflection.
     """
@@ -140,7 +141,7 @@ def _covered(length: int, first: int) -> tuple[np.ndarray, int]:
 
 
 def _reasons(blocks: np.ndarray, is_jpeg: bool) -> np.ndarray:
-    """Classify blocks, uint8 ``(n, m, 8, 8, 3)`` to ``(n, m)``."""
+    """Classify blocks, uint8 ``(n, m, 8, 8, 3)``; return their reasons, uint8 ``(n, m)``."""
     luma = blocks.astype(np.float32) @ np.array(LUMA, np.float32)  # (n, m, 8, 8)
     at_limit = ((blocks <= DARKEST).all(axis=-1)) | ((blocks >= BRIGHTEST).all(axis=-1))
     clipped = at_limit.mean(axis=(2, 3)) >= CLIPPED_SHARE

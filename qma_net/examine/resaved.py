@@ -15,7 +15,7 @@ COPY_CATEGORIES = ("screenshot", "platform")
 
 
 def resaved_note(facts: FileFacts, origin: Origin, size: tuple[int, int] | None) -> str:
-    """Say why a file may not be the original; empty if nothing indicates it.
+    """Say why a file may not be the original; return an empty string if nothing suggests it.
 
     Args:
         facts: The file's metadata.

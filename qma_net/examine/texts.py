@@ -10,10 +10,10 @@ MAX_CHARACTERS = 20_000  # Of XMP and other texts.
 MAX_VALUE_CHARACTERS = 400  # Of one EXIF or IPTC value.
 MAX_LISTED = 60  # Parts of the file, and texts.
 
-# The character codes of a UserComment (EXIF 3.0, section 4.6.6.3), by their name of eight bytes.
+# The character codes of a UserComment (EXIF 3.0, section 4.6.6.3), by their eight-byte names.
 COMMENT_CODES = {b"ASCII\0\0\0": "utf-8", b"JIS\0\0\0\0\0": "iso2022_jp_2", bytes(8): "utf-8"}
 UNICODE = b"UNICODE\0"
-MIN_ASCII = 16  # Bytes of printable ASCII that are hardly ever two-byte characters.
+MIN_ASCII = 16  # This many bytes of printable ASCII are hardly ever two-byte characters.
 
 # The beginnings of XML in each encoding, longest first (XML 1.0, appendix F).
 XML_ENCODINGS = (
@@ -44,7 +44,7 @@ def _printable_character(character: str) -> str:
 
 
 def without_folder(text: str, path: str) -> str:
-    """Name a file without its folder in a message, since a path can reveal who examined it."""
+    """Remove a file's folder from a message, since a path can reveal who examined the file."""
     name = Path(path).name
     return text.replace(path, name) if name else text
 
@@ -52,8 +52,8 @@ def without_folder(text: str, path: str) -> str:
 def decode_undeclared(content: bytes) -> str:
     """Decode a text whose encoding is not declared: UTF-8, or else Latin-1.
 
-    Other encodings are not mistaken for Latin-1: bytes that occur in pairs, or that are control
-    characters in Latin-1, are escaped.
+    Non-ASCII bytes that occur in pairs, or that are control characters in Latin-1, suggest a
+    different encoding; all bytes that are not UTF-8 are then escaped.
     """
     try:
         return content.decode()
@@ -74,7 +74,8 @@ def decode_png_text(name: bytes, content: bytes, limit: int) -> tuple[str, bytes
     """Decode a ``tEXt``, ``zTXt`` or ``iTXt`` chunk (PNG specification, section 11.3.3).
 
     Returns:
-        The keyword, and the text in UTF-8, cut off at a limit; None if it cannot be decompressed.
+        The keyword, and at most ``limit`` bytes of the text in UTF-8, or None if it cannot be
+        decompressed.
     """
     key, _, text = content.partition(b"\0")
     keyword = printable(key.decode("latin-1"))
@@ -118,8 +119,8 @@ def decode_comment(content: bytes, order: str) -> str:
 def _decode_unicode(text: bytes, order: str) -> str:
     """Decode UTF-16 in the byte order that gives the more plausible text.
 
-    The standard prescribes the order of the EXIF data, but many programs write a different one,
-    and some write UTF-8.
+    The standard prescribes the byte order of the EXIF data, but many programs write a different
+    one, and some write UTF-8.
     """
     if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return printable(text.decode("utf-16", "backslashreplace").strip("\0 "), MAX_CHARACTERS)
@@ -132,7 +133,7 @@ def _decode_unicode(text: bytes, order: str) -> str:
 
 
 def _plausibility(text: str) -> tuple[int, int]:
-    """Rate a text: few characters that no text contains, many in ASCII, from few alphabets."""
+    """Rate a text: more ASCII, fewer invalid characters and fewer alphabets are more plausible."""
     text = text[:MAX_VALUE_CHARACTERS]
     wrong = sum(
         unicodedata.category(c) in ("Cc", "Cn", "Co", "Cs") for c in text if c not in "\t\n\r"

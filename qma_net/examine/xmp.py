@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 MAX_CHARACTERS = 1 << 20
-MAX_DEPTH = 30  # Nested elements; a history of Photoshop has about ten levels.
+MAX_DEPTH = 30  # Nested elements; a Photoshop history has about ten levels.
 MAX_ELEMENTS = 20_000
 MAX_ATTRIBUTES = 20_000
 
@@ -36,7 +36,7 @@ Value: TypeAlias = "str | dict[str, str]"
 
 
 class XmpError(ValueError):
-    """XMP that is not well-formed or too complex; the message is the end of "it ..."."""
+    """XMP that is not well-formed or is too complex; the message completes "it ..."."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ def read_xmp(packet: str) -> Xmp:
     """Read the properties of an XMP packet.
 
     Raises:
-        XmpError: If the packet is not well-formed XML, or if it declares a document type (so that
-            no entity is ever expanded), or exceeds the limits of this module.
+        XmpError: If the packet is not well-formed XML, declares a document type (which is refused
+            so that no entity is ever expanded) or exceeds the limits of this module.
     """
     packet = packet.strip("\ufeff\0 \t\r\n")
     if not packet:
@@ -122,7 +122,7 @@ def _short(tag: str) -> str:
 
 
 def _properties(element: Element) -> list[tuple[str, Value]]:
-    """Return the properties of a description or structure, as attributes and as elements."""
+    """Return the properties of a description or structure, both attributes and elements."""
     found: list[tuple[str, Value]] = [
         (_short(tag), value.strip()) for tag, value in element.items() if _short(tag)
     ]

@@ -27,9 +27,9 @@ from .photograph import read_photograph
 
 logger = logging.getLogger(__name__)
 
-TOLERANCE = 1e-3  # Largest difference of a mask value.
-SIZES = ((1, 64, 64), (2, 96, 160), (1, 256, 192))  # (B, H, W) of the verification.
-MAX_SIDE = 512  # Pixels of the photos for verification.
+TOLERANCE = 1e-3  # Largest accepted difference of a mask value.
+SIZES = ((1, 64, 64), (2, 96, 160), (1, 256, 192))  # (B, H, W) of the random inputs.
+MAX_SIDE = 512  # Largest side, in pixels, of the crops of photos for verification.
 OPSET = 18
 
 
@@ -55,18 +55,20 @@ def export_onnx(
     out: str | os.PathLike[str],
     images: Sequence[str | os.PathLike[str]] = (),
 ) -> str:
-    """Write an ONNX file and verify it with onnxruntime. No file remains if the check fails.
+    """Write an ONNX file and verify it with onnxruntime.
+
+    No file is written if the check fails.
 
     Args:
         model: A QMA-Net of any size, on the CPU.
-        out: The file.
+        out: Path of the file.
         images: Photos for the verification, in addition to random inputs of three sizes.
 
     Returns:
         One line with the largest difference of a mask value.
 
     Raises:
-        ExportError: If a difference exceeds 1e-3, or onnx, onnxscript or onnxruntime is missing.
+        ExportError: If a difference exceeds 1e-3, or if onnx, onnxscript or onnxruntime is missing.
     """
     try:
         import onnxruntime
@@ -145,7 +147,7 @@ def _difference(session: Any, network: MaskOnly, image: Tensor) -> float:
 
 
 def _real_input(path: str | os.PathLike[str]) -> Tensor:
-    """Crop a photo to at most 512 pixels and to multiples of 32."""
+    """Crop a photo to sides that are multiples of 32 and at most 512 pixels, and normalize it."""
     pixels = read_photograph(path).pixels
     height, width = (min(MAX_SIDE, side - side % STRIDE) for side in pixels.shape[:2])
     return normalized(pixels[:height, :width])

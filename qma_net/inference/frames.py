@@ -26,7 +26,7 @@ def count_frames(image: Any, data: bytes) -> int:
 
 
 def _count_jpeg(image: Any) -> int:
-    """Count the photos in the index of a JPEG; previews and gain maps are not photos."""
+    """Count the photos in the MPF index of a JPEG; previews and gain maps are not photos."""
     if any(name == "APP1" and b"hdrgm:" in content for name, content in image.applist):
         return 1  # The second image of Ultra HDR files is a gain map of unspecified type.
     return max(1, sum(item.is_frame for item in read_index(image.info.get("mp", b""))))
@@ -36,8 +36,8 @@ def count_gif_frames(data: bytes, name: str = "the file") -> int:
     """Count image descriptors (GIF89a, section 20) up to the trailer or the first damage.
 
     Raises:
-        LimitError: If there is too much before the first frame: Pillow joins comments in a time
-            that grows with the square of their length.
+        LimitError: If there is too much before the first frame: the time in which Pillow joins
+            comments grows with the square of their length.
     """
     count, position = 0, 13 + _color_table(data[10:11])
     while count <= MAX_FRAMES and position < len(data):

@@ -30,11 +30,11 @@ PREDICTION_COLUMNS = (
     *("mask", "overlay", "notes", "error"),
 )
 
-# What an examination writes to the folder of a photo; report.json has these keys.
+# What an examination writes to the folder of a photo, and keys that every report.json has.
 REPORT_FILES = ("report.json", "report.html", "mask.png", "overlay.png", "thumbnail.jpg")
 REPORT_KEYS = frozenset(("file", "sha256", "leads", "settings"))
 
-NAMED_SKIPPED = 5  # Skipped files that are named in the log.
+NAMED_SKIPPED = 5  # Maximum number of skipped files named in the log.
 RAW_SUFFIXES = frozenset(
     ".3fr .arw .cr2 .cr3 .dcr .dng .erf .fff .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf "
     ".raw .rw2 .rwl .srw .x3f".split()
@@ -46,15 +46,15 @@ def find_photos(names: Iterable[str | os.PathLike[str]]) -> list[Path]:
 
     In folders, which are searched recursively, and patterns, a photo is recognized by its content.
     Files that are not photos are skipped, and the first of them are named in a log message; a file
-    that has the suffix of a photo is kept, so that reading it reports the fault. What earlier runs
-    of qma-net wrote is left out, and a log message states the number of files: masks and overlays
-    that a ``predictions.csv`` in their folder lists, and :data:`REPORT_FILES` next to the report of
-    an examination. A file that is named itself is always kept, and so is a name that matches
-    nothing. ``-`` becomes :data:`STDIN`.
+    that has the suffix of a photo is kept, so that reading it reports the fault. Files that earlier
+    runs of qma-net wrote are also skipped, and a log message states their number: masks and
+    overlays listed in a ``predictions.csv`` in the same folder, and :data:`REPORT_FILES` in the
+    same folder as the report of an examination. A file that is named explicitly is always kept, and
+    so is a name that matches nothing. ``-`` becomes :data:`STDIN`.
 
     Raises:
         PhotographError: If a folder contains no photos, if there are only results of earlier runs,
-            or if a name is an address.
+            or if a name is a URL.
     """
     paths: list[Path] = []
     skipped: list[Path] = []
@@ -97,9 +97,10 @@ def find_photos(names: Iterable[str | os.PathLike[str]]) -> list[Path]:
 def is_photo(path: Path) -> bool:
     """Check whether a file in a folder is to be read as a photo.
 
-    Its content decides. A file with the suffix of a photo counts as well, since it may be damaged,
-    unless its name marks it as something else: hidden files, among them the ``._name.jpg`` in which
-    macOS stores attributes, and raw files, which begin like a TIFF but contain only a preview.
+    Its content decides, but a file with the suffix of a photo counts as well, since it may be
+    damaged. Two kinds of files are rejected by name: hidden files, among them the ``._name.jpg`` in
+    which macOS stores attributes, and raw files, some of which begin like a TIFF, although only a
+    preview in them could be read.
     """
     if path.name.startswith(".") or path.suffix.lower() in RAW_SUFFIXES:
         return False
@@ -119,14 +120,14 @@ def display_name(path: Path) -> str:
 
 
 def photo_source(path: Path) -> Path | BinaryIO:
-    """Return what to read for a path of :func:`find_photos`: the path, or the standard input."""
+    """Return what to read for a path from :func:`find_photos`: the path or the standard input."""
     return sys.stdin.buffer if path == STDIN else path
 
 
 def file_state(path: Path) -> dict[str, int]:
-    """Return the size and modification time of a photo, to recognize when it is replaced.
+    """Return the size and modification time of a photo, to detect that it has been replaced.
 
-    Empty for the standard input and for files that do not exist.
+    The result is empty for the standard input and for files that do not exist.
     """
     try:
         status = None if path == STDIN else path.stat()
@@ -149,8 +150,8 @@ def unused_stem(run: Run, stem: str, taken: set[str], suffixes: Sequence[str] = 
     """Return the stem, with a number if results of that name would overwrite other files.
 
     The run's own files may be overwritten, unless their stem is ``taken`` by another result; the
-    returned stem is added to ``taken``. Suffixes are what follows the stem in the names of the
-    results.
+    returned stem is added to ``taken``. The names of the results are the stem followed by each of
+    the suffixes.
     """
     while True:
         candidate = unique_name(stem, taken)
@@ -182,7 +183,7 @@ def tile_progress_bar(*, enabled: bool = True) -> Iterator[ProgressCallback]:
 
 
 def _files_in(folder: Path) -> list[Path]:
-    """List what is in a folder and its subfolders, sorted by path, without hidden subfolders."""
+    """List the files in a folder and in its subfolders that are not hidden, sorted by path."""
     paths: list[Path] = []
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]

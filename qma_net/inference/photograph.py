@@ -32,14 +32,15 @@ from ..modeling.qma_net import SMALLEST_SIDE
 from .frames import MAX_FRAMES, count_frames, count_gif_frames
 from .truncated import read_truncated
 
-MAX_PIXELS = 500_000_000  # The largest phone cameras make 200 million.
+MAX_PIXELS = 500_000_000  # The largest phone cameras have 200 million.
 MAX_FILE_BYTES = 2**31
 
-# Limits on EXIF, whose entries may all refer to the same bytes: Pillow copies these per entry.
+# Limits on EXIF data. All of its entries may refer to the same bytes, and Pillow copies these for
+# every entry.
 MAX_EXIF_REPETITION = 2  # Bytes that entries may claim, relative to the length of the block.
 FREE_EXIF_BYTES = 2**20  # Bytes that they may always claim.
 MAX_EXIF_BLOCKS = 16  # Candidate EXIF blocks in one file.
-MAX_EXIF_SEGMENTS = 64  # EXIF segments in a JPEG; nearly all files have one.
+MAX_EXIF_SEGMENTS = 64  # EXIF segments in a JPEG; nearly all files have only one.
 MAX_EXIF_ENTRIES = 100_000  # Entries in all directories.
 MAX_EXIF_DIRECTORIES = 100
 JPEG_START, APP1 = b"\xff\xd8", 0xE1
@@ -65,7 +66,7 @@ DEPTH_NOTE = "{} bits per channel reduced to 8"
 GREY_NOTE = "gray repeated in all channels"
 ALPHA_NOTE = "alpha channel ignored"
 
-# No camera writes these formats. The mask of a photo that was compressed twice is different.
+# No camera writes these formats. A photo that was compressed twice gets a different mask.
 RECOMPRESSED = {"WEBP": "WebP", "AVIF": "AVIF"}
 RECOMPRESSED_NOTE = (
     "{}: usually recompressed after the camera saved it; a JPEG copy of the photo would get a "
@@ -101,9 +102,10 @@ class Photograph:
         orientation: The EXIF orientation, 1 to 8, that was applied to the stored pixels.
         present: The rows and columns that the file contains. The rest of a truncated file is
             filled with one color and must not be judged.
-        truncation: What is missing in a truncated file, also the first note; empty otherwise.
-        icc_profile: The color profile of the pixels, which are not converted to sRGB; empty for
-            none.
+        truncation: What is missing in a truncated file, which is also the first note; empty
+            otherwise.
+        icc_profile: The color profile of the pixels, which are not converted to sRGB; empty if
+            there is none.
     """
 
     pixels: NDArray[np.uint8]
@@ -129,7 +131,7 @@ class Photograph:
 
     @property
     def too_small(self) -> str:
-        """Why the photo cannot be judged: a side is shorter than 32 pixels; empty otherwise."""
+        """Why the photo cannot be judged, if a side is shorter than 32 pixels; empty otherwise."""
         height, width = self.present_pixels.shape[:2]
         if min(height, width) >= SMALLEST_SIDE:
             return ""
@@ -206,9 +208,9 @@ def reject_address(name: str | os.PathLike[str]) -> None:
     """Raise an error if a name is a URL such as ``https://example.org/photo.jpg``.
 
     Raises:
-        PhotographError: If it is.
+        PhotographError: If the name is a URL.
     """
-    # A path joins repeated slashes. Drives of Windows are a single letter.
+    # In a path, // becomes /, so one slash must suffice. Windows drives have a single letter.
     if re.match(r"[a-z]{2,}:[/\\]", str(name), re.IGNORECASE) and not Path(name).exists():
         raise PhotographError(
             f"got the URL {name}, expected a file; download the image first, in its original "
@@ -258,7 +260,7 @@ def _decode(data: bytes, name: str) -> Photograph:
 
 
 def _decode_truncated(data: bytes, name: str) -> Photograph | None:
-    """Decode a truncated file; None if it is not truncated or nothing can be decoded."""
+    """Decode a truncated file; return None if it is not truncated or nothing can be decoded."""
     try:
         truncated = read_truncated(data, MAX_PIXELS)
         if truncated is None:
@@ -324,12 +326,12 @@ def _require_bounded_segments(data: bytes, name: str) -> None:
 def require_bounded_exif(block: bytes | memoryview, name: str = "the file") -> None:
     """Check how many bytes the entries of EXIF data, or of a TIFF file, claim altogether.
 
-    Only the entries are read, not their values, so that hostile data costs no memory. Directories
-    count, too, so that overlapping ones cost no time.
+    Only the entries are read, not their values, so that hostile data costs no memory. The bytes of
+    directories count, too, so that overlapping ones cost no time. Further pages of a TIFF do not.
 
     Raises:
-        ExifError: If the bytes exceed twice the length of the block and 1 MiB, or if there are more
-            than 100 directories or 100,000 entries. Further pages of a TIFF are not counted.
+        ExifError: If the entries claim more than 1 MiB and more than twice the length of the block,
+            or if there are more than 100 directories or 100,000 entries.
     """
     order: Literal["little", "big"] = "little" if block[:1] == b"I" else "big"
     is_big = block[2:3] == b"+"  # BigTIFF
@@ -410,7 +412,7 @@ def _from_pil(image: Image.Image, name: str, frames: int | None = None) -> Photo
         notes.append(f"rotated or mirrored by its {source} orientation ({orientation})")
         if image.format != "TIFF":  # Pillow transposes a TIFF when it decodes it.
             image = image.transpose(TRANSPOSES[orientation])
-    if image.mode.startswith("I"):  # 16-bit gray, also in containers of 32 bits.
+    if image.mode.startswith("I"):  # 16-bit gray, even if stored in 32 bits.
         deep = np.asarray(image)
         if deep.min() < 0 or deep.max() > 65535:
             raise PhotographError(f"got {name} with values above 16 bits, expected 8 or 16 bits")

@@ -38,7 +38,7 @@ MASK_SUFFIX, OVERLAY_SUFFIX = "_mask.png", "_overlay.png"
 
 
 class PredictionsError(QMANetError):
-    """A folder with predictions of a run that cannot be resumed."""
+    """A folder with predictions from a run that cannot be resumed."""
 
 
 def predict_files(
@@ -52,12 +52,12 @@ def predict_files(
     note: str = "",
     progress: bool = True,
 ) -> list[str]:
-    """Write ``<stem>_mask.png``, ``<stem>_overlay.png`` and ``predictions.csv``.
+    """Write ``<stem>_mask.png`` and ``<stem>_overlay.png`` for each photo, and ``predictions.csv``.
 
     The mask is 8-bit gray, 255 for a mask value of 1. If the stem is already used by another photo
-    or by one of the user's own files, the next free one of ``<stem>_2``, ... is used. The table has
-    a row as soon as the images are written, so the same call resumes an interrupted run. A file
-    that is not a photo gets a row with an error.
+    or by one of the user's own files, the next free one of ``<stem>_2``, ... is used. A photo gets
+    its row in the table as soon as its images are written, so the same call resumes an interrupted
+    run. A file that is not a photo gets a row with an error.
 
     Args:
         names: Files, folders (searched recursively) and patterns; ``-`` is the standard input.
@@ -136,13 +136,13 @@ def predict_files(
 
 
 def has_scores(out: str | os.PathLike[str]) -> bool:
-    """Return whether the table in a folder of :func:`predict_files` has a score."""
+    """Return whether the table that :func:`predict_files` wrote to a folder has any score."""
     with open(Path(out) / PREDICTION_TABLE, newline="", encoding="utf-8") as file:
         return any(row["score"] for row in csv.DictReader(file))
 
 
 def _are_intact(out: Path, record: dict[str, Any]) -> bool:
-    """Check that the mask exists, and that no image is empty, as after a power failure."""
+    """Check that the mask exists, and that no image is empty, as can happen in a power failure."""
     images = [out / record[key] for key in ("mask", "overlay") if key in record]
     return images[0].is_file() and all(p.stat().st_size > 0 for p in images if p.exists())
 

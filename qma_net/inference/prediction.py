@@ -34,8 +34,8 @@ def require_finite(
 ) -> None:
     """Check the output of a model for one photo.
 
-    Every prediction passes through here, since a mask that is NaN looks like that of an authentic
-    photo: nothing in it exceeds the threshold.
+    Every prediction passes through here, since a mask of NaN looks like that of an authentic photo:
+    nothing in it exceeds the threshold.
 
     Raises:
         NonFiniteError: If the mask or the score contains NaN or infinity.
@@ -61,7 +61,7 @@ class Prediction:
             the probability that the photo has been tampered with.
         threshold: Pixels with a higher mask value count as tampered.
         photograph: The photo, with notes on how it was read; see :meth:`without_pixels`.
-        notes: How the photo was read and fed to the model, and what to know about the model.
+        notes: How the photo was read and fed to the model, and caveats about the model.
     """
 
     mask: NDArray[np.float32]
@@ -77,7 +77,7 @@ class Prediction:
 
     @property
     def marked(self) -> float:
-        """Share of the pixels above the threshold, among those that the file contains."""
+        """Fraction of the pixels above the threshold, among those that the file contains."""
         present = self.binary[self.photograph.present]
         return float(present.mean()) if present.size else 0.0
 
@@ -100,13 +100,13 @@ class Prediction:
         }
 
     def without_pixels(self) -> "Prediction":
-        """Return a copy that does not keep the photo's pixels in memory, and has no overlay."""
+        """Return a copy that does not keep the photo's pixels and so cannot draw an overlay."""
         size = self.photograph.pixels.shape[:2]
         photograph = replace(self.photograph, pixels=np.empty((*size, 0), np.uint8))
         return replace(self, photograph=photograph)
 
     def overlay(self, colour: tuple[int, int, int] = (255, 40, 40)) -> NDArray[np.uint8]:
-        """Draw the photo with the marked region tinted and outlined, uint8 ``(H, W, 3)``.
+        """Draw the photo with the marked region tinted and outlined, as uint8 ``(H, W, 3)``.
 
         Raises:
             PixelsNotKeptError: If the pixels were removed by :meth:`without_pixels`.

@@ -51,7 +51,7 @@ class QMANetPredictor:
         device: The device to compute on; by default the model's.
         image_size: Side in pixels to which photos are resized. By default photos are resized or
             padded as in training if the model knows how (``model.preprocessing``), and resized to
-            512 otherwise. A note is added to every prediction if it differs from training.
+            512 otherwise. A note is added to every prediction if this differs from training.
         tile: Largest side in pixels of the tiles for native prediction, a multiple of 32.
         overlap: Smallest overlap of neighboring tiles in pixels, a multiple of 32.
         mixed: Compute in bfloat16, except for the noise view: faster on processors with bfloat16
@@ -64,7 +64,8 @@ class QMANetPredictor:
         notes: Caveats about the model; added to every prediction.
 
     Raises:
-        ConfigError: If tile and overlap are not multiples of 32 with the overlap below the tile.
+        ConfigError: If tile and overlap are not multiples of 32 with the overlap below the tile, or
+            if the image size is invalid.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class QMANetPredictor:
         device: str | torch.device | None = None,
         **options: Any,
     ) -> Self:
-        """Load a model; by default to CUDA if it is available.
+        """Load a model, by default onto CUDA if it is available.
 
         Args:
             path: A checkpoint written by BenCo's trainer, a folder of checkpoints, a folder written
@@ -270,7 +271,7 @@ class QMANetPredictor:
             An iterator of pairs: the element of ``photos`` and its prediction.
 
         Raises:
-            ConfigError: If the threshold is outside 0..1, ``on_error`` is not one of these, or
+            ConfigError: If the threshold is outside 0..1, ``on_error`` is none of the above, or
                 ``photos`` is a single photo.
             NonFiniteError: If the model outputs NaN or infinity; ``on_error`` does not apply.
         """
@@ -354,12 +355,12 @@ class QMANetPredictor:
 def load_predictor(
     checkpoint: str, device: str = "", **options: Any
 ) -> tuple[QMANetPredictor, str]:
-    """Load the predictor of a command, see :meth:`QMANetPredictor.from_pretrained`.
+    """Load the predictor for a command; see :meth:`QMANetPredictor.from_pretrained`.
 
     The checkpoint ``"random"`` builds a small model with random weights for a test run.
 
     Returns:
-        The predictor, and a note for its results that is empty except for random weights.
+        The predictor, and a note for its results, which is empty unless the weights are random.
     """
     if checkpoint == RANDOM:
         logger.warning("%s; use it only for a test run", RANDOM_WEIGHTS_NOTE)
@@ -369,7 +370,7 @@ def load_predictor(
 
 
 def usable_device(name: str | torch.device | None = None) -> torch.device:
-    """Return the device of a name, by default CUDA if it is available.
+    """Return the device of this name, by default CUDA if it is available.
 
     Raises:
         ConfigError: If the name is not a device, or CUDA is not available.

@@ -1,7 +1,7 @@
 """Preprocessing: from the pixels of a photo to the input of a model, and back to the photo's size.
 
-All inference code uses these steps: :func:`read_photograph` decodes the photo and
-applies its orientation, :func:`fit_to_model` resizes or pads it as in training,
+All inference code uses these steps: :func:`read_photograph` decodes the photo and applies its
+orientation, :func:`fit_to_model` resizes or pads it as in training, :func:`normalized` or
 :meth:`ModelInput.tensor` normalizes it, and :meth:`ModelInput.restore` maps the result back.
 """
 
@@ -27,7 +27,7 @@ class ModelInput:
         content: Height and width of the part of ``pixels`` that shows the photo; the rest, at the
             right and at the bottom, is padding.
         size: Height and width of the photo.
-        is_native: Whether the pixels are those of the photo.
+        is_native: Whether the pixels are those of the photo, neither resized nor padded.
     """
 
     pixels: NDArray[np.uint8]
@@ -67,7 +67,8 @@ def fit_to_model(
         preprocessing: How images were fed to the model in training.
         native: Keep the original resolution instead.
         oversize: What happens to a photo that is larger than the square into which it should be
-            padded: keep its size; crop it, as BenCo does in evaluation; or shrink it.
+            padded: ``"native"`` keeps its size; ``"crop"`` crops it, as BenCo does in evaluation;
+            ``"shrink"`` shrinks it.
     """
     height, width = pixels.shape[:2]
     size = (height, width)

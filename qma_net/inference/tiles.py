@@ -13,10 +13,10 @@ from ..modeling.noise import normalized
 from ..modeling.qma_net import STRIDE
 
 BAND_ROWS = 1024  # Approximate number of rows of the noise view to compute together.
-BLOCK_PIXELS = 2**20  # Pixels to compute at a time: seconds on a processor and 0.25 GiB.
+BLOCK_PIXELS = 2**20  # Pixels to compute at a time; this takes seconds on a CPU and 0.25 GiB.
 
 Region: TypeAlias = tuple[slice, slice]  # Rows and columns of a photo.
-ProgressCallback: TypeAlias = Callable[[int, int], None]  # Receives (finished, all) tiles.
+ProgressCallback: TypeAlias = Callable[[int, int], None]  # Receives (finished, total) tiles.
 
 
 class TileProgress:
@@ -70,7 +70,7 @@ class NoiseRows:
         self._rows = torch.empty(1, 3, 0, pixels.shape[1], device=device)
 
     def crop(self, region: Region) -> Tensor:
-        """Return the view ``(1, 3, h, w)`` of a tile that is not above any earlier tile."""
+        """Return the view ``(1, 3, h, w)`` of a tile, which must not be above any earlier tile."""
         rows, columns = region
         if rows.stop > self._top + self._rows.shape[2]:
             self._compute(rows)
@@ -120,11 +120,11 @@ def blend_tiles(
 
 
 def tile_spans(length: int, tile: int, overlap: int) -> list[slice]:
-    """Divide a length into evenly spaced spans of one size that overlap.
+    """Divide a length into evenly spaced, overlapping spans of equal size.
 
     The spans are as small as their number allows. They begin at multiples of the encoders' stride,
-    so that neighbors see the overlap on the same grid; the last one ends with the photo. The
-    largest length of a span and the smallest overlap are pixels, multiples of 32.
+    so that neighbors see the overlap on the same grid; the last one ends with the photo. ``tile``,
+    the largest length of a span, and ``overlap``, the smallest overlap, are multiples of 32 pixels.
     """
     if length <= tile:
         return [slice(0, length)]

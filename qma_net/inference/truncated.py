@@ -12,7 +12,7 @@ from ..core.images import MAX_SCANS, decoding, open_image, rgb_pixels
 from ..core.jpeg_scans import EOI, read_jpeg_scans
 
 BLOCK = 8  # Rows of a JPEG block.
-MIN_ZEROS = 64  # Zeros at the end of a file that are taken for space which was never written.
+MIN_ZEROS = 64  # From this many, zeros at the end of a file count as space that was never written.
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # Channels by color type.
 
@@ -22,7 +22,7 @@ class TruncatedImage:
     """A file whose end is missing.
 
     Attributes:
-        data: A file with the same image that decoders accept; what is missing is filled.
+        data: A file with the same image that decoders accept; missing data is filled in.
         rows: The number of stored rows, from the top, that are reliable.
         reduced: Why no row is reliable although all can be decoded; empty otherwise.
     """
@@ -47,10 +47,10 @@ def read_truncated(data: bytes, max_pixels: int) -> TruncatedImage | None:
 
 
 def _read_jpeg(data: bytes, max_pixels: int) -> TruncatedImage | None:
-    """Find the reliable rows of a JPEG by decoding it with two endings.
+    """Find the reliable rows of a JPEG by decoding it with two different endings.
 
-    A decoder replaces missing data with gray. If other data follows instead, the rows that change
-    are those whose data is missing.
+    A decoder replaces missing data with gray. If random data is appended instead, the rows that
+    change are those whose data is missing.
     """
     written = data.rstrip(b"\0")
     data = written if len(data) - len(written) >= MIN_ZEROS else data
@@ -86,7 +86,7 @@ def _pixels(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
 
 
 def _read_png(data: bytes, max_pixels: int) -> TruncatedImage | None:
-    """Complete the rows of a PNG with zeros. Interlaced ones are not supported."""
+    """Fill the missing rows of a PNG with zeros; interlaced files are not supported."""
     with open_image(data, max_pixels=max_pixels) as image:
         width, height = image.size
     depth, color, _, _, interlaced = data[24:29]

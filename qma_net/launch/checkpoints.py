@@ -29,12 +29,12 @@ from .torchrun import LaunchError, rank
 
 logger = logging.getLogger(__name__)
 
-BEST = "best"  # Folder of the epoch that is best on training's test sets.
-BEST_NOTE = "best.json"  # In that folder: the epoch and its figures.
+BEST = "best"  # Folder of the epoch that is best on the test sets used in training.
+BEST_NOTE = "best.json"  # In that folder: the epoch and its scores.
 LOG = "log.txt"  # BenCo's log, a JSON object per epoch.
 
 KEPT_NEWEST = 2  # One checkpoint more than needed, in case the newest is damaged.
-KEPT_PERIOD = 25  # Epochs that BenCo itself saves.
+KEPT_PERIOD = 25  # BenCo itself saves every 25th epoch.
 # BenCo's flags that must stay the same for a resumed run to give the same result.
 RESULT_FLAGS = (
     "data_path test_data_path image_size if_resizing if_padding batch_size accum_iter world_size "
@@ -46,7 +46,7 @@ CHECKPOINT_NAME = re.compile(r"checkpoint-(\d+)\.pth")
 def load_tensors_only() -> None:
     """Make ``torch.load`` reject pickled objects other than tensors and BenCo's Namespace.
 
-    BenCo's test scripts switch the check off. Importing :mod:`qma_net.benco` permits the Namespace.
+    BenCo's test scripts turn this check off. Importing :mod:`qma_net.benco` permits the Namespace.
     """
 
     @replaces("torch:load")
@@ -57,8 +57,8 @@ def load_tensors_only() -> None:
 def accept_empty_amp_state() -> None:
     """Let a GPU run resume from a checkpoint saved on a CPU.
 
-    It has an empty AMP scaler state, so the loss scale is calibrated again. The opposite
-    case works without help.
+    Such a checkpoint has an empty AMP scaler state, so the loss scale is calibrated again. The
+    opposite case works without help.
     """
 
     @replaces(f"{MISC}:NativeScalerWithGradNormCount.load_state_dict")
@@ -70,7 +70,7 @@ def accept_empty_amp_state() -> None:
 
 
 def save_atomically() -> None:
-    """Make BenCo write checkpoints atomically and report a full disk as :class:`LaunchError`."""
+    """Make BenCo write checkpoints atomically and report a full disk as a :class:`LaunchError`."""
     import torch
 
     @replaces(f"{MISC}:save_on_master")
@@ -98,7 +98,7 @@ def output_folder(args: argparse.Namespace) -> Path | None:
 
 
 def saved_epochs(folder: Path) -> list[int]:
-    """Return the epochs of the checkpoints in a folder in ascending order, damaged ones too."""
+    """Return the epochs of a folder's checkpoints in ascending order, including damaged ones."""
     matches = (CHECKPOINT_NAME.fullmatch(file.name) for file in folder.glob("checkpoint-*.pth"))
     return sorted(int(match[1]) for match in matches if match)
 
@@ -189,7 +189,7 @@ def require_resumable(path: Path) -> None:
 def keep_parameter_groups(
     checkpoint: Path, model: Any, optimizer: Any, weight_decay: float
 ) -> None:
-    """Group the optimizer's parameters as the run did that saved a checkpoint.
+    """Group the optimizer's parameters as in the run that saved a checkpoint.
 
     Runs that began before :meth:`qma_net.benco.QMANet.no_weight_decay` existed decay all matrices.
     They continue to do so, since the state of their optimizer fits only these groups.
@@ -258,7 +258,7 @@ def _read_best(note: Path) -> dict:
 
 
 def save_best(folder: Path, epoch: int, test_sets: dict[str, float]) -> None:
-    """Copy an epoch's checkpoint to ``best/``, in place of the one there."""
+    """Copy an epoch's checkpoint to ``best/``, replacing the one there."""
     mean = sum(test_sets.values()) / len(test_sets)
     best = checkpoint_path(folder / BEST, epoch)
     copy_file(checkpoint_path(folder, epoch), best)

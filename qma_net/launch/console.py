@@ -18,12 +18,12 @@ MARK = "[qma-net] "  # Every message of the launcher begins with it.
 STARTUP_FILE = "startup.txt"  # In the output folder: the output before the first epoch.
 LAST_LINES = 30  # Lines of the startup log that are printed if the start fails.
 
-# Lines that are printed as well as written to the startup log, of the launcher and of BenCo.
+# Lines of the launcher and of BenCo that contain one of these are printed as well as logged.
 PRINTED = (MARK, "distributed init", "effective batch size", "Resume checkpoint")
 
 
 class _ConsoleHandler(logging.Handler):
-    """Print messages of the first rank, and messages marked as coming from every rank."""
+    """Print messages from the first rank, and messages marked as coming from every rank."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if rank() == 0 or getattr(record, EVERY_RANK, False):
@@ -115,7 +115,7 @@ def _is_printed(line: str) -> bool:
 def training_summary(
     model: Any, data_loader: Any, test_sets: list[Listing], args: argparse.Namespace
 ) -> list[str]:
-    """Describe a training run in a few lines: the model without DDP, the data and BenCo's flags."""
+    """Describe a training run in a few lines; ``model`` is the model without DDP."""
     import torch
 
     parameters = list(model.parameters())

@@ -2,9 +2,9 @@
 
 BenCo's scripts run unmodified, but some functions that they call are wrapped or redirected.
 :data:`CONTRACTS` lists each of them: when and why it is replaced, and the signature and call sites
-that the replacement relies on. It also lists what importing :mod:`qma_net.benco` does for the
-scripts that ``benco init`` copies, which replaces nothing. ``tests/test_contracts.py`` checks
-every entry against the installed packages.
+that the replacement relies on. Entries marked "not replaced" describe what importing
+:mod:`qma_net.benco` sets up for the scripts that ``benco init`` copies.
+``tests/test_contracts.py`` checks every entry against the installed packages.
 
 The launcher also changes these parts of its own process: ``sys.argv``; ``sys.stdout`` on the
 first rank until the first epoch (:mod:`.console`); the handlers of SIGINT and SIGTERM during a
@@ -31,12 +31,12 @@ DATASET = "IMDLBenCo.datasets.abstract_dataset"
 
 @dataclass(frozen=True)
 class Contract:
-    """A function, method or class that is replaced."""
+    """A function, method, class or constant that is replaced or relied on."""
 
     target: str  # module:attribute
     when: str
     purpose: str  # What the replacement does, and where it is defined.
-    # In order, separated by spaces: all of BenCo's functions, the relevant ones of others.
+    # Separated by spaces, in order; all of them for BenCo's functions, else the relevant ones.
     parameters: str
     calls: tuple[tuple[str, str], ...]  # Modules, and code in them that it relies on.
 
@@ -68,8 +68,8 @@ def _source(module: str) -> str:
     return ""
 
 
-# Each entry: the target with its parameters and when it is replaced, the purpose, and lines of a
-# module and code that it contains.
+# Each entry: the target with its parameters and when it is replaced, the purpose, and lines that
+# each name a module and code that it contains.
 _TABLE = f"""
 torch:load(f, map_location, weights_only) [in every script; without CUDA or with --device cpu]
   load tensors and argparse.Namespace only, never other pickled objects (checkpoints.py); load \
@@ -249,7 +249,7 @@ def install(target: str, replacement: object) -> Any:
 
 
 def replaces(target: str) -> Callable[[Callable], Callable]:
-    """Decorate a function that replaces ``target`` and receives the original as first argument.
+    """Decorate a replacement for ``target`` that receives the original as its first argument.
 
     The replacement is installed immediately.
     """

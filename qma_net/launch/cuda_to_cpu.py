@@ -1,6 +1,6 @@
 """Redirection of CUDA calls to the CPU, for BenCo's code on a machine without CUDA.
 
-Used by the launcher and, since BenCo's other models name CUDA in their forward pass, by
+Used by the launcher and, since BenCo's other models refer to CUDA in their forward pass, by
 ``qma-net evaluate``, ``robust`` and ``serve``. It is installed only if CUDA is not available or
 ``--device cpu`` was given, and stays for the life of the process. :mod:`.contracts` lists what is
 redirected.

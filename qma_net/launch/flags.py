@@ -69,16 +69,16 @@ def _own_parser(*, training: bool = True) -> argparse.ArgumentParser:
 
 
 def check_image_size(flags: list[str]) -> None:
-    """Refuse an image size at which the chosen model of BenCo cannot work.
+    """Reject an image size that the chosen BenCo model does not support.
 
     Raises:
-        LaunchError: If the model works at a different size only.
+        LaunchError: If the model works only at a different size.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--model", default="")
     parser.add_argument("--image_size", default="512")  # BenCo's default.
     given, _ = parser.parse_known_args(flags)
-    # Not imported above: python -m qma_net.launch.recipes warns if the module is loaded already.
+    # Not imported above: python -m qma_net.launch.recipes warns if the module is already loaded.
     from .recipes import require_image_size
 
     require_image_size(given.model, given.image_size)
@@ -87,11 +87,12 @@ def check_image_size(flags: list[str]) -> None:
 def complete_from_checkpoint(flags: list[str]) -> list[str]:
     """Fill in missing model flags from the checkpoint.
 
-    ``--resume auto`` becomes the newest intact checkpoint in ``--output_dir``, or is removed.
+    ``--resume auto`` becomes the newest intact checkpoint in ``--output_dir``, or is removed if
+    there is none.
 
     Raises:
-        LaunchError: If a folder given as a checkpoint contains none, or other .pth files, or if
-            ``--resume`` names a bare state dict.
+        LaunchError: If a folder given as a checkpoint contains no checkpoint, or .pth files with
+            other names, or if ``--resume`` names a bare state dict.
         WeightsError: If the checkpoint cannot be read.
     """
     from ..benco.scripts import with_absolute_checkpoint_path
@@ -105,7 +106,7 @@ def complete_from_checkpoint(flags: list[str]) -> list[str]:
         parser.add_argument("--output_dir", default="./output_dir")  # BenCo's default.
         folder = output_folder(parser.parse_known_args(flags)[0])
         given.resume = str((folder and newest_intact_checkpoint(folder)) or "")
-    elif given.resume and not given.resume.startswith("https"):  # BenCo downloads an address.
+    elif given.resume and not given.resume.startswith("https"):  # BenCo downloads URLs.
         require_resumable(Path(given.resume))
     for name, value in vars(given).items():
         if value:

@@ -19,38 +19,38 @@ logger = logging.getLogger(__name__)
 
 SKIPPED_FILE = "skipped.txt"  # In the output folder: skipped steps and replaced images.
 SMALLEST_SCALE = 1.0
-MAX_SKIPPED_SHARE = 0.01  # Share of an epoch's steps, if that is more than --max_skipped.
+MAX_SKIPPED_SHARE = 0.01  # Allowed fraction of an epoch's steps, if that exceeds --max_skipped.
 LOGGED_IMAGES = 8
 
 _FINITE, _OVERFLOW, _NON_FINITE = range(3)
 
 
 def record_skipped(folder: Path | None, line: str) -> None:
-    """Append a line to ``skipped.txt`` in the output folder, if there is one; any rank may."""
+    """Append a line to ``skipped.txt`` in the output folder, if any; every rank may call this."""
     if folder is not None:
         with open(folder / SKIPPED_FILE, "a", encoding="utf-8") as file:
             file.write(line + "\n")
 
 
 class StepGuard:
-    """BenCo's loss scaler, without the steps that are not finite.
+    """A wrapper of BenCo's loss scaler that skips non-finite steps.
 
     Args:
-        max_skipped: The number of steps that may be skipped in a row, and in an epoch unless 1%
-            of its steps are more.
+        max_skipped: The number of steps that may be skipped in a row, and in an epoch unless 1% of
+            its steps is a higher number.
         clip_grad: The largest gradient norm of a step; 0 for no limit.
     """
 
     def __init__(self, *, max_skipped: int, clip_grad: float):
         self.max_skipped, self.clip_grad = max_skipped, clip_grad
         self._skipped_in_a_row = 0
-        self.skipped = 0  # In this epoch, without
+        self.skipped = 0  # In this epoch, not counting
         self.overflows = 0  # the steps that AMP's scale search skipped.
 
     def begin_epoch(
         self, epoch: int, steps: int, folder: Path | None, model: Any, loss_scaler: Any
     ) -> None:
-        """Begin an epoch of this number of optimizer steps."""
+        """Begin an epoch with the given number of optimizer steps."""
         self._epoch, self._steps, self._folder = epoch, steps, folder
         self._loss_scaler = loss_scaler
         self.skipped = self.overflows = self._step = 0
@@ -112,7 +112,7 @@ class StepGuard:
 
     @property
     def amp_scale(self) -> float | None:
-        """The factor that fp16 losses are multiplied with; None without AMP."""
+        """The factor that fp16 losses are multiplied by; None without AMP."""
         scaler = self._loss_scaler._scaler
         return scaler.get_scale() if scaler.is_enabled() else None
 

@@ -24,22 +24,22 @@ from .torchrun import LaunchError
 
 logger = logging.getLogger(__name__)
 
-# The smallest valid values of BenCo's numbers.
+# The smallest valid values of BenCo's numeric flags.
 SMALLEST = dict.fromkeys(("batch_size", "test_batch_size", "accum_iter", "image_size"), 1)
 SMALLEST |= dict.fromkeys(("test_period", "epochs", "log_per_epoch_count"), 1)
 SMALLEST |= dict.fromkeys(("lr", "blr", "min_lr", "weight_decay", "warmup_epochs"), 0)
 
 CLEANED = "cleaned"  # Folder of the lists that --skip_bad writes, in the output folder.
 EXCLUDED = "excluded.txt"  # In that folder: the files that are left out, and why.
-SHOWN_EXCLUDED = 20  # Of them are logged.
+SHOWN_EXCLUDED = 20  # Number of them that are logged.
 MASK_SAMPLE = 500  # Masks per dataset whose pixels are read before training.
 BENCO_TEST_SET = "test_dataset"  # BenCo's name for a folder that is the only test set.
 
 
 def check_flags(args: argparse.Namespace, command: str, *, fit: str = "") -> None:
-    """Refuse BenCo's flags, and the launcher's ``--fit``, if BenCo would fail or overwrite a run.
+    """Reject BenCo's flags, and the launcher's ``--fit``, if BenCo would fail or overwrite a run.
 
-    ``command`` resumes the run in ``--output_dir``, for the message.
+    ``command``, which resumes the run in ``--output_dir``, is quoted in an error message.
 
     Raises:
         LaunchError: If the flags contradict each other or the data.
@@ -87,7 +87,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
 
 
 def _check_sizes(args: argparse.Namespace) -> None:
-    """Check that the images of all datasets of a protocol have the same size in every epoch."""
+    """Check that the images of all datasets in a protocol have the same size in every epoch."""
     sizes = []
     for kind, path in protocol_rows(args.data_path):
         is_synthetic = kind == SYNTH_DATASET and path.is_file()
@@ -103,7 +103,7 @@ def _check_sizes(args: argparse.Namespace) -> None:
 
 
 def check_accumulation(args: argparse.Namespace, data_path: str) -> None:
-    """Refuse ``--accum_iter`` if an epoch of the training data has fewer batches.
+    """Reject ``--accum_iter`` if an epoch of the training data has fewer batches.
 
     Raises:
         LaunchError: If BenCo would never take an optimizer step.
@@ -123,7 +123,7 @@ def check_accumulation(args: argparse.Namespace, data_path: str) -> None:
 def _check_test_sets(args: argparse.Namespace) -> None:
     """Check that BenCo can score every test set.
 
-    It drops the last incomplete batch, which it scores separately only if started by torchrun.
+    BenCo drops an incomplete last batch, and scores it separately only in distributed mode.
     """
     test_sets = read_listings(args.test_data_path)
     if not test_sets:
@@ -183,7 +183,7 @@ def check_data(args: argparse.Namespace, allow: str) -> str:
 
 
 def _cached_report(args: argparse.Namespace, allow: str) -> Path:
-    """Return where the report of an accepted check is stored.
+    """Return the path where the report of an accepted check is stored.
 
     The name depends on the names of all listed files and on the modification times of the lists
     and of the folders with the files, which change when files are added, deleted or replaced, but
@@ -221,7 +221,7 @@ def exclude_faulty_pairs(args: argparse.Namespace, allow: str) -> None:
     """Write lists without the pairs in which the fast check finds an error.
 
     Raises:
-        LaunchError: If there is no output folder, or a list without a valid pair.
+        LaunchError: If there is no output folder, or a list has no valid pair.
     """
     _write_cleaned_lists(args, allow, *cleaned_lists(args))
 
@@ -247,9 +247,9 @@ def _fast_check(args: argparse.Namespace, allow: str, *, mask_sample: int) -> Re
 def _write_cleaned_lists(args: argparse.Namespace, allow: str, train: Path, test: Path) -> None:
     report = _fast_check(args, allow, mask_sample=MASK_SAMPLE)
     if {finding.problem for finding in report.errors} & set(MASK_PROBLEMS):
-        # The sample contains faulty masks, so all of them must be read to find the others.
+        # The sample contains faulty masks, so all masks must be read to find the others.
         report = _fast_check(args, allow, mask_sample=sys.maxsize)
-    # Wrong pairing by name does not matter here, since a list names both files of a pair.
+    # Wrong pairing by sort order does not matter here, since a list names both files of a pair.
     faulty = {finding.file for finding in report.errors if finding.problem != "unpaired"}
     training_lists = len(read_listings(args.data_path))
     taken: set[str] = set()
@@ -288,7 +288,7 @@ def _write_cleaned_lists(args: argparse.Namespace, allow: str, train: Path, test
 
 
 def _name_excluded_files(report: Report, used: set[str], path: Path) -> None:
-    """Write the files that ``--skip_bad`` leaves out to a file, and log the first of them."""
+    """Write a list of the files that ``--skip_bad`` leaves out, and log the first of them."""
     # BenCo would pair some files wrongly, but a list pairs them correctly, so they are used.
     lines = [
         f"{one_line(finding.file)}: {finding.problem}: {finding.remedy}"

@@ -11,10 +11,11 @@ logger = logging.getLogger(__name__)
 
 
 def hub_download(flags: list[str]) -> Callable[[], None] | None:
-    """Return the function that downloads QMA-Net's ``--init_from`` or ``--backbone_weights``.
+    """Return a function that downloads QMA-Net's ``--init_from`` or ``--backbone_weights``.
 
     It downloads to Hugging Face's cache, where all processes find the weights, and raises a
-    WeightsError if they can be neither downloaded nor found there. None if they are local files.
+    WeightsError if they can be neither downloaded nor found there. The result is None if no weights
+    have to come from the Hub.
     """
     from ..weights.locate import load_model
     from ..weights.reading import is_hub_id

@@ -1,7 +1,7 @@
-"""Recipes of BenCo's models (``benco_configs/peers.yaml``) for the scripts in ``shell/``.
+"""Recipes for BenCo's models (``benco_configs/peers.yaml``), used by the scripts in ``shell/``.
 
-The scripts run ``python -m qma_net.launch.recipes MODEL`` and read its lines: the kind of the
-setting, a space, and a word. See :func:`recipe_lines`.
+The scripts run ``python -m qma_net.launch.recipes MODEL`` and read the lines that it prints; see
+:func:`recipe_lines` for their format.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def read_recipes() -> dict[str, dict[str, Any]]:
 
 
 def require_image_size(model: str, image_size: str) -> None:
-    """Refuse an image size, or ``"native"``, at which a model of BenCo cannot work.
+    """Reject an image size, or ``"native"``, that a BenCo model does not support.
 
     Raises:
         LaunchError: If the model has a fixed size and this is a different one.
@@ -44,14 +44,14 @@ def recipe_lines(
 ) -> Iterator[str]:
     """Yield the lines of a recipe.
 
-    ``set NAME VALUE`` is a default for a variable of the scripts. ``KIND WORD`` is a word of the
-    flags of one of :data:`KINDS`, as described in the file.
+    ``set NAME VALUE`` is a default for a variable of the scripts. ``KIND WORD`` is one word of the
+    flags of a kind in :data:`KINDS`, which the recipe file describes.
 
     Args:
         model: Name of the model in BenCo's registry.
-        image_size: The image size; 0 is that of the recipe.
+        image_size: The image size; 0 for that of the recipe.
         weights: Folder of the weight files.
-        given: The user's flags, which take the place of those of the recipe.
+        given: The user's flags, which override those of the recipe.
 
     Raises:
         LaunchError: If there is no recipe for the model.

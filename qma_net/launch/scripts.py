@@ -1,8 +1,8 @@
 """Run one of BenCo's scripts, unmodified, with QMA-Net registered.
 
-The launcher is ``python -m qma_net.launch train --model QMANet ...``, the same under
-``torchrun -m``, or ``qma-net train ...``. It keeps its own flags (:mod:`.flags`) and passes all
-others to the script. :mod:`.contracts` lists the functions that it replaces, and when.
+Start the launcher with ``python -m qma_net.launch train --model QMANet ...``, with the same module
+under ``torchrun -m``, or with ``qma-net train ...``. It keeps its own flags (:mod:`.flags`) and
+passes all others to the script. :mod:`.contracts` lists the functions that it replaces, and when.
 """
 
 import io
@@ -113,7 +113,7 @@ def _silent_imports() -> Iterator[None]:
 
 
 def _prepare(script: str, own: Namespace, flags: list[str]) -> list[str]:
-    """Install what every script needs, and return its flags."""
+    """Install the replacements that every script needs, and return the script's flags."""
     import torch
 
     from .. import benco  # noqa: F401  (registers QMANet)
@@ -146,7 +146,7 @@ def _prepare(script: str, own: Namespace, flags: list[str]) -> list[str]:
 
 
 def limit_opencv_threads() -> None:
-    """Let OpenCV use one thread in the processes of BenCo's data loaders, as in ours.
+    """Limit OpenCV to one thread in each worker process of BenCo's data loaders.
 
     There are ``--num_workers`` processes per GPU, and each would start a thread per core.
     """

@@ -43,7 +43,7 @@ class StopRequests:
                 signal.signal(number, self._handle)
 
     def begin(self, folder: Path | None) -> None:
-        """Begin the first epoch; from now on a file ``STOP`` in the output folder counts."""
+        """Begin the first epoch; from now on, a ``STOP`` file in the output folder ends the run."""
         self.training_has_begun, self._folder = True, folder
 
     def check(self) -> None:

@@ -31,7 +31,7 @@ def exit_with_error(error: QMANetError) -> NoReturn:
     """Exit with a one-line message, printed by the first process of each machine.
 
     The other processes wait for torchrun to end them, and print the message only if it does not.
-    Since the same error would occur again, torchrun is ended instead of restarting the processes.
+    Since the same error would occur again, torchrun is terminated before it restarts the processes.
     """
     if int(os.environ.get("LOCAL_RANK", 0)) > 0:
         time.sleep(OTHER_RANKS_WAIT)
@@ -53,7 +53,7 @@ def report_crashes() -> None:
 
 
 def leave_process_group() -> None:
-    """End the threads and processes of torch, which could otherwise abort the interpreter's exit.
+    """Stop torch's threads and processes, which could otherwise crash the interpreter at exit.
 
     Gloo's threads end with the last reference to the process group. DistributedDataParallel holds
     one, so release all models first. This does not wait for other processes.
@@ -79,9 +79,9 @@ def max_over_ranks(number: int) -> int:
 
 
 def resuming_command(script: str, flags: list[str]) -> str:
-    """Return the command line of this run, torchrun's included, with ``--resume auto``.
+    """Return the command line of this run, including torchrun, with ``--resume auto``.
 
-    Where the system has no ``/proc``, the command is ``qma-net SCRIPT`` with the flags.
+    On systems without ``/proc``, it is ``qma-net SCRIPT`` with the flags.
     """
     words = ["qma-net", script, *flags]
     for process in (os.getppid(), os.getpid()):
@@ -99,10 +99,12 @@ def resuming_command(script: str, flags: list[str]) -> str:
 
 
 def set_up_process(script: str) -> None:
-    """Set torchrun's variables for one process if torchrun did not; BenCo's scripts need them.
+    """Set torchrun's environment variables if torchrun did not; BenCo's scripts need them.
+
+    After a restart by torchrun, this attempt also gets its own part of the store.
 
     Raises:
-        LaunchError: If test_complexity, which is not distributed, was started more than once.
+        LaunchError: If test_complexity, which is not distributed, was started in several processes.
     """
     count = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", 1)))
     if script == "test_complexity" and count > 1:

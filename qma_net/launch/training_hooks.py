@@ -1,8 +1,8 @@
 """Hooks around BenCo's training loop.
 
-BenCo's train.py calls ``load_model`` once. Each epoch calls ``train_one_epoch``, then
-``save_model``, then ``test_one_epoch`` once per test set if the epoch is tested, and finally writes
-the epoch's row to log.txt. All of these are wrapped.
+BenCo's train.py calls ``load_model`` once. In each epoch, it calls ``train_one_epoch``, then
+``save_model`` in some epochs, then ``test_one_epoch`` once per test set if the epoch is tested, and
+finally writes the epoch's row to log.txt. All of these functions are wrapped.
 """
 
 import argparse
@@ -93,7 +93,7 @@ class TrainingHooks:
             self._begin(model.module, data_loader, args)
             self.stop_requests.check()
             if self.own.fit:
-                args.fit = self.own.fit  # A checkpoint contains BenCo's flags.
+                args.fit = self.own.fit  # Checkpoints contain `args`.
             for member in member_datasets(data_loader.dataset):
                 if hasattr(member, "set_epoch"):  # It synthesizes new images for every epoch.
                     member.set_epoch(epoch)
@@ -116,7 +116,7 @@ class TrainingHooks:
             with self._between_batches(args.accum_iter, training=True):
                 losses = original(*parts[:-1], self.guard, args=args, **options)
             self._log_steps(epoch, options["log_writer"])
-            # Checkpoints contain the flags, and a resumed run can log these losses.
+            # Checkpoints contain `args`, so a resumed run can log these losses.
             args.train_stats = losses
             period = self.own.save_period
             if args.output_dir and period and (epoch + 1) % period == 0:
@@ -135,7 +135,7 @@ class TrainingHooks:
             return figures
 
     def release(self) -> None:
-        """Release the model, at the end of the run."""
+        """Release the model at the end of the run."""
         vars(self).pop("save", None)
 
     def _resume(self, args: Any) -> None:
@@ -165,7 +165,7 @@ class TrainingHooks:
             )
 
     def _begin(self, model: Any, data_loader: Any, args: Any) -> None:
-        """Print the summary before the first epoch, and begin to watch the run."""
+        """Print the summary and start monitoring the run, if that has not been done yet."""
         if self.stop_requests.training_has_begun:
             return
         test_sets = read_listings(args.test_data_path)
@@ -178,11 +178,11 @@ class TrainingHooks:
 
     @contextmanager
     def _between_batches(self, accum_iter: int = 1, *, training: bool = False) -> Iterator[None]:
-        """Check for stop requests and unreadable images after every training or test step of BenCo.
+        """After every step of BenCo, check for stop requests and, in training, unreadable images.
 
-        BenCo iterates over batches with ``MetricLogger.log_every``, so what follows a batch's step
-        precedes the next batch that is taken from it. In training, non-finite values are left out
-        of averages, since their steps are skipped.
+        BenCo iterates over batches with ``MetricLogger.log_every``, so the code after its ``yield``
+        runs when the step on that batch is complete. In training, non-finite values are left out of
+        averages, since their steps are skipped.
         """
         import IMDLBenCo.training_scripts.utils.misc as misc
 

@@ -39,7 +39,7 @@ class UnreadableImages:
     def protect(self, dataset: Any, folder: Path | None) -> None:
         """Replace unreadable images of a training set, and record them in the output folder."""
         self._folder = folder
-        # The loader's processes append to this file, and it is read between batches.
+        # The loader's processes append to this file, which is read between batches.
         self._temporary = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self._reports, self._position = Path(self._temporary.name) / "reports.jsonl", 0
         self._reports.touch()

@@ -1,7 +1,7 @@
 """Work that one process does while the others wait, before the process group exists.
 
 A process group times out after 10 minutes if a rank is missing; a data check or a download may take
-longer. Ranks therefore wait with the key-value store that the group uses later.
+longer. Ranks therefore wait using the key-value store that the group uses later.
 """
 
 import logging
@@ -16,9 +16,9 @@ from .unreadable_images import EVERY_RANK
 
 logger = logging.getLogger(__name__)
 
-POLL = 0.2  # Seconds between two looks at the store.
+POLL = 0.2  # Seconds between checks of the store.
 REMINDER = 300  # Seconds between messages of a waiting process.
-CONNECT = timedelta(minutes=10)  # For all processes to start and to connect to the store.
+CONNECT = timedelta(minutes=10)  # Time for all processes to start and connect to the store.
 _DONE, _FAILED = b"done", b"failed"
 
 
@@ -47,7 +47,7 @@ class WaitingRoom:
         """Call ``work`` on the first rank, while the others wait for it.
 
         Args:
-            name: What is done, for messages: "the data check".
+            name: What is done, for messages, such as "the data check".
             work: The function.
 
         Raises:

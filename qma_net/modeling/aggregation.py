@@ -70,8 +70,8 @@ class TransformerBlock(nn.Module):
 class MFAM(nn.Module):
     """Multi-domain Feature Aggregation Module (equations 5-6).
 
-    The queries attend to R_i, then to N_i, then to each other. It uses eight heads at every level:
-    the backbone's single head at level 1 would not be the multi-head attention of section 3.3.
+    The queries attend to R_i, then to N_i, then to each other. Every level has eight heads: as many
+    as in the backbone would mean a single one at level 1, but section 3.3 has multi-head attention.
     """
 
     def __init__(self, channels: int, heads: int = 8):
@@ -81,14 +81,14 @@ class MFAM(nn.Module):
         self.among_queries = TransformerBlock(channels, heads)
 
     def forward(self, queries: Tensor, rgb: Tensor, noise: Tensor) -> Tensor:
-        """Map Q_init ``(B, N, C)`` and R, N ``(B, C, h, w)`` to Q ``(B, N, C)``."""
+        """Map Q_init ``(B, N, C)`` and R and N ``(B, C, h, w)`` to Q ``(B, N, C)``."""
         queries = self.from_rgb(queries, rgb.flatten(2).transpose(1, 2))
         queries = self.from_noise(queries, noise.flatten(2).transpose(1, 2))
         return self.among_queries(queries, queries)
 
 
 class NoQueries(nn.Module):
-    """Placeholder for queries, MFAM and MLP in models without queries (Table 2)."""
+    """Placeholder for queries, MFAM and MLP without queries (Table 2), and for the last MLP."""
 
     def forward(self, *_: object) -> None:
         """Return None."""

@@ -16,20 +16,20 @@ from .precision import to_autocast
 HEADS = (1, 2, 5, 8)
 REDUCTIONS = (8, 4, 2, 1)
 
-# The official SegFormer has 1e-6 in block and stage norms, and PyTorch's 1e-5 in all others.
+# The official SegFormer uses 1e-6 in block and stage norms, and PyTorch's 1e-5 in all others.
 BLOCK_NORM_EPS = 1e-6
 
 # Parts of official and BenCo checkpoints that do not belong to the encoder.
 FOREIGN_HEADS = ("head.", "decode_head.", "deconv_model.")
 
-# On a CPU without gradients, a Mix-FFN is computed in strips of rows so that its hidden map, which
-# is four times as wide as the tokens, stays in the cache.
+# On a CPU, when no gradients are needed, a Mix-FFN is computed in strips of rows so that its hidden
+# map, which has four times as many channels as the tokens, stays in the cache.
 STRIPS_FROM_VALUES = 2**22  # size of a hidden map (16 MiB) above which strips are faster
 STRIP_VALUES = 2**18  # approximate size of a strip's hidden map
 
 
 class MiT(nn.Module):
-    """Mix Transformer encoder (Xie et al. 2021) as four stages with NCHW maps.
+    """Mix Transformer encoder (Xie et al. 2021) as four stages with NCHW feature maps.
 
     Stage i maps ``(B, C_{i-1}, h, w)`` to ``(B, C_i, h / s, w / s)``, where s is 4, 2, 2, 2. The
     rate of stochastic depth grows linearly over the blocks up to ``drop_path``.
@@ -95,9 +95,9 @@ class Stage(nn.Module):
     def _drop_path(self, batch_size: int) -> Sequence[Tensor | None]:
         """Draw the divisors of each block's two residuals for stochastic depth, in training.
 
-        Their shape is ``(2, B, 1, 1)``. A divisor is infinity if the residual of an image is
-        dropped, and the probability of keeping it otherwise. All numbers are drawn at once, and the
-        blocks do not know the probability, so they can share a compiled graph.
+        Their shape is ``(2, B, 1, 1)`` for each block. A divisor is infinity if the residual of an
+        image is dropped, and the probability of keeping it otherwise. All numbers are drawn at
+        once. Blocks receive divisors, not probabilities, so they can share a compiled graph.
         """
         count = len(self.keep)
         if not self.training or not count:
@@ -112,7 +112,7 @@ class Stage(nn.Module):
 class Block(nn.Module):
     """Transformer block: self-attention and Mix-FFN, each pre-norm and with a residual.
 
-    It takes over the layers of a block of `transformers`, which keeps their names.
+    It takes over the layers of a `transformers` block, under the same names.
     """
 
     def __init__(self, layer: Any):
@@ -127,7 +127,7 @@ class Block(nn.Module):
     ) -> Tensor:
         """Map tokens ``(B, h w, C)`` to the same shape.
 
-        Stochastic depth divides the two residuals by the divisors, ``(2, B, 1, 1)``.
+        For stochastic depth, the two residuals are divided by ``divisors``, ``(2, B, 1, 1)``.
         """
         residual = self.attention(self.layernorm_before(tokens), height, width)
         tokens = (residual if divisors is None else residual / divisors[0]) + tokens
@@ -158,7 +158,7 @@ class SelfAttention(nn.Module):
         return self.o_proj(attended.transpose(1, 2).flatten(2))  # (B, h w, C)
 
     def _keys_and_values(self, context: Tensor) -> Sequence[Tensor]:
-        """Project to keys and values, in compiled graphs with a single matrix product."""
+        """Project to keys and values; compiled graphs do so with a single matrix product."""
         k, v = self.k_proj, self.v_proj
         if not torch.compiler.is_compiling():
             return k(context), v(context)
@@ -203,7 +203,7 @@ class MixFFN(nn.Module):
         )
 
     def _rows(self, tokens: Tensor, width: int, above: int, below: int) -> Tensor:
-        """Compute rows of tokens; ``above`` and ``below`` count those of neighboring strips."""
+        """Compute a strip whose first ``above`` and last ``below`` rows belong to its neighbors."""
         hidden = _as_map(self.fc1(tokens), width)  # (B, 4 C, h, w)
         conv = self.dwconv.dwconv  # transformers wraps the convolution.
         if above or below:
@@ -218,9 +218,9 @@ class MixFFN(nn.Module):
 
 
 class _GeluLinear(torch.autograd.Function):
-    """Linear layer of a GELU, which is recomputed in the backward pass.
+    """GELU and linear layer; the GELU is recomputed in the backward pass.
 
-    Storing it would take a third of the memory of a training step.
+    Storing its output would take a third of the memory of a training step.
     """
 
     @staticmethod
@@ -245,8 +245,9 @@ def _as_map(tokens: Tensor, width: int) -> Tensor:
 def _initialize(module: nn.Module) -> None:
     """Initialize as the official SegFormer does, for training without ImageNet weights.
 
-    transformers draws convolutions with a standard deviation of 0.02. The depth-wise ones of the
-    Mix-FFN have 0.47 officially; with 0.02 the network barely learns when trained from scratch.
+    `transformers` draws the weights of convolutions with a standard deviation of 0.02. The official
+    value for the depth-wise convolutions of the Mix-FFN is 0.47; with 0.02 the network barely
+    learns when trained from scratch.
     """
     if isinstance(module, nn.Conv2d):
         fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups
@@ -255,7 +256,7 @@ def _initialize(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=0.02)
 
 
-# Official names and ours, after the number of the stage.
+# Patterns in official names, without the number of the stage, and what replaces them.
 _RENAMED = {
     r"^patch_embed\.norm\.": "patch_embeddings.layer_norm.",
     r"^patch_embed\.": "patch_embeddings.",

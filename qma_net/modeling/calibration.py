@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, Self
 
 from .config import ConfigError, Preprocessing
 
-# With fewer photos than this, "no authentic photo scores as high" leaves a false positive rate of
-# more than 3% possible (95% confidence).
+# With fewer photos than this, "no authentic photo scores as high" does not rule out a false
+# positive rate of about 3% (at 95% confidence).
 FEW_PHOTOS = 100
 
 # Scores are compared after rounding to this many decimal places.
@@ -25,7 +25,7 @@ class PhotoProperties(NamedTuple):
         width: In pixels, as displayed.
         height: In pixels, as displayed.
         format: For example JPEG; empty if unknown.
-        quality: The estimated JPEG quality, 1 to 100; None if it has none.
+        quality: The estimated JPEG quality, 1 to 100; None if unknown or not a JPEG.
     """
 
     width: int
@@ -35,13 +35,13 @@ class PhotoProperties(NamedTuple):
 
     @property
     def longer_side(self) -> int:
-        """In pixels."""
+        """The longer of width and height, in pixels."""
         return max(self.width, self.height)
 
 
 @dataclass(frozen=True)
 class PhotoRanges:
-    """The properties of the photos of a calibration.
+    """Ranges of the properties of the photos in a calibration.
 
     Attributes:
         longer_side: Minimum, median and maximum in pixels.
@@ -57,7 +57,7 @@ class PhotoRanges:
 
     @classmethod
     def of(cls, photos: Sequence[PhotoProperties]) -> Self:
-        """Summarize photos."""
+        """Summarize the properties of photos."""
         qualities = [photo.quality for photo in photos if photo.quality is not None]
         return cls(
             longer_side=_spread([photo.longer_side for photo in photos]),
@@ -94,7 +94,7 @@ class Calibration:
         preprocessing: How the photos were fed to the model.
         native: Whether they were processed at their original resolution instead.
         date: Day of the measurement in ISO 8601.
-        photos: The size and format of the photos; None if they were not recorded.
+        photos: Sizes, formats and JPEG qualities of the photos; None if they were not recorded.
 
     Raises:
         ConfigError: If there are no scores, or if they are outside 0..1 or not ascending.

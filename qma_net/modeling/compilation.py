@@ -11,15 +11,15 @@ from torch import nn
 from ..core.errors import QMANetError, first_line
 
 # A part has a graph for every combination of training or evaluation, batch size and image size, and
-# all blocks of both encoders count together. PyTorch would stop compiling after 8.
+# the graphs of all blocks of both encoders count together. PyTorch would stop compiling after 8.
 MAX_GRAPHS = 256
 
 
 OPTIONS = {
-    # Maps are channels-last already, and Inductor would copy queries, keys and values of attention.
+    # Maps are already channels-last, and Inductor would copy the queries, keys and values.
     "layout_optimization": False,
     # On a GPU, independent kernels are launched together, such as the sums of all bias gradients.
-    # A graph is small, so this needs no limit for the additional memory.
+    # The graphs are small, so the additional memory needs no limit.
     "combo_kernels": True,
     "combo_kernel_max_num_nodes": 64,
     "combo_kernel_peak_memory_pct_threshold": None,
@@ -36,14 +36,15 @@ def compile_parts(
     """Compile modules for fixed shapes when they are first called.
 
     They stay the same objects, so that the names in the state dict do not change. With
-    ``fullgraph``, each is compiled as a whole or an error is raised. Without it, images of further
-    sizes are computed without compilation after :data:`MAX_GRAPHS`.
+    ``fullgraph``, each is compiled as a whole or an error is raised. Without it, once there are
+    :data:`MAX_GRAPHS` graphs, images of further sizes are computed without compilation.
     """
     from torch._dynamo import config
 
     config.recompile_limit = max(config.recompile_limit, MAX_GRAPHS)
     config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, 4 * MAX_GRAPHS)
-    # DistributedDataParallel exchanges gradients between parts, so they need not be split for it.
+    # DistributedDataParallel can start to exchange gradients after the backward pass of every part,
+    # so the graphs need not be split for it.
     config.optimize_ddp = False
     for part in parts:
         part.compile(**_arguments(backend), fullgraph=fullgraph)
@@ -74,13 +75,13 @@ def _arguments(backend: str | Callable[..., Any]) -> dict[str, Any]:
 
 @contextmanager
 def compilation_errors() -> Iterator[None]:
-    """Turn errors of torch.compile into a :class:`CompilationError` with one line."""
+    """Turn errors of torch.compile into a :class:`CompilationError` with a one-line message."""
     try:
         yield
     except Exception as error:
         from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
-        if isinstance(error, FailOnRecompileLimitHit):  # Not derived from the other.
+        if isinstance(error, FailOnRecompileLimitHit):  # Not a TorchDynamoException.
             raise CompilationError(
                 "torch.compile has reached its limit of graphs, one for every batch and image "
                 "size; use fewer sizes or omit --compile"

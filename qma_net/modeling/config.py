@@ -27,7 +27,7 @@ FITS = ("resize", "pad", "native")
 # network makes existing weights invalid.
 ARCHITECTURE = 2
 
-# A pixel or an image counts as tampered where its score is strictly above this value.
+# A pixel or an image counts as tampered if its score is strictly above this value.
 # BenCo's evaluators use 0.5, so every number that is compared with their results must use it too.
 DEFAULT_THRESHOLD = 0.5
 
@@ -42,7 +42,8 @@ MAX_QUERY_COUNT = 1024
 # those checkpoints.
 ADDED_FIELDS = ("dfcm_scale", "interaction")
 
-# Types that a field may hold, by its annotation. Exact types: True is not a number here.
+# Accepted types of a field's value, by the field's annotation. Types must match exactly: True is
+# not a number here.
 _ACCEPTED_TYPES: Mapping[object, tuple[type, ...]] = {str: (str,), int: (int,), float: (float, int)}
 
 
@@ -54,7 +55,8 @@ class ConfigError(QMANetError):
 class QMANetConfig:
     """Complete description of the architecture, stored in every checkpoint.
 
-    The defaults give the paper's model, and other values the variants of its Tables 2 and 9.
+    The defaults give the paper's model, except for ``dfcm_scale``, which is ours. Other values give
+    the variants in the paper's Tables 2 and 9, and some that are not in the paper.
 
     Attributes:
         size: Size of both SegFormer encoders, ``"b0"`` to ``"b5"``.
@@ -67,11 +69,11 @@ class QMANetConfig:
         dfcm_scale: Initial scale of the DFCM's residual; it is learned.
         interaction: Type of interaction at the DFCM stages: ``"dfcm"``; a variant of it,
             ``"equation-4"`` (no projection back for the noise features, as printed in the paper) or
-            ``"no-feedback"`` (only the decoder receives its output); or ``"add"`` or ``"concat"``
-            instead of it.
+            ``"no-feedback"`` (the encoders do not receive its output); or ``"add"`` or
+            ``"concat"`` instead of it.
 
     Raises:
-        ConfigError: If a value is not among the choices.
+        ConfigError: If a value is invalid.
     """
 
     size: str = "b3"
@@ -169,5 +171,5 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """Build from the content of a JSON file; other keys are ignored."""
+        """Build from the content of a JSON file; keys that are not fields are ignored."""
         return cls(image_size=content["image_size"], fit=content["fit"])

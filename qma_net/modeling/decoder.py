@@ -12,7 +12,7 @@ from .precision import float32
 # queries have None instead of Q_i.
 Triplet = tuple[Tensor | None, Tensor, Tensor]
 
-# Groups of the group norms, and of the grouped convolutions in the DCM.
+# Number of groups in the group norms and in the grouped convolutions of the DCM.
 GROUPS = 8
 
 
@@ -111,7 +111,7 @@ class ConvNormReLU(nn.Sequential):
 
 
 class PyramidDecoder(nn.Module):
-    """Decoder on [R_i ; N_i] without queries, DCM and selection (Table 2).
+    """Decoder on [R_i ; N_i] without queries, DCM or selection (Table 2).
 
     The "Conv Decoder", of kind ``"conv"``, has a 3x3 convolution per level and another one on all
     levels together. The "MLP Decoder", of kind ``"mlp"``, has linear layers, as SegFormer does.

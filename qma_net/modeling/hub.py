@@ -3,7 +3,7 @@
 The folder contains ``model.safetensors`` (the weights, including NoisePrint++), ``config.json``
 (the :class:`~qma_net.modeling.config.QMANetConfig` and the version of the architecture),
 ``README.md`` (a model card) and, if they are known, ``preprocessor_config.json`` (how images were
-fed to the model in training) and ``calibration.json`` (its scores of authentic photos).
+fed to the model in training) and ``calibration.json`` (its scores for authentic photos).
 """
 
 import json
@@ -191,7 +191,7 @@ def write_calibration(directory: Path, calibration: Calibration) -> None:
 
 
 def _locate(model_id: str, name: str, download: Mapping[str, Any]) -> Path:
-    """Return the path of a file in a directory or, after a download, of a hub repository."""
+    """Return the path of a file in a directory, or download it from a Hub repository."""
     if Path(model_id).is_dir():
         return Path(model_id) / name
     supported = ("revision", "cache_dir", "force_download", "local_files_only", "token")

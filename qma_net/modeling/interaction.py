@@ -42,7 +42,7 @@ class Recalibration(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Weigh the channels of ``(B, C, h, w)``."""
+        """Weight the channels of a map ``(B, C, h, w)``."""
         pooled = x.mean(dim=(2, 3), keepdim=True)  # (B, C, 1, 1)
         return x * self.project(pooled).sigmoid()  # (B, C, h, w)
 
@@ -62,7 +62,7 @@ class CrossAttention(nn.Module):
         self.value = GCM(channels, reduction)
 
     def forward(self, target: Tensor, source: Tensor) -> Tensor:
-        """Attend from the target (queries) to the source (keys and values), ``(B, C, h, w)``."""
+        """Attend from target (queries) to source (keys and values), all ``(B, C, h, w)``."""
         q = self._split_heads(self.query(target))  # (B, heads, h w, C / heads)
         k = self._split_heads(self.key(source))  # (B, heads, h w / reduction^2, C / heads)
         v = self._split_heads(self.value(source))  # (B, heads, h w / reduction^2, C / heads)
@@ -144,14 +144,14 @@ class NoInteraction(nn.Module):
     """Identity in place of a DFCM (Table 2, "w/o DFCM" and "Only Stage#4")."""
 
     def forward(self, rgb_init: Tensor, noise_init: Tensor) -> tuple[Tensor, Tensor]:
-        """Return both arguments."""
+        """Return both arguments unchanged."""
         return rgb_init, noise_init
 
 
 def build_interaction(
     kind: str, channels: int, heads: int, reduction: int, scale: float
 ) -> nn.Module:
-    """Build what ``interaction`` in the configuration names, for one stage."""
+    """Build the interaction of one stage; ``kind`` is ``interaction`` in the configuration."""
     if kind in ("add", "concat"):
         return SimpleFusion(kind, channels, scale)
     return DFCM(channels, heads, reduction, scale, back_noise=kind != "equation-4")

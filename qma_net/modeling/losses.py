@@ -11,11 +11,11 @@ from .qma_net import QMANetOutput, to_image_size
 # Weights of the mask loss and of the edge loss (equation 8).
 MASK_WEIGHT, EDGE_WEIGHT = 0.2, 0.8
 
-# Smoothing term of the Dice loss as a share of the image area. The measured trade-off is in
+# Smoothing term of the Dice loss as a fraction of the image area. The measured trade-off is in
 # docs/reading-the-paper.md, "Smoothing of the Dice loss".
 DICE_SMOOTHING = 3e-3
 
-# The same for training data without authentic images, such as Protocol-CAT (shell/train.sh).
+# The value for training data without authentic images, such as Protocol-CAT (shell/train.sh).
 # Milletari et al. have no smoothing.
 DICE_SMOOTHING_TAMPERED_ONLY = 1e-6
 
@@ -31,9 +31,9 @@ def dice_loss(
 
     Args:
         logits: ``(B, 1, H, W)``; p is their sigmoid.
-        target: t, ``(B, 1, H, W)`` of 0 and 1.
+        target: t, ``(B, 1, H, W)``; every value is 0 or 1.
         valid: ``(B, 1, H, W)``, 1 on pixels that count and 0 on padding; default: all count.
-        smoothing: s as a share of the area.
+        smoothing: s as a fraction of the area.
     """
     probability = widen(logits).sigmoid()
     target = target.to(probability.dtype)
@@ -59,11 +59,11 @@ def cross_entropy_loss(logits: Tensor, target: Tensor, valid: Tensor | None = No
 
 
 def edge_target(mask: Tensor, valid: Tensor | None = None, width: int = EDGE_WIDTH) -> Tensor:
-    """Return the ring around mask boundaries, where dilated mask and dilated background overlap.
+    """Return the ring along mask boundaries, where dilated mask and dilated background overlap.
 
     This is BenCo's operator (dilation by a cross of ``width`` pixels) at the resolution of the
     given mask, so that the ring is complete however large the original image was. The mask and the
-    float32 result are ``(B, 1, H, W)`` of 0 and 1; ``valid`` is as in :func:`dice_loss`.
+    float32 result are ``(B, 1, H, W)``, each 0 or 1; ``valid`` is as in :func:`dice_loss`.
     """
     mask = mask.float()
     valid = torch.ones_like(mask) if valid is None else valid.float()
@@ -84,8 +84,8 @@ def mask_and_edge_losses(
 ) -> tuple[Tensor, Tensor]:
     """Compute Loss_seg and Loss_edg, the Dice losses of the mask and of the edge map.
 
-    The ground truth is ``(B, 1, H, W)`` of 0 and 1, and ``valid`` is BenCo's ``shape_mask``; see
-    :func:`dice_loss`.
+    ``mask`` is the ground truth, ``(B, 1, H, W)``, 1 on tampered pixels and 0 elsewhere. ``valid``
+    is BenCo's ``shape_mask``; see :func:`dice_loss`.
     """
     (edge_logits,) = output.edge_logits
     edge = to_image_size(edge_logits, mask.shape[2:])

@@ -25,7 +25,7 @@ VIEW_STD = {"srm": 35.0, "bayar": 0.18, "noiseprint": 0.17}
 def normalized(pixels: NDArray[np.uint8], device: torch.device | None = None) -> Tensor:
     """Convert RGB pixels, uint8 ``(H, W, 3)``, to the model's input, float32 ``(1, 3, H, W)``.
 
-    It is normalized by ImageNet's mean and standard deviation.
+    The pixels are normalized with ImageNet's mean and standard deviation.
     """
     image = torch.tensor(pixels, device=device).permute(2, 0, 1)[None]
     mean, std = (torch.tensor(v, device=device) for v in (IMAGENET_MEAN, IMAGENET_STD))
@@ -123,7 +123,7 @@ class NoisePrint(nn.Module):
     @torch.no_grad()
     @float32
     def forward(self, rgb: Tensor) -> Tensor:
-        """Map gray levels divided by 256, ``(B, 3, H, W)``, to the noiseprint ``(B, 1, H, W)``."""
+        """Map RGB levels divided by 256, ``(B, 3, H, W)``, to the noiseprint ``(B, 1, H, W)``."""
         is_traced = torch.jit.is_tracing() or torch.compiler.is_exporting()
         if rgb.device.type == "cpu" and not is_traced:
             return streamed(self.convs, rgb)

@@ -1,7 +1,7 @@
 """Float32 inside models that run in half precision or TF32, and fewer casts by autocast.
 
 docs/reading-the-paper.md, "Precision of the noise view", states where float32 is needed and how
-large the errors would be otherwise.
+large the errors would be without it.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -57,7 +57,7 @@ def _without_tf32(device: str) -> Iterator[None]:
 def to_autocast(tensor: Tensor) -> Tensor:
     """Convert to the data type of the surrounding autocast, if there is one.
 
-    Autocast converts an input separately for every layer that receives it.
+    Autocast itself would convert the tensor separately for every layer that receives it.
     """
     dtype = _autocast_dtype(tensor.device)
     return tensor if dtype is None else tensor.to(dtype)
@@ -65,11 +65,11 @@ def to_autocast(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def cast_weights(parts: Iterable[nn.Module]) -> Iterator[None]:
-    """Convert the weights of linear and convolutional layers to autocast's data type together.
+    """Convert the weights of linear and convolutional layers to autocast's data type all at once.
 
-    Autocast itself launches a kernel for every weight, and another one for its gradient, which are
-    a quarter of the kernels of a training step. The values are the same. Without autocast or
-    without gradients, this does nothing.
+    Autocast itself launches one kernel for every weight and another for its gradient, together a
+    quarter of all kernels in a training step. The values are the same. The original weights are
+    restored on exit. Without autocast or without gradients, this does nothing.
 
     Args:
         parts: Parts of the model. The gradients of a part's weights are ready at the same time, so
@@ -113,7 +113,7 @@ def _is_eager_training() -> bool:
 
 
 class _CastTogether(torch.autograd.Function):
-    """Conversion of many float32 tensors, and of their gradients, by one kernel each."""
+    """Conversion of many float32 tensors with one kernel, and of their gradients with another."""
 
     @staticmethod
     def forward(ctx: Any, dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:

@@ -22,7 +22,7 @@ from .precision import cast_weights
 SMALLEST_SIDE = 32
 STRIDE = 32
 
-# Largest number of pixels that are passed to topk at once, since it needs 16 bytes for each.
+# Largest number of pixels passed to topk at once; it needs 16 bytes per pixel.
 TOPK_CHUNK = 2**22
 
 
@@ -32,7 +32,7 @@ class QMANetOutput:
 
     Attributes:
         mask_logits: Float32 ``(B, 1, H, W)`` at the size of the input.
-        edge_logits: One map ``(B, 1, h, w)`` at stride 4 of the padded input, which
+        edge_logits: A list of one map ``(B, 1, h, w)`` at stride 4 of the padded input, which
             :func:`to_image_size` brings to the size of the input; empty if not requested.
     """
 
@@ -228,7 +228,7 @@ def _pad_to_stride(*views: Tensor) -> list[Tensor]:
 
 
 def to_image_size(logits: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
-    """Upsample maps ``(B, C, h, w)`` to the padded image and crop them to ``size``, (H, W)."""
+    """Upsample maps ``(B, C, h, w)`` to the padded size and crop them to ``size``, (H, W)."""
     height, width = size
     padded = (height + -height % STRIDE, width + -width % STRIDE)
     full = F.interpolate(logits, padded, mode="bilinear", align_corners=False)  # (B, C, H', W')
@@ -243,7 +243,7 @@ def image_score(mask: Tensor, shape_mask: Tensor | None = None, share: float = 0
     Args:
         mask: Mask values in 0..1, ``(B, 1, H, W)``.
         shape_mask: ``(B, 1, H, W)``, 0 on padding; default: no padding.
-        share: Share of the pixels that count.
+        share: Fraction of the pixels to average.
     """
     if shape_mask is not None:
         mask = mask * shape_mask

@@ -12,13 +12,13 @@ from .config import ARCHITECTURE, ConfigError, QMANetConfig
 
 
 class WeightsError(QMANetError):
-    """Weights that are missing, unreadable or of a different model."""
+    """Weights that are missing or unreadable, or belong to a different model."""
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Load a state dict that must match in names, shapes and kinds of numbers.
+    """Load a state dict that must match the module in names, shapes and kinds of numbers.
 
-    Error messages call it ``source``.
+    Error messages refer to it as ``source``.
 
     Raises:
         WeightsError: If a tensor is missing or unknown, has the wrong shape or data type, or is not
@@ -63,8 +63,8 @@ def require_tensors(state: Mapping[Any, Any], source: str) -> None:
     """Check that a state dict holds only named, plain tensors of real numbers.
 
     Raises:
-        WeightsError: If an entry is something else, or if there is none; the message names it and
-            ``source``.
+        WeightsError: If an entry is anything else, or if there are no entries; the message names
+            the entry and ``source``.
     """
     if not state:
         raise WeightsError(f"{source} contains no tensors; check that it is the right file")

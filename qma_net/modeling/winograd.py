@@ -1,13 +1,13 @@
 """Fast NoisePrint++ on CPUs: rows streamed through all layers, with Winograd convolutions.
 
-A frozen chain of 3x3 convolutions at full resolution is 63% of the model's arithmetic. Two
-measures make it faster on a CPU without changing its result:
+NoisePrint++, a frozen chain of 3x3 convolutions at full resolution, accounts for 63% of the model's
+arithmetic. Two measures make it faster on a CPU without changing its result:
 
-- **Streaming.** Every convolution receives a few rows at a time and keeps the two rows that the
-  next ones need. A strip of rows therefore stays in the cache from the first layer to the last,
-  nothing is computed twice, and no layer's complete map is ever in memory.
+- **Streaming.** Every convolution receives a few rows at a time and keeps the last two, which the
+  following rows need. A strip of rows therefore stays in the cache from the first layer to the
+  last, nothing is computed twice, and no layer's complete map is ever in memory.
 - **Winograd's F(4, 3) along the columns** (Lavin & Gray 2016). Four rows take six 1x3
-  convolutions instead of twelve. The transforms multiply 6x6 and 4x6 matrices with whole rows.
+  convolutions instead of twelve. The transforms multiply 6x6 and 4x6 matrices by whole rows.
 
 In float32 the result is about as close to float64 as that of plain convolutions; which of the two
 is closer depends on the CPU (``python -m benchmarks.noise_precision``).
@@ -64,8 +64,8 @@ def streamed(convs: Sequence[nn.Conv2d], image: Tensor) -> Tensor:
     """
     batch, _, height, width = image.shape
     strip = GROUP * max(1, round(STRIP_PIXELS / width / GROUP))
-    # A layer holds a strip, one group that each layer before it withheld until the last strip,
-    # its own unfinished group, and the zeros below the image.
+    # A layer must hold a strip, one group for each earlier layer (which withholds it until the last
+    # strip), its own unfinished group, and the zeros below the image.
     capacities = [min(strip, height) + GROUP * (i + 3) for i in range(len(convs))]
     widest = max(max(conv.in_channels, conv.out_channels) for conv in convs)
     workspace = image.new_empty(2, TAPS, capacities[-1] // GROUP + 1, width, widest)
@@ -116,9 +116,9 @@ class _Layer:
         self.count += len(rows)
 
     def compute(self, out: Tensor, is_last: bool) -> int:
-        """Write the rows ``(r, W, C_out)`` that are complete to ``out`` and return r."""
+        """Write the finished rows ``(r, W, C_out)`` to ``out`` and return r."""
         if is_last:
-            self.free[: GROUP + 1] = 0  # the padding below the image, and the last group's rest
+            self.free[: GROUP + 1] = 0  # padding below the image, and the rest of the last group
             self.count += 1
         finished = self._convolve(out, max(0, self.count - 2), is_last)
         remaining = self.rows[finished : self.count].clone()
@@ -159,7 +159,8 @@ class _WinogradLayer(_Layer):
             out=spread.flatten(2).transpose(0, 1),
         )
         for i in range(TAPS):
-            # The second column of OUT, of the point 1, is all ones: the bias is added there once.
+            # The second column of OUT, for the point 1, is all ones, so a bias added to this
+            # product reaches every output row exactly once.
             bias = self.conv.bias if i == 1 else None
             products[i] = _conv_rows(spread[i], self.kernels[i], bias)
         torch.bmm(
@@ -176,6 +177,6 @@ class _WinogradLayer(_Layer):
 
 
 def _conv_rows(rows: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
-    """Convolve ``(r, W, C)`` with a kernel of k rows to ``(r - k + 1, W, C_out)``."""
+    """Convolve rows ``(r, W, C)`` with a kernel of k rows into ``(r - k + 1, W, C_out)``."""
     result = F.conv2d(rows[None].permute(0, 3, 1, 2), kernel, bias, padding=(0, 1))
     return result.permute(0, 2, 3, 1)[0]

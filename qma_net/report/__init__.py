@@ -47,7 +47,7 @@ def report(dirs: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) 
     """Write the report as an HTML page, with its tables and figures as files next to it.
 
     Args:
-        dirs: Folders with results, which are searched with all subfolders.
+        dirs: Folders with results, searched recursively.
         out: The HTML file. ``tables/*.md``, ``tables/*.tex``, ``figures/*.png`` and
             ``figures/*.pdf`` are written to the same folder.
 

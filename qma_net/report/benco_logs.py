@@ -1,4 +1,4 @@
-"""Readers of BenCo's logs: training curves, robustness sweeps and model complexity."""
+"""Readers for BenCo's logs: training curves, robustness sweeps and model complexity."""
 
 import ast
 import math
@@ -19,7 +19,7 @@ COMPLEXITY_FILES = re.compile(r"complexity.*\.(txt|log)$", re.IGNORECASE)
 COMPLEXITY_ROW = re.compile(
     r"^\| +([\w.]+) +\| +(?:(\d+\.?\d*)([KMG]?)|\(([\d, ]+)\)) +\|", re.MULTILINE
 )
-MAX_DRAWN = 1e100  # The axes of larger numbers overflow.
+MAX_DRAWN = 1e100  # Axes overflow with larger numbers.
 UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9}
 
 Points = list[tuple[float, float]]
@@ -59,7 +59,7 @@ def read_sweeps(folders: Iterable[Path]) -> dict[Path, dict[str, Points]]:
 
 
 def read_sweep_point(folder: Path) -> tuple[float, float] | None:
-    """Read level and pixel F1 of one setting of ``test_robust.py``; None if it logged none."""
+    """Read the level and pixel F1 of one setting of ``test_robust.py``; None if not logged."""
     rows = read_json_lines(folder / "log.txt")
     values = [rows[-1].get(key) for key in ("epoch", PIXEL_F1)] if rows else [None, None]
     level, f1 = map(_as_number, values)
@@ -69,7 +69,7 @@ def read_sweep_point(folder: Path) -> tuple[float, float] | None:
 def read_curves(folders: Iterable[Path], notes: list[str]) -> list[Curves]:
     """Read the curves of BenCo's training runs and tests from TensorBoard's files or ``log.txt``.
 
-    Scalars with a single point are omitted. BenCo writes the metrics of each test set to a separate
+    Series with a single point are omitted. BenCo writes the metrics of each test set to a separate
     subfolder; they are added to the curves of the folder that contains it.
     """
     all_curves = []
@@ -102,7 +102,7 @@ def _read_events(folder: Path, notes: list[str]) -> dict[str, Points]:
     events.Reload()
     series = {}
     for tag in events.Tags()["scalars"]:
-        # During training, BenCo counts thousandths of an epoch.
+        # During training, BenCo counts in thousandths of an epoch.
         steps = 1000 if tag == "lr" or tag.startswith("train_loss/") else 1
         series[tag] = [(event.step / steps, event.value) for event in events.Scalars(tag)]
     return series

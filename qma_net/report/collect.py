@@ -1,9 +1,9 @@
 """Find result files in folders and assign them to models.
 
-Files are recognized by their content, regardless of their location: the results of ``evaluate`` and
-``robust`` by their header, the report of ``data prepare`` and the output of ``data check --json``
-by their keys. BenCo's logs are recognized by their names (``complexity*.txt`` or ``.log``,
-``log.txt``, TensorBoard's files).
+JSON files are recognized by their content, regardless of their location: the results of
+``evaluate`` and ``robust`` by their header, the report of ``data prepare`` and the output of
+``data check --json`` by their keys. ``comparison.json`` and BenCo's logs (``complexity*.txt`` or
+``.log``, ``log.txt``, TensorBoard's files) are recognized by their names.
 """
 
 import os
@@ -39,7 +39,7 @@ from .result_schema import CHECKED, COMPARISON, PREPARED, RESULT, check
 # Folders of a dataset, which may contain millions of images but no results.
 IMAGE_FOLDERS = ("Tp", "Gt", "Au")
 
-# The flags that are varied in Tables 2 and 9 and in the further ablations.
+# The flags that define an ablation: those varied in Tables 2 and 9, and `interaction`.
 ABLATED = ("dfcm_stages", "decode_levels", "decoder", "query_count", "interaction")
 
 # Other flags that distinguish a model from the paper's. Drop path matters only during training.
@@ -56,7 +56,7 @@ DEFAULTS = asdict(QMANetConfig()) | {
     "compile": 0,
 }
 
-Content = dict[str, Any]  # Of a JSON file, or of a row of it.
+Content = dict[str, Any]  # Of a JSON file, or of one row in it.
 
 
 class ReportError(QMANetError):
@@ -95,29 +95,29 @@ class ModelResults:
     clean: dict[str, ResultFile] = field(default_factory=dict)  # By test set.
     # By test set, attack and level.
     attacked: dict[str, dict[str, dict[int, ResultFile]]] = field(default_factory=dict)
-    label: str = ""  # Distinguishes similar models in a report; empty for the paper's model.
+    label: str = ""  # Distinguishes similar models: the variant and, if ambiguous, the checkpoint.
 
     def __post_init__(self) -> None:
         self.name: str = self.header["model"]  # In BenCo's registry.
         self.is_ours = self.name == "QMANet"  # A QMA-Net of any configuration.
         flags = self.header["model_flags"] if self.is_ours else {}
         self.setting = setting_of(flags) if self.is_ours else {}
-        # A QMA-Net of any size, without ablations.
+        # A QMA-Net without ablations; its size and other settings may differ from the paper's.
         self.is_default = self.is_ours and self.setting == setting_of({})
         self.variant = _describe_variant(self.header, flags)
 
     def under_attack(self, test_set: str, attack: str) -> list[ResultFile | None]:
-        """Return the results at the listed levels of an attack, or at any if none are listed."""
+        """Return the results at an attack's listed levels, or at all levels if none are listed."""
         results = self.attacked.get(test_set, {}).get(attack, {})
         return [results.get(level) for level in attack_levels().get(attack, results)]
 
 
 def _describe_variant(header: Content, flags: dict[str, Any]) -> tuple[str, ...]:
-    """Describe how model and evaluation differ from the paper's, apart from ablations."""
+    """Describe how a model and its evaluation differ from the paper's, apart from ablations."""
     words = []
     for name in VARIED:
         value = str(flags.get(name, DEFAULTS[name]))
-        # Both recipes of docs/reading-the-paper.md are the paper's, which states no smoothing.
+        # Both recipes in docs/reading-the-paper.md count as the paper's, which states no smoothing.
         is_recipe = name == "dice_smoothing" and float(value) == DICE_SMOOTHING_TAMPERED_ONLY
         if value != str(DEFAULTS[name]) and not is_recipe:
             words.append(value if name == "size" else f"{name} {value}")
@@ -132,7 +132,7 @@ def _describe_variant(header: Content, flags: dict[str, Any]) -> tuple[str, ...]
 
 
 def setting_of(flags: dict[str, Any]) -> dict[str, str]:
-    """Return the flags of Tables 2 and 9, as text because the types in YAML and JSON differ."""
+    """Return the flags in :data:`ABLATED`, as text because the types in YAML and JSON differ."""
     return {name: str(flags.get(name, DEFAULTS[name])) for name in ABLATED}
 
 
@@ -187,7 +187,7 @@ def collect(dirs: Sequence[str | os.PathLike[str]]) -> Results:
 
 
 def _find_files(folders: Iterable[Path]) -> Iterator[Path]:
-    """Yield every regular file once, in a fixed order, without hidden or image folders."""
+    """Yield each visible file once, in a fixed order; hidden and image folders are skipped."""
     seen = set()
     for top in folders:
         for folder, subfolders, names in os.walk(top):
@@ -203,7 +203,7 @@ def _find_files(folders: Iterable[Path]) -> Iterator[Path]:
 
 
 def _add_json(path: Path, results: Results, models: dict[tuple, ModelResults]) -> None:
-    """Add a JSON file to the results if it contains any; lists of images are skipped."""
+    """Add the results in a JSON file, if there are any; lists of images are skipped."""
     try:
         with open(path, "rb") as file:
             if file.read(1) != b"{":

@@ -13,7 +13,7 @@ TYPE_HEADINGS = dict(zip(("cope-move", "splice", "remove", "AI-Gen"), TYPES, str
 
 UNKNOWN = "N/K"  # The paper's abbreviation of "not known".
 
-# Known values by the paper's headings; `reason` explains why others are missing.
+# Known values by the paper's headings; the text under `reason` explains missing ones.
 Counts = dict[str, Any]
 
 
@@ -44,14 +44,14 @@ def _cell(counts: Counts, heading: str, paper: Value, published: PublishedTable)
 
 
 def _difference_cell(count: int | None, paper: Value, published: PublishedTable) -> Cell:
-    """Subtract the published count; empty for resolutions and for unknown counts."""
+    """Show our count minus the published one; empty if the paper's cell is not a count."""
     if not isinstance(paper, int):
         return Cell()
     return MISSING if count is None else Cell(published.show(count - paper, sign=True))
 
 
 def _count(label: str, results: Results, table: Table) -> Counts:
-    """Return the counts of a dataset, and add commands for missing counts to the table."""
+    """Return a dataset's counts, and add the commands that produce missing counts to the table."""
     key = normalized_name(label)
     dataset = next(d for d in DATASETS.values() if normalized_name(d.name) == key)
     prepared = results.prepared.get(key)
@@ -70,7 +70,7 @@ def _count(label: str, results: Results, table: Table) -> Counts:
 
 
 def _combine_subsets(dataset: PublishedDataset, rows: dict[str, dict[str, Any]]) -> Counts:
-    """Return the counts of ``data check``: of the whole dataset, or added up over its lists."""
+    """Return the counts of ``data check`` for the whole dataset, or those of its lists combined."""
     parts = dataset.parts if "" not in rows and dataset.parts else ("",)
     counts = [_arrange(rows[part]) for part in parts if part in rows]
     if counts and len(counts) < len(parts):
@@ -79,7 +79,7 @@ def _combine_subsets(dataset: PublishedDataset, rows: dict[str, dict[str, Any]])
 
 
 def _arrange(row: dict[str, Any]) -> Counts:
-    """Arrange a row of ``data check``, or the report of ``data prepare``, by heading."""
+    """Convert a row of ``data check`` or the report of ``data prepare`` to counts by heading."""
     types = row.get("types") or {}
     counts = {heading: types.get(name) for heading, name in TYPE_HEADINGS.items()}
     counts |= {"Number": row["tampered"], "min": row.get("smallest"), "max": row.get("largest")}

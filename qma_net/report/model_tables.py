@@ -41,7 +41,7 @@ UNPAIRED = "requires the CSV files of both models for the same images"
 
 @dataclass(frozen=True)
 class Measurement:
-    """A mean over images, its 95% interval, and a note, which explains a missing value."""
+    """A mean over images, its 95% interval, and a note, such as the reason for a missing value."""
 
     value: float | None = None
     interval: Sequence[float] | None = None
@@ -91,7 +91,7 @@ def _average(files: Sequence[ResultFile | None], metric: str) -> Measurement:
 def _per_image(
     files: Sequence[ResultFile | None], metric: str, *, is_attack: bool
 ) -> list[dict[str, float]]:
-    """Return a metric by image path for each test set, averaged over the levels of an attack."""
+    """Return a metric by image path for each test set, or averaged over an attack's levels."""
     columns = [file.per_image(metric) if file else {} for file in files]
     if not is_attack or not columns:
         return columns
@@ -111,9 +111,9 @@ def _paired_cell(
     *,
     with_p_value: bool = False,
 ) -> Cell:
-    """Show the mean difference from ``base`` on the images for which both have the metric.
+    """Show the mean difference from ``base`` on the images for which both models have the metric.
 
-    The interval of an average over test sets resamples each of them.
+    For an average over test sets, the bootstrap resamples each test set separately.
     """
     if base is None or model is None:
         return MISSING
@@ -177,7 +177,7 @@ def comparison_table(published: PublishedTable, results: Results) -> Table:
     table.higher = [column.name for column in published.columns]
     models = [m for m in _models_in(results, published) if m.is_default or not m.is_ours]
     as_in_paper = next((m for m in models if m.is_default and not m.variant), None)
-    if not as_in_paper:  # Another variant must not be mistaken for the paper's model.
+    if not as_in_paper:  # A different variant must not be mistaken for the paper's model.
         _add_rows(table, published, [OURS], None, published.our_cells)
     base = as_in_paper or next((m for m in models if m.is_default), None)
     for model in models:
@@ -261,7 +261,7 @@ def ablation_table(published: PublishedTable, results: Results) -> Table:
 def _with_setting(
     models: list[ModelResults], variant: tuple[str, ...], flags: dict[str, Any]
 ) -> list[ModelResults]:
-    """Select the models of one setting of Tables 2 and 9 that are of the same variant."""
+    """Select the models of a variant that have the setting described by ``flags``."""
     return [m for m in models if m.variant == variant and m.setting == setting_of(flags)]
 
 
@@ -293,7 +293,7 @@ def complexity_table(published: PublishedTable, results: Results) -> Table:
 
 
 def _share_cell(value: float, paper: Any, published: PublishedTable) -> Cell:
-    """Show the difference from the published value, also as a share of that value."""
+    """Show the difference from the published value, also as a percentage of that value."""
     share = f"({(value - paper) / paper:+.1%})".replace("-", MINUS)
     return Cell(published.show(value - paper, sign=True), share)
 
@@ -334,7 +334,7 @@ def other_test_sets(results: Results) -> Table:
 
 
 def _difference_from_default(results: Results, model: ModelResults, test_set: str) -> Cell:
-    """Compare the F1 with that of the default model, of the same variant for a QMA-Net."""
+    """Compare a model's F1 with the default model's (of the same variant if it is a QMA-Net)."""
     defaults = [m for m in results.models if m.is_default and test_set in m.clean]
     if model.is_ours:
         defaults = [m for m in defaults if m.variant == model.variant]
@@ -345,7 +345,7 @@ def _difference_from_default(results: Results, model: ModelResults, test_set: st
 
 
 def further_metrics(results: Results) -> Table:
-    """List the metrics of clean test sets that the paper does not report."""
+    """List the metrics that the paper does not report, on clean test sets."""
     pixel = {
         "AP": "average_precision",
         "MCC": "mcc",
@@ -381,7 +381,7 @@ def further_metrics(results: Results) -> Table:
 
 
 def results_by_type(results: Results) -> Table:
-    """List the results of clean test sets by manipulation type."""
+    """List the results on clean test sets by manipulation type."""
     metrics = {
         "F1": "pixel_f1",
         "permute-F1": "permute_f1",
@@ -466,7 +466,7 @@ def checkpoint_comparisons(results: Results) -> Table:
 
 
 def benco_sweeps(results: Results) -> Table:
-    """List the logs of BenCo's ``test_robust.py``, which contain no values per image."""
+    """List the logs of BenCo's ``test_robust.py``, which contain no per-image values."""
     table = Table(
         "benco-robustness",
         "BenCo's own test_robust.py",

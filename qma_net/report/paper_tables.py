@@ -46,7 +46,7 @@ class Column:
 
 
 def interpret_columns(group: str, names: Sequence[str]) -> list[Column]:
-    """Derive the meaning of a group of columns from the headings."""
+    """Derive the meaning of a group of columns from its headings."""
     columns = []
     for name in names:
         is_average = name.lower() == "avg"  # The mean of the other columns of the group.
@@ -118,7 +118,7 @@ def published_tables() -> dict[int, PublishedTable]:
         count = len(entry["labels"])
         rows = [(row[:count], tuple(row[count:])) for row in entry.pop("rows")]
         groups = entry.pop("columns")
-        entry.pop("as_printed", None)  # The cells under shifted headings, for the record.
+        entry.pop("as_printed", None)  # The rows as the paper prints them, for the record.
         tables[entry["number"]] = PublishedTable(rows=rows, groups=groups, **entry)
     return tables
 
@@ -153,7 +153,7 @@ def _read_entries(name: str) -> list[dict[str, Any]]:
 
 @cache
 def paper_model(name: str) -> str:
-    """Return the paper's name of a model of BenCo's registry, or the name itself."""
+    """Return the paper's name for a model in BenCo's registry, or ``name`` if it has none."""
     labels = [labels[0] for table in published_tables().values() for labels, _ in table.rows]
     wanted = normalized_name(name)
     return next((label for label in labels if normalized_name(label) == wanted), name)

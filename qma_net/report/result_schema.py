@@ -1,6 +1,6 @@
 """The schemas of the JSON files that are accepted as results.
 
-A schema is a type, a union of types, a regular expression for a text, or:
+A schema is a type, a union of types, a regular expression for a string, or:
 
 - a dictionary of keys and their schemas; a key that ends in ``?`` may be absent or null, and the
   key ``*`` or ``*?`` stands for any number of keys;

@@ -1,4 +1,4 @@
-"""The report's tables, and their writer for Markdown, LaTeX and HTML."""
+"""The report's tables, and their formatting as Markdown and LaTeX."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -69,7 +69,7 @@ class Table:
     # The columns in which higher or lower values are better; others are not compared.
     higher: Collection[str] = ()
     lower: Collection[str] = ()
-    same: Sequence[int] = ()  # Rows are compared only if these of their labels are equal.
+    same: Sequence[int] = ()  # Indices of the labels that must be equal for rows to be compared.
 
     @property
     def width(self) -> int:
@@ -97,11 +97,11 @@ class Table:
 def ranked_cells(table: Table) -> dict[int, str]:
     """Find the best and second-best values of a table, at the precision with which they are shown.
 
-    Published and measured values are compared with each other, differences are not.
+    Published and measured values are compared with each other; differences are not ranked.
 
     Returns:
-        ``"best"`` or ``"second"`` by the ``id`` of the cell. Equal values have the same rank. There
-        is none if all known values are equal.
+        ``"best"`` or ``"second"`` by the ``id`` of the cell. Equal values have the same rank. A
+        column whose known values are all equal has no ranks.
     """
     ranks: dict[int, str] = {}
     names = [name for names in table.groups.values() for name in names]
@@ -141,12 +141,12 @@ def write_table(table: Table, suffix: str) -> str:
 
 
 def escape_latex(text: object) -> str:
-    """Join a text to one line and escape the characters that LaTeX would interpret."""
+    """Join text into one line and escape the characters that LaTeX would interpret."""
     return "".join(LATEX.get(letter, letter) for letter in " ".join(str(text).split()))
 
 
 def escape_markdown(text: object) -> str:
-    """Join a text to one line and escape what Markdown would interpret inside a table."""
+    """Join text into one line and escape what Markdown would interpret inside a table."""
     return re.sub(r"([|*_<>])", r"\\\1", " ".join(str(text).split()))
 
 

@@ -18,7 +18,7 @@ INTERPOLATIONS = (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_L
 def maybe_compress(
     rng: np.random.Generator, image: np.ndarray, *, probability: float, quality: tuple[int, int]
 ) -> tuple[np.ndarray, int | None]:
-    """Save an image as JPEG with a probability; return it and the quality, None if not saved."""
+    """Save an image as JPEG with the given probability; return it and the quality, if saved."""
     if rng.random() >= probability:
         return image, None
     drawn = int(rng.integers(*quality, endpoint=True))
@@ -59,10 +59,10 @@ def maybe_reduce(
     frame: tuple[int, int],
     recipe: Recipe,
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Adjust tones, downscale to ``frame``, and save as JPEG before and after that, as drawn.
+    """Adjust the tones, save as JPEG, downscale to ``frame`` and save again, each as drawn.
 
     Returns:
-        The image and the mask of ``frame`` (height, width), and the drawn values.
+        The image and the mask, both of the size ``frame`` (height, width), and the drawn values.
     """
     drawn: dict[str, Any] = {}
     if rng.random() < recipe.toned:
@@ -86,7 +86,7 @@ def maybe_reduce(
 
 
 def _saved(rng: np.random.Generator, image: np.ndarray, recipe: Recipe) -> tuple[np.ndarray, str]:
-    """Save an image as JPEG and read it; return it and a description of the tables."""
+    """Save an image as JPEG and read it back; return it and the tables or quality, as text."""
     if rng.random() < recipe.found_tables:
         number = int(rng.integers(len(found_tables())))
         return _decoded(encode_with_tables(image, number)), f"tables {number}"
@@ -99,9 +99,9 @@ def _saved(rng: np.random.Generator, image: np.ndarray, recipe: Recipe) -> tuple
 def found_tables() -> list[dict[str, Any]]:
     """Read the quantization tables that were found in photos.
 
-    Each has ``sampling``, ``found`` (numbers of photos by folder) and ``tables``, lists of 64
-    numbers in rows of the block; equal to the standard IJG (libjpeg) tables of
-    ``libjpeg_quality``, if given.
+    Each entry has ``sampling``, ``found`` (numbers of photos by folder) and ``tables``, lists of 64
+    numbers in row order. If it has ``libjpeg_quality``, its tables are the standard IJG (libjpeg)
+    tables of this quality.
     """
     tables: list[dict[str, Any]] = json.loads(
         config_path("quantization_tables.json").read_text(encoding="utf-8")
@@ -110,7 +110,7 @@ def found_tables() -> list[dict[str, Any]]:
 
 
 def encode_with_tables(image: np.ndarray, number: int) -> bytes:
-    """Encode an image, uint8 ``(H, W, 3)`` BGR, with the tables of :func:`found_tables`."""
+    """Encode an image, uint8 ``(H, W, 3)`` BGR, with tables ``number`` of :func:`found_tables`."""
     entry, file = found_tables()[number], io.BytesIO()
     picture = Image.fromarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
     picture.save(file, "JPEG", qtables=entry["tables"], subsampling=entry["sampling"])

@@ -46,7 +46,9 @@ def stage(name: str | None = None) -> Recipe:
 
 
 def with_changes(recipe: Recipe, changes: object, source: str) -> Recipe:
-    """Replace fields of a recipe by the values in ``changes``, a mapping from the file ``source``.
+    """Replace fields of a recipe with the values in ``changes``.
+
+    ``changes`` is a mapping that was read from the file ``source``.
 
     Raises:
         SynthesisError: If a field is unknown or a value has the wrong type.
@@ -74,7 +76,7 @@ def _has_type_of(value: object, default: object) -> bool:
             return len(value) == len(default) and all(
                 _has_type_of(item, default[0]) for item in value
             )
-        # A list of names, which is empty only if it is so by default.
+        # A list of names, which may be empty only if its default is.
         return bool(value or not default) and all(isinstance(name, str) for name in value)
     if isinstance(default, float):
         return isinstance(value, int | float) and type(value) is not bool and 0 <= value < 1e6
@@ -91,7 +93,7 @@ class ImageSource:
         recipe: The recipe.
         labels: A folder of label maps, or None.
         seed: Seed of all randomness.
-        sizes: (height, width) of the images by epoch, in turn; only for a native recipe.
+        sizes: (height, width) of the images, one size per epoch in turn; only for a native recipe.
 
     Raises:
         SynthesisError: If the photos or label maps cannot be used, if a size is too small, or if
@@ -129,7 +131,7 @@ class ImageSource:
     def read(cls, path: str | os.PathLike[str], image_size: int | None = None) -> "ImageSource":
         """Read a YAML file with ``photos`` and optionally the other :data:`KEYS`.
 
-        Folders are relative to the file. ``image_size`` replaces that of the recipe.
+        Folders are relative to the file. ``image_size`` replaces the recipe's.
 
         Raises:
             ContentError: If the file is not YAML.

@@ -54,10 +54,11 @@ def generate_image(
 
 
 def kind_at(side: str, index: int, recipe: Recipe) -> str:
-    """Determine the kind of an image from its index: of ``KINDS``, ``RETOUCH`` or ``AUTHENTIC``.
+    """Determine an image's kind from its index: one of ``KINDS``, ``RETOUCH`` or ``AUTHENTIC``.
 
-    Kinds are mixed evenly, so the beginning of a dataset has the same shares as all of it. Kinds of
-    training images follow the multiples of the golden ratio; those of test images take turns.
+    Kinds are mixed evenly, so the beginning of a dataset has the same proportions as the whole.
+    Kinds of training images follow the multiples of the golden ratio; those of test images take
+    turns.
     """
     authentic_before, authentic = (
         math.floor(recipe.untouched * number + 0.5) for number in (index, index + 1)
@@ -77,7 +78,7 @@ def kind_at(side: str, index: int, recipe: Recipe) -> str:
 def manipulate(
     rng: np.random.Generator, kind: str, photographs: Photographs, recipe: Recipe
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Create an image of a kind of :func:`kind_at`, before it is downscaled, blurred and encoded.
+    """Create an image of a kind (see :func:`kind_at`), not yet downscaled, blurred and encoded.
 
     For the same state of ``rng``, every kind has the same host.
 

@@ -9,7 +9,7 @@ REACH = 80  # Largest distance between a patch and its source.
 
 
 def fill_with_patches(image: np.ndarray, region: np.ndarray) -> np.ndarray:
-    """Fill a region with the patches that best agree with their surroundings, from outside in.
+    """Fill a region with the patches that best match the surroundings, from the outside in.
 
     Args:
         image: uint8 ``(H, W, 3)``.

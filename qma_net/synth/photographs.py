@@ -26,7 +26,7 @@ from .recipe import Recipe, SynthesisError
 PHOTO_SUFFIXES = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix != ".gif")
 LABEL_FOLDER = "_seg"
 MIN_IMAGE_SIDE = 8  # In pixels; panoramas that become narrower have no space for a region.
-SMALLEST_OBJECT_ZOOM = 0.35  # Of a donor whose objects are cut out.
+SMALLEST_OBJECT_ZOOM = 0.35  # Of a donor from which an object is cut out.
 CACHE_BYTES = 256 * 2**20  # Decoded photos in memory, per process.
 
 
@@ -55,7 +55,7 @@ class Photographs:
     def weigh_by_area(self, sizes: Mapping[str, tuple[int, int]] | None = None) -> None:
         """Draw photos in proportion to their numbers of pixels from now on.
 
-        ``sizes`` are their (height, width) by name, read from the files if it is None.
+        ``sizes`` has their (height, width) by name; if it is None, they are read from the files.
         """
         if not self.names:
             return
@@ -65,7 +65,7 @@ class Photographs:
         self._shares /= self._shares[-1]
 
     def draw(self, rng: np.random.Generator, exclude: str = "") -> tuple[str, np.ndarray]:
-        """Draw the name and pixels of a photo; skip ``exclude`` and what cannot be decoded.
+        """Draw a photo other than ``exclude`` that can be decoded; return its name and pixels.
 
         Raises:
             SynthesisError: If no photo can be decoded.
@@ -114,7 +114,7 @@ class Photographs:
 
 
 def list_photos(folder: str | os.PathLike[str]) -> list[Path]:
-    """List the photos under a folder, sorted by path, without those in folders of label maps.
+    """List the photos under a folder, sorted by path, except those in folders of label maps.
 
     Raises:
         SynthesisError: If the folder does not exist.
@@ -166,8 +166,8 @@ def split_photos_by_hash(folder: Path, names: list[str], recipe: Recipe) -> dict
     all photos of the folders in ``recipe.held_out`` are for testing.
 
     Raises:
-        SynthesisError: If training or test have fewer than two photos, or if a folder that is held
-            out has none.
+        SynthesisError: If there are fewer than two photos for training or for testing, or if a
+            held-out folder has none.
     """
     missing = {*recipe.held_out} - {Path(name).parts[0] for name in names}
     if missing:
@@ -201,13 +201,13 @@ def find_usable_photos(
 ) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
     """Find the usable photos and their label maps.
 
-    A photo is usable if its header can be read, its sides are long enough for the recipe, and the
-    images made of it are not narrower than :data:`MIN_IMAGE_SIDE`. Of files with equal bytes, only
-    the first one is used.
+    A photo is usable if it is not a label map, its header can be read, its sides are long enough
+    for the recipe, and the images made from it are not narrower than :data:`MIN_IMAGE_SIDE`. Of
+    files with equal bytes, only the first one is used.
 
     Returns:
-        (height, width) of the photos by their paths relative to ``photos``, and the paths of their
-        label maps relative to ``labels`` by the same names.
+        The (height, width) of each photo, by its path relative to ``photos``, and the path of its
+        label map, if any, relative to ``labels``, by the same key.
 
     Raises:
         SynthesisError: If a folder does not exist, a label map differs in size from its photo, or
@@ -289,7 +289,7 @@ def _image_size(path: Path) -> tuple[int, int] | None:
 
 @dataclass(frozen=True)
 class Crop:
-    """A crop of a photo and its transform: lengths in pixels, ``turns`` by 90 degrees."""
+    """A crop of a photo and its transform; lengths are in pixels, ``turns`` are by 90 degrees."""
 
     top: int
     left: int
@@ -371,7 +371,7 @@ def random_crop(rng: np.random.Generator, size: tuple[int, int], recipe: Recipe)
 
 
 def whole_photo(rng: np.random.Generator, size: tuple[int, int], recipe: Recipe) -> Crop:
-    """Draw a downscaling of a whole photo of ``size`` from which an object will be cut out."""
+    """Draw a crop that downscales a whole photo of ``size``, to cut an object out of it."""
     zoom = np.exp(rng.uniform(np.log(SMALLEST_OBJECT_ZOOM), 0))
     return _native_crop(rng, size, size, [max(1, round(zoom * side)) for side in size], recipe)
 

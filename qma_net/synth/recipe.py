@@ -14,9 +14,10 @@ SIDES = ("train", "test")
 class Recipe:
     """Parameters of synthetic images; the defaults are for training a general model.
 
-    A pair of numbers is a range to draw from. Areas are shares of the image, qualities are those of
-    JPEG (1 to 100), noise is a standard deviation in gray levels, blur one in pixels. The host is
-    the photo that is tampered with, the donor the photo that a splice is taken from.
+    A pair of numbers is a range to draw from. Areas are fractions of the image, qualities are JPEG
+    qualities (1 to 100), noise is a standard deviation in gray levels, and blur is a standard
+    deviation in pixels. The host is the photo that is tampered with, the donor the photo that a
+    splice is taken from.
     """
 
     # Longest side in pixels. Photos are never enlarged, so smaller ones yield smaller images. A
@@ -24,7 +25,8 @@ class Recipe:
     # of this size.
     image_size: int = 384
     # Draw square crops of ``image_size``, rotated by a multiple of 90 degrees, instead of upright
-    # crops with the photo's aspect ratio. The shortest side must have ``image_size`` pixels.
+    # crops with the photo's aspect ratio. The photo's shortest side must have at least
+    # ``image_size`` pixels.
     square: bool = False
     zoom: tuple[float, float] = (0.5, 1.0)  # Pixels of the image per pixel of the photo.
     exposure: tuple[float, float] = (1.0, 1.0)  # Exponent of a gamma curve; 1 keeps the brightness.
@@ -34,7 +36,7 @@ class Recipe:
     untouched: float = 0.1  # Share of authentic images in both sets.
     test_share: float = 0.25  # Share of the photos that are reserved for the test set.
     area: tuple[float, float] = (0.01, 0.2)  # Area of a tampered region.
-    # Probability of using a segment of a label map as region, if one fits.
+    # Probability of using a segment of a label map as the region, if one fits.
     from_labels: float = 0.8
     edge_softness: tuple[float, float] = (0.5, 2.0)  # Gaussian blur of a region's edge, in pixels.
     # Probability that the host was saved as JPEG before its manipulation.
@@ -59,10 +61,10 @@ class Recipe:
     # another part of the image, ``"patches"`` fills in the most similar patches.
     inpainting: tuple[str, ...] = ("telea", "ns", "clone", "clone")
     blur: float = 0.1  # Probability that the tampered image is blurred before it is saved.
-    blur_sigma: tuple[float, float] = (0.3, 1.0)  # Its Gaussian blur.
+    blur_sigma: tuple[float, float] = (0.3, 1.0)  # Standard deviation of this blur.
     # Probability that noise is added to the tampered image before it is saved.
     noise: float = 0.1
-    noise_sigma: tuple[float, float] = (1.0, 4.0)  # Its noise.
+    noise_sigma: tuple[float, float] = (1.0, 4.0)  # Standard deviation of this noise.
     final_quality: tuple[int, int] = (70, 98)  # JPEG quality of the file.
     # Probability that the file has full chroma resolution, as from editors, instead of half, as
     # from cameras.
@@ -92,7 +94,7 @@ class Recipe:
     frame: tuple[int, int] = (0, 0)
     rescaled: float = 0.0
     retouched: float = 0.0  # Share of local edits (blur, color, ...) among the tampered images.
-    # Probability that all segments of a label map count as one, such as a person and the clothes.
+    # Probability that all segments of a label map (a person and their clothes) count as one.
     united_labels: float = 0.0
     angular: float = 0.0  # Probability that a random region is a quadrilateral, like a sign.
     hard_edges: float = 0.0  # Probability that a region is pasted without a soft edge.
@@ -103,8 +105,8 @@ class Recipe:
     reduction: tuple[float, float] = (0.5, 1.0)
     saved_before_reduction: float = 0.0  # Probability that it was saved as JPEG before that.
     saved_twice: float = 0.0  # Probability that it is saved as JPEG once more before the end.
-    # Probability of quantization tables found in photos (``quantization_tables.json``) instead of
-    # the standard IJG (libjpeg) ones, whenever the tampered image is saved.
+    # Probability of using quantization tables found in photos (``quantization_tables.json``)
+    # instead of the standard IJG (libjpeg) ones, whenever the tampered image is saved.
     found_tables: float = 0.0
 
 

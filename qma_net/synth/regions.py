@@ -14,9 +14,10 @@ from .recipe import Recipe
 
 
 def random_region(rng: np.random.Generator, size: tuple[int, int], area: float) -> np.ndarray:
-    """Draw a smooth shape: a circle whose radius varies by a few harmonics.
+    """Draw a smooth shape: a stretched circle whose radius is modulated by a few harmonics.
 
-    ``size`` is (height, width) of the frame that contains it, ``area`` its share of the frame.
+    ``size`` is (height, width) of the frame that contains it; ``area`` is its fraction of the
+    frame.
     """
     height, width = size
     angle = np.linspace(0, 2 * np.pi, 180, endpoint=False)
@@ -41,7 +42,7 @@ def random_region(rng: np.random.Generator, size: tuple[int, int], area: float) 
 def angular_region(rng: np.random.Generator, size: tuple[int, int], area: float) -> np.ndarray:
     """Draw a quadrilateral: a rectangle, in half of the cases rotated and with displaced corners.
 
-    The arguments are those of :func:`random_region`. Regions are smaller if they would not fit.
+    The arguments are those of :func:`random_region`. The shape is shrunk if it would not fit.
     """
     height, width = size
     aspect = np.exp(rng.uniform(np.log(1 / 3), np.log(3)))
@@ -66,12 +67,12 @@ def segments(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Find the connected parts of a label map, int32 ``(H, W)``, that can be cut out.
 
-    Parts whose share of the frame is outside ``area``, that fill less than a third of their
-    bounding box or are narrower than 8 pixels are skipped; ``whole`` skips those that touch the
-    border.
+    A part is skipped if its fraction of the frame is outside ``area``, if it fills less than a
+    third of its bounding box, if it is less than 8 pixels wide or high, or, with ``whole``, if it
+    touches the border.
 
     Yields:
-        The value, and the part with its holes filled.
+        The part's value in the label map, and the part with its holes filled.
     """
     height, width = labels.shape
     least, most = (share * labels.size for share in area)
@@ -102,7 +103,7 @@ def draw_region(
     """Draw a region of a frame of ``size`` (height, width).
 
     ``labels`` is the frame's label map, if any; ``whole`` skips segments that touch the border;
-    ``largest_segment`` replaces the recipe's largest area of a segment.
+    ``largest_segment``, if not 0, replaces the recipe's largest area for segments.
 
     Returns:
         The region and its origin: ``"random"`` or ``"label <value>"``.
@@ -164,12 +165,13 @@ def draw_placement(
 def draw_placement_elsewhere(
     rng: np.random.Generator, region: np.ndarray, *, scale: float, angle: float, distance: float
 ) -> tuple[np.ndarray, float]:
-    """Draw a placement of a region in its own frame that moves it by a minimum distance.
+    """Draw a placement of a region in its own frame, at a minimum distance from its old place.
 
-    The distance is in square roots of the area after scaling, but at least four pixels.
+    ``distance`` is in units of the square root of the area after scaling; the minimum is never less
+    than four pixels.
 
     Returns:
-        The placement and its scale, which is smaller than ``scale`` if there is no such placement.
+        The placement and its scale, which is smaller than ``scale`` if no such placement was found.
     """
     centre = np.append(np.mean(np.nonzero(region)[::-1], axis=1), 1)
     side, outline = np.sqrt(region.sum()), outline_of(region)

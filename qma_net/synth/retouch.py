@@ -13,7 +13,7 @@ from .recipe import Recipe
 def retouch(
     rng: np.random.Generator, host: np.ndarray, region: np.ndarray, recipe: Recipe
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Return the region, the edited host, uint8 ``(H, W, 3)``, and the history."""
+    """Return the region, the host with a random edit, uint8 ``(H, W, 3)``, and the history."""
     name = list(EDITS)[rng.integers(len(EDITS))]
     return region, EDITS[name](rng, host), {"edit": name}
 

@@ -118,8 +118,8 @@ def synthesise(
     authentic images, and ``train.json`` lists all of them with absolute paths; likewise for
     ``test``. ``manifest.jsonl`` has a row per image, and ``settings.json`` all settings; with the
     photos, :class:`.ImageGenerator` recreates any image from them. ``complete.json`` has the
-    SHA-256 of both and the size of all images. Except for the two lists, all bytes are the same for
-    the same photos, settings and library versions.
+    SHA-256 of these two files and the total size of all images and masks. Except for the two lists,
+    all bytes are the same for the same photos, settings and library versions.
 
     The folder appears when it is complete; until then it is called ``<out>.unfinished``, and the
     same call resumes an interrupted run. A complete dataset with the same settings is checked and
@@ -222,7 +222,7 @@ def _generate(
 
 
 def _lists(out: Path, rows: list[dict[str, Any]]) -> dict[str, list[list[str]]]:
-    """Return BenCo's lists by file name: the paths of image and mask, or ``"Negative"``."""
+    """Return BenCo's lists by file name: each image's path and its mask's, or ``"Negative"``."""
     lists: dict[str, list[list[str]]] = {f"{side}.json": [] for side in SIDES}
     for row in rows:
         paths = [str(out / path) for path in output_paths(row)]
@@ -231,7 +231,7 @@ def _lists(out: Path, rows: list[dict[str, Any]]) -> dict[str, list[list[str]]]:
 
 
 def _completion_record(folder: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the content of ``complete.json``, by which later damage is found.
+    """Return the content of ``complete.json``, which reveals later damage.
 
     Raises:
         OSError: If a file is missing.
@@ -242,10 +242,10 @@ def _completion_record(folder: Path, rows: list[dict[str, Any]]) -> dict[str, An
 
 
 def check_complete(folder: Path, out: Path, settings: dict[str, Any]) -> None:
-    """Check a complete dataset, and write damaged lists again from the manifest.
+    """Check a complete dataset, and restore damaged lists from the manifest.
 
-    Datasets from earlier versions have no ``complete.json``, so only the rows of the manifest are
-    checked, and whether the images exist.
+    Datasets from earlier versions have no ``complete.json``. For these, only the rows of the
+    manifest and the existence of the images are checked.
 
     Raises:
         SynthesisError: If anything else is damaged.
@@ -304,10 +304,10 @@ def _is_dataset(folder: Path, settings: dict[str, Any], ignored: tuple[str, ...]
     recorded = read_json_object(file, SETTINGS_EXPECTED)
     recorded |= {name: settings[name] for name in ignored}
     if isinstance(recorded.get("recipe"), dict):
-        # Fields that the recorded version lacks have their defaults.
+        # Fields that an earlier version did not have yet get their defaults.
         recorded["recipe"] = json.loads(to_json(asdict(Recipe()))) | recorded["recipe"]
     if recorded != settings:
-        # Another seed is clearer than the difference in the split of the photos that it causes.
+        # A different seed also changes the split of the photos; naming the seed is clearer.
         changed = difference(recorded, dict(reversed(settings.items())))
         raise SynthesisError(
             f"{folder} contains a different dataset ({changed}); choose a different "

@@ -30,14 +30,14 @@ from .uploads import FIELD, limited_body, receive_photo
 from .worker import IMAGES, UPLOAD, load_examination, png
 
 REPORT_POLICY = f"{CONTENT_POLICY}; frame-ancestors 'self'; sandbox"
-PANELS_POLICY = f"{REPORT_POLICY} allow-same-origin"  # The viewer measures its height.
+PANELS_POLICY = f"{REPORT_POLICY} allow-same-origin"  # The viewer measures the height of the page.
 
 EVENT_INTERVAL = 0.3  # seconds
 MAX_LOGIN = 4096  # Bytes of a login request.
 MAX_SENT = 16  # Files that are sent at the same time.
 CHUNK = 2**18  # Bytes that are sent at once.
 
-# OpenAPI does not derive the body of the upload, since it is read in parts.
+# FastAPI cannot derive the schema of the upload, since its body is read in parts.
 UPLOAD_SCHEMA = {
     "type": "object",
     "required": [FIELD],
@@ -63,9 +63,9 @@ def build_app(
 
     Args:
         examinations: All examinations.
-        examples: The photos to try.
+        examples: The example photos.
         about: The worker's description of its model.
-        hosts: The values of the header Host to accept; empty for any.
+        hosts: The accepted values of the Host header; empty for any.
         public: The address at which a proxy publishes the page; its parts may be empty.
         token: The access token; empty for none.
     """
@@ -259,10 +259,10 @@ def build_app(
 
 
 class Content(Response):
-    """A response with the content of a file, which is opened or rendered when it is sent.
+    """A response with the content of a file, which is opened or rendered only when it is sent.
 
-    Rendered files can be large and are in memory, so few are sent at the same time, and one is
-    rendered at a time.
+    Rendered files can be large and are held in memory, so only a few are sent at the same time, and
+    only one is rendered at a time.
 
     Args:
         load: Opens the file; called in a thread.
@@ -292,12 +292,12 @@ class Content(Response):
 
 
 def _cookie(request: Request) -> str:
-    """Return the name of the cookie; the cookies of all ports of a machine are shared."""
+    """Return the name of the cookie, with the port, since all ports of a host share cookies."""
     return f"qma_net_{(request.scope.get('server') or ('', 0))[1]}"
 
 
 def _equal(given: str, token: str) -> bool:
-    """Compare in constant time."""
+    """Compare tokens in constant time; if none is required, any is accepted."""
     return not token or hmac.compare_digest(given.encode("utf-8", "replace"), token.encode())
 
 

@@ -30,13 +30,13 @@ class Examination:
     """One photo that was uploaded to be examined.
 
     Attributes:
-        id: An unguessable name; also that of its folder.
+        id: An unguessable name, which is also the name of its folder.
         folder: The folder of its files, whose names are fixed.
         native: Whether to process the photo at original resolution.
         name: The file's name on the visitor's device, for display only.
         state: One of the constants above.
         message: Why it failed.
-        tiles: The number of finished tiles, and of all tiles.
+        tiles: The number of finished tiles and the total number.
         result: What the page needs to show the result.
         bytes: The size of its files.
         streams: The number of open event streams.
@@ -58,7 +58,7 @@ class Examination:
     is_removed: bool = False
 
     def seconds_left(self) -> float | None:
-        """Estimate the remaining time from the finished tiles; None before the first."""
+        """Estimate the remaining time from the finished tiles; None if none is finished."""
         done, total = self.tiles
         if self.state != RUNNING or not done:
             return None
@@ -70,8 +70,8 @@ class Examinations:
 
     Args:
         folder: The folder in which each examination gets its own folder.
-        worker: Computes them; it must have been started.
-        limits: The limits of all requests.
+        worker: The process that computes them; it must have been started.
+        limits: The limits for all requests.
 
     Attributes:
         is_closed: Whether the server is shutting down.
@@ -91,8 +91,8 @@ class Examinations:
         """Yield a new examination with a folder for an upload; remove both after an exception.
 
         Raises:
-            ServeError: If too many examinations are waiting, uploaded or stored, or if the disk is
-                full.
+            ServeError: If too many examinations are waiting, being uploaded or stored, or if the
+                disk is full.
         """
         with self._changed:
             examinations = list(self._all.values())
@@ -198,7 +198,7 @@ class Examinations:
             self._examine(examination)
             if examination.is_removed:
                 shutil.rmtree(examination.folder, ignore_errors=True)
-            if not (self.is_closed or self._worker.is_alive):  # It was stopped, or has crashed.
+            if not (self.is_closed or self._worker.is_alive):  # It was killed, or has crashed.
                 try:
                     self._worker.start()
                 except Exception as error:  # The next examination tries again.
@@ -233,7 +233,7 @@ class Examinations:
 
 @contextmanager
 def storing() -> Iterator[None]:
-    """Convert the error of a full disk to a :class:`ServeError`."""
+    """Convert an error that means the disk is full to a :class:`ServeError`."""
     try:
         yield
     except OSError as error:

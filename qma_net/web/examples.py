@@ -13,8 +13,8 @@ from ..synth.photographs import find_usable_photos
 from ..synth.recipe import AUTHENTIC, KINDS, Recipe, SynthesisError
 from ..synth.synthesise import ImageGenerator
 
-# Photos of scikit-image that may be used for any purpose: the astronaut (NASA) is in the public
-# domain, the others are under CC0.
+# Photos from scikit-image that may be used for any purpose: the astronaut (NASA) is in the public
+# domain, and the others are under CC0.
 FREE_PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png")
 
 # Strong traces, so that the small model detects the manipulations.
@@ -57,14 +57,14 @@ class Example:
 
 
 def make_examples(folder: Path, photos: str = "") -> list[Example]:
-    """Write one JPEG of each kind.
+    """Write one example photo of each kind, with its thumbnail.
 
     Args:
         folder: The folder to write to.
-        photos: A folder of authentic photos; by default those of scikit-image, if it is installed.
+        photos: A folder of authentic photos; by default those of scikit-image, if installed.
 
     Returns:
-        The examples; none without photos to create them from.
+        The examples; empty if there are no photos to create them from.
 
     Raises:
         SynthesisError: If the folder contains fewer than two usable photos.
@@ -78,7 +78,7 @@ def make_examples(folder: Path, photos: str = "") -> list[Example]:
             )
     elif spec := find_spec("skimage"):
         source, names = folder, list(FREE_PHOTOS)
-        for name in names:  # Written again, without the color profiles that OpenCV warns about.
+        for name in names:  # Rewritten, without the color profiles that OpenCV warns about.
             write_png(folder / name, read_rgb(Path(str(spec.origin)).parent / "data" / name))
     else:
         return []

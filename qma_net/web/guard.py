@@ -1,4 +1,4 @@
-"""Checks of each request and of each connection."""
+"""Checks on each request and each connection."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .examinations import Examinations
 from .limits import Limits
 
-# The browser loads everything from this server and runs no script that is part of a page.
+# The browser loads everything from this server and runs no inline scripts.
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "connect-src 'self'; frame-src 'self'; form-action 'self'; base-uri 'none'; "
@@ -24,7 +24,7 @@ PAGE_POLICY = (
 
 HEADERS = {
     "x-content-type-options": "nosniff",
-    "referrer-policy": "same-origin",  # With no-referrer, forms have no Origin.
+    "referrer-policy": "same-origin",  # With no-referrer, forms send Origin: null.
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
@@ -34,13 +34,13 @@ HEADERS = {
 class Guard:
     """ASGI middleware that checks each request and adds security headers to each response.
 
-    The header Host prevents DNS rebinding: another web site can resolve its own name to this
-    machine, and its requests carry that name. Origin and Sec-Fetch-Site prevent requests that
-    another site, which includes another port of this machine, makes in the visitor's name.
+    Checking Host prevents DNS rebinding: another web site can resolve its own name to this machine,
+    but its requests carry that name. Checking Origin and Sec-Fetch-Site prevents requests that
+    another site, or a page on another port of this machine, makes on the visitor's behalf.
 
     Args:
         app: The application.
-        hosts: The values of the header Host to accept; empty for any.
+        hosts: The accepted values of the Host header; empty for any.
         public: The address at which a proxy publishes the page; its parts may be empty.
     """
 
@@ -60,14 +60,14 @@ class Guard:
 
         is_root = scope["path"] == self._root
         if self._root and not is_root and not scope["path"].startswith(f"{self._root}/"):
-            scope = {**scope, "path": self._root + scope["path"]}  # A proxy has removed it.
+            scope = {**scope, "path": self._root + scope["path"]}  # A proxy has removed the root.
         response = self._refusal(scope)
         if response is None and is_root:
             response = RedirectResponse(f"{self._root}/")  # The page's addresses are relative.
         await (response or self._app)(scope, receive, guarded)
 
     def _refusal(self, scope: Scope) -> Response | None:
-        """Return a response to a request that another site made, or that is ambiguous."""
+        """Return the response that refuses a foreign or ambiguous request; None if allowed."""
         headers = Headers(scope=scope)
         if "transfer-encoding" in headers and "content-length" in headers:
             # A proxy may see the end of such a request elsewhere (request smuggling).
@@ -89,7 +89,7 @@ class Guard:
 
 
 class Server(uvicorn.Server):
-    """A server that ends stalled connections, and examinations before it shuts down.
+    """A server that closes stalled connections, and stops examinations before it shuts down.
 
     Args:
         app: The result of :func:`build_app`.
@@ -121,7 +121,7 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     def _end_stalled_connections(self, limits: Limits) -> None:
-        """Close connections without a complete request, or whose client does not read."""
+        """Close connections that are stalled or too slow and, if there are too many, idle ones."""
         now, seen, waiting = time.monotonic(), {}, []
         for connection in list(self.server_state.connections):
             cycle: Any = getattr(connection, "cycle", None)
@@ -143,7 +143,7 @@ class Server(uvicorn.Server):
         self._seen = seen
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Shut down without messages about interrupted requests."""
+        """Stop all examinations and shut down, without messages about interrupted requests."""
         await asyncio.to_thread(self._examinations.close)
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         await super().shutdown(sockets)

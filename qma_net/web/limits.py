@@ -1,4 +1,4 @@
-"""Limits of what the page accepts, and the error for requests beyond them."""
+"""Limits on what the page accepts, and the error for requests that exceed them."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ from ..core.errors import QMANetError
 
 
 class ServeError(QMANetError):
-    """A request that the server refuses, with the HTTP status of its response."""
+    """A request that is refused or cannot be served, with the HTTP status of the response."""
 
     def __init__(self, message: str, status: int = 400):
         super().__init__(message)
@@ -15,7 +15,9 @@ class ServeError(QMANetError):
 
 @dataclass(frozen=True)
 class Limits:
-    """Resource limits for requests. A megabyte is 2**20 bytes, a gigabyte 2**30.
+    """Resource limits for requests.
+
+    A megabyte is 2**20 bytes, a gigabyte 2**30.
 
     Attributes:
         megabytes: Size of an uploaded file.
@@ -26,14 +28,14 @@ class Limits:
         uploads: Uploads that may be open at the same time.
         upload_seconds: Duration of an upload.
         response_seconds: Duration of sending a response.
-        idle_seconds: Longest pause of an upload, of a client that reads a response, and of a
-            connection without a complete request.
+        idle_seconds: Longest pause in an upload, in reading a response, and on a connection without
+            a complete request.
         connections: Open connections; the longest idle ones are closed when there are more.
         streams: Event streams of one examination.
         kept: Examinations whose files are kept at the same time.
         kept_gigabytes: Total size of their files.
         kept_minutes: How long an examination is kept after the last request for it.
-        claim_minutes: The same for an examination that was never requested.
+        claim_minutes: How long an examination is kept if it is never requested.
     """
 
     megabytes: float = 50
@@ -54,7 +56,7 @@ class Limits:
 
     @property
     def bytes(self) -> int:
-        """Size of an uploaded file in bytes."""
+        """Maximum size of an uploaded file in bytes."""
         return int(self.megabytes * 2**20)
 
     def require_pixels(self, name: str, width: int, height: int) -> None:

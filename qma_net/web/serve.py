@@ -47,23 +47,23 @@ def serve(
 
     Args:
         checkpoint: The model's checkpoint; without one there is no mask.
-        host: The address to listen on; everyone who can reach it can use the page.
+        host: The address to listen on; one that others can reach requires a token.
         port: The port to listen on; 0 selects a free one.
-        model: A name in BenCo's registry; "" is QMA-Net.
+        model: A name in BenCo's registry; "" for QMA-Net.
         model_flags: The flags of that model.
         device: Where to compute; CUDA by default, if it is available.
         examples: A folder of authentic photos to create examples from.
-        limits: The limits of all requests.
+        limits: The limits for all requests.
         root_path: The path or the whole address under which a proxy publishes the page.
-        token: The access token; "" for none, which is possible only on this machine.
+        token: The access token; "" for none, which is allowed only if ``host`` is local.
 
     Raises:
-        ServeError: If the address cannot be used, for a model without a checkpoint, or without a
-            token that the host requires.
+        ServeError: If the address cannot be used, if an option is invalid, or if a required
+            checkpoint or token is missing.
         WeightsError: If the checkpoint cannot be loaded.
         EvaluationError: If the model is not registered.
         SynthesisError: If no examples can be created from the folder.
-        ModuleNotFoundError: Without uvicorn, or without imdlbenco for a registered model.
+        ModuleNotFoundError: If uvicorn or, for a registered model, imdlbenco is not installed.
     """
     import uvicorn  # noqa: F401  (If it is missing, this fails before anything else is done.)
 
@@ -106,7 +106,7 @@ def remove_abandoned_folders() -> None:
     for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"):
         with suppress(OSError, BusyError):
             status = folder.lstat()
-            # Windows has no user ids; there each user has a temporary folder.
+            # Windows has no user ids; there, each user has a separate temporary folder.
             is_own = not hasattr(os, "getuid") or status.st_uid == os.getuid()
             if stat.S_ISDIR(status.st_mode) and is_own:
                 with FolderLock(folder):  # A running server holds this lock.
@@ -135,7 +135,7 @@ def _serve(
     if host in LOCAL_HOSTS:
         names = ("127.0.0.1", "localhost", "[::1]")
         hosts = {f"{name}:{port}" for name in names} | {public.netloc.lower()} - {""}
-        if port == 80:  # A browser leaves the default port out.
+        if port == 80:  # A browser omits the default port.
             hosts |= set(names)
     else:
         logger.warning("the connection is not encrypted; use a proxy with HTTPS in front of it")
@@ -159,7 +159,8 @@ def _listen(host: str, port: int) -> socket.socket:
     """Return a listening socket.
 
     Raises:
-        ServeError: If the port is in use or reserved, or the address is not of this machine.
+        ServeError: If the port is in use or reserved, or if the address is not one of this
+            machine.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]

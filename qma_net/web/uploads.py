@@ -1,4 +1,4 @@
-"""Reading the body of a request within limits, and the photo in it."""
+"""Reading the body of a request, and the photo in it, within limits."""
 
 import asyncio
 import shutil
@@ -23,7 +23,9 @@ OVERHEAD = 2**13  # Bytes of a request in addition to those of the photo.
 async def limited_body(
     request: Request, size: int, limits: Limits, *, hint: str = ""
 ) -> AsyncGenerator[bytes, None]:
-    """Yield the body of a request in parts; the error for more than ``size`` bytes has a hint.
+    """Yield the body of a request in parts.
+
+    If it has more than ``size`` bytes, the message of the error ends with ``hint``.
 
     Raises:
         ServeError: If the body is too large or too slow, or if the connection is closed.
@@ -50,13 +52,13 @@ async def limited_body(
 
 
 async def receive_photo(request: Request, path: Path, limits: Limits) -> str:
-    """Write the photo of a multipart request to a new file.
+    """Write the photo in a multipart request to a new file.
 
     Returns:
         The name that the photo has on the visitor's device, for display only.
 
     Raises:
-        ServeError: If the request is not what was expected, too large or too slow.
+        ServeError: If the request is too large or too slow, or does not contain exactly one photo.
         OSError: If the file cannot be written.
     """
     kind, _ = parse_options_header(request.headers.get("content-type"))

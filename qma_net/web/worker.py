@@ -45,8 +45,8 @@ POLL_INTERVAL = 0.1  # seconds
 FAULT = "internal error; see the terminal in which the server was started"
 CRASHED = "the photo could not be examined: its decoding crashed or ran out of memory"
 
-# Loads a predictor, or None for examinations without a mask, and a note on it. It is called in the
-# other process, so it must be picklable.
+# Returns a predictor, or None for examinations without a mask, and a note on it. It is called in
+# the worker's process, so it must be picklable.
 Loader = Callable[[], tuple[Any, str]]
 
 
@@ -67,11 +67,11 @@ class Worker:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the process runs."""
+        """Whether the process is running."""
         return self._process is not None and self._process.is_alive()
 
     def start(self) -> dict[str, Any]:
-        """Start the process and load the model; return a description of it.
+        """Start the process and load the model; return a description of the model.
 
         Raises:
             QMANetError: If the model cannot be loaded.
@@ -108,7 +108,7 @@ class Worker:
             name: The photo's name.
             native: Process it at original resolution.
             is_stopped: Called repeatedly; the process is killed when it returns True.
-            progress: Called with the number of finished tiles, and of all tiles.
+            progress: Called with the number of finished tiles and the total number, as a pair.
 
         Returns:
             What the page needs to show the result; None if it was stopped.
@@ -157,7 +157,7 @@ class Worker:
 def load_model(
     checkpoint: str, model: str, flags: tuple[str, ...], device: str, folder: Path
 ) -> tuple[Any, str]:
-    """Load QMA-Net, or a model of BenCo's registry; see :data:`Loader`."""
+    """Load QMA-Net, or a model from BenCo's registry; see :data:`Loader`."""
     from ..inference.predictor import load_predictor, usable_device
 
     if model:
@@ -176,7 +176,7 @@ def load_examination(
 ) -> "Examination":
     """Read the examination in a folder, at a different threshold if one is given.
 
-    If ``omit_location`` is true, leave out where the photo was taken according to its metadata.
+    If ``omit_location`` is true, metadata that can reveal where the photo was taken is left out.
 
     Raises:
         FileNotFoundError: If it has been removed.
@@ -194,7 +194,7 @@ def load_examination(
 
 
 def png(pixels: np.ndarray, icc_profile: bytes = b"") -> bytes:
-    """Encode uint8 ``(H, W)`` or ``(H, W, 3)`` as PNG, quickly rather than compactly."""
+    """Encode pixels, uint8 ``(H, W)`` or ``(H, W, 3)``, as PNG, quickly rather than compactly."""
     file = io.BytesIO()
     image = Image.fromarray(pixels)
     image.save(file, "PNG", compress_level=1, icc_profile=icc_profile or None)
@@ -299,7 +299,7 @@ def _save(examination: "Examination", folder: Path) -> None:
 
 
 def _shares(mask: np.ndarray) -> list[float]:
-    """Return the marked share of the photo at each step of the threshold slider."""
+    """Return the marked fraction of the photo at each step of the threshold slider."""
     counts = np.zeros(THRESHOLD_STEPS + 1, np.int64)
     for top in range(0, len(mask), STRIP_ROWS):
         strip = mask[top : top + STRIP_ROWS]
@@ -343,7 +343,7 @@ def _limit_memory(gigabytes: float) -> None:
 
 
 def _exit_with_parent() -> None:
-    """End this process when the server was killed; it would wait forever otherwise."""
+    """End this process when the server has been killed; otherwise it would wait forever."""
     parent = parent_process()
     if parent is not None:
         parent.join()

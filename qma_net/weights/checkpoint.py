@@ -65,7 +65,7 @@ class Checkpoint:
         """Build from the content of a checkpoint file that has already been read.
 
         Raises:
-            WeightsError: If it contains no configuration.
+            WeightsError: If it contains no valid configuration, or entries that are not tensors.
         """
         source = f"checkpoint {path}"
         state = unwrap_state(content)
@@ -100,7 +100,8 @@ class Checkpoint:
         """Load the weights into a model of the same architecture, to fine-tune it.
 
         Raises:
-            WeightsError: If the architecture differs; the message names the flags to pass.
+            WeightsError: If the architecture differs (the message names the flags to pass), or if
+                the tensors do not match it.
         """
         require_same_architecture(self.config, model.config, f"checkpoint {self.path}")
         load_strictly(model, self.network, f"{self.path} (checkpoint)")

@@ -16,7 +16,7 @@ from .reading import read_checkpoint, unwrap_state
 
 
 def convert(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
-    """Write a model of any source of :func:`.load_model` to a ``save_pretrained`` directory.
+    """Convert any source that :func:`.load_model` accepts to a ``save_pretrained`` directory.
 
     Raises:
         WeightsError: If the source cannot be read, or if ``out`` contains other files that would be
@@ -36,7 +36,7 @@ def convert(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> None
 def write_state_dict(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
     """Write the weights of a checkpoint of any model as a bare state dict.
 
-    BenCo's TruFor reads one for its third phase.
+    BenCo's TruFor reads such a file in its third phase of training.
 
     Raises:
         WeightsError: If the source cannot be read or is not a checkpoint.
@@ -52,7 +52,7 @@ def _is_qma_net(folder: Path, model: QMANetModel) -> bool:
         if (folder / CONFIG_NAME).exists():
             config = read_json_object(folder / CONFIG_NAME, "a configuration")
             return set(QMANetConfig.field_names()) <= config.keys()
-        # An interrupted run leaves the weights without a configuration.
+        # An interrupted run can leave the weights without a configuration.
         with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
             return set(file.keys()) == model.state_dict().keys()
     except (ContentError, OSError, SafetensorError):

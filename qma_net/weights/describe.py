@@ -23,11 +23,11 @@ HUGGING_FACE_FILES = (WEIGHTS_FILE, "pytorch_model.bin")  # In a folder with a c
 
 
 def describe(path: str | os.PathLike[str]) -> str:
-    """Return one line on the content of weights, after checking that they are complete.
+    """Return a one-line description of weights, after checking that they are complete.
 
     Args:
         path: A file of weights, a folder of checkpoints (the newest is described), or a folder
-            written by ``save_pretrained`` of QMA-Net or of Hugging Face's SegFormer.
+            written by ``save_pretrained``, with QMA-Net or with Hugging Face's SegFormer.
 
     Raises:
         WeightsError: If QMA-Net cannot use the weights.

@@ -50,7 +50,7 @@ def load_model(path: str | os.PathLike[str]) -> QMANetModel:
 
 
 def read_config(path: str | os.PathLike[str]) -> QMANetConfig:
-    """Read the configuration of any source of :func:`load_model` without building the model.
+    """Read the configuration of a source, as for :func:`load_model`, without building the model.
 
     Raises:
         WeightsError: If there is no such source or its content is invalid.
@@ -83,7 +83,7 @@ def _read(path: Path, read_checkpoint: Callable[[Path], T], read_saved: Callable
 
 
 def read_source(source: str | os.PathLike[str], *, mapped: bool = False) -> Checkpoint:
-    """Read the configuration and tensors of any source of :func:`load_model`, to fine-tune them.
+    """Read a model to fine-tune, from any source that :func:`load_model` accepts.
 
     If ``mapped``, the tensors of a checkpoint file stay in it until they are used.
 

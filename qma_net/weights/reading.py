@@ -36,7 +36,7 @@ def read_checkpoint(path: str | os.PathLike[str], mapped: bool = False) -> dict[
     else:
         _require_no_image(path)
     mapped = mapped and is_zip  # PyTorch's older format cannot be mapped.
-    # At the end of its context, torch withdraws every permission in the list, also an earlier one.
+    # When the context ends, torch withdraws every permission in the list, even one granted earlier.
     is_permitted = argparse.Namespace in torch.serialization.get_safe_globals()
     try:
         with torch.serialization.safe_globals([] if is_permitted else [argparse.Namespace]):
@@ -81,7 +81,7 @@ def _require_stored_members(path: Path) -> None:
     """Reject compressed archives, which PyTorch does not write and which can expand without limit.
 
     Raises:
-        WeightsError: If the members' sizes exceed that of the file.
+        WeightsError: If the sizes of the members add up to more than the size of the file.
     """
     try:
         with ZipFile(path) as archive:

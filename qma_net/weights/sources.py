@@ -61,10 +61,10 @@ def noiseprint_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 def noiseprint_from_published(
     published: Mapping[str, Tensor], path: str | os.PathLike[str]
 ) -> dict[str, Tensor]:
-    """Convert published tensors, of a plain DnCNN or TruFor, to the state of :class:`NoisePrint`.
+    """Convert published tensors, of a bare DnCNN or of TruFor, to a :class:`NoisePrint` state.
 
     Raises:
-        WeightsError: If they contain no complete NoisePrint++; the message names the path.
+        WeightsError: If they do not contain a complete NoisePrint++; the message names the path.
     """
     require_tensors(published, f"{path} (NoisePrint++)")
     state = {name.removeprefix("module."): tensor for name, tensor in published.items()}
@@ -90,7 +90,7 @@ def load_noiseprint(noiseprint: NoisePrint, path: str | os.PathLike[str]) -> Non
 
 
 def mit_state(source: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Read the state of a MiT from an official ``mit_bX.pth``, a Hugging Face folder or Hub ID.
+    """Read a MiT's state from an official ``mit_bX.pth``, a Hugging Face folder or a Hub ID.
 
     Raises:
         WeightsError: If the source is none of these or is incomplete.

@@ -32,10 +32,10 @@ def leads(
 
     Args:
         pixels: uint8 ``(H, W, 3)`` RGB, at least 32x32.
-        noiseprint: NoisePrint++ with its weights, for a view.
+        noiseprint: NoisePrint++ with its weights, to compute its view; None for none.
         file_grid: ``(x, y)`` of the first complete block of the JPEG that the pixels come from;
-            None if they come from a different format.
-        luma_table: The 64 quantization steps of its luma, row by row, as in the file.
+            None if they come from a file of a different format.
+        luma_table: The JPEG's 64 quantization steps for luma, row by row, as in the file.
         is_transposed: Whether the rows of the file are columns of the pixels.
         file_format: The format of the file that the pixels come from; empty if it is unknown. The
             JPEG grid is examined only in formats for which its rates hold.

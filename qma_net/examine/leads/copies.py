@@ -40,7 +40,7 @@ RATES = Rates(
     "from a collection of copy-moves (CoMoFoD), of which it found {detected}.",
 )
 
-MAX_PIXELS = 2_000_000  # A larger photo is downscaled, for time and memory.
+MAX_PIXELS = 2_000_000  # A larger photo is downscaled, to save time and memory.
 MAX_KEYPOINTS = 10_000
 CONTRAST = 0.01  # SIFT's own 0.04 yields too few keypoints in soft regions.
 CHUNK = 1024  # Rows of distance matrices that are computed together, to bound memory.
@@ -50,22 +50,23 @@ RATIO = 0.6  # Of the distances before and after a gap.
 MIN_SHIFT = 24  # Pixels between a keypoint and its copy.
 
 MAX_MATCHES = 3000
-MIN_MATCHES = 5  # In a region.
+MIN_MATCHES = 5  # Matches in a region.
 MAX_CANDIDATES = 8  # Transforms that are tested.
-TOLERANCE, TOLERANCE_PER_PIXEL = 3.0, 0.1  # Pixels; of a transform estimated from one match.
+TOLERANCE, TOLERANCE_PER_PIXEL = 3.0, 0.1  # Pixels; for a transform from a single match.
 RANSAC_TOLERANCE = 3.0
 MAX_SCALE, MAX_STRETCH = 2.5, 1.6
 WHOLE_SHIFT_TOLERANCE = 2.5  # Pixels.
 
 DETAIL_SIZE = 2.0  # Pixels; coarser structure is ignored.
-WINDOW = 15  # Pixels; in which the correlation of details is measured.
+WINDOW = 15  # Pixels; the window in which details are correlated.
 DETAIL_POWER = 0.5  # Gray levels squared; weaker details do not count.
 MIN_CORRELATION = 0.8
 MIN_AREA = 400  # Pixels.
 MAX_OVERLAP = 0.2  # Of a region with its copy.
 
-# Two identical objects differ in noise, so their finest details are hardly correlated. Those of
-# copies are, unless compression or downscaling destroyed them; many matches then make up for it.
+# Two identical objects differ in noise, so their finest details are hardly correlated. The finest
+# details of copies are, unless compression or downscaling destroyed them; many matches then make up
+# for it.
 FINEST = np.outer((1, -2, 1), (1, -2, 1)).astype(np.float32)
 MIN_FINEST_CORRELATION = 0.45
 MANY_MATCHES, MIN_FINEST_OF_MANY = 40, 0.25
@@ -76,7 +77,7 @@ class Copy:
     """Two regions that look like copies of each other.
 
     Attributes:
-        masks: Bool ``(h, w)`` masks of both.
+        masks: Bool ``(h, w)`` masks of the two regions.
         matches: Number of matching keypoints.
         correlation: Median correlation of the details.
         finest: Correlation of the finest details.
@@ -137,7 +138,7 @@ def copies_lead(pixels: np.ndarray) -> Lead:
 
 
 def find_copies(gray: np.ndarray) -> list[Copy]:
-    """Find pairs of regions in uint8 ``(H, W)`` that look like copies of each other."""
+    """Find pairs of regions in an image, uint8 ``(H, W)``, that look like copies of each other."""
     matches = match_within(gray)
     copies: list[Copy] = []
     for _ in range(MAX_CANDIDATES):
@@ -157,7 +158,7 @@ def match_within(gray: np.ndarray) -> np.ndarray:
     Returns:
         float32 ``(M, 2, 4)``: x, y, size and angle of both keypoints of each match.
     """
-    # The type stubs of OpenCV do not know that the mask is optional.
+    # OpenCV's type stubs do not know that the mask is optional.
     sift = cv2.SIFT.create(nfeatures=MAX_KEYPOINTS, contrastThreshold=CONTRAST)
     keypoints, descriptors = sift.detectAndCompute(gray, cast(np.ndarray, None))
     if len(keypoints) <= NEIGHBORS:
@@ -179,18 +180,18 @@ def match_within(gray: np.ndarray) -> np.ndarray:
         row, rank = np.nonzero(np.arange(NEIGHBORS) < count[:, None])
         all_pairs.append(np.stack((row + start, indices.numpy()[row, rank]), axis=1))
         all_ratios.append(ratios[row, count[row] - 1])
-    pairs = np.sort(np.concatenate(all_pairs), axis=1)  # A match of (a, b) is one of (b, a).
+    pairs = np.sort(np.concatenate(all_pairs), axis=1)  # A match (a, b) is also a match (b, a).
     pairs, first = np.unique(pairs, axis=0, return_index=True)
     best = np.argsort(np.concatenate(all_ratios)[first], kind="stable")[:MAX_MATCHES]
     return points[pairs[best]]
 
 
 def _largest_cluster(matches: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
-    """Return the affine transform on which most matches agree, and the indices of these matches.
+    """Return the affine transform on which the most matches agree, and their indices.
 
-    Size and angle of the keypoints of one match determine a similarity transform (Lowe 2004,
-    section 7.1). The affine transform is fitted to the matches that agree with the best of them;
-    it is None if it is not plausible.
+    The positions, sizes and angles of a single match's keypoints determine a similarity transform
+    (Lowe 2004, section 7.1). The affine transform is fitted to the matches that agree with the best
+    similarity transform; it is None if there are too few or if it is not plausible.
     """
     members = np.empty(0, int)
     if len(matches) < MIN_MATCHES:
@@ -219,7 +220,7 @@ def _largest_cluster(matches: np.ndarray) -> tuple[np.ndarray | None, np.ndarray
 
 
 def _verify(gray: np.ndarray, transform: np.ndarray, points: np.ndarray) -> Copy | None:
-    """Outline the region in which the photo and its transformed copy agree in all details."""
+    """Return the pair of regions whose details agree under a transform; None if there is none."""
     height, width = gray.shape
     details = _details(gray)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
@@ -253,7 +254,7 @@ def _verify(gray: np.ndarray, transform: np.ndarray, points: np.ndarray) -> Copy
 
 
 def _candidates(transform: np.ndarray, points: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield a transform and, if it is nearly one, the shift by whole pixels."""
+    """Yield a transform and, if it is nearly a shift by whole pixels, that shift."""
     yield transform
     shifts = points @ transform[:, :2].T + transform[:, 2] - points
     shift = np.rint(np.median(shifts, axis=0))
@@ -273,7 +274,7 @@ def _correlation_map(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _finest_correlation(a: np.ndarray, b: np.ndarray, region: np.ndarray) -> float:
-    """Compute the correlation of the finest details in a region, without the influence of edges."""
+    """Compute the correlation of the finest details in a region, limiting the effect of edges."""
     finest = []
     for image in (a, b):
         values = cv2.filter2D(image, cv2.CV_32F, FINEST)[region]
@@ -284,7 +285,7 @@ def _finest_correlation(a: np.ndarray, b: np.ndarray, region: np.ndarray) -> flo
 
 
 def _is_same(copy: Copy, other: Copy) -> bool:
-    """Whether two pairs outline the same regions, in either order."""
+    """Return whether two pairs outline the same regions, in either order."""
     pairs = (zip(copy.masks, masks, strict=True) for masks in (other.masks, other.masks[::-1]))
     return any(
         all(np.count_nonzero(a & b) > 0.5 * min(a.sum(), b.sum()) for a, b in pair)

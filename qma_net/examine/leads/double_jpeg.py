@@ -42,20 +42,20 @@ RATES = Rates(
     "collections published by researchers.",
 )
 
-MAX_SIDE = 4096  # Pixels; of a longer side only the middle is examined.
+MAX_SIDE = 4096  # Pixels; only the middle of a longer side is examined.
 STRIP = 64  # Rows of blocks that are processed together, to bound memory.
 CELL = 2 * BLOCK  # Pixels; the smallest unit of a region.
 
 QUALITIES = range(50, 96)
-FREQUENCIES = np.argsort(ZIGZAG)[1:13]  # The lowest AC coefficients, row by row.
+FREQUENCIES = np.argsort(ZIGZAG)[1:13]  # Row-major indices of the lowest AC coefficients.
 MAX_VALUE = 127  # Of quantized coefficients; larger ones are rare.
-COARSER = 1.3  # Steps of an earlier compression relative to the last, on average.
-MIN_QUALITIES = 12  # That are compared; below about quality 60 there are fewer.
-MAX_DEVIATION, CHECKED_STEP = 0.18, 3  # Steps; rounded pixels allow no check of smaller steps.
-NEAR, FAR = 3, 8  # Distance of the qualities with which each quality is compared.
+COARSER = 1.3  # Minimum ratio of the mean earlier step to the mean step of the file.
+MIN_QUALITIES = 12  # Qualities to compare; below about quality 60 there are fewer.
+MAX_DEVIATION, CHECKED_STEP = 0.18, 3  # Steps; smaller ones cannot be checked in rounded pixels.
+NEAR, FAR = 3, 8  # Distances of the qualities with which each quality is compared.
 SHIFT = BLOCK // 2  # Pixels, to destroy the traces of the grid.
 
-# The contrast is 1 without an earlier compression; see docs/examine.md.
+# The contrast is about 1 without an earlier compression; see docs/examine.md.
 PHOTO_LIMIT, PHOTO_ERROR = 0.7, 100.0
 CELL_LIMIT, REGION_LIMIT, REST_LIMIT = 0.6, 0.5, 0.93
 MIN_CELLS, REGION_ERROR = 16, 20.0
@@ -68,7 +68,7 @@ class Ghost:
 
     Attributes:
         quality: The earlier quality.
-        cells: Bool ``(H // 16, W // 16)``.
+        cells: The cells of the region, bool ``(H // 16, W // 16)``.
         box: The bounding box in pixels.
     """
 
@@ -106,7 +106,7 @@ def double_jpeg_lead(
     part, (left, top), window = middle(pixels, MAX_SIDE)
     x, y = (file_grid[0] - left) % BLOCK, (file_grid[1] - top) % BLOCK
     part, left, top = part[y:, x:], left + x, top + y
-    # Tables are not symmetric, so the blocks must be as in the file; reflections have no effect.
+    # Tables are not symmetric, so blocks must be turned as in the file; reflections have no effect.
     stored = np.ascontiguousarray(part.swapaxes(0, 1)) if is_transposed else part
     analysis = find_ghosts(stored, luma_table)
     if analysis is None:
@@ -138,16 +138,17 @@ def double_jpeg_lead(
 def find_ghosts(pixels: np.ndarray, table: Sequence[int]) -> tuple[int | None, list[Ghost]] | None:
     """Find the earlier quality of a photo, and regions with a separate earlier quality.
 
-    The errors of requantization are compared with those of the photo shifted by half a block, as
-    if it had been compressed once. This replaces the normalization of the paper.
+    The requantization errors are compared with those of the photo shifted by half a block, which
+    stands in for a photo that was compressed only once. This replaces the paper's normalization.
 
     Args:
         pixels: uint8 ``(H, W, 3)`` RGB; a block of the last compression begins at ``(0, 0)``.
-        table: 64 steps of its luma, row by row.
+        table: The 64 luma quantization steps of the last compression, row by row.
 
     Returns:
-        The earlier quality, or None without traces, and the regions; None if the last compression
-        is too strong, the photo too small or plain, or the table not that of the pixels.
+        The earlier quality, which is None if there are no traces, and the regions. None instead of
+        both if the last compression is too strong, the photo is too small or too plain, or the
+        table is not that of the pixels.
     """
     gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     height, width = (side // CELL * CELL for side in gray.shape)
@@ -174,7 +175,7 @@ def find_ghosts(pixels: np.ndarray, table: Sequence[int]) -> tuple[int | None, l
     local[smooth[1].min(axis=2) < REGION_ERROR / MIN_CELLS] = 1
     ghosts: list[Ghost] = []
     covered = np.zeros(own.shape[:2], bool)
-    # The quality that most cells agree on comes first; its neighbors are similar.
+    # The quality on which the most cells agree comes first; its neighbors are similar.
     below = local < CELL_LIMIT
     counts = np.count_nonzero(below, axis=(0, 1))
     for index in np.argsort(-counts, kind="stable"):
@@ -205,7 +206,7 @@ def find_ghosts(pixels: np.ndarray, table: Sequence[int]) -> tuple[int | None, l
 
 
 def _requantization_errors(steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return coarser qualities and, ``(frequency, value, quality)``, squared errors in steps."""
+    """Return the coarser qualities, and squared errors in steps ``(frequency, value, quality)``."""
     base = base_tables()[0]
     tables = {q: np.array(ijg_table(base, q), np.float32)[FREQUENCIES] for q in QUALITIES}
     qualities = [q for q, table in tables.items() if table.mean() > COARSER * steps.mean()]
@@ -217,7 +218,7 @@ def _requantization_errors(steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _cell_errors(
     gray: np.ndarray, steps: np.ndarray, errors: np.ndarray
 ) -> tuple[np.ndarray, float]:
-    """Sum the errors in each cell, and measure the deviation of coefficients from the steps."""
+    """Sum the errors in each cell; measure how far coefficients are from multiples of the steps."""
     dct = dct_matrix()
     basis = np.kron(dct, dct)[FREQUENCIES].T.astype(np.float32)  # (64, frequency)
     sums, deviations, count = [], 0.0, 0
@@ -239,7 +240,7 @@ def _cell_errors(
 
 
 def _contrast(ratios: np.ndarray) -> np.ndarray:
-    """Divide the ratio of each quality, on the last axis, by the mean of qualities around it."""
+    """Divide the ratio of each quality (last axis) by the mean ratio of qualities around it."""
     distance = np.abs(np.subtract.outer(*[np.arange(ratios.shape[-1])] * 2))
     weights = ((distance >= NEAR) & (distance <= FAR)).astype(np.float32)
     return np.asarray(ratios / np.maximum(ratios @ (weights / weights.sum(axis=0)), 1e-6))

@@ -45,19 +45,19 @@ RATES = Rates(
 )
 
 
-# The rates hold for these; the last two store pixels as PNG does, without loss.
+# The formats for which the rates hold; TIFF and BMP store pixels without loss, as PNG does.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
 
 GRIDS = BLOCK * BLOCK  # A grid is numbered 8 * y + x, where (x, y) is its first complete block.
 NO_VOTE = GRIDS
-TILE = 256  # Pixels, to work within the processor's cache.
-ZERO = 0.5  # A coefficient below is zero, since the pixels are rounded.
+TILE = 256  # Pixels; such tiles fit in the processor's cache.
+ZERO = 0.5  # Smaller coefficients count as zero, since the pixels are rounded.
 
 # Logarithms (base 10) of the expected number of false alarms per photo; the paper's limit is 0.
 GLOBAL_LIMIT, REGION_LIMIT = 0.0, -3.0
-PARTS = 4  # Of each side of a photo, in most of which the main grid must have the most votes.
-MIN_VOTES = 0.1  # Share of the pixels of a part that vote; in plain areas there are too few.
-CELL_SHARE = 0.25  # Of the pixels of a block that must vote for a grid to belong to a region.
+PARTS = 4  # Per side of a photo; in most parts, the main grid must have the most votes.
+MIN_VOTES = 0.1  # Fraction of a part's pixels that must vote; in plain areas too few do.
+CELL_SHARE = 0.25  # A block can join a region if this fraction of its pixels votes for one grid.
 MAX_REGIONS = 20  # Of one grid.
 MIN_CELLS = 16  # Blocks with such votes in a region.
 
@@ -133,7 +133,7 @@ def grid_lead(
 
 
 def present_grid(photograph: Photograph) -> tuple[int, int]:
-    """Return the first complete block, as ``(x, y)``, of the present pixels of a JPEG."""
+    """Return the position ``(x, y)`` of the first complete block in a JPEG's present pixels."""
     height, width = photograph.pixels.shape[:2]
     rows, columns = photograph.present
     first = first_block(width, height, photograph.orientation)
@@ -194,13 +194,13 @@ def find_grids(
 
 
 def grid_votes(gray: np.ndarray) -> np.ndarray:
-    """Let each pixel vote for the grid of the one block around it with the most zeros.
+    """Let each pixel vote for the grid of the block around it that has the most zeros.
 
     Args:
         gray: uint8 ``(H, W)``, at least 8x8.
 
     Returns:
-        uint8 ``(H, W)``: the number of a grid, or ``NO_VOTE`` in case of a tie and near the border,
+        uint8 ``(H, W)``: the number of a grid, or ``NO_VOTE`` in case of a tie or near the border,
         where blocks are incomplete.
     """
     zeros = np.zeros(gray.shape, np.uint16)
@@ -249,7 +249,7 @@ def zero_counts(gray: np.ndarray) -> np.ndarray:
 
 
 def _main_grid(votes: np.ndarray) -> int | None:
-    """Return the significant grid that has the most votes in most parts, not only in a region."""
+    """Return the significant grid that has the most votes in most parts; None if there is none."""
     counts = np.bincount(votes.ravel(), minlength=GRIDS + 1)[:GRIDS]
     best = int(counts.argmax())
     if _log_nfa(votes.size / GRIDS, counts[best] / GRIDS, votes.size) >= GLOBAL_LIMIT:
@@ -266,9 +266,10 @@ def _main_grid(votes: np.ndarray) -> int | None:
 
 
 def _log_nfa(blocks: float, votes: float, pixels: int) -> float:
-    """Bound the number of false alarms by Hoeffding's inequality.
+    """Bound log10 of the expected number of false alarms by Hoeffding's inequality.
 
-    ``votes`` is the number of votes divided by the votes of one block.
+    ``blocks`` and ``votes`` are the pixels of a region and the votes in it, divided by the 64
+    pixels of a block; ``pixels`` are those of the photo.
     """
     share, chance = votes / blocks, 1 / GRIDS
     tests = math.log10(GRIDS) + 1.5 * math.log10(pixels)

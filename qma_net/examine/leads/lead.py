@@ -7,7 +7,7 @@ import numpy as np
 
 from ..readability import BLOCK
 
-WINDOW = 8192  # Pixels; of a longer side only the middle is examined.
+WINDOW = 8192  # Pixels; only the middle of a longer side is examined.
 
 # Left, top, right and bottom edge in pixels of the photo as displayed; right and bottom exclusive.
 Box = tuple[int, int, int, int]
@@ -25,12 +25,12 @@ class Lead:
         picture: uint8 ``(h, w)`` or ``(h, w, 3)``; None if there is nothing to show.
         meaning: What it shows.
         innocent: What looks suspicious in it but is harmless.
-        window: The part of the photo that it covers, or at which resolution, in words; empty for
-            the whole photo at original resolution.
-        result: What was found, in one sentence; empty for a view that is judged by eye.
+        window: The part of the photo that it covers, or the resolution, in words; empty for the
+            whole photo at original resolution.
+        result: What was found, in words; empty for a view that is judged by eye.
         rates: How often the method was right and wrong in tests, in words; empty if not measured.
         reference: The publication of the method.
-        findings: The boxes of each finding; the two of a pair of copies belong together.
+        findings: The boxes of each finding: two for a pair of copies, otherwise one.
         limits: What the method cannot detect; empty for a view.
     """
 
@@ -58,10 +58,11 @@ class Lead:
 
 
 def middle(pixels: np.ndarray, limit: int) -> tuple[np.ndarray, tuple[int, int], str]:
-    """Cut sides longer than ``limit`` to their middle.
+    """Crop sides longer than ``limit`` pixels to their middle.
 
     Returns:
-        The remaining pixels, their left and top edge, and what remains in words.
+        The remaining pixels, their left and top edges, and a description of what remains; empty if
+        nothing was cropped.
     """
     height, width = pixels.shape[:2]
     h, w = min(height, limit), min(width, limit)
@@ -73,7 +74,7 @@ def middle(pixels: np.ndarray, limit: int) -> tuple[np.ndarray, tuple[int, int],
 
 
 def dct_matrix() -> np.ndarray:
-    """Return the orthonormal discrete cosine transform of JPEG, float64 ``(frequency, pixel)``."""
+    """Return the matrix of JPEG's orthonormal DCT, float64 ``(frequency, pixel)``."""
     k = np.arange(BLOCK)
     dct = np.cos((2 * k + 1) * k[:, None] * np.pi / (2 * BLOCK)) * np.sqrt(2 / BLOCK)
     dct[0] /= np.sqrt(2)
@@ -102,9 +103,9 @@ class Rates:
         authentic: Number of authentic photos.
         detected_real: Number of manipulated images from published collections in which it reported
             the manipulated region.
-        real: Number of these images, whatever the kind of their manipulation.
-        detected: Number of manipulations of the kind that it looks for that it found.
-        manipulated: Number of these manipulations.
+        real: Number of all such images, whatever the kind of their manipulation.
+        detected: Number of manipulations that it found, among those of the kind it looks for.
+        manipulated: Number of all manipulations of that kind.
         template: The sentences that state the rates, with the names above in braces.
     """
 

@@ -1,4 +1,4 @@
-"""The noise level of a photo in blocks, compared with what its brightness explains."""
+"""The noise level of each block of a photo, relative to equally bright blocks."""
 
 import cv2
 import numpy as np
@@ -38,7 +38,7 @@ KERNEL = np.outer((1, -2, 1), (1, -2, 1)).astype(np.float32)
 TO_DEVIATION = float(np.sqrt(np.pi / 2) / 6) * 1.04
 
 BRIGHTNESS_BINS = 16
-MIN_BLOCKS = 20  # In a bin, to state what is typical there.
+MIN_BLOCKS = 20  # In a bin, to determine its typical level.
 MIN_SCALE = 1.0  # Gray levels; a smaller range would only show rounding.
 SCALE_PERCENTILE = 99
 
@@ -70,7 +70,7 @@ def noise_levels(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         gray: uint8 ``(H, W)``. Incomplete blocks are completed by reflection.
 
     Returns:
-        Two arrays float32 ``(ceil(H / 16), ceil(W / 16))`` in gray levels.
+        Two arrays, float32 ``(ceil(H / 16), ceil(W / 16))``, in gray levels.
     """
     bottom, right = -gray.shape[0] % BLOCK, -gray.shape[1] % BLOCK
     gray = cv2.copyMakeBorder(gray, 0, bottom, 0, right, cv2.BORDER_REFLECT_101)

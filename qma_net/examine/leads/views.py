@@ -11,7 +11,7 @@ from ...core.images import open_image, rgb_pixels
 from ...modeling.noise import SRM, NoisePrint
 from .lead import WINDOW, Lead, middle
 
-NOISEPRINT_WINDOW = 1536  # For NoisePrint++, which takes seconds per million pixels.
+NOISEPRINT_WINDOW = 1536  # Pixels; NoisePrint++ takes seconds per million pixels.
 
 # Near the image border NoisePrint++ sees its zero padding, which looks like an edge.
 BORDER = NoisePrint.depth
@@ -56,7 +56,7 @@ def noise_views(pixels: np.ndarray, noiseprint: NoisePrint | None = None) -> lis
 
     Args:
         pixels: uint8 ``(H, W, 3)`` RGB, at least 32x32.
-        noiseprint: NoisePrint++ with its weights.
+        noiseprint: NoisePrint++ with its weights; None to omit its view.
     """
     inner, _, window = middle(pixels, WINDOW)
     views = [Lead("SRM", srm_strength(inner), *SRM_WORDS, window, reference=SRM_REFERENCE)]
@@ -88,7 +88,7 @@ def srm_strength(pixels: np.ndarray) -> np.ndarray:
 
 @torch.inference_mode()
 def noiseprint_texture(pixels: np.ndarray, noiseprint: NoisePrint) -> np.ndarray:
-    """Compute NoisePrint++, uint8 ``(H, W)``, with the contrast of its inner part stretched."""
+    """Compute NoisePrint++, uint8 ``(H, W)``, with its contrast stretched to fit its inner part."""
     device = next(noiseprint.parameters()).device
     image = torch.tensor(pixels, device=device).permute(2, 0, 1)[None]  # (1, 3, H, W)
     texture = noiseprint(image.float() / 256)[0, 0].cpu().numpy()  # (H, W)
@@ -97,7 +97,7 @@ def noiseprint_texture(pixels: np.ndarray, noiseprint: NoisePrint) -> np.ndarray
 
 
 def error_levels(pixels: np.ndarray) -> np.ndarray:
-    """Compute the amplified change when saved again as JPEG, uint8 ``(H, W, 3)``."""
+    """Compute the amplified change of pixels saved again as JPEG, uint8 ``(H, W, 3)``."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=ELA_QUALITY)
     resaved = rgb_pixels(open_image(file.getvalue(), max_pixels=pixels.size))

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class FigureError(QMANetError):
-    """Missing inputs of a figure or of a part of it."""
+    """A figure, or a part of a figure, that cannot be drawn."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from ..model_tables import full_name
 from ..paper_tables import ABBREVIATIONS, ATTACKS, attack_levels, in_paper_order
 from . import Figure, FigureError
 
-# Colors for color-blind readers (Okabe and Ito, 2008).
+# Colors that color-blind readers can tell apart (Okabe and Ito, 2008).
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
 
@@ -94,7 +94,7 @@ def _draw_axes(
 
 
 def draw_training_curves(all_curves: list[Curves]) -> list[Figure]:
-    """Draw the curves of every training run, which is named by the unique end of its path."""
+    """Draw the curves of every training run, titled with the unique end of its path."""
     parts = [curves.folder.resolve().parts[1:] or ("root",) for curves in all_curves]
     count = 2
     while len({path[-count:] for path in parts}) < len(parts):
@@ -134,6 +134,6 @@ def _group_series(curves: Curves) -> dict[str, dict[str, Points]]:
             groups["losses"][name.removeprefix("train_loss/").replace("_", " ")] = points
         else:
             groups["on the test sets"][name.removeprefix("normal_test_evaluators/")] = points
-    if len(groups["on the test sets"]) == 2:  # BenCo's average equals a single test set.
+    if len(groups["on the test sets"]) == 2:  # The average would repeat the only test set.
         groups["on the test sets"].pop("Average", None)
     return {title: series for title, series in groups.items() if series}

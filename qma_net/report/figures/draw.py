@@ -139,14 +139,14 @@ def draw_level_cams(results: Results) -> Figure:
 
 
 def _default_model(results: Results) -> ModelResults:
-    """Return the paper's model, or else the first one of a different size."""
+    """Return the paper's model, or else its first variant, such as one of a different size."""
     model = next((model for model in results.models if model.is_default and model.clean), None)
     if model is None:
         raise FigureError(f"no results of the default model on a test set found; run {EVALUATE}")
     return model
 
 
-# The name of each figure in a sentence, and the function that draws it.
+# Each figure's name, as used in a sentence, and the function that draws it.
 FIGURES: list[tuple[str, Callable[[Results], Figure]]] = [
     ("Figure 1", draw_encoder_cams),
     ("Figure 3", draw_predictions),

@@ -36,7 +36,7 @@ class Example:
 
     @property
     def pixels(self) -> np.ndarray:
-        """The image as BenCo reads it, without its EXIF orientation; uint8 ``(H, W, 3)``."""
+        """The image as BenCo reads it (EXIF orientation not applied), uint8 ``(H, W, 3)``."""
         return read_rgb(self.image)
 
     @property
@@ -63,12 +63,12 @@ class Example:
 
 
 def select_examples(model: ModelResults, total: int, notes: list[str]) -> list[Example]:
-    """Select about ``total`` images of a model's test sets, evenly spaced by their rank by F1.
+    """Select about ``total`` images of a model's test sets, evenly spaced in a ranking by F1.
 
     A note is added for every test set that is omitted.
 
     Raises:
-        FigureError: If none of the test sets exists at the path that was evaluated.
+        FigureError: If no image can be selected from any of the test sets.
     """
     examples: list[Example] = []
     omitted: dict[str, str] = {}
@@ -150,10 +150,10 @@ def model_input(pixels: np.ndarray, model: ModelResults) -> ModelInput:
 
 
 def predict_mask(model: ModelResults, example: Example) -> np.ndarray:
-    """Return the predicted mask of an image, float ``(h, w)``, which is read if it was saved.
+    """Return the predicted mask of an image, float ``(h, w)``, reading it if it was saved.
 
     Raises:
-        FigureError: If neither a saved mask nor the checkpoint exists.
+        FigureError: If no mask was saved and the checkpoint cannot be loaded.
     """
     saved = _saved_mask(model.clean[example.test_set], example.image)
     if saved is not None:

@@ -1,4 +1,4 @@
-"""Failure cases: the tampered images with the lowest F1, and authentic images that are marked."""
+"""Failure cases: tampered images with the lowest F1, authentic ones with the most marked pixels."""
 
 import cv2
 import numpy as np
@@ -48,10 +48,10 @@ def draw_failures(results: Results) -> Figure:
 
 
 def worst_images(result: ResultFile, count: int, *, authentic: bool) -> list[str]:
-    """Return the paths of the images of a test set with the worst results, worst first.
+    """Return the paths of a test set's images with the worst results, worst first.
 
     Tampered images are ranked by their F1; those without one are left out. Authentic images are
-    ranked by the share of marked pixels; those without any are left out.
+    ranked by the fraction of marked pixels; those without any are left out.
     """
     if authentic:
         marked = [row for row in result.rows if not row["label"] and row["marked"]]

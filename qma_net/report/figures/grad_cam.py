@@ -1,4 +1,4 @@
-"""Grad-CAM: the contributions of layers of a model to its mask."""
+"""Grad-CAM: the contributions of a model's layers to its mask."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -44,7 +44,7 @@ class TappedInteraction(nn.Module):
 def tapped_interaction(network: QMANetModel) -> Iterator[tuple[nn.Module, nn.Module]]:
     """Yield modules whose outputs are R_4 and N_4, after the last interaction of the encoders.
 
-    The network has its own modules again when the context ends.
+    The network's own interaction is restored on exit.
     """
     interaction = network.interactions[-1]
     tapped = TappedInteraction(interaction)

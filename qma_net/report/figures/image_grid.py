@@ -12,13 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 PANEL_WIDTH = 1.35  # inches
-HEAT_COLORS = "inferno"  # Perceptually uniform, also in grayscale.
+HEAT_COLORS = "inferno"  # Perceptually uniform, even in grayscale.
 OUTLINE_COLOR = (255, 255, 255)
 
 
 @dataclass(frozen=True)
 class Panel:
-    """An image of a grid, uint8 ``(h, w, 3)``, and the text below it."""
+    """An image in a grid, uint8 ``(h, w, 3)``, and the text below it."""
 
     pixels: np.ndarray
     text: str = ""
@@ -32,7 +32,11 @@ def mask_image(mask: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
 
 def heat_image(pixels: np.ndarray, heat: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Blend a map in 0..1 with a gray image, uint8 ``(h, w, 3)``, and outline a bool mask."""
+    """Overlay a map with values in 0..1 on a grayscale copy of an image, and outline a bool mask.
+
+    The image and the result are uint8 ``(h, w, 3)``, the mask is ``(h, w)``, and the map may have
+    any size.
+    """
     height, width = pixels.shape[:2]
     heat = cv2.resize(heat, (width, height), interpolation=cv2.INTER_LINEAR)
     gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None] / 255

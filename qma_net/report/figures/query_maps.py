@@ -28,7 +28,7 @@ from .examples import THUMBNAIL_SIDE
 from .image_grid import PANEL_WIDTH, mask_image
 
 COLORS = "RdBu_r"  # Red raises the logit, blue lowers it.
-MAX_SIDE = 1024  # Of a photo at original resolution: its 4 x 16 maps have 268 MB.
+MAX_SIDE = 1024  # Of a photo at original resolution: its 4 x 16 maps take 268 MB.
 CLIPPED = 0.5  # Percentage of values beyond the ends of the color scale.
 
 
@@ -89,12 +89,12 @@ def draw_query_maps(
     Args:
         predictor: A predictor with a QMA-Net.
         photo: A path, or any other source that :meth:`.QMANetPredictor.predict` accepts.
-        native: Process the photo at original resolution instead of resized as in training.
+        native: Process the photo at original resolution instead of resizing it as in training.
 
     Raises:
         FigureError: If the model has no queries, or if the photo is too small or too large to be
             drawn at original resolution.
-        PhotographError: If the source is not a photo or so truncated that no row is reliable.
+        PhotographError: If the source is not a photo or is so truncated that no row is reliable.
     """
     photograph = read_photograph(photo)
     if not photograph.present_pixels.size:
@@ -141,7 +141,8 @@ def write_query_maps(
     """Draw the contributions of every query to a PNG file; see :func:`draw_query_maps`.
 
     Raises:
-        FigureError: If ``out`` is not the name of a PNG file, and as above.
+        FigureError: If ``out`` is not the name of a PNG file; see also :func:`draw_query_maps`.
+        PhotographError: See :func:`draw_query_maps`.
     """
     if not os.fspath(out).lower().endswith(".png"):
         raise FigureError(f"--out {os.fspath(out)} is not the name of a PNG file, such as maps.png")
@@ -157,9 +158,9 @@ def _draw(
     maps: Sequence[Sequence[np.ndarray]],
     headings: Sequence[str],
 ) -> Canvas:
-    """Draw photo, mask and sums of the levels in the first row, and below it one map per query.
+    """Draw photo, mask and the sum of each level in the first row, and every map below it.
 
-    The queries are arranged in blocks of columns, each with a column per level.
+    The queries are arranged in blocks side by side; each block has a column per level.
     """
     values = np.concatenate([np.ravel(part) for level in maps for part in level])
     limit = float(np.percentile(np.abs(values), 100 - CLIPPED)) or 1.0

@@ -10,9 +10,9 @@ const find = (id) => document.getElementById(id);
 const status = find("status");
 const progress = find("progress");
 
-const results = []; // What the server has finished: { id, name, result }.
+const results = []; // Finished examinations: { id, name, result }.
 const created = new Set(); // The ids to remove when the page is closed.
-const pending = []; // Files that wait for their upload.
+const pending = []; // Files that wait to be uploaded.
 let isBusy = false;
 let stopped = null; // An AbortController while an examination runs.
 let blinking = 0; // A timer.
@@ -47,7 +47,7 @@ function remove(id, options = {}) {
   return fetch(`${API}/${id}`, { method: "DELETE", ...options }).catch(() => {});
 }
 
-// Move the focus to the result where it is below the controls.
+// Move the focus to the result if it is below the controls.
 function reveal() {
   if (!matchMedia("(max-width: 50rem)").matches) return;
   find("output").focus({ preventScroll: true });
@@ -72,7 +72,7 @@ async function work() {
     stopped = new AbortController();
     try {
       show(await examine(file, stopped.signal));
-      if (isFirst) reveal(); // Later results do not interrupt the reading of the first.
+      if (isFirst) reveal(); // Later results must not interrupt someone reading the first.
       isFirst = false;
     } catch (error) {
       wasStopped = stopped.signal.aborted;

@@ -4,7 +4,7 @@
 // 100% one pixel of the photo is one pixel of the screen.
 
 const MARK = [255, 40, 40]; // as in overlay.png
-const KEY_STEP = 0.15; // An arrow key moves by this share of the visible part.
+const KEY_STEP = 0.15; // An arrow key moves by this fraction of the visible part.
 
 const percent = (share) =>
   share > 0 && share < 0.001 ? "less than 0.1%" : `${(100 * share).toFixed(1)}%`;
@@ -46,9 +46,9 @@ const LEGEND = `
 <label><input type="checkbox" name="hatch" checked> <span class="swatch hatch"></span>
   cannot be judged by the model</label>`;
 
-// Its attributes: name, width, height, base (the address of the results), and with a model
-// threshold and shares (the marked share of the photo at each step of the threshold). With location,
-// the metadata contains one.
+// Its attributes are name, width, height and base (the address of the results); with a model, also
+// threshold and shares (the marked fraction of the photo at each step of the threshold); and
+// location if the metadata can reveal it.
 class PhotoViewer extends HTMLElement {
   static observedAttributes = ["base"];
 
@@ -293,7 +293,7 @@ class PhotoViewer extends HTMLElement {
     context.drawImage(this.layer, 0, 0);
   }
 
-  // Replace the mask's values by the tint and outline of the region above the threshold.
+  // Replace the mask's values with the tint and outline of the region above the threshold.
   tint({ data, width, height }) {
     const opacity = (255 * this.find("[name=opacity]").value) / 100;
     const minimum = 255 * this.threshold;
