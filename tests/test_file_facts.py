@@ -22,7 +22,7 @@ from qma_net.examine.metadata import read_facts
 from qma_net.examine.texts import MAX_LISTED
 from qma_net.inference.photograph import PhotographError, read_photograph
 
-NOTHING = "The file contains no EXIF, XMP, IPTC or text"
+NOTHING = "The file contains no EXIF, XMP, IPTC or text metadata"
 ASCII, SHORT, LONG, RATIONAL, UNDEFINED, UTF8 = 2, 3, 4, 5, 7, 129
 XMP_START = b"http://ns.adobe.com/xap/1.0/\0"
 

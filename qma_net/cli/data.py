@@ -74,7 +74,7 @@ def add_commands(commands: Commands) -> None:
         metavar="N",
         help="number of test images (default: a tenth of --count)",
     )
-    image_size = "longest side in pixels (default: the size set by --stage, otherwise 384)"
+    image_size = "longer side in pixels (default: the size set by --stage, otherwise 384)"
     add("--image-size", type=int, metavar="N", help=image_size)
     add(
         "--stage",

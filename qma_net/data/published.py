@@ -87,7 +87,7 @@ class PublishedDataset:
         return ~tampered if self.mask_rule == "black" else tampered
 
     def type_of(self, name: str, part: str = "") -> str | None:
-        """Return an image's manipulation type by its file name or subset, None if unknown."""
+        """Infer an image's manipulation type from its file name or subset; None if unknown."""
         if self.parts:
             return self.types.get(part)
         matches = (self.types[p] for p in self.types if re.search(p, name, re.IGNORECASE))

@@ -73,7 +73,7 @@ class FileFacts(Structure):
 
     @property
     def has_no_metadata(self) -> bool:
-        """Whether the whole file was read and contains no EXIF, XMP, IPTC or text."""
+        """Whether the whole file was read and contains no EXIF, XMP, IPTC or text metadata."""
         metadata = self.exif or self.xmp_packet or self.iptc or self.texts
         return not (metadata or self.unread or self.omits_location)
 

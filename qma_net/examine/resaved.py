@@ -27,8 +27,8 @@ def resaved_note(facts: FileFacts, origin: Origin, size: tuple[int, int] | None)
         return ""
     return (
         f"this may be a screenshot or a copy instead of the original file: {'; '.join(signs)}. "
-        "Such files have lost traces, so the mask and the leads are less reliable; if you can, "
-        "examine the original"
+        "Such files have lost forensic traces, so the mask and the leads are less reliable; if you "
+        "can, examine the original"
     )
 
 
@@ -46,7 +46,7 @@ def _signs(facts: FileFacts, origin: Origin, size: tuple[int, int] | None) -> It
         platforms = _rules()["platforms"].get(max(size))
         if platforms:
             yield (
-                f"it contains no metadata, and its longer side is {max(size)} pixels, a size to "
+                f"it contains no metadata, and its longer side is {max(size):,} pixels, a size to "
                 f"which {platforms} and other services downscale photos"
             )
 

@@ -31,7 +31,7 @@ DATASET = "IMDLBenCo.datasets.abstract_dataset"
 
 @dataclass(frozen=True)
 class Contract:
-    """A function, method, class or constant that is replaced or relied on."""
+    """A function, method, class or constant of BenCo that this package replaces or relies on."""
 
     target: str  # module:attribute
     when: str

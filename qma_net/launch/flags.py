@@ -15,7 +15,7 @@ from .torchrun import LaunchError
 
 logger = logging.getLogger(__name__)
 
-THREADS = "number of CPU threads to compute with (default: one per core)"
+THREADS = "number of CPU threads to use (default: one per core)"
 AUTO = "auto"  # --resume auto: the newest intact checkpoint in --output_dir.
 
 

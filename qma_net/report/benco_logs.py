@@ -44,7 +44,7 @@ class Complexity:
 
 
 def read_sweeps(folders: Iterable[Path]) -> dict[Path, dict[str, Points]]:
-    """Read points (level, pixel F1) of BenCo's ``test_robust.py`` by parent folder and transform.
+    """Read the points (level, pixel F1) that BenCo's ``test_robust.py`` logged.
 
     BenCo creates one folder per setting and names it after the transform, ``GaussianBlur(...)``.
     """

@@ -84,7 +84,7 @@ def _has_type_of(value: object, default: object) -> bool:
 
 
 class ImageSource:
-    """Photos, and a recipe by which images are generated from them.
+    """Photos, and a recipe for generating images from them.
 
     Args:
         photos: A folder of authentic photos. Those that
@@ -92,7 +92,7 @@ class ImageSource:
             seed are never used.
         recipe: The recipe.
         labels: A folder of label maps, or None.
-        seed: Seed of all randomness.
+        seed: Random seed.
         sizes: (height, width) of the images, one size per epoch in turn; only for a native recipe.
 
     Raises:

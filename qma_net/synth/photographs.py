@@ -336,7 +336,7 @@ def frame_of(recipe: Recipe) -> tuple[int, int]:
 
 
 def random_crop(rng: np.random.Generator, size: tuple[int, int], recipe: Recipe) -> Crop:
-    """Draw a crop of a photo of ``size`` (height, width)."""
+    """Draw a random crop of ``size`` (height, width) from a photo."""
     if recipe.native:
         frame = frame_of(recipe)
         zoom = rng.uniform(*recipe.zoom) if rng.random() < recipe.rescaled else 1.0

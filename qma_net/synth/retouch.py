@@ -13,7 +13,7 @@ from .recipe import Recipe
 def retouch(
     rng: np.random.Generator, host: np.ndarray, region: np.ndarray, recipe: Recipe
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Return the region, the host with a random edit, uint8 ``(H, W, 3)``, and the history."""
+    """Return the edited region, the host after the edit (uint8 ``(H, W, 3)``), and its history."""
     name = list(EDITS)[rng.integers(len(EDITS))]
     return region, EDITS[name](rng, host), {"edit": name}
 

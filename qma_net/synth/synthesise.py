@@ -131,7 +131,7 @@ def synthesise(
         count: Number of training images.
         test_count: Number of test images, by default a tenth of ``count`` but at least three.
         image_size: Longest side in pixels; replaces the recipe's.
-        seed: Seed of all randomness.
+        seed: Random seed.
         recipe: The recipe.
         labels: Folder of label maps.
         workers: Number of processes, by default one per core.

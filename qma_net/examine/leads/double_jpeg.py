@@ -14,7 +14,7 @@ NAME = "Double JPEG compression"
 REFERENCE = "Farid, Exposing digital forgeries from JPEG ghosts, 2009"
 MEANING = (
     "If a JPEG is saved again with its blocks in the same position, traces of the quantization "
-    "steps of an earlier, stronger compression remain in the pixels. A region that has such "
+    "steps of an earlier, heavier compression remain in the pixels. A region that has such "
     "traces, while the rest of the photo does not, may have been pasted from a JPEG of lower "
     "quality; it is outlined."
 )

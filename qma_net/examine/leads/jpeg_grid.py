@@ -17,8 +17,8 @@ REFERENCE = (
 )
 MEANING = (
     "JPEG compresses blocks of 8x8 pixels and sets many of their coefficients to zero, which shows "
-    "where the blocks begin, even after the photo was cropped or converted. A region whose blocks "
-    "begin elsewhere may have been pasted from another JPEG."
+    "where the blocks begin, even after the photo has been cropped or converted. A region whose "
+    "blocks begin elsewhere may have been pasted from another JPEG."
 )
 INNOCENT = (
     "A grid that does not begin in the corner only means that the photo was cropped, or had a "
@@ -249,7 +249,7 @@ def zero_counts(gray: np.ndarray) -> np.ndarray:
 
 
 def _main_grid(votes: np.ndarray) -> int | None:
-    """Return the significant grid that has the most votes in most parts; None if there is none."""
+    """Return the significant grid that wins the vote in most parts of the photo, or None."""
     counts = np.bincount(votes.ravel(), minlength=GRIDS + 1)[:GRIDS]
     best = int(counts.argmax())
     if _log_nfa(votes.size / GRIDS, counts[best] / GRIDS, votes.size) >= GLOBAL_LIMIT:

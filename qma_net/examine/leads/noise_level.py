@@ -17,7 +17,7 @@ MEANING = (
 )
 INNOCENT = (
     "Texture counts as noise: foliage, hair and fabric are bright. Sky, defocused areas, plain "
-    "surfaces, clipped areas and strongly compressed blocks are dark."
+    "surfaces, clipped areas and heavily compressed blocks are dark."
 )
 # Measured with benchmarks/leads.py; see docs/examine.md.
 RATES = Rates(

@@ -31,14 +31,14 @@ ELA_REFERENCE = "Krawetz, A picture's worth: digital image analysis and forensic
 SRM_WORDS = (
     "The noise residual: the output of three small high-pass filters from the steganalysis rich "
     "model (SRM). A pasted or repainted part can be smoother or rougher than the rest.",
-    "Sky, defocused areas, strongly compressed areas and skin smoothed by a phone are dark; "
+    "Sky, defocused areas, heavily compressed areas and skin smoothed by a phone are dark; "
     "foliage, gravel, fabric and every edge are bright.",
 )
 NOISEPRINT_WORDS = (
     "The output of a network trained to distinguish cameras (NoisePrint++). A different "
     "camera or processing history can have a different texture; the shape of an inserted object "
     "can appear.",
-    "Saturated, dark and plain areas look different in every photo, and strong compression or "
+    "Saturated, dark and plain areas look different in every photo, and heavy compression or "
     "resizing replaces the texture everywhere. The frame along the border is an artifact "
     "of the network.",
 )

@@ -139,7 +139,7 @@ def draw_level_cams(results: Results) -> Figure:
 
 
 def _default_model(results: Results) -> ModelResults:
-    """Return the paper's model, or else its first variant, such as one of a different size."""
+    """Return the paper's model or, if it is missing, its first variant."""
     model = next((model for model in results.models if model.is_default and model.clean), None)
     if model is None:
         raise FigureError(f"no results of the default model on a test set found; run {EVALUATE}")
