@@ -32,7 +32,7 @@ def build_qma_net(
         query_count: Number of tamper-aware queries.
         dfcm_stages: Stages with a DFCM.
         decode_levels: Levels that are decoded.
-        decoder: Type of the decoder; query is the paper's QMFD.
+        decoder: Type of decoder; query is the paper's QMFD.
         drop_path: Rate of stochastic depth in both encoders during training.
         dfcm_scale: Initial scale of the DFCM's residual; the paper adds it unscaled.
         interaction: Type of interaction at the DFCM stages; add and concat replace the DFCM.

@@ -45,8 +45,8 @@ class SynthDataset(_OwnAugmentation):
     Args:
         path: A YAML file with ``photos``, and optionally ``stage``, ``recipe``, ``labels``,
             ``seed`` and ``sizes``.
-        output_size: (height, width) of the images, which must be equal; overrides the recipe, but
-            not ``sizes`` in the file.
+        output_size: (height, width) of the images; the two must be equal. Overrides the recipe,
+            but not ``sizes`` in the file.
 
     Raises:
         SynthesisError: If the file is invalid or its photos cannot be used.

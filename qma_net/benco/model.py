@@ -55,9 +55,9 @@ class QMANet(nn.Module):
             needed.
         gradient_checkpointing: 1 enables gradient checkpointing (less memory, slower); must be 0 or
             1, because BenCo parses any string as True.
-        compile: 1 compiles the network (except the noise view and the patch embeddings), the losses
-            and the image-level score with torch.compile (fewer and larger kernels; the first step
-            takes minutes); must be 0 or 1.
+        compile: 1 compiles the network (except the noise views and the patch embeddings), the
+            losses and the image-level score with torch.compile (fewer and larger kernels; the first
+            step takes minutes); must be 0 or 1.
     """
 
     # In Python, ``init_from`` may also be a QMANetModel, which then becomes the network itself.

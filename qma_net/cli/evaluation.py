@@ -112,7 +112,7 @@ def _report(args: argparse.Namespace) -> None:
 
 
 def _query_maps(args: argparse.Namespace) -> None:
-    """Draw what each query of a model contributes to the mask of a photo, level by level."""
+    """Visualize what each query of a model contributes to the mask of a photo, level by level."""
     from ..inference.predictor import load_predictor
     from ..report.figures.query_maps import write_query_maps
 

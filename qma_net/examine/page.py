@@ -195,9 +195,10 @@ def _methods(examination: Examination) -> dict[str, str]:
     if "noiseprint_sha256" in settings:
         rows["NoisePrint++"] = f"weights with SHA-256 {settings['noiseprint_sha256']}"
     photograph = examination.evidence.photograph
-    if photograph:
-        notes = photograph.notes or ("pixels used as stored",)
-        rows["Decoding"] = "; ".join(map(printable, notes))
+    if photograph and photograph.notes:
+        rows["Decoding"] = "; ".join(map(printable, photograph.notes))
+    elif photograph:
+        rows["Decoding"] = "the pixels were used as stored, without rotation or conversion"
     else:
         rows["Decoding"] = printable(examination.evidence.fault)
     if examination.prediction:

@@ -122,7 +122,7 @@ class Photograph:
         return self.pixels[self.present]
 
     def complete_mask(self, mask: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Extend a mask of the present pixels to the whole photo, with zeros."""
+        """Extend a mask of the pixels that the file contains to the whole photo, with zeros."""
         if mask.shape == self.pixels.shape[:2]:
             return mask
         whole = np.zeros(self.pixels.shape[:2], np.float32)

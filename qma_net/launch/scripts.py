@@ -176,7 +176,7 @@ def keep_cudnn_on() -> None:
 def _prepare_training(
     own: Namespace, flags: list[str], command: str, startup: StartupLog, until_end: ExitStack
 ) -> list[str]:
-    """Check flags and data, lock the output folder until the end, and return train.py's flags."""
+    """Check flags and data, lock the output folder for the run, and return train.py's flags."""
     from .preflight import (
         check_accumulation,
         check_data,

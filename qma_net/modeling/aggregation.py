@@ -88,7 +88,7 @@ class MFAM(nn.Module):
 
 
 class NoQueries(nn.Module):
-    """Placeholder for queries, MFAM and MLP without queries (Table 2), and for the last MLP."""
+    """Stand-in for the queries, MFAM and MLP in the ablation without queries, and the last MLP."""
 
     def forward(self, *_: object) -> None:
         """Return None."""

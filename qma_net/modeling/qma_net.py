@@ -177,7 +177,7 @@ class QMANetModel(HubModule):
         compile_parts(self._blocks(), backend, fullgraph=False)
 
     def compile_for_training(self, backend: str | Callable[..., Any] = "inductor") -> None:
-        """Compile all parts with weights except the noise view and the patch embeddings.
+        """Compile all parts with weights except the noise views and the patch embeddings.
 
         Each part has a graph for training and one for evaluation, for a fixed batch and image size.
         Further sizes are compiled when they occur, up to a limit of about 32.

@@ -57,7 +57,7 @@ class Row:
 
 @dataclass
 class Table:
-    """A table of the report."""
+    """A table in the report."""
 
     key: str  # Name of its files, and its anchor on the page.
     title: str

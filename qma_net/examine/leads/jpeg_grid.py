@@ -133,7 +133,7 @@ def grid_lead(
 
 
 def present_grid(photograph: Photograph) -> tuple[int, int]:
-    """Return the position ``(x, y)`` of the first complete block in a JPEG's present pixels."""
+    """Return the position ``(x, y)`` of the first complete block among a JPEG's decoded pixels."""
     height, width = photograph.pixels.shape[:2]
     rows, columns = photograph.present
     first = first_block(width, height, photograph.orientation)
