@@ -330,7 +330,7 @@ def markdown_table(rows: list[Row], benco: dict[str, float]) -> str:
 
 
 def robustness(folder: Path) -> dict[str, list[tuple[float, float]]]:
-    """Read (level, F1) of each attack from test_robust.py's logs; ``"None"`` is the clean set."""
+    """Read the (level, F1) pairs of each attack from the logs; ``"None"`` is the clean set."""
     clean = read_sweep_point(folder / "None")
     return {**read_sweeps(folder.iterdir())[folder], "None": [clean] if clean else []}
 

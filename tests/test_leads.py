@@ -392,7 +392,7 @@ def test_rates_are_stated_with_what_they_were_measured_on():
     copies, grid, noise = (rates.sentence() for rates in (COPY_RATES, GRID_RATES, NOISE_RATES))
     assert "outlined copies in 3 of 777 authentic photos." in copies
     assert "These 41 images include 12 from a collection of copy-moves (CoMoFoD)" in copies
-    assert "766 of 776 test splices that we made from these photos" in grid
+    assert "766 of 776 test splices (with shifted blocks, and not recompressed)" in grid
     assert "in only 3 of 41 manipulated images" in grid
     assert "stood out in 14 of 41" in noise
     assert "in 80 of 777 authentic photos" in noise

@@ -194,7 +194,7 @@ def test_summary_names_camera_dates_software_and_contradictions(tmp_path):
         ("a.png", (70, 50), None, "cameras rarely write PNG files"),
         ("a.png", (1170, 2532), camera_exif(), ""),
         ("a.jpg", (1170, 2532), None, ""),
-        ("a.jpg", (1200, 1600), None, "its longer side is 1600 pixels, a size to which WhatsApp"),
+        ("a.jpg", (1200, 1600), None, "its longer side is 1,600 pixels, a size to which WhatsApp"),
         ("a.jpg", (1200, 1600), camera_exif(), ""),
         ("a.jpg", (1200, 1601), None, ""),
         ("IMG-20230506-WA0001.jpg", (70, 50), None, "it has a WhatsApp file name"),

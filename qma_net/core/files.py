@@ -23,7 +23,7 @@ MAX_NAME_BYTES = 255  # The limit of the usual file systems for one file name.
 
 
 class PathError(QMANetError):
-    """A file name that leads out of its folder or that no file can have."""
+    """A file name that points outside its folder or that no file can have."""
 
 
 class ContentError(QMANetError):
@@ -215,7 +215,7 @@ def safe_path(folder: str | os.PathLike[str], name: object, *, nested: bool = Fa
     for part in name.split("/") if nested else [name]:
         encoded = part.encode(errors="surrogatepass")
         if part in ("", ".", ".."):
-            fault = "it is empty or leads out of the folder"
+            fault = "it is empty or points outside the folder"
         elif "/" in part or "\\" in part or os.path.splitdrive(part)[0]:
             fault = "it contains a path separator"
         elif any(ord(c) < 32 or ord(c) == 127 for c in part):

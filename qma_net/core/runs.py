@@ -186,7 +186,7 @@ class Run:
         """Read the finished items again, including those of other processes.
 
         Raises:
-            RunError: If a journal belongs to different settings or its first line is damaged.
+            RunError: If a journal was written with different settings or its first line is damaged.
         """
         self.finished = {}
         paths = sorted(self.folder.glob("*.jsonl")) if self._shared else [self._journal.path]

@@ -135,7 +135,9 @@ def _jobs_by_names(plan: Plan, jpeg_quality: int | None) -> Iterator[Job]:
 def _pair_by_common_parts(
     pattern: str, images: Iterable[Key], masks: Iterable[Key]
 ) -> list[tuple[Key, Key, tuple[str, ...]]]:
-    """Pair keys in which the pattern matches the same groups, in any order, if no other key does.
+    """Pair keys in which the pattern captures the same groups, in any order.
+
+    A pair is omitted if a third key has the same groups.
 
     Returns:
         For each pair, the key of the image, the key of the mask, and the groups.

@@ -50,7 +50,7 @@ def repair(
         RepairError: If ``out`` is inside a source or contains it, or if it contains files that
             were not written by this function.
         RunError: If ``out`` contains a copy of different datasets.
-        PathError: If the name of a set or a file leads out of ``out``.
+        PathError: If the name of a set or a file points outside ``out``.
     """
     out = Path(out).resolve()
     report = check(paths, workers=workers, allow=allow, progress=progress)

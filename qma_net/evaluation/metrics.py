@@ -123,7 +123,7 @@ def f1_of(tp: int, fp: int, fn: int) -> float:
 class RankingCurve:
     """The counts at every threshold, from a single sort of the scores.
 
-    A threshold never separates equal scores, so a constant map has an area of 0.5.
+    A threshold never separates equal scores, so a constant map has an AUC of 0.5.
 
     Attributes:
         tp: Number of true positives at each threshold, from the highest to the lowest, float64.

@@ -38,7 +38,7 @@ GPS_TOLERANCE = timedelta(hours=12)  # The position may be the last known one.
 
 @dataclass(frozen=True)
 class StatedDate:
-    """A date in the metadata, and the range of instants (UTC) that it can mean."""
+    """A date in the metadata, and the range of instants (UTC) that it may refer to."""
 
     meaning: str
     where: str

@@ -91,7 +91,7 @@ class Examination:
         return differences(properties, self.calibration.photos)
 
     def overlay(self) -> np.ndarray:
-        """Return the photo ``(H, W, 3)`` with marked regions tinted and unreadable ones hatched."""
+        """Return the photo ``(H, W, 3)``: marked regions tinted, those it cannot judge hatched."""
         if self.prediction is None or self.readability is None:
             raise ValueError("an examination without a prediction has no overlay")
         return hatched(self.prediction.overlay(), self.readability.unreadable)

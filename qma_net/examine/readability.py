@@ -62,12 +62,12 @@ class Readability:
 
     @property
     def unreadable(self) -> np.ndarray:
-        """Bool ``(H, W)``: the pixels that are not readable."""
+        """Bool ``(H, W)``: the pixels that the model cannot judge."""
         return self.reasons != READABLE
 
     @property
     def share(self) -> float:
-        """Fraction of the pixels that are not readable."""
+        """Fraction of the pixels that the model cannot judge."""
         return float(np.count_nonzero(self.reasons) / self.reasons.size)
 
     @property

@@ -163,15 +163,14 @@ def fold_noiseprint(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class MNFM(nn.Module):
-    """Multi-domain Noise-sensitive Fusion Module: computes the noise view N_0 (section 3.2).
+    """Multi-domain Noise-sensitive Fusion Module: fuses noise views into N_0 (section 3.2).
 
     It reverts the ImageNet normalization, extracts the chosen views, brings them to a common scale
     and fuses them with one convolution, all in float32 (:mod:`.precision`).
 
     Attributes:
-        reach: Distance in pixels beyond which the image has no influence on a pixel of the noise
-            view. Farther than that from its border, a crop has the same noise view as the whole
-            image, up to rounding.
+        reach: Distance in pixels beyond which the image has no influence on a pixel of N_0. Farther
+            than that from its border, a crop has the same N_0 as the whole image, up to rounding.
     """
 
     mean: Tensor

@@ -57,8 +57,8 @@ def kind_at(side: str, index: int, recipe: Recipe) -> str:
     """Determine an image's kind from its index: one of ``KINDS``, ``RETOUCH`` or ``AUTHENTIC``.
 
     Kinds are mixed evenly, so the beginning of a dataset has the same proportions as the whole.
-    Kinds of training images follow the multiples of the golden ratio; those of test images take
-    turns.
+    Kinds of training images follow the multiples of the golden ratio; test images cycle
+    through the kinds.
     """
     authentic_before, authentic = (
         math.floor(recipe.untouched * number + 0.5) for number in (index, index + 1)

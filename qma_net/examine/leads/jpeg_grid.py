@@ -28,7 +28,8 @@ INNOCENT = (
 )
 LIMITS = (
     "Parts that were pasted with their blocks aligned, parts that were resized before pasting, and "
-    "photos that were resized afterwards. Compression after the change weakens or removes the grid."
+    "photos that were resized afterwards. Recompression after the manipulation weakens or removes "
+    "the grid."
 )
 # Measured with benchmarks/leads.py; see docs/examine.md.
 RATES = Rates(
@@ -39,8 +40,8 @@ RATES = Rates(
     detected_real=3,
     real=41,
     template="In tests, this method outlined a region in {false_alarms} of {authentic} authentic "
-    "photos. It found {detected} of {manipulated} test splices that we made from these photos "
-    "(with shifted blocks and not compressed again), but the manipulated region in only "
+    "photos. It found {detected} of {manipulated} test splices (with shifted blocks, and not "
+    "recompressed) that we made from these photos, but the manipulated region in only "
     "{detected_real} of {real} manipulated images from four collections published by researchers.",
 )
 

@@ -26,9 +26,9 @@ RATES = Rates(
     detected_real=14,
     real=41,
     template="In tests, the manipulated region stood out in {detected_real} of {real} manipulated "
-    "images from four collections published by researchers, and a region of the same shape also "
-    "stood out in {false_alarms} of {authentic} authentic photos. Do not draw conclusions from "
-    "this view.",
+    "images from four collections published by researchers, and a region with the shape of "
+    "one of these also stood out in {false_alarms} of {authentic} authentic photos. Do not draw "
+    "conclusions from this view.",
 )
 
 SUBBLOCK, BLOCK = 4, 16  # Pixels.
