@@ -2,6 +2,7 @@
 
     python -m benchmarks.evidence.ship --photos DIR [--labels DIR] [--real DIR ...]
         [--out runs/evidence/small] [--target OUT/qma-net-small] [--previous qma-net-small]
+        [--half validation]
 
 The input is the output folder of ``python -m benchmarks.evidence small``.
 
@@ -12,10 +13,10 @@ The input is the output folder of ``python -m benchmarks.evidence small``.
 2. The weights are written in half precision, with the preprocessing.
 3. The written model is loaded again and applied to the authentic test photos at native size. Their
    scores become its calibration.
-4. It is compared with ``--previous`` on the test halves of ``--real`` and on authentic photos that
-   were not used in step 1; see :mod:`.real`.
+4. It is compared with ``--previous`` on a half of ``--real`` and on authentic photos that were not
+   used in step 1; see :mod:`.real`. Compare on ``--half validation`` as long as choices are made.
 
-``OUT/threshold.md`` and ``OUT/comparison/tables.md`` contain the tables. The latter also replaces
+``OUT/threshold.md`` and ``OUT/comparison-HALF/tables.md`` contain the tables. The latter also replaces
 the text between ``<!-- real -->`` and ``<!-- end -->`` in the model card ``README.md`` of
 ``--target``. A better model is published by copying the folder to ``qma_net/weights``.
 """
@@ -65,6 +66,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/evidence/small"))
     parser.add_argument("--target", "--place", type=Path, help="default: OUT/qma-net-small")
     parser.add_argument("--previous", default=SMALL, help="model to compare with")
+    parser.add_argument("--half", choices=HALVES, default=HALVES[1], help="half of --real")
     args = parser.parse_args()
     try:
         ship(args)
@@ -101,8 +103,8 @@ def ship(args: argparse.Namespace) -> None:
         print(error)
     save_calibration(calibration, predictor, target)
     if args.real:
-        models, out = [args.previous, str(target)], args.out / "comparison"
-        text = compare(args.real, photos.comparing, HALVES[1], models, out)
+        models, out = [args.previous, str(target)], args.out / f"comparison-{args.half}"
+        text = compare(args.real, photos.comparing, args.half, models, out)
         replace_block(target / "README.md", "real", text)
         print(text)
 
