@@ -16,8 +16,8 @@ The input is the output folder of ``python -m benchmarks.evidence small``.
 4. It is compared with ``--previous`` on a half of ``--real`` and on authentic photos that were not
    used in step 1; see :mod:`.real`. Compare on ``--half validation`` as long as choices are made.
 
-``OUT/threshold.md`` and ``OUT/comparison-HALF/tables.md`` contain the tables. The latter also replaces
-the text between ``<!-- real -->`` and ``<!-- end -->`` in the model card ``README.md`` of
+``OUT/threshold.md`` and ``OUT/comparison-HALF/tables.md`` contain the tables. The latter also
+replaces the text between ``<!-- real -->`` and ``<!-- end -->`` in the model card ``README.md`` of
 ``--target``. A better model is published by copying the folder to ``qma_net/weights``.
 """
 
