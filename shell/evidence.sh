@@ -6,16 +6,19 @@
 #
 # The argument selects a plan in benco_configs/evidence.yaml [cpu]. All models of the plans cpu and gpu
 # are trained with BenCo's train.py on the same synthetic images and tested on images created from
-# other photos. The plan small trains qma-net-small on all stages of curriculum.yaml, chooses its threshold
-# and writes it to OUT/qma-net-small with a model card. The plan copies continues its training on
-# copy-moves only. If you interrupt the script, run the same command again: finished work is kept, and
-# training resumes from the last epoch.
+# other photos. The plan small trains qma-net-small, chooses its threshold, writes it to OUT/qma-net-small
+# with a model card, and compares it with the packaged model. The plan copies continues the training of
+# the packaged model on copy-moves only. If you interrupt the script, run the same command again: training
+# resumes from the last epoch.
 #
-#   PHOTOS   folder of at least 500 authentic photos; for small, it must contain a folder CAMERA of photos
-#            that are not used in training
+#   PHOTOS   folder of at least 500 authentic photos; for small, with the folders CAMERA (not used in
+#            training), CCP and WEB
 #   LABELS   folder of label maps for the photos []
 #   NOISEPRINT  noiseprint++.th, which the plan gpu needs (see qma-net weights) []
-#   REAL     test sets of real tampered photos, separated by spaces []
+#   REAL     test sets of real tampered photos, separated by spaces; for small, those in
+#            docs/evidence/real-split.csv []
+#   HALF     for small, the half of REAL that the comparison uses: validation, or test once all choices
+#            have been made [validation]
 #   OUT      output folder [runs/evidence/PLAN, where PLAN is the argument]
 #   MINUTES  time limit in minutes; then no further run is started, and running ones are stopped [none]
 #   SEEDS    seeds, separated by spaces [all seeds of the plan]
@@ -55,5 +58,6 @@ if [ "$size" = cpu ] || [ "$size" = gpu ]; then
 fi
 if [ "$size" = small ]; then
     PYTHONPATH=$here/.. python -m benchmarks.evidence.ship --photos "$PHOTOS" --out "$OUT" \
-        ${LABELS:+--labels "$LABELS"} --real "${real[@]}"
+        --half "${HALF:-validation}" ${LABELS:+--labels "$LABELS"} ${EPOCHS:+--epochs "$EPOCHS"} \
+        --real ${real[@]+"${real[@]}"}
 fi

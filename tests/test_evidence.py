@@ -4,6 +4,7 @@ import inspect
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from argparse import Namespace
@@ -39,7 +40,6 @@ from qma_net.modeling.noise import SRM
 from qma_net.modeling.qma_net import to_image_size
 from qma_net.synth.curriculum import stages, with_changes
 from qma_net.synth.photographs import split_by
-from qma_net.synth.recipe import Recipe
 
 TINY_FLAGS = {"size": "tiny", "views": "srm,bayar"}
 
@@ -248,7 +248,9 @@ def test_each_step_of_the_small_model_starts_from_the_previous_weights(tmp_path,
     sets = {name: tmp_path / f"{name}.json" for name in stages()}
     tested = []
     monkeypatch.setattr(small, "test_images", lambda *given: tested.append(given[1:]) or sets)
-    (tmp_path / "photos/CAMERA").mkdir(parents=True)
+    for folder in ("CAMERA", "CCP", "WEB"):
+        (tmp_path / "photos" / folder).mkdir(parents=True)
+        (tmp_path / "photos" / folder / "a.jpg").touch()
     args = Namespace(
         size="small",
         out=str(tmp_path / "out"),
@@ -268,8 +270,11 @@ def test_each_step_of_the_small_model_starts_from_the_previous_weights(tmp_path,
     # Only the last step has its own size and test images.
     assert (first["--image_size"], last["--image_size"]) == ("192", "256")
     folders = [tmp_path / "out" / name for name in ("data", f"{names[-1]}/data")]
-    own = ["realistic", "copies"]
-    assert tested[-2:] == [(folders[0], 192, 100, [*STAGES]), (folders[1], 256, 160, own)]
+    own, recipe = ["realistic", "copies"], plan["recipe"]
+    assert tested[-2:] == [
+        (folders[0], 192, 100, [*STAGES], recipe),
+        (folders[1], 256, 160, own, recipe),
+    ]
     assert "--init_from" not in first
     previous = tmp_path / f"out/{names[-2]}/checkpoint-{plan['steps'][-2]['epochs'] - 1}.pth"
     assert (last["--init_from"], last["--epochs"], last["--num_workers"]) == (
@@ -278,20 +283,31 @@ def test_each_step_of_the_small_model_starts_from_the_previous_weights(tmp_path,
         "3",
     )
     sources = next(step["sources"] for step in reversed(plan["steps"]) if "sources" in step)
-    (changed,) = (source for source in sources if "recipe" in source)
     datasets = [
         yaml.safe_load(Path(p).read_text(encoding="utf-8"))
         for _, p in read_json(last["--data_path"])
     ]
     assert [dataset["stage"] for dataset in datasets] == [source["stage"] for source in sources]
     assert [dataset.get("sizes") for dataset in datasets][-2:] == [[[64, 64]], [[80, 80]]]
-    assert [data["recipe"] for data in datasets if "recipe" in data] == [changed["recipe"]]
+    # The photos that are reserved for packaging are not used in any step.
+    assert recipe == {
+        "split": "hash",
+        "test_share": 0.15,
+        "validation_share": 0.1,
+        "held_out": ["CAMERA"],
+    }
+    assert all(dataset["recipe"] == recipe for dataset in datasets)
+    easy = [yaml.safe_load(Path(p).read_text()) for _, p in read_json(first["--data_path"])]
+    assert easy[1]["recipe"] == {**recipe, "kinds": [1.0, 0.0, 0.0], "area": [0.05, 0.4]}
     started.clear()
     small.run_small(args)  # Resumes: finished trainings are only evaluated.
     assert [(title, command) for title, command, _ in started] == [(n, "evaluate") for n in names]
     assert all(with_changes(stages()[d["stage"]], d.get("recipe", {}), "") for d in datasets)
-    (tmp_path / "photos/CAMERA").rmdir()
-    with pytest.raises(QMANetError, match="photos has no folder CAMERA, which is held out"):
+    args.real = [str(tmp_path / "photos/WEB")]
+    with pytest.raises(QMANetError, match="WEB"):  # Not one of the test sets with halves.
+        small.run_small(args)
+    (tmp_path / "photos/CAMERA/a.jpg").unlink()
+    with pytest.raises(QMANetError, match="photos has no photos in a folder CAMERA, which are"):
         small.run_small(args)
 
 
@@ -314,35 +330,104 @@ def test_threshold_is_chosen_within_the_limit_of_authentic_pixels():
     assert "| **0.430** | 0.667 | 0.667 | 2.00% | 0.00% |" in table
 
 
-def test_threshold_and_comparison_use_different_authentic_photos(tmp_path):
-    recipe = Recipe(
-        split="hash", test_share=0.4, validation_share=0.3, image_size=64, held_out=("new",)
-    )
-    for number in range(24):
-        path = tmp_path / ("new" if number < 9 else "old") / f"{number}.png"
-        path.parent.mkdir(exist_ok=True)
+def test_threshold_that_marks_too_much_everywhere_is_rejected():
+    counts = np.zeros((2, ship.BINS), int)
+    counts[:, -1] = 1
+    with pytest.raises(QMANetError, match="marks more than 2% of authentic pixels at every thresh"):
+        ship.choose_threshold({"one": [counts]}, {"cameras": [counts]})
+
+
+@pytest.fixture
+def reserved(tmp_path):
+    """Create photos in three folders, and a step that holds out ``new`` and ignores ``other``."""
+    for number in range(40):
+        folder = "new" if number < 9 else "old" if number < 32 else "other"
+        path = tmp_path / "photos" / folder / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), photograph(64, 80, number))
-    photos = ship.ReservedPhotos.find(tmp_path, None, recipe)
-    assert (len(photos.choosing["new"]), len(photos.comparing["new"])) == (5, 4)
+    recipe = {"split": "hash", "test_share": 0.4, "validation_share": 0.3, "held_out": ["new"]}
+    recipe |= {"image_size": 64}
+    source = {"stage": "one-trace", "recipe": recipe}
+    step = {"name": "last", "epochs": 1, "sources": [source], "authentic": ["new", "old"]}
+    return tmp_path / "photos", step | {"data": "data", "test_stages": ["one-trace"]}
+
+
+def test_threshold_and_comparison_use_different_reserved_photos(reserved):
+    folder, step = reserved
+    photos = ship.ReservedPhotos.find(folder, None, step)
+    assert (len(photos.choosing["new"]), len(photos.comparing["new"])) == (4, 5)
     chosen, compared = (
         {path for group in groups.values() for path in group}
         for groups in (photos.choosing, photos.comparing)
     )
     assert not chosen & compared
     assert {*photos.test} == compared | {*photos.choosing["new"]}
-    split = split_by(
-        tmp_path, [f"old/{number}.png" for number in range(9, 24)], replace(recipe, held_out=()), 0
+    recipe = with_changes(stages()["one-trace"], step["sources"][0]["recipe"], "")
+    names = [f"old/{number}.png" for number in range(9, 32)]
+    split = split_by(folder, names, replace(recipe, held_out=()), 0)
+    assert {*photos.choosing["old"]} == {folder / name for name in split["validation"]}
+    assert {*photos.comparing["old"]} == {folder / name for name in split["test"]}
+    (folder / "few").mkdir()
+    shutil.copy(folder / "new/0.png", folder / "few/0.png")
+    (folder / "new/0.png").unlink()
+    with pytest.raises(QMANetError, match="few has too few usable photos"):
+        ship.ReservedPhotos.find(folder, None, step | {"authentic": ["few"]})
+
+
+def test_finished_training_is_packaged_with_calibration_and_card(
+    reserved, build_tiny, tmp_path, monkeypatch
+):
+    """Everything except the comparison with real images, whose arguments are checked."""
+    folder, step = reserved
+    out = tmp_path / "out"
+    (out / "last").mkdir(parents=True)
+    (out / "last/log.txt").write_text('{"epoch": 0}\n')
+    model = build_tiny("b0").eval()
+    model.preprocessing = Preprocessing(64, fit="native")
+    model.save_pretrained(tmp_path / "trained")
+    (out / "last/checkpoint-0.pth").touch()
+    (out / "data").mkdir()
+    image, truth = tmp_path / "image.png", tmp_path / "truth.png"
+    cv2.imwrite(str(image), photograph(64, 64))
+    cv2.imwrite(str(truth), np.eye(64, dtype=np.uint8) * 255)
+    (out / "data/one-trace.json").write_text(json.dumps([[str(image), str(truth)]]))
+    load = QMANetPredictor.from_pretrained
+    monkeypatch.setattr(ship, "small_steps", lambda name: [step])
+    monkeypatch.setattr(
+        QMANetPredictor,
+        "from_pretrained",
+        lambda path: load(tmp_path / "trained" if path == out / "last/checkpoint-0.pth" else path),
     )
-    assert {*photos.choosing["others"]} == {tmp_path / name for name in split["validation"]}
-    assert {*photos.comparing["old"]} == {tmp_path / name for name in split["test"]}
+    monkeypatch.setattr(ship, "MAX_MARKED", 1.0)  # The model is untrained.
+    given = []
+    monkeypatch.setattr(ship, "compare", lambda *args: given.append(args) or "| table |")
+    monkeypatch.setattr(ship, "half_of", lambda *args: [[str(image), str(truth)]])
+    words = ["--photos", folder, "--out", out, "--real", tmp_path / "real", "--half", "test"]
+    monkeypatch.setattr(sys, "argv", ["ship", *map(str, words)])
+    ship.main()
+    target = out / "qma-net-small"
+    packaged = load(target)
+    photos = ship.ReservedPhotos.find(folder, None, step)
+    assert packaged.model.calibration.count == len(photos.test)
+    assert packaged.model.calibration.native
+    ((_, authentic, half, models, comparison),) = given
+    assert (authentic, half) == (photos.comparing, "test")
+    assert models == {"previous": "qma-net-small", "new": str(target)}
+    assert comparison.name.startswith("comparison-test-")
+    card = (target / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: qma-net")
+    assert "<!-- real -->\n| table |\n<!-- end -->" in card
+    assert (
+        "F1, one-trace | F1, real | mean | new, marked | old, marked"
+        in (out / "threshold.md").read_text()
+    )
 
 
-def test_shipping_without_finished_training_is_rejected(tmp_path, monkeypatch, capsys):
+def test_unfinished_training_is_not_packaged(tmp_path, monkeypatch, capsys):
     words = ["ship", "--photos", str(tmp_path), "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", words)
-    with pytest.raises(SystemExit):
-        ship.main()
-    assert "checkpoint-55.pth is missing; finish python -m bench" in capsys.readouterr().err
+    ship.main()
+    assert "The step native is not finished; run benchmarks.evidence" in capsys.readouterr().out
 
 
 def test_chosen_threshold_is_mapped_to_0_5_when_packaging(build_tiny, tmp_path):

@@ -162,30 +162,48 @@ def test_score_marked_as_used_is_that_of_the_predictor():
     )
 
 
-def test_checkpoints_of_one_name_are_compared(dataset, tmp_path, monkeypatch, capsys):
+def test_comparison_writes_tables_images_and_roc_curves(dataset, tmp_path, monkeypatch, capsys):
     folder, assigned = dataset
-    (tmp_path / "authentic").mkdir()
-    (tmp_path / "authentic/notes.txt").write_text("not a photo")
+    (tmp_path / "camera").mkdir()
+    for number in range(3):
+        pixels = np.full((8, 8, 3), number, np.uint8)
+        cv2.imwrite(str(tmp_path / f"camera/{number}.png"), pixels)
     given = [tmp_path / f"runs/{name}/checkpoint-9.pth" for name in ("old", "new")]
-    for path in given:
+    for path in given:  # Two files of the same name.
         path.parent.mkdir(parents=True)
         path.touch()
     lists = {}
 
     def read_rows(results, sets, _assigned):
         lists.update((name, json.loads(Path(sets[name]).read_text())) for name in sets)
-        f1 = 0.2 if results.name.startswith("runs-old") else 0.3
-        row = {"set": "photos", "type": "", "label": 1, "f1": f1, "auc": f1, "marked": 0.1}
-        row |= {f"score: {real.USED}": 0.5, real.CURVE: real.share_above(np.array([f1]))}
-        return [row | {"path": lists["photos"][0][0]}]
+        rows = []
+        for name, pairs in lists.items():
+            f1 = 0.2 if results.name.startswith("runs-old") else 0.3
+            label = int(pairs[0][1] != NEGATIVE)
+            row = {"set": name, "type": "", "label": label, "f1": f1 if label else None}
+            row |= {"auc": row["f1"], "marked": 0.1, real.CURVE: real.share_above(np.array([f1]))}
+            row |= {f"score: {title}": f1 for title in real.SCORES}
+            rows += [row | {"path": image} for image, _ in pairs]
+        return rows
 
     monkeypatch.setattr(real, "read_split", lambda _: assigned)
     monkeypatch.setattr(real, "evaluate", lambda *args, **options: None)
     monkeypatch.setattr(real, "read_rows", read_rows)
-    words = ["--real", folder, "--authentic", tmp_path / "authentic", "--out", tmp_path / "out"]
-    monkeypatch.setattr(sys, "argv", ["real", *map(str, [*words, "--checkpoint", *given])])
+    words = ["--real", folder, "--authentic", tmp_path / "camera", "--limit", 2]
+    words += ["--out", tmp_path / "out", "--checkpoint", *given]
+    monkeypatch.setattr(sys, "argv", ["real", *map(str, words)])
     real.main()
-    assert lists["authentic"] == []
+    assert [Path(image).name for image, _ in lists["photos"]] == ["a.png"]
+    assert len(lists["camera"]) == 2
     shown = capsys.readouterr().out
-    assert "| F1, runs-old-checkpoint-9 | F1, runs-new-checkpoint-9 |" in shown
-    assert "| +0.100 [" in shown
+    assert f"F1, {given[0]} | F1, {given[1]}" in shown
+    assert "+0.100 [+0.100, +0.100]" in shown
+    assert (tmp_path / "out/tables.md").read_text() in shown
+    assert "| camera | 2 | 10.00% | 10.00% |" in shown
+    table = (tmp_path / "out/images.csv").read_text().splitlines()
+    names = ",".join(f'"{metric}, {path}"' for path in given for metric in ("f1", "auc", "marked"))
+    assert table[0] == f"set,type,image,{names}"
+    assert table[1] == "photos,,a.png,0.2000,0.2000,0.1000,0.3000,0.3000,0.1000"
+    assert table[2].endswith(".png,,,0.1000,,,0.1000")
+    picture = cv2.imread(str(tmp_path / "out/roc.png"))
+    assert (picture < 128).any()

@@ -238,11 +238,8 @@ def test_file_whose_pixels_cannot_be_decoded_is_reported(tmp_path, capsys):
 def test_truncated_photo_is_left_out_of_a_calibration(predictor, tmp_path):
     (tmp_path / "a.jpg").write_bytes(jpeg())
     (tmp_path / "b.jpg").write_bytes(jpeg()[:-2000])
-    predictions = []
-    calibration, errors = calibrate(
-        predictor, [tmp_path], progress=False, inspect=predictions.append
-    )
-    assert calibration.count == len(predictions) == 1
+    calibration, errors = calibrate(predictor, [tmp_path], progress=False)
+    assert calibration.count == 1
     assert errors == [
         f"skipped {tmp_path}/b.jpg: the file is truncated: rows 176 to 203 of 203 are missing or "
         "unreliable"

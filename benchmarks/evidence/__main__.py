@@ -32,6 +32,7 @@ from .runner import (
     Clock,
     finished_checkpoint,
     on_the_fly_images,
+    real_sets,
     synthetic_pairs,
     test_images,
     training_flags,
@@ -94,9 +95,10 @@ def prepare(plan: Plan, args: argparse.Namespace, data: Path) -> dict[str, Path]
     """Generate the test images and write the training protocol.
 
     Returns:
-        The test sets of :func:`.runner.test_images`, and splices of the training stage.
+        The synthetic and real test sets, and splices of the training stage.
     """
-    sets = test_images(args, data, plan.image_size, plan.test_images, STAGES)
+    sets = test_images(args, data, plan.image_size, plan.test_images, STAGES, {})
+    sets |= real_sets(args.real)
     recipe = stages()[plan.stage]
     count = round(plan.test_splices * len(KINDS) / (1 - recipe.untouched))
     recipe = replace(recipe, image_size=plan.image_size)

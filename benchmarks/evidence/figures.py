@@ -112,6 +112,6 @@ def roc_curves(pixels: Curves, images: Curves) -> Figure:
         axes.set(xlabel=x, ylabel=y, xlim=(0, 1), ylim=(0, 1))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_xlim(0, 0.2)  # More false positives are of no use.
+    panels[0].set_xlim(0, 0.2)  # Higher false positive rates are of no practical use.
     panels[0].legend(frameon=False, fontsize=8)
     return canvas

@@ -68,14 +68,15 @@ def main() -> None:
         folder.name: in_order_of_hash(find_images(folder))[: args.limit]
         for folder in args.authentic
     }
-    print(compare(args.real, authentic, args.half, args.checkpoint, args.out))
+    models = {path: path for path in args.checkpoint}
+    print(compare(args.real, authentic, args.half, models, args.out))
 
 
 def compare(
     real: Sequence[Path],
     authentic: Mapping[str, Sequence[Path]],
     half: str,
-    checkpoints: Sequence[str],
+    checkpoints: Mapping[str, str],
     out: Path,
 ) -> str:
     """Evaluate models on a half of the real images and on authentic photos; write the results.
@@ -84,11 +85,11 @@ def compare(
         real: Folders of the test sets.
         authentic: Authentic photos by the name of their group.
         half: ``"validation"`` or ``"test"``.
-        checkpoints: The models; the last one is compared with the first.
+        checkpoints: The models by title; the last one is compared with the first.
         out: Output folder.
 
     Returns:
-        The content of ``tables.md``.
+        The tables in Markdown.
     """
     assigned = read_split(SPLIT)
     sets = {folder.name: half_of(folder, half, assigned) for folder in real}
@@ -102,11 +103,11 @@ def compare(
     }
     tests = write_list(out / "sets.json", lists)
     results, native = out / "results", Settings(fit="native")
-    evaluate(list(checkpoints), [tests], results, settings=native, workers=0, save_masks="npy")
-    folders = result_folders(list(checkpoints), results)
+    paths = list(checkpoints.values())
+    evaluate(paths, [tests], results, settings=native, workers=0, save_masks="npy")
     models = {
-        path.name if len(folders) == 1 else folder.name: read_rows(folder, lists, assigned)
-        for path, folder in folders.items()
+        title: read_rows(folder, lists, assigned)
+        for title, folder in zip(checkpoints, result_folders(paths, results).values(), strict=True)
     }
     trivial = {image: f1_of_everything(mask) for pairs in sets.values() for image, mask in pairs}
     text = "\n".join(

@@ -21,7 +21,7 @@ from qma_net.core.images import read_rgb
 from qma_net.core.workers import available_cores
 from qma_net.data.listing import read_listings
 from qma_net.launch.checkpoints import checkpoint_path, is_logged
-from qma_net.synth.curriculum import stage
+from qma_net.synth.curriculum import stage, with_changes
 from qma_net.synth.recipe import AUTHENTIC, Recipe
 from qma_net.synth.synthesise import synthesise
 
@@ -92,22 +92,35 @@ def test_images(
     side: int,
     count: int,
     stages: Sequence[str],
+    changes: dict,
 ) -> dict[str, Path]:
-    """Generate the test sets: tampered images per stage, authentic images, and ``--real``.
+    """Generate the synthetic test sets: tampered images per stage, and authentic images.
+
+    Args:
+        args: The command line, with the folders of photos and label maps.
+        folder: Where to write the images and lists.
+        side: Size of the images in pixels.
+        count: Number of images per stage.
+        stages: Stages of ``curriculum.yaml``.
+        changes: Fields of the stages' recipes to change.
 
     Returns:
         The list file of each test set by name.
     """
     pairs = dict.fromkeys([*stages, AUTHENTIC], ())
     for name in stages:
-        recipe = replace(stage(name), image_size=side)
+        recipe = replace(with_changes(stage(name), changes, name), image_size=side)
         stage_pairs = synthetic_pairs(args, folder / name, recipe, count)
         authentic = [pair for pair in stage_pairs if Path(pair[0]).name.startswith(AUTHENTIC)]
         pairs[name] = [pair for pair in stage_pairs if pair not in authentic]
         pairs[AUTHENTIC] = [*pairs[AUTHENTIC], *authentic]
-    sets = {name: write_list(folder / f"{name}.json", rows) for name, rows in pairs.items()}
-    real = [listing for path in args.real for listing in read_listings(path)]
-    return sets | {listing.name: listing.path.resolve() for listing in real}
+    return {name: write_list(folder / f"{name}.json", rows) for name, rows in pairs.items()}
+
+
+def real_sets(folders: Sequence[str]) -> dict[str, Path]:
+    """Return the test sets in ``--real`` by name."""
+    listings = [listing for folder in folders for listing in read_listings(folder)]
+    return {listing.name: listing.path.resolve() for listing in listings}
 
 
 def synthetic_pairs(args: argparse.Namespace, folder: Path, recipe: Recipe, count: int) -> list:

@@ -1,31 +1,35 @@
 """Package the model of the plan ``small`` and compare it with the current one.
 
-    python -m benchmarks.evidence.ship --photos DIR [--labels DIR] [--real DIR ...]
+    python -m benchmarks.evidence.ship --photos DIR [--labels DIR] [--real DIR ...] [--epochs N]
         [--out runs/evidence/small] [--target OUT/qma-net-small] [--previous qma-net-small]
         [--half validation]
 
 The input is the output folder of ``python -m benchmarks.evidence small``.
 
 1. The threshold is chosen: the highest mean F1 over the synthetic test sets of the last step and
-   the validation halves of ``--real``, with at most 2% of the pixels of authentic photos marked,
-   both in the folders that were held out from training and in the others. It is mapped to 0.5 by
-   adjusting the bias of the last convolution.
+   the validation halves of ``--real``, with at most 2% of the pixels marked in each folder of
+   authentic photos. It is mapped to 0.5 by adjusting the bias of the last convolution.
 2. The weights are written in half precision, with the preprocessing.
 3. The written model is loaded again and applied to the authentic test photos at native size. Their
    scores become its calibration.
-4. It is compared with ``--previous`` on a half of ``--real`` and on authentic photos that were not
-   used in step 1; see :mod:`.real`. Compare on ``--half validation`` as long as choices are made.
+4. It is compared with ``--previous`` on a half of ``--real`` and on authentic photos whose marked
+   share did not count in step 1; see :mod:`.real`. As long as choices are made, this is the half
+   ``validation``; ``--half test`` is used once, at the end.
 
-``OUT/threshold.md`` and ``OUT/comparison-HALF/tables.md`` contain the tables. The latter also
-replaces the text between ``<!-- real -->`` and ``<!-- end -->`` in the model card ``README.md`` of
-``--target``. A better model is published by copying the folder to ``qma_net/weights``.
+``OUT/threshold.md`` and ``OUT/comparison-HALF/tables.md`` contain the tables. The model card of
+``--target`` is that of the packaged model. With ``--half test``, its text between
+``<!-- real -->`` and ``<!-- end -->`` is replaced by the tables; the rest must be edited by hand.
+A better model is then published by copying the folder to ``qma_net/weights``.
+
+The threshold and the calibration are computed as in ``qma-net predict``, which divides large photos
+into tiles, whereas the comparison processes them as a whole.
 """
 
 import argparse
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -33,21 +37,20 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from qma_net.core.errors import QMANetError
-from qma_net.core.files import atomic_write, write_text
+from qma_net.core.files import atomic_write, sha256, write_text
 from qma_net.data.listing import read_listings
 from qma_net.examine.calibrate import calibrate, save_calibration
 from qma_net.inference.predictor import QMANetPredictor
-from qma_net.launch.checkpoints import checkpoint_path
 from qma_net.modeling.hub import WEIGHTS_FILE
 from qma_net.synth.curriculum import stage, with_changes
 from qma_net.synth.photographs import find_usable_photos, split_by
-from qma_net.synth.recipe import Recipe
 from qma_net.weights.names import SMALL
 
 from .real import HALVES, SPLIT, compare, half_of, in_order_of_hash, read_split
-from .runner import read_mask, replace_block
+from .runner import ROOT, finished_checkpoint, read_mask, replace_block
 from .small import small_steps
 
+WEIGHTS = ROOT / "qma_net/weights"
 BINS = 1000  # Histogram bins of the probability.
 MAX_MARKED = 0.02  # Share of authentic pixels when the threshold is chosen.
 MAX_PHOTOS = 50  # Authentic photos per folder in step 4.
@@ -63,10 +66,12 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--labels")
     parser.add_argument("--real", type=Path, nargs="*", default=[])
+    parser.add_argument("--epochs", type=int, help="of the last step (default: as in the plan)")
     parser.add_argument("--out", type=Path, default=Path("runs/evidence/small"))
-    parser.add_argument("--target", "--place", type=Path, help="default: OUT/qma-net-small")
+    parser.add_argument("--target", type=Path, help="default: OUT/qma-net-small")
     parser.add_argument("--previous", default=SMALL, help="model to compare with")
-    parser.add_argument("--half", choices=HALVES, default=HALVES[1], help="half of --real")
+    half = "half of --real for the comparison (default: validation)"
+    parser.add_argument("--half", choices=HALVES, default=HALVES[0], help=half)
     args = parser.parse_args()
     try:
         ship(args)
@@ -75,37 +80,40 @@ def main() -> None:
 
 
 def ship(args: argparse.Namespace) -> None:
-    """Run all steps.
-
-    Raises:
-        QMANetError: If the training has not been finished.
-    """
+    """Run all steps, if the training is finished."""
     step = small_steps("small")[-1]
-    checkpoint = checkpoint_path(args.out / step["name"], step["epochs"] - 1)
-    if not checkpoint.is_file():
-        raise QMANetError(f"{checkpoint} is missing; finish python -m benchmarks.evidence small")
+    checkpoint = finished_checkpoint(args.out / step["name"], args.epochs or step["epochs"])
+    if not checkpoint:
+        print(f"The step {step['name']} is not finished; run benchmarks.evidence again to resume.")
+        return
+    photos = ReservedPhotos.find(args.photos, args.labels, step)
+    sets = tampered_sets(args.out / step["data"], step["test_stages"], args.real)
     predictor = QMANetPredictor.from_pretrained(checkpoint)
-    source = step["sources"][0]
-    recipe = with_changes(stage(source["stage"]), source.get("recipe", {}), step["name"])
-    photos = ReservedPhotos.find(args.photos, args.labels, recipe)
-    tampered = tampered_sets(args.out / step["data"], step["test_stages"], args.real)
-    authentic = {name: [(path, None) for path in group] for name, group in photos.choosing.items()}
     threshold, table = choose_threshold(
-        _histograms(predictor, tampered), _histograms(predictor, authentic)
+        histograms(predictor, sets),
+        histograms(
+            predictor,
+            {name: [(path, None) for path in group] for name, group in photos.choosing.items()},
+        ),
     )
     write_text(args.out / "threshold.md", table)
     print(table, flush=True)
-    target = args.target or args.out / SMALL
+    target = (args.target or args.out / SMALL).resolve()
     write(predictor, threshold, target)
+    card = target / "README.md"
+    write_text(card, (WEIGHTS / SMALL / "README.md").read_text(encoding="utf-8"))
     predictor = QMANetPredictor.from_pretrained(target)
     calibration, errors = calibrate(predictor, photos.test, native=True)
     for error in errors:
         print(error)
     save_calibration(calibration, predictor, target)
     if args.real:
-        models, out = [args.previous, str(target)], args.out / f"comparison-{args.half}"
+        digest = sha256(target / WEIGHTS_FILE)[:8]
+        out = args.out / f"comparison-{args.half}-{digest}"
+        models = {"previous": args.previous, "new": str(target)}
         text = compare(args.real, photos.comparing, args.half, models, out)
-        replace_block(target / "README.md", "real", text)
+        if args.half == HALVES[1]:
+            replace_block(card, "real", text + "\n")
         print(text)
 
 
@@ -114,10 +122,10 @@ class ReservedPhotos:
     """Authentic photos that no training image was generated from.
 
     Attributes:
-        choosing: Photos for choosing the threshold: half of those in held-out folders, and the
-            validation photos of the others.
+        choosing: Photos for choosing the threshold, by folder: half of the photos in held-out
+            folders, and the validation photos in the others.
         test: All test photos, which include the held-out ones.
-        comparing: Test photos that are not in ``choosing``, by folder.
+        comparing: At most :data:`MAX_PHOTOS` test photos per folder that are not in ``choosing``.
     """
 
     choosing: dict[str, list[Path]]
@@ -125,24 +133,33 @@ class ReservedPhotos:
     comparing: dict[str, list[Path]]
 
     @classmethod
-    def find(cls, folder: Path, labels: str | None, recipe: Recipe) -> "ReservedPhotos":
-        """Find the photos that are reserved by a recipe that splits by hash."""
-        usable, _ = find_usable_photos(folder, labels, recipe)
-        split = split_by(folder, list(usable), recipe, 0)
-        groups: dict[str, list[Path]] = {}
-        for name in split["test"]:
-            groups.setdefault(PurePath(name).parts[0], []).append(folder / name)
-        comparing = {name: in_order_of_hash(photos) for name, photos in groups.items()}
-        choosing = {"others": [folder / name for name in split["validation"]]}
-        for name in recipe.held_out:
-            photos = comparing[name]
-            middle = len(photos) // 2
-            comparing[name], choosing[name] = photos[:middle], photos[middle:]
-        return cls(
-            choosing={name: photos for name, photos in choosing.items() if photos},
-            test=[folder / name for name in split["test"]],
-            comparing={name: photos[:MAX_PHOTOS] for name, photos in comparing.items()},
-        )
+    def find(cls, photos: Path, labels: str | None, step: dict) -> "ReservedPhotos":
+        """Find the photos that a training step reserves, in the folders that it calls authentic.
+
+        Raises:
+            QMANetError: If a folder has too few of them.
+        """
+        source = step["sources"][0]
+        recipe = with_changes(stage(source["stage"]), source["recipe"], step["name"])
+        usable, _ = find_usable_photos(photos, labels, recipe)
+        split = split_by(photos, list(usable), recipe, 0)
+        choosing: dict[str, list[Path]] = {}
+        comparing: dict[str, list[Path]] = {}
+        test: list[Path] = []
+        for folder in step["authentic"]:
+            members = {
+                side: [photos / name for name in names if name.startswith(f"{folder}/")]
+                for side, names in split.items()
+            }
+            validation, reserved = map(in_order_of_hash, (members["validation"], members["test"]))
+            test += reserved
+            if folder in recipe.held_out:
+                middle = len(reserved) // 2
+                validation, reserved = reserved[:middle], reserved[middle:]
+            if not (validation and reserved):
+                raise QMANetError(f"{photos / folder} has too few usable photos; add some")
+            choosing[folder], comparing[folder] = validation, reserved[:MAX_PHOTOS]
+        return cls(choosing, test, comparing)
 
 
 def tampered_sets(data: Path, stages: Iterable[str], real: Iterable[Path]) -> dict[str, list[Pair]]:
@@ -158,9 +175,10 @@ def tampered_sets(data: Path, stages: Iterable[str], real: Iterable[Path]) -> di
     }
 
 
-def _histograms(
+def histograms(
     predictor: QMANetPredictor, sets: Mapping[str, Iterable[Pair]]
 ) -> dict[str, list[np.ndarray]]:
+    """Compute the :func:`histogram` of every image, by test set."""
     return {
         name: [histogram(predictor, *pair) for pair in tqdm(pairs, desc=name)]
         for name, pairs in sets.items()
@@ -192,6 +210,9 @@ def choose_threshold(
     Returns:
         The threshold with the highest mean F1 of those at which at most :data:`MAX_MARKED` of the
         pixels are marked in every group of authentic photos, and a table in Markdown.
+
+    Raises:
+        QMANetError: If there is no such threshold.
     """
     marked = {
         name: np.mean([scores(image)[1] for image in images], axis=0)
@@ -202,8 +223,13 @@ def choose_threshold(
         for name, images in tampered.items()
     }
     mean = np.mean(list(curves.values()), axis=0)
-    allowed = np.where(np.max(list(marked.values()), axis=0) <= MAX_MARKED, mean, -1)
-    best = int(allowed[1:-1].argmax()) + 1
+    allowed = np.where(np.max(list(marked.values()), axis=0) <= MAX_MARKED, mean, -1)[1:-1]
+    if allowed.max() < 0:
+        raise QMANetError(
+            f"the model marks more than {MAX_MARKED:.0%} of authentic pixels at every threshold; "
+            "train it further"
+        )
+    best = int(allowed.argmax()) + 1
     titles = [*(f"F1, {name}" for name in curves), "mean", *(f"{name}, marked" for name in marked)]
     lines = [f"| threshold | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
     for index in sorted({best, *(round(BINS * tenth / 10) for tenth in range(1, 10))}):

@@ -2,8 +2,9 @@
 
 Every step starts from the weights of the previous one and trains on a mixture of stages of
 ``curriculum.yaml``, generated on the fly. When all steps are trained, each is tested on images of
-every stage, on authentic images and on ``--real``. Step ``NAME`` is in ``OUT/NAME``. Finished work
-is kept, and interrupted training resumes after its last epoch.
+its ``test_stages`` and on authentic images; ``copies`` also on ``--real``, whereas :mod:`.ship`
+tests ``small`` on a half of it. Step ``NAME`` is in ``OUT/NAME``. Finished work is kept, and
+interrupted training resumes after its last epoch.
 """
 
 import argparse
@@ -15,17 +16,20 @@ import torch
 from qma_net.benco import QMANet
 from qma_net.core.errors import QMANetError
 from qma_net.core.files import atomic_write
+from qma_net.core.images import find_images
 from qma_net.core.runs import FolderLock
 from qma_net.evaluation.results import format_means
 from qma_net.launch.checkpoints import checkpoint_path
 from qma_net.modeling.qma_net import QMANetModel
 
 from .plan import as_words, read_plans
+from .real import HALVES, SPLIT, half_of, read_split
 from .runner import (
     ROOT,
     Clock,
     finished_checkpoint,
     on_the_fly_images,
+    real_sets,
     test_images,
     training_flags,
     write_list,
@@ -38,10 +42,10 @@ def run_small(args: argparse.Namespace) -> None:
     ``--epochs`` applies to the last step.
 
     Raises:
-        QMANetError: If a folder that a step holds out is missing.
+        QMANetError: If photos or test sets that packaging the model needs are missing.
     """
     steps = small_steps(args.size)
-    _check_held_out(Path(args.photos), steps)
+    _check_inputs(args, steps[-1])
     if args.epochs:
         steps[-1]["epochs"] = args.epochs
     out, clock = Path(args.out or f"runs/evidence/{args.size}").resolve(), Clock.from_args(args)
@@ -55,7 +59,10 @@ def run_small(args: argparse.Namespace) -> None:
                 step["image_size"],
                 step["test_images"],
                 step["test_stages"],
+                step["recipe"],
             )
+            if "authentic" not in step:
+                sets |= real_sets(args.real)
             previous = _train_step(args, step, out, sets, previous, clock)
             if previous is None:
                 return
@@ -73,33 +80,35 @@ def small_steps(name: str) -> list[dict]:
     """Return the steps of a plan, each with all of its settings.
 
     A setting is that of the step, otherwise that of the plan; ``sources`` are otherwise those of
-    the previous step. ``data`` is the folder of the test images in the output folder, which is the
-    step's own if it has its own ``test_stages``.
+    the previous step. ``recipe`` is included in every source. ``data`` is the folder of the test
+    images in the output folder, which is the step's own if it has its own ``test_stages``.
     """
-    plan = read_plans()[name]
+    plan = {"recipe": {}, **read_plans()[name]}
     settings = {key: value for key, value in plan.items() if key != "steps"}
     steps: list[dict] = []
     for step in plan["steps"]:
-        sources = {"sources": steps[-1]["sources"]} if steps else {}
+        sources = [
+            source | {"recipe": plan["recipe"] | source.get("recipe", {})}
+            for source in step.get("sources", steps[-1]["sources"] if steps else [])
+        ]
         data = f"{step['name']}/data" if "test_stages" in step else "data"
-        steps.append(settings | sources | {"data": data} | step)
+        steps.append(settings | {"data": data} | step | {"sources": sources})
     return steps
 
 
-def _check_held_out(photos: Path, steps: list[dict]) -> None:
-    """Check, before hours of training, that the folders exist that a later step holds out."""
-    recipes = (source.get("recipe", {}) for step in steps for source in step["sources"])
-    missing = [
-        folder
-        for recipe in recipes
-        for folder in recipe.get("held_out", [])
-        if not (photos / folder).is_dir()
-    ]
-    if missing:
-        raise QMANetError(
-            f"{photos} has no folder {missing[0]}, which is held out for choosing the threshold; "
-            "add it, or change held_out in benco_configs/evidence.yaml"
-        )
+def _check_inputs(args: argparse.Namespace, step: dict) -> None:
+    """Check, before hours of training, what :mod:`.ship` needs afterwards."""
+    if "authentic" not in step:
+        return
+    for folder in step["authentic"]:
+        if not find_images(Path(args.photos, folder)):
+            raise QMANetError(
+                f"{args.photos} has no photos in a folder {folder}, which are needed to choose the "
+                "threshold; add them, or change recipe and authentic in benco_configs/evidence.yaml"
+            )
+    assigned = read_split(SPLIT)
+    for folder in args.real:
+        half_of(Path(folder), HALVES[0], assigned)
 
 
 def _start(folder: Path, out: Path) -> Path:

@@ -1,7 +1,7 @@
 """``qma-net calibrate``: the scores of a model on authentic photos."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -9,7 +9,6 @@ from tqdm import tqdm
 from ..core.errors import QMANetError
 from ..inference.photo_files import find_photos
 from ..inference.photograph import PhotographError, decode_photograph, read_bytes
-from ..inference.prediction import Prediction
 from ..inference.predictor import QMANetPredictor
 from ..modeling.calibration import Calibration, PhotoProperties
 from ..modeling.hub import CALIBRATION_NAME, CONFIG_NAME, write_calibration
@@ -28,7 +27,6 @@ def calibrate(
     *,
     native: bool = False,
     progress: bool = True,
-    inspect: Callable[[Prediction], object] | None = None,
 ) -> tuple[Calibration, list[str]]:
     """Measure the scores of authentic photos.
 
@@ -37,7 +35,6 @@ def calibrate(
         photos: Files, folders (searched recursively) and patterns.
         native: Process the photos at original resolution.
         progress: Whether to show a progress bar.
-        inspect: A function to call with each prediction, or None.
 
     Returns:
         The calibration, and one error message for each file that is not a complete photo.
@@ -57,8 +54,6 @@ def calibrate(
             prediction = predictor.predict(photograph, native=native)
             scores.append(prediction.score)
             properties.append(photo_properties(photograph, read_facts(data)))
-            if inspect:
-                inspect(prediction)
         except PhotographError as error:
             errors.append(str(error))
     if not scores:
