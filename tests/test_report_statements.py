@@ -98,23 +98,34 @@ def test_ranges_state_minimum_median_and_maximum():
 @pytest.mark.parametrize(
     ("photo", "clauses"),
     [
-        (PhotoProperties(480, 300, "JPEG", 82), []),  # 384 * 1.25 and 92 - 10.
-        (PhotoProperties(200, 230, "JPEG", 100), []),  # 287 / 1.25 is 229.6.
+        (PhotoProperties(2560, 300, "JPEG", 82), []),  # 2048 * 1.25.
+        (PhotoProperties(200, 277, "JPEG", 100), []),  # 346 / 1.25 is 276.8.
         (PhotoProperties(4000, 3000), ["longer side is 4,000 pixels, while those of"]),
-        (PhotoProperties(481, 300), ["comparison photos range from 287 to 384 pixels"]),
-        (PhotoProperties(229, 200), ["longer side is 229 pixels, while those of"]),
+        (PhotoProperties(2561, 300), ["comparison photos range from 346 to 2,048 pixels"]),
+        (PhotoProperties(276, 200), ["longer side is 276 pixels, while those of"]),
         (PhotoProperties(300, 300, "PNG"), ["format is PNG, while the comparison photos are JPEG"]),
-        (
-            PhotoProperties(300, 300, "JPEG", 81),
-            ["JPEG quality is about 81, while those of the comparison photos are all 92"],
-        ),
     ],
 )
 def test_photo_outside_the_range_of_the_packaged_calibration_is_recognized(photo, clauses):
     calibration = Calibration.from_dict(json.loads(PACKAGED.read_text(encoding="utf-8")))
-    assert calibration.count == 255
-    assert calibration.photos.longer_side == (287, 384, 384)
+    assert calibration.count == 381
+    assert calibration.photos.longer_side == (346, 499, 2048)
     found = differences(photo, calibration.photos)
+    assert len(found) == len(clauses)
+    assert all(map(operator.contains, found, clauses))
+
+
+@pytest.mark.parametrize(
+    ("quality", "clauses"),
+    [
+        (82, []),  # 92 - 10.
+        (100, []),
+        (81, ["JPEG quality is about 81, while those of the comparison photos are all 92"]),
+    ],
+)
+def test_jpeg_quality_that_differs_from_the_calibration_is_recognized(quality, clauses):
+    ranges = PhotoRanges((287, 384, 384), (0.06, 0.1, 0.15), {"JPEG": 255}, (92, 92, 92))
+    found = differences(PhotoProperties(300, 300, "JPEG", quality), ranges)
     assert len(found) == len(clauses)
     assert all(map(operator.contains, found, clauses))
 
