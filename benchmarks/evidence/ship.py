@@ -15,8 +15,8 @@ The input is the output folder of ``python -m benchmarks.evidence small``.
 2. The weights are written in half precision, with the preprocessing.
 3. The written model is loaded again and applied to the authentic test photos at native size. Their
    scores become its calibration.
-4. It is compared with ``--previous`` on a half of ``--real`` and on authentic photos whose marked
-   share did not count in step 1; see :mod:`.real`. As long as choices are made, this is the half
+4. It is compared with ``--previous`` on one half of ``--real`` and on authentic photos whose marked
+   share did not count in step 1; see :mod:`.real`. While choices are still being made, this is
    ``validation``; ``--half test`` is used once, at the end.
 
 ``OUT/threshold.md`` and ``OUT/comparison-HALF/tables.md`` contain the tables. The model card of
