@@ -227,7 +227,7 @@ def run_benco(
 ) -> None:
     """Run one of BenCo's scripts under torchrun and show its progress.
 
-    Its output goes to ``<script>.log`` next to the folder of its results. ``units`` is the number
+    Its output goes to ``<script>.log`` next to its results folder. ``units`` is the number
     of epochs or test runs, from which the remaining time is estimated.
     """
     folder.mkdir(parents=True, exist_ok=True)

@@ -34,7 +34,7 @@ def add_commands(commands: Commands) -> None:
     add = add_command(data_commands, "prepare", _prepare).add_argument
     add("name", nargs="?", help="name of the dataset; omit it to list all")
     add("--list", action="store_true", help="list the known datasets")
-    add("--source", metavar="DIR", help="folder of the unpacked archive; it is not modified")
+    add("--source", metavar="DIR", help="folder containing the unpacked archive; it is not modified")
     add("--out", metavar="DIR", help="folder for Tp/ and Gt/")
     max_side = (
         "downscale images whose longer side exceeds N pixels; this changes results on test sets"
@@ -53,7 +53,7 @@ def add_commands(commands: Commands) -> None:
 
     add = add_command(data_commands, "protocol", _protocol).add_argument
     add("name", choices=("cat", "mvss"), help="training protocol: CAT-Net (cat) or MVSS-Net (mvss)")
-    add("--root", required=True, metavar="DIR", help="folder of the prepared datasets")
+    add("--root", required=True, metavar="DIR", help="folder containing the prepared datasets")
     add("--out", metavar="DIR", help="folder to write to (default: --root)")
 
     add = add_command(data_commands, "synth", _synth).add_argument

@@ -42,7 +42,7 @@ class Attack:
 def read_attacks(
     path: str | os.PathLike[str] | None = None, names: Iterable[str] = ()
 ) -> list[Attack]:
-    """Read attacks from a YAML file, one per level.
+    """Read attacks from a YAML file; each level of an attack becomes an attack of its own.
 
     Args:
         path: The file, by default ``benco_configs/robustness.yaml``.

@@ -24,7 +24,7 @@ from .settings import AS_TRAINED, Settings
 
 
 class RegisteredModel:
-    """A model of BenCo's registry with the predictor interface that examinations need.
+    """A model from BenCo's registry with the predictor interface that examinations need.
 
     Args:
         evaluated: The model.

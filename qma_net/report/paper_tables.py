@@ -91,7 +91,7 @@ class PublishedTable:
         return [None] * len(self.columns)
 
     def new_table(self, our_label: str | None = None) -> Table:
-        """Create the report's table with the published rows; ``our_label`` renames QMA-Net's."""
+        """Create the report's table with the published rows; ``our_label`` replaces QMA-Net's."""
         title = f"Table {self.number}: {self.title}"
         table = Table(f"table-{self.number}", title, self.labels, self.groups)
         table.notes += self.notes

@@ -38,7 +38,7 @@ def generate_image(
     """Generate an image of a kind; see :func:`manipulate`.
 
     Returns:
-        The bytes of its file, its mask (uint8 ``(H, W)`` of 0 and 255), and its history.
+        The bytes of its file, its mask (uint8 ``(H, W)``, 0 or 255), and its history.
     """
     frame = frame_of(recipe)
     if recipe.reduced and rng.random() < recipe.reduced:
@@ -78,12 +78,12 @@ def kind_at(side: str, index: int, recipe: Recipe) -> str:
 def manipulate(
     rng: np.random.Generator, kind: str, photographs: Photographs, recipe: Recipe
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Create an image of a kind (see :func:`kind_at`), not yet downscaled, blurred and encoded.
+    """Create an image of the given kind (see :func:`kind_at`), not yet blurred or encoded.
 
     For the same state of ``rng``, every kind has the same host.
 
     Returns:
-        The image, uint8 ``(H, W, 3)``; its mask, uint8 ``(H, W)`` of 0 and 255; its history.
+        The image, uint8 ``(H, W, 3)``; its mask, uint8 ``(H, W)``, 0 or 255; and its history.
     """
     name, photo = photographs.draw(rng)
     crop = random_crop(rng, size_of(photo), recipe)
