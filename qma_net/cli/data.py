@@ -34,7 +34,7 @@ def add_commands(commands: Commands) -> None:
     add = add_command(data_commands, "prepare", _prepare).add_argument
     add("name", nargs="?", help="name of the dataset; omit it to list all")
     add("--list", action="store_true", help="list the known datasets")
-    add("--source", metavar="DIR", help="folder containing the unpacked archive; it is not modified")
+    add("--source", metavar="DIR", help="folder with the unpacked archive, which is not modified")
     add("--out", metavar="DIR", help="folder for Tp/ and Gt/")
     max_side = (
         "downscale images whose longer side exceeds N pixels; this changes results on test sets"
