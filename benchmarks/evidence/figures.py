@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 IMAGES = 1840  # Per epoch, as in BenCo's BalancedDataset.
 EXAMPLES = 10  # Images to show, one per column.
+SMOOTHED = 5  # Points to average; BenCo logs about every twentieth batch.
 # Shares above each threshold, by the name of a set and whether it is tampered.
 Curves = dict[tuple[str, bool], np.ndarray]
-SMOOTHED = 5  # Points to average; BenCo logs about every twentieth batch.
 
 
 def curves(results: Results) -> Figure:

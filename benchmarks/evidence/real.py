@@ -43,9 +43,9 @@ from qma_net.evaluation.settings import Settings
 from qma_net.modeling.qma_net import image_score
 
 from .figures import Curves, roc_curves
-from .runner import read_mask, write_list
+from .runner import ROOT, read_mask, write_list
 
-SPLIT = Path(__file__).parents[2] / "docs/evidence/real-split.csv"
+SPLIT = ROOT / "docs/evidence/real-split.csv"
 HALVES = ("validation", "test")
 LEVELS = np.linspace(0, 1, 501)  # Thresholds of the curves.
 CURVE = "share above"  # Field of a row.
