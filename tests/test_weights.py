@@ -13,7 +13,7 @@ from transformers import SegformerConfig, SegformerModel
 from conftest import ROOT, published_noiseprint
 from qma_net import cli
 from qma_net.modeling.backbone import MiT
-from qma_net.modeling.config import ARCHITECTURE, SIZES, QMANetConfig
+from qma_net.modeling.config import ARCHITECTURE, SIZES, Preprocessing, QMANetConfig
 from qma_net.modeling.noise import NoisePrint
 from qma_net.modeling.qma_net import QMANetModel
 from qma_net.modeling.state import WeightsError, load_strictly
@@ -186,6 +186,27 @@ def test_init_from_accepts_the_packaged_model_and_saved_folders(source):
     given = dict(zip(flags[::2], flags[1::2], strict=True))
     assert (given["--size"], given["--views"]) == ("b0", "srm,bayar")
     assert given["--init_from"] == str(source)
+
+
+def test_fine_tuning_warns_about_resizing_for_a_model_trained_without(tmp_path, caplog):
+    """The packaged model was trained at original resolution, the other one on resized images."""
+    from qma_net.launch.flags import complete_from_checkpoint
+
+    model = load_model(SMALL)
+    model.preprocessing = Preprocessing(512)
+    model.save_pretrained(tmp_path)
+    for source, given, fit in [
+        (SMALL, "--if_resizing", ""),
+        (SMALL, "--if_resizing", "native"),  # Only the test images are resized.
+        (SMALL, "--if_padding", ""),
+        (str(tmp_path), "--if_resizing", ""),
+    ]:
+        complete_from_checkpoint(["--model", "QMANet", "--init_from", source, given], fit=fit)
+    (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.message == (
+        "qma-net-small was trained at original resolution, but --if_resizing resizes the images; "
+        "replace it with --fit native (docs/training.md, Fine-tuning)"
+    )
 
 
 def test_init_from_uses_the_newest_checkpoint_of_a_folder(tmp_path):

@@ -84,11 +84,12 @@ def check_image_size(flags: list[str]) -> None:
     require_image_size(given.model, given.image_size)
 
 
-def complete_from_checkpoint(flags: list[str]) -> list[str]:
+def complete_from_checkpoint(flags: list[str], *, fit: str = "") -> list[str]:
     """Fill in missing model flags from the checkpoint.
 
     ``--resume auto`` becomes the newest intact checkpoint in ``--output_dir``, or is removed if
-    there is none.
+    there is none. ``fit`` is the launcher's ``--fit``; a warning is logged if fine-tuning resizes
+    images although the model was trained at their original resolution.
 
     Raises:
         LaunchError: If a folder given as a checkpoint contains no checkpoint, or .pth files with
@@ -115,7 +116,7 @@ def complete_from_checkpoint(flags: list[str]) -> list[str]:
     if given.model != "QMANet" or not source:
         return rest
 
-    from ..weights.locate import read_config, read_source
+    from ..weights.locate import read_config, read_preprocessing, read_source
 
     path: str | Path = source
     if given.checkpoint_path or given.resume:
@@ -123,9 +124,16 @@ def complete_from_checkpoint(flags: list[str]) -> list[str]:
         checkpoint = read_source(path, mapped=True)
         config, trained = checkpoint.config, checkpoint.preprocessing
     else:
-        config, trained = read_config(source), None
+        config, trained = read_config(source), read_preprocessing(source)
     known = config.as_flags()
     named = {flag.split("=")[0] for flag in rest}
+    resizes = "--if_resizing" in named and not fit
+    if resizes and source == given.init_from and trained and trained.fit == "native":
+        logger.warning(
+            "%s was trained at original resolution, but --if_resizing resizes the images; "
+            "replace it with --fit native (docs/training.md, Fine-tuning)",
+            source,
+        )
     if given.checkpoint_path and trained:  # Test images get the preprocessing used in training.
         if "--image_size" not in named:
             known += ["--image_size", str(trained.image_size)]

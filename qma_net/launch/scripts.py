@@ -85,7 +85,7 @@ def _run(argv: list[str]) -> None:
                 summary = f"Run BenCo's {script}.py, unmodified, with QMA-Net registered."
                 sys.stdout.write(f"usage: qma-net {script} --model MODEL [flags]\n\n{summary}\n\n")
                 sys.stdout.write(f"{help_text(script)}\nBenCo's flags:\n\n")
-            flags = complete_from_checkpoint(flags)
+            flags = complete_from_checkpoint(flags, fit=own.fit)
             check_image_size(flags)
             if is_training:
                 command = resuming_command(script, given)

@@ -131,13 +131,7 @@ class HubModule(
         config = _require_config(config, model_id)
         model = cls.from_config(config_from_saved(config, f"{model_id}/{CONFIG_NAME}"))
         model.about = one_line(config.get("about", ""), MAX_ABOUT)
-        model.preprocessing = _read_optional(
-            model_id,
-            PREPROCESSOR_NAME,
-            download,
-            build=Preprocessing.from_dict,
-            expected="image_size and fit as save_pretrained writes them",
-        )
+        model.preprocessing = read_preprocessing(model_id, **download)
         model.calibration = _read_optional(
             model_id,
             CALIBRATION_NAME,
@@ -168,6 +162,21 @@ def read_config(model_id: str, **download: Any) -> QMANetConfig:
     config = read_json_object(file, "the configuration of a QMA-Net") if is_found else None
     config = _require_config(config, model_id)
     return config_from_saved(config, f"{model_id}/{CONFIG_NAME}")
+
+
+def read_preprocessing(model_id: str, **download: Any) -> Preprocessing | None:
+    """Read the preprocessing of a saved model, if it has one, and download nothing else.
+
+    Raises:
+        WeightsError: If the file is invalid.
+    """
+    return _read_optional(
+        model_id,
+        PREPROCESSOR_NAME,
+        download,
+        build=Preprocessing.from_dict,
+        expected="image_size and fit as save_pretrained writes them",
+    )
 
 
 def _require_config(config: object, model_id: str) -> dict[str, Any]:

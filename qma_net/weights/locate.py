@@ -14,7 +14,7 @@ from huggingface_hub import constants
 from ..core.errors import QMANetError, first_line
 from ..core.files import read_json_object
 from ..modeling import hub
-from ..modeling.config import QMANetConfig
+from ..modeling.config import Preprocessing, QMANetConfig
 from ..modeling.hub import CONFIG_NAME, WEIGHTS_FILE
 from ..modeling.qma_net import QMANetModel
 from ..modeling.state import WeightsError
@@ -57,6 +57,19 @@ def read_config(path: str | os.PathLike[str]) -> QMANetConfig:
     """
     return _read(
         Path(path), lambda file: Checkpoint.read(file, mapped=True).config, hub.read_config
+    )
+
+
+def read_preprocessing(path: str | os.PathLike[str]) -> Preprocessing | None:
+    """Read the preprocessing of a source, as for :func:`load_model`, if it is known.
+
+    Raises:
+        WeightsError: If there is no such source or its content is invalid.
+    """
+    return _read(
+        Path(path),
+        lambda file: Checkpoint.read(file, mapped=True).preprocessing,
+        hub.read_preprocessing,
     )
 
 
