@@ -267,11 +267,11 @@ def test_each_step_of_the_small_model_starts_from_the_previous_weights(tmp_path,
         (name, "train") for name in names
     ]
     first, *_, last = (given for *_, given in started)
-    # Only the last step has its own size and test images.
+    # The last two steps have their own size and test images.
     assert (first["--image_size"], last["--image_size"]) == ("192", "256")
     folders = [tmp_path / "out" / name for name in ("data", f"{names[-1]}/data")]
     own, recipe = ["realistic", "copies"], plan["recipe"]
-    assert tested[-2:] == [
+    assert [tested[-3], tested[-1]] == [
         (folders[0], 192, 100, [*STAGES], recipe),
         (folders[1], 256, 160, own, recipe),
     ]
@@ -351,7 +351,8 @@ def reserved(tmp_path):
     recipe |= {"image_size": 64}
     source = {"stage": "one-trace", "recipe": recipe}
     step = {"name": "last", "epochs": 1, "sources": [source], "authentic": ["new", "old"]}
-    step |= {"data": "data", "test_stages": ["one-trace"], "recipe": recipe, "average": 0.25}
+    step |= {"data": "data", "test_stages": ["one-trace"], "recipe": recipe}
+    step["average"] = {"first": 0.75}
     return tmp_path / "photos", step
 
 
@@ -436,7 +437,7 @@ def test_unfinished_training_is_not_packaged(tmp_path, monkeypatch, capsys):
     words = ["ship", "--photos", str(tmp_path), "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", words)
     ship.main()
-    assert "The step native is not finished; run benchmarks.evidence" in capsys.readouterr().out
+    assert "The step longer is not finished; run benchmarks.evidence" in capsys.readouterr().out
 
 
 def test_chosen_threshold_is_mapped_to_0_5_when_packaging(build_tiny, tmp_path):

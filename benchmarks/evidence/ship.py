@@ -6,9 +6,9 @@
 
 The input is the output folder of ``python -m benchmarks.evidence small``.
 
-1. The weights of the last step are averaged with those that it started from, which makes a model
-   more robust to images unlike those of the last step (Wortsman et al., CVPR 2022). The threshold
-   is chosen: the highest mean F1 over the synthetic test sets of the last step and the validation
+1. The weights of the last step are averaged with those of an earlier one, which makes a model more
+   robust to images unlike those of the last step (Wortsman et al., CVPR 2022). The threshold is
+   chosen: the highest mean F1 over the synthetic test sets of the last step and the validation
    halves of ``--real``, with at most 1% of the pixels marked in authentic photos of the folders
    that were held out from training. It is mapped to 0.5 by adjusting the bias of the last
    convolution.
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/evidence/small"))
     parser.add_argument("--target", type=Path, help="default: OUT/qma-net-small")
     parser.add_argument("--previous", default=SMALL, help="model to compare with")
-    start = "model that the last step started from (default: the checkpoint of the previous step)"
+    start = "model to average with (default: the last checkpoint of the step that the plan names)"
     parser.add_argument("--start", help=start)
     half = "half of --real for the comparison (default: validation)"
     parser.add_argument("--half", choices=HALVES, default=HALVES[0], help=half)
@@ -90,7 +90,8 @@ def main() -> None:
 
 def ship(args: argparse.Namespace) -> None:
     """Run all steps, if the training is finished."""
-    *_, before, step = small_steps("small")
+    steps = small_steps("small")
+    step = steps[-1]
     checkpoint = finished_checkpoint(args.out / step["name"], args.epochs or step["epochs"])
     if not checkpoint:
         print(f"The step {step['name']} is not finished; run benchmarks.evidence again to resume.")
@@ -98,8 +99,10 @@ def ship(args: argparse.Namespace) -> None:
     photos = ReservedPhotos.find(args.photos, args.labels, step)
     sets = tampered_sets(args.out / step["data"], step["test_stages"], args.real)
     predictor = QMANetPredictor.from_pretrained(checkpoint)
-    start = args.start or checkpoint_path(args.out / before["name"], before["epochs"] - 1)
-    average_weights(predictor.model, load_model(start), step["average"])
+    ((name, share),) = step["average"].items()
+    epochs = {earlier["name"]: earlier["epochs"] for earlier in steps}[name]
+    start = args.start or checkpoint_path(args.out / name, epochs - 1)
+    average_weights(predictor.model, load_model(start), share)
     authentic = {name: [(path, None) for path in group] for name, group in photos.choosing.items()}
     threshold, table = choose_threshold(
         histograms(predictor, sets), histograms(predictor, authentic), step["recipe"]["held_out"]
@@ -255,12 +258,12 @@ def choose_threshold(
 
 
 def average_weights(model: torch.nn.Module, start: torch.nn.Module, share: float) -> None:
-    """Average the weights of a model, with the given share, and those of ``start``."""
+    """Average the weights of a model and those of ``start``, which get the given share."""
     first = start.state_dict()
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
             if tensor.is_floating_point():
-                tensor.lerp_(first[name].to(tensor), 1 - share)
+                tensor.lerp_(first[name].to(tensor), share)
 
 
 def write(predictor: QMANetPredictor, threshold: float, folder: Path) -> None:
