@@ -84,7 +84,7 @@ def xmp_packet(attributes="", elements="", declarations="") -> str:
         'xmlns:stEvt="http://ns.adobe.com/xap/1.0/sType/ResourceEvent#" '
         'xmlns:photoshop="http://ns.adobe.com/photoshop/1.0/" '
         'xmlns:crs="http://ns.adobe.com/camera-raw-settings/1.0/" '
-        'xmlns:exif="http://ns.adobe.com/exif/1.0/" '
+        'xmlns:exif="http://ns.adobe.com/exif/1.0/" xmlns:tiff="http://ns.adobe.com/tiff/1.0/" '
         'xmlns:TC260="http://www.tc260.org.cn/ns/AIGC/1.0/" '
         'xmlns:ext="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" '
         f"{declarations} {attributes}>{elements}</rdf:Description></rdf:RDF></x:xmpmeta>"
@@ -628,6 +628,54 @@ def test_similar_texts_are_not_marks(data):
     origin = origin_of(data)
     assert [mark for mark in origin.marks if mark.category != "software"] == []
     assert origin.ai_statements == ()
+
+
+EMPTY_XMP = {
+    "attributes": (
+        'ext:AISystemUsed="" ext:DigitalSourceType="" photoshop:DocumentAncestors=" " '
+        'photoshop:Credit="" tiff:Make="" tiff:Model="" xmp:CreatorTool="" xmp:ModifyDate=""',
+        "",
+    ),
+    "elements": ("", "<ext:AISystemUsed/><xmp:CreatorTool> </xmp:CreatorTool><tiff:Model/>"),
+    "structures": (
+        "",
+        "<ext:AISystemUsed><rdf:Description/></ext:AISystemUsed><xmp:CreatorTool tiff:Make=''/>"
+        "<photoshop:DocumentAncestors><rdf:Bag><rdf:li tiff:Make=''/></rdf:Bag>"
+        "</photoshop:DocumentAncestors>",
+    ),
+}
+
+
+@pytest.mark.parametrize(("attributes", "elements"), EMPTY_XMP.values(), ids=EMPTY_XMP)
+def test_empty_properties_of_xmp_state_nothing(attributes, elements):
+    data = jpeg_with(xmp=xmp_packet(attributes, elements), iptc=[(110, "Some Agency")])
+    origin = origin_of(data)
+    assert (origin.marks, origin.ai_statements, origin.statements) == ((), (), {})
+    assert [(credit.values, credit.disagrees) for credit in origin.credits] == [
+        ({"IPTC Credit": "Some Agency"}, False)
+    ]
+    page = page_of(data)
+    assert "signs of AI use" not in page
+    assert "entries" not in page[page.index('<h2 id="origin">') : page.index("<h2>The file</h2>")]
+
+
+def test_png_with_an_empty_camera_names_no_camera():
+    packet = xmp_packet('tiff:Make="" tiff:Model=""')
+    info = PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", packet)
+    assert "this one names no camera" in page_of(encode("png", pnginfo=info))
+
+
+def test_blank_values_of_exif_iptc_and_text_state_nothing():
+    blank = jpeg_with({0x0131: "  ", 0x010F: " ", 0x013B: "  "}, iptc=[(65, "  "), (80, " ")])
+    for data in (blank, png_with(Software="  ")):
+        origin = origin_of(data)
+        assert (origin.marks, origin.credits, origin.statements) == ((), (), {})
+
+
+def test_empty_source_type_in_xmp_that_is_not_well_formed_is_not_a_mark():
+    packet = xmp_packet("", "<ext:DigitalSourceType>\n</ext:DigitalSourceType>\n")
+    assert origin_of(jpeg_with(xmp=packet.replace("</rdf:RDF>", ""))).marks == ()
 
 
 @pytest.mark.parametrize(

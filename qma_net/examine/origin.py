@@ -192,8 +192,8 @@ def read_origin(data: bytes, facts: FileFacts, name: str = "", *, trust_list: st
     except XmpError as error:
         notes.append(f"the XMP was searched for DigitalSourceType only: it {error}")
         xmp = Xmp()
-        source_types = SOURCE_TYPE_TEXT.findall(packet)[:1]
-    fields = dict(_fields(facts, xmp, name))
+        source_types = [v for v in SOURCE_TYPE_TEXT.findall(packet) if v.strip()][:1]
+    fields = {where: text for where, text in _fields(facts, xmp, name) if text.strip()}
     credits = tuple(_credits(fields))
     dates = tuple(read_dates(fields))
     marks = [_source_mark(value) for value in source_types]

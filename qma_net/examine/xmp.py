@@ -122,9 +122,14 @@ def _short(tag: str) -> str:
 
 
 def _properties(element: Element) -> list[tuple[str, Value]]:
-    """Return the properties of a description or structure, both attributes and elements."""
+    """Return the properties of a description or structure, both attributes and elements.
+
+    Those without a value are left out.
+    """
     found: list[tuple[str, Value]] = [
-        (_short(tag), value.strip()) for tag, value in element.items() if _short(tag)
+        (name, text)
+        for tag, value in element.items()
+        if (name := _short(tag)) and (text := value.strip())
     ]
     for child in element:
         if name := _short(child.tag):
@@ -139,7 +144,8 @@ def _values(element: Element) -> list[Value]:
             return [value for item in child for value in _values(item)]
     structured = [child for child in element if child.tag == f"{{{RDF}}}Description"]
     if structured or len(element) or any(_short(tag) for tag in element.keys()):  # noqa: SIM118
-        return [_structure(structured[0] if structured else element)]
+        structure = _structure(structured[0] if structured else element)
+        return [structure] if structure else []
     text = element.get(f"{{{RDF}}}resource") or "".join(element.itertext())
     return [text.strip()] if text.strip() else []
 
