@@ -377,7 +377,7 @@ def test_exif_in_a_text_chunk_is_decoded_and_its_position_folded(name):
 def test_gps_data_without_a_position_is_not_called_a_position():
     data = with_exif(tiff(gps=[(0, 1, 4, b"\2\3\0\0")]))  # GPSVersionID only.
     page = page_of(data)
-    assert "EXIF, GPS (1 entries)" in page
+    assert "EXIF, GPS (1 entry)" in page
     assert "where somebody lives" not in page
     assert '<details class="private">' not in page
     examination = examine_photo(None, data)

@@ -735,6 +735,19 @@ def test_software_and_history_are_listed():
     assert "(2 entries)" in page_of(data)
 
 
+def test_a_single_entry_is_called_an_entry():
+    history = "<xmpMM:History><rdf:Seq><rdf:li stEvt:action='saved'/></rdf:Seq></xmpMM:History>"
+    retouched = (
+        "<crs:RetouchAreas><rdf:Seq><rdf:li crs:SpotType='heal'/></rdf:Seq></crs:RetouchAreas>"
+    )
+    data = jpeg_with({0x0131: "x"}, xmp_packet("", history + retouched), [(110, "Some Agency")])
+    page = page_of(data)
+    assert "1 entries" not in page
+    for heading in ("EXIF, IFD0 (1 entry)", "IPTC (1 entry)", "in the XMP (1 entry)"):
+        assert heading in page
+    assert "<q>1 entry</q> <small>(XMP crs:RetouchAreas)" in page
+
+
 # Credit and dates.
 
 

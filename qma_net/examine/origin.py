@@ -16,7 +16,7 @@ from .content_credentials import Credentials, describe_source_type, read_credent
 from .dates import LOCATED, MODIFIED, TAKEN, StatedDate, find_contradictions, read_dates
 from .location import without_location
 from .metadata import FileFacts
-from .texts import printable
+from .texts import entries, printable
 from .xmp import Xmp, XmpError, read_xmp
 
 RULES = Path(__file__).with_name("origin_marks.yaml")
@@ -242,7 +242,7 @@ def _fields(facts: FileFacts, xmp: Xmp, name: str) -> Iterator[tuple[str, str]]:
     for key, text in facts.iptc.items():
         yield f"IPTC {key}", text
     for key, values in xmp.values.items():
-        yield f"XMP {key}", xmp.text(key) or f"{len(values)} entries"
+        yield f"XMP {key}", xmp.text(key) or entries(len(values))
     for keyword, text in facts.texts.items():
         yield f"text {keyword}", text
     if name:

@@ -20,7 +20,7 @@ from ..modeling.hub import WEIGHTS_FILE
 from .comparison import describe_photos
 from .examination import Examination, software_versions
 from .readability import CLIPPED, COMPRESSED, FLAT, MISSING, NAMES, REASONS, SMOOTH, hatched
-from .texts import printable, without_folder
+from .texts import entries, printable, without_folder
 
 REPORT, PAGE, MASK, OVERLAY, THUMBNAIL = REPORT_FILES
 
@@ -130,6 +130,7 @@ def _register_filters() -> None:
         describe_photos=describe_photos,
         printable=printable,
         percent=percent,
+        entries=entries,
         image_uri=image_uri,
         file_name=lambda path: Path(path).name,
         sentence=lambda text: text[:1].upper() + text[1:],

@@ -43,6 +43,11 @@ def _printable_character(character: str) -> str:
     return " " if character in "\t\r" else f"\\x{ord(character):02x}"
 
 
+def entries(count: int) -> str:
+    """State the number of entries."""
+    return "1 entry" if count == 1 else f"{count} entries"
+
+
 def without_folder(text: str, path: str) -> str:
     """Remove a file's folder from a message, since a path can reveal who examined the file."""
     name = Path(path).name
