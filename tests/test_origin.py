@@ -338,6 +338,30 @@ def test_ingredients_have_titles_relationships_and_thumbnails(sign, signed):
     )
 
 
+def with_other_signature(data):
+    """Change one bit of the first signature in a file, which is that of an ingredient if any."""
+    return flipped(data, data.index(b"\x58\x40", data.index(b"c2pa.signature\0")) + 20)
+
+
+def test_changed_signature_of_an_ingredient_is_not_that_of_the_photo(sign, signed):
+    data = sign(encode(seed=2), [CREATED], [("ai.jpg", "componentOf", signed)])
+    changed = with_other_signature(data)
+    credentials = origin_of(changed).credentials
+    assert (credentials.signature_valid, credentials.unchanged) == (True, True)
+    assert not credentials.is_valid
+    assert credentials.problems == (
+        "the credentials of an ingredient were changed or replaced",
+        "the signature does not match the credentials, which were changed after signing "
+        "(in the credentials of an ingredient)",
+    )
+    page = page_of(changed)
+    assert "<b>Signature:</b> valid. Because of the problems below, do not rely on" in page
+    assert "<b>File:</b> not changed since it was signed." in page
+    # The photo itself was changed as well.
+    credentials = origin_of(with_other_pixels(changed)).credentials
+    assert (credentials.signature_valid, credentials.unchanged) == (True, False)
+
+
 @pytest.fixture
 def listening():
     """Listen on a loopback port; yield its address and the list of connections."""

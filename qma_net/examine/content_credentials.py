@@ -37,6 +37,7 @@ SOURCE_TYPE = re.compile(
 )
 
 UNTRUSTED, TRUSTED = "signingCredential.untrusted", "signingCredential.trusted"
+VALID_STATES = ("Valid", "Trusted")
 SIGNATURE_VALID = "claimSignature.validated"
 HASHES = ("assertion.dataHash", "assertion.bmffHash", "assertion.boxesHash")
 HASH_MATCHES = {f"{name}.match" for name in HASHES}
@@ -220,32 +221,59 @@ def _credentials(result: Mapping[str, Any], trust_list: str) -> Credentials:
     results = _mapping(result.get("results"))
     active = _mapping(results.get("activeManifest"))
     codes = {name: _codes(active.get(name)) for name in ("success", "informational", "failure")}
-    failures = dict(codes["failure"])
-    for delta in _list(results.get("ingredientDeltas")):
-        changes = _mapping(_mapping(delta).get("validationDeltas"))
-        failures |= {c: t for c, t in _codes(changes.get("failure")).items() if c != UNTRUSTED}
+    failures, of_ingredients = _failures(results)
     signature_valid = SIGNATURE_VALID in codes["success"]
     signature_failed = any(code.startswith("claimSignature.") for code in failures)
-    is_sound = result.get("state") in ("Valid", "Trusted")
     hash_failed = not HASH_MISMATCHES.isdisjoint(failures)
+    # A failure of an ingredient makes the state invalid as well.
+    is_sound = not failures and (result.get("state") in VALID_STATES or bool(of_ingredients))
     hash_matches = is_sound and not HASH_MATCHES.isdisjoint(codes["success"])
-    shown = {c: t for c, t in failures.items() if c not in {UNTRUSTED} | HASH_MISMATCHES}
-    explanations = _vocabulary()["problems"]
-    thumbnails = _mapping(result.get("thumbnails"))
-    problems = [explanations.get(code) or f"{text} ({code})" for code, text in shown.items()]
+    shown = {code: text for code, text in failures.items() if code not in HASH_MISMATCHES}
+    problems = _explain(shown, of_ingredients)
     if not is_sound and not problems and not hash_failed:
         problems.append("the C2PA library does not regard them as valid")
+    thumbnails = _mapping(result.get("thumbnails"))
     return Credentials(
         signature_valid=False if signature_failed else signature_valid or None,
         unchanged=False if hash_failed else hash_matches or None,
         partly_protected=EXCLUSIONS in codes["informational"] | codes["success"],
-        trusted=TRUSTED in codes["success"] and UNTRUSTED not in failures if trust_list else None,
+        trusted=TRUSTED in codes["success"] and UNTRUSTED not in codes["failure"]
+        if trust_list
+        else None,
         trust_list=printable(trust_list),
         problems=tuple(dict.fromkeys(problems))[:MAX_LISTED],
         manifests=tuple(
             _manifest(_mapping(manifest), thumbnails) for manifest in _list(result.get("manifests"))
         ),
     )
+
+
+def _failures(results: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the failures of a manifest and those of its ingredients, apart from trust.
+
+    The latter leave out what was already recorded when the ingredient was added.
+    """
+    own = _codes(_mapping(results.get("activeManifest")).get("failure"))
+    of_ingredients: dict[str, str] = {}
+    for delta in _list(results.get("ingredientDeltas")):
+        changes = _mapping(_mapping(delta).get("validationDeltas"))
+        of_ingredients |= _codes(changes.get("failure"))
+    own.pop(UNTRUSTED, None)
+    of_ingredients.pop(UNTRUSTED, None)
+    return own, of_ingredients
+
+
+def _explain(failures: Mapping[str, str], of_ingredients: Mapping[str, str]) -> list[str]:
+    """Put failures into words, first those of a manifest, then those of its ingredients."""
+
+    def explain(code: str, text: str) -> str:
+        return _vocabulary()["problems"].get(code) or f"{text} ({code})"
+
+    problems = [explain(code, text) for code, text in failures.items()]
+    for code, text in of_ingredients.items():
+        place = "" if code.startswith("ingredient.") else " (in the credentials of an ingredient)"
+        problems.append(explain(code, text) + place)
+    return problems
 
 
 def _codes(statuses: object) -> dict[str, str]:
