@@ -191,6 +191,7 @@ def sign(c2pa):
                 AUTHOR,
             ],
         }
+        definition |= options.get("older", {})
         context = c2pa.Context.from_dict({"verify": {"verify_after_sign": False}})
         builder = c2pa.Builder(definition, context=context)
         for title, relationship, content in ingredients:
@@ -360,6 +361,55 @@ def test_changed_signature_of_an_ingredient_is_not_that_of_the_photo(sign, signe
     # The photo itself was changed as well.
     credentials = origin_of(with_other_pixels(changed)).credentials
     assert (credentials.signature_valid, credentials.unchanged) == (True, False)
+
+
+CHANGED_IMAGE = "the image had been changed after it was signed"
+
+
+def test_ingredient_that_was_changed_before_it_was_added_is_not_valid(sign, signed):
+    camera = CREATED | {"digitalSourceType": NEWSCODES + "digitalCapture"}
+    ingredients = [("changed.jpg", "componentOf", with_other_pixels(signed))]
+    data = sign(encode(seed=2), [camera], ingredients)
+    origin = origin_of(data)
+    assert origin.credentials.is_valid
+    assert origin.credentials.manifests[0].ingredients[0].problems == (CHANGED_IMAGE,)
+    statement = "AI-generated: created with generative AI (C2PA, not valid, ingredient changed.jpg)"
+    assert origin.ai_statements == (statement,)
+    page = page_of(data)
+    assert f"<b>Its credentials were not valid when it was added</b>: {CHANGED_IMAGE}" in page
+    assert f"of this ingredient were not valid when it was added: {CHANGED_IMAGE}." in page
+
+
+def test_ingredient_of_an_ingredient_that_was_damaged_is_not_valid(sign, signed):
+    camera = CREATED | {"digitalSourceType": NEWSCODES + "digitalCapture"}
+    middle = sign(encode(seed=2), [camera], [("ai.jpg", "componentOf", signed)])
+    ingredients = [("middle.jpg", "componentOf", with_other_signature(middle))]
+    origin = origin_of(sign(encode(seed=3), [camera], ingredients))
+    assert origin.credentials.is_valid
+    assert [*origin.credentials.validity.values()] == [True, False, False]
+    statement = "AI-generated: created with generative AI (C2PA, not valid, ingredient ai.jpg)"
+    assert origin.ai_statements == (statement,)
+
+
+def test_failures_of_ingredients_in_older_manifests_are_read(sign):
+    status = [
+        {"code": code, "url": "self#jumbf=c2pa.signature", "explanation": "x"}
+        for code in ("claimSignature.validated", "assertion.dataHash.mismatch")
+    ]
+    older = {
+        "claim_version": 1,
+        "ingredients": [
+            {
+                "title": "old.jpg",
+                "format": "image/jpeg",
+                "instance_id": "xmp.iid:1",
+                "relationship": "componentOf",
+                "validation_status": status,
+            }
+        ],
+    }
+    (manifest,) = origin_of(sign(encode(), [CREATED], older=older)).credentials.manifests
+    assert manifest.ingredients[0].problems == (CHANGED_IMAGE,)
 
 
 @pytest.fixture

@@ -74,12 +74,19 @@ class Action:
 class Ingredient:
     """An image from which another one was made.
 
-    ``manifest`` is the label of its manifest; empty if it has none.
+    Attributes:
+        title: The name of the image; empty if not stated.
+        relationship: What it was used for.
+        manifest: The label of its manifest; empty if it has none.
+        problems: Why its credentials were not valid when it was added, apart from trust, according
+            to the signer of the image that was made.
+        thumbnail: A thumbnail; None if there is none.
     """
 
     title: str
     relationship: str
     manifest: str = ""
+    problems: tuple[str, ...] = ()
     thumbnail: np.ndarray | None = None
 
 
@@ -147,11 +154,24 @@ class Credentials:
         """Whether the credentials are valid; trust in the certificate is a separate question."""
         return bool(self.signature_valid and self.unchanged and not self.problems)
 
-    def ingredient_title(self, label: str) -> str:
-        """Return the title of the ingredient whose manifest has this label."""
+    @property
+    def validity(self) -> dict[str, bool]:
+        """Whether each manifest is valid, by its label.
+
+        That of an ingredient also has to have been valid when it was added to a valid image.
+        """
+        valid = {manifest.label: self.is_valid for manifest in self.manifests[:1]}
+        for manifest in self.manifests:
+            for item in manifest.ingredients:
+                is_valid = valid.get(manifest.label, False) and not item.problems
+                valid.setdefault(item.manifest, is_valid)
+        return valid
+
+    def ingredient(self, label: str) -> Ingredient:
+        """Return the first ingredient whose manifest has this label."""
         ingredients = (item for manifest in self.manifests for item in manifest.ingredients)
-        titles = (item.title for item in ingredients if item.manifest == label)
-        return next(titles, "") or "an unnamed ingredient"
+        found = (item for item in ingredients if item.manifest == label)
+        return next(found, Ingredient(title="", relationship=""))
 
     def report(self) -> dict[str, Any]:
         """Return the content for ``report.json``, without thumbnails."""
@@ -336,10 +356,15 @@ def _action(content: Mapping[str, Any]) -> Action:
 
 def _ingredient(content: Mapping[str, Any], thumbnails: Mapping[str, Any]) -> Ingredient:
     relationship = _text(content.get("relationship"))
+    failures, of_ingredients = _failures(_mapping(content.get("validation_results")))
+    # Older manifests have a single list, which can also contain codes of success.
+    older = _codes(content.get("validation_status")).items()
+    failures |= {code: text for code, text in older if code in _vocabulary()["problems"]}
     return Ingredient(
         title=_text(content.get("title")),
         relationship=_vocabulary()["relationships"].get(relationship, relationship),
         manifest=_text(content.get("active_manifest")),
+        problems=tuple(dict.fromkeys(_explain(failures, of_ingredients)))[:MAX_LISTED],
         thumbnail=_thumbnail(content, thumbnails),
     )
 

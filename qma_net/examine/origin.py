@@ -129,9 +129,10 @@ class Origin:
         ]
         credentials = self.credentials or Credentials()
         for number, manifest in enumerate(credentials.manifests):
-            place = "C2PA" if credentials.is_valid else "C2PA, not valid"
+            place = "C2PA" if credentials.validity.get(manifest.label) else "C2PA, not valid"
             if number:
-                place += f", ingredient {credentials.ingredient_title(manifest.label)}"
+                title = credentials.ingredient(manifest.label).title or "without a title"
+                place += f", ingredient {title}"
             found += [
                 f"{action.category}: {action.source} ({place})"
                 for action in manifest.actions
