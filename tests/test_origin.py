@@ -451,6 +451,15 @@ def test_remote_manifest_is_named_and_not_fetched(c2pa, sign, listening, is_only
         assert connections[0].startswith(b"GET /manifest.c2pa")
 
 
+@pytest.mark.parametrize("value", ["Bequest of Mary Smith, 1923", "self#jumbf=/c2pa/x", "https://"])
+def test_provenance_that_is_no_address_is_not_a_remote_manifest(value):
+    data = jpeg_with(xmp=xmp_packet(f'dcterms:provenance="{value}"'))
+    assert origin_of(data).remote_manifest == ""
+    page = page_of(data)
+    assert "credentials on a server" not in page
+    assert "The Content Credentials were not read." not in page
+
+
 def test_manifest_without_the_extra_is_mentioned_with_ways_to_read_it(signed, monkeypatch):
     monkeypatch.setitem(sys.modules, "c2pa", None)
     assert origin_of(signed).credentials.is_installed is False

@@ -204,7 +204,7 @@ def read_origin(data: bytes, facts: FileFacts, name: str = "", *, trust_list: st
         credentials=read_credentials(data, facts.format, trust_list=trust_list)
         if facts.c2pa
         else None,
-        remote_manifest=printable(xmp.text("dcterms:provenance")),
+        remote_manifest=_remote_manifest(xmp),
         marks=tuple(marks) + tuple(_software(fields)),
         history=tuple(_history(xmp)),
         credits=credits,
@@ -220,6 +220,12 @@ def read_origin(data: bytes, facts: FileFacts, name: str = "", *, trust_list: st
             )
         ),
     )
+
+
+def _remote_manifest(xmp: Xmp) -> str:
+    """Return the address of a manifest; provenance in words, such as a bequest, is not one."""
+    values = (v for v in xmp.values.get("dcterms:provenance", ()) if isinstance(v, str))
+    return next((printable(v) for v in values if re.fullmatch(r"(?i:https?)://\S+", v)), "")
 
 
 def _camera(fields: Mapping[str, str]) -> str:
