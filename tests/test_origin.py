@@ -49,6 +49,10 @@ def encode(kind="jpeg", seed=0, size=(64, 96), **options) -> bytes:
     return file.getvalue()
 
 
+def as_bytes(text) -> bytes:
+    return text if isinstance(text, bytes) else text.encode()
+
+
 def jpeg_with(exif=(), xmp="", iptc=(), gps=()) -> bytes:
     """Encode a JPEG; ``iptc`` are pairs of a data set of record 2 and its text."""
     tags = Image.Exif()
@@ -59,8 +63,8 @@ def jpeg_with(exif=(), xmp="", iptc=(), gps=()) -> bytes:
     data = encode(exif=tags, **({"xmp": xmp.encode()} if xmp else {}))
     if iptc:
         sets = b"".join(
-            struct.pack(">BBBH", 0x1C, 2, number, len(text.encode())) + text.encode()
-            for number, text in iptc
+            struct.pack(">BBBH", 0x1C, 2, number, len(text)) + text
+            for number, text in ((number, as_bytes(text)) for number, text in iptc)
         )
         block = b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0" + struct.pack(">I", len(sets)) + sets
         data = data[:2] + b"\xff\xed" + struct.pack(">H", len(block) + 2) + block + data[2:]
@@ -852,11 +856,29 @@ def test_credit_is_listed_by_field_and_disagreement_is_pointed_out():
     assert page_of(data).count("IPTC and XMP disagree") == 1
 
 
-def test_by_line_that_iptc_truncates_does_not_disagree():
-    name = "Adelheid-Konstanze Beispielhausen-Musterfrau"
-    creator = f"<dc:creator><rdf:Seq><rdf:li>{name}</rdf:li></rdf:Seq></dc:creator>"
-    (credit,) = origin_of(jpeg_with(xmp=xmp_packet("", creator), iptc=[(80, name[:32])])).credits
-    assert not credit.disagrees
+LONG_NAME = "Adelheid-Konstanze Beispielhausen-Musterfrau"
+UMLAUTS, LAST_UMLAUT = "Maximilian-Friedrich Müller-Grüße", "Maximilian-Friedrich Beispiel-Müller"
+
+
+@pytest.mark.parametrize(
+    ("names", "by_lines", "shown", "disagrees"),
+    [
+        ([LONG_NAME], [LONG_NAME[:32]], LONG_NAME[:32], False),
+        ([LONG_NAME, "Jo Doe"], [LONG_NAME[:32], "Jo Doe"], f"{LONG_NAME[:32]}; Jo Doe", False),
+        ([LONG_NAME, "Jo Doe"], [LONG_NAME[:32], "Al Doe"], f"{LONG_NAME[:32]}; Al Doe", True),
+        ([LONG_NAME, "Jo Doe"], [LONG_NAME[:32]], LONG_NAME[:32], False),
+        # UTF-8 without a mark, truncated within a character.
+        ([UMLAUTS], [UMLAUTS.encode()[:32]], "Maximilian-Friedrich Müller-Gr", False),
+        ([LAST_UMLAUT], [LAST_UMLAUT.encode()[:32]], "Maximilian-Friedrich Beispiel-M", False),
+        (["René"], ["René".encode("latin-1")], "René", False),
+    ],
+)
+def test_by_lines_that_iptc_truncates_do_not_disagree(names, by_lines, shown, disagrees):
+    items = "".join(f"<rdf:li>{name}</rdf:li>" for name in names)
+    creator = f"<dc:creator><rdf:Seq>{items}</rdf:Seq></dc:creator>"
+    data = jpeg_with(xmp=xmp_packet("", creator), iptc=[(80, line) for line in by_lines])
+    (credit,) = origin_of(data).credits
+    assert (credit.values["IPTC Byline"], credit.disagrees) == (shown, disagrees)
 
 
 ORIGINAL, ORIGINAL_ZONE, MODIFIED, MODIFIED_ZONE = 0x9003, 0x9011, 0x0132, 0x9010

@@ -1,5 +1,6 @@
 """IPTC metadata (Information Interchange Model 4.2) and Photoshop's resources, which contain it."""
 
+import codecs
 from collections.abc import Callable, Iterator
 
 from .texts import MAX_LISTED, printable
@@ -8,6 +9,7 @@ MAX_DATASETS = 2000  # A press photo has about thirty.
 MAX_RESOURCES = 1000
 IPTC_RESOURCE = 0x0404  # Of Photoshop's resources.
 CODED_CHARACTER_SET = (1, 90)
+TEXT_LIMITS = (32, 64, 128, 256, 2000)  # Bytes to which texts such as by-lines are truncated.
 UTF8_MARKS = (b"\x1b%G", b"\x1b%/G", b"\x1b%/H", b"\x1b%/I")  # ISO 2022 escape sequences.
 
 # The data sets of record 2.
@@ -139,8 +141,11 @@ def _text(number: int, content: bytes, *, is_utf8: bool) -> str:
         return str(int.from_bytes(content[:8], "big"))
     if is_utf8:
         return printable(content)
-    # Many programs write UTF-8 without the mark; Latin-1 text is hardly ever valid UTF-8.
+    # Many programs write UTF-8 without the mark; Latin-1 text is hardly ever valid UTF-8, unless
+    # its only character beyond ASCII is the last one, which looks like a truncated one of UTF-8.
     try:
-        return printable(content.decode("utf-8"))
+        text = codecs.getincrementaldecoder("utf-8")().decode(content)
     except UnicodeDecodeError:
         return printable(content.decode("latin-1"))
+    is_truncated = not text.isascii() or len(content) in TEXT_LIMITS
+    return printable(text if is_truncated else content.decode("latin-1"))

@@ -317,9 +317,20 @@ def _agree(values: list[str]) -> bool:
     """
     if any("\\x" in value or "\ufffd" in value for value in values):
         return True  # Characters in an unknown encoding cannot be compared.
-    normalized = []
-    for value in values:
-        text = re.sub(r" \.\.\. \(\d+ characters\)$", "", unicodedata.normalize("NFKC", value))
-        normalized.append(" ".join(re.findall(r"\w+", text.casefold())))
-    longest = max(normalized, key=len, default="")
-    return all(longest.startswith(text) for text in normalized)
+    texts = [_items(value) for value in values]
+    longest = max(texts, key=lambda items: len(" ".join(items)), default=[])
+    return all(_is_truncated(items, longest) for items in texts)
+
+
+def _items(value: str) -> list[str]:
+    """Return the words of each item of a field, such as the names of several authors."""
+    text = re.sub(r" \.\.\. \(\d+ characters\)$", "", unicodedata.normalize("NFKC", value))
+    return [" ".join(re.findall(r"\w+", item)) for item in text.casefold().split(";")]
+
+
+def _is_truncated(items: list[str], complete: list[str]) -> bool:
+    """Return whether a text, or each of its items, is the beginning of another one, or equal."""
+    if " ".join(complete).startswith(" ".join(items)):
+        return True
+    is_same_number = len(items) == len(complete)
+    return is_same_number and all(map(str.startswith, complete, items))
