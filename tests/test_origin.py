@@ -292,14 +292,19 @@ def test_changed_signature_is_not_valid(signed):
 
 
 def test_trust_depends_on_the_list(sign, signed, tmp_path):
-    files = {"right": sign.chain.authority, "wrong": make_chain().authority}
+    comment = "# Autorité\n".encode("latin-1")
+    files = {
+        "right": sign.chain.authority,
+        "wrong": make_chain().authority,
+        "latin-1": comment + sign.chain.authority,
+    }
     trusted = {}
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
         credentials = read_credentials(signed, "JPEG", trust_list=str(tmp_path / name))
         assert credentials.trust_list == str(tmp_path / name)
         trusted[name] = credentials.trusted
-    assert trusted == {"right": True, "wrong": False}
+    assert trusted == {"right": True, "wrong": False, "latin-1": True}
 
 
 def test_trust_list_is_checked_before_photos_are_examined(tmp_path, monkeypatch):

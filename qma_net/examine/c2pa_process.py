@@ -28,13 +28,13 @@ def main() -> None:
         "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False},
         "core": {"allowed_network_hosts": []},
     }
-    if trust_list:
-        with open(trust_list, encoding="utf-8") as file:
-            settings["trust"] = {"trust_anchors": file.read()}
     image = io.BytesIO(sys.stdin.buffer.read())
     try:
         import c2pa
 
+        if trust_list:  # Certificates are ASCII; comments may be in any encoding.
+            with open(trust_list, encoding="ascii", errors="replace") as file:
+                settings["trust"] = {"trust_anchors": file.read()}
         _restrict_process()
         context = c2pa.Context.from_dict(settings)
         with c2pa.Reader(media_type, image, context=context) as reader:
