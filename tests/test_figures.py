@@ -239,7 +239,7 @@ def test_images_are_selected_at_regular_ranks(work, results):
 def test_model_input_is_the_same_as_in_evaluation(work, fit):
     (listing,) = read_listings(work / "own.json")
     images = BenCoImages(listing, Settings(fit, 96, 1))
-    pixels = Example("own", listing.pairs[2].image, listing.pairs[2].mask).pixels
+    pixels = Example("own", str(listing.pairs[2].image), listing.pairs[2].mask).pixels
     header = {"model": "QMANet", "model_flags": {}, "fit": fit, "image_size": 96}
     prepared = model_input(pixels, ModelResults(header))
     torch.testing.assert_close(prepared.tensor()[0], images[2]["image"], atol=1e-5, rtol=0)
@@ -259,6 +259,26 @@ def test_saved_mask_is_the_prediction_of_the_checkpoint(results, monkeypatch):
         with torch.no_grad():
             computed = network(image).mask_logits.sigmoid()[0, 0].numpy()
         np.testing.assert_allclose(saved, computed, atol=1e-5)
+
+
+def test_images_are_found_by_their_paths_as_listed(work, tmp_path, monkeypatch):
+    """A Path drops the leading "./", so the row of such an image was not found."""
+    monkeypatch.chdir(work)
+    rows = [[f"./own/{part}/{i}.png" for part in ("Tp", "Gt")] for i in range(2)]
+    (tmp_path / "list.json").write_text(json.dumps([["./authentic.png", "Negative"], *rows]))
+    settings = Settings("resize", SIDE, 2)
+    out, options = tmp_path / "out", {"settings": settings, "workers": 0, "save_masks": "npy"}
+    evaluate([work / "ours.pth"], [tmp_path / "list.json"], out, **options)
+    results = collect([out])
+    model = results.models[0]
+    model.clean["list"].rows = [row | {"marked": 0.25} for row in model.clean["list"].rows]
+    monkeypatch.setattr(report_examples, "load_network", None)  # The masks were saved.
+    panels, _ = axes_and_texts(draw_failures(results))
+    assert len(panels) == 3 * 4
+    assert [axes.get_xlabel() for axes in panels[8::4]] == ["authentic.png"]
+    panels, texts = axes_and_texts(figures.draw_predictions(results))
+    assert len(panels) == 2 * 3
+    assert sum(text.startswith("F1 ") for text in texts) == 2
 
 
 # Grad-CAM
@@ -303,7 +323,7 @@ def test_map_without_positive_values_is_zero_and_labeled(tmp_path):
     bright = np.full((40, 40, 3), 200, np.uint8)  # Positive even after normalization.
     bright[:20] = 250
     cv2.imwrite(str(tmp_path / "bright.png"), bright)
-    example = Example("own", tmp_path / "bright.png", tmp_path / "absent.png")
+    example = Example("own", str(tmp_path / "bright.png"), tmp_path / "absent.png")
     model = ModelResults({"model": "QMANet", "model_flags": {}, "fit": "native", "image_size": 40})
     for toy, texts in ((negative, ["no positive values"] * 2), (mixed, ["", "no positive values"])):
         prediction, *panels = cam_panels(model, toy, example, [toy.first, toy.second])

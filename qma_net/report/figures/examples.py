@@ -28,11 +28,19 @@ EVALUATE = "qma-net evaluate --checkpoint FILE --test-sets SETS --out DIR --save
 
 @dataclass(frozen=True)
 class Example:
-    """An image of a test set and its ground truth, which is None for an authentic image."""
+    """An image of a test set and its ground truth, which is None for an authentic image.
+
+    ``path`` is the path of the image exactly as the results record it, such as ``./Tp/1.png``.
+    """
 
     test_set: str
-    image: Path
+    path: str
     ground_truth: Path | None
+
+    @property
+    def image(self) -> Path:
+        """The file of the image."""
+        return Path(self.path)
 
     @property
     def pixels(self) -> np.ndarray:
@@ -59,7 +67,7 @@ class Example:
     def f1_of(self, model: ModelResults) -> float | None:
         """Return the pixel F1 that was evaluated for a model, or None."""
         result = model.clean.get(self.test_set)
-        return result.per_image("pixel_f1").get(str(self.image)) if result else None
+        return result.per_image("pixel_f1").get(self.path) if result else None
 
 
 def select_examples(model: ModelResults, total: int, notes: list[str]) -> list[Example]:
@@ -112,13 +120,14 @@ def find_examples(
     listings = read_listings(result.header["path"])
     masks = {pair.image: pair.mask for listing in listings for pair in listing.pairs}
     examples = []
-    for image in map(Path, images):
+    for path in images:
+        image = Path(path)
         mask = masks.get(image)
         if not image.is_file():
             raise FigureError(f"{image} no longer exists")
         if not authentic and (mask is None or not mask.is_file()):
             raise FigureError(f"{mask or f'the ground truth of {image}'} no longer exists")
-        examples.append(Example(result.test_set, image, None if authentic else mask))
+        examples.append(Example(result.test_set, path, None if authentic else mask))
     return examples
 
 
@@ -155,7 +164,7 @@ def predict_mask(model: ModelResults, example: Example) -> np.ndarray:
     Raises:
         FigureError: If no mask was saved and the checkpoint cannot be loaded.
     """
-    saved = _saved_mask(model.clean[example.test_set], example.image)
+    saved = _saved_mask(model.clean[example.test_set], example)
     if saved is not None:
         return saved
     network, prepared = load_network(model), model_input(example.pixels, model)
@@ -164,11 +173,11 @@ def predict_mask(model: ModelResults, example: Example) -> np.ndarray:
     return prepared.crop_padding(logits[0, 0].float().sigmoid().cpu().numpy())
 
 
-def _saved_mask(result: ResultFile, image: Path) -> np.ndarray | None:
+def _saved_mask(result: ResultFile, example: Example) -> np.ndarray | None:
     """Read the mask that ``evaluate --save-masks`` saved; its name starts with the row's index."""
-    index = [row["path"] for row in result.rows].index(str(image))
+    index = [row["path"] for row in result.rows].index(example.path)
     folder = result.path.with_name(f"{result.path.stem}_masks")
-    array, png = (folder / f"{index:06d}_{image.stem}.{suffix}" for suffix in ("npy", "png"))
+    array, png = (folder / f"{index:06d}_{example.image.stem}.{suffix}" for suffix in ("npy", "png"))
     if array.is_file():
         return np.load(array)
     if png.is_file():

@@ -65,9 +65,7 @@ def worst_images(result: ResultFile, count: int, *, authentic: bool) -> list[str
 
 def _panels(model: ModelResults, example: Example) -> list[Panel]:
     photo, ground_truth = example.panels
-    row = next(
-        row for row in model.clean[example.test_set].rows if row["path"] == str(example.image)
-    )
+    row = next(row for row in model.clean[example.test_set].rows if row["path"] == example.path)
     mask = predict_mask(model, example)
     shape = photo.pixels.shape
     resized = cv2.resize(mask, shape[1::-1], interpolation=cv2.INTER_LINEAR)
