@@ -240,6 +240,46 @@ def test_interrupted_run_continues(work, registered, tmp_path, monkeypatch):
     assert sorted(p.name for p in (tmp_path / "stopped").iterdir()) == ["Mixed.csv", "Mixed.json"]
 
 
+def test_masks_are_saved_for_results_that_were_computed_without_them(
+    work, registered, tmp_path, monkeypatch
+):
+    """The flag had no effect on complete results, nor on the finished rows of a stopped run."""
+    seen = []
+
+    def measure_batch(evaluated, images, batch, settings):
+        if stop and len(seen) == 2:
+            raise KeyboardInterrupt
+        seen.append(batch["index"].tolist())
+        return original(evaluated, images, batch, settings)
+
+    original, stop, out = ev.measure_batch, True, tmp_path / "out"
+    monkeypatch.setattr(ev, "measure_batch", measure_batch)
+    options = {"settings": SMALL, "model": "Answer", "workers": 0}
+    sources = [registered], [work / "sets.json"]
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(*sources, out, **options)
+    stop = False
+    evaluate(*sources, out, save_masks="npy", **options)
+    assert seen == [[0, 1], [2, 3], *([i, i + 1] for i in range(0, 10, 2))]
+    assert len(masks_of(out)) == 10
+    evaluate(*sources, out, save_masks="npy", **options)
+    assert len(seen) == 7  # Nothing is missing.
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    evaluate(*sources, out, save_masks="png", **options)
+    assert len(list((out / "Mixed_masks").iterdir())) == 20
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+
+
+def test_new_evaluation_deletes_the_masks_of_another_model(work, registered, tmp_path):
+    """The report showed them as masks of the new model."""
+    sources = [registered], [work / "set"], tmp_path
+    options = {"settings": SMALL, "model": "Answer", "workers": 0}
+    evaluate(*sources, save_masks="npy", **options)
+    (tmp_path / "set.json").unlink()
+    evaluate(*sources, model_flags=["--how", "empty"], **options)
+    assert not (tmp_path / "set_masks").exists()
+
+
 def test_unfinished_rows_of_other_settings_are_discarded(work, registered, tmp_path):
     """Rows of another batch size, and rows of a version that recorded no settings with them."""
     rows = {

@@ -24,7 +24,6 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..core.files import atomic_write, safe_path, to_json, write_json, write_png
-from ..core.untrusted import file_stem
 from ..data.check import MASK_PROBLEMS, Report, check
 from ..data.listing import Listing, manipulation_types, read_listings
 from ..inference.prediction import as_gray, require_finite
@@ -41,6 +40,7 @@ from .results import (
     average_levels,
     format_means,
     is_complete,
+    mask_path,
     mean_name,
     read_result_table,
     unfinished_folder,
@@ -92,7 +92,8 @@ def evaluate(
             ``"cuda"`` is the GPU of the local rank.
         workers: Data loader processes, for each process that torchrun starts.
         save_masks: ``"npy"`` (float32) or ``"png"`` (8 bits) saves every mask in
-            ``<set>_masks/``.
+            ``<set>_masks/``. A test set whose results are complete is evaluated again if masks
+            are missing.
         allow: Problems of ``data check`` to ignore.
         attacks: Attacks to apply to the images.
         progress: Show a progress bar on standard error.
@@ -256,8 +257,10 @@ def evaluate_set(
 ) -> None:
     """Evaluate a model on one test set and write ``<name>.json`` and ``<name>.csv``.
 
-    Complete results with the same settings are kept, and interrupted ones are completed. The caller
-    must hold the lock of ``folder``. At original resolution, progress is measured in pixels.
+    Complete results with the same settings are kept, and interrupted ones are completed. Images
+    whose mask should be saved but is missing count as unfinished. A new evaluation deletes the
+    masks of an earlier one. The caller must hold the lock of ``folder``. At original resolution,
+    progress is measured in pixels.
 
     Raises:
         EvaluationError: If existing result files have different settings, or if the model fails.
@@ -278,19 +281,26 @@ def evaluate_set(
         "versions": {"qma-net": __version__, **{name: version(name) for name in PACKAGES}},
     }
     header = json.loads(to_json(header))
-    if is_complete(folder, name, header):
+
+    def path_of_mask(index: int) -> Path:
+        return mask_path(folder, name, index, images.path(index), save_masks)
+
+    def is_mask_missing(index: int) -> bool:
+        return bool(save_masks) and not path_of_mask(index).is_file()
+
+    has_result = is_complete(folder, name, header)
+    if has_result and not any(map(is_mask_missing, range(len(images)))):
         context.log(f"{folder / name}.json is already complete")
         if context.is_first:  # A killed run may have left this folder behind.
             rmtree(unfinished_folder(folder, name), ignore_errors=True)
         return
     size = 1 if settings.fit == "native" else settings.batch_size
     batches = [list(range(len(images)))[i : i + size] for i in range(0, len(images), size)]
-    masks = safe_path(folder, f"{name}_masks")
-    with unfinished_rows(folder, name, header, context) as run:
+    with unfinished_rows(folder, name, header, context, keep_masks=has_result) as run:
         pending = [
             batch
             for batch in batches[context.rank :: context.world_size]
-            if not run.finished.keys() >= set(batch)
+            if not run.finished.keys() >= set(batch) or any(map(is_mask_missing, batch))
         ]
         loader = torch.utils.data.DataLoader(images, batch_sampler=pending, num_workers=workers)
         by_pixels = settings.fit == "native"  # A photo can take as long as 80 images of 512x512.
@@ -307,7 +317,9 @@ def evaluate_set(
         ) as bar:
             for batch in loader:
                 for row, mask in measure_batch(evaluated, images, batch, settings):
-                    outputs = [save_mask(masks, row, mask, save_masks)] if save_masks else []
+                    outputs = [path_of_mask(row["index"])] if save_masks else []
+                    for path in outputs:
+                        save_mask(path, mask)
                     run.finish(row, outputs)
                 bar.update(work_in(batch["index"].tolist()))
         context.wait()
@@ -364,19 +376,15 @@ def measure_batch(
         yield row, mask
 
 
-def save_mask(folder: Path, row: Row, mask: np.ndarray, file_format: str) -> Path:
-    """Write a mask to ``<index>_<stem>.npy`` (float32) or ``.png`` (8 bits)."""
-    path = safe_path(
-        folder, f"{row['index']:06d}_{file_stem(Path(row['name']).stem)}.{file_format}"
-    )
-    if file_format == "png":
+def save_mask(path: Path, mask: np.ndarray) -> None:
+    """Write a mask to a ``.npy`` (float32) or ``.png`` file (8 bits)."""
+    if path.suffix == ".png":
         write_png(path, as_gray(mask))
-        return path
+        return
     content = io.BytesIO()  # numpy's own errors when writing a file do not state the cause.
     np.save(content, mask.astype(np.float32))
     with atomic_write(path) as temporary:
         temporary.write_bytes(content.getvalue())
-    return path
 
 
 def compare(folders: Sequence[Path], sets: Iterable[str], out: Path) -> None:

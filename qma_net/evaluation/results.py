@@ -18,7 +18,7 @@ from ..core.files import (
     write_text,
 )
 from ..core.runs import Run, RunError, difference
-from ..core.untrusted import format_csv, plain_cell
+from ..core.untrusted import file_stem, format_csv, plain_cell
 from .attacks import Attack
 from .distributed import DistributedContext
 from .metrics import PIXEL, bootstrap_interval, image_metrics, mean
@@ -60,12 +60,14 @@ def is_complete(folder: Path, name: str, header: dict) -> bool:
 
 @contextmanager
 def unfinished_rows(
-    folder: Path, name: str, header: dict, context: DistributedContext
+    folder: Path, name: str, header: dict, context: DistributedContext, *, keep_masks: bool
 ) -> Iterator[Run]:
     """Open the journal with the rows of a test set that is being evaluated.
 
     Each process has its own journal in a hidden folder. The caller must hold the lock of
-    ``folder``. Rows of an interrupted evaluation with different settings are discarded.
+    ``folder``. Rows of an interrupted evaluation with different settings are discarded. If no row
+    remains, saved masks are deleted unless ``keep_masks`` is set: they may be those of another
+    model.
     """
     partial = unfinished_folder(folder, name)
     journal = f"{context.rank}.jsonl"
@@ -81,13 +83,16 @@ def unfinished_rows(
     )
     if context.is_first:
         partial.mkdir(parents=True, exist_ok=True)
-        for written in (folder, partial, safe_path(folder, f"{name}_masks")):
+        masks = masks_folder(folder, name)
+        for written in (folder, partial, masks):
             remove_temporary_files(written)
         try:
             run.reload()
         except RunError:
             shutil.rmtree(partial)
             partial.mkdir()
+        if masks.exists() and not (keep_masks or run.finished):
+            shutil.rmtree(masks)
     context.wait()
     with run:
         yield run
@@ -96,6 +101,17 @@ def unfinished_rows(
 def unfinished_folder(folder: Path, name: str) -> Path:
     """Return the folder with the rows of a test set that is being evaluated."""
     return safe_path(folder, f".{name}.unfinished")
+
+
+def masks_folder(folder: Path, name: str) -> Path:
+    """Return the folder with the saved masks of a test set."""
+    return safe_path(folder, f"{name}_masks")
+
+
+def mask_path(folder: Path, name: str, index: int, image: str, file_format: str) -> Path:
+    """Return the file of an image's mask: ``<name>_masks/<index>_<stem>.<file_format>``."""
+    stem = file_stem(Path(image).stem)
+    return safe_path(masks_folder(folder, name), f"{index:06d}_{stem}.{file_format}")
 
 
 def write_result(folder: Path, name: str, header: dict, rows: list[Row]) -> None:

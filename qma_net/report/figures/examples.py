@@ -13,6 +13,7 @@ from ...core.files import sha256
 from ...core.images import decode, open_image, read_rgb
 from ...data.facts import mask_as_benco
 from ...data.listing import ListingError, read_listings
+from ...evaluation.results import mask_path
 from ...inference.preprocessing import ModelInput, fit_to_model
 from ...modeling.config import Preprocessing
 from ...modeling.qma_net import QMANetModel
@@ -174,10 +175,12 @@ def predict_mask(model: ModelResults, example: Example) -> np.ndarray:
 
 
 def _saved_mask(result: ResultFile, example: Example) -> np.ndarray | None:
-    """Read the mask that ``evaluate --save-masks`` saved; its name starts with the row's index."""
+    """Read the mask that ``evaluate --save-masks`` saved."""
     index = [row["path"] for row in result.rows].index(example.path)
-    folder = result.path.with_name(f"{result.path.stem}_masks")
-    array, png = (folder / f"{index:06d}_{example.image.stem}.{suffix}" for suffix in ("npy", "png"))
+    array, png = (
+        mask_path(result.path.parent, result.path.stem, index, example.path, file_format)
+        for file_format in ("npy", "png")
+    )
     if array.is_file():
         return np.load(array)
     if png.is_file():
