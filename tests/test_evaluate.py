@@ -616,6 +616,22 @@ def test_attacks_are_read_from_a_file_and_invalid_ones_are_rejected(tmp_path):
         read_attacks(tmp_path / "c.yaml")
 
 
+def test_attack_file_without_attacks_of_the_paper_is_applied(work, registered, tmp_path):
+    """Only entries with ``paper: true`` were used, so this was an evaluation without attacks."""
+    from qma_net.cli import main
+
+    line = "- {name: median, transform: MedianBlur, unit: pixels, levels: [5], "
+    (tmp_path / "a.yaml").write_text(line + "arguments: {blur_limit: [LEVEL, LEVEL]}}\n")
+    flags = ["--checkpoint", registered, "--test-sets", work / "set", "--out", tmp_path / "out"]
+    flags += ["--model", "Answer", "--image-size", 64, "--device", "cpu", "--workers", 0]
+    main(["robust", *map(str, flags), "--attack-file", str(tmp_path / "a.yaml")])
+    assert (tmp_path / "out/set/median-5.json").is_file()
+    for content in ("[]", line.replace("[5]", "[]") + "arguments: {}}\n"):
+        (tmp_path / "b.yaml").write_text(content)
+        with pytest.raises(SystemExit, match="^qma-net: no attack to apply; define at least one"):
+            main(["robust", *map(str, flags), "--attack-file", str(tmp_path / "b.yaml")])
+
+
 def test_unknown_model_flags_are_rejected(work, tmp_path, capsys):
     with pytest.raises(SystemExit):
         evaluate(

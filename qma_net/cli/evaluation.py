@@ -22,7 +22,10 @@ def add_commands(commands: Commands) -> None:
     evaluate = add_command(commands, "evaluate", _evaluate, allow_abbrev=False)
     robust = add_command(commands, "robust", _robust, allow_abbrev=False)
     add = robust.add_argument
-    attacks = "names of attacks, separated by commas (default: those of the paper)"
+    attacks = (
+        "names of attacks, separated by commas (default: those of the paper; with --attack-file, "
+        "those with `paper: true`, or all if there are none)"
+    )
     add("--attacks", default="", metavar="A,B", help=attacks)
     attack_file = "YAML file that defines the attacks (default: benco_configs/robustness.yaml)"
     add("--attack-file", metavar="FILE", help=attack_file)

@@ -46,7 +46,7 @@ def read_attacks(
 
     Args:
         path: The file, by default ``benco_configs/robustness.yaml``.
-        names: The attacks to read, by default those of the paper.
+        names: The attacks to read, by default those marked with ``paper: true``, or all if none is.
 
     Raises:
         ContentError: If the file is not YAML.
@@ -62,7 +62,8 @@ def read_attacks(
         )
     by_name = {entry["name"]: entry for entry in entries}
     attacks = []
-    for name in list(names) or [entry["name"] for entry in entries if entry.get("paper")]:
+    in_paper = [entry["name"] for entry in entries if entry.get("paper")]
+    for name in list(names) or in_paper or by_name:
         if name not in by_name:
             raise EvaluationError(f"unknown attack {name!r}; choose from {', '.join(by_name)}")
         attacks += [_build_attack(by_name[name], level) for level in by_name[name]["levels"]]

@@ -6,6 +6,7 @@ from typing import Any
 
 from .attacks import Attack, read_attacks
 from .evaluate import evaluate
+from .settings import EvaluationError
 
 
 def robust(
@@ -24,6 +25,11 @@ def robust(
 
     The arguments are those of :func:`qma_net.evaluation.evaluate.evaluate`. The default attacks are
     the 18 of the paper.
+
+    Raises:
+        EvaluationError: If there is no attack; see also ``evaluate``.
     """
     attacks = read_attacks() if attacks is None else attacks
+    if not attacks:
+        raise EvaluationError("no attack to apply; define at least one attack with one level")
     evaluate(checkpoints, test_sets, out, attacks=attacks, **options)
