@@ -505,6 +505,29 @@ def test_save_pretrained_directory_gives_the_results_of_its_checkpoint(work, tmp
     assert load_model(weights).weights_file == weights
 
 
+@pytest.mark.filterwarnings("ignore:QMA-Net starts with random encoders")
+def test_flags_of_the_loss_are_recorded_from_the_checkpoint(work, tmp_path):
+    """The default values were recorded, so the report showed the model as the paper's."""
+    from qma_net.benco import QMANet
+
+    loss = {"alpha": 0.5, "beta": 0.25, "dice_smoothing": 1e-5, "bce": 1.0}
+    state = QMANet(size="tiny", views="srm", **loss).state_dict()
+    torch.save({"model": state}, tmp_path / "checkpoint-0.pth")
+    load_model(tmp_path / "checkpoint-0.pth").save_pretrained(tmp_path / "saved")
+    for name in ("checkpoint-0.pth", "saved"):
+        out = tmp_path / "out" / name
+        evaluate([tmp_path / name], [work / "set"], out, settings=SMALL, workers=0)
+        flags = json.loads((out / "set.json").read_text())["header"]["model_flags"]
+        assert loss.items() <= flags.items()
+    # A checkpoint of an earlier version stores the configuration only.
+    content = json.loads(bytes(state["_extra_state"].tolist()))
+    assert content.pop("loss") == loss
+    old = torch.tensor(list(json.dumps(content).encode()), dtype=torch.uint8)
+    torch.save({"model": state | {"_extra_state": old}}, tmp_path / "old.pth")
+    assert load_model(tmp_path / "old.pth").loss is None
+    QMANet(size="tiny", views="srm").load_state_dict(state | {"_extra_state": old})
+
+
 def test_packaged_model_is_evaluated_with_the_preprocessing_of_its_training(work, tmp_path):
     evaluate(["qma-net-small"], [work / "set"], tmp_path, settings=AS_TRAINED, workers=0)
     header = json.loads((tmp_path / "set.json").read_text())["header"]
@@ -628,7 +651,7 @@ def test_attack_file_without_attacks_of_the_paper_is_applied(work, registered, t
     assert (tmp_path / "out/set/median-5.json").is_file()
     for content in ("[]", line.replace("[5]", "[]") + "arguments: {}}\n"):
         (tmp_path / "b.yaml").write_text(content)
-        with pytest.raises(SystemExit, match="^qma-net: no attack to apply; define at least one"):
+        with pytest.raises(SystemExit, match=r"^qma-net: no attack to apply; define at"):
             main(["robust", *map(str, flags), "--attack-file", str(tmp_path / "b.yaml")])
 
 

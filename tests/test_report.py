@@ -273,6 +273,7 @@ def test_other_models_and_sizes_have_separate_rows(work):
     write_result(work / "again", "CASIAv1", values(23), checkpoint="seed1/c.pth")
     smooth = {"dice_smoothing": 0.01}
     write_result(work / "smooth", "CASIAv1", values(24), flags=smooth)
+    write_result(work / "entropy", "CASIAv1", values(25), flags={"bce": 1.0})
     results = collect([work])
     table = paper_table(results, 1)
     assert (
@@ -280,6 +281,7 @@ def test_other_models_and_sizes_have_separate_rows(work):
     )
     assert cells(table, MEASURED, "QMA-Net (ours, seed1/c)")[0].text == f"{np.mean(values(23)):.3f}"
     assert cells(table, MEASURED, "QMA-Net (ours, dice_smoothing 0.01)")
+    assert cells(table, MEASURED, "QMA-Net (ours, bce 1.0)")
     assert number_of(cells(table, DIFFERENCE, "TruFor (measured here)")[0]) == pytest.approx(
         np.mean(values(21)) - 0.700, abs=6e-4
     )

@@ -117,6 +117,12 @@ class QMANet(nn.Module):
                 noiseprint_weights=noiseprint_weights,
                 **asdict(self.config),
             )
+        self.network.loss = {
+            "alpha": float(alpha),
+            "beta": float(beta),
+            "dice_smoothing": float(dice_smoothing),
+            "bce": float(bce),
+        }
         self.network.checkpoint_gradients(bool(gradient_checkpointing))
         self._image_score: Callable[..., Tensor] = image_score
         self._mask_and_edge_losses: Callable[..., tuple[Tensor, Tensor]] = mask_and_edge_losses
@@ -188,8 +194,11 @@ class QMANet(nn.Module):
         return names | {f"{name}.weight" for name in bayar}
 
     def get_extra_state(self) -> Tensor:
-        """Return the configuration, so that a checkpoint suffices to rebuild the model."""
-        return config_to_extra_state(self.config)
+        """Return the configuration, so that a checkpoint suffices to rebuild the model.
+
+        The flags of the loss are included, so that results of the checkpoint can state them.
+        """
+        return config_to_extra_state(self.config, self.network.loss)
 
     def set_extra_state(self, state: Tensor) -> None:
         """Reject a checkpoint of a different architecture before any tensor is loaded.

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from ..core.untrusted import one_line, printable_lines
 from ..launch.flags import THREADS
-from ..modeling.config import QMANetConfig
+from ..modeling.config import LOSS_FLAGS, QMANetConfig
 from ..weights.names import NONE, RANDOM, SMALL
 
 # What ``add_subparsers`` returns.
@@ -18,7 +18,7 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 # import torch; a test compares the two.
 MODEL_FLAGS = (
     *QMANetConfig.field_names(),
-    *("backbone_weights", "noiseprint_weights", "alpha", "beta", "dice_smoothing", "bce"),
+    *("backbone_weights", "noiseprint_weights", *LOSS_FLAGS),
     *("init_from", "gradient_checkpointing", "compile"),
 )
 

@@ -70,7 +70,8 @@ class EvaluatedModel:
         content: dict = {}
         if network:
             checkpoint, preprocessing = network.weights_file or checkpoint, network.preprocessing
-            flags = [*network.config.as_flags(), *flags]
+            loss_flags = [f"--{key}={value}" for key, value in (network.loss or {}).items()]
+            flags = [*network.config.as_flags(), *loss_flags, *flags]
         else:
             content = read_checkpoint(checkpoint)
             preprocessing = preprocessing_from_args(content.get("args"))

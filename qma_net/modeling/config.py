@@ -35,6 +35,10 @@ DEFAULT_THRESHOLD = 0.5
 # width that BenCo's training scripts pass for models with edge supervision.
 EDGE_WIDTH = 7
 
+# Flags of the training loss. They are stored with the weights, since reports distinguish models by
+# them, but the network does not depend on them.
+LOSS_FLAGS = ("alpha", "beta", "dice_smoothing", "bce")
+
 # Configurations come from files of unknown origin, so the number of queries needs a limit.
 MAX_QUERY_COUNT = 1024
 

@@ -1,9 +1,10 @@
 """Saving and loading a model as a directory or a Hugging Face repository.
 
 The folder contains ``model.safetensors`` (the weights, including NoisePrint++), ``config.json``
-(the :class:`~qma_net.modeling.config.QMANetConfig` and the version of the architecture),
-``README.md`` (a model card) and, if they are known, ``preprocessor_config.json`` (how images were
-fed to the model in training) and ``calibration.json`` (its scores for authentic photos).
+(the :class:`~qma_net.modeling.config.QMANetConfig`, the version of the architecture and the flags
+of the loss), ``README.md`` (a model card) and, if they are known, ``preprocessor_config.json`` (how
+images were fed to the model in training) and ``calibration.json`` (its scores for authentic
+photos).
 """
 
 import json
@@ -30,7 +31,7 @@ from ..core.files import (
 from ..core.untrusted import MAX_ABOUT, one_line
 from .calibration import Calibration
 from .config import ARCHITECTURE, Preprocessing, QMANetConfig
-from .state import WeightsError, config_from_saved, load_strictly
+from .state import WeightsError, config_from_saved, load_strictly, loss_from_saved
 
 CONFIG_NAME = "config.json"
 PREPROCESSOR_NAME = "preprocessor_config.json"
@@ -80,6 +81,7 @@ class HubModule(
     Attributes:
         config: Configuration that the model was built from.
         preprocessing: How images were fed to it in training; None if unknown.
+        loss: Flags of the loss in training (:data:`.config.LOSS_FLAGS`); None if unknown.
         about: Notice that is shown with every result, e.g. that these are weights of the demo.
         weights_file: File that the weights were read from; None for new models.
         calibration: Scores of authentic photos with these weights; None if not measured.
@@ -87,6 +89,7 @@ class HubModule(
 
     config: QMANetConfig
     preprocessing: Preprocessing | None = None
+    loss: Mapping[str, float] | None = None
     about: str = ""
     weights_file: Path | None = None
     calibration: Calibration | None = None
@@ -107,6 +110,8 @@ class HubModule(
                 "a different folder"
             ) from None
         config = {"architecture": ARCHITECTURE, "qma_net": __version__, **asdict(self.config)}
+        if self.loss:
+            config["loss"] = dict(self.loss)
         if self.about:
             config["about"] = self.about
         write_text(save_directory / CONFIG_NAME, to_json(config, indent=2) + "\n")
@@ -131,6 +136,7 @@ class HubModule(
         config = _require_config(config, model_id)
         model = cls.from_config(config_from_saved(config, f"{model_id}/{CONFIG_NAME}"))
         model.about = one_line(config.get("about", ""), MAX_ABOUT)
+        model.loss = loss_from_saved(config.get("loss"))
         model.preprocessing = read_preprocessing(model_id, **download)
         model.calibration = _read_optional(
             model_id,

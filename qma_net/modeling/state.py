@@ -1,5 +1,6 @@
 """Strict loading of state dicts, with one-line errors that state what does not match."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..core.errors import QMANetError
-from .config import ARCHITECTURE, ConfigError, QMANetConfig
+from .config import ARCHITECTURE, LOSS_FLAGS, ConfigError, QMANetConfig
 
 
 class WeightsError(QMANetError):
@@ -105,3 +106,16 @@ def config_from_saved(saved: Mapping[str, Any], source: str) -> QMANetConfig:
         return QMANetConfig(**{name: saved[name] for name in names})
     except ConfigError as error:
         raise WeightsError(f"the configuration in {source} is invalid: {error}") from None
+
+
+def loss_from_saved(saved: object) -> dict[str, float] | None:
+    """Return the flags of the loss that were stored with weights, or None if there are none.
+
+    Invalid values are ignored, because the weights can be used without these flags.
+    """
+    saved = saved if isinstance(saved, dict) else {}
+    return {
+        name: saved[name]
+        for name in LOSS_FLAGS
+        if type(saved.get(name)) is float and math.isfinite(saved[name])
+    } or None

@@ -16,7 +16,7 @@ from typing import Any
 from ..core.errors import QMANetError
 from ..core.files import ContentError, read_json_object
 from ..evaluation.results import read_result_table
-from ..modeling.config import Preprocessing, QMANetConfig
+from ..modeling.config import LOSS_FLAGS, Preprocessing, QMANetConfig
 from ..modeling.losses import (
     DICE_SMOOTHING,
     DICE_SMOOTHING_TAMPERED_ONLY,
@@ -43,7 +43,7 @@ IMAGE_FOLDERS = ("Tp", "Gt", "Au")
 ABLATED = ("dfcm_stages", "decode_levels", "decoder", "query_count", "interaction")
 
 # Other flags that distinguish a model from the paper's. Drop path matters only during training.
-VARIED = ("size", "views", "dfcm_scale", "alpha", "beta", "dice_smoothing")
+VARIED = ("size", "views", "dfcm_scale", *LOSS_FLAGS)
 
 # The paper's model as flags of BenCo's scripts.
 PAPER_PREPROCESSING = Preprocessing()

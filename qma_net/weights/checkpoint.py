@@ -17,11 +17,18 @@ from ..core.files import to_json
 from ..core.untrusted import MAX_ABOUT, one_line
 from ..modeling.config import ARCHITECTURE, ConfigError, Preprocessing, QMANetConfig
 from ..modeling.qma_net import QMANetModel
-from ..modeling.state import WeightsError, config_from_saved, load_strictly, require_tensors
+from ..modeling.state import (
+    WeightsError,
+    config_from_saved,
+    load_strictly,
+    loss_from_saved,
+    require_tensors,
+)
 from .reading import read_checkpoint, unwrap_state
 
 # Names in the state dict of the model that is registered with BenCo: the entry that holds the
-# QMANetConfig (torch's suffix for extra state), and the prefix of the network's tensors.
+# QMANetConfig and the flags of the loss (torch's suffix for extra state), and the prefix of the
+# network's tensors.
 CONFIG_KEY = "_extra_state"
 NETWORK_PREFIX = "network."
 
@@ -38,6 +45,7 @@ class Checkpoint:
         network: Tensors of the model.
         preprocessing: How images were fed to it in training; None if unknown.
         about: Notice for users; see :class:`~qma_net.modeling.hub.HubModule`.
+        loss: Flags of the loss in training; None if unknown.
     """
 
     path: Path
@@ -45,6 +53,7 @@ class Checkpoint:
     network: Mapping[str, Tensor]
     preprocessing: Preprocessing | None = None
     about: str = ""
+    loss: Mapping[str, float] | None = None
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], *, mapped: bool = False) -> Self:
@@ -82,6 +91,7 @@ class Checkpoint:
             },
             preprocessing=preprocessing_from_args(content.get("args")),
             about=about if isinstance(about, str) else "",
+            loss=loss_from_saved(_read_extra_state(state[CONFIG_KEY]).get("loss")),
         )
 
     def build(self) -> QMANetModel:
@@ -92,7 +102,7 @@ class Checkpoint:
         """
         model = QMANetModel.from_config(self.config)
         load_strictly(model, self.network, f"{self.path} (checkpoint)")
-        model.preprocessing, model.about = self.preprocessing, self.about
+        model.preprocessing, model.about, model.loss = self.preprocessing, self.about, self.loss
         model.weights_file = self.path
         return model
 
@@ -153,13 +163,14 @@ def require_same_architecture(stored: QMANetConfig, built: QMANetConfig, source:
         )
 
 
-def config_to_extra_state(config: QMANetConfig) -> Tensor:
-    """Encode a configuration as UTF-8 JSON in a uint8 tensor.
+def config_to_extra_state(config: QMANetConfig, loss: Mapping[str, float] | None = None) -> Tensor:
+    """Encode a configuration, and the flags of the loss, as UTF-8 JSON in a uint8 tensor.
 
     It is a tensor because tracing (fvcore, ONNX), safetensors and other tools that process state
     dicts accept nothing else.
     """
     content = {"qma_net": __version__, "architecture": ARCHITECTURE, "config": asdict(config)}
+    content |= {"loss": dict(loss)} if loss else {}
     return torch.tensor(list(to_json(content).encode()), dtype=torch.uint8)
 
 
@@ -169,17 +180,10 @@ def config_from_extra_state(extra: object, source: str) -> QMANetConfig:
     Raises:
         WeightsError: If it is missing, invalid, or of a different version of the architecture.
     """
-    content: dict[str, Any] = {}
+    content = _read_extra_state(extra)
     config: dict[str, Any] = {}
-    if (
-        isinstance(extra, Tensor)
-        and extra.dtype == torch.uint8
-        and extra.dim() == 1
-        and extra.numel() <= MAX_CONFIG_BYTES
-    ):
-        with suppress(TypeError, ValueError, KeyError, RuntimeError):
-            content = json.loads(bytes(extra.tolist()))
-            config = dict(content["config"])
+    with suppress(TypeError, ValueError, KeyError):
+        config = dict(content["config"])
     names = QMANetConfig.field_names()
     if not set(QMANetConfig.required_names()) <= set(config) <= set(names):
         flags = " ".join(f"--{name}" for name in names)
@@ -189,3 +193,17 @@ def config_from_extra_state(extra: object, source: str) -> QMANetConfig:
             "and load the tensors into its network"
         )
     return config_from_saved({**content, **config}, source)
+
+
+def _read_extra_state(extra: object) -> dict[str, Any]:
+    """Decode the JSON object in :data:`CONFIG_KEY` of a state dict; return {} if it is invalid."""
+    if (
+        isinstance(extra, Tensor)
+        and extra.dtype == torch.uint8
+        and extra.dim() == 1
+        and extra.numel() <= MAX_CONFIG_BYTES
+    ):
+        with suppress(ValueError, RuntimeError):
+            content = json.loads(bytes(extra.tolist()))
+            return content if isinstance(content, dict) else {}
+    return {}
