@@ -536,6 +536,22 @@ def test_packaged_model_is_evaluated_with_the_preprocessing_of_its_training(work
     assert "synthetic manipulations only" in header["about"]
 
 
+def test_images_too_small_for_original_resolution_are_rejected_before_evaluation(work, tmp_path):
+    """The network raised a ValueError in the middle of the test set."""
+    write_set(tmp_path / "set", 2)
+    for part in ("Tp", "Gt"):
+        cv2.imwrite(str(tmp_path / f"set/{part}/2.png"), np.full((90, 31), 255, np.uint8))
+    arguments = [work / "checkpoint-0.pth"], [tmp_path / "set"], tmp_path / "out"
+    options = {"workers": 0, "allow": ["mask-inverted"]}
+    message = r"/set/Tp/2\.png has 31x90 pixels, expected at least 32x32 .*\(too small: 1 images\)"
+    with pytest.raises(EvaluationError, match=message):
+        evaluate(*arguments, settings=Settings("native"), **options)
+    assert not list((tmp_path / "out").iterdir())
+    evaluate(*arguments, settings=SMALL, **options)
+    with pytest.raises(EvaluationError, match="invalid number of workers -1: expected at least 0"):
+        evaluate(*arguments, workers=-1)
+
+
 def test_invalid_input_gives_one_line_error_and_keeps_complete_sets(work, registered, tmp_path):
     write_set(tmp_path / "bad", 2)
     cv2.imwrite(str(tmp_path / "bad/Gt/1.png"), np.zeros((9, 9), np.uint8))

@@ -29,6 +29,7 @@ from ..data.listing import Listing, manipulation_types, read_listings
 from ..inference.prediction import as_gray, require_finite
 from ..launch.recipes import require_image_size
 from ..modeling.config import DEFAULT_THRESHOLD, Preprocessing
+from ..modeling.qma_net import SMALLEST_SIDE
 from ..weights.names import SMALL
 from .attacks import Attack
 from .distributed import DistributedContext
@@ -104,15 +105,17 @@ def evaluate(
         ListingError: If a path is not a test set.
         BusyError: If another run is writing to one of the folders.
     """
+    if workers < 0:
+        raise EvaluationError(f"invalid number of workers {workers}: expected at least 0")
     context = DistributedContext.from_environment(device)
     folders = result_folders(checkpoints, Path(out))
     sets = read_test_sets(test_sets)
-    pixels: dict[str, int] = {}  # By image, for the progress bar of the first process.
+    sizes: dict[Path, tuple[int, int]] = {}  # Of the images; only in the first process.
     if context.is_first:
         report = _require_no(
             FATAL_PROBLEMS, test_sets, mask_sample=sys.maxsize, allow=allow, progress=progress
         )
-        pixels = {str(path): math.prod(facts.size) for path, facts in report.images.items()}
+        sizes = {path: facts.size for path, facts in report.images.items()}
         inverted = [item for item in report.warnings if item.problem == "mask-inverted"]
         for finding in inverted[:1]:
             context.log(
@@ -120,6 +123,7 @@ def evaluate(
                 "are not inverted"
             )
     digests = context.share([content_sha256(item) for item in sets] if context.is_first else [])
+    pixels = {str(path): math.prod(size) for path, size in sizes.items()}
     tests = [TestSet(item, digest, pixels) for item, digest in zip(sets, digests, strict=True)]
     names = [listing.name for listing in sets]
     # With attacks, every test set has a folder that contains a result per attack.
@@ -135,6 +139,8 @@ def evaluate(
                 size = completed.image_size
                 problems = ["larger-than-training"]
                 _require_no(problems, test_sets, crop_size=size, allow=allow, progress=False)
+            if completed.fit == "native" and model == "QMANet":
+                _require_smallest_side(sizes)
             for test_set, folder in zip(tests, set_folders[checkpoint], strict=True):
                 name = test_set.listing.name
                 clean = "clean" if attacks else name
@@ -221,6 +227,17 @@ def _require_no(
             f"pass --allow {first.problem} to accept them"
         )
     return report
+
+
+def _require_smallest_side(sizes: Mapping[Path, tuple[int, int]]) -> None:
+    small = [path for path, size in sizes.items() if 0 < min(size) < SMALLEST_SIDE]
+    if small:
+        width, height = sizes[small[0]]
+        raise EvaluationError(
+            f"{small[0]} has {width}x{height} pixels, expected at least "
+            f"{SMALLEST_SIDE}x{SMALLEST_SIDE} at original resolution (too small: {len(small)} "
+            "images); exclude these images, or pass --resize"
+        )
 
 
 def result_folders(checkpoints: Sequence[str | os.PathLike[str]], out: Path) -> dict[Path, Path]:
