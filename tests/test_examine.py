@@ -730,6 +730,7 @@ def test_calibration_is_saved_with_its_weights(saved, photos, build_tiny):
     assert load_model(photos / "copy").calibration == model.calibration
     build_tiny().save_pretrained(photos / "copy")  # Other weights.
     assert load_model(photos / "copy").calibration is None
+    assert load_model(photos / "copy").preprocessing is None
     (saved / "calibration.json").write_text('{"quantiles": []}')
     with pytest.raises(WeightsError, match=r"calibration\.json is invalid: .*; expected quantiles"):
         load_model(saved)

@@ -118,9 +118,11 @@ class HubModule(
         if self.preprocessing:
             text = to_json(asdict(self.preprocessing), indent=2) + "\n"
             write_text(save_directory / PREPROCESSOR_NAME, text)
+        else:  # The preprocessing of earlier weights would be wrong for these.
+            (save_directory / PREPROCESSOR_NAME).unlink(missing_ok=True)
         if self.calibration:
             write_calibration(save_directory, self.calibration)
-        else:  # A calibration of earlier weights would be wrong for these.
+        else:  # The same applies to their calibration.
             (save_directory / CALIBRATION_NAME).unlink(missing_ok=True)
 
     @classmethod
