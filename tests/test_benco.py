@@ -198,8 +198,24 @@ def test_image_score_is_mean_of_highest_one_percent():
     mask[0, 0, 0, :6] = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
     assert image_score(mask).tolist() == pytest.approx([0.75, 0])
     left = torch.zeros(2, 1, 20, 20)
-    left[..., :2] = 1  # Only 0.9 and 0.8 are inside.
-    assert image_score(mask, left).tolist() == pytest.approx([1.7 / 4, 0])
+    left[0, ..., :10] = 1  # 200 pixels, so the highest 2 count.
+    left[1, ..., :2] = 1  # Less than 100 pixels, so the highest one counts.
+    assert image_score(mask, left).tolist() == pytest.approx([0.85, 0])
+
+
+def test_image_score_does_not_depend_on_the_amount_of_padding():
+    """The padding was counted, so a small image with the value 1 everywhere had a score of 0.6."""
+    from qma_net.modeling.qma_net import image_score
+
+    image = torch.rand(1, 1, 64, 96)
+    for values in (image, torch.ones_like(image)):
+        padded, inside = torch.rand(1, 1, 1024, 1024), torch.zeros(1, 1, 1024, 1024)
+        padded[..., :64, :96], inside[..., :64, :96] = values, 1
+        expected = image_score(values)
+        assert image_score(padded, inside).item() == pytest.approx(expected.item(), abs=1e-6)
+        for dtype in (torch.float32, torch.float64):
+            whole = image_score(values, torch.ones_like(values, dtype=dtype))
+            assert torch.equal(whole, image_score(values.to(dtype)))
 
 
 def _gradients(rank, world, path):

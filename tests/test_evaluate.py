@@ -198,6 +198,7 @@ class Answer(torch.nn.Module):
             "constant": torch.full_like(mask, 0.7),
             "empty": torch.zeros_like(mask),
             "grown": torch.nn.functional.max_pool2d(mask.float(), 3, stride=1, padding=1),
+            "edge": torch.nn.functional.pad(torch.zeros_like(mask)[..., 1:], (0, 1), value=1),
             "bright": torch.sigmoid(3 * image.mean(1, keepdim=True)),
         }[self.how]
         return {"pred_mask": answer.float(), "pred_label": None}
@@ -451,6 +452,9 @@ def test_padding_does_not_affect_metrics(work, registered, tmp_path):
     areas = [(cv2.imread(str(work / f"set/Gt/{i}.png"), 0) > 127).mean() for i in range(7)]
     assert [row["iou"] for row in rows] == pytest.approx(areas)
     assert np.load(tmp_path / "out/set_masks/000000_0.npy").shape == (72, 64)
+    options["model_flags"] = ["--how", "edge"]  # Marks the last column, which is padding.
+    evaluate(*sources, tmp_path / "edge", settings=padded, **options)
+    assert {row["score"] for row in read_result_table(tmp_path / "edge/set.csv")} == {0}
     with pytest.raises(EvaluationError, match="larger than the padded 64x64"):
         evaluate(*sources, tmp_path / "crop", settings=Settings("pad", 64, 3), **options)
 

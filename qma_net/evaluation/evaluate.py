@@ -357,14 +357,15 @@ def measure_batch(
 ) -> Iterator[tuple[Row, np.ndarray]]:
     """Predict a batch and yield the row and the mask of every image.
 
-    Masks are float32 ``(H, W)``, without padding.
+    Masks are float32 ``(H, W)``, without padding. If the model has no scores, the score is the
+    largest value of the mask.
 
     Raises:
         EvaluationError: If the size of a mask differs from that of the ground truth.
         NonFiniteError: If a mask or a score contains NaN or infinity.
     """
     inputs = {key: value for key, value in batch.items() if key != "index"}
-    masks, scores, source = evaluated(inputs)
+    masks, scores = evaluated(inputs)
     for i, index in enumerate(batch["index"].tolist()):
         mask, truth = masks[i], batch["mask"][i, 0].numpy() > 0.5
         if mask.shape != truth.shape:
@@ -376,7 +377,8 @@ def measure_batch(
             height, width = batch["shape"][i].tolist()
             mask, truth = mask[:height, :width], truth[:height, :width]
         checkpoint, path = evaluated.identity["checkpoint"], images.path(index)
-        require_finite(mask, float(scores[i]), checkpoint=checkpoint, photo=path)
+        score = float(mask.max() if scores is None else scores[i])
+        require_finite(mask, score, checkpoint=checkpoint, photo=path)
         counted: Any = ...
         if settings.ignore_border:
             counted = ~boundary_band(truth, settings.ignore_border)
@@ -386,8 +388,8 @@ def measure_batch(
             "name": batch["name"][i],
             "label": label,
             **(metrics if label else metrics | dict.fromkeys(PIXEL)),
-            "score": float(scores[i]),
-            "score_source": source,
+            "score": score,
+            "score_source": "largest probability" if scores is None else "pred_label",
             "path": path,
         }
         yield row, mask

@@ -110,11 +110,11 @@ class EvaluatedModel:
         )
 
     @torch.no_grad()
-    def __call__(self, batch: dict) -> tuple[np.ndarray, np.ndarray, str]:
+    def __call__(self, batch: dict) -> tuple[np.ndarray, np.ndarray | None]:
         """Predict a batch from BenCo's data loader.
 
         Returns:
-            Masks, float32 ``(B, H, W)``; scores, ``(B,)``; and the source of the scores.
+            Masks, float32 ``(B, H, W)``, and scores, ``(B,)``; None if the model has no scores.
         """
         batch = {
             key: value.to(self.device) if isinstance(value, torch.Tensor) else value
@@ -126,9 +126,7 @@ class EvaluatedModel:
             output = self.model(**batch)
         masks = output["pred_mask"].float().cpu().numpy()[:, 0]
         scores = output.get("pred_label")
-        if scores is None:
-            return masks, masks.reshape(len(masks), -1).max(axis=1), "largest probability"
-        return masks, scores.float().cpu().numpy().reshape(-1), "pred_label"
+        return masks, None if scores is None else scores.float().cpu().numpy().reshape(-1)
 
 
 def is_best_on_test_sets(checkpoint: Path) -> bool:

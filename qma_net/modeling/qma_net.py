@@ -243,14 +243,20 @@ def image_score(mask: Tensor, shape_mask: Tensor | None = None, share: float = 0
     Args:
         mask: Mask values in 0..1, ``(B, 1, H, W)``.
         shape_mask: ``(B, 1, H, W)``, 0 on padding; default: no padding.
-        share: Fraction of the pixels to average.
+        share: Fraction of the pixels, without padding, to average.
     """
-    if shape_mask is not None:
-        mask = mask * shape_mask
-    pixels = mask.flatten(1)
+    pixels = (mask if shape_mask is None else mask * shape_mask).flatten(1)
     count = max(1, int(share * pixels.shape[1]))
     if pixels.shape[1] > TOPK_CHUNK:
         chunks = pixels.split(TOPK_CHUNK, dim=1)
         largest = [chunk.topk(min(count, chunk.shape[1]), dim=1).values for chunk in chunks]
         pixels = torch.cat(largest, dim=1)
-    return pixels.topk(count, dim=1).values.mean(dim=1)
+    top = pixels.topk(count, dim=1).values  # (B, count), in descending order
+    mean = top.mean(dim=1)
+    if shape_mask is None:
+        return mean
+    areas = shape_mask.flatten(1).sum(dim=1, dtype=torch.float64)
+    counts = (share * areas).long().clamp(min=1)  # (B,)
+    is_counted = torch.arange(count, device=mask.device) < counts[:, None]
+    # For an image without padding, the result is exactly that without a shape mask.
+    return torch.where(counts < count, (top * is_counted).sum(dim=1) / counts, mean)
