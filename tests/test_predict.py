@@ -79,6 +79,18 @@ def test_training_size_is_stored_with_the_weights(checkpoint, tmp_path):
         other = QMANetPredictor.from_pretrained(source, image_size=96).predict(pixels)
         assert not np.array_equal(other.mask, expected.mask)
         assert "resized to 96x96; in training resized to 64x64" in other.notes
+        predictor = QMANetPredictor.from_pretrained(source, image_size=96)
+        assert predictor.predict(pixels, native=True).notes == (ABOUT,)
+
+
+def test_image_size_is_rejected_for_prediction_at_original_resolution(checkpoint, photos, tmp_path):
+    """It was ignored, and each result had a note that the photo was resized."""
+    words = [photos / "b", "--native", "--image-size", "96"]
+    with pytest.raises(
+        SystemExit, match=r"^qma-net: --image-size has no effect with --native; omit"
+    ):
+        predict(checkpoint(), tmp_path / "out", *words)
+    assert not (tmp_path / "out").exists()
 
 
 def test_photos_are_padded_for_a_model_trained_with_padding(checkpoint):

@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from ..modeling.config import DEFAULT_THRESHOLD
+from ..modeling.config import DEFAULT_THRESHOLD, ConfigError
 from ..weights.names import NONE, SMALL
 from .flags import (
     CHECKPOINT,
@@ -154,6 +154,8 @@ def _predict(args: argparse.Namespace) -> None:
     from ..inference.predict import SCORE, has_scores, predict_files
     from ..inference.predictor import load_predictor
 
+    if args.native and args.image_size is not None:
+        raise ConfigError("--image-size has no effect with --native; omit one of them")
     options = {"image_size": args.image_size, "mixed": args.mixed, "compile": args.compile}
     predictor, note = load_predictor(args.checkpoint, args.device, **options)
     preprocessing = predictor.preprocessing.describe(native=args.native)

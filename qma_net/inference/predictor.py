@@ -51,7 +51,8 @@ class QMANetPredictor:
         device: The device to compute on; by default the model's.
         image_size: Side in pixels to which photos are resized. By default photos are resized or
             padded as in training if the model knows how (``model.preprocessing``), and resized to
-            512 otherwise. A note is added to every prediction if this differs from training.
+            512 otherwise. A note is added to every prediction if this differs from training. It has
+            no effect on native prediction.
         tile: Largest side in pixels of the tiles for native prediction, a multiple of 32.
         overlap: Smallest overlap of neighboring tiles in pixels, a multiple of 32.
         mixed: Compute in bfloat16, except for the noise view: faster on processors with bfloat16
@@ -89,8 +90,11 @@ class QMANetPredictor:
         self.notes: tuple[str, ...] = (about,) if about else ()
         if image_size is not None:
             self.preprocessing = Preprocessing(image_size, fit="resize")
+        # The last note does not apply to native prediction.
+        self._size_note = ""
         if trained and self.preprocessing != trained:
-            self.notes += (f"{self.preprocessing}; in training {trained}",)
+            self._size_note = f"{self.preprocessing}; in training {trained}"
+            self.notes += (self._size_note,)
         self.model: Any = (model if device is None else model.to(device)).eval()
         self.tile, self.overlap, self.mixed = tile, overlap, mixed
         if compile:
@@ -218,7 +222,8 @@ class QMANetPredictor:
         if not pixels.size:
             raise PhotographError(f"cannot judge {photograph.name}: {photograph.truncation}")
         model_input = fit_to_model(pixels, self.preprocessing, native=native)
-        notes, side = self.notes, self.preprocessing.image_size
+        notes = tuple(note for note in self.notes if not (native and note == self._size_note))
+        side = self.preprocessing.image_size
         if model_input.is_native:
             height, width = model_input.size
             if min(height, width) < SMALLEST_SIDE:
