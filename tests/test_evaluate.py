@@ -488,6 +488,40 @@ def test_two_checkpoints_are_compared_per_image(work, registered, tmp_path):
     assert got["pixel_f1"] == {"difference": 0, "interval": [0, 0], "p_value": 1, "n": 7}
 
 
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (("a/one.pth", "b/two.pth"), ("one", "two")),
+        (("runs/a/c.pth", "runs/b/c.pth"), ("runs-a-c", "runs-b-c")),
+        (("a/runs/cat/c.pth", "b/runs/cat/c.pth"), ("a-runs-cat-c", "b-runs-cat-c")),
+        (("m.v1/", "m.v2/"), ("m.v1", "m.v2")),
+        (("a/c.pth", "a/c.safetensors"), ("c.pth", "c.safetensors")),
+        (("a/m.v1/", "b/m.v1/"), ("top-a-m", "top-b-m")),
+    ],
+)
+def test_result_folders_of_several_checkpoints_are_distinct(tmp_path, paths, names):
+    """The third to the fifth pair were rejected as the same checkpoint."""
+    checkpoints = [tmp_path / "top" / path for path in paths]
+    for checkpoint, path in zip(checkpoints, paths, strict=True):
+        (checkpoint if path.endswith("/") else checkpoint.parent).mkdir(parents=True, exist_ok=True)
+        if not path.endswith("/"):
+            checkpoint.touch()
+    folders = ev.result_folders(checkpoints, tmp_path / "out")
+    assert folders == {
+        path: tmp_path / "out" / name for path, name in zip(checkpoints, names, strict=True)
+    }
+    (tmp_path / "link").symlink_to(checkpoints[0])
+    with pytest.raises(EvaluationError, match="the same checkpoint was given twice"):
+        ev.result_folders([checkpoints[0], tmp_path / "link"], tmp_path / "out")
+
+
+def test_checkpoints_next_to_the_root_have_plain_names(monkeypatch):
+    """The parts of the path included the root, so the name started with a slash."""
+    monkeypatch.setattr(ev.Path, "exists", lambda path: True)
+    folders = ev.result_folders(["/run1/c.pth", "/run2/c.pth"], ev.Path("out"))
+    assert [folder.name for folder in folders.values()] == ["run1-c", "run2-c"]
+
+
 def test_save_pretrained_directory_gives_the_results_of_its_checkpoint(work, tmp_path):
     """The weights file in the directory does so too, and the result header records it."""
     load_model(work / "checkpoint-0.pth").save_pretrained(tmp_path / "saved")

@@ -251,12 +251,24 @@ def result_folders(checkpoints: Sequence[str | os.PathLike[str]], out: Path) -> 
             )
     if len(paths) == 1:
         return {paths[0]: out}
-    names = [path.stem for path in paths]
-    if len(set(names)) < len(names):  # Checkpoints of several training runs may have equal names.
-        names = ["-".join([*path.resolve().parent.parts[-2:], path.stem]) for path in paths]
-    if len(set(names)) < len(names):
+    if len({path.resolve() for path in paths}) < len(paths):
         raise EvaluationError("the same checkpoint was given twice")
-    return dict(zip(paths, (safe_path(out, name) for name in names), strict=True))
+    return dict(zip(paths, (safe_path(out, name) for name in _distinct_names(paths)), strict=True))
+
+
+def _distinct_names(paths: Sequence[Path]) -> list[str]:
+    """Name each checkpoint by its stem; if that is ambiguous, add folders, then the suffix."""
+    parents = [path.resolve().parent.parts[1:] for path in paths]
+    depths = [0, *range(2, max(2, *map(len, parents)) + 1)]
+    for labels in ([path.stem for path in paths], [path.name for path in paths]):
+        for depth in depths:
+            names = [
+                "-".join([*folders[len(folders) - min(depth, len(folders)) :], label])
+                for folders, label in zip(parents, labels, strict=True)
+            ]
+            if len(set(names)) == len(names):
+                return names
+    raise EvaluationError("the names of the checkpoints are ambiguous; rename one of them")
 
 
 def evaluate_set(
