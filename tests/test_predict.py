@@ -411,6 +411,14 @@ def test_hub_id_without_network_gives_one_line_error():
     assert "\n" not in str(error.value)
 
 
+def test_predictions_with_mixed_precision_have_a_folder_of_their_own(checkpoint, photos, tmp_path):
+    path = checkpoint()
+    predict(path, tmp_path / "out", photos / "a")
+    assert "mixed" not in json.loads((tmp_path / "out/predictions.json").read_text())
+    with pytest.raises(SystemExit, match=r"different settings \(mixed None, now True\)"):
+        predict(path, tmp_path / "out", photos, "--mixed")
+
+
 def test_single_photo_is_rejected_by_predict_iter(checkpoint, photos):
     predictor = QMANetPredictor.from_pretrained(checkpoint())
     path = photos / "b/y.jpg"

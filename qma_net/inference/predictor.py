@@ -148,7 +148,7 @@ class QMANetPredictor:
         """Return the settings that results record: model, weights and preprocessing."""
         config: QMANetConfig | None = getattr(self.model, "config", None)
         checkpoint, checkpoint_sha256 = self._checkpoint
-        return {
+        settings = {
             "qma_net": __version__,
             "model": asdict(config) if config else {},
             "about": getattr(self.model, "about", ""),
@@ -159,6 +159,8 @@ class QMANetPredictor:
             "tile": self.tile,
             "overlap": self.overlap,
         }
+        # Earlier versions did not record it, and their runs in float32 can still be resumed.
+        return settings | ({"mixed": True} if self.mixed else {})
 
     @overload
     def predict(
