@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shutil
+from datetime import timedelta
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from conftest import photograph
 from forks import Fork, torchrun
 from qma_net.core.files import ContentError, PathError, sha256
 from qma_net.core.runs import BusyError, FolderLock, Journal
+from qma_net.evaluation import distributed
 from qma_net.evaluation import evaluate as ev
 from qma_net.evaluation import robust as rb
 from qma_net.evaluation.attacks import read_attacks
@@ -151,6 +153,18 @@ def test_unavailable_device_gives_one_line_error(monkeypatch):
         DistributedContext.from_environment("cuda")
     with pytest.raises(ConfigError, match="got device 'gpu', expected cpu, cuda"):
         DistributedContext.from_environment("gpu")
+
+
+def test_processes_wait_for_longer_than_the_default_of_30_minutes(monkeypatch):
+    given = {}
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(distributed, "report_crashes", lambda: None)
+    monkeypatch.setattr(distributed.atexit, "register", lambda function: None)
+    monkeypatch.setattr(
+        torch.distributed, "init_process_group", lambda *_, **options: given.update(options)
+    )
+    DistributedContext.from_environment("cpu")
+    assert given["timeout"] >= timedelta(days=1)
 
 
 @pytest.fixture

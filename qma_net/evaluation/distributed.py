@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,10 @@ from ..launch.torchrun import leave_process_group, report_crashes
 from .settings import EvaluationError
 
 logger = logging.getLogger(__name__)
+
+# Processes wait for each other while the first one reads all masks, and after their last image. By
+# default, they would give up after 30 minutes. If a process fails, torchrun ends the others.
+TIMEOUT = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class DistributedContext:
         device = device_for_process(device, world_size=world_size)
         if world_size > 1 and not torch.distributed.is_initialized():
             report_crashes()
-            torch.distributed.init_process_group("gloo")
+            torch.distributed.init_process_group("gloo", timeout=TIMEOUT)
             atexit.register(leave_process_group)
         return cls(rank, world_size, device)
 
