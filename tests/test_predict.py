@@ -19,7 +19,7 @@ from qma_net.core.runs import FolderLock, Run
 from qma_net.examine import examine_files
 from qma_net.inference.photograph import PhotographError, read_photograph
 from qma_net.inference.predict import predict_files
-from qma_net.modeling.config import ConfigError
+from qma_net.modeling.config import ADDED_FIELDS, ConfigError
 from qma_net.modeling.state import WeightsError
 from qma_net.weights.locate import load_model
 
@@ -457,6 +457,19 @@ def test_convert_does_not_overwrite_another_model(checkpoint, tmp_path, name):
         cli.main(["convert", str(checkpoint()), "--out", str(hub)])
     assert [path.name for path in hub.iterdir()] == [name]
     assert (hub / name).read_text() == '{"model_type": "segformer"}'
+
+
+def test_convert_replaces_a_model_of_an_earlier_version(checkpoint, tmp_path):
+    """Such a model loads, but its folder was refused as that of a different kind of model."""
+    command = ["convert", str(checkpoint()), "--out", str(tmp_path / "hub")]
+    cli.main(command)
+    file = tmp_path / "hub/config.json"
+    config = json.loads(file.read_text())
+    earlier = {key: value for key, value in config.items() if key not in ADDED_FIELDS}
+    file.write_text(json.dumps(earlier))
+    load_model(tmp_path / "hub")
+    cli.main(command)
+    assert json.loads(file.read_text()) == config
 
 
 def test_interrupted_convert_is_repeated(checkpoint, tmp_path):

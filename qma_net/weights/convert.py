@@ -51,7 +51,7 @@ def _is_qma_net(folder: Path, model: QMANetModel) -> bool:
     try:
         if (folder / CONFIG_NAME).exists():
             config = read_json_object(folder / CONFIG_NAME, "a configuration")
-            return set(QMANetConfig.field_names()) <= config.keys()
+            return set(QMANetConfig.required_names()) <= config.keys()
         # An interrupted run can leave the weights without a configuration.
         with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
             return set(file.keys()) == model.state_dict().keys()
