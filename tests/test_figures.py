@@ -161,8 +161,8 @@ def test_figure_4_orders_levels_from_weak_to_strong(results, drawn):
 def test_figure_6_shows_the_four_fused_levels(drawn):
     panels, texts = axes_and_texts(drawn["figure-6"])
     assert len(panels) == 4 * 7
-    assert [word for word in texts if word.startswith("$F_")] == [
-        f"$F_{i + 1}$ (1/{4 * 2**i})" for i in range(4)
+    assert [word for word in texts if word.startswith("F") and "/" in word] == [
+        f"F{'₁₂₃₄'[i]} (1/{4 * 2**i})" for i in range(4)
     ]
 
 
@@ -424,6 +424,19 @@ def test_other_model_without_saved_masks_is_omitted_from_figure_3(work, tmp_path
     caption = figures.draw_predictions(collect([tmp_path])).caption
     assert "Omitted: TruFor" in caption
     assert "has no saved masks" in caption
+
+
+def test_dollar_signs_in_names_are_not_parsed_as_formulas(work, tmp_path):
+    """Saving such a figure ended in a ValueError of Matplotlib."""
+    name = "IMG$_$1.jpg"
+    canvas = draw_grid([name], [(name, [Panel(np.zeros((50, 100, 3), np.uint8), name)])])
+    canvas.draw_without_rendering()
+    for path in (work / "out/robust").iterdir():
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["header"] |= {"set": name, "model": name, "model_flags": {}}
+        content["header"]["attack"] |= {"name": name, "unit": name}
+        (tmp_path / path.name).write_text(json.dumps(content))
+    figures.draw_robustness(collect([tmp_path])).canvas.draw_without_rendering()
 
 
 def test_grid_rows_are_as_high_as_their_images():

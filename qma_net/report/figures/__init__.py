@@ -13,6 +13,11 @@ class FigureError(QMANetError):
     """A figure, or a part of a figure, that cannot be drawn."""
 
 
+def escape_math(text: str) -> str:
+    """Escape dollar signs, between which Matplotlib would parse the text as a formula."""
+    return text.replace("$", r"\$")
+
+
 @dataclass(frozen=True)
 class Figure:
     """A figure of the report; ``stem`` is the name of its file."""

@@ -10,7 +10,7 @@ from ..benco_logs import Curves, Points
 from ..collect import ModelResults, Results
 from ..model_tables import full_name
 from ..paper_tables import ABBREVIATIONS, ATTACKS, attack_levels, in_paper_order
-from . import Figure, FigureError
+from . import Figure, FigureError, escape_math
 
 # Colors that color-blind readers can tell apart (Okabe and Ito, 2008).
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -39,9 +39,9 @@ def draw_robustness(results: Results) -> Figure:
         levels = [*listed, *sorted(measured.difference(listed))]
         for axes, name in zip(axes_row, names, strict=True):
             _draw_axes(axes, models, test_set=name, attack=attack, levels=levels)
-        axes_row[0].set_ylabel(f"{attack.replace('-', ' ')}\npixel F1", fontsize=8)
+        axes_row[0].set_ylabel(escape_math(f"{attack.replace('-', ' ')}\npixel F1"), fontsize=8)
     for axes, name in zip(grid[0], names, strict=True):
-        axes.set_title(name, fontsize=9)
+        axes.set_title(escape_math(name), fontsize=9)
     grid[0, 0].set_ylim(bottom=0)
     lines = {line.get_label(): line for axes in grid.flat for line in axes.get_lines()}
     labeled = {label: line for label, line in lines.items() if not label.startswith("_")}
@@ -72,12 +72,12 @@ def _draw_axes(
         if not shown:
             continue
         unit = results[shown[0]].header["attack"].get("unit") or ""
-        axes.set_xlabel(unit.split(" (")[0], fontsize=7)
+        axes.set_xlabel(escape_math(unit.split(" (")[0]), fontsize=7)
         color = COLORS[i % len(COLORS)]
         axes.plot(
             [levels.index(level) for level in shown],
             [f1[level] for level in shown],
-            label=full_name(model),
+            label=escape_math(full_name(model)),
             color=color,
             marker=MARKERS[i // len(COLORS) % len(MARKERS)],
             ms=3.5,
@@ -110,7 +110,8 @@ def _draw(curves: Curves, name: str) -> Figure:
     for axes, (title, series) in zip(row, groups.items(), strict=True):
         for label, points in series.items():
             marker = "o" if len(points) < 30 else ""
-            axes.plot(*zip(*points, strict=True), label=label, lw=1.3, marker=marker, ms=3)
+            shown = escape_math(label)
+            axes.plot(*zip(*points, strict=True), label=shown, lw=1.3, marker=marker, ms=3)
         axes.set(title=title, xlabel="epoch")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)

@@ -127,7 +127,7 @@ def draw_level_cams(results: Results) -> Figure:
     assert isinstance(decoder, QMFD)  # Other decoders are ablations.
     layers = list(decoder.fuse)
     rows = [(e.test_set, [*e.panels, *cam_panels(model, network, e, layers)]) for e in examples]
-    levels = [f"$F_{level + 1}$ (1/{4 << level})" for level in decoder.levels]
+    levels = [f"F{'₁₂₃₄'[level]} (1/{4 << level})" for level in decoder.levels]
     caption = (
         "Grad-CAM of the decoder's fused features F_i, the outputs of its DCMs, with their scale "
         f"relative to the input. {TARGET} " + SELECTION.format(full_name(model))

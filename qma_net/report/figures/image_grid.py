@@ -11,6 +11,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from . import escape_math
+
 PANEL_WIDTH = 1.35  # inches
 HEAT_COLORS = "inferno"  # Perceptually uniform, even in grayscale.
 OUTLINE_COLOR = (255, 255, 255)
@@ -73,7 +75,7 @@ def draw_grid(
         len(rows), len(columns), squeeze=False, gridspec_kw={"height_ratios": heights}
     )
     for axes, heading in zip(grid[0], headings, strict=True):
-        axes.set_title("\n".join(heading), fontsize=8)
+        axes.set_title(escape_math("\n".join(heading)), fontsize=8)
     previous = None
     for axes_row, (name, row) in zip(grid, rows, strict=True):
         for axes, panel in zip(axes_row, row, strict=True):
@@ -83,8 +85,8 @@ def draw_grid(
                 axes.text(0.5, 0.5, "no result", ha="center", va="center", fontsize=7, color="gray")
                 continue
             axes.imshow(panel.pixels)
-            axes.set_xlabel(panel.text, fontsize=7, labelpad=2)
-        axes_row[0].set_ylabel(name if name != previous else "", fontsize=8)
+            axes.set_xlabel(escape_math(panel.text), fontsize=7, labelpad=2)
+        axes_row[0].set_ylabel(escape_math(name) if name != previous else "", fontsize=8)
         previous = name
     if with_heat_scale:
         scale = canvas.colorbar(
