@@ -175,6 +175,22 @@ def test_edits_differ_from_each_other():
     assert len(np.unique(results["mosaic"].reshape(-1, 3), axis=0)) <= 12 * 12
 
 
+@pytest.mark.parametrize("kind", ["gray", "flat"])
+def test_every_edit_changes_pixels_of_the_region(kind):
+    """Other colors did not change a gray photo, nor a blur a flat region, but masks marked them."""
+    image = np.repeat(photograph(48, 48)[..., :1], 3, axis=2)
+    region = np.zeros((48, 48), np.uint8)
+    region[10:30, 10:30] = 1
+    if kind == "flat":
+        image[:] = 120
+    edits = set()
+    for seed in range(40):
+        _, edited, history = retouch(np.random.default_rng(seed), image, region, Recipe())
+        assert (edited != image)[region > 0].any()
+        edits.add(history["edit"])
+    assert edits == ({"tones", "noise"} if kind == "flat" else set(EDITS) - {"colors"})
+
+
 def test_kinds_include_retouching_only_if_the_recipe_asks_for_it():
     recipe = realistic(untouched=0.0, kinds=(0.5, 0.3, 0.2), retouched=0.1)
     kinds = [kind_at("train", number, recipe) for number in range(1000)]

@@ -13,9 +13,18 @@ from .recipe import Recipe
 def retouch(
     rng: np.random.Generator, host: np.ndarray, region: np.ndarray, recipe: Recipe
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Return the edited region, the host after the edit (uint8 ``(H, W, 3)``), and its history."""
-    name = list(EDITS)[rng.integers(len(EDITS))]
-    return region, EDITS[name](rng, host), {"edit": name}
+    """Return the edited region, the host after the edit (uint8 ``(H, W, 3)``), and its history.
+
+    An edit that changes no pixel of the region, such as other colors in a gray photo, is replaced
+    by the next one.
+    """
+    names = list(EDITS)
+    first = rng.integers(len(names))
+    for name in (*names[first:], *names[:first]):
+        edited = EDITS[name](rng, host)
+        if (edited != host)[region > 0].any():
+            break
+    return region, edited, {"edit": name}
 
 
 def _blur(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
