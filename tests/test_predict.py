@@ -423,9 +423,13 @@ def test_single_photo_is_rejected_by_predict_iter(checkpoint, photos):
     predictor = QMANetPredictor.from_pretrained(checkpoint())
     path = photos / "b/y.jpg"
     with Image.open(path) as image:
-        for photo in (str(path), path, path.read_bytes(), image):
+        pixels = np.asarray(image)
+        sources = (str(path), path, path.read_bytes(), image, pixels, read_photograph(path))
+        for photo in (*sources, pixels[..., 0]):
             with pytest.raises(ConfigError, match="got one photo of type"):
                 predictor.predict_iter(photo)
+    for several in (np.array([str(path)]), pixels[None], pixels[None, ..., 0]):
+        assert len(list(predictor.predict_iter(several))) == 1
 
 
 def test_score_is_explained_only_if_there_is_one(checkpoint, tmp_path, capsys):

@@ -23,7 +23,7 @@ from ..modeling.noise import NoisePrint, normalized
 from ..modeling.qma_net import SMALLEST_SIDE, STRIDE, QMANetModel, image_score
 from ..weights.locate import load_model
 from ..weights.names import RANDOM
-from .photograph import PhotographError, PhotoSource, read_photograph
+from .photograph import Photograph, PhotographError, PhotoSource, read_photograph
 from .prediction import Prediction, require_finite
 from .preprocessing import fit_to_model
 from .tiles import NoiseRows, ProgressCallback, Region, TileProgress, blend_tiles, tile_spans
@@ -283,7 +283,8 @@ class QMANetPredictor:
             NonFiniteError: If the model outputs NaN or infinity; ``on_error`` does not apply.
         """
         require_probability(threshold)
-        if isinstance(photos, str | bytes | os.PathLike | IOBase | Image.Image):
+        kinds = (str, bytes, os.PathLike, IOBase, Image.Image, Photograph)
+        if isinstance(photos, kinds) or _is_pixels(photos):
             raise ConfigError(
                 f"got one photo of type {type(photos).__name__}, expected several, such as a list; "
                 "use predict for one photo"
@@ -393,6 +394,13 @@ def usable_device(name: str | torch.device | None = None) -> torch.device:
             f"got device {name!r}, but CUDA is not available; omit --device to choose automatically"
         )
     return device
+
+
+def _is_pixels(photos: object) -> bool:
+    """Return whether an array is one photo; others hold paths or several photos."""
+    if not isinstance(photos, np.ndarray):
+        return False
+    return photos.ndim == 2 or (photos.ndim == 3 and photos.shape[2] in (3, 4))
 
 
 def require_probability(threshold: float) -> None:
