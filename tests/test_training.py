@@ -960,6 +960,9 @@ def test_other_parameter_groups_are_rejected(tmp_path):
 # Input that BenCo would accept and fail on later
 
 
+OWN, _ = parse_own_flags([])
+
+
 def benco_flags(work, **changes):
     """Return BenCo's flags as its parser returns them, for the data in ``work``."""
     numbers = dict.fromkeys(("batch_size", "test_batch_size", "accum_iter", "test_period"), 2)
@@ -986,15 +989,21 @@ def benco_flags(work, **changes):
         {"batch_size": 0},
         {"accum_iter": 0},
         {"test_period": 0},
+        {"clip_grad": -1.0},
+        {"clip_grad": math.nan},
+        {"save_period": -1},
+        {"max_skipped": -1},
     ],
     ids=str,
 )
 def test_invalid_numbers_are_rejected(work, changes):
-    """``--lr nan`` ended in a traceback, and ``--test_period 0`` in a division by zero."""
-    check_flags(benco_flags(work), "command")
+    """``--lr nan`` ended in a traceback, and ``--clip_grad -1`` reversed the gradients."""
+    args = vars(benco_flags(work))
+    check_flags(Namespace(**args), OWN, "command")
     (name,) = changes
+    args, own = ({**known, **changes} if name in known else known for known in (args, vars(OWN)))
     with pytest.raises(LaunchError, match=f"--{name} .* is invalid; pass a number of at least"):
-        check_flags(benco_flags(work, **changes), "command")
+        check_flags(Namespace(**args), Namespace(**own), "command")
 
 
 @pytest.mark.parametrize("content", ["{}", '{"none": "empty.json"}', '{"one": "one.json"}'])
@@ -1007,7 +1016,7 @@ def test_test_set_without_a_whole_batch_is_rejected(work, content, monkeypatch):
     with pytest.raises(
         LaunchError, match=r"contains no test sets|has [01] images, but BenCo needs"
     ):
-        check_flags(benco_flags(work, test_data_path="tests.json"), "command")
+        check_flags(benco_flags(work, test_data_path="tests.json"), OWN, "command")
 
 
 def test_incomplete_batch_is_accepted_under_torchrun(work, monkeypatch):
@@ -1016,22 +1025,22 @@ def test_incomplete_batch_is_accepted_under_torchrun(work, monkeypatch):
     (work / "one.json").write_text('[["set/Tp/0.jpg", "set/Gt/0.png"]]')
     (work / "tests.json").write_text('{"one": "one.json"}')
     monkeypatch.setenv("RANK", "0")
-    check_flags(benco_flags(work, test_data_path="tests.json"), "command")
+    check_flags(benco_flags(work, test_data_path="tests.json"), OWN, "command")
 
 
 def test_accumulation_is_compared_with_the_batches_of_a_process(work, monkeypatch):
     """Seven images: three batches of two, or two in each of two processes."""
-    check_flags(benco_flags(work, accum_iter=3), "command")
+    check_flags(benco_flags(work, accum_iter=3), OWN, "command")
     with pytest.raises(LaunchError, match="--accum_iter 4 is more than the 3 batches per process"):
-        check_flags(benco_flags(work, accum_iter=4), "command")
+        check_flags(benco_flags(work, accum_iter=4), OWN, "command")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(LaunchError, match="--accum_iter 3 is more than the 2 batches per process"):
-        check_flags(benco_flags(work, accum_iter=3), "command")
+        check_flags(benco_flags(work, accum_iter=3), OWN, "command")
     protocol = work / "protocol.json"  # BenCo draws 1840 images from each entry.
     protocol.write_text(json.dumps([["ManiDataset", str(work / "set")]]))
-    check_flags(benco_flags(work, data_path=str(protocol), accum_iter=460), "command")
+    check_flags(benco_flags(work, data_path=str(protocol), accum_iter=460), OWN, "command")
     with pytest.raises(LaunchError, match="--accum_iter 461 is more than the 460 batches"):
-        check_flags(benco_flags(work, data_path=str(protocol), accum_iter=461), "command")
+        check_flags(benco_flags(work, data_path=str(protocol), accum_iter=461), OWN, "command")
 
 
 def test_datasets_with_different_sizes_are_rejected(work, monkeypatch):
@@ -1042,7 +1051,7 @@ def test_datasets_with_different_sizes_are_rejected(work, monkeypatch):
 
     def check(*rows):
         (work / "protocol.json").write_text(json.dumps(rows))
-        check_flags(benco_flags(work, data_path="protocol.json"), "command")
+        check_flags(benco_flags(work, data_path="protocol.json"), OWN, "command")
 
     a, b, usual = (["SynthDataset", f"{name}.yaml"] for name in ("a", "b", "usual"))
     check(a)
@@ -1068,7 +1077,7 @@ def test_model_with_a_fixed_size_is_accepted_at_this_size_only(flags, model):
 def test_folder_in_place_of_the_log_is_rejected(work):
     (work / "run/log.txt").mkdir(parents=True)
     with pytest.raises(LaunchError, match=r"run/log\.txt is not a file, so training cannot write"):
-        check_flags(benco_flags(work), "command")
+        check_flags(benco_flags(work), OWN, "command")
 
 
 def write_faulty_masks(work, monkeypatch):

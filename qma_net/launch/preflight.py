@@ -24,10 +24,11 @@ from .torchrun import LaunchError
 
 logger = logging.getLogger(__name__)
 
-# The smallest valid values of BenCo's numeric flags.
+# The smallest valid values of BenCo's numeric flags and of the launcher's.
 SMALLEST = dict.fromkeys(("batch_size", "test_batch_size", "accum_iter", "image_size"), 1)
 SMALLEST |= dict.fromkeys(("test_period", "epochs", "log_per_epoch_count"), 1)
 SMALLEST |= dict.fromkeys(("lr", "blr", "min_lr", "weight_decay", "warmup_epochs"), 0)
+SMALLEST |= dict.fromkeys(("clip_grad", "save_period", "max_skipped"), 0)
 
 CLEANED = "cleaned"  # Folder of the lists that --skip_bad writes, in the output folder.
 EXCLUDED = "excluded.txt"  # In that folder: the files that are left out, and why.
@@ -36,10 +37,13 @@ MASK_SAMPLE = 500  # Masks per dataset whose pixels are read before training.
 BENCO_TEST_SET = "test_dataset"  # BenCo's name for a folder that is the only test set.
 
 
-def check_flags(args: argparse.Namespace, command: str, *, fit: str = "") -> None:
-    """Reject BenCo's flags, and the launcher's ``--fit``, if BenCo would fail or overwrite a run.
+def check_flags(args: argparse.Namespace, own: argparse.Namespace, command: str) -> None:
+    """Reject flags with which BenCo would fail, train wrongly or overwrite a run.
 
-    ``command``, which resumes the run in ``--output_dir``, is quoted in an error message.
+    Args:
+        args: BenCo's flags.
+        own: The launcher's flags.
+        command: The command that resumes the run in ``--output_dir``, for an error message.
 
     Raises:
         LaunchError: If the flags contradict each other or the data.
@@ -50,10 +54,10 @@ def check_flags(args: argparse.Namespace, command: str, *, fit: str = "") -> Non
             f"--if_resizing and --if_padding {problem}; pass one of them: --if_resizing (as in the "
             "paper) scales images to --image_size, --if_padding pads them"
         )
-    _check_numbers(args)
+    _check_numbers(vars(args) | vars(own))
     native = {SYNTH_DATASET, NATIVE_DATASET}
     kinds = {kind for kind, _ in protocol_rows(args.data_path)}
-    if fit == "native" and not (kinds and kinds <= native):
+    if own.fit == "native" and not (kinds and kinds <= native):
         others = ", ".join(sorted(kinds - native))
         raise LaunchError(
             f"--fit native cannot use --data_path {args.data_path}, which "
@@ -79,9 +83,9 @@ def check_flags(args: argparse.Namespace, command: str, *, fit: str = "") -> Non
         )
 
 
-def _check_numbers(args: argparse.Namespace) -> None:
+def _check_numbers(flags: dict[str, Any]) -> None:
     for name, smallest in SMALLEST.items():
-        value = getattr(args, name)
+        value = flags[name]
         if value is not None and not (math.isfinite(value) and value >= smallest):
             raise LaunchError(f"--{name} {value} is invalid; pass a number of at least {smallest}")
 

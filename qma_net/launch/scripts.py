@@ -190,7 +190,7 @@ def _prepare_training(
     sys.argv = ["train", *flags]  # Parse them as train.py does.
     script = runpy.run_module("IMDLBenCo.training_scripts.train", run_name="train")
     args: Namespace = script["get_args_parser"]()[0]
-    check_flags(args, command, fit=own.fit)
+    check_flags(args, own, command)
     others = WaitingRoom()
     until_end.callback(others.close)
     # After a restart by torchrun with a checkpoint, an earlier attempt has checked the data.
