@@ -33,6 +33,7 @@ from qma_net.launch.checkpoints import (
     save_atomically,
     save_best,
     saved_epochs,
+    set_aside_later_epochs,
 )
 from qma_net.launch.flags import (
     check_image_size,
@@ -285,10 +286,81 @@ def test_damaged_checkpoint_is_skipped(tmp_path):
 
 
 def test_pruning_keeps_newest_two_every_25th_and_last_epoch(tmp_path):
-    for epoch in (0, 3, 24, 25, 26, 27, 28, 90):
+    for epoch in (0, 3, 24, 25, 26, 27, 28):
         (tmp_path / f"checkpoint-{epoch}.pth").touch()
-    delete_old_checkpoints(tmp_path, newest=28, epochs=29)
-    assert saved_epochs(tmp_path) == [0, 25, 27, 28, 90]
+    delete_old_checkpoints(tmp_path, epochs=29)
+    assert saved_epochs(tmp_path) == [0, 25, 27, 28]
+
+
+@pytest.fixture
+def diverged(tmp_path):
+    """Return the folder of a run with logged epochs 0 to 29, of which 28 is the best."""
+    content = {"model": {}, "optimizer": {}}
+    for epoch in (0, 25, 27, 28, 29):
+        torch.save({**content, "epoch": epoch}, tmp_path / f"checkpoint-{epoch}.pth")
+    save_best(tmp_path, 28, {"a": 0.5})
+    log = "".join(json.dumps({"train_loss": 0.1, "epoch": epoch}) + "\n" for epoch in range(30))
+    (tmp_path / "log.txt").write_text(log)
+    return tmp_path
+
+
+def resume(folder, checkpoint, start_epoch):
+    """Resume as after BenCo's ``load_model``."""
+    hooks = TrainingHooks(
+        Namespace(save_period=1, max_skipped=50, clip_grad=0.0, fit=""), startup=None, command=""
+    )
+    args = {"output_dir": str(folder), "resume": str(checkpoint), "start_epoch": start_epoch}
+    hooks._resume(Namespace(**args, epochs=150))
+    return hooks
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_epochs_after_the_resumed_one_are_set_aside(diverged, tmp_path_factory, is_own, caplog):
+    """The next ``--resume auto`` returned to the epochs that diverged."""
+    caplog.set_level("INFO", "qma_net")
+    before = (diverged / "log.txt").read_text().splitlines(keepends=True)
+    best = (diverged / "best/checkpoint-28.pth").read_bytes()
+    checkpoint = diverged / "checkpoint-25.pth"
+    if not is_own:
+        checkpoint = tmp_path_factory.mktemp("other") / "weights.pth"
+        checkpoint.write_bytes((diverged / "checkpoint-25.pth").read_bytes())
+    resume(diverged, checkpoint, 26)
+    assert newest_intact_checkpoint(diverged) == diverged / "checkpoint-25.pth"
+    assert saved_epochs(diverged) == [0, 25]
+    assert saved_epochs(diverged / "superseded") == [27, 28, 29]
+    assert (diverged / "superseded/best/checkpoint-28.pth").read_bytes() == best
+    assert not list((diverged / "best").iterdir())
+    assert is_new_best(diverged, 0.1)
+    assert (diverged / "log.txt").read_text() == "".join(before[:26])
+    assert "moved the epochs after 25 to" in caplog.text
+    assert "removed the rows of 4 epochs after 25 from log.txt" in caplog.text
+
+
+def test_resuming_from_the_newest_epoch_changes_nothing(diverged):
+    before = {path: path.is_dir() or path.read_bytes() for path in diverged.rglob("*")}
+    hooks = resume(diverged, diverged / "checkpoint-29.pth", 30)
+    assert {path: path.is_dir() or path.read_bytes() for path in diverged.rglob("*")} == before
+    assert not hooks.to_test
+
+
+def test_epochs_are_set_aside_completely_after_interruptions(diverged, monkeypatch):
+    """Each attempt is interrupted at its second rename; six files are renamed in total."""
+    replace = Path.replace
+    for _ in range(5):
+        renamed = []
+
+        def rename_once(file, target, renamed=renamed):
+            renamed.append(target)
+            return interrupt() if len(renamed) > 1 else replace(file, target)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Path, "replace", rename_once)
+            set_aside_later_epochs(diverged, 25)
+        remove_unfinished(diverged)
+    set_aside_later_epochs(diverged, 25)
+    assert saved_epochs(diverged) == [0, 25]
+    assert not list((diverged / "best").iterdir())
+    assert [row["epoch"] for row in rows(diverged)] == list(range(26))
 
 
 def test_best_epoch_is_saved_even_if_not_due(tmp_path):

@@ -5,6 +5,7 @@ folder, since BenCo's test.py tests every checkpoint in a folder.
 """
 
 import argparse
+import json
 import logging
 import math
 import re
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 BEST = "best"  # Folder of the epoch that is best on the test sets used in training.
 BEST_NOTE = "best.json"  # In that folder: the epoch and its scores.
+SUPERSEDED = "superseded"  # Folder of what a run saved after the epoch that it resumes from.
 LOG = "log.txt"  # BenCo's log, a JSON object per epoch.
 
 KEPT_NEWEST = 2  # One checkpoint more than needed, in case the newest is damaged.
@@ -149,6 +151,34 @@ def remove_unfinished(folder: Path) -> None:
             write_text(log, text[: text.rfind("\n") + 1])
 
 
+def set_aside_later_epochs(folder: Path, epoch: int) -> None:
+    """Move the checkpoints of later epochs to ``superseded/``, and drop their rows in the log.
+
+    Otherwise, the next ``--resume auto`` would return to them, and an epoch that is trained again
+    would count as logged. If this is interrupted, calling it again does the rest.
+    """
+    superseded = folder / SUPERSEDED
+    moved = []
+    for source in (folder, folder / BEST):
+        for later in (saved for saved in saved_epochs(source) if saved > epoch):
+            moved.append(checkpoint_path(source, later).relative_to(folder))
+    note = folder / BEST / BEST_NOTE
+    if note.is_file() and _read_best(note)["epoch"] > epoch:
+        moved.append(note.relative_to(folder))
+    for name in moved:
+        (superseded / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).replace(superseded / name)
+    if moved:
+        names = ", ".join(map(str, moved))
+        logger.info("moved the epochs after %d to %s: %s", epoch, superseded, names)
+    rows = read_json_lines(folder / LOG)
+    kept = [row for row in rows if row.get("epoch", epoch) <= epoch]
+    if len(kept) < len(rows):
+        write_text(folder / LOG, "".join(json.dumps(row) + "\n" for row in kept))
+        dropped = len(rows) - len(kept)
+        logger.info("removed the rows of %d epochs after %d from %s", dropped, epoch, LOG)
+
+
 def is_logged(folder: Path, epoch: int) -> bool:
     """Return whether BenCo has logged an epoch, which is the last thing it does in an epoch."""
     return any(row.get("epoch") == epoch for row in read_json_lines(folder / LOG))
@@ -231,10 +261,9 @@ def training_losses(checkpoint: Path) -> dict[str, float]:
     return getattr(read_checkpoint(checkpoint, mapped=True).get("args"), "train_stats", {})
 
 
-def delete_old_checkpoints(folder: Path, *, newest: int, epochs: int) -> None:
+def delete_old_checkpoints(folder: Path, *, epochs: int) -> None:
     """Delete the checkpoints of all epochs but the two newest, every 25th and the last."""
-    saved = [epoch for epoch in saved_epochs(folder) if epoch <= newest]
-    for epoch in saved[:-KEPT_NEWEST]:
+    for epoch in saved_epochs(folder)[:-KEPT_NEWEST]:
         if epoch % KEPT_PERIOD and epoch + 1 != epochs:
             checkpoint_path(folder, epoch).unlink()
 

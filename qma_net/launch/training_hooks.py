@@ -26,6 +26,7 @@ from .checkpoints import (
     output_folder,
     remove_unfinished,
     save_best,
+    set_aside_later_epochs,
     training_losses,
 )
 from .console import StartupLog, training_summary
@@ -80,7 +81,7 @@ class TrainingHooks:
             original(args=args, epoch=epoch, **parts)
             self.saved = epoch
             if self.own.save_period and rank() == 0:
-                delete_old_checkpoints(Path(args.output_dir), newest=epoch, epochs=args.epochs)
+                delete_old_checkpoints(Path(args.output_dir), epochs=args.epochs)
 
         def get_grad_norm_(parameters: Any, norm_type: float = 2.0) -> Any:
             return get_total_norm([p.grad for p in parameters if p.grad is not None], norm_type)
@@ -141,11 +142,14 @@ class TrainingHooks:
     def _resume(self, args: Any) -> None:
         """Decide, after BenCo's ``load_model``, which epoch comes next."""
         folder = output_folder(args)
+        epoch = args.start_epoch - 1
         if folder and rank() == 0:
             remove_unfinished(folder)
+            if args.resume and epoch >= 0:
+                set_aside_later_epochs(folder, epoch)
+        max_over_ranks(0)  # The other ranks wait until the folder's files are final.
         if not args.resume:
             return
-        epoch = args.start_epoch - 1
         is_own = folder and Path(args.resume).resolve().parent == folder.resolve()
         if folder and is_own and not is_logged(folder, epoch):
             self.to_test = {epoch: training_losses(Path(args.resume))}
