@@ -19,6 +19,6 @@ need_file TEST_SETS "create it with qma-net data protocol cat --root $DATA"
 out=$OUT/benco-test$results
 folder=$out/$(basename "$CHECKPOINT" .pth)
 run mkdir -p "$folder"
-[ -e "$folder/$(basename "$CHECKPOINT")" ] || run ln -sf "$(realpath -m "$CHECKPOINT")" "$folder/"
+run ln -sfn "$(realpath -m "$CHECKPOINT")" "$folder/$(basename "$CHECKPOINT")"
 benco torchrun test --test_data_json "$TEST_SETS" --checkpoint_path "$folder" \
     --test_batch_size 4 --output_dir "$out" --log_dir "$out"

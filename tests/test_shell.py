@@ -282,6 +282,21 @@ def test_results_of_best_checkpoint_have_their_own_folder(
     assert named == [expected]
 
 
+def test_link_to_a_checkpoint_of_the_same_name_is_replaced(tmp_path):
+    """The link of an earlier test was kept, so the earlier checkpoint was tested again."""
+    folder = tmp_path / "o/benco-test/checkpoint-2"
+    folder.mkdir(parents=True)
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "checkpoint-2.pth").touch()
+    (folder / "checkpoint-2.pth").symlink_to(tmp_path / "a/checkpoint-2.pth")
+    variables = {"OUT": "o", "CHECKPOINT": "b/checkpoint-2.pth"}
+    done = bash("benco-test", "--dry-run", cwd=tmp_path, **variables)
+    (link,) = [line for line in done.stdout.splitlines() if line.startswith("ln ")]
+    subprocess.run(shlex.split(link), cwd=tmp_path, check=True)
+    assert (folder / "checkpoint-2.pth").readlink() == tmp_path / "b/checkpoint-2.pth"
+
+
 @pytest.mark.parametrize(
     ("script", "variables", "message"),
     [
