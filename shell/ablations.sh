@@ -12,6 +12,8 @@
 #   OUT         root folder of the ablation runs [runs/ablations]
 #   FULL        folder of the full model, which appears in both tables; it is trained only if
 #               train.sh has not trained it there [runs/cat]
+#   CHECKPOINT  "best" evaluates the checkpoint in the folder best/ of each setting
+#               [the checkpoint of the last epoch]
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 OUT=${OUT:-runs/ablations}
@@ -32,16 +34,19 @@ while [ ${#flags[@]} -gt 0 ]; do
     flags=("${flags[@]:1}")
 done
 
+evaluated_in=evaluate # as in evaluate.sh
+[ "${CHECKPOINT:-}" != best ] || evaluated_in=evaluate-best
+
 # One line per training run, with columns separated by tabs: name, folder, whether it has been
 # evaluated, flags.
 list=$("$python" - "$here/../benco_configs/ablations.yaml" "$only" "$TEST_SETS" \
-    "$OUT" "${FULL:-runs/cat}" <<'END'
+    "$OUT" "${FULL:-runs/cat}" "$evaluated_in" <<'END'
 import json, sys
 from pathlib import Path
 
 import yaml
 
-file, only, test_sets, out, full = sys.argv[1:]
+file, only, test_sets, out, full, evaluated_in = sys.argv[1:]
 entries = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
 names = [entry["name"] for entry in entries]
 chosen = [name for name in only.split(",") if name] or names
@@ -56,7 +61,7 @@ for entry in entries:
         # Entries with equal flags share the folder of the first one.
         first = next(other["name"] for other in entries if other["flags"] == entry["flags"])
         folder = Path(out, first) if entry["flags"] else Path(full)
-        done = all((folder / "evaluate" / f"{name}.json").is_file() for name in sets)
+        done = all((folder / evaluated_in / f"{name}.json").is_file() for name in sets)
         flags = " ".join(f"--{flag} {value}" for flag, value in entry["flags"].items())
         print(entry["name"], folder, "yes" if done else "no", flags, sep="\t")
 END
@@ -74,7 +79,7 @@ while IFS=$'\t' read -r -u 3 name folder evaluated words; do
     NOISEPRINT=$noiseprint MASTER_PORT=$((MASTER_PORT + 2 * number)) bash "$here/train.sh" ${dry_run:+"$dry_run"} \
         "${setting[@]}" "${training[@]}"
     if [ "$evaluated" = yes ]; then
-        say "$folder/evaluate already contains all test sets"
+        say "$folder/$evaluated_in already contains all test sets"
     else
         MASTER_PORT=$((MASTER_PORT + 2 * number + 1)) bash "$here/evaluate.sh" \
             ${dry_run:+"$dry_run"}

@@ -439,6 +439,15 @@ def test_finished_ablations_are_skipped(tmp_path):
     ]
     assert "without-dfcm/checkpoint-149.pth exists, so this training run is finished" in done.stderr
     assert "without-dfcm/evaluate already contains all test sets" in done.stderr
+    (out / "without-dfcm/best").mkdir()
+    (out / "without-dfcm/best/checkpoint-3.pth").touch()
+    best = {"CHECKPOINT": "best"}
+    done = bash("ablations", "--only", "without-dfcm", "--dry-run", cwd=tmp_path, **best)
+    assert done.stdout.strip().endswith("--out runs/ablations/without-dfcm/evaluate-best")
+    (out / "without-dfcm/evaluate").rename(out / "without-dfcm/evaluate-best")
+    done = bash("ablations", "--only", "without-dfcm", "--dry-run", cwd=tmp_path, **best)
+    assert not done.stdout
+    assert "without-dfcm/evaluate-best already contains all test sets" in done.stderr
     line = error_message("ablations", "--only", "5-queries", cwd=tmp_path)
     assert "unknown setting --only 5-queries; choose from without-dfcm" in line
 
