@@ -117,6 +117,42 @@ def test_variables_of_torchrun_are_not_replaced(monkeypatch):
     assert "WORLD_SIZE" not in os.environ
 
 
+@pytest.fixture
+def slurm(monkeypatch):
+    """Imitate the environment of a task of Slurm, in a run without torchrun."""
+    variables = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    for name in variables:
+        monkeypatch.setenv(name, "")  # So that it is restored.
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    return monkeypatch
+
+
+@pytest.mark.parametrize("tasks", ["1", None])
+def test_single_process_in_a_shell_of_slurm_is_set_up(slurm, tasks):
+    """BenCo then chose its mode for Slurm, which divides by the number of GPUs."""
+    from qma_net.launch.torchrun import set_up_process
+
+    slurm.delenv("SLURM_NTASKS", raising=False)
+    if tasks:
+        slurm.setenv("SLURM_NTASKS", tasks)
+    set_up_process("train")
+    assert (os.environ["RANK"], os.environ["WORLD_SIZE"]) == ("0", "1")
+
+
+def test_several_tasks_of_slurm_without_torchrun_are_rejected(slurm):
+    from qma_net.launch.torchrun import LaunchError, set_up_process
+
+    slurm.setenv("SLURM_NTASKS", "4")
+    with pytest.raises(LaunchError, match=r"Slurm runs 4 tasks, .* torchrun or shell/slurm\.sh"):
+        set_up_process("train")
+    with pytest.raises(LaunchError, match="test_complexity runs in one process, not 4"):
+        set_up_process("test_complexity")
+    slurm.delenv("SLURM_PROCID")  # In a shell of the allocation, outside of its tasks.
+    set_up_process("train")
+    assert os.environ["RANK"] == "0"
+
+
 def test_importing_the_plugin_elsewhere_prepares_no_script(monkeypatch):
     from qma_net.benco import scripts
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..core.errors import QMANetError
-from ..core.single_process import set_up_single_process
+from ..core.single_process import set_up_single_process, slurm_tasks
 from .contracts import replaces
 
 OTHER_RANKS_WAIT = 10  # Seconds in which torchrun ends the other processes after one has failed.
@@ -104,12 +104,18 @@ def set_up_process(script: str) -> None:
     After a restart by torchrun, this attempt also gets its own part of the store.
 
     Raises:
-        LaunchError: If test_complexity, which is not distributed, was started in several processes.
+        LaunchError: If test_complexity, which is not distributed, was started in several processes,
+            or if Slurm started several processes without torchrun.
     """
-    count = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", 1)))
+    count = int(os.environ.get("WORLD_SIZE", slurm_tasks()))
     if script == "test_complexity" and count > 1:
         raise LaunchError(
             f"test_complexity runs in one process, not {count}; start it without torchrun"
+        )
+    if "RANK" not in os.environ and slurm_tasks() > 1:
+        raise LaunchError(
+            f"Slurm runs {slurm_tasks()} tasks, but only torchrun lets them train together; start "
+            "the run with torchrun or shell/slurm.sh, or use a single task"
         )
     set_up_single_process()
     attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
