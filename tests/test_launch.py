@@ -15,6 +15,7 @@ from conftest import ROOT, TINY
 from forks import HANG_TIMEOUT, run_code
 from hub_server import hub_server
 from launching import MODEL, SIZE, stable_port, start, write_tampered_set
+from qma_net.launch.flags import parse_own_flags
 
 HUB_FILES = ("config.json", "model.safetensors")
 
@@ -192,6 +193,15 @@ def test_other_files_among_checkpoints_are_rejected(work, tmp_path):
     done = start(["test", *flags], work, check=False)
     assert done.returncode == 1
     assert f"{tmp_path} contains mit_b3.pth, and BenCo's test.py" in done.stderr
+
+
+@pytest.mark.parametrize("script", ["test", "test_robust", "test_save_images", "test_complexity"])
+def test_flags_for_training_are_rejected_by_other_scripts(script):
+    """They were accepted without effect, so images were resized in spite of ``--fit native``."""
+    training = ["--fit", "native", "--skip_bad", "--clip_grad", "3", "--save_period", "2"]
+    own, rest = parse_own_flags(["--cudnn", *training], script)
+    assert own.cudnn
+    assert rest == training
 
 
 def test_help_lists_flags_of_launcher_model_and_benco(work):

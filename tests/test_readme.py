@@ -64,7 +64,7 @@ def parse_script(script: str, flags: list[str], monkeypatch) -> None:
     """Parse the flags of one of BenCo's scripts, as the launcher does."""
     import qma_net.benco  # noqa: F401  (registers QMANet)
 
-    _, flags = parse_own_flags(flags)
+    _, flags = parse_own_flags(flags, script)
     monkeypatch.setattr(sys, "argv", [script, *flags])
     import_module(f"IMDLBenCo.training_scripts.{script}").get_args_parser()
 

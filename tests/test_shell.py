@@ -105,7 +105,7 @@ def parse(command, monkeypatch) -> Namespace:
         model_args = create_argparser(MODELS.get(args.model)).parse_args(flags)
         return Namespace(torchrun=torchrun, script=script, args=args, model_args=model_args)
     assert module == "qma_net.launch"
-    own, flags = parse_own_flags(flags)
+    own, flags = parse_own_flags(flags, script)
     monkeypatch.setattr(sys, "argv", [script, *flags])
     parser = import_module(f"IMDLBenCo.training_scripts.{script}").get_args_parser
     args, model_args = parser()

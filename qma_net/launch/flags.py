@@ -19,12 +19,14 @@ THREADS = "number of CPU threads to use (default: one per core)"
 AUTO = "auto"  # --resume auto: the newest intact checkpoint in --output_dir.
 
 
-def parse_own_flags(flags: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Return the launcher's flags, and the remaining ones for BenCo and the model."""
-    return _own_parser().parse_known_args(flags)
+def parse_own_flags(
+    flags: list[str], script: str = "train"
+) -> tuple[argparse.Namespace, list[str]]:
+    """Return the launcher's flags for a script, and the remaining ones for BenCo and the model."""
+    return _own_parser(script).parse_known_args(flags)
 
 
-def _own_parser(*, training: bool = True) -> argparse.ArgumentParser:
+def _own_parser(script: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="qma-net train", add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS
     )
@@ -32,7 +34,7 @@ def _own_parser(*, training: bool = True) -> argparse.ArgumentParser:
     add("--device", default="", help="cpu or cuda (default: CUDA if available)")
     add("--threads", type=int, metavar="N", help=THREADS)
     add("--cudnn", action="store_true", help="re-enable cuDNN, which BenCo disables")
-    if not training:
+    if script != "train":
         return parser
     group = parser.add_argument_group(
         "qma-net's own flags for train",
@@ -186,7 +188,7 @@ def help_text(script: str = "train") -> str:
     descriptions: dict[str, str] = {}
     for documented in (build_qma_net, QMANet):
         descriptions |= _documented_arguments(cleandoc(documented.__doc__ or ""))
-    parser = _own_parser(training=script == "train")
+    parser = _own_parser(script)
     group = parser.add_argument_group("flags of --model QMANet")
     for name, parameter in signature(QMANet).parameters.items():
         text = descriptions[name]

@@ -67,7 +67,7 @@ def _run(argv: list[str]) -> None:
     script, *given = argv or [""]
     if script not in SCRIPTS:
         raise LaunchError(f"there is no script {script!r}; choose from {', '.join(SCRIPTS)}")
-    own, flags = parse_own_flags(given)
+    own, flags = parse_own_flags(given, script)
     let_threads_sleep()
     limit_threads(own.threads)
     if own.device == "cpu":
@@ -85,7 +85,7 @@ def _run(argv: list[str]) -> None:
                 summary = f"Run BenCo's {script}.py, unmodified, with QMA-Net registered."
                 sys.stdout.write(f"usage: qma-net {script} --model MODEL [flags]\n\n{summary}\n\n")
                 sys.stdout.write(f"{help_text(script)}\nBenCo's flags:\n\n")
-            flags = complete_from_checkpoint(flags, fit=own.fit)
+            flags = complete_from_checkpoint(flags, fit=own.fit if is_training else "")
             check_image_size(flags)
             if is_training:
                 command = resuming_command(script, given)
