@@ -23,6 +23,7 @@ import torch
 from conftest import ROOT, TINY
 from forks import HANG_TIMEOUT, run_code
 from launching import SIZE, Launched, start, write_tampered_set
+from qma_net.core.errors import QMANetError
 from qma_net.core.files import ContentError, read_json_lines
 from qma_net.launch.checkpoints import (
     delete_old_checkpoints,
@@ -353,9 +354,10 @@ def test_epochs_are_set_aside_completely_after_interruptions(diverged, monkeypat
             renamed.append(target)
             return interrupt() if len(renamed) > 1 else replace(file, target)
 
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patch:
             patch.setattr(Path, "replace", rename_once)
-            set_aside_later_epochs(diverged, 25)
+            with pytest.raises(KeyboardInterrupt):
+                set_aside_later_epochs(diverged, 25)
         remove_unfinished(diverged)
     set_aside_later_epochs(diverged, 25)
     assert saved_epochs(diverged) == [0, 25]
@@ -432,6 +434,19 @@ def test_full_disk_raises_launch_error(misc, tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(LaunchError, match=r"cannot write .*: \[Errno 28\] No space .*MiB free\)"):
         misc.save_on_master({}, tmp_path / "checkpoint-0.pth")
+
+
+@pytest.mark.parametrize("function", ["copy_file", "write_json"])
+def test_full_disk_while_the_best_epoch_is_copied_raises_launch_error(
+    tmp_path, monkeypatch, function
+):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "checkpoint-3.pth").touch()
+    monkeypatch.setattr(f"qma_net.launch.checkpoints.{function}", full)
+    with pytest.raises(LaunchError, match=r"cannot write .*best/checkpoint-3\.pth: \[Errno 28\]"):
+        save_best(tmp_path, 3, {"a": 0.5})
 
 
 # Stopping
@@ -797,20 +812,36 @@ def test_second_run_in_same_folder_is_rejected_while_first_runs(work):
     assert saved_epochs(work / "run") == [0]
 
 
-def test_torchrun_does_not_restart_rejected_run(work):
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        (["--test_data_path", "list.json"], "--test_data_path list.json is a list, not"),
+        (["--sead", "1"], "unrecognized arguments: --sead 1; qma-net train --help lists all"),
+    ],
+)
+def test_torchrun_does_not_restart_rejected_run(work, more, line):
+    """A mistyped flag was restarted, since argparse exited with a code of its own."""
     (work / "list.json").write_text("[]")
-    command = flags("run", "--test_data_path", "list.json")
+    command = flags("run", *more)
     command[command.index("tiny")] = "b0"
     done = start(command, work, processes=2, more=("--max-restarts", "5"), check=False)
     assert done.returncode == 1
-    assert done.stderr.count("qma-net: --test_data_path list.json is a list, not") == 1
+    assert done.stderr.count(f"qma-net: {line}") == 1
 
 
-@pytest.mark.parametrize("out", ["/sys/run", "sets.json", "sets.json/run"])
-def test_unwritable_output_dir_is_rejected(work, out):
-    done = start(flags(out), work, prepare=small, check=False)
+@pytest.mark.parametrize(
+    ("out", "more", "line"),
+    [
+        ("/sys/run", [], "cannot write to --output_dir /sys/run: "),
+        ("sets.json", [], "cannot write to --output_dir sets.json: "),
+        ("sets.json/run", [], "cannot write to --output_dir sets.json/run: "),
+        ("sets.json/run", ["--skip_bad"], "[Errno 20] Not a directory: "),
+    ],
+)
+def test_unwritable_output_dir_is_rejected(work, out, more, line):
+    done = start(flags(out, *more), work, prepare=small, check=False)
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith(f"qma-net: cannot write to --output_dir {out}: ")
+    assert last.startswith(f"qma-net: {line}")
     assert "Traceback" not in done.stderr
 
 
@@ -822,11 +853,14 @@ def test_unwritable_output_dir_is_rejected(work, out):
         (["--device", "cuda"], "--device cuda: CUDA is not available"),
         (["--accum_iter", "16"], "--accum_iter 16 is more than the 3 batches per process"),
         (["--model", "Mesorch"], "Mesorch works only at an image size of 512, not 64"),
+        (["--data_path", "synth.json"], "[Errno 2] No such file or directory: 'none.yaml'"),
+        (["--threads", "x"], "argument --threads: invalid int value: 'x'; qma-net train --help"),
     ],
 )
 def test_contradictory_flags_are_rejected(work, more, line):
     if "cuda" in more and torch.cuda.is_available():
         pytest.skip("CUDA is available")
+    (work / "synth.json").write_text('[["SynthDataset", "none.yaml"]]')
     (work / "list.json").write_text("[]")
     done = start(flags("run", *more), work, prepare=small, check=False)
     assert done.returncode == 1
@@ -1076,6 +1110,58 @@ def test_invalid_numbers_are_rejected(work, changes):
     args, own = ({**known, **changes} if name in known else known for known in (args, vars(OWN)))
     with pytest.raises(LaunchError, match=f"--{name} .* is invalid; pass a number of at least"):
         check_flags(Namespace(**args), Namespace(**own), "command")
+
+
+@pytest.mark.parametrize(
+    ("flag", "content", "message"),
+    [
+        ("data_path", {"a": "set"}, "given.json lists datasets; list them in a protocol"),
+        ("data_path", [["JsonDataset", "p.json"]], "lists datasets; list them in given.json"),
+        ("data_path", [["NativeDataset", "sets.json"]], "sets.json lists datasets"),
+        ("data_path", [["JsonDataset", "set"]], "lists set as a JsonDataset; write ManiDataset"),
+        ("data_path", [["ManiDataset", "list.json"]], "lists list.json as a ManiDataset; write"),
+        ("test_data_path", {"a": "list.json", "b": "p.json"}, "p.json lists datasets"),
+        ("test_data_path", {"a": "sets.json"}, "sets.json lists datasets; list them in given.json"),
+    ],
+)
+def test_files_that_benco_reads_in_another_form_are_rejected(
+    work, monkeypatch, flag, content, message
+):
+    """They passed the data check and ended in tracebacks of BenCo."""
+    monkeypatch.chdir(work)
+    pairs = [[f"set/Tp/{i}.jpg", f"set/Gt/{i}.png"] for i in range(7)]
+    (work / "list.json").write_text(json.dumps(pairs))
+    (work / "p.json").write_text('[["ManiDataset", "set"], ["JsonDataset", "list.json"]]')
+    (work / "given.json").write_text(json.dumps(content))
+    for valid in ("set", "list.json", "p.json"):
+        check_flags(benco_flags(work, data_path=valid), OWN, "command")
+    with pytest.raises(LaunchError, match=f"--{flag} given.json .*{re.escape(message)}"):
+        check_flags(benco_flags(work, **{flag: "given.json"}), OWN, "command")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("file", ["list", "protocol", "nested", "tests"])
+def test_lists_that_are_not_in_utf_8_are_rejected(work, monkeypatch, encoding, file):
+    """The data check accepted a byte order mark, with which BenCo fails."""
+    monkeypatch.chdir(work)
+    pairs = [[f"set/Tp/{i}.jpg", f"set/Gt/{i}.png"] for i in range(7)]
+    contents = {"list": pairs, "protocol": [["ManiDataset", "set"]], "tests": {"a": "set"}}
+    contents |= {"nested": [["JsonDataset", "list.json"]]}
+    encoded = "list" if file == "nested" else file
+    for name, content in contents.items():
+        encoding_of_file = encoding if name == encoded else "utf-8"
+        (work / f"{name}.json").write_text(json.dumps(content), encoding=encoding_of_file)
+    flag = "test_data_path" if file == "tests" else "data_path"
+    with pytest.raises(QMANetError, match=rf"{encoded}\.json.* JSON.*(BOM|decode)"):
+        check_flags(benco_flags(work, **{flag: f"{file}.json"}), OWN, "command")
+
+
+def test_missing_settings_of_synthetic_images_are_found(work, monkeypatch):
+    """It was a FileNotFoundError when BenCo built the dataset."""
+    monkeypatch.chdir(work)
+    (work / "protocol.json").write_text('[["SynthDataset", "none.yaml"]]')
+    with pytest.raises(FileNotFoundError, match=r"none\.yaml"):
+        check_flags(benco_flags(work, data_path="protocol.json"), OWN, "command")
 
 
 @pytest.mark.parametrize("content", ["{}", '{"none": "empty.json"}', '{"one": "one.json"}'])

@@ -95,11 +95,13 @@ def _read(
         raise ListingError(f"'{path}' lists itself; list the paths of datasets instead")
     parents = (*parents, path.resolve())
     try:
-        content = json.loads(read_bytes(path, limit=MAX_LIST_BYTES))
+        content = json.loads(read_bytes(path, limit=MAX_LIST_BYTES).decode())  # BenCo reads UTF-8.
     except RecursionError:
         raise ListingError(f"cannot read '{path}': the JSON is nested too deeply") from None
     except ValueError as error:
-        raise ListingError(f"cannot read '{path}' as JSON: {error}") from None
+        raise ListingError(
+            f"cannot read '{path}' as JSON in UTF-8 without a BOM: {error}"
+        ) from None
     if isinstance(content, dict) and all(isinstance(item, str) for item in content.values()):
         for key, item in content.items():
             yield from _read(Path(item), name=key, trained=trained, parents=parents)
@@ -123,7 +125,7 @@ def _read(
 def protocol_rows(path: str | os.PathLike[str]) -> list[tuple[str, Path]]:
     """Read the class and path of each dataset in a protocol; return [] for any other file."""
     try:
-        content = json.loads(Path(path).read_bytes()) if Path(path).is_file() else []
+        content = json.loads(Path(path).read_bytes().decode()) if Path(path).is_file() else []
     except (ValueError, RecursionError):
         return []
     return [(kind, Path(item)) for kind, item in content] if _is_protocol(content) else []

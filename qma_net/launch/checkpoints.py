@@ -11,7 +11,8 @@ import math
 import re
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -77,21 +78,26 @@ def save_atomically() -> None:
 
     @replaces(f"{MISC}:save_on_master")
     def save_on_master(original: Callable, content: Any, path: Path) -> None:
-        if rank() != 0:
-            return
-        try:
-            with atomic_write(path) as temporary:
+        if rank() == 0:
+            with _report_full_disk(path), atomic_write(path) as temporary:
                 torch.save(content, temporary)
-        except (OSError, RuntimeError) as error:
-            # torch reports a full disk as a RuntimeError that names its own source file.
-            if isinstance(error, RuntimeError) and "inline_container" not in str(error):
-                raise
-            free = shutil.disk_usage(Path(path).parent).free
-            reason = str(error).splitlines()[0][:200]
-            raise LaunchError(
-                f"cannot write {path}: {reason} ({free / 2**20:,.0f} MiB free); free some disk "
-                "space and resume with --resume auto. Earlier checkpoints are intact"
-            ) from error
+
+
+@contextmanager
+def _report_full_disk(path: Path) -> Iterator[None]:
+    """Raise a :class:`LaunchError` if a file of a checkpoint cannot be written."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        # torch reports a full disk as a RuntimeError that names its own source file.
+        if isinstance(error, RuntimeError) and "inline_container" not in str(error):
+            raise
+        free = shutil.disk_usage(Path(path).parent).free
+        reason = str(error).splitlines()[0][:200]
+        raise LaunchError(
+            f"cannot write {path}: {reason} ({free / 2**20:,.0f} MiB free); free some disk "
+            "space and resume with --resume auto. Earlier checkpoints are intact"
+        ) from error
 
 
 def output_folder(args: argparse.Namespace) -> Path | None:
@@ -290,8 +296,10 @@ def save_best(folder: Path, epoch: int, test_sets: dict[str, float]) -> None:
     """Copy an epoch's checkpoint to ``best/``, replacing the one there."""
     mean = sum(test_sets.values()) / len(test_sets)
     best = checkpoint_path(folder / BEST, epoch)
-    copy_file(checkpoint_path(folder, epoch), best)
-    write_json(best.parent / BEST_NOTE, {"epoch": epoch, "mean": mean, "test_sets": test_sets})
+    best.parent.mkdir(exist_ok=True)
+    with _report_full_disk(best):
+        copy_file(checkpoint_path(folder, epoch), best)
+        write_json(best.parent / BEST_NOTE, {"epoch": epoch, "mean": mean, "test_sets": test_sets})
     _remove_other_epochs(best.parent, epoch)
     logger.info("epoch %d is the best so far on the test sets (mean %.4f): %s", epoch, mean, best)
 

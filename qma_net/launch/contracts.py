@@ -71,6 +71,11 @@ def _source(module: str) -> str:
 # Each entry: the target with its parameters and when it is replaced, the purpose, and lines that
 # each name a module and code that it contains.
 _TABLE = f"""
+argparse:ArgumentParser.error(self, message) [in every script]
+  report invalid flags in one line, so that torchrun does not restart the run (flags.py)
+  {TRAIN}: args, remaining_args = parser.parse_known_args()
+  {TRAIN}: model_args = model_parser.parse_args(remaining_args)
+
 torch:load(f, map_location, weights_only) [in every script; without CUDA or with --device cpu]
   load tensors and argparse.Namespace only, never other pickled objects (checkpoints.py); load \
       to the CPU (cuda_to_cpu.py)

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from .checkpoints import (
@@ -11,12 +12,24 @@ from .checkpoints import (
     output_folder,
     require_resumable,
 )
+from .contracts import replaces
 from .torchrun import LaunchError
 
 logger = logging.getLogger(__name__)
 
 THREADS = "number of CPU threads to use (default: one per core)"
 AUTO = "auto"  # --resume auto: the newest intact checkpoint in --output_dir.
+
+
+def report_invalid_flags(script: str) -> None:
+    """Make parsers of flags raise a :class:`LaunchError`, instead of exiting with their usage.
+
+    torchrun would restart a run that exits in this way.
+    """
+
+    @replaces("argparse:ArgumentParser.error")
+    def error(original: Callable, parser: argparse.ArgumentParser, message: str) -> None:
+        raise LaunchError(f"{message}; qma-net {script} --help lists all flags")
 
 
 def parse_own_flags(

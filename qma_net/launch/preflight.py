@@ -15,7 +15,15 @@ from .. import __version__
 from ..core.files import read_yaml, unique_name, write_json, write_text
 from ..core.untrusted import one_line
 from ..data.check import MASK_PROBLEMS, Report, check
-from ..data.listing import NATIVE_DATASET, NEGATIVE, SYNTH_DATASET, protocol_rows, read_listings
+from ..data.listing import (
+    BENCO_DATASETS,
+    NATIVE_DATASET,
+    NEGATIVE,
+    SYNTH_DATASET,
+    Listing,
+    protocol_rows,
+    read_listings,
+)
 from ..data.protocol import SAMPLES
 from .checkpoints import LOG, saved_epochs
 from .console import STARTUP_FILE
@@ -55,6 +63,7 @@ def check_flags(args: argparse.Namespace, own: argparse.Namespace, command: str)
             "paper) scales images to --image_size, --if_padding pads them"
         )
     _check_numbers(vars(args) | vars(own))
+    _check_training_data(args)
     native = {SYNTH_DATASET, NATIVE_DATASET}
     kinds = {kind for kind, _ in protocol_rows(args.data_path)}
     if own.fit == "native" and not (kinds and kinds <= native):
@@ -90,12 +99,39 @@ def _check_numbers(flags: dict[str, Any]) -> None:
             raise LaunchError(f"--{name} {value} is invalid; pass a number of at least {smallest}")
 
 
+def _check_training_data(args: argparse.Namespace) -> None:
+    """Check that the training data is a dataset or a protocol of datasets, not of other files."""
+    rows = protocol_rows(args.data_path)
+    for kind, path in rows:
+        if kind in BENCO_DATASETS and path.is_dir() != (kind == "ManiDataset"):
+            raise LaunchError(
+                f"--data_path {args.data_path} lists {path} as a {kind}; write ManiDataset for a "
+                "folder and JsonDataset for a list"
+            )
+    expected = [path for kind, path in rows if kind != SYNTH_DATASET]
+    listings = read_listings(args.data_path)
+    _require_datasets("data_path", args, listings, expected if rows else [Path(args.data_path)])
+
+
+def _require_datasets(
+    flag: str, args: argparse.Namespace, listings: list[Listing], expected: list[Path]
+) -> None:
+    """Require that the paths are datasets, not files that list datasets, as a flag's value may."""
+    found = [listing.path for listing in listings]
+    if found != expected:
+        given = Path(getattr(args, flag))
+        nested = next((path for path in expected if path not in found), given)
+        raise LaunchError(
+            f"--{flag} {given} cannot be used: BenCo needs a folder or a list of pairs, but "
+            f"{nested} lists datasets; list them in {'a protocol' if nested == given else given}"
+        )
+
+
 def _check_sizes(args: argparse.Namespace) -> None:
     """Check that the images of all datasets in a protocol have the same size in every epoch."""
     sizes = []
     for kind, path in protocol_rows(args.data_path):
-        is_synthetic = kind == SYNTH_DATASET and path.is_file()
-        content = read_yaml(path, "a YAML file") if is_synthetic else None
+        content = read_yaml(path, "a YAML file") if kind == SYNTH_DATASET else None
         given = content.get("sizes") if isinstance(content, dict) else None
         sizes.append(given or [[args.image_size] * 2])
     if any(other != sizes[0] for other in sizes):
@@ -132,6 +168,9 @@ def _check_test_sets(args: argparse.Namespace) -> None:
     test_sets = read_listings(args.test_data_path)
     if not test_sets:
         raise LaunchError(f"--test_data_path {args.test_data_path} contains no test sets; add one")
+    path = Path(args.test_data_path)
+    expected = [path] if path.is_dir() else [Path(item) for item in _read_json(path).values()]
+    _require_datasets("test_data_path", args, test_sets, expected)
     smallest = 1 if "RANK" in os.environ else args.test_batch_size
     for test_set in test_sets:
         count = len(test_set.pairs)

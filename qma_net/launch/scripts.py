@@ -21,10 +21,17 @@ from typing import Any
 from ..core.errors import QMANetError
 from ..core.runs import FolderLock
 from ..core.threads import let_threads_sleep, limit_threads
+from ..core.untrusted import one_line
 from .checkpoints import accept_empty_amp_state, load_tensors_only, output_folder, save_atomically
 from .console import StartupLog, configure_logging, log_own_warnings
 from .contracts import CONTRACTS, MISC, replaces
-from .flags import check_image_size, complete_from_checkpoint, help_text, parse_own_flags
+from .flags import (
+    check_image_size,
+    complete_from_checkpoint,
+    help_text,
+    parse_own_flags,
+    report_invalid_flags,
+)
 from .pretrained import hub_download, use_cache_only
 from .torchrun import (
     LaunchError,
@@ -67,6 +74,7 @@ def _run(argv: list[str]) -> None:
     script, *given = argv or [""]
     if script not in SCRIPTS:
         raise LaunchError(f"there is no script {script!r}; choose from {', '.join(SCRIPTS)}")
+    report_invalid_flags(script)
     own, flags = parse_own_flags(given, script)
     let_threads_sleep()
     limit_threads(own.threads)
@@ -79,20 +87,22 @@ def _run(argv: list[str]) -> None:
     startup = StartupLog(capture=is_training and rank() == 0)
     with ExitStack() as until_end:
         try:
-            with _silent_imports() if is_help else nullcontext():
-                flags = _prepare(script, own, flags)
-            if is_help:
-                summary = f"Run BenCo's {script}.py, unmodified, with QMA-Net registered."
-                sys.stdout.write(f"usage: qma-net {script} --model MODEL [flags]\n\n{summary}\n\n")
-                sys.stdout.write(f"{help_text(script)}\nBenCo's flags:\n\n")
-            flags = complete_from_checkpoint(flags, fit=own.fit if is_training else "")
-            check_image_size(flags)
-            if is_training:
-                command = resuming_command(script, given)
-                flags = _prepare_training(own, flags, command, startup, until_end)
-                hooks = TrainingHooks(own, startup, command)
-                until_end.callback(hooks.release)
-                hooks.install()
+            with _report_paths():
+                with _silent_imports() if is_help else nullcontext():
+                    flags = _prepare(script, own, flags)
+                if is_help:
+                    summary = f"Run BenCo's {script}.py, unmodified, with QMA-Net registered."
+                    usage = f"usage: qma-net {script} --model MODEL [flags]"
+                    sys.stdout.write(f"{usage}\n\n{summary}\n\n")
+                    sys.stdout.write(f"{help_text(script)}\nBenCo's flags:\n\n")
+                flags = complete_from_checkpoint(flags, fit=own.fit if is_training else "")
+                check_image_size(flags)
+                if is_training:
+                    command = resuming_command(script, given)
+                    flags = _prepare_training(own, flags, command, startup, until_end)
+                    hooks = TrainingHooks(own, startup, command)
+                    until_end.callback(hooks.release)
+                    hooks.install()
             sys.argv = [script, *flags]
             runpy.run_module(f"IMDLBenCo.training_scripts.{script}", run_name="__main__")
         except QMANetError:
@@ -102,6 +112,20 @@ def _run(argv: list[str]) -> None:
             raise
         finally:
             startup.end()
+
+
+@contextmanager
+def _report_paths() -> Iterator[None]:
+    """Raise a :class:`LaunchError` for an error that concerns a path, such as a missing file.
+
+    This is for the preparation. Errors of BenCo's scripts are shown with their traceback.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise  # It was raised by a library and does not concern a path.
+        raise LaunchError(one_line(error)) from error
 
 
 @contextmanager
