@@ -215,7 +215,9 @@ take_sets() { # DEFAULT: set sets to the paths of the datasets or lists that SET
     done
 }
 
-take_architecture() { # set architecture to the flags for the size of QMA-Net and for NoisePrint++
+# Set architecture to the flags for the size of QMA-Net and for NoisePrint++, whose file is not
+# needed if a checkpoint is given and exists.
+take_architecture() { # CHECKPOINT
     architecture=()
     [ "$MODEL" = QMANet ] || return 0
     SIZE=${SIZE:-b3}
@@ -223,7 +225,7 @@ take_architecture() { # set architecture to the flags for the size of QMA-Net an
     architecture=(--size "$SIZE")
     if [ -n "$NOISEPRINT" ]; then
         architecture+=(--noiseprint_weights "$NOISEPRINT")
-        need_file NOISEPRINT "qma-net weights lists where to download it"
+        [ -e "$1" ] || need_file NOISEPRINT "qma-net weights lists where to download it"
     fi
 }
 

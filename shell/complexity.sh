@@ -13,7 +13,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=shell/common.sh
 . "$here/common.sh" "$@"
 
-take_architecture
+take_architecture ""
 count() {
     benco one_process test_complexity "${architecture[@]}" --test_batch_size 1
 }

@@ -68,7 +68,8 @@ if [ -e "$last" ] && { [ ! -e "$OUT/log.txt" ] ||
     say "$last exists, so this training run is finished (set OUT to start another one)"
     exit 0
 fi
-take_architecture
+saved=("$OUT"/checkpoint-*.pth) # A resumed run takes all weights from its checkpoint.
+take_architecture "${saved[0]}"
 if [ "$MODEL" = QMANet ]; then
     BACKBONE=${BACKBONE-nvidia/mit-$SIZE}
     case $TRAIN_DATA in */protocol_cat.json | protocol_cat.json) smoothing=1e-6 ;; *) smoothing=0.003 ;; esac

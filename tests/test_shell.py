@@ -363,6 +363,14 @@ def test_finished_training_run_is_not_started_again(tmp_path, monkeypatch):
     assert not dry_run("train", cwd=tmp_path, OUT="o", EPOCHS="26")
 
 
+def test_resumed_run_needs_no_file_of_noiseprint(tmp_path):
+    """Its checkpoint contains the weights."""
+    (tmp_path / "o").mkdir()
+    assert "NOISEPRINT=noiseprint++.th" in error_message("train", cwd=tmp_path, OUT="o")
+    (tmp_path / "o/checkpoint-4.pth").touch()
+    assert "TRAIN_DATA=data/protocol_cat.json" in error_message("train", cwd=tmp_path, OUT="o")
+
+
 def test_dice_smoothing_depends_on_authentic_training_images(tmp_path, monkeypatch):
     """Protocol-CAT has no authentic images, so it gets next to no smoothing (Milletari 2016)."""
 

@@ -174,6 +174,23 @@ def test_init_from_starts_from_the_weights_of_a_checkpoint(tmp_path):
         QMANet(size="tiny", views="srm", init_from=str(path))
 
 
+@pytest.mark.parametrize("flag", ["--resume", "--checkpoint_path"])
+def test_checkpoint_replaces_the_weights_that_its_run_started_from(tmp_path, flag):
+    """Resuming offline with the same command failed, since it looked for ImageNet weights."""
+    from qma_net.launch.flags import complete_from_checkpoint
+    from qma_net.launch.pretrained import hub_download
+
+    _, path = checkpoint(tmp_path)
+    given = ["--backbone_weights", "nvidia/mit-b0", "--noiseprint_weights=lost.th"]
+    given += ["--init_from", "someone/model"]
+    flags = complete_from_checkpoint(["--model", "QMANet", flag, str(path), *given])
+    assert flags.count("--init_from") == 1
+    assert flags[flags.index("--init_from") + 1] == str(path)
+    names = ("--backbone_weights", "--noiseprint_weights")
+    assert not [word for word in flags if word.startswith(names)]
+    assert hub_download(flags) is None
+
+
 @pytest.mark.parametrize("source", [SMALL, SMALL_FOLDER, SMALL_FOLDER / "model.safetensors"])
 def test_init_from_accepts_the_packaged_model_and_saved_folders(source):
     from qma_net.benco import QMANet

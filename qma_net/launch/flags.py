@@ -103,8 +103,9 @@ def complete_from_checkpoint(flags: list[str], *, fit: str = "") -> list[str]:
     """Fill in missing model flags from the checkpoint.
 
     ``--resume auto`` becomes the newest intact checkpoint in ``--output_dir``, or is removed if
-    there is none. ``fit`` is the launcher's ``--fit``; a warning is logged if fine-tuning resizes
-    images although the model was trained at their original resolution.
+    there is none. A checkpoint of QMA-Net that is resumed or tested replaces all other files with
+    weights. ``fit`` is the launcher's ``--fit``; a warning is logged if fine-tuning resizes images
+    although the model was trained at their original resolution.
 
     Raises:
         LaunchError: If a folder given as a checkpoint contains no checkpoint, or .pth files with
@@ -115,7 +116,8 @@ def complete_from_checkpoint(flags: list[str], *, fit: str = "") -> list[str]:
 
     flags = with_absolute_checkpoint_path(flags)
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("model", "checkpoint_path", "resume", "init_from"):
+    weights = ("init_from", "backbone_weights", "noiseprint_weights")
+    for name in ("model", "checkpoint_path", "resume", *weights):
         parser.add_argument(f"--{name}", default="")
     given, rest = parser.parse_known_args(flags)
     if given.resume == AUTO:
@@ -124,26 +126,29 @@ def complete_from_checkpoint(flags: list[str], *, fit: str = "") -> list[str]:
         given.resume = str((folder and newest_intact_checkpoint(folder)) or "")
     elif given.resume and not given.resume.startswith("https"):  # BenCo downloads URLs.
         require_resumable(Path(given.resume))
+    source: str | Path = given.init_from
+    is_trained = given.model == "QMANet" and bool(given.checkpoint_path or given.resume)
+    if is_trained:
+        source = _resolve_checkpoint(Path(given.checkpoint_path or given.resume))
+        # It contains all weights, so the files that the run started from may be missing.
+        vars(given).update(dict.fromkeys(weights, ""), init_from=str(source))
     for name, value in vars(given).items():
         if value:
             rest += [f"--{name}", value]
-    source = given.checkpoint_path or given.resume or given.init_from
     if given.model != "QMANet" or not source:
         return rest
 
     from ..weights.locate import read_config, read_preprocessing, read_source
 
-    path: str | Path = source
-    if given.checkpoint_path or given.resume:
-        path = _resolve_checkpoint(Path(source))
-        checkpoint = read_source(path, mapped=True)
+    if is_trained:
+        checkpoint = read_source(source, mapped=True)
         config, trained = checkpoint.config, checkpoint.preprocessing
     else:
         config, trained = read_config(source), read_preprocessing(source)
     known = config.as_flags()
     named = {flag.split("=")[0] for flag in rest}
     resizes = "--if_resizing" in named and not fit
-    if resizes and source == given.init_from and trained and trained.fit == "native":
+    if resizes and not is_trained and trained and trained.fit == "native":
         logger.warning(
             "%s was trained at original resolution, but --if_resizing resizes the images; "
             "replace it with --fit native (docs/training.md, Fine-tuning)",
@@ -162,9 +167,7 @@ def complete_from_checkpoint(flags: list[str], *, fit: str = "") -> list[str]:
     for flag, value in zip(known[::2], known[1::2], strict=True):
         if flag not in named:
             rest += [flag, value]
-    if not given.init_from and not {"--noiseprint_weights", "--backbone_weights"} & named:
-        rest += ["--init_from", str(path)]
-    logger.info("model flags from %s: %s", path, " ".join(known))
+    logger.info("model flags from %s: %s", source, " ".join(known))
     return rest
 
 
