@@ -265,6 +265,27 @@ def test_duplicates_between_training_and_test_sets_are_errors(tmp_path):
     assert ("a.jpg", "duplicate") in named(check([protocol], progress=False).warnings)
 
 
+@pytest.mark.parametrize("harmless", ["repeated row", "list used twice"])
+def test_leak_is_an_error_even_if_the_image_is_also_a_harmless_duplicate(tmp_path, harmless):
+    rows = [[str(path) for path in write_pair(tmp_path, str(seed), seed)] for seed in range(3)]
+    train, test = tmp_path / "train.json", tmp_path / "test.json"
+    train.write_text(json.dumps([rows[0], rows[0], rows[1]]))
+    test.write_text(json.dumps([rows[0], rows[2]]))
+    if harmless == "list used twice":
+        train.write_text(json.dumps(rows[:2]))
+        kinds = ("JsonDataset", "NativeDataset")
+        protocol = tmp_path / "protocol.json"
+        protocol.write_text(json.dumps([[kind, str(train)] for kind in kinds]))
+        train = protocol
+    for paths in ([train, test], [test, train]):
+        report = check(paths, progress=False)
+        assert named(report.errors) == [("0.jpg", "duplicate")]
+        assert "is also listed in " in report.errors[0].remedy
+        assert ("0.jpg", "duplicate") not in named(report.warnings)
+        warnings = check(paths, allow=["duplicate"], progress=False).warnings
+        assert named(warnings).count(("0.jpg", "duplicate")) == 1
+
+
 def noise(seed, size=(240, 320)):
     """Return an image with details of all scales that differs for every seed."""
     rng = np.random.default_rng(seed)

@@ -73,9 +73,6 @@ class Report:
 
     Attributes:
         allow: Problems to report as warnings instead of errors.
-        errors: Problems that make BenCo read the data wrongly, and images that several sets share.
-        warnings: What BenCo reads differently than the files suggest, harmless duplicates, and
-            allowed problems.
         sets: A row for each dataset: its ``name`` and ``path``; the paper's ``dataset`` with this
             name, and the ``part`` if it is a subset's list (``TampCOCO`` and ``sp`` for
             ``sp_COCO_list``); the number of ``tampered`` and ``authentic`` images; the
@@ -90,13 +87,12 @@ class Report:
     """
 
     allow: Collection[str] = ()
-    errors: list[Finding] = field(default_factory=list)
-    warnings: list[Finding] = field(default_factory=list)
     sets: list[dict] = field(default_factory=list)
     pairs: list[tuple[Listing, list[Pair]]] = field(default_factory=list, repr=False)
     images: dict[Path, Facts] = field(default_factory=dict, repr=False)
     masks: dict[Path, Facts] = field(default_factory=dict, repr=False)
-    _reported: set[tuple[str, str]] = field(default_factory=set, repr=False)
+    _errors: dict[tuple[str, str], Finding] = field(default_factory=dict, repr=False)
+    _warnings: dict[tuple[str, str], Finding] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         unknown = set(self.allow) - set(ERRORS)
@@ -105,6 +101,16 @@ class Report:
                 f"--allow {', '.join(sorted(unknown))} is not a known problem; choose from "
                 f"{', '.join(ERRORS)}"
             )
+
+    @property
+    def errors(self) -> list[Finding]:
+        """Problems that make BenCo read the data wrongly, and images that several sets share."""
+        return list(self._errors.values())
+
+    @property
+    def warnings(self) -> list[Finding]:
+        """Harmless duplicates, allowed problems, and files that BenCo reads differently."""
+        return list(self._warnings.values())
 
     def error(
         self,
@@ -117,14 +123,17 @@ class Report:
     ) -> None:
         """Add an error, or a warning if it is harmless or allowed.
 
-        ``advice`` states what was found and what to do; ``fix`` is what ``--fix`` does.
+        ``advice`` states what was found and what to do; ``fix`` is what ``--fix`` does. Of several
+        findings for the same file and problem, the first error counts, or else the first warning.
         """
-        if (str(file), problem) in self._reported:
-            return
-        self._reported.add((str(file), problem))
-        findings = self.warnings if harmless or problem in self.allow else self.errors
+        key = str(file), problem
         remedy = f"{advice} ({fix})" if fix else advice
-        findings.append(Finding(str(file), problem, remedy, bool(fix)))
+        finding = Finding(*key, remedy, bool(fix))
+        if not harmless and problem not in self.allow:
+            self._warnings.pop(key, None)
+            self._errors.setdefault(key, finding)
+        elif key not in self._errors:
+            self._warnings.setdefault(key, finding)
 
     def warning(
         self, file: str | os.PathLike[str], problem: str, advice: str, *, fix: str = ""
@@ -415,6 +424,8 @@ def _check_duplicates(report: Report) -> None:
     for (first_listing, first), *others in copies.values():
         for listing, file in others:
             advice = f"is identical to {first} ({first_listing.name}): remove one of the two"
+            if file == first:
+                advice = f"is also listed in {first_listing.path}: remove it from one of the lists"
             leaks = listing is not first_listing and not (listing.trained and first_listing.trained)
             report.error(file, "duplicate", advice, harmless=not leaks)
 
