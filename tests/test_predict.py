@@ -549,6 +549,26 @@ def test_damaged_photos_and_explicit_non_photos_are_errors(checkpoint, tmp_path,
 
 
 @pytest.mark.parametrize("command", ["predict", "examine"])
+def test_jpeg_with_a_short_scan_header_does_not_end_the_run(checkpoint, tmp_path, command):
+    """The header of a scan is 12 bytes long, of which each file lacks some."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    intact = folder / "z.jpg"
+    Image.fromarray(photograph(50, 70)).save(intact)
+    for length in range(2, 12):
+        header = b"\xff\xda\0" + bytes([length])
+        data = intact.read_bytes().replace(b"\xff\xda\0\x0c", header)
+        assert header in data
+        (folder / f"{length}.jpg").write_bytes(data)
+    words = ["--checkpoint", str(checkpoint()), "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as end:
+        cli.main([command, str(folder), *words])
+    assert end.value.code == 1
+    name = "z_mask.png" if command == "predict" else "z/report.json"
+    assert (tmp_path / "out" / name).is_file()
+
+
+@pytest.mark.parametrize("command", ["predict", "examine"])
 def test_pipes_devices_and_huge_files_are_rejected(checkpoint, tmp_path, command, capsys):
     """Earlier versions waited for a pipe, read a device forever and loaded a sparse 1 TB file."""
     os.mkfifo(tmp_path / "pipe.jpg")

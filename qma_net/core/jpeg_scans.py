@@ -89,7 +89,7 @@ def read_jpeg_scans(data: bytes, limit: int) -> JpegScans:
             block_rows = max((factor & 15 for factor in factors), default=1)
         elif marker == SOS and payload:
             count = payload[0]
-            first, last, bits = payload[1 + 2 * count : 4 + 2 * count] or (0, 0, 0)
+            first, last, bits = payload[1 + 2 * count : 4 + 2 * count].ljust(3, b"\0")
             if not is_progressive:
                 first, last, bits = 0, COEFFICIENTS - 1, 0
             ids = payload[1 : 1 + 2 * count : 2]
