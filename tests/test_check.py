@@ -22,6 +22,7 @@ from sample_archives import (
     bomb,
     one_of_each_fault,
     rectangle,
+    set_orientation,
     write_pair,
     write_protocols_datasets,
 )
@@ -124,6 +125,49 @@ def test_copy_of_other_datasets_is_not_continued(tmp_path):
     with pytest.raises(RunError, match="a repaired copy of a run that cannot be resumed"):
         repair([tmp_path / "two"], tmp_path / "copy", progress=False)
     assert (tmp_path / "copy/Tp/a.jpg").read_bytes() == before
+
+
+def reversed_palette(mask):
+    """Return a palette image whose index 0 has the value 1."""
+    image = Image.fromarray(1 - mask).convert("P")
+    image.putpalette([1, 1, 1, 0, 0, 0])
+    return image
+
+
+def fractions(mask):
+    """Return a mask that alternates between 0.5 and 1 instead of 1."""
+    shares = (np.indices(mask.shape).sum(axis=0) % 2 + 1).astype(np.float32) / 2
+    return Image.fromarray(mask * shares)
+
+
+# Masks of low values in every mode.
+LOW_VALUES = {
+    "grayscale.png": Image.fromarray,
+    "palette.png": reversed_palette,
+    "RGB.png": lambda mask: Image.fromarray(mask).convert("RGB"),
+    "opaque.png": lambda mask: Image.fromarray(mask).convert("RGBA"),
+    "blue.png": lambda mask: Image.fromarray(np.stack([0 * mask, 0 * mask, 7 * mask], axis=-1)),
+    "16 bits.png": lambda mask: Image.fromarray(mask.astype(np.uint16)),
+    "32 bits.tif": lambda mask: Image.fromarray(mask.astype(np.int32)),
+    "fractions.tif": fractions,
+}
+
+
+@pytest.mark.parametrize("kind", LOW_VALUES)
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_mask_of_low_values_is_repaired_in_every_mode(tmp_path, kind, orientation):
+    image, mask = write_pair(tmp_path / "set", "a")
+    mask.unlink()
+    low = rectangle((40, 60), 1)
+    if orientation == 6:
+        set_orientation(image)
+        low = np.rot90(low, -1)
+    saved = LOW_VALUES[kind](np.ascontiguousarray(low))
+    saved.save(mask.with_suffix(Path(kind).suffix))
+    repair([tmp_path / "set"], tmp_path / "copy", progress=False)
+    repaired = np.asarray(Image.open(tmp_path / "copy/Gt/a.png"))
+    assert (repaired == rectangle((40, 60))).all()
+    assert check([tmp_path / "copy"], progress=False).errors == []
 
 
 # What `data check` finds in a NumPy file that is the mask of an image of 60x40 pixels.

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..core.errors import QMANetError
 from ..core.files import copy_file, safe_path, unique_name, write_json
-from ..core.images import INVERSE_TRANSPOSE, ImageError, decoding, open_image
+from ..core.images import INVERSE_TRANSPOSE, ImageError, decoding, open_image, rgb_pixels
 from ..core.runs import LOCK_NAME, Run
 from .check import Finding, Report, check
 from .convert import undo_orientation, write_mask
@@ -177,7 +177,10 @@ def _copy_mask(
         changes.append("array saved as PNG, values above 0 are tampered")
     elif mask.white == 0:
         with open_image(source) as opened, decoding(str(source)):
-            pixels = np.asarray(opened) > 0
+            if opened.mode.startswith(("I", "F")):  # RGB has no fractions.
+                pixels = np.asarray(opened) > 0
+            else:
+                pixels = (rgb_pixels(opened) > 0).any(axis=-1)
         changes.append(f"maximum was {mask.maximum}, values above 0 are tampered")
     elif not mask.two_valued or mask.mode not in ("L", "1", "RGB", "RGBA"):
         pixels = mask_as_benco(source)
