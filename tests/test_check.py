@@ -170,6 +170,36 @@ def test_mask_of_low_values_is_repaired_in_every_mode(tmp_path, kind, orientatio
     assert check([tmp_path / "copy"], progress=False).errors == []
 
 
+def test_second_copy_removes_only_its_own_obsolete_files(tmp_path):
+    source, copy = tmp_path / "set", tmp_path / "copy"
+    for seed in range(4):
+        _, mask = write_pair(source, str(seed), seed)
+        Image.open(mask).save(mask.with_suffix(".tif"))
+        mask.unlink()
+    inverted = source / "Gt/0.tif"
+    Image.fromarray(255 - rectangle((40, 60))).save(inverted)
+
+    def copied(**options):
+        lines = repair([source], copy, progress=False, **options)
+        removed = [Path(line.split(": removed")[0]).name for line in lines if "removed" in line]
+        return removed, sorted(file.name for file in (copy / "Gt").iterdir())
+
+    assert copied() == ([], ["0.png", "1.tif", "2.tif", "3.tif"])
+    (copy / "Gt/own.png").write_bytes(b"drawn by hand")
+    names = ["0.tif", "1.tif", "2.tif", "3.tif", "own.png"]
+    assert copied(allow=["mask-inverted"]) == (["0.png"], names)
+    # The copy contains no 0.png any more, so a later one belongs to the user.
+    (copy / "Gt/0.png").write_bytes(b"drawn by hand")
+    (source / "Tp/3.jpg").write_bytes(b"")
+    names = ["0.png", "0.tif", "1.tif", "2.tif", "own.png"]
+    assert copied(allow=["mask-inverted"]) == (["3.tif", "3.jpg"], names)
+    assert (copy / "Gt/0.png").read_bytes() == b"drawn by hand"
+    assert sorted(file.name for file in (copy / "Tp").iterdir()) == ["0.jpg", "1.jpg", "2.jpg"]
+    (copy / "Gt/0.png").unlink()
+    (copy / "Gt/own.png").unlink()
+    assert check([copy], allow=["mask-inverted"], progress=False).errors == []
+
+
 # What `data check` finds in a NumPy file that is the mask of an image of 60x40 pixels.
 ARRAYS = {
     "three dimensions": (np.ones((40, 60, 3)), "unreadable", "has shape (40, 60, 3)"),

@@ -40,11 +40,11 @@ def repair(
     threshold), inverted masks (unless allowed), masks drawn on the rotated image, names that BenCo
     pairs wrongly, and relative paths. Pairs are left out if a file is missing or unreadable, if the
     mask is empty, or if only a person can decide how to fix the problem. If there are several
-    datasets, each gets its own folder in ``out``. The other arguments and exceptions are those of
-    :func:`.check.check`.
+    datasets, each gets its own folder in ``out``. Files of an earlier copy there that do not belong
+    to this one are removed. The other arguments and exceptions are those of :func:`.check.check`.
 
     Returns:
-        A line for each file that is not copied unchanged.
+        A line for each file that is not copied unchanged, and for each that is removed.
 
     Raises:
         RepairError: If ``out`` is inside a source or contains it, or if it contains files that
@@ -71,9 +71,11 @@ def repair(
     identity = {"paths": [str(listing.path.resolve()) for listing, _ in report.pairs]}
     contents = "a repaired copy"
     with Run(out, identity, key=("file",), journal=REPAIR_JOURNAL, contents=contents) as run:
+        files = _Files(run)
         for list_path, (listing, pairs) in zip(lists, report.pairs, strict=True):
             pairs = list(dict.fromkeys(pairs))
-            changes += _copy(listing, pairs, report, findings, list_path, run)
+            changes += _copy(listing, pairs, report, findings, list_path, files)
+        changes += files.remove_obsolete()
     changes += [
         _left_out_line(finding)
         for finding in report.errors
@@ -93,17 +95,43 @@ def _require_own_folder(out: Path) -> None:
         )
 
 
-def _claim(run: Run, path: Path) -> Path:
-    """Record that the run will write a path, and return it.
+class _Files:
+    """The files of a copy that the current call writes."""
 
-    Raises:
-        RepairError: If the file exists and was not written by this run or an earlier one.
-    """
-    if path.relative_to(run.folder).as_posix() not in run.owned:
-        if path.exists():
-            raise RepairError(f"{path} was not written by data check --fix; move it elsewhere")
-        run.claim([path])
-    return path
+    def __init__(self, run: Run):
+        self._run = run
+        self._written: set[str] = set()
+
+    def claim(self, path: Path) -> Path:
+        """Record that a path will be written, and return it.
+
+        Raises:
+            RepairError: If the file exists and was not written by this run or an earlier one.
+        """
+        name = path.relative_to(self._run.folder).as_posix()
+        if name not in self._run.owned:
+            if path.exists():
+                raise RepairError(f"{path} was not written by data check --fix; move it elsewhere")
+            self._run.claim([path])
+        self._written.add(name)
+        return path
+
+    def remove_obsolete(self) -> list[str]:
+        """Remove the files that only an earlier call wrote; return a line for each of them.
+
+        From then on, files with these names belong to the user.
+        """
+        changes = []
+        obsolete = self._run.owned - self._written
+        for name in sorted(obsolete):
+            path = safe_path(self._run.folder, name, nested=True)
+            if path.is_file():
+                path.unlink()
+                changes.append(f"{path}: removed (written by an earlier --fix, now obsolete)")
+        if obsolete:
+            self._run.owned -= obsolete
+            self._run.retain(lambda _: True)
+        return changes
 
 
 def _copy(
@@ -112,7 +140,7 @@ def _copy(
     report: Report,
     findings: dict[str, list[Finding]],
     list_path: Path,
-    run: Run,
+    files: _Files,
 ) -> list[str]:
     """Write the repaired copy of one dataset; return a line for each change."""
     folder = list_path.parent
@@ -126,7 +154,7 @@ def _copy(
         image_name = f"{stem}{pair.image.suffix}"
         if pair.mask is None:
             image_target = safe_path(folder / "Au", image_name)
-            copy_file(pair.image, _claim(run, image_target))
+            copy_file(pair.image, files.claim(image_target))
             rows.append([str(image_target), NEGATIVE])
             continue
         image_target = safe_path(folder / "Tp", image_name)
@@ -138,19 +166,19 @@ def _copy(
                 report.images[pair.image],
                 inverted="mask-inverted" in problems,
                 target=safe_path(folder / "Gt", f"{stem}.png"),
-                run=run,
+                files=files,
             )
         except ImageError as error:
             changes.append(f"{pair.mask}: left out (unreadable: {error.reason})")
             continue
-        copy_file(pair.image, _claim(run, image_target))
+        copy_file(pair.image, files.claim(image_target))
         rows.append([str(image_target), str(mask_target)])
         if change:
             changes.append(f"{pair.mask}: {change}")
         if mask_target.stem != pair.mask.stem:
             changes.append(f"{pair.mask}: renamed to {mask_target.name}")
     if not listing.is_folder:
-        write_json(_claim(run, list_path), rows)
+        write_json(files.claim(list_path), rows)
         changes.append(f"{listing.path}: {len(rows)} rows with absolute paths in {list_path}")
     return changes
 
@@ -168,7 +196,7 @@ def _unrepairable(pair: Pair, findings: dict[str, list[Finding]]) -> Finding | N
 
 
 def _copy_mask(
-    source: Path, mask: Facts, image: Facts, *, inverted: bool, target: Path, run: Run
+    source: Path, mask: Facts, image: Facts, *, inverted: bool, target: Path, files: _Files
 ) -> tuple[Path, str]:
     """Write a mask; return its path and a description of the change, empty if there is none."""
     pixels, changes = None, []
@@ -188,7 +216,7 @@ def _copy_mask(
     rotated = image.orientation in INVERSE_TRANSPOSE and mask.size == image.size[::-1] != image.size
     if pixels is None and not inverted and not rotated:
         target = target.with_suffix(source.suffix)
-        copy_file(source, _claim(run, target))
+        copy_file(source, files.claim(target))
         return target, ""
     pixels = mask_as_benco(source) if pixels is None else pixels
     if inverted:
@@ -197,5 +225,5 @@ def _copy_mask(
     if rotated:
         pixels = undo_orientation(pixels, image.orientation)
         changes.append("rotated back according to the image's EXIF orientation")
-    write_mask(_claim(run, target), pixels)
+    write_mask(files.claim(target), pixels)
     return target, ", ".join(changes)
