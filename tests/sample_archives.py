@@ -174,9 +174,9 @@ def one_of_each_fault(folder: Path) -> set[tuple[str, str]]:
     image.write_bytes(b"")
     image, _ = pair("text", ("text.jpg", "unreadable"))
     image.write_text("this is not an image")
-    _, mask = pair("small", ("small.png", "size-mismatch"))
+    _, mask = pair("small", ("small.jpg", "size-mismatch"))
     Image.fromarray(rectangle((30, 40))).save(mask)
-    _, mask = pair("turned", ("turned.png", "size-mismatch"))
+    _, mask = pair("turned", ("turned.jpg", "size-mismatch"))
     Image.fromarray(rectangle((60, 40))).save(mask)
     for name, value in (("ones", 1), ("classes", 7)):
         _, mask = pair(name, (f"{name}.png", "mask-values"))

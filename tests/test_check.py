@@ -203,9 +203,9 @@ def test_second_copy_removes_only_its_own_obsolete_files(tmp_path):
 # What `data check` finds in a NumPy file that is the mask of an image of 60x40 pixels.
 ARRAYS = {
     "three dimensions": (np.ones((40, 60, 3)), "unreadable", "has shape (40, 60, 3)"),
-    "no dimension": (np.array(1), "size-mismatch", "is 1x1, its image 60x40"),
+    "no dimension": (np.array(1), "size-mismatch", "is 60x40, its mask {mask} 1x1: use"),
     "empty dimension": (np.ones((40, 0)), "unreadable", "has shape (40, 0)"),
-    "10x10": (np.ones((10, 10)), "size-mismatch", "is 10x10, its image 60x40"),
+    "10x10": (np.ones((10, 10)), "size-mismatch", "is 60x40, its mask {mask} 10x10: use"),
     "text": (np.full((40, 60), "tampered"), "unreadable", "contains values of type <U8"),
     "dates": (np.zeros((40, 60), "M8[s]"), "unreadable", "contains values of type datetime64[s]"),
     "records": (np.zeros((40, 60), "u1,u1"), "unreadable", "contains values of type"),
@@ -219,14 +219,15 @@ ARRAYS = {
 @pytest.mark.parametrize("kind", ARRAYS)
 def test_array_is_repaired_only_if_it_is_a_mask_of_its_image(tmp_path, kind, suffix):
     array, problem, advice = ARRAYS[kind]
-    _, mask = write_pair(tmp_path / "set", "a")
+    image, mask = write_pair(tmp_path / "set", "a")
     mask.unlink()
     file = mask.with_suffix(suffix)
     save = np.save if suffix == ".npy" else np.savez
     save(file, array)
     report = check([tmp_path / "set"], progress=False)
-    assert named(report.errors)[0] == (file.name, problem)
-    assert advice in report.errors[0].remedy
+    reported = image if problem == "size-mismatch" else file
+    assert named(report.errors)[0] == (reported.name, problem)
+    assert advice.replace("{mask}", str(file)) in report.errors[0].remedy
     changes = repair([tmp_path / "set"], tmp_path / "copy", progress=False)
     if problem == "mask-values":
         repaired = np.asarray(Image.open(tmp_path / "copy/Gt/a.png"))
@@ -234,6 +235,21 @@ def test_array_is_repaired_only_if_it_is_a_mask_of_its_image(tmp_path, kind, suf
     else:
         assert "left out" in changes[0]
         assert not (tmp_path / "copy/Gt").exists()
+
+
+def test_images_that_share_a_mask_are_checked_separately(tmp_path):
+    sizes = {"a": (40, 60), "b": (50, 60), "c": (60, 40), "d": (40, 60)}
+    images = [write_pair(tmp_path, stem, ord(stem), size)[0] for stem, size in sizes.items()]
+    mask = tmp_path / "Gt/a.png"
+    rows = [[str(image), str(mask)] for image in images]
+    (tmp_path / "list.json").write_text(json.dumps(rows))
+    report = check([tmp_path / "list.json"], progress=False)
+    assert named(report.errors) == [("b.jpg", "size-mismatch"), ("c.jpg", "size-mismatch")]
+    assert report.errors[0].remedy.startswith(f"is 60x50, its mask {mask} 60x40: use a corrected")
+    assert report.errors[1].remedy.startswith(f"is 40x60, its mask {mask} 60x40: rotate the mask")
+    repair([tmp_path / "list.json"], tmp_path / "copy", progress=False)
+    copied = json.loads((tmp_path / "copy/list.json").read_text())
+    assert [Path(image).name for image, _ in copied] == ["a.jpg", "d.jpg"]
 
 
 def test_small_array_file_cannot_expand_without_limit(tmp_path):

@@ -618,7 +618,7 @@ def test_invalid_input_gives_one_line_error_and_keeps_complete_sets(work, regist
     evaluate([registered], [work / "set"], tmp_path / "out", **good)
     kept = (tmp_path / "out/set.json").read_bytes()
     refused("absent' does not exist .* folder", sets=[tmp_path / "absent"])
-    refused("1.png .size-mismatch.", sets=[work / "set", tmp_path / "bad"])
+    refused("Tp/1.png .size-mismatch.", sets=[work / "set", tmp_path / "bad"])
     refused("contains no images", sets=[tmp_path / "none.json"])
     refused("several test sets are named 'set'", sets=[work / "set", work / "set"])
     refused(

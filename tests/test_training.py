@@ -1263,6 +1263,19 @@ def test_all_masks_are_read_to_exclude_pairs_if_the_sample_has_faults(work, monk
     assert [Path(image).stem for image, _ in trained] == ["2", "3", "4", "5", "6"]
 
 
+def test_pairs_that_share_a_mask_are_excluded_separately(work):
+    import cv2
+
+    cv2.imwrite(str(work / "set/Tp/1.jpg"), np.zeros((32, 64, 3), np.uint8))
+    rows = [[str(work / f"set/Tp/{i}.jpg"), str(work / "set/Gt/0.png")] for i in range(3)]
+    (work / "list.json").write_text(json.dumps(rows))
+    exclude_faulty_pairs(benco_flags(work, data_path=str(work / "list.json")), "")
+    trained = json.loads((work / "run/cleaned/train.json").read_text())
+    assert [Path(image).stem for image, _ in trained] == ["0", "2"]
+    (line,) = (work / "run/cleaned/excluded.txt").read_text().splitlines()
+    assert line.startswith(f"{work}/set/Tp/1.jpg: size-mismatch: is 64x32, its mask {work}/set/Gt")
+
+
 def test_excluded_files_are_named_in_log_and_file(work, caplog):
     """Twenty of 25 missing masks are logged; all are in the file."""
     caplog.set_level("INFO", "qma_net")

@@ -349,9 +349,10 @@ def _check_pair(pair: Pair, crop_size: int, report: Report, *, allow_inverted: b
         return
     if mask_size != image.size:
         corrected = "use a corrected mask from the authors"
-        remedy = "rotate it by 90 degrees (check the direction)" if is_transposed else corrected
-        sizes = f"is {_dimensions(mask_size)}, its image {_dimensions(image.size)}"
-        report.error(pair.mask, "size-mismatch", f"{sizes}: {remedy}")
+        rotate = "rotate the mask by 90 degrees (check the direction)"
+        sizes = f"is {_dimensions(image.size)}, its mask {pair.mask} {_dimensions(mask_size)}"
+        advice = f"{sizes}: {rotate if is_transposed else corrected}"
+        report.error(pair.image, "size-mismatch", advice)  # Other images may share the mask.
     _check_mask(pair.mask, mask, report, allow_inverted=allow_inverted)
 
 
