@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from qma_net.core.files import PathError
 from qma_net.core.runs import RunError
@@ -299,6 +299,35 @@ def test_benco_reads_the_repaired_mask(tmp_path):
         for name in ("set", "copy")
     ]
     assert sums[0] == 0 < sums[1]
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_mask_is_rotated_to_the_pixels_that_benco_reads(tmp_path, suffix, orientation):
+    """BenCo reads stored pixels and applies the orientation of TIFF files only."""
+    from IMDLBenCo.datasets.utils import pil_loader
+
+    image, mask = write_pair(tmp_path / "set", "a", image_suffix=suffix)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(rectangle((40, 60))).convert("RGB").save(image, exif=exif)
+    with Image.open(image) as opened:
+        displayed = ImageOps.exif_transpose(opened).convert("L")
+    stored = Image.fromarray(rectangle((40, 60)))
+    for drawn in (displayed, stored):
+        drawn.save(mask)
+        report = check([tmp_path / "set"], progress=False)
+        is_wrong = np.asarray(pil_loader(image)).shape[1::-1] != drawn.size
+        found = report.errors if is_wrong else report.warnings
+        assert ("a" + suffix, "exif-orientation") in named(found)
+        assert named(report.errors) == [("a" + suffix, "exif-orientation")] * is_wrong
+        assert ("BenCo ignores" in found[0].remedy) == (suffix == ".png" and not is_wrong)
+        repair([tmp_path / "set"], tmp_path / "copy", progress=False)
+        read, mask_read = (
+            np.asarray(pil_loader(tmp_path / "copy" / name))
+            for name in (f"Tp/a{suffix}", "Gt/a.png")
+        )
+        assert (read == mask_read).all()
 
 
 def test_wrong_pairing_by_sort_order_is_reported_and_fixed(tmp_path):

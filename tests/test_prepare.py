@@ -343,6 +343,22 @@ def test_transposed_mask_is_rotated_by_the_exif_orientation(tmp_path):
     assert "EXIF" in report["repaired"][0]["why"]
 
 
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_mask_of_the_stored_pixels_of_a_tiff_is_rotated_like_its_image(tmp_path, orientation):
+    """Pillow, and hence BenCo, applies the orientation of TIFF files."""
+    folder = tmp_path / "source/data-images/Canon_60D"
+    mask = white(region(1))
+    options = {"tiffinfo": {0x0112: orientation}}
+    save_image(folder / "tampered-realistic/A.TIF", white(region(1), 3), **options)
+    save_image(folder / "ground-truth/A.PNG", mask)
+    out = tmp_path / "out"
+    report = run("RealisticTampering", tmp_path / "source", out).report
+    assert report["left_out"] == []
+    assert "EXIF" in report["repaired"][0]["why"]
+    read = np.asarray(Image.open(out / "Tp/A.TIF").convert("L")) > 0
+    np.testing.assert_array_equal(read_mask(out / "Gt/A.png"), read)
+
+
 def test_tampcoco_lists_are_described_and_followed(tmp_path):
     source, out = tmp_path / "source", tmp_path / "out"
     tampcoco(source)

@@ -8,13 +8,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from conftest import photograph
 from qma_net.core.errors import QMANetError
 from qma_net.core.runs import BusyError, FolderLock, RunError
 from qma_net.demo import DEMO_RECIPE
 from qma_net.synth.manipulate import kind_at, manipulate
-from qma_net.synth.photographs import Photographs, random_crop
+from qma_net.synth.photographs import Photographs, find_usable_photos, random_crop
 from qma_net.synth.recipe import AUTHENTIC, KINDS, Recipe, SynthesisError
 from qma_net.synth.regions import (
     draw_placement,
@@ -497,6 +498,21 @@ def test_unusable_input_gives_one_line_error(photos, tmp_path):
     with pytest.raises(SynthesisError, match=complaint):
         synthesise(photos, out, image_size=SIZE, labels=tmp_path / "maps")
     assert not list(tmp_path.glob("out*"))
+
+
+def test_label_map_of_a_rotated_photo_has_its_displayed_size(tmp_path):
+    write_photographs(tmp_path)
+    (tmp_path / "scenes/1.png").unlink()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("1.tif", "1.jpg"):
+        Image.fromarray(photograph(110, 80, 9)).save(tmp_path / "scenes" / name, exif=exif)
+        sizes, maps = find_usable_photos(tmp_path, tmp_path, Recipe(image_size=SIZE))
+        assert sizes[f"scenes/{name}"] == (80, 110)
+        assert f"scenes/{name}" in maps
+        pixels = Photographs(tmp_path, [f"scenes/{name}"]).read(f"scenes/{name}")
+        assert pixels.shape == (80, 110, 3)
+        (tmp_path / "scenes" / name).unlink()
 
 
 def test_photos_that_cannot_be_decoded_are_skipped(photos):

@@ -25,6 +25,19 @@ FORMATS = (*COMMON, "AVIF", "HEIF")
 
 TRANSPOSED_ORIENTATIONS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 
+# How stored pixels are transposed for each EXIF orientation. Pillow does so only for the formats in
+# ORIENTED_BY_PILLOW, whose ``size`` is already that of the displayed photo.
+TRANSPOSES = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+ORIENTED_BY_PILLOW = ("TIFF",)
+
 # Map a mask drawn on the displayed photo back to the orientation of the stored pixels.
 INVERSE_TRANSPOSE = {
     5: Image.Transpose.TRANSPOSE,
@@ -241,7 +254,9 @@ def rgb_pixels(image: Image.Image, name: str = "the file") -> np.ndarray:
 
 
 def read_rgb(path: str | os.PathLike) -> np.ndarray:
-    """Read a file's RGB pixels as stored, without applying its orientation, uint8 ``(H, W, 3)``.
+    """Read a file's RGB pixels as Pillow and BenCo do, uint8 ``(H, W, 3)``.
+
+    The orientation is applied only to the formats in :data:`ORIENTED_BY_PILLOW`.
 
     The exceptions are those of :func:`open_image`.
     """

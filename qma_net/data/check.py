@@ -1,8 +1,8 @@
 """Dataset checks (``data check``), reported as text and as JSON.
 
 :mod:`.facts` reads the files; the functions here compare their properties. The reference is the
-loader of BenCo 0.1.45, which reads images with Pillow, ignores the EXIF orientation, and considers
-a pixel of a mask tampered if the mean of its three channels is above 127.5.
+loader of BenCo 0.1.45, which reads images with Pillow, ignores the EXIF orientation except in TIFF
+files, and considers a pixel of a mask tampered if the mean of its three channels is above 127.5.
 """
 
 import os
@@ -339,11 +339,16 @@ def _check_pair(pair: Pair, crop_size: int, report: Report, *, allow_inverted: b
     is_transposed = mask_size == image.size[::-1] != image.size
     if is_transposed and image.orientation in TRANSPOSED_ORIENTATIONS:
         advice = "has a mask of the rotated image, but BenCo reads pixels as stored: rotate it back"
+        if image.is_oriented:
+            advice = "has a mask of the stored pixels, but BenCo rotates TIFF files: rotate it, too"
         report.error(pair.image, "exif-orientation", advice, fix=FIX)
         mask_size = image.size
     elif image.orientation != 1:
-        advice = f"has EXIF orientation {image.orientation}, which viewers and OpenCV apply and "
-        advice += "BenCo ignores; nothing to do for BenCo, but other tools may need it removed"
+        effect = "which viewers and OpenCV apply and BenCo ignores; nothing to do for BenCo, but "
+        effect += "other tools may need it removed"
+        if image.is_oriented:
+            effect = "which BenCo applies to TIFF files: check that its mask is rotated as well"
+        advice = f"has EXIF orientation {image.orientation}, {effect}"
         report.warning(pair.image, "exif-orientation", advice)
     if pair.mask is None or mask is None or mask.fault:
         return

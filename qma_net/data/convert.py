@@ -13,6 +13,9 @@ from PIL import Image
 from ..core.files import ContentError, PathError, atomic_write, copy_file, safe_path, write_png
 from ..core.images import (
     INVERSE_TRANSPOSE,
+    ORIENTED_BY_PILLOW,
+    TRANSPOSED_ORIENTATIONS,
+    TRANSPOSES,
     ImageError,
     decoding,
     exif_orientation,
@@ -72,9 +75,17 @@ def reduce_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return reduced if reduced.any() else shares > 0
 
 
-def undo_orientation(mask: np.ndarray, orientation: int) -> np.ndarray:
-    """Map a mask, bool or uint8 ``(H, W)``, from the displayed image to the stored pixels."""
-    return np.asarray(Image.fromarray(mask).transpose(INVERSE_TRANSPOSE[orientation]))
+def rotate_mask(mask: np.ndarray, orientation: int, *, is_oriented: bool) -> np.ndarray:
+    """Rotate a mask, bool or uint8 ``(H, W)``, of the size of the rotated image to fit the image.
+
+    Args:
+        mask: The mask.
+        orientation: The image's EXIF orientation, 5 to 8.
+        is_oriented: Whether BenCo applies the orientation. If it does, the mask is one of the
+            stored pixels, otherwise one of the displayed image.
+    """
+    transposes = TRANSPOSES if is_oriented else INVERSE_TRANSPOSE
+    return np.asarray(Image.fromarray(mask).transpose(transposes[orientation]))
 
 
 def write_mask(path: Path, mask: np.ndarray) -> None:
@@ -151,9 +162,10 @@ def _fit_mask(
     (height, width), size = mask.shape, image.size
     transposed = mask.shape == size
     orientation = exif_orientation(image)
-    if transposed and orientation in INVERSE_TRANSPOSE:
-        how = "mask rotated back according to the image's EXIF orientation"
-        return undo_orientation(mask, orientation), how
+    if transposed and orientation in TRANSPOSED_ORIENTATIONS:
+        is_oriented = image.format in ORIENTED_BY_PILLOW
+        how = "mask rotated according to the image's EXIF orientation"
+        return rotate_mask(mask, orientation, is_oriented=is_oriented), how
     dataset = conversion.dataset
     known = "known fault: " if PurePosixPath(job.image).stem in dataset.known_faults else ""
     fault = f"{known}mask {width}x{height}, image {size[0]}x{size[1]}"

@@ -14,7 +14,15 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..core.files import ContentError, open_regular, read_bytes
-from ..core.images import ImageError, decode, decoding, exif_orientation, open_image, rgb_pixels
+from ..core.images import (
+    ORIENTED_BY_PILLOW,
+    ImageError,
+    decode,
+    decoding,
+    exif_orientation,
+    open_image,
+    rgb_pixels,
+)
 from ..core.workers import map_in_processes
 from .near_duplicates import thumbnail_of
 from .published import as_benco
@@ -31,9 +39,10 @@ class Facts:
     """The properties of one file; those that were not determined have their defaults."""
 
     fault: str = ""  # Why it cannot be read, as the end of a sentence; empty if it can.
-    size: tuple[int, int] = (0, 0)  # Width and height in pixels, as stored.
+    size: tuple[int, int] = (0, 0)  # Width and height in pixels, as BenCo reads them.
     mode: str = ""  # Pillow's mode, or "array" for NumPy files.
     orientation: int = 1  # From the EXIF data.
+    is_oriented: bool = False  # Whether BenCo applies the orientation.
     digest: str = ""  # Hash of an image's bytes.
     thumbnail: bytes = field(default=b"", repr=False)
     # Statistics of a mask whose pixels were read.
@@ -163,7 +172,12 @@ def _header(image: Image.Image) -> Facts:
     # Pillow decodes a whole PNG to look for EXIF data after its pixels.
     has_exif = "exif" in image.info or image.format == "TIFF"
     orientation = exif_orientation(image) if has_exif else 1
-    return Facts(size=image.size, mode=image.mode, orientation=orientation)
+    return Facts(
+        size=image.size,
+        mode=image.mode,
+        orientation=orientation,
+        is_oriented=image.format in ORIENTED_BY_PILLOW,
+    )
 
 
 def _mask_statistics(image: Image.Image) -> dict:

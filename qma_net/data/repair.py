@@ -9,10 +9,10 @@ import numpy as np
 
 from ..core.errors import QMANetError
 from ..core.files import copy_file, safe_path, unique_name, write_json
-from ..core.images import INVERSE_TRANSPOSE, ImageError, decoding, open_image, rgb_pixels
+from ..core.images import TRANSPOSED_ORIENTATIONS, ImageError, decoding, open_image, rgb_pixels
 from ..core.runs import LOCK_NAME, Run
 from .check import Finding, Report, check
-from .convert import undo_orientation, write_mask
+from .convert import rotate_mask, write_mask
 from .facts import Facts, mask_as_benco, read_array
 from .listing import NEGATIVE, Listing, Pair
 
@@ -37,8 +37,8 @@ def repair(
 
     The following are repaired: NumPy arrays and masks whose values are too low, such as 0 and 1
     (values above 0 count as tampered), palette and 16-bit masks and soft edges (by BenCo's
-    threshold), inverted masks (unless allowed), masks drawn on the rotated image, names that BenCo
-    pairs wrongly, and relative paths. Pairs are left out if a file is missing or unreadable, if the
+    threshold), inverted masks (unless allowed), masks of the rotated image, names that BenCo pairs
+    wrongly, and relative paths. Pairs are left out if a file is missing or unreadable, if the
     mask is empty, or if only a person can decide how to fix the problem. If there are several
     datasets, each gets its own folder in ``out``. Files of an earlier copy there that do not belong
     to this one are removed. The other arguments and exceptions are those of :func:`.check.check`.
@@ -213,7 +213,8 @@ def _copy_mask(
     elif not mask.two_valued or mask.mode not in ("L", "1", "RGB", "RGBA"):
         pixels = mask_as_benco(source)
         changes.append("BenCo's threshold of 127.5 applied")
-    rotated = image.orientation in INVERSE_TRANSPOSE and mask.size == image.size[::-1] != image.size
+    rotated = mask.size == image.size[::-1] != image.size
+    rotated &= image.orientation in TRANSPOSED_ORIENTATIONS
     if pixels is None and not inverted and not rotated:
         target = target.with_suffix(source.suffix)
         copy_file(source, files.claim(target))
@@ -223,7 +224,7 @@ def _copy_mask(
         pixels = ~pixels
         changes.append("inverted")
     if rotated:
-        pixels = undo_orientation(pixels, image.orientation)
-        changes.append("rotated back according to the image's EXIF orientation")
+        pixels = rotate_mask(pixels, image.orientation, is_oriented=image.is_oriented)
+        changes.append("rotated according to the image's EXIF orientation")
     write_mask(files.claim(target), pixels)
     return target, ", ".join(changes)

@@ -19,7 +19,9 @@ from ..core.exif import EXIF_PREFIX, HEADERS
 from ..core.images import (
     FORMATS,
     ORIENTATION_TAG,
+    ORIENTED_BY_PILLOW,
     TRANSPOSED_ORIENTATIONS,
+    TRANSPOSES,
     ImageError,
     LimitError,
     decoding,
@@ -48,17 +50,6 @@ _EXIF_HEADER = re.compile(rb"II\*\0|MM\0\*|II\+\0")
 _EXIF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _EXIF_SIZES[16] = 8
 _EXIF_POINTERS = (0x8769, 0x8825, 0xA005)  # Exif, GPS, Interoperability.
-
-# How the pixels are transposed for each EXIF orientation.
-TRANSPOSES = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 TOO_SMALL = "too small to judge"
 TOO_TRUNCATED = "too truncated to judge"
@@ -410,7 +401,7 @@ def _from_pil(image: Image.Image, name: str, frames: int | None = None) -> Photo
     if orientation != 1:
         source = "AVIF" if image.format == "AVIF" else "EXIF"
         notes.append(f"rotated or mirrored by its {source} orientation ({orientation})")
-        if image.format != "TIFF":  # Pillow transposes a TIFF when it decodes it.
+        if image.format not in ORIENTED_BY_PILLOW:
             image = image.transpose(TRANSPOSES[orientation])
     if image.mode.startswith("I"):  # 16-bit gray, even if stored in 32 bits.
         deep = np.asarray(image)

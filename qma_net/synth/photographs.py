@@ -14,6 +14,7 @@ from tqdm import tqdm
 from ..core.files import sha256
 from ..core.images import (
     IMAGE_SUFFIXES,
+    ORIENTED_BY_PILLOW,
     TRANSPOSED_ORIENTATIONS,
     ImageError,
     decoding,
@@ -281,8 +282,11 @@ def _image_size(path: Path) -> tuple[int, int] | None:
     """Read height and width as displayed from a file's header; None if it cannot be read."""
     try:
         with open_image(path) as image:
+            width, height = image.size
             transposed = exif_orientation(image) in TRANSPOSED_ORIENTATIONS
-            return image.size if transposed else (image.size[1], image.size[0])
+            if transposed and image.format not in ORIENTED_BY_PILLOW:
+                return width, height
+            return height, width
     except (ImageError, OSError):
         return None
 
