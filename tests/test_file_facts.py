@@ -311,6 +311,11 @@ def test_file_without_metadata_is_said_to_have_none(kind):
         (gif_with(b"\x21\xff\x0bSOMETHING10\x05hello\0"), "SOMETHING10"),
         (encoded("PNG") + b"text", "4 bytes after the end of the image"),
         (encoded("JPEG")[:-2], "the rest of the file"),
+        (with_exif(b"II*\0" + struct.pack("<I", 5000) + bytes(100)), "EXIF"),
+        (with_chunks((b"eXIf", b"II*\0\x88\x13\0\0")), "EXIF"),
+        (encoded("TIFF")[:4] + struct.pack("<I", 2**31) + encoded("TIFF")[8:], "EXIF"),
+        (with_segments(encoded("JPEG"), (0xED, photoshop(b"no data sets"))), "IPTC"),
+        (with_segments(encoded("JPEG"), (0xED, photoshop(iptc((1, 30, b"AFP"))))), "IPTC"),
     ],
 )
 def test_parts_that_are_not_read_are_named(data, part):
@@ -318,6 +323,21 @@ def test_parts_that_are_not_read_are_named(data, part):
     assert part in facts.unread
     assert NOTHING not in page
     assert f"parts of the file were not read:\n{part}" in page
+
+
+def test_damaged_exif_and_iptc_are_named_as_partly_read():
+    pointer = struct.pack("<I", 5000)
+    block = tiff([(0x010F, ASCII, 6, b"Maker\0"), (0x8769, LONG, 1, pointer)])
+    facts = read_facts(with_exif(block))
+    assert (facts.exif, facts.unread) == ({"IFD0": {"Make": "Maker"}}, ["parts of the EXIF"])
+    content = iptc((2, 80, b"Somebody")) + b"no data set"
+    facts = read_facts(with_segments(encoded("JPEG"), (0xED, photoshop(content))))
+    assert (facts.iptc, facts.unread) == ({"Byline": "Somebody"}, ["parts of the IPTC"])
+
+
+def test_empty_exif_and_padded_iptc_are_no_metadata():
+    assert NOTHING in page_of(encoded("JPEG", exif=Image.Exif().tobytes()))
+    assert NOTHING in page_of(with_segments(encoded("JPEG"), (0xED, photoshop(bytes(20)))))
 
 
 # --- Several blocks, and other places -----------------------------------------------------

@@ -60,6 +60,7 @@ class ExifFacts:
         altitude: The altitude in words; empty if absent or not valid.
         thumbnail: The bytes of the embedded thumbnail.
         orientation: The orientation as stored, not necessarily valid; None if there is none.
+        is_complete: Whether all directories and entries could be read.
     """
 
     directories: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -67,6 +68,7 @@ class ExifFacts:
     altitude: str = ""
     thumbnail: bytes = b""
     orientation: int | None = None
+    is_complete: bool = True
 
 
 def read_exif(data: bytes, note: Callable[[str], None]) -> ExifFacts | None:
@@ -81,8 +83,11 @@ def read_exif(data: bytes, note: Callable[[str], None]) -> ExifFacts | None:
     except ValueError as error:
         note(f"the EXIF data cannot be read: it {error}")
         return None
-    directories = _directories(block, note)
-    facts = ExifFacts(orientation=stored_orientation(data))
+    faults: list[str] = []
+    directories = _directories(block, faults.append)
+    for fault in faults:
+        note(fault)
+    facts = ExifFacts(orientation=stored_orientation(data), is_complete=not faults)
     for name, directory in directories.items():
         names = DIRECTORIES[name][2] if name in DIRECTORIES else NEW_TAGS | ExifTags.TAGS
         texts = {

@@ -113,9 +113,8 @@ def _datasets(data: bytes, note: Callable[[str], None]) -> Iterator[tuple[tuple[
     """Yield the record, number and content of each data set."""
     position = 0
     for _ in range(MAX_DATASETS):
-        position += len(data[position : position + 8]) - len(
-            data[position : position + 8].lstrip(b"\0")
-        )
+        while data[position : position + 1] == b"\0":  # Padding.
+            position += 1
         if position >= len(data):
             return
         if data[position] != 0x1C or position + 5 > len(data):

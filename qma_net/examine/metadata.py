@@ -140,6 +140,8 @@ def _read_exif_blocks(facts: FileFacts) -> None:
         if exif is None:
             facts.skip("EXIF")
             continue
+        if not exif.is_complete:
+            facts.skip("parts of the EXIF" if exif.directories else "EXIF")
         for name, texts in exif.directories.items():
             facts.exif[name if number == 1 else f"{name} {number}"] = texts
         if number == 1:
@@ -200,7 +202,13 @@ def _read_iptc(facts: FileFacts) -> None:
                 facts.skip("Photoshop resources")
         elif block.kind != IPTC:
             continue
-        for name, text in read_iptc(content, facts.note).items():
+        faults: list[str] = []
+        texts = read_iptc(content, faults.append)
+        for fault in faults:
+            facts.note(fault)
+        if faults or (content.strip(b"\0") and not texts):
+            facts.skip("parts of the IPTC" if texts else "IPTC")
+        for name, text in texts.items():
             facts.iptc.setdefault(name, text)
 
 
