@@ -216,6 +216,29 @@ def test_jpeg_facts_of_known_files_are_correct(quality, number, subsampling):
     assert base_tables()[0][:8] == [16, 11, 10, 16, 24, 40, 51, 61]  # T.81, table K.1
 
 
+@pytest.mark.parametrize("quality", [5, 75, 95])
+def test_jpeg_without_chroma_has_the_luma_table_for_all_components(quality):
+    image = Image.fromarray(photograph(48, 48))
+    for space, options in (("CMYK", {}), ("RGB", {"keep_rgb": True})):
+        file = io.BytesIO()
+        image.convert(space).save(file, "JPEG", quality=quality, **options)
+        facts = read_facts(file.getvalue()).jpeg
+        assert (facts.quality, facts.is_ijg) == (quality, True)
+        assert facts.subsampling == f"{space}, no chroma"
+    # A table of luma that is also used for chroma is not what libjpeg writes.
+    tables = [ijg_table(base_tables()[0], quality)]
+    assert not read_facts(jpeg_bytes(photograph(48, 48), qtables=tables)).jpeg.is_ijg
+
+
+def test_color_space_of_a_jpeg_is_that_of_its_adobe_segment():
+    file = io.BytesIO()
+    Image.fromarray(photograph(48, 48)).convert("CMYK").save(file, "JPEG")
+    data, transform = file.getvalue(), b"Adobe\0d\0\0\0\0"
+    assert data.count(transform + b"\0") == 1
+    ycck = data.replace(transform + b"\0", transform + b"\2")
+    assert read_facts(ycck).jpeg.subsampling == "4:4:4"
+
+
 def test_tables_other_than_those_of_ijg_are_recognized():
     tables = [[value + 3 for value in ijg_table(base_tables()[0], 80)]] * 2
     facts = read_facts(jpeg_bytes(photograph(48, 48), qtables=tables)).jpeg

@@ -847,7 +847,10 @@ def test_cmyk_profile_is_noted_and_not_attached_to_rgb_pixels():
     file = io.BytesIO()
     Image.fromarray(photograph(40, 60)).convert("CMYK").save(file, "JPEG", icc_profile=content)
     evidence = read_evidence(file.getvalue())
-    assert "the color profile is Coated FOGRA39 (CMYK)" in evidence.facts.notes[0]
+    assert evidence.facts.notes == [
+        "the color profile is Coated FOGRA39 (CMYK), not sRGB; the colors were read without it"
+    ]
+    assert evidence.photograph.notes == ("CMYK converted to RGB",)
     assert evidence.photograph.icc_profile == b""
 
 

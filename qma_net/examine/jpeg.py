@@ -39,7 +39,7 @@ SUBSAMPLINGS = {
     (4, 1): "4:1:1",
     (4, 2): "4:1:0",
 }
-GREY = "gray, no chroma"
+APP0, APP14 = 0xE0, 0xEE
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ class JpegFacts:
         quality: The quality, 1 to 100, whose standard IJG (libjpeg) tables are closest to those of
             the file; None if there are no tables.
         is_ijg: Whether the tables are exactly the standard IJG (libjpeg) tables of this quality.
-        subsampling: For example ``"4:2:0"``; ``"gray, no chroma"`` for fewer than three components.
+        subsampling: For example ``"4:2:0"``; ``"gray, no chroma"``, ``"RGB, no chroma"`` or
+            ``"CMYK, no chroma"`` if there is no chroma.
         sampling: The sampling factors of each component, for example ``"2x2,1x1,1x1"``.
         tables: The quantization tables, keyed by table number; 64 values each, in row-major order.
         coding: Baseline, progressive and so on, in words.
@@ -87,12 +88,18 @@ def jpeg_facts(
     if not factors or len(factors) < count or min(map(min, factors)) < 1:
         note("the frame header of the JPEG cannot be read")
         return None
-    used = [tables[c[2]] for c in components if c[2] in tables and marker not in LOSSLESS]
-    quality, is_ijg = nearest_quality(used[:2]) if used else (None, False)
+    space = _space(segments, [c[0] for c in components])
+    chroma = (1, 2) if space in ("YCbCr", "YCCK") else ()
+    pairs = dict.fromkeys(  # Each table in use and the number of its standard counterpart.
+        (c[2], int(i in chroma)) for i, c in enumerate(components) if c[2] in tables
+    )
+    used = [(tables[number], base_tables()[base]) for number, base in pairs]
+    has_quality = bool(used) and marker not in LOSSLESS
+    quality, is_ijg = nearest_quality(used) if has_quality else (None, False)
     return JpegFacts(
         quality=quality,
         is_ijg=is_ijg,
-        subsampling=_subsampling(factors),
+        subsampling=_subsampling(factors) if chroma else f"{space}, no chroma",
         sampling=_in_words(factors),
         tables=tables,
         coding=FRAMES[marker],
@@ -114,20 +121,21 @@ def _quantization_tables(segments: Sequence[tuple[int, bytes]]) -> dict[int, tup
     return dict(sorted(tables.items()))
 
 
-def nearest_quality(tables: Sequence[Sequence[int]]) -> tuple[int, bool]:
+def nearest_quality(
+    tables: Sequence[tuple[Sequence[int], Sequence[int]]],
+) -> tuple[int, bool]:
     """Find the quality of the nearest standard IJG (libjpeg) tables, and whether they are equal.
 
-    ``tables`` are the luma table and, if there is one, the chroma table: 64 values each, row-major.
+    Each of ``tables`` is a pair of the table in the file and the standard one of quality 50 with
+    which libjpeg compresses the same component: 64 values each, row-major.
     """
-    bases = base_tables()
 
     def distance(quality: int) -> int:
-        references = (ijg_table(base, quality) for base in bases)
         # 16-bit tables keep values that baseline files limit to 255.
         return sum(
             abs(min(value, 255) - expected)
-            for table, reference in zip(tables, references, strict=False)
-            for value, expected in zip(table, reference, strict=True)
+            for table, base in tables
+            for value, expected in zip(table, ijg_table(base, quality), strict=True)
         )
 
     best = min(range(100, 0, -1), key=distance)
@@ -150,9 +158,21 @@ def ijg_table(base: Sequence[int], quality: int) -> list[int]:
     return [min(255, max(1, (value * scale + 50) // 100)) for value in base]
 
 
+def _space(segments: Sequence[tuple[int, bytes]], identifiers: Sequence[int]) -> str:
+    """Return the color space of the components, determined as in libjpeg (jdapimin.c)."""
+    transforms = [p[11] for m, p in segments if m == APP14 and p[:5] == b"Adobe" and len(p) >= 12]
+    has_jfif = any(m == APP0 and p[:5] == b"JFIF\0" for m, p in segments)
+    if len(identifiers) < 3:
+        return "gray"
+    if len(identifiers) == 4:
+        return "YCCK" if transforms[-1:] == [2] else "CMYK"
+    if has_jfif:
+        return "YCbCr"
+    is_rgb = transforms[-1] == 0 if transforms else bytes(identifiers) == b"RGB"
+    return "RGB" if is_rgb else "YCbCr"
+
+
 def _subsampling(factors: Sequence[tuple[int, int]]) -> str:
-    if len(factors) < 3:
-        return GREY
     (h, v), chroma = factors[0], factors[1]
     name = SUBSAMPLINGS.get((h // chroma[0], v // chroma[1]))
     is_regular = factors[1] == factors[2] and h % chroma[0] == 0 and v % chroma[1] == 0

@@ -223,7 +223,8 @@ def _read_profile(facts: FileFacts) -> None:
     if contents and not facts.profile:
         facts.note("the color profile cannot be read")
     elif facts.profile and facts.profile.space != "gray" and not facts.profile.is_srgb:
-        facts.note(f"the color profile is {facts.profile}, not sRGB; {AS_STORED}")
+        reading = AS_STORED if facts.profile.space == "RGB" else "the colors were read without it"
+        facts.note(f"the color profile is {facts.profile}, not sRGB; {reading}")
 
 
 def _add_text(keyword: str, text: bytes, facts: FileFacts) -> None:
