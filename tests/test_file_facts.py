@@ -364,6 +364,20 @@ def test_second_exif_segment_is_shown_and_the_first_one_applies(tmp_path):
     assert reversed_order.facts.exif["IFD0"]["Make"] == "Second"
 
 
+@pytest.mark.parametrize("other", ["raw profile", "eXIf"])
+def test_block_that_decoding_uses_is_the_first_one_of_a_png(other):
+    used = tiff([(0x0112, SHORT, 1, b"\6\0"), (0x010F, ASCII, 5, b"Used\0")])
+    ignored = gps(*SYDNEY)
+    chunks = {"raw profile": raw_profile("exif", b"Exif\0\0" + ignored), "eXIf": (b"eXIf", ignored)}
+    for after in (False, True):
+        evidence = read_evidence(with_chunks(chunks[other], (b"eXIf", used), after=after))
+        assert evidence.photograph.orientation == 6
+        assert evidence.facts.exif["IFD0"] == {"Make": "Used", "Orientation": "6"}
+        assert evidence.facts.exif["GPS 2"]["GPSLatitude"] == "33/1 51/1 30/1"
+        assert evidence.facts.position is None
+        assert not [note for note in evidence.facts.notes if "has no effect" in note]
+
+
 def test_exif_that_continues_in_a_second_segment_is_one_block():
     text = b"a" * 300 + b"\0"
     block = tiff([(0x010F, ASCII, len(text), text)])

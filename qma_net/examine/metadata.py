@@ -133,8 +133,14 @@ def _limited(items: Iterable[str], limit: int) -> list[str]:
 
 
 def _read_exif_blocks(facts: FileFacts) -> None:
-    """Read the EXIF data; directories of further blocks are numbered, such as ``IFD0 2``."""
+    """Read the EXIF data; directories of further blocks are numbered, such as ``IFD0 2``.
+
+    The first block is the one that was used to decode the photo.
+    """
     blocks = [block for block in facts.blocks if block.kind == EXIF]
+    if facts.format == "PNG":  # Pillow uses the last eXIf chunk, and we ignore text chunks.
+        blocks.reverse()
+        blocks.sort(key=lambda block: block.source != "")
     for number, block in enumerate(blocks[:MAX_EXIF], 1):
         exif = read_exif(block.content, facts.note)
         if exif is None:
@@ -153,8 +159,8 @@ def _read_exif_blocks(facts: FileFacts) -> None:
         _note_orientation(exif.orientation, number, block.source, facts)
     if len(blocks) > 1:
         facts.note(
-            f"the file has {len(blocks)} blocks of EXIF data, which is unusual; viewers use the "
-            "first one"
+            f"the file has {len(blocks)} blocks of EXIF data, which is unusual; the one that "
+            "this report uses is shown first"
         )
     if len(blocks) > MAX_EXIF:
         facts.skip(f"EXIF blocks {MAX_EXIF + 1} to {len(blocks)}")
@@ -167,7 +173,7 @@ def _note_orientation(orientation: int | None, number: int, source: str, facts: 
     if facts.format in ("AVIF", "HEIC"):
         reason = f"in {facts.format} files only the orientation of the container counts"
     elif number > 1:
-        reason = "only that of the first block counts"
+        reason = "only that of the block shown first is applied"
     elif source:
         reason = "viewers ignore EXIF data in text chunks"
     else:
