@@ -296,6 +296,67 @@ def test_heic_metadata_is_read():
     assert (facts.exif, facts.xmp) == ({"IFD0": {"Make": "Maker"}}, PACKET.decode())
 
 
+def box(name, content):
+    return struct.pack(">I4s", len(content) + 8, name) + content
+
+
+AVIF = encoded("AVIF", exif=b"Exif\0\0" + tiff([(0x010F, ASCII, 6, b"Maker\0")]), xmp=PACKET)
+
+
+def with_extents(*sizes, reference=0):
+    """Divide the metadata items of the AVIF into extents of these sizes and one for the rest."""
+    at, meta = AVIF.index(b"iloc") - 4, AVIF.index(b"meta") - 4
+    (size,), (meta_size,) = (struct.unpack_from(">I", AVIF, start) for start in (at, meta))
+    growth, places = 2 * 8 * len(sizes), b""
+    for start in range(at + 16, at + size, 14):
+        item, _, _, offset, length = struct.unpack_from(">HHHII", AVIF, start)
+        lengths = [] if item == 1 else [*sizes]  # Item 1 is the image.
+        lengths.append(length - sum(lengths))
+        places += struct.pack(">HHH", item, reference if item > 1 else 0, len(lengths))
+        for length in lengths:
+            places += struct.pack(">II", offset + growth, length)
+            offset += length
+    iloc = box(b"iloc", AVIF[at + 8 : at + 16] + places)
+    assert len(iloc) == size + growth
+    head = AVIF[:meta] + struct.pack(">I", meta_size + growth) + AVIF[meta + 4 : at]
+    return head + iloc + AVIF[at + size :]
+
+
+def test_items_in_several_extents_are_joined():
+    for data in (AVIF, with_extents(), with_extents(9), with_extents(9, 1, 0, 12)):
+        with Image.open(io.BytesIO(data)) as image:
+            assert image.info["exif"].endswith(b"Maker\0")
+        facts = read_facts(data)
+        assert (facts.exif, facts.xmp) == ({"IFD0": {"Make": "Maker"}}, PACKET.decode())
+        assert facts.unread == facts.notes == []
+
+
+def test_items_that_cannot_be_read_are_named():
+    expected = ["item 2 (EXIF)", "item 3 (XMP)"]
+    for data in (
+        with_extents(reference=1),  # In a different file.
+        with_extents(*[0] * 200),
+        AVIF.replace(b"iloc", b"free"),
+    ):
+        facts = read_facts(data)
+        assert (facts.exif, facts.xmp, facts.unread) == ({}, "", expected)
+        assert not facts.has_no_metadata
+    at = AVIF.index(b"iloc") + 12 + 2 * 14 + 10
+    facts = read_facts(AVIF[:at] + struct.pack(">I", 5000) + AVIF[at + 4 :])
+    assert facts.xmp.startswith(PACKET.decode())
+    assert facts.unread == ["the rest of item 3 (XMP)"]
+    infe = AVIF.index(b"infe", AVIF.index(b"infe") + 4)
+    facts = read_facts(AVIF[: infe + 4] + b"\0" + AVIF[infe + 5 :])
+    assert facts.unread == ["an item of unknown type"]
+
+
+def test_short_boxes_at_the_end_of_a_file_are_damage():
+    start = box(b"ftyp", b"avif\0\0\0\0mif1avif")
+    item = box(b"iinf", bytes(6) + box(b"infe", b""))
+    for content in (box(b"iinf", b""), box(b"iloc", b""), item):
+        assert read_facts(start + box(b"meta", bytes(4) + content)).exif == {}
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF"])
 def test_file_without_metadata_is_said_to_have_none(kind):
     assert NOTHING in page_of(encoded(kind))
@@ -1006,8 +1067,7 @@ def test_index_of_further_images_is_not_read_by_pillow():
 
 def test_items_of_a_heic_are_limited():
     """All items claim the same megabyte of XMP."""
-    box = lambda name, content: struct.pack(">I4s", len(content) + 8, name) + content  # noqa: E731
-    count = 4000
+    count = 5000
     infos = b"".join(
         box(b"infe", struct.pack(">IHH4s", 2 << 24, i, 0, b"mime") + b"\0application/rdf+xml\0")
         for i in range(count)
@@ -1021,3 +1081,4 @@ def test_items_of_a_heic_are_limited():
         facts = read_facts(data)
     assert facts.format == "HEIC"
     assert "the rest of the file" in facts.unread
+    assert "the file has more than 4096 items; the rest was not read" in facts.notes

@@ -6,7 +6,7 @@ be reported even if no pixel can be decoded. The work is bounded for every forma
 
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from ..core.exif import EXIF_PREFIX, HEADERS, ExifBlock
@@ -19,7 +19,8 @@ MAX_BLOCKS = 500  # Blocks of metadata.
 MAX_BLOCK = 2**20  # Bytes of one block of metadata.
 MAX_ICC = 2**24  # Bytes; printer profiles have a few million.
 MAX_METADATA = 2**26  # Bytes of all blocks together.
-MAX_ITEMS = 1000  # Items of a HEIC or AVIF file.
+MAX_ITEMS = MAX_PARTS  # Items of a HEIC or AVIF file; one of 200 megapixels has about 800.
+MAX_EXTENTS = 100  # Pieces of one item.
 MAX_PAGES = 10  # Pages of a TIFF whose metadata is read.
 
 # Markers of JPEG segments (ITU-T T.81, Annex B).
@@ -508,15 +509,23 @@ def _read_meta(data: bytes, start: int, end: int, structure: Structure) -> None:
         _read_colors(data, *boxes[b"iprp"], data[at + 12 : stop], structure)
     kinds = dict(_item_kinds(data, *_content(boxes, b"iinf"), structure))
     idat = _content(boxes, b"idat")[0]
-    for item, position, size in _item_positions(data, *_content(boxes, b"iloc"), idat):
-        content = data[position : position + min(size, MAX_BLOCK + 1)]
-        if kinds.get(item) == EXIF:
-            skipped = 4 + int.from_bytes(content[:4], "big")
-            structure.add_block(EXIF, content[skipped:])
-        elif kinds.get(item) == XMP:
-            structure.add_block(XMP, content)
-        elif item in kinds:
-            structure.skip(f"item {item} ({kinds[item]})")
+    extents = dict(_item_extents(data, *_content(boxes, b"iloc"), idat, structure))
+    for item, kind in kinds.items():
+        pieces = extents.get(item, [])
+        content = _joined(data, pieces) if kind in (EXIF, XMP) else b""
+        if content:
+            skipped = 4 + int.from_bytes(content[:4], "big") if kind == EXIF else 0
+            structure.add_block(kind, content[skipped:])
+        if len(content) < max(1, sum(size for _, size in pieces)):
+            structure.skip(f"{'the rest of ' if content else ''}item {item} ({kind})")
+
+
+def _joined(data: bytes, pieces: Iterable[tuple[int, int]]) -> bytes:
+    """Join pieces of the file, given by position and size, up to a limit."""
+    content = bytearray()
+    for position, size in pieces:
+        content += data[position : position + min(size, MAX_BLOCK + 1 - len(content))]
+    return bytes(content)
 
 
 def _read_colors(data: bytes, start: int, end: int, item: bytes, structure: Structure) -> None:
@@ -534,7 +543,7 @@ def _read_colors(data: bytes, start: int, end: int, item: bytes, structure: Stru
 
 def _property_numbers(data: bytes, start: int, end: int, item: int) -> list[int]:
     """Return the numbers of the properties of an item."""
-    if not end:
+    if end - start < 8:
         return []
     item_width = 4 if data[start] else 2
     width = 2 if data[start + 3] & 1 else 1
@@ -563,12 +572,13 @@ def _item_kinds(
     data: bytes, start: int, end: int, structure: Structure
 ) -> Iterator[tuple[int, str]]:
     """Yield the number and the kind of each item that can contain metadata."""
-    if not end:
+    if end - start < 4:
         return
     first = start + (6 if data[start] == 0 else 8)
-    for name, at, _ in _boxes(data, first, end, structure):
-        version = data[at + 8] if name == b"infe" else 0
+    for _, at, stop in _boxes(data, first, end, structure):
+        version = int.from_bytes(data[at + 8 : min(at + 9, stop)], "big")
         if version not in (2, 3):
+            structure.skip("an item of unknown type")
             continue
         width = 2 if version == 2 else 4
         number = int.from_bytes(data[at + 12 : at + 12 + width], "big")
@@ -582,8 +592,13 @@ def _item_kinds(
             yield number, kind.decode()
 
 
-def _item_positions(data: bytes, start: int, end: int, idat: int) -> Iterator[tuple[int, int, int]]:
-    """Yield the number, the position and the size of each item that is stored in one piece."""
+def _item_extents(
+    data: bytes, start: int, end: int, idat: int, structure: Structure
+) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+    """Yield the number of each item, and the position and size of each of its extents.
+
+    There are no extents if the item is stored elsewhere or in too many pieces.
+    """
     position = start + 4
 
     def number(width: int) -> int:
@@ -591,24 +606,27 @@ def _item_positions(data: bytes, start: int, end: int, idat: int) -> Iterator[tu
         position += width
         return int.from_bytes(data[position - width : min(position, end)], "big")
 
-    if not end:
+    if end - start < 4:
         return
     version, sizes = data[start], number(2)
     offset_size, length_size, base_size, index_size = (
         sizes >> shift & 15 for shift in (12, 8, 4, 0)
     )
-    for _ in range(min(number(2 if version < 2 else 4), MAX_ITEMS)):
+    index_size = index_size if version else 0
+    total = number(2 if version < 2 else 4)
+    if total > MAX_ITEMS:
+        structure.stop(f"the file has more than {MAX_ITEMS} items; the rest was not read")
+    for _ in range(min(total, MAX_ITEMS)):
         item = number(2 if version < 2 else 4)
         method = number(2) & 15 if version else 0
-        number(2)
+        is_elsewhere = number(2) != 0 or method > 1 or (method == 1 and not idat)
         base, count = number(base_size), number(2)
+        base += idat if method else 0
         extents = []
-        for _ in range(min(count, 2)):
-            number(index_size if version else 0)
-            extents.append((number(offset_size), number(length_size)))
-        position += max(0, count - 2) * ((index_size if version else 0) + offset_size + length_size)
+        for _ in range(min(count, MAX_EXTENTS)):
+            number(index_size)
+            extents.append((base + number(offset_size), number(length_size)))
+        position += max(0, count - MAX_EXTENTS) * (index_size + offset_size + length_size)
         if position > end:
             return
-        if len(extents) == 1 and method in (0, 1):
-            offset, length = extents[0]
-            yield item, base + offset + (idat if method else 0), length
+        yield item, [] if is_elsewhere or count > MAX_EXTENTS else extents
