@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from ..core.mpf import read_index
 
@@ -24,9 +25,12 @@ KINDS = {
 # The types of items in Google's container (Motion Photo and Ultra HDR specifications).
 SEMANTICS = {"GainMap": "gain map", "MotionPhoto": "video of a motion photo", "Depth": "depth map"}
 
-_ITEM = re.compile(r"<(?:\w{1,30}:)?Item\s([^<>]{1,1000})>")
-_ATTRIBUTE = re.compile(
-    r"(?:\w{1,30}:)?(Mime|Semantic|Length|Padding)\s?=\s?[\"']([^\"'<>]{1,100})"
+# An item and its fields, which are attributes or elements.
+_ITEM = re.compile(
+    r"<(?:\w{1,30}:)?Item(?=[\s>])([^<>]{0,1000}(?:/>|>.{0,2000}?</(?:\w{1,30}:)?Item>))", re.DOTALL
+)
+_FIELD = re.compile(
+    r"\b(Mime|Semantic|Length|Padding)(?:\s?=\s?[\"']|>)\s{0,20}([^\s\"'<>][^\"'<>]{0,99})"
 )
 _VIDEO_OFFSET = re.compile(r":MicroVideoOffset(?:\s?=\s?[\"']|>)(\d{1,12})")
 
@@ -88,7 +92,10 @@ def _indexed(data: bytes, end: int, index: int) -> Iterator[Embedded]:
 
 def _contained(data: bytes, end: int, xmp: str) -> Iterator[Embedded]:
     """Yield the items that Google's XMP declares; they are stored one after the other."""
-    items = [dict(_ATTRIBUTE.findall(match[1])) for match in _ITEM.finditer(xmp)][:MAX_ITEMS]
+    items = [
+        {name: value.strip() for name, value in _FIELD.findall(match[1])}
+        for match in islice(_ITEM.finditer(xmp), MAX_ITEMS)
+    ]
     lengths = [int(i.get("Length", "0")) if i.get("Length", "0").isdecimal() else 0 for i in items]
     padding = items[0].get("Padding", "0") if items else "0"
     candidates = (
