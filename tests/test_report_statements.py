@@ -259,6 +259,7 @@ REVEALING = [
     *('ps:City="Berlin"', "ps:STATE='NSW'", "<x:City>Berlin</x:City>", "<geo:lat>22</geo:lat>"),
     '<Iptc4xmpExt:LocationCreated rdf:parseType="Resource">',
     "<Iptc4xmpExt:LocationName><rdf:Alt><rdf:li>Home",
+    *("<xmpDM:shotLocation>Here", "<a-b.c:Sublocation>Here", "<shotLocation a='b'>Here"),
     *(f"{name}: x" for name in ("City", "Sublocation", "ProvinceState", "Country", "CountryCode")),
     *("LocationName: x", "LocationCode: 1", '{"city": "Berlin"}', 'dc:coverage="Paris"'),
     *("22.54,113.95", "-33.8583 151.2000", "22,5431; 113,9512", "+27.5916+086.5640/", "geo:2,3"),
@@ -268,6 +269,7 @@ REVEALING = [
 ]
 HARMLESS = [
     *("GPSVersionID: 2 3 0 0", 'exif:GPSVersionID="2.3.0.0"', 'exif:SubjectLocation="100"'),
+    *("<exif:SubjectLocation>1 2", "<xmpDM:shotLocation/>", "<x:shotLocation> </x:shotLocation>"),
     *('photoshop:City=""', "<photoshop:City/>", "<photoshop:City> </photoshop:City>\n<a:b>"),
     *("Adobe XMP Core 9.1-c002 79.f354efc70, 2023/11/09-12:05:53", "NIKKOR Z 50mm f/1.8 S"),
     *(
@@ -290,7 +292,7 @@ def test_text_without_a_location_is_kept(text):
 
 
 def test_search_for_a_location_takes_linear_time():
-    for text in ("location", "City ", "<a:", "1.22", "\u00b0 ", "lat ", "<a", "x.y-"):
+    for text in ("location", "City ", "<a:", "1.22", "\u00b0 ", "lat ", "<a", "x.y-", "<ylocation"):
         with cpu_at_most(5):
             reveals_location(text * (2**20 // len(text)))
 
@@ -303,6 +305,10 @@ PACKETS = {
     "created": (
         f"xmlns:e='{IPTC_EXT}'",
         "<e:LocationCreated rdf:parseType='Resource'><e:Name>Sydney</e:Name></e:LocationCreated>",
+    ),
+    "shot": (
+        "xmlns:xmpDM='http://ns.adobe.com/xmp/1.0/DynamicMedia/'",
+        "<xmpDM:shotLocation>Sydney</xmpDM:shotLocation>",
     ),
     "history": (
         f"xmlns:m='{MM}' xmlns:e='{EVENT}'",

@@ -25,7 +25,7 @@ _REVEALING = re.compile(
     gps(?!VersionID)  # The version alone says nothing.
     | (?:lat|longt?|alt)itude
     | \bgeo(?:tag|code|name|:)
-    | <(?:[\w.-]{{1,50}}:)?{_NAMES}\b(?!\s{{0,20}}(?:/>|>\s{{0,20}}</))  # XML, unless it is empty.
+    | <[\w.:-]{{0,80}}?{_NAMES}\b(?!\s{{0,20}}(?:/>|>\s{{0,20}}</))  # XML, unless it is empty.
     | {_NAMES}["']?\s{{0,20}}[=:]\s{{0,20}}["']?[^\s"'<>]  # City="Berlin" or City: Berlin.
     | (?<!f)(?:lat|lon|lng)["']?\s{{0,5}}[=:>]\s{{0,5}}["']?[-+]?\d  # lat=22.5 or "lat": 22.5.
     | \b(?:lat|lon|lng)\b\W{{1,5}}\d  # Lat. 22.5.
