@@ -362,9 +362,17 @@ def test_file_without_metadata_is_said_to_have_none(kind):
     assert NOTHING in page_of(encoded(kind))
 
 
+def three_pages():
+    pages = [Image.fromarray(photograph(40, 60, seed)) for seed in range(3)]
+    file = io.BytesIO()
+    pages[0].save(file, "TIFF", save_all=True, append_images=pages[1:])
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     ("data", "part"),
     [
+        (three_pages(), "tags of the third and later pages"),
         (with_segments(encoded("JPEG"), (0xEC, b"Ducky\0text")), "APP12 (unknown, Ducky)"),
         (with_segments(encoded("JPEG"), (0xED, b"Adobe_CM\0text")), "APP13 (unknown, Adobe_CM)"),
         (with_segments(encoded("JPEG"), (0xE1, b"\xff\xfe")), "APP1 (unknown)"),
@@ -383,7 +391,9 @@ def test_parts_that_are_not_read_are_named(data, part):
     facts, page = read_facts(data), page_of(data)
     assert part in facts.unread
     assert NOTHING not in page
-    assert f"parts of the file were not read:\n{part}" in page
+    assert re.search(
+        f"parts of the file (can contain metadata and )?were not read:\\s{re.escape(part)}", page
+    )
 
 
 def test_damaged_exif_and_iptc_are_named_as_partly_read():

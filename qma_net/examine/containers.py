@@ -455,6 +455,8 @@ def _read_tiff(data: bytes, structure: Structure) -> None:
         return
     for page, directory in enumerate(tiff.chain(MAX_PAGES)):
         structure.c2pa |= C2PA_TAG in directory.entries
+        if page > 1:  # The second page is read like the thumbnail of EXIF data.
+            structure.skip("tags of the third and later pages")
         for tag, kind in TIFF_BLOCKS.items():
             if tag in directory.entries:
                 source = f"page {page + 1}" if page else ""
