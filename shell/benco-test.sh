@@ -19,6 +19,11 @@ need_file TEST_SETS "create it with qma-net data protocol cat --root $DATA"
 out=$OUT/benco-test$results
 folder=$out/$(basename "$CHECKPOINT" .pth)
 run mkdir -p "$folder"
-run ln -sfn "$(realpath -m "$CHECKPOINT")" "$folder/$(basename "$CHECKPOINT")"
+link=$folder/$(basename "$CHECKPOINT")
+if [ -e "$link" ] && [ ! -L "$link" ]; then
+    [ "$link" -ef "$CHECKPOINT" ] || fail "$link is not a link to $CHECKPOINT; move it elsewhere"
+else
+    run ln -sfn "$(realpath -m "$CHECKPOINT")" "$link"
+fi
 benco torchrun test --test_data_json "$TEST_SETS" --checkpoint_path "$folder" \
     --test_batch_size 4 --output_dir "$out" --log_dir "$out"

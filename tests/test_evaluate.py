@@ -290,9 +290,10 @@ def test_new_evaluation_deletes_the_masks_of_another_model(work, registered, tmp
     sources = [registered], [work / "set"], tmp_path
     options = {"settings": SMALL, "model": "Answer", "workers": 0}
     evaluate(*sources, save_masks="npy", **options)
+    (tmp_path / "set_masks/own.npy").touch()
     (tmp_path / "set.json").unlink()
     evaluate(*sources, model_flags=["--how", "empty"], **options)
-    assert not (tmp_path / "set_masks").exists()
+    assert [file.name for file in (tmp_path / "set_masks").iterdir()] == ["own.npy"]
 
 
 def test_unfinished_rows_of_other_settings_are_discarded(work, registered, tmp_path):
@@ -525,8 +526,10 @@ def test_result_folders_of_several_checkpoints_are_distinct(tmp_path, paths, nam
         path: tmp_path / "out" / name for path, name in zip(checkpoints, names, strict=True)
     }
     (tmp_path / "link").symlink_to(checkpoints[0])
+    linked = ev.result_folders([checkpoints[0], tmp_path / "link"], tmp_path / "out")
+    assert linked[tmp_path / "link"] == tmp_path / "out/link"
     with pytest.raises(EvaluationError, match="the same checkpoint was given twice"):
-        ev.result_folders([checkpoints[0], tmp_path / "link"], tmp_path / "out")
+        ev.result_folders([checkpoints[0], checkpoints[0]], tmp_path / "out")
 
 
 def test_checkpoints_next_to_the_root_have_plain_names(monkeypatch):

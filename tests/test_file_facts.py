@@ -743,6 +743,9 @@ REWRITTEN = """<x:xmpmeta xmlns:x='adobe:ns:meta/' x:xmptk='Image::ExifTool 12.5
 DECLARATIONS = {
     "attributes": CONTAINER.format(ITEM.format("MotionPhoto", "video/mp4", 512)),
     "elements": REWRITTEN,
+    "with an end tag": CONTAINER.format(
+        ITEM.format("MotionPhoto", "video/mp4", 512).replace("/>", "></Container:Item>")
+    ),
     "old": '<x:xmpmeta><rdf:Description GCamera:MicroVideoOffset="512"/></x:xmpmeta>',
 }
 

@@ -334,7 +334,8 @@ def test_epochs_after_the_resumed_one_are_set_aside(diverged, tmp_path_factory, 
     assert is_new_best(diverged, 0.1)
     assert (diverged / "log.txt").read_text() == "".join(before[:26])
     assert "moved the epochs after 25 to" in caplog.text
-    assert "removed the rows of 4 epochs after 25 from log.txt" in caplog.text
+    assert (diverged / "superseded/log.txt").read_text() == "".join(before[26:])
+    assert "moved the rows of epochs after 25 from log.txt to" in caplog.text
 
 
 def test_resuming_from_the_newest_epoch_changes_nothing(diverged):
@@ -946,7 +947,7 @@ def test_resuming_from_bare_weights_is_rejected(work):
     torch.save({"network.weight": torch.ones(2)}, work / "bare.pth")
     for model in (["--model", "QMANet"], ["--model", "Mesorch"]):
         with pytest.raises(
-            LaunchError, match=r"--resume .*bare\.pth: the file contains only weights"
+            LaunchError, match=r"--resume .*bare\.pth: the file lacks epoch, model, optimizer"
         ):
             complete_from_checkpoint([*model, "--resume", str(work / "bare.pth")])
 

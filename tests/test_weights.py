@@ -114,7 +114,8 @@ def checkpoint(tmp_path, **choices):
 
     with pytest.warns(UserWarning, match="random encoders"):
         model = QMANet(**{"size": "tiny", "views": "srm,bayar", **choices})
-    content = {"model": model.state_dict(), "epoch": 3, "args": argparse.Namespace(lr=1e-4)}
+    content = {"model": model.state_dict(), "optimizer": {}, "epoch": 3}
+    content["args"] = argparse.Namespace(lr=1e-4)
     return model, save(tmp_path / "checkpoint-3.pth", content)
 
 
@@ -222,7 +223,7 @@ def test_fine_tuning_warns_about_resizing_for_a_model_trained_without(tmp_path, 
     (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
     assert warning.message == (
         "qma-net-small was trained at original resolution, but --if_resizing resizes the images; "
-        "replace it with --fit native (docs/training.md, Fine-tuning)"
+        "replace --if_resizing with --fit native (docs/training.md, Fine-tuning)"
     )
 
 

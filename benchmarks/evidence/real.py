@@ -4,7 +4,7 @@
         --checkpoint OLD [NEW] [--half validation]
 
 ``docs/evidence/real-split.csv`` assigns every image to a half. The half ``validation`` may guide
-choices, such as thresholds and the formula of the image score; ``test`` is evaluated once, when
+choices, such as thresholds and the formula of the image score; ``test`` is evaluated only when
 all choices are made. The split is by SHA-256 of the files, and variants of one photo are in the
 same half.
 

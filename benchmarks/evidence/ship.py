@@ -17,7 +17,7 @@ The input is the output folder of ``python -m benchmarks.evidence small``.
    scores become its calibration.
 4. It is compared with ``--previous`` on one half of ``--real`` and on authentic photos whose marked
    share did not count in step 1; see :mod:`.real`. While choices are still being made, this is
-   ``validation``; ``--half test`` is used once, at the end.
+   ``validation``; ``--half test`` is for the end.
 
 ``OUT/threshold.md`` and ``OUT/comparison-HALF/tables.md`` contain the tables. The model card of
 ``--target`` is that of the packaged model. With ``--half test``, its text between

@@ -76,7 +76,7 @@ def reduce_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def rotate_mask(mask: np.ndarray, orientation: int, *, is_oriented: bool) -> np.ndarray:
-    """Rotate a mask, bool or uint8 ``(H, W)``, of the size of the rotated image to fit the image.
+    """Rotate a mask, bool or uint8 ``(H, W)``, whose sides are swapped, so that it fits the image.
 
     Args:
         mask: The mask.

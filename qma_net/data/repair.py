@@ -17,6 +17,8 @@ from .facts import Facts, mask_as_benco, read_array
 from .listing import NEGATIVE, Listing, Pair
 
 REPAIR_JOURNAL = ".fix.jsonl"  # Lists the files of a copy, so that no others are overwritten.
+# Problems after which files of an earlier copy may be the only ones left.
+_UNAVAILABLE = ("missing-file", "unreadable")
 # Problems between several files, which are no reason to leave out a single pair.
 _NOT_OF_ONE_PAIR = ("duplicate", "near-duplicate", "unpaired")
 
@@ -37,11 +39,12 @@ def repair(
 
     The following are repaired: NumPy arrays and masks whose values are too low, such as 0 and 1
     (values above 0 count as tampered), palette and 16-bit masks and soft edges (by BenCo's
-    threshold), inverted masks (unless allowed), masks of the rotated image, names that BenCo pairs
-    wrongly, and relative paths. Pairs are left out if a file is missing or unreadable, if the
-    mask is empty, or if only a person can decide how to fix the problem. If there are several
-    datasets, each gets its own folder in ``out``. Files of an earlier copy there that do not belong
-    to this one are removed. The other arguments and exceptions are those of :func:`.check.check`.
+    threshold), inverted masks (unless allowed), masks that are rotated relative to their image,
+    names that BenCo pairs wrongly, and relative paths. Pairs are left out if a file is missing or
+    unreadable, if the mask is empty, or if only a person can decide how to fix the problem. If
+    there are several datasets, each gets its own folder in ``out``. Files of an earlier copy there
+    that do not belong to this one are removed, unless a source file is missing or unreadable. The
+    other arguments and exceptions are those of :func:`.check.check`.
 
     Returns:
         A line for each file that is not copied unchanged, and for each that is removed.
@@ -75,7 +78,8 @@ def repair(
         for list_path, (listing, pairs) in zip(lists, report.pairs, strict=True):
             pairs = list(dict.fromkeys(pairs))
             changes += _copy(listing, pairs, report, findings, list_path, files)
-        changes += files.remove_obsolete()
+        if not any(finding.problem in _UNAVAILABLE for finding in report.errors):
+            changes += files.remove_obsolete()
     changes += [
         _left_out_line(finding)
         for finding in report.errors

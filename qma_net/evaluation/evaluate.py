@@ -235,8 +235,8 @@ def _require_smallest_side(sizes: Mapping[Path, tuple[int, int]]) -> None:
         width, height = sizes[small[0]]
         raise EvaluationError(
             f"{small[0]} has {width}x{height} pixels, expected at least "
-            f"{SMALLEST_SIDE}x{SMALLEST_SIDE} at original resolution (too small: {len(small)} "
-            "images); exclude these images, or pass --resize"
+            f"{SMALLEST_SIDE}x{SMALLEST_SIDE} at original resolution (images that are too small: "
+            f"{len(small)}); exclude them, or pass --resize"
         )
 
 
@@ -251,14 +251,14 @@ def result_folders(checkpoints: Sequence[str | os.PathLike[str]], out: Path) -> 
             )
     if len(paths) == 1:
         return {paths[0]: out}
-    if len({path.resolve() for path in paths}) < len(paths):
+    if len({os.path.abspath(path) for path in paths}) < len(paths):
         raise EvaluationError("the same checkpoint was given twice")
     return dict(zip(paths, (safe_path(out, name) for name in _distinct_names(paths)), strict=True))
 
 
 def _distinct_names(paths: Sequence[Path]) -> list[str]:
     """Name each checkpoint by its stem; if that is ambiguous, add folders, then the suffix."""
-    parents = [path.resolve().parent.parts[1:] for path in paths]
+    parents = [Path(os.path.abspath(path)).parent.parts[1:] for path in paths]
     depths = [0, *range(2, max(2, *map(len, parents)) + 1)]
     for labels in ([path.stem for path in paths], [path.name for path in paths]):
         for depth in depths:
@@ -311,8 +311,8 @@ def evaluate_set(
     }
     header = json.loads(to_json(header))
 
-    def path_of_mask(index: int) -> Path:
-        return mask_path(folder, name, index, images.path(index), save_masks)
+    def path_of_mask(index: int, file_format: str = save_masks) -> Path:
+        return mask_path(folder, name, index, images.path(index), file_format)
 
     def is_mask_missing(index: int) -> bool:
         return bool(save_masks) and not path_of_mask(index).is_file()
@@ -325,7 +325,12 @@ def evaluate_set(
         return
     size = 1 if settings.fit == "native" else settings.batch_size
     batches = [list(range(len(images)))[i : i + size] for i in range(0, len(images), size)]
-    with unfinished_rows(folder, name, header, context, keep_masks=has_result) as run:
+    stale = (
+        path_of_mask(index, file_format)
+        for index in range(0 if has_result else len(images))
+        for file_format in ("npy", "png")
+    )
+    with unfinished_rows(folder, name, header, context, masks=stale) as run:
         pending = [
             batch
             for batch in batches[context.rank :: context.world_size]

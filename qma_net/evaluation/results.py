@@ -4,7 +4,7 @@ import csv
 import math
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,14 +60,13 @@ def is_complete(folder: Path, name: str, header: dict) -> bool:
 
 @contextmanager
 def unfinished_rows(
-    folder: Path, name: str, header: dict, context: DistributedContext, *, keep_masks: bool
+    folder: Path, name: str, header: dict, context: DistributedContext, *, masks: Iterable[Path]
 ) -> Iterator[Run]:
     """Open the journal with the rows of a test set that is being evaluated.
 
     Each process has its own journal in a hidden folder. The caller must hold the lock of
     ``folder``. Rows of an interrupted evaluation with different settings are discarded. If no row
-    remains, saved masks are deleted unless ``keep_masks`` is set: they may be those of another
-    model.
+    remains, the files ``masks`` are deleted: they may be those of another model.
     """
     partial = unfinished_folder(folder, name)
     journal = f"{context.rank}.jsonl"
@@ -83,16 +82,16 @@ def unfinished_rows(
     )
     if context.is_first:
         partial.mkdir(parents=True, exist_ok=True)
-        masks = masks_folder(folder, name)
-        for written in (folder, partial, masks):
+        for written in (folder, partial, masks_folder(folder, name)):
             remove_temporary_files(written)
         try:
             run.reload()
         except RunError:
             shutil.rmtree(partial)
             partial.mkdir()
-        if masks.exists() and not (keep_masks or run.finished):
-            shutil.rmtree(masks)
+        if not run.finished:
+            for mask in masks:
+                mask.unlink(missing_ok=True)
     context.wait()
     with run:
         yield run

@@ -158,7 +158,8 @@ class Credentials:
     def validity(self) -> dict[str, bool]:
         """Whether each manifest is valid, by its label.
 
-        That of an ingredient also has to have been valid when it was added to a valid image.
+        The manifest of an ingredient counts as valid only if it was valid when the ingredient was
+        added, and if the image to which it was added is valid.
         """
         valid = {manifest.label: self.is_valid for manifest in self.manifests[:1]}
         for manifest in self.manifests:

@@ -27,7 +27,9 @@ SEMANTICS = {"GainMap": "gain map", "MotionPhoto": "video of a motion photo", "D
 
 # An item and its fields, which are attributes or elements.
 _ITEM = re.compile(
-    r"<(?:\w{1,30}:)?Item(?=[\s>])([^<>]{0,1000}(?:/>|>.{0,2000}?</(?:\w{1,30}:)?Item>))", re.DOTALL
+    r"<(?:\w{1,30}:)?Item(?=[\s>])"
+    r"([^<>]{0,1000}(?:(?<=/)>|(?<!/)>(?:(?!<(?:\w{1,30}:)?Item[\s>]).){0,2000}?</(?:\w{1,30}:)?Item>))",
+    re.DOTALL,
 )
 _FIELD = re.compile(
     r"\b(Mime|Semantic|Length|Padding)(?:\s?=\s?[\"']|>)\s{0,20}([^\s\"'<>][^\"'<>]{0,99})"

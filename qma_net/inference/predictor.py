@@ -51,8 +51,8 @@ class QMANetPredictor:
         device: The device to compute on; by default the model's.
         image_size: Side in pixels to which photos are resized. By default photos are resized or
             padded as in training if the model knows how (``model.preprocessing``), and resized to
-            512 otherwise. A note is added to every prediction if this differs from training. It has
-            no effect on native prediction.
+            512 otherwise. A note is added to every prediction if this differs from training. This
+            argument has no effect on native prediction.
         tile: Largest side in pixels of the tiles for native prediction, a multiple of 32.
         overlap: Smallest overlap of neighboring tiles in pixels, a multiple of 32.
         mixed: Compute in bfloat16, except for the noise view: faster on processors with bfloat16

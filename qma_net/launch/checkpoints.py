@@ -12,7 +12,7 @@ import re
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ BEST = "best"  # Folder of the epoch that is best on the test sets used in train
 BEST_NOTE = "best.json"  # In that folder: the epoch and its scores.
 SUPERSEDED = "superseded"  # Folder of what a run saved after the epoch that it resumes from.
 LOG = "log.txt"  # BenCo's log, a JSON object per epoch.
+REQUIRED = {"model", "optimizer", "epoch"}  # Of a checkpoint that can be resumed from.
 
 KEPT_NEWEST = 2  # One checkpoint more than needed, in case the newest is damaged.
 KEPT_PERIOD = 25  # BenCo itself saves every 25th epoch.
@@ -139,7 +140,7 @@ def _fault(path: Path) -> str:
         content = read_checkpoint(path, mapped=True)
     except (WeightsError, zipfile.BadZipFile, OSError, EOFError) as error:
         return f"is incomplete or damaged ({str(error).splitlines()[0][:120]})"
-    missing = {"model", "optimizer", "epoch"} - set(content)
+    missing = REQUIRED - set(content)
     return f"lacks {', '.join(sorted(missing))}" if missing else ""
 
 
@@ -158,7 +159,7 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def set_aside_later_epochs(folder: Path, epoch: int) -> None:
-    """Move the checkpoints of later epochs to ``superseded/``, and drop their rows in the log.
+    """Move the checkpoints of later epochs, and their rows of the log, to ``superseded/``.
 
     Otherwise, the next ``--resume auto`` would return to them, and an epoch that is trained again
     would count as logged. If this is interrupted, calling it again does the rest.
@@ -177,12 +178,21 @@ def set_aside_later_epochs(folder: Path, epoch: int) -> None:
     if moved:
         names = ", ".join(map(str, moved))
         logger.info("moved the epochs after %d to %s: %s", epoch, superseded, names)
-    rows = read_json_lines(folder / LOG)
-    kept = [row for row in rows if row.get("epoch", epoch) <= epoch]
-    if len(kept) < len(rows):
-        write_text(folder / LOG, "".join(json.dumps(row) + "\n" for row in kept))
-        dropped = len(rows) - len(kept)
-        logger.info("removed the rows of %d epochs after %d from %s", dropped, epoch, LOG)
+    log = folder / LOG
+    lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.is_file() else []
+    if later_lines := [line for line in lines if _epoch_of(line) > epoch]:
+        superseded.mkdir(exist_ok=True)
+        with open(superseded / LOG, "a", encoding="utf-8") as file:
+            file.writelines(later_lines)
+        write_text(log, "".join(line for line in lines if line not in later_lines))
+        logger.info("moved the rows of epochs after %d from %s to %s", epoch, LOG, superseded)
+
+
+def _epoch_of(line: str) -> int:
+    """Return the epoch of a row of the log; -1 if it has none."""
+    with suppress(ValueError, KeyError, TypeError):
+        return int(json.loads(line)["epoch"])
+    return -1
 
 
 def is_logged(folder: Path, epoch: int) -> bool:
@@ -207,18 +217,18 @@ def changed_flags(checkpoint: Path, args: argparse.Namespace) -> list[str]:
 
 
 def require_resumable(path: Path) -> None:
-    """Reject a checkpoint for ``--resume`` that contains only weights.
+    """Reject a file for ``--resume`` that is not a complete checkpoint, such as bare weights.
 
     Raises:
-        LaunchError: If it is a bare state dict.
+        LaunchError: If the model, the optimizer or the epoch is missing.
         WeightsError: If it cannot be read.
     """
     from ..weights.reading import read_checkpoint
 
-    if "model" not in read_checkpoint(path, mapped=True):
+    if missing := REQUIRED - set(read_checkpoint(path, mapped=True)):
         raise LaunchError(
-            f"--resume {path}: the file contains only weights, without optimizer and epoch; resume "
-            "from a checkpoint-<epoch>.pth of train, or start a new run with --init_from"
+            f"--resume {path}: the file lacks {', '.join(sorted(missing))}; resume from a "
+            "checkpoint-<epoch>.pth of train, or start a new run with --init_from"
         )
 
 

@@ -3,7 +3,8 @@
 import argparse
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from .checkpoints import (
@@ -12,7 +13,7 @@ from .checkpoints import (
     output_folder,
     require_resumable,
 )
-from .contracts import replaces
+from .contracts import install, replaces
 from .torchrun import LaunchError
 
 logger = logging.getLogger(__name__)
@@ -21,15 +22,22 @@ THREADS = "number of CPU threads to use (default: one per core)"
 AUTO = "auto"  # --resume auto: the newest intact checkpoint in --output_dir.
 
 
-def report_invalid_flags(script: str) -> None:
+@contextmanager
+def report_invalid_flags(script: str) -> Iterator[None]:
     """Make parsers of flags raise a :class:`LaunchError`, instead of exiting with their usage.
 
     torchrun would restart a run that exits in this way.
     """
+    before = argparse.ArgumentParser.error
 
     @replaces("argparse:ArgumentParser.error")
     def error(original: Callable, parser: argparse.ArgumentParser, message: str) -> None:
         raise LaunchError(f"{message}; qma-net {script} --help lists all flags")
+
+    try:
+        yield
+    finally:
+        install("argparse:ArgumentParser.error", before)
 
 
 def parse_own_flags(
@@ -103,9 +111,9 @@ def complete_from_checkpoint(flags: list[str], *, fit: str = "") -> list[str]:
     """Fill in missing model flags from the checkpoint.
 
     ``--resume auto`` becomes the newest intact checkpoint in ``--output_dir``, or is removed if
-    there is none. A checkpoint of QMA-Net that is resumed or tested replaces all other files with
-    weights. ``fit`` is the launcher's ``--fit``; a warning is logged if fine-tuning resizes images
-    although the model was trained at their original resolution.
+    there is none. A checkpoint of QMA-Net that is resumed or tested is used instead of all other
+    weight files. ``fit`` is the launcher's ``--fit``; a warning is logged if fine-tuning resizes
+    images although the model was trained at their original resolution.
 
     Raises:
         LaunchError: If a folder given as a checkpoint contains no checkpoint, or .pth files with
@@ -150,8 +158,8 @@ def complete_from_checkpoint(flags: list[str], *, fit: str = "") -> list[str]:
     resizes = "--if_resizing" in named and not fit
     if resizes and not is_trained and trained and trained.fit == "native":
         logger.warning(
-            "%s was trained at original resolution, but --if_resizing resizes the images; "
-            "replace it with --fit native (docs/training.md, Fine-tuning)",
+            "%s was trained at original resolution, but --if_resizing resizes the images; replace "
+            "--if_resizing with --fit native (docs/training.md, Fine-tuning)",
             source,
         )
     if given.checkpoint_path and trained:  # Test images get the preprocessing used in training.

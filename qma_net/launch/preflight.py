@@ -103,7 +103,8 @@ def _check_training_data(args: argparse.Namespace) -> None:
     """Check that the training data is a dataset or a protocol of datasets, not of other files."""
     rows = protocol_rows(args.data_path)
     for kind, path in rows:
-        if kind in BENCO_DATASETS and path.is_dir() != (kind == "ManiDataset"):
+        is_wrong = path.exists() and path.is_dir() != (kind == "ManiDataset")
+        if kind in BENCO_DATASETS and is_wrong:
             raise LaunchError(
                 f"--data_path {args.data_path} lists {path} as a {kind}; write ManiDataset for a "
                 "folder and JsonDataset for a list"
@@ -116,7 +117,7 @@ def _check_training_data(args: argparse.Namespace) -> None:
 def _require_datasets(
     flag: str, args: argparse.Namespace, listings: list[Listing], expected: list[Path]
 ) -> None:
-    """Require that the paths are datasets, not files that list datasets, as a flag's value may."""
+    """Require that the paths are datasets, not files that list datasets in turn."""
     found = [listing.path for listing in listings]
     if found != expected:
         given = Path(getattr(args, flag))

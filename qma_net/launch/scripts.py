@@ -59,8 +59,10 @@ def main(argv: list[str] | None = None) -> None:
         argv: The script's name and all flags; ``sys.argv`` by default.
     """
     report_crashes()
+    script, *flags = (sys.argv[1:] if argv is None else argv) or [""]
     try:
-        _run(sys.argv[1:] if argv is None else argv)
+        with report_invalid_flags(script):
+            _run(script, flags)
     except QMANetError as error:
         exit_with_error(error)
     except SystemExit as request:  # Such as a request to stop, which all processes obey.
@@ -70,11 +72,9 @@ def main(argv: list[str] | None = None) -> None:
     leave_process_group()  # Not after an error: it could wait for a process that has died.
 
 
-def _run(argv: list[str]) -> None:
-    script, *given = argv or [""]
+def _run(script: str, given: list[str]) -> None:
     if script not in SCRIPTS:
         raise LaunchError(f"there is no script {script!r}; choose from {', '.join(SCRIPTS)}")
-    report_invalid_flags(script)
     own, flags = parse_own_flags(given, script)
     let_threads_sleep()
     limit_threads(own.threads)
