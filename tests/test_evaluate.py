@@ -598,7 +598,7 @@ def test_images_too_small_for_original_resolution_are_rejected_before_evaluation
         cv2.imwrite(str(tmp_path / f"set/{part}/2.png"), np.full((90, 31), 255, np.uint8))
     arguments = [work / "checkpoint-0.pth"], [tmp_path / "set"], tmp_path / "out"
     options = {"workers": 0, "allow": ["mask-inverted"]}
-    message = r"/set/Tp/2\.png has 31x90 pixels, expected at least 32x32 .*\(too small: 1 images\)"
+    message = r"/set/Tp/2\.png has 31x90 pixels, expected at least 32x32 .*too small: 1\)"
     with pytest.raises(EvaluationError, match=message):
         evaluate(*arguments, settings=Settings("native"), **options)
     assert not list((tmp_path / "out").iterdir())
@@ -710,10 +710,13 @@ def test_attacks_are_read_from_a_file_and_invalid_ones_are_rejected(tmp_path):
         read_attacks(tmp_path / "c.yaml")
 
 
-def test_attack_file_without_attacks_of_the_paper_is_applied(work, registered, tmp_path):
+def test_attack_file_without_attacks_of_the_paper_is_applied(
+    work, registered, tmp_path, monkeypatch
+):
     """Only entries with ``paper: true`` were used, so this was an evaluation without attacks."""
     from qma_net.cli import main
 
+    monkeypatch.setattr("qma_net.launch.cuda_to_cpu.redirect_cuda_to_cpu", lambda: None)
     line = "- {name: median, transform: MedianBlur, unit: pixels, levels: [5], "
     (tmp_path / "a.yaml").write_text(line + "arguments: {blur_limit: [LEVEL, LEVEL]}}\n")
     flags = ["--checkpoint", registered, "--test-sets", work / "set", "--out", tmp_path / "out"]
