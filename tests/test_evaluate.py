@@ -227,18 +227,25 @@ def registered(tmp_path, monkeypatch):
     return tmp_path / "answer.pth"
 
 
-def test_interrupted_run_continues(work, registered, tmp_path, monkeypatch):
-    """Interrupted after three batches; the next run computes only the other two."""
-    seen = []
+def interrupt_after(count, monkeypatch):
+    """Interrupt an evaluation once, after ``count`` batches; return a list of all their indices."""
+    seen, is_pending, original = [], True, ev.measure_batch
 
     def measure_batch(evaluated, images, batch, settings):
-        if stop and len(seen) == 3:
+        nonlocal is_pending
+        if is_pending and len(seen) == count:
+            is_pending = False
             raise KeyboardInterrupt
         seen.append(batch["index"].tolist())
         return original(evaluated, images, batch, settings)
 
-    original, stop = ev.measure_batch, True
     monkeypatch.setattr(ev, "measure_batch", measure_batch)
+    return seen
+
+
+def test_interrupted_run_continues(work, registered, tmp_path, monkeypatch):
+    """Interrupted after three batches; the next run computes only the other two."""
+    seen = interrupt_after(3, monkeypatch)
     sources = [registered], [work / "sets.json"]
     options = {"settings": SMALL, "model": "Answer", "workers": 0}
     with pytest.raises(KeyboardInterrupt):
@@ -246,7 +253,6 @@ def test_interrupted_run_continues(work, registered, tmp_path, monkeypatch):
     assert not (tmp_path / "stopped/Mixed.json").exists()
     rows = tmp_path / "stopped/.Mixed.unfinished/0.jsonl"
     rows.write_text(rows.read_text() + '\n{"index": 9, "na')  # An incomplete line.
-    stop = False
     evaluate(*sources, tmp_path / "stopped", **options)
     assert seen == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
     evaluate(*sources, tmp_path / "whole", **options)
@@ -259,21 +265,11 @@ def test_masks_are_saved_for_results_that_were_computed_without_them(
     work, registered, tmp_path, monkeypatch
 ):
     """The flag had no effect on complete results, nor on the finished rows of a stopped run."""
-    seen = []
-
-    def measure_batch(evaluated, images, batch, settings):
-        if stop and len(seen) == 2:
-            raise KeyboardInterrupt
-        seen.append(batch["index"].tolist())
-        return original(evaluated, images, batch, settings)
-
-    original, stop, out = ev.measure_batch, True, tmp_path / "out"
-    monkeypatch.setattr(ev, "measure_batch", measure_batch)
+    seen, out = interrupt_after(2, monkeypatch), tmp_path / "out"
     options = {"settings": SMALL, "model": "Answer", "workers": 0}
     sources = [registered], [work / "sets.json"]
     with pytest.raises(KeyboardInterrupt):
         evaluate(*sources, out, **options)
-    stop = False
     evaluate(*sources, out, save_masks="npy", **options)
     assert seen == [[0, 1], [2, 3], *([i, i + 1] for i in range(0, 10, 2))]
     assert len(masks_of(out)) == 10

@@ -39,12 +39,7 @@ TRANSPOSES = {
 ORIENTED_BY_PILLOW = ("TIFF",)
 
 # Map a mask drawn on the displayed photo back to the orientation of the stored pixels.
-INVERSE_TRANSPOSE = {
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
+INVERSE_TRANSPOSE = TRANSPOSES | {6: TRANSPOSES[8], 8: TRANSPOSES[6]}
 
 # Limits on files that a stranger may have crafted to cost time and memory.
 MAX_SCANS = 100  # Scans of a JPEG, as in djpeg -maxscans; progressive photos have about ten.

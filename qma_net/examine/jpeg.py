@@ -9,6 +9,7 @@ from functools import cache
 from PIL import Image, JpegImagePlugin
 
 from ..core.jpeg_header import LOSSLESS
+from .containers import APP0, APP14
 
 # Frame headers (ITU-T T.81, Annex B) and the coding that they announce, in exiftool's words.
 FRAMES = {
@@ -39,7 +40,6 @@ SUBSAMPLINGS = {
     (4, 1): "4:1:1",
     (4, 2): "4:1:0",
 }
-APP0, APP14 = 0xE0, 0xEE
 
 
 @dataclass(frozen=True)

@@ -184,7 +184,7 @@ def set_aside_later_epochs(folder: Path, epoch: int) -> None:
         superseded.mkdir(exist_ok=True)
         with open(superseded / LOG, "a", encoding="utf-8") as file:
             file.writelines(later_lines)
-        write_text(log, "".join(line for line in lines if line not in later_lines))
+        write_text(log, "".join(line for line in lines if _epoch_of(line) <= epoch))
         logger.info("moved the rows of epochs after %d from %s to %s", epoch, LOG, superseded)
 
 
