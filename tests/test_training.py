@@ -37,7 +37,7 @@ from qma_net.launch.checkpoints import (
     set_aside_later_epochs,
 )
 from qma_net.launch.flags import (
-    check_image_size,
+    check_model,
     complete_from_checkpoint,
     parse_own_flags,
 )
@@ -1221,14 +1221,21 @@ def test_datasets_with_different_sizes_are_rejected(work, monkeypatch):
             check(a, other)
 
 
+def test_unknown_model_is_reported_with_the_registered_ones():
+    check_model(["--image_size", "512"])  # BenCo reports the missing --model.
+    message = r"^unknown --model QMAnet; BenCo's registry contains .*\bMesorch\b.*\bQMANet\b"
+    with pytest.raises(QMANetError, match=message):
+        check_model(["--model", "QMAnet", "--image_size", "512"])
+
+
 @pytest.mark.parametrize("model", ["Mesorch", "SparseViT"])
 @pytest.mark.parametrize("flags", [["--image_size", "512"], [], ["--image_size=512"]])
 def test_model_with_a_fixed_size_is_accepted_at_this_size_only(flags, model):
-    check_image_size(["--model", model, *flags])
-    check_image_size(["--model", "QMANet", "--image_size", "64"])
+    check_model(["--model", model, *flags])
+    check_model(["--model", "QMANet", "--image_size", "64"])
     message = f"{model} works only at an image size of 512, not"
     with pytest.raises(LaunchError, match=f"{message} 64"):
-        check_image_size(["--model", model, "--image_size", "64"])
+        check_model(["--model", model, "--image_size", "64"])
     with pytest.raises(LaunchError, match=f"{message} native"):
         require_image_size(model, "native")
 

@@ -17,7 +17,6 @@ from ..modeling.state import load_strictly
 from ..weights.checkpoint import preprocessing_from_args
 from ..weights.locate import load_model
 from ..weights.reading import read_checkpoint, unwrap_state
-from .settings import EvaluationError
 
 PICKED_ON = "training's test sets"  # Recorded for checkpoints selected on these.
 
@@ -53,19 +52,15 @@ class EvaluatedModel:
         :func:`.load_model` accepts; flags passed explicitly must match it.
 
         Raises:
-            EvaluationError: If no model of this name is registered.
+            ConfigError: If no model of this name is registered.
             WeightsError: If the checkpoint does not belong to the model.
         """
-        import IMDLBenCo.model_zoo  # noqa: F401  (registers BenCo's models)
-        from IMDLBenCo.registry import MODELS, POSTFUNCS
+        from IMDLBenCo.registry import POSTFUNCS
         from IMDLBenCo.training_scripts.utils.misc import create_argparser
 
-        from .. import benco  # noqa: F401  (registers QMANet)
+        from ..benco.registry import registered_model
 
-        if not MODELS.has(name):
-            known = ", ".join(sorted(MODELS.module_dict))
-            raise EvaluationError(f"unknown --model {name}; BenCo's registry contains {known}")
-        build = MODELS.get(name)
+        build = registered_model(name)
         network = load_model(checkpoint) if name == "QMANet" else None
         content: dict = {}
         if network:

@@ -52,7 +52,7 @@ class RegisteredModel:
         """Build a registered model from its flags and load a checkpoint.
 
         Raises:
-            EvaluationError: If no model of this name is registered.
+            ConfigError: If no model of this name is registered.
             WeightsError: If the checkpoint does not belong to the model.
             ModuleNotFoundError: If imdlbenco is not installed.
         """

@@ -91,19 +91,24 @@ def _own_parser(script: str) -> argparse.ArgumentParser:
     return parser
 
 
-def check_image_size(flags: list[str]) -> None:
-    """Reject an image size that the chosen BenCo model does not support.
+def check_model(flags: list[str]) -> None:
+    """Reject an unknown model, and an image size that the model does not support.
 
     Raises:
+        ConfigError: If no model of this name is registered.
         LaunchError: If the model works only at a different size.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--model", default="")
     parser.add_argument("--image_size", default="512")  # BenCo's default.
     given, _ = parser.parse_known_args(flags)
+    from ..benco.registry import registered_model
+
     # Not imported above: python -m qma_net.launch.recipes warns if the module is already loaded.
     from .recipes import require_image_size
 
+    if given.model:  # Otherwise BenCo's parser reports it.
+        registered_model(given.model)
     require_image_size(given.model, given.image_size)
 
 

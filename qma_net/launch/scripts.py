@@ -26,7 +26,7 @@ from .checkpoints import accept_empty_amp_state, load_tensors_only, output_folde
 from .console import StartupLog, configure_logging, log_own_warnings
 from .contracts import CONTRACTS, MISC, replaces
 from .flags import (
-    check_image_size,
+    check_model,
     complete_from_checkpoint,
     help_text,
     parse_own_flags,
@@ -96,7 +96,7 @@ def _run(script: str, given: list[str]) -> None:
                     sys.stdout.write(f"{usage}\n\n{summary}\n\n")
                     sys.stdout.write(f"{help_text(script)}\nBenCo's flags:\n\n")
                 flags = complete_from_checkpoint(flags, fit=own.fit if is_training else "")
-                check_image_size(flags)
+                check_model(flags)
                 if is_training:
                     command = resuming_command(script, given)
                     flags = _prepare_training(own, flags, command, startup, until_end)
