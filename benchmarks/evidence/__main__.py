@@ -1,6 +1,6 @@
 """Train and test the models of ``benco_configs/evidence.yaml``; interrupted runs resume.
 
-    python -m benchmarks.evidence [cpu|gpu|small|copies] --photos DIR [--labels DIR]
+    python -m benchmarks.evidence [cpu|longer|gpu|small|copies] --photos DIR [--labels DIR]
         [--real DIR ...] [--noiseprint FILE] [--out DIR] [--minutes M] [--seeds 0 1 2]
         [--rows NAME,...] [--jobs 2]
 

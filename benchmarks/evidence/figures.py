@@ -31,8 +31,8 @@ Curves = dict[tuple[str, bool], np.ndarray]
 def curves(results: Results) -> Figure:
     """Plot the mask loss over the number of images: mean and range of the seeds."""
     canvas = Figure(figsize=(11, 4), layout="constrained")
-    panels = canvas.subplots(1, 2, sharey=True)
-    for axes, questions in zip(panels, (("idea", "baseline"), ("reading",)), strict=True):
+    panels = canvas.subplots(1, len(results.tables), sharey=True, squeeze=False)[0]
+    for axes, questions in zip(panels, results.tables, strict=True):
         for row in results.of_questions(*questions):
             smoothed = [_smooth(run.curve) for run in results.records.of(row.name) if run.curve]
             if not smoothed:

@@ -1,7 +1,7 @@
 """Generate the tables and figures of docs/evidence.md from the runs of :mod:`benchmarks.evidence`.
 
-    python -m benchmarks.evidence.page [cpu|gpu] [--noiseprint FILE] [--out DIR]
-        [--docs docs/evidence.md]
+    python -m benchmarks.evidence.page [cpu|longer|gpu] [--noiseprint FILE]
+        [--out DIR] [--docs docs/evidence.md]
 
 The text between ``<!-- NAME -->`` and ``<!-- end -->`` in the page is replaced. The folder
 ``evidence/`` next to it contains the figures and the CSV files of :mod:`.records`. The runs in
@@ -27,9 +27,11 @@ from qma_net.synth.recipe import AUTHENTIC
 from . import models  # noqa: F401  (registers the models)
 from .baselines import BASELINES, TITLES
 from .figures import curves, examples
-from .plan import SPLICES, STAGES, Plan, Row
+from .plan import SPLICES, STAGES, Plan, Row, comparisons
 from .records import Records, collect
 from .runner import replace_block
+
+TABLES = (("idea", "baseline"), ("reading",))  # Questions that share a table and a plot.
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -37,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("size", nargs="?", choices=["cpu", "gpu"], default="cpu")
+    parser.add_argument("size", nargs="?", choices=comparisons(), default="cpu")
     parser.add_argument(
         "--out", default="", help="folder of the runs (default: runs/evidence/<size>)"
     )
@@ -76,18 +78,20 @@ class Results:
     Attributes:
         rows: The rows that have a run, in the order of the plan.
         baselines: The baselines without training that have been measured.
+        tables: The questions that each table of comparisons answers.
     """
 
     def __init__(self, records: Records, plan: Plan):
         self.records, self.plan = records, plan
         self.rows = [row for row in plan.rows if records.of(row.name)]
         self.baselines = [name for name in BASELINES if records.of(name)]
+        asked = {row.question for row in plan.rows}
+        self.tables = [questions for questions in TABLES if asked.intersection(questions)]
 
     def blocks(self) -> dict[str, str]:
         """Return the tables by the names of their markers in the page."""
         return {
-            "idea": self.comparison("idea", "baseline"),
-            "reading": self.comparison("reading"),
+            **{questions[0]: self.comparison(*questions) for questions in self.tables},
             "sets": self.test_sets(),
             "robustness": self.robustness(),
         }

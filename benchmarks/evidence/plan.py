@@ -58,7 +58,7 @@ class Plan:
 
     @classmethod
     def read(cls, size: str, noiseprint: str = "") -> "Plan":
-        """Read the plan of a size, ``"cpu"`` or ``"gpu"``."""
+        """Read a plan that compares models; see :func:`comparisons`."""
         content = read_plans()[size]
         rows = [Row(**row) for row in content["rows"]]
         return cls(**{**content, "rows": rows, "noiseprint": noiseprint})
@@ -94,8 +94,13 @@ class Plan:
 
 
 def read_plans() -> dict:
-    """Read ``evidence.yaml``: the plans ``cpu``, ``gpu``, ``small`` and ``copies``."""
+    """Read ``evidence.yaml``: the plans of :func:`comparisons`, and ``small`` and ``copies``."""
     return read_yaml(config_path("evidence.yaml"), "the plans of benchmarks.evidence")
+
+
+def comparisons() -> list[str]:
+    """Return the names of the plans that compare models: ``cpu``, ``longer`` and ``gpu``."""
+    return [name for name, plan in read_plans().items() if "rows" in plan]
 
 
 def as_words(flags: dict) -> list[str]:
