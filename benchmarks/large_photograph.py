@@ -1,19 +1,18 @@
-"""Time, memory and seams of native prediction for a large photo, with two ways of tiling.
+"""Time, memory and seams of native prediction for a large photo.
 
     python -m benchmarks.large_photograph [--size b3] [--width 5616 --height 3744]
         [--tile N --overlap N] [--every 3] [--checkpoint qma-net-small]
 
 The largest photos of NIST16 have 5616x3744 pixels. The time is compared with single forward passes
 of 512x512 squares, timed between the tiles, so that other load on the machine affects both. The
-previous method, used until 2026-11-24, had tiles of 1024 pixels that overlap by 256, each with its
-own noise view; its time is that of one tile multiplied by their number. The weights are random,
-since neither time nor memory depends on them. Peak memory is the largest resident set of the
-process, including Python and torch.
+weights are random, since neither time nor memory depends on them. Peak memory is the largest
+resident set of the process, including Python and torch. ``--size none`` omits this part.
 
 Seams are measured with a trained checkpoint, because random weights hardly mark anything, on photos
 of 2560x2560 pixels that a single forward pass can process: the two of scikit-learn, mirrored, with
 patches of stronger noise. D is the tiled mask minus the mask of the single pass; a border is the
-middle of the overlap of two tiles.
+middle of the overlap of two tiles. The previous tiles, used until 2026-11-29, had at most 768
+pixels and an overlap of 160.
 
 - *near* and *elsewhere*: mean of abs(D) within 128 pixels of a border, and farther away.
 - *step*: largest change over 16 pixels, near a border, of D averaged along the tile;
@@ -39,8 +38,8 @@ from qma_net.weights.locate import load_model
 from qma_net.weights.names import NONE, SMALL
 
 SQUARE = 512
-PREVIOUS_TILE, PREVIOUS_OVERLAP = 1024, 256
-SEAM_SIDE = 2560  # Three tiles of either method, which overlap by exactly 256 and 160 pixels.
+PREVIOUS = {"tile": 768, "overlap": 160}
+SEAM_SIDE = 2560
 NEAR, STEP = 128, 16  # Pixels.
 
 
@@ -49,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--size", default="b3")
+    parser.add_argument("--size", default="b3", help="model whose time is measured, or none")
     parser.add_argument("--width", type=int, default=5616)
     parser.add_argument("--height", type=int, default=3744)
     parser.add_argument("--tile", type=int)
@@ -58,20 +57,25 @@ def main() -> None:
     parser.add_argument("--checkpoint", default=SMALL, help="checkpoint for the seams, or none")
     args = parser.parse_args()
     torch.manual_seed(0)
-    model = QMANetModel.from_config(QMANetConfig(size=args.size)).eval()
     options = {key: getattr(args, key) for key in ("tile", "overlap") if getattr(args, key)}
-    print_speed(args, QMANetPredictor(model, **options))
+    if args.size != NONE:
+        model = QMANetModel.from_config(QMANetConfig(size=args.size)).eval()
+        print_speed(args, QMANetPredictor(model, **options))
     if args.checkpoint != NONE:
-        predictor = QMANetPredictor(load_model(args.checkpoint), **options)
+        model = load_model(args.checkpoint)
+        predictors = {
+            "previous": QMANetPredictor(model, **PREVIOUS),
+            "current": QMANetPredictor(model, **options),
+        }
         for name in ("china.jpg", "flower.jpg"):
-            print_seams(predictor, name)
+            print_seams(predictors, name)
 
 
 def print_speed(args: argparse.Namespace, predictor: QMANetPredictor) -> None:
     """Print the table of time and memory."""
     shape = (args.height, args.width, 3)
     photograph = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    square, previous_tile = (np.s_[:side, :side] for side in (SQUARE, PREVIOUS_TILE))
+    square = np.s_[:SQUARE, :SQUARE]
     forward = single_forward(predictor.model, photograph)
     forward(square)
     clock, squares = Clock(predictor.model), []
@@ -86,9 +90,7 @@ def print_speed(args: argparse.Namespace, predictor: QMANetPredictor) -> None:
     )
     memory_after = peak_memory()
     photo_time = with_squares - np.sum(squares, axis=0)
-    previous = clock.time(lambda: forward(previous_tile))
     square_count = args.height * args.width / SQUARE**2
-    count = len(previous_spans(args.height)) * len(previous_spans(args.width))
     square_time = np.mean(squares, axis=0)
     ratios = photo_time / square_time / square_count
     print(
@@ -105,30 +107,23 @@ def print_speed(args: argparse.Namespace, predictor: QMANetPredictor) -> None:
     print(f"| {square_count:.1f} squares | {cells(all_squares, '.0f')} |")
     print(f"| the photo | {cells(photo_time, '.0f')} |")
     print(f"| **ratio** | **{ratios[0]:.3f}** | {cells(ratios[1:], '.3f')} |")
-    print(f"| previous method: {count} tiles | {cells(count * previous, '.0f')} |")
-    print(f"| its ratio | {cells(count * previous / all_squares, '.3f')} |")
     print(f"\nPeak memory: {memory_after:.2f} GiB, before: {memory_before:.2f} GiB\n", flush=True)
 
 
-def print_seams(predictor: QMANetPredictor, name: str) -> None:
-    """Print the table of seams for one of scikit-learn's photos."""
+def print_seams(predictors: dict[str, QMANetPredictor], name: str) -> None:
+    """Print the table of seams of several predictors for one of scikit-learn's photos."""
     photograph = seam_photograph(SEAM_SIDE, name)
-    forward = single_forward(predictor.model, photograph)
-    whole = forward(np.s_[:, :])
-    previous = previous_spans(SEAM_SIDE)
-    current = tile_spans(SEAM_SIDE, predictor.tile, predictor.overlap)
-    rows = (
-        ("previous", previous, previous_mask(previous, forward)),
-        ("current", current, predictor.predict(photograph, native=True).mask),
-    )
+    whole = single_forward(predictors["current"].model, photograph)(np.s_[:, :])
     marked = (whole > DEFAULT_THRESHOLD).mean()
     print(f"Seams, {name} at {SEAM_SIDE}, {marked:.1%} marked by a single pass\n")
     print("| | tiles | near | elsewhere | step | no border |\n|---|---|---|---|---|---|")
-    for method, tiles, mask in rows:
+    for title, predictor in predictors.items():
+        tiles = tile_spans(SEAM_SIDE, predictor.tile, predictor.overlap)
+        mask = predictor.predict(photograph, native=True).mask
         values = " | ".join(f"{value:.4f}" for value in seams(mask - whole, tiles))
         overlap = tiles[0].stop - tiles[1].start
         size = tiles[0].stop
-        print(f"| {method} | {len(tiles) ** 2} of {size}, overlap {overlap} | {values} |")
+        print(f"| {title} | {len(tiles) ** 2} of {size}, overlap {overlap} | {values} |")
     print(flush=True)
 
 
@@ -176,29 +171,6 @@ def single_forward(model: QMANetModel, pixels: np.ndarray) -> Callable[[Region],
         return model(normalized(pixels[region]), edges=False).mask_logits[0, 0].sigmoid().numpy()
 
     return predict
-
-
-def previous_spans(length: int) -> list[slice]:
-    """Divide a length into evenly spaced spans of the largest size, not aligned to a grid."""
-    if length <= PREVIOUS_TILE:
-        return [slice(0, length)]
-    count = -(-(length - PREVIOUS_OVERLAP) // (PREVIOUS_TILE - PREVIOUS_OVERLAP))
-    starts = np.linspace(0, length - PREVIOUS_TILE, count).round().astype(int).tolist()
-    return [slice(start, start + PREVIOUS_TILE) for start in starts]
-
-
-def previous_mask(tiles: list[slice], predict: Callable[[Region], np.ndarray]) -> np.ndarray:
-    """Blend tiles with linear weights; ``tiles`` are both the rows and the columns."""
-    total, weights = np.zeros((2, tiles[-1].stop, tiles[-1].stop))
-    slope = np.minimum(1, (np.arange(PREVIOUS_TILE) + 0.5) / PREVIOUS_OVERLAP)
-    for region in product(tiles, tiles):
-        down, across = (
-            np.where(span.start > 0, slope, 1) * np.where(span.stop < len(total), slope[::-1], 1)
-            for span in region
-        )
-        total[region] += np.outer(down, across) * predict(region)
-        weights[region] += np.outer(down, across)
-    return total / weights
 
 
 def seam_photograph(side: int, name: str) -> np.ndarray:

@@ -74,8 +74,8 @@ class QMANetPredictor:
         model: torch.nn.Module,
         device: str | torch.device | None = None,
         image_size: int | None = None,
-        tile: int = 768,
-        overlap: int = 160,
+        tile: int = 1024,
+        overlap: int = 256,
         mixed: bool = False,
         compile: bool = False,
     ):
