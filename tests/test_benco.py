@@ -181,26 +181,22 @@ def test_image_score_ignores_padding(tiny_qmanet):
     assert inside.tolist() == pytest.approx([torch.tensor(-1.0).sigmoid().item()] * 2)
 
 
-@pytest.mark.parametrize("chunk_size", [3, 7, 40])
-def test_image_score_does_not_depend_on_chunk_size(monkeypatch, chunk_size):
-    from qma_net.modeling import qma_net
-
-    mask = torch.rand(2, 1, 8, 5)
-    whole = qma_net.image_score(mask, share=0.2)
-    monkeypatch.setattr(qma_net, "TOPK_CHUNK", chunk_size)
-    assert torch.equal(qma_net.image_score(mask, share=0.2), whole)
-
-
-def test_image_score_is_mean_of_highest_one_percent():
+def test_image_score_is_the_highest_mean_of_a_square():
+    """The shorter side of 80 pixels gives squares of 8x8 pixels at steps of 2."""
     from qma_net.modeling.qma_net import image_score
 
-    mask = torch.zeros(2, 1, 20, 20)  # 400 pixels, so the highest 4 count.
-    mask[0, 0, 0, :6] = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
-    assert image_score(mask).tolist() == pytest.approx([0.75, 0])
-    left = torch.zeros(2, 1, 20, 20)
-    left[0, ..., :10] = 1  # 200 pixels, so the highest 2 count.
-    left[1, ..., :2] = 1  # Less than 100 pixels, so the highest one counts.
-    assert image_score(mask, left).tolist() == pytest.approx([0.85, 0])
+    mask = torch.zeros(5, 1, 80, 120)
+    mask[0, 0, 10:18, 112:120] = 0.8  # One square.
+    mask[1, 0, 11:19, 41:49] = 1  # Shifted by one pixel, so 7x7 of 8x8 pixels are in one square.
+    mask[2, 0, 70:80, 0:4] = 1  # Half a square.
+    mask[3, 0, ::9, ::9] = 1  # At most one pixel per square.
+    expected = [0.8, 49 / 64, 0.5, 1 / 64, 0]
+    assert image_score(mask).tolist() == pytest.approx(expected)
+    assert image_score(mask.transpose(2, 3)).tolist() == pytest.approx(expected)
+    assert image_score(mask[:, :, :3, :3]).tolist() == pytest.approx([0, 0, 0, 1 / 9, 0])
+    narrow = torch.zeros_like(mask)
+    narrow[..., :40] = 1  # Images of 80x40 pixels, with squares of 4x4 at steps of 1.
+    assert image_score(mask, narrow).tolist() == pytest.approx([0, 0, 1, 1 / 16, 0])
 
 
 def test_image_score_does_not_depend_on_the_amount_of_padding():
@@ -215,7 +211,7 @@ def test_image_score_does_not_depend_on_the_amount_of_padding():
         assert image_score(padded, inside).item() == pytest.approx(expected.item(), abs=1e-6)
         for dtype in (torch.float32, torch.float64):
             whole = image_score(values, torch.ones_like(values, dtype=dtype))
-            assert torch.equal(whole, image_score(values.to(dtype)))
+            assert torch.equal(whole, expected)
 
 
 def _gradients(rank, world, path):

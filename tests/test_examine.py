@@ -740,6 +740,13 @@ def test_calibrate_adds_the_share_of_authentic_photos_to_the_report(saved, photo
     report = report_of(photos / "out2/x")
     assert report["as_high"] is None
     assert "is not used: its photos were processed" in "".join(report["notes"])
+    content = json.loads((saved / "calibration.json").read_text())
+    del content["score"]  # Files of earlier versions do not have it.
+    (saved / "calibration.json").write_text(json.dumps(content))
+    run("examine", photos / "a", "--out", photos / "out3", "--checkpoint", saved)
+    report = report_of(photos / "out3/x")
+    assert report["as_high"] is None
+    assert "is not used: its scores are those of an earlier version" in "".join(report["notes"])
 
 
 def test_calibration_is_saved_with_its_weights(saved, photos, build_tiny):

@@ -95,7 +95,9 @@ def test_tables_average_over_tampered_images_and_compare_the_models():
 @pytest.mark.parametrize(
     ("title", "expected"),
     [
-        ("mean of the highest 1% (used)", 1.0),  # One of 100 pixels.
+        ("square of 1/10 of the shorter side (used)", 2.5 / 16),  # 4x4 pixels at the least.
+        ("square of 1/6", 1.75 / 4),  # 2x2 pixels.
+        ("mean of the highest 1%", 1.0),  # One of 100 pixels.
         ("mean of the highest 5%", 0.6),  # 1 + 2 * 0.75 + 0.5 + 0 over five pixels.
         ("mean", 0.03),
         ("share above 0.5", 0.03),
@@ -156,10 +158,8 @@ def test_rows_have_the_recall_of_tampered_images_and_the_marked_share_of_authent
 
 
 def test_score_marked_as_used_is_that_of_the_predictor():
-    mask = np.linspace(0, 1, 150, dtype=np.float32).reshape(10, 15)  # 1% are 1.5 pixels.
-    assert real.SCORES["mean of the highest 1% (used)"](mask) == image_score(
-        torch.from_numpy(mask)[None, None]
-    )
+    mask = np.linspace(0, 1, 150, dtype=np.float32).reshape(10, 15)
+    assert real.SCORES[real.USED](mask) == image_score(torch.from_numpy(mask)[None, None])
 
 
 def test_comparison_writes_tables_images_and_roc_curves(dataset, tmp_path, monkeypatch, capsys):

@@ -284,12 +284,15 @@ def f1_of_everything(mask: str | os.PathLike[str]) -> float:
 
 
 def _highest(mask: np.ndarray, share: float) -> float:
-    return float(image_score(torch.from_numpy(mask)[None, None], share=share))
+    """Return the mean of the highest values, which are this share of all."""
+    count = max(1, int(share * mask.size))
+    return float(np.partition(mask, -count, axis=None)[-count:].mean())
 
 
-def _smoothed_maximum(mask: np.ndarray) -> float:
-    side = max(1, round(min(mask.shape) / 16))
-    return float(cv2.blur(mask, (side, side)).max())
+def _smoothed_maximum(mask: np.ndarray, parts: int) -> float:
+    """Return the highest mean over a square with a part of the shorter side, anywhere."""
+    side = max(1, round(min(mask.shape) / parts))
+    return float(cv2.blur(mask, (side, side), borderType=cv2.BORDER_CONSTANT).max())
 
 
 def _largest_region(mask: np.ndarray) -> float:
@@ -300,14 +303,17 @@ def _largest_region(mask: np.ndarray) -> float:
 
 
 # Candidates for the image score, computed from a mask, and the one that the model returns.
-USED = "mean of the highest 1% (used)"
+USED = "square of 1/10 of the shorter side (used)"
 SCORES: dict[str, Callable[[np.ndarray], float]] = {
-    USED: lambda mask: _highest(mask, 0.01),
+    USED: lambda mask: float(image_score(torch.from_numpy(mask)[None, None])),
+    "square of 1/6": lambda mask: _smoothed_maximum(mask, 6),
+    "square of 1/16": lambda mask: _smoothed_maximum(mask, 16),
+    "square of 1/32": lambda mask: _smoothed_maximum(mask, 32),
+    "mean of the highest 1%": lambda mask: _highest(mask, 0.01),
     "mean of the highest 0.1%": lambda mask: _highest(mask, 0.001),
     "mean of the highest 5%": lambda mask: _highest(mask, 0.05),
     "mean": lambda mask: float(mask.mean()),
     "maximum": lambda mask: float(mask.max()),
-    "maximum after smoothing": _smoothed_maximum,
     "share above 0.5": lambda mask: float((mask > 0.5).mean()),
     "largest region": _largest_region,
     "highest 1% minus mean": lambda mask: _highest(mask, 0.01) - float(mask.mean()),

@@ -55,9 +55,9 @@ class QMANet(nn.Module):
             needed.
         gradient_checkpointing: 1 enables gradient checkpointing (less memory, slower); must be 0 or
             1, because BenCo parses any string as True.
-        compile: 1 compiles the network (except the noise views and the patch embeddings), the
-            losses and the image-level score with torch.compile (fewer and larger kernels; the first
-            step takes minutes); must be 0 or 1.
+        compile: 1 compiles the network (except the noise views and the patch embeddings) and the
+            losses with torch.compile (fewer and larger kernels; the first step takes minutes); must
+            be 0 or 1.
     """
 
     # In Python, ``init_from`` may also be a QMANetModel, which then becomes the network itself.
@@ -124,15 +124,13 @@ class QMANet(nn.Module):
             "bce": float(bce),
         }
         self.network.checkpoint_gradients(bool(gradient_checkpointing))
-        self._image_score: Callable[..., Tensor] = image_score
         self._mask_and_edge_losses: Callable[..., tuple[Tensor, Tensor]] = mask_and_edge_losses
         if compile:
             self.compile_for_training()
 
     def compile_for_training(self, backend: str | Callable[..., Any] = "inductor") -> None:
-        """Compile the network, its losses and the image-level score with torch.compile."""
+        """Compile the network and its losses with torch.compile."""
         self.network.compile_for_training(backend)
-        self._image_score = compile_function(image_score, backend)
         self._mask_and_edge_losses = compile_function(mask_and_edge_losses, backend)
 
     def forward(
@@ -162,7 +160,7 @@ class QMANet(nn.Module):
         pred_mask = output.mask_logits.sigmoid()
         result: dict[str, Any] = {
             "pred_mask": pred_mask,
-            "pred_label": self._image_score(pred_mask, shape_mask),
+            "pred_label": image_score(pred_mask, shape_mask),
             "visual_loss": {},
             "visual_image": {"edge": widen(output.edge_logits[0]).sigmoid()},
         }

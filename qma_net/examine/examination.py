@@ -13,7 +13,7 @@ import torch
 
 from .. import __version__
 from ..inference.prediction import Prediction
-from ..modeling.calibration import Calibration
+from ..modeling.calibration import SCORE, Calibration
 from .comparison import differences
 from .evidence import Evidence, photo_properties
 from .leads import Lead
@@ -173,17 +173,15 @@ def assemble(
 ) -> Examination:
     """Put the results for one photo together; see :class:`Examination`.
 
-    A calibration is ignored, with a note, if its photos were fed to the model differently.
+    A calibration is ignored, with a note, if its photos were fed to the model differently or if its
+    scores have a different definition.
     """
     photograph, facts = evidence.photograph, evidence.facts
     all_notes = list(prediction.notes if prediction else photograph.notes if photograph else ())
     if photograph and photograph.too_small:
         all_notes.append(f"{photograph.too_small}; no mask and no leads were computed")
-    if prediction and calibration and calibration.input_description != settings["shown"]:
-        all_notes.append(
-            "the calibration of the checkpoint is not used: its photos were processed "
-            f"{calibration.input_description}, this one {settings['shown']}"
-        )
+    if prediction and calibration and (reason := _unusable(calibration, settings["shown"])):
+        all_notes.append(f"the calibration of the checkpoint is not used: {reason}")
         calibration = None
     all_notes += (
         facts.notes if facts else ["only pixels were given, so nothing is known about a file"]
@@ -217,3 +215,12 @@ def _jpeg(facts: FileFacts | None) -> dict[str, Any] | None:
         return None
     content = asdict(facts.jpeg)
     return content | {"tables": {str(k): list(v) for k, v in sorted(content["tables"].items())}}
+
+
+def _unusable(calibration: Calibration, shown: str) -> str:
+    """Return why a calibration cannot be used for a photo that was processed as ``shown``."""
+    if calibration.score != SCORE:
+        return "its scores are those of an earlier version; repeat `qma-net calibrate`"
+    if calibration.input_description != shown:
+        return f"its photos were processed {calibration.input_description}, this one {shown}"
+    return ""

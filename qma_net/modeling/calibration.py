@@ -17,6 +17,10 @@ FEW_PHOTOS = 100
 # Scores are compared after rounding to this many decimal places.
 DIGITS = 6
 
+# The definition of the score. Calibrations without one are from versions in which it was the mean
+# of the highest 1% of the mask.
+SCORE = "highest mean in a square whose side is a tenth of the shorter side"
+
 
 class PhotoProperties(NamedTuple):
     """The properties of a photo on which its score depends most.
@@ -95,6 +99,8 @@ class Calibration:
         native: Whether they were processed at their original resolution instead.
         date: Day of the measurement in ISO 8601.
         photos: Sizes, formats and JPEG qualities of the photos; None if they were not recorded.
+        score: The definition of the score; only scores with the definition :data:`SCORE` can be
+            compared.
 
     Raises:
         ConfigError: If there are no scores, or if they are outside 0..1 or not ascending.
@@ -105,6 +111,7 @@ class Calibration:
     native: bool = False
     date: str = ""
     photos: PhotoRanges | None = None
+    score: str = SCORE
 
     def __post_init__(self) -> None:
         ordered = tuple(sorted(self.quantiles))
@@ -136,6 +143,7 @@ class Calibration:
             **asdict(self.preprocessing),
             "native": self.native,
             "date": self.date,
+            "score": self.score,
         }
         return content | ({"photos": asdict(self.photos)} if self.photos else {})
 
@@ -166,6 +174,7 @@ class Calibration:
             native=bool(content["native"]),
             date=str(content.get("date", "")),
             photos=PhotoRanges.from_dict(content["photos"]) if content.get("photos") else None,
+            score=str(content.get("score", "")),
         )
 
 

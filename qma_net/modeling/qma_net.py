@@ -22,8 +22,8 @@ from .precision import cast_weights
 SMALLEST_SIDE = 32
 STRIDE = 32
 
-# Largest number of pixels passed to topk at once; it needs 16 bytes per pixel.
-TOPK_CHUNK = 2**22
+# The squares of the image score: number along the shorter side, and positions per length of a side.
+SCORE_SQUARES, SCORE_STEPS = 10, 4
 
 
 @dataclass
@@ -235,28 +235,29 @@ def to_image_size(logits: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
     return full[..., :height, :width]
 
 
-def image_score(mask: Tensor, shape_mask: Tensor | None = None, share: float = 0.01) -> Tensor:
-    """Return BenCo's ``pred_label``, the mean of each image's most suspicious pixels, ``(B,)``.
+def image_score(mask: Tensor, shape_mask: Tensor | None = None) -> Tensor:
+    """Return BenCo's ``pred_label``, the mean of each image's most suspicious square, ``(B,)``.
 
-    The paper does not define it.
+    The side of a square is about a tenth of the image's shorter side. The paper does not define
+    this score; docs/evidence.md compares it with others.
 
     Args:
         mask: Mask values in 0..1, ``(B, 1, H, W)``.
-        shape_mask: ``(B, 1, H, W)``, 0 on padding; default: no padding.
-        share: Fraction of the pixels, without padding, to average.
+        shape_mask: ``(B, 1, H, W)``, 0 on padding below and to the right of the image; default: no
+            padding.
     """
-    pixels = (mask if shape_mask is None else mask * shape_mask).flatten(1)
-    count = max(1, int(share * pixels.shape[1]))
-    if pixels.shape[1] > TOPK_CHUNK:
-        chunks = pixels.split(TOPK_CHUNK, dim=1)
-        largest = [chunk.topk(min(count, chunk.shape[1]), dim=1).values for chunk in chunks]
-        pixels = torch.cat(largest, dim=1)
-    top = pixels.topk(count, dim=1).values  # (B, count), in descending order
-    mean = top.mean(dim=1)
     if shape_mask is None:
-        return mean
-    areas = shape_mask.flatten(1).sum(dim=1, dtype=torch.float64)
-    counts = (share * areas).long().clamp(min=1)  # (B,)
-    is_counted = torch.arange(count, device=mask.device) < counts[:, None]
-    # For an image without padding, the result is exactly that without a shape mask.
-    return torch.where(counts < count, (top * is_counted).sum(dim=1) / counts, mean)
+        return _highest_square_mean(mask)
+    inside = shape_mask > 0
+    sizes = torch.stack([inside.any(side).sum((1, 2)) for side in (3, 2)], dim=1)  # (B, 2)
+    images = [values[:, :h, :w] for values, (h, w) in zip(mask, sizes.tolist(), strict=True)]
+    return torch.cat([_highest_square_mean(image[None]) for image in images])
+
+
+def _highest_square_mean(mask: Tensor) -> Tensor:
+    """Return the highest mean of a square of each mask, ``(B,)``, at steps of a quarter square."""
+    shorter = min(mask.shape[2:])
+    step = max(1, shorter // (SCORE_SQUARES * SCORE_STEPS))
+    cells = F.avg_pool2d(mask, step)
+    squares = F.avg_pool2d(cells, min(SCORE_STEPS, shorter), stride=1)
+    return squares.amax(dim=(1, 2, 3))
