@@ -69,7 +69,7 @@ def test_compiled_parts_share_graphs_and_train_like_eager_ones(build_deep, check
     assert list(model.state_dict()) == names
 
 
-def test_losses_and_score_are_compiled(build_tiny):
+def test_losses_are_compiled(build_tiny):
     torch._dynamo.reset()
     names = []
 
@@ -83,9 +83,8 @@ def test_losses_and_score_are_compiled(build_tiny):
     expected = model(image, mask)
     model.compile_for_training(backend=backend)
     actual = model(image, mask)
-    for name in ("backward_loss", "pred_label"):
-        torch.testing.assert_close(actual[name], expected[name])
-    assert {"square", "topk"} <= set(names)  # In the Dice loss and in the score.
+    torch.testing.assert_close(actual["backward_loss"], expected["backward_loss"])
+    assert "square" in names  # In the Dice loss.
 
 
 @pytest.mark.slow

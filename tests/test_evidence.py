@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from argparse import Namespace
@@ -29,6 +30,7 @@ from benchmarks.evidence.plan import STAGES, Plan, comparisons, read_plans
 from benchmarks.evidence.records import Records, collect
 from conftest import ROOT, photograph
 from qma_net.core.errors import QMANetError
+from qma_net.core.files import sha256
 from qma_net.core.untrusted import format_csv
 from qma_net.evaluation.metrics import pixel_metrics
 from qma_net.evaluation.results import COLUMNS
@@ -515,3 +517,74 @@ def test_evidence_script_resumes_where_it_was_stopped(tmp_path):
     assert re.search(r"\| QMA-Net \| 12\.95 \| 0\.\d{3} \[", page)
     assert "*every pixel marked*" in page
     assert (out / "evidence/cpu-curves.png").is_file()
+
+
+@pytest.mark.slow
+def test_script_trains_and_packages_the_small_model_after_an_interruption(tmp_path):
+    """Run the documented command with tiny settings of the same plan, and kill it midway."""
+    for name in ("benchmarks", "benco_configs", "docs/evidence", "qma_net", "shell"):
+        unneeded = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, tmp_path / "repository" / name, ignore=unneeded)
+    # The environment exists; installing this copy would redirect it.
+    environment = tmp_path / "repository/shell/env.sh"
+    environment.write_text("help_wanted() { false; }\nmake_environment() { :; }\n")
+    path = tmp_path / "repository/benco_configs/evidence.yaml"
+    plans = yaml.safe_load(path.read_text())
+    plan = plans["small"]
+    for step in plan["steps"]:
+        step |= {"image_size": 64, "epochs": 1, "epoch_images": 16, "batch_size": 8}
+        step |= {"test_images": 16} if "test_images" in step else {}
+        for source in step.get("sources", []):
+            source |= {"sizes": [[64, 96]]} if "sizes" in source else {}
+    plan |= {"test_images": 16}
+    path.write_text(yaml.safe_dump(plans))
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    for number in range(150):  # Enough for the random split to put some into each part.
+        file = photos / ("CAMERA", "CCP", "WEB")[number % 3] / f"{number}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(file), photograph(128, 160, number))
+
+    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+
+    def run(*, stop_after=None):
+        """Run the script to the end, or kill it when a step has been trained."""
+        process = subprocess.Popen(
+            ["bash", "shell/evidence.sh", "small"],
+            cwd=tmp_path / "repository",
+            env=os.environ | {"PHOTOS": str(photos), "OUT": str(out), "PATH": programs},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        lines = []
+        try:
+            for line in process.stdout:
+                lines.append(line)
+                if stop_after and line.startswith(f"{stop_after}: train "):
+                    return "".join(lines)
+            assert process.wait() == 0, "".join(lines)
+            return "".join(lines)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+    def trained(text):
+        return re.findall(r"^(\w+): train [\d.]+ min$", text, re.MULTILINE)
+
+    text = run(stop_after="finish")
+    assert trained(text) == ["easy", "mixture", "finish"], text
+    text = run()
+    assert trained(text) == ["more", "native", "longer"], text
+    assert "| threshold | F1, realistic | F1, copies | mean |" in (out / "threshold.md").read_text()
+    packaged = QMANetPredictor.from_pretrained(out / "qma-net-small")
+    assert packaged.preprocessing.fit == "native"
+    reserved = [
+        path
+        for path in photos.glob("*/*")
+        if path.parent.name == "CAMERA" or int(sha256(path)[:16], 16) < 0.15 * 2**64
+    ]
+    assert packaged.calibration.count == len(reserved) > 50
+    assert (out / "qma-net-small/README.md").read_text().startswith("---\nlibrary_name: qma-net")
+    assert trained(run()) == []

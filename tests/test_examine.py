@@ -746,7 +746,9 @@ def test_calibrate_adds_the_share_of_authentic_photos_to_the_report(saved, photo
     run("examine", photos / "a", "--out", photos / "out3", "--checkpoint", saved)
     report = report_of(photos / "out3/x")
     assert report["as_high"] is None
-    assert "is not used: its scores are those of an earlier version" in "".join(report["notes"])
+    assert "is not used: its scores were computed with a different definition" in "".join(
+        report["notes"]
+    )
 
 
 def test_calibration_is_saved_with_its_weights(saved, photos, build_tiny):

@@ -95,7 +95,7 @@ def test_tables_average_over_tampered_images_and_compare_the_models():
 @pytest.mark.parametrize(
     ("title", "expected"),
     [
-        ("square of 1/10 of the shorter side (used)", 2.5 / 16),  # 4x4 pixels at the least.
+        ("square of 1/10 of the shorter side (used)", 2.5 / 16),  # At least 4x4 pixels.
         ("square of 1/6", 1.75 / 4),  # 2x2 pixels.
         ("mean of the highest 1%", 1.0),  # One of 100 pixels.
         ("mean of the highest 5%", 0.6),  # 1 + 2 * 0.75 + 0.5 + 0 over five pixels.

@@ -78,7 +78,7 @@ class Results:
     Attributes:
         rows: The rows that have a run, in the order of the plan.
         baselines: The baselines without training that have been measured.
-        tables: The questions that each table of comparisons answers.
+        tables: The groups of questions, one for each table of comparisons.
     """
 
     def __init__(self, records: Records, plan: Plan):

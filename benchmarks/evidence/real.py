@@ -284,13 +284,13 @@ def f1_of_everything(mask: str | os.PathLike[str]) -> float:
 
 
 def _highest(mask: np.ndarray, share: float) -> float:
-    """Return the mean of the highest values, which are this share of all."""
+    """Return the mean of the given share of highest values."""
     count = max(1, int(share * mask.size))
     return float(np.partition(mask, -count, axis=None)[-count:].mean())
 
 
 def _smoothed_maximum(mask: np.ndarray, parts: int) -> float:
-    """Return the highest mean over a square with a part of the shorter side, anywhere."""
+    """Return the highest mean over any square whose side is 1/``parts`` of the shorter side."""
     side = max(1, round(min(mask.shape) / parts))
     return float(cv2.blur(mask, (side, side), borderType=cv2.BORDER_CONSTANT).max())
 

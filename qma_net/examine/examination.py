@@ -220,7 +220,7 @@ def _jpeg(facts: FileFacts | None) -> dict[str, Any] | None:
 def _unusable(calibration: Calibration, shown: str) -> str:
     """Return why a calibration cannot be used for a photo that was processed as ``shown``."""
     if calibration.score != SCORE:
-        return "its scores are those of an earlier version; repeat `qma-net calibrate`"
+        return "its scores were computed with a different definition; repeat `qma-net calibrate`"
     if calibration.input_description != shown:
         return f"its photos were processed {calibration.input_description}, this one {shown}"
     return ""

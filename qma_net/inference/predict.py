@@ -30,7 +30,7 @@ from .prediction import Prediction, as_gray
 from .predictor import QMANetPredictor, require_probability
 
 SCORE = (
-    "score: highest mean of the mask in a square whose side is a tenth of the photo's shorter "
+    "score: highest mean of the mask in any square whose side is a tenth of the photo's shorter "
     "side. It is not the probability that the photo has been tampered with; authentic photos can "
     "also score high, depending on the model"
 )

@@ -57,9 +57,9 @@ class Prediction:
         mask: float32 ``(H, W)`` in 0..1, the output of the model, at the size of the photo as
             displayed. Higher values suggest tampered pixels; they are not calibrated
             probabilities.
-        score: Score of the whole photo in 0..1: the highest mean of the mask in a square whose side
-            is a tenth of the photo's shorter side. It is not the probability that the photo has
-            been tampered with.
+        score: Score of the whole photo in 0..1: the highest mean of the mask in any square whose
+            side is a tenth of the photo's shorter side. It is not the probability that the photo
+            has been tampered with.
         threshold: Pixels with a higher mask value count as tampered.
         photograph: The photo, with notes on how it was read; see :meth:`without_pixels`.
         notes: How the photo was read and fed to the model, and caveats about the model.

@@ -238,7 +238,7 @@ class QMANetPredictor:
                     f"{advice}"
                 )
             if self.preprocessing.fit == "pad" and not native:
-                notes += (f"larger than the {side}x{side} of training, so processed in tiles",)
+                notes += (f"larger than the {side}x{side} of training, so not resized",)
         tile = self.tile if model_input.is_native else side
         values = self._mask_values(model_input.pixels, tile, tta, progress)
         score = float(image_score(torch.from_numpy(model_input.crop_padding(values))[None, None]))

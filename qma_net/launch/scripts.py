@@ -96,7 +96,8 @@ def _run(script: str, given: list[str]) -> None:
                     sys.stdout.write(f"{usage}\n\n{summary}\n\n")
                     sys.stdout.write(f"{help_text(script)}\nBenCo's flags:\n\n")
                 flags = complete_from_checkpoint(flags, fit=own.fit if is_training else "")
-                check_model(flags)
+                if not is_help:
+                    check_model(flags)
                 if is_training:
                     command = resuming_command(script, given)
                     flags = _prepare_training(own, flags, command, startup, until_end)

@@ -22,7 +22,7 @@ from .precision import cast_weights
 SMALLEST_SIDE = 32
 STRIDE = 32
 
-# The squares of the image score: number along the shorter side, and positions per length of a side.
+# The squares of the image score: how many fit along the shorter side, and steps per square side.
 SCORE_SQUARES, SCORE_STEPS = 10, 4
 
 
@@ -238,8 +238,9 @@ def to_image_size(logits: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
 def image_score(mask: Tensor, shape_mask: Tensor | None = None) -> Tensor:
     """Return BenCo's ``pred_label``, the mean of each image's most suspicious square, ``(B,)``.
 
-    The side of a square is about a tenth of the image's shorter side. The paper does not define
-    this score; docs/evidence.md compares it with others.
+    The side of a square is about a tenth of the image's shorter side. Rows and columns that remain
+    at the bottom and on the right, fewer than a fortieth of it, are ignored. The paper does not
+    define this score; docs/evidence.md compares it with others.
 
     Args:
         mask: Mask values in 0..1, ``(B, 1, H, W)``.
@@ -255,7 +256,7 @@ def image_score(mask: Tensor, shape_mask: Tensor | None = None) -> Tensor:
 
 
 def _highest_square_mean(mask: Tensor) -> Tensor:
-    """Return the highest mean of a square of each mask, ``(B,)``, at steps of a quarter square."""
+    """Return each mask's highest mean over a square, moved in steps of a quarter of its side."""
     shorter = min(mask.shape[2:])
     step = max(1, shorter // (SCORE_SQUARES * SCORE_STEPS))
     cells = F.avg_pool2d(mask, step)
