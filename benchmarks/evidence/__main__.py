@@ -27,7 +27,7 @@ from qma_net.launch.checkpoints import checkpoint_path
 from qma_net.synth.curriculum import stages
 from qma_net.synth.recipe import AUTHENTIC, KINDS
 
-from .plan import OURS, SPLICES, STAGES, Plan, Row, read_plans
+from .plan import OURS, SPLICES, STAGES, Plan, Row, comparisons, read_plans
 from .runner import (
     Clock,
     finished_checkpoint,
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=1, help="data-loader processes per run")
     args = parser.parse_args(argv)
     try:
-        run_small(args) if "steps" in read_plans()[args.size] else run_comparison(args)
+        run_comparison(args) if args.size in comparisons() else run_small(args)
     except QMANetError as error:
         parser.exit(1, f"evidence: {error}\n")
 

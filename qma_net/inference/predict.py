@@ -30,9 +30,9 @@ from .prediction import Prediction, as_gray
 from .predictor import QMANetPredictor, require_probability
 
 SCORE = (
-    "score: highest mean of the mask in any square whose side is a tenth of the photo's shorter "
-    "side. It is not the probability that the photo has been tampered with; authentic photos can "
-    "also score high, depending on the model"
+    "score: highest mean of the mask in any square whose side is about a tenth of the photo's "
+    "shorter side. It is not the probability that the photo has been tampered with; authentic "
+    "photos can also score high, depending on the model"
 )
 SETTINGS, JOURNAL = "predictions.json", ".predict.jsonl"
 MASK_SUFFIX, OVERLAY_SUFFIX = "_mask.png", "_overlay.png"

@@ -58,8 +58,8 @@ class Prediction:
             displayed. Higher values suggest tampered pixels; they are not calibrated
             probabilities.
         score: Score of the whole photo in 0..1: the highest mean of the mask in any square whose
-            side is a tenth of the photo's shorter side. It is not the probability that the photo
-            has been tampered with.
+            side is about a tenth of the photo's shorter side. It is not the probability that the
+            photo has been tampered with.
         threshold: Pixels with a higher mask value count as tampered.
         photograph: The photo, with notes on how it was read; see :meth:`without_pixels`.
         notes: How the photo was read and fed to the model, and caveats about the model.
