@@ -97,6 +97,15 @@ def test_examine_handles_every_name(photos, tmp_path, capsys):
         assert "\x1b" not in (tmp_path / stem / "report.html").read_text(encoding="ascii")
 
 
+def test_name_that_is_too_long_does_not_end_the_run(photos, tmp_path, capsys):
+    names = [photos / "z.png", f"{'n' * 300}.jpg", tmp_path / ("f" * 300) / "photo.jpg"]
+    with pytest.raises(SystemExit) as end:
+        cli.main(["examine", *map(str, names), "--checkpoint", "none", "--out", f"{tmp_path}/out"])
+    faults = str(end.value.code) + capsys.readouterr().err
+    assert faults.count("File name too long") == 2
+    assert (tmp_path / "out/z/report.json").is_file()
+
+
 def test_evaluate_handles_every_name(photos, checkpoint, tmp_path, capsys):
     pytest.importorskip("IMDLBenCo.registry", reason="imdlbenco is not installed")
     for folder in ("set/Tp", "set/Gt"):

@@ -64,14 +64,14 @@ def find_photos(names: Iterable[str | os.PathLike[str]]) -> list[Path]:
         path = Path(name)
         if path == STDIN:
             paths.append(path)
-        elif path.is_dir():
+        elif os.path.isdir(path):  # False, unlike Path.is_dir(), for a name that is too long.
             photos, others, earlier = _separate(_files_in(path))
             if not (photos or earlier):
                 raise PhotographError(f"{path} contains no photos")
             paths += photos
             skipped += others
             outputs += earlier
-        elif not path.exists() and (matches := sorted(glob.glob(name, recursive=True))):
+        elif not os.path.exists(path) and (matches := sorted(glob.glob(name, recursive=True))):
             photos, others, earlier = _separate(map(Path, matches))
             paths += photos
             skipped += others

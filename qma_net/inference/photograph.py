@@ -184,7 +184,7 @@ def read_bytes(source: object, name: str = "") -> tuple[bytes, str]:
         )
     reject_address(source)
     path = Path(source)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise PhotographError(f"cannot read {path}: it is a folder, not a photo")
     try:
         return files.read_bytes(path, limit=MAX_FILE_BYTES), name or str(path)
@@ -202,7 +202,7 @@ def reject_address(name: str | os.PathLike[str]) -> None:
         PhotographError: If the name is a URL.
     """
     # In a path, // becomes /, so one slash must suffice. Windows drives have a single letter.
-    if re.match(r"[a-z]{2,}:[/\\]", str(name), re.IGNORECASE) and not Path(name).exists():
+    if re.match(r"[a-z]{2,}:[/\\]", str(name), re.IGNORECASE) and not os.path.exists(name):
         raise PhotographError(
             f"got the URL {name}, expected a file; download the image first, in its original "
             "size (images on web pages are often compressed again)"
