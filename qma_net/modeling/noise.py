@@ -90,8 +90,8 @@ class Bayar(nn.Module):
     def kernels(self) -> Tensor:
         """Return the constrained kernels ``(3, 3, 5, 5)``, differentiable in the free weights."""
         free = self.weight - self.weight.mean(dim=-1, keepdim=True) + 1 / 24
-        centre = free.new_full((3, 3, 1), -1.0)
-        return torch.cat([free[..., :12], centre, free[..., 12:]], dim=-1).view(3, 3, 5, 5)
+        center = free.new_full((3, 3, 1), -1.0)
+        return torch.cat([free[..., :12], center, free[..., 12:]], dim=-1).view(3, 3, 5, 5)
 
     def forward(self, rgb: Tensor) -> Tensor:
         """Map ``(B, 3, H, W)`` in 0..1 to residuals ``(B, 3, H, W)``."""
