@@ -28,7 +28,7 @@ from . import models  # noqa: F401  (registers the models)
 from .baselines import BASELINES, TITLES
 from .figures import curves, examples
 from .plan import SPLICES, STAGES, Plan, Row, comparisons
-from .records import Records, collect
+from .records import UNSEEDED, Records, collect
 from .runner import replace_block
 
 TABLES = (("idea", "baseline"), ("reading",))  # Questions that share a table and a plot.
@@ -120,7 +120,10 @@ class Results:
         """Return the cells of a row: F1 with its interval, F1 per seed, AUC and IoU."""
         runs = self.records.of(row)
         f1, (low, high) = mean_and_interval([_f1(run) for run in runs])
-        each = ", ".join(f"{np.mean(_f1(run)):.3f}" for run in runs) if len(runs) > 1 else ""
+        each = ", ".join(f"{np.mean(_f1(run)):.3f}" for run in runs)
+        if len(runs) == 1:
+            seed = self.records.seeds(row)[0]
+            each = "" if seed == UNSEEDED else f"only seed {seed}"
         means = [mean([run.sets[SPLICES][metric] for run in runs]) for metric in ("auc", "iou")]
         auc, iou = (f"{value:.3f}" for value in means)
         return f"{f1:.3f} [{low:.3f}, {high:.3f}] | {each} | {auc} | {iou}"
