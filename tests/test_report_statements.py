@@ -458,7 +458,7 @@ def test_folder_gets_an_index_sorted_by_score(saved, tmp_path, capsys):
     assert str(photos) not in page  # It can be passed on.
 
 
-def test_single_photo_gets_no_index_and_files_of_the_user_are_kept(tmp_path, capsys):
+def test_single_photo_gets_no_index_and_the_users_files_are_kept(tmp_path, capsys):
     photo, out = save(tmp_path / "x.jpg"), tmp_path / "out"
     run("examine", photo, "--out", out, "--checkpoint", "none")
     assert not (out / "index.html").exists()
@@ -467,9 +467,9 @@ def test_single_photo_gets_no_index_and_files_of_the_user_are_kept(tmp_path, cap
     assert (out / "index.html").read_text() == "mine"
     assert not (out / "examinations.csv").exists()
     (out / "index.html").unlink()
-    (out / "examinations.csv").write_text("case;photo\n")
+    (out / "examinations.csv").write_text("case,rank,file,report\n")
     write_index(out, [])
-    assert (out / "examinations.csv").read_text() == "case;photo\n"
+    assert (out / "examinations.csv").read_text() == "case,rank,file,report\n"
     assert not (out / "index.html").exists()
     (out / "examinations.csv").unlink()
     (out / "manual").mkdir()

@@ -117,21 +117,25 @@ class Results:
         return "\n".join(lines) + "\n"
 
     def on_splices(self, row: str) -> str:
-        """Return the cells of a row: F1 with its interval, F1 per seed, AUC and IoU."""
-        runs = self.records.of(row)
+        """Return the cells of a row: F1 with its interval, F1 per seed, AUC and IoU.
+
+        The seeds are named if they are not those of the first row.
+        """
+        runs, seeds = self.records.of(row), self.records.seeds(row)
         f1, (low, high) = mean_and_interval([_f1(run) for run in runs])
-        each = ", ".join(f"{np.mean(_f1(run)):.3f}" for run in runs)
-        if len(runs) == 1:
-            seed = self.records.seeds(row)[0]
-            each = "" if seed == UNSEEDED else f"only seed {seed}"
+        each = ", ".join(f"{np.mean(_f1(run)):.3f}" for run in runs) if len(runs) > 1 else ""
+        if seeds not in (self.records.seeds(self.rows[0].name), [UNSEEDED]):
+            each += f" (seed {' and '.join(map(str, seeds))} only)"
         means = [mean([run.sets[SPLICES][metric] for run in runs]) for metric in ("auc", "iou")]
         auc, iou = (f"{value:.3f}" for value in means)
-        return f"{f1:.3f} [{low:.3f}, {high:.3f}] | {each} | {auc} | {iou}"
+        return f"{f1:.3f} [{low:.3f}, {high:.3f}] | {each.strip()} | {auc} | {iou}"
 
     def difference(self, first: str, other: str) -> str:
         """Return the paired difference in F1 over the common seeds, with its interval."""
         runs = self.records.runs
         seeds = set(self.records.seeds(first)) & set(self.records.seeds(other))
+        if not seeds:
+            return "no common seed"
         columns = [[_f1(runs[row, seed]) for seed in sorted(seeds)] for row in (first, other)]
         result = paired_bootstrap(*(np.mean(seeds_f1, axis=0).tolist() for seeds_f1 in columns))
         low, high = result["interval"]

@@ -21,7 +21,7 @@ COLUMNS = (
     *("not_comparable", "format", "width", "height", "bytes", "camera", "taken"),
     *("last_modified", "saved_by", "signs", "error"),
 )
-TABLE_MARK = ",".join(COLUMNS[:3])  # Recognizes our own table.
+TABLE_MARK = ",".join(COLUMNS[:3])  # The beginning of our own table.
 MAX_THUMBNAIL_BYTES = 2**18
 # The types of a report's entries that the index uses; all items of a list have the same type.
 TEXT, COUNT, NUMBER = str | None, int | None, int | float | None
@@ -112,21 +112,24 @@ class Entry:
 def write_index(out: Path, skipped: Sequence[str]) -> None:
     """Write ``index.html`` and ``examinations.csv`` for all reports in a folder.
 
-    If the folder contains a file of one of these names that this function did not write, nothing is
-    written and a warning is logged.
+    If the folder contains a file of one of these names that this function did not write or that
+    another program has converted, neither is written and a warning is logged.
 
     Args:
         out: The folder of the reports.
         skipped: What could not be examined in this run, one line each.
     """
-    for path, mark in ((out / INDEX, MARK), (out / TABLE, TABLE_MARK)):
-        if path.exists() and not _contains(path, mark):
-            logger.warning(
-                "%s was not written by qma-net examine and is kept; move it or choose another "
-                "folder to get an index of the reports",
-                path,
-            )
-            return
+    foreign = [out / INDEX] if (out / INDEX).exists() and not has_index(out) else []
+    if (out / TABLE).exists() and not _head(out / TABLE).startswith(TABLE_MARK):
+        foreign.append(out / TABLE)
+    for path in foreign:
+        logger.warning(
+            "%s is not, or no longer, a file of qma-net examine, so it is kept and the index of "
+            "the reports is not written; move the file or choose another folder",
+            path,
+        )
+    if foreign:
+        return
     entries = sorted(_entries(out), key=lambda entry: (-entry.score, entry.folder))
     rows = [entry.row(rank) for rank, entry in enumerate(entries, 1)]
     settings = {str(entry.report.get("settings")) for entry in entries if entry.score >= 0}
@@ -146,16 +149,16 @@ def write_index(out: Path, skipped: Sequence[str]) -> None:
 
 def has_index(out: Path) -> bool:
     """Return whether a folder contains an index that :func:`write_index` wrote."""
-    return _contains(out / INDEX, MARK)
+    return MARK in _head(out / INDEX)
 
 
-def _contains(path: Path, mark: str) -> bool:
-    """Return whether a file contains a text near its beginning."""
+def _head(path: Path) -> str:
+    """Return the first characters of a text file; empty if it cannot be read."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return mark in file.read(5000)
+        with open(path, encoding="utf-8-sig", errors="replace") as file:
+            return file.read(5000)
     except OSError:
-        return False
+        return ""
 
 
 def _entries(out: Path) -> list[Entry]:

@@ -64,7 +64,7 @@ def find_photos(names: Iterable[str | os.PathLike[str]]) -> list[Path]:
         path = Path(name)
         if path == STDIN:
             paths.append(path)
-        elif os.path.isdir(path):  # False, unlike Path.is_dir(), for a name that is too long.
+        elif os.path.isdir(path):  # Path.is_dir() raises an error for an overlong name.
             photos, others, earlier = _separate(_files_in(path))
             if not (photos or earlier):
                 raise PhotographError(f"{path} contains no photos")
