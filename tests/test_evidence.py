@@ -22,6 +22,7 @@ from IMDLBenCo.registry import MODELS
 from IMDLBenCo.training_scripts.utils.misc import create_argparser
 from safetensors.torch import load_file
 
+from benchmarks.evidence import __main__ as comparison
 from benchmarks.evidence import models, ship, small
 from benchmarks.evidence.__main__ import main as evidence_main
 from benchmarks.evidence.baselines import everything, noise_inconsistency
@@ -221,6 +222,8 @@ def test_comparison_reports_uncertain_differences(results):
     assert "| QMA-Net |" in (table := results.comparison("reading"))
     assert "| 0.600, 0.700 |" in table
     assert "| (seed 0 only) |" in results.on_splices("conv decoder")
+    results.records.runs["conv decoder", 3] = results.records.runs["conv decoder", 0]
+    assert "(seeds 0 and 3 only) |" in results.on_splices("conv decoder")
     results.records.runs["level 4 only", 2] = results.records.runs["conv decoder", 0]
     assert results.difference("QMA-Net", "level 4 only") == "no common seed"
     assert "| QMA-Net | 0.650 |" in (table := results.test_sets())
@@ -245,6 +248,26 @@ def test_recorded_runs_are_extended_and_replaced_by_later_ones(results, tmp_path
     write_run(later, "conv-decoder", 2, [0.3, 0.3, 0.5])
     with pytest.raises(QMANetError, match="conv decoder was tested on 3 splices that differ"):
         collect(records, later, results.plan)
+
+
+@pytest.mark.parametrize(("seeds", "attacked"), [([], ["0"]), ([1], []), ([1, 0], ["0"])])
+def test_attacks_are_applied_to_the_first_seed_of_the_plan_only(
+    tmp_path, monkeypatch, seeds, attacked
+):
+    started = []
+    monkeypatch.setattr(comparison, "prepare", lambda *given: {})
+    for part in ("train", "test"):
+        monkeypatch.setattr(comparison.TrainingRun, part, lambda self: True)
+    monkeypatch.setattr(
+        comparison.TrainingRun,
+        "_start",
+        lambda self, command, flags: started.append((command, self.folder)) or True,
+    )
+    given = {"noiseprint": None, "epochs": None, "minutes": 1, "jobs": 1, "workers": 0}
+    rows = "QMA-Net,without DFCM"
+    args = Namespace(size="cpu", seeds=seeds, rows=rows, out=str(tmp_path), **given)
+    comparison.run_comparison(args)
+    assert started == [("robust", tmp_path / "qma-net" / seed) for seed in attacked]
 
 
 def test_each_step_of_the_small_model_starts_from_the_previous_weights(tmp_path, monkeypatch):

@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
 def run_comparison(args: argparse.Namespace) -> None:
     """Run everything that is still missing, until the deadline."""
     plan = Plan.read(args.size, args.noiseprint and str(Path(args.noiseprint).resolve()))
-    plan = replace(plan, epochs=args.epochs or plan.epochs, seeds=args.seeds or plan.seeds)
+    plan = replace(plan, epochs=args.epochs or plan.epochs)
     names = [name.strip() for name in args.rows.split(",") if name.strip()]
     rows = [row for row in plan.rows if not names or row.name in names]
     if len(rows) < len(names):
@@ -83,7 +83,7 @@ def run_comparison(args: argparse.Namespace) -> None:
         clock = Clock.from_args(args)
         runs = [
             TrainingRun(plan, row, seed, out, sets, clock, args.workers)
-            for seed in plan.seeds
+            for seed in args.seeds or plan.seeds
             for row in rows
         ]
         with ThreadPoolExecutor(args.jobs) as pool:
@@ -168,7 +168,7 @@ class TrainingRun:
         return self._start("evaluate", [*self._model_flags(), *flags])
 
     def attack(self) -> bool:
-        """Apply the paper's attacks to the first row with the first seed."""
+        """Apply the paper's attacks to the first row with the plan's first seed."""
         if self.row is not self.plan.rows[0] or self.seed != self.plan.seeds[0]:
             return True
         results = self.folder / "robust"
