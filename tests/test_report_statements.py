@@ -482,6 +482,9 @@ def test_single_photo_gets_no_index_and_the_users_files_are_kept(tmp_path, capsy
     run("examine", other, "--out", out, "--checkpoint", "none")  # Its index is written again.
     assert f"{out}/index.html" in capsys.readouterr().out
     assert (out / "index.html").read_text().count("report.html") == 2
+    (out / "examinations.csv").write_text("case;rank;file;report\n")
+    run("examine", other, "--out", out, "--checkpoint", "none")
+    assert "index.html" not in capsys.readouterr().out  # It is out of date.
 
 
 def test_table_has_the_date_of_modification_and_no_comparison_that_does_not_apply(tmp_path):

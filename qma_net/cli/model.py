@@ -179,7 +179,7 @@ def _predict(args: argparse.Namespace) -> None:
 
 def _examine(args: argparse.Namespace) -> None:
     """Write a report for each photo: mask, origin, metadata and leads."""
-    from ..examine.index import INDEX, has_index
+    from ..examine.index import INDEX, foreign_files, has_index
     from ..examine.pipeline import examine_files
     from ..inference.predictor import load_predictor
 
@@ -202,8 +202,9 @@ def _examine(args: argparse.Namespace) -> None:
     )
     for folder in folders:
         print_lines(folder / "report.html")
-    if has_index(Path(args.out)):
-        print_lines(Path(args.out) / INDEX)
+    out = Path(args.out)
+    if has_index(out) and not foreign_files(out):  # Otherwise, it was not updated.
+        print_lines(out / INDEX)
     print_notes(*errors)
     if errors:
         sys.exit(1)

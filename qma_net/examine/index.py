@@ -112,16 +112,13 @@ class Entry:
 def write_index(out: Path, skipped: Sequence[str]) -> None:
     """Write ``index.html`` and ``examinations.csv`` for all reports in a folder.
 
-    If the folder contains a file of one of these names that this function did not write or that
-    another program has converted, neither is written and a warning is logged.
+    If one of :func:`foreign_files` exists, neither is written and a warning is logged.
 
     Args:
         out: The folder of the reports.
         skipped: What could not be examined in this run, one line each.
     """
-    foreign = [out / INDEX] if (out / INDEX).exists() and not has_index(out) else []
-    if (out / TABLE).exists() and not _head(out / TABLE).startswith(TABLE_MARK):
-        foreign.append(out / TABLE)
+    foreign = foreign_files(out)
     for path in foreign:
         logger.warning(
             "%s is not, or no longer, a file of qma-net examine, so it is kept and the index of "
@@ -150,6 +147,17 @@ def write_index(out: Path, skipped: Sequence[str]) -> None:
 def has_index(out: Path) -> bool:
     """Return whether a folder contains an index that :func:`write_index` wrote."""
     return MARK in _head(out / INDEX)
+
+
+def foreign_files(out: Path) -> list[Path]:
+    """List files with the names of the index that :func:`write_index` did not write.
+
+    They include a table that another program has converted.
+    """
+    foreign = [out / INDEX] if (out / INDEX).exists() and not has_index(out) else []
+    if (out / TABLE).exists() and not _head(out / TABLE).startswith(TABLE_MARK):
+        foreign.append(out / TABLE)
+    return foreign
 
 
 def _head(path: Path) -> str:
