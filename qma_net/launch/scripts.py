@@ -36,6 +36,7 @@ from .pretrained import hub_download, use_cache_only
 from .torchrun import (
     LaunchError,
     exit_with_error,
+    is_restart,
     leave_process_group,
     rank,
     report_crashes,
@@ -219,7 +220,7 @@ def _prepare_training(
     others = WaitingRoom()
     until_end.callback(others.close)
     # After a restart by torchrun with a checkpoint, an earlier attempt has checked the data.
-    is_checked = args.resume and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    is_checked = args.resume and is_restart()
     if own.skip_bad:
         others.once("the data check", lambda: exclude_faulty_pairs(args, own.allow))
         train, test = map(str, cleaned_lists(args))
