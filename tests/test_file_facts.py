@@ -406,9 +406,11 @@ def test_damaged_exif_and_iptc_are_named_as_partly_read():
     assert (facts.iptc, facts.unread) == ({"Byline": "Somebody"}, ["parts of the IPTC"])
 
 
-def test_empty_exif_and_padded_iptc_are_no_metadata():
+def test_empty_exif_and_iptc_are_no_metadata():
     assert NOTHING in page_of(encoded("JPEG", exif=Image.Exif().tobytes()))
-    assert NOTHING in page_of(with_segments(encoded("JPEG"), (0xED, photoshop(bytes(20)))))
+    character_set = iptc((1, 0, b"\0\4"), (1, 90, b"\x1b%G"))
+    for content in (bytes(20), character_set):
+        assert NOTHING in page_of(with_segments(encoded("JPEG"), (0xED, photoshop(content))))
 
 
 # --- Several blocks, and other places -----------------------------------------------------

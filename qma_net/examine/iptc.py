@@ -8,7 +8,7 @@ from .texts import MAX_LISTED, printable
 MAX_DATASETS = 2000  # A press photo has about thirty.
 MAX_RESOURCES = 1000
 IPTC_RESOURCE = 0x0404  # Of Photoshop's resources.
-CODED_CHARACTER_SET = (1, 90)
+ENVELOPE_VERSION, CODED_CHARACTER_SET = (1, 0), (1, 90)
 TEXT_LIMITS = (32, 64, 128, 256, 2000)  # Bytes to which texts such as by-lines are truncated.
 UTF8_MARKS = (b"\x1b%G", b"\x1b%/G", b"\x1b%/H", b"\x1b%/I")  # ISO 2022 escape sequences.
 
@@ -90,6 +90,12 @@ def read_iptc(data: bytes, note: Callable[[str], None]) -> dict[str, str]:
     if any(len(texts) > MAX_LISTED for texts in values.values()):
         note(f"IPTC: only {MAX_LISTED} values of each entry are shown")
     return {name: "; ".join(texts[:MAX_LISTED]) for name, texts in values.items()}
+
+
+def is_empty_iptc(data: bytes) -> bool:
+    """Return whether IPTC data contains only padding, the envelope's version and character set."""
+    about_itself = {ENVELOPE_VERSION, CODED_CHARACTER_SET}
+    return all(key in about_itself for key, _ in _datasets(data, lambda fault: None))
 
 
 def iptc_of_photoshop(resources: bytes) -> bytes:

@@ -17,7 +17,7 @@ from ..core.images import HEADER_SIZE, ImageError, describe_content, open_image,
 from .containers import COMMENT, EXIF, ICC, IPTC, PHOTOSHOP, TEXT, XMP, Structure, read_structure
 from .exif import read_exif
 from .icc import Profile, read_profile
-from .iptc import iptc_of_photoshop, read_iptc
+from .iptc import iptc_of_photoshop, is_empty_iptc, read_iptc
 from .jpeg import JpegFacts, jpeg_facts
 from .location import reveals_location, without_location
 from .texts import MAX_CHARACTERS, MAX_LISTED, decode_undeclared, decode_xmp, printable
@@ -212,7 +212,7 @@ def _read_iptc(facts: FileFacts) -> None:
         texts = read_iptc(content, faults.append)
         for fault in faults:
             facts.note(fault)
-        if faults or (content.strip(b"\0") and not texts):
+        if faults or not (texts or is_empty_iptc(content)):
             facts.skip("parts of the IPTC" if texts else "IPTC")
         for name, text in texts.items():
             facts.iptc.setdefault(name, text)
