@@ -952,27 +952,6 @@ def test_resuming_from_bare_weights_is_rejected(work):
             complete_from_checkpoint([*model, "--resume", str(work / "bare.pth")])
 
 
-def test_after_restart_by_torchrun_newest_checkpoint_is_resumed_instead_of_given_one(
-    tmp_path, monkeypatch
-):
-    state = {"model": {"w": torch.ones(1)}, "optimizer": {}, "epoch": 0}
-    given, out = tmp_path / "autosaved.pth", tmp_path / "run"
-    out.mkdir()
-    torch.save(state, given)
-    words = ["--model", "Mesorch", "--output_dir", str(out), "--resume", str(given)]
-
-    def resumed(words):
-        flags = complete_from_checkpoint(words)
-        return flags[flags.index("--resume") + 1]
-
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    assert resumed(words) == str(given)  # The first attempt saved nothing.
-    torch.save(state, out / "checkpoint-3.pth")
-    assert resumed(words) == str(out / "checkpoint-3.pth")
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
-    assert resumed(words) == str(given)
-
-
 # Fine-tuning
 
 

@@ -14,7 +14,7 @@ from .checkpoints import (
     require_resumable,
 )
 from .contracts import install, replaces
-from .torchrun import LaunchError, is_restart
+from .torchrun import LaunchError
 
 logger = logging.getLogger(__name__)
 
@@ -116,11 +116,9 @@ def complete_from_checkpoint(flags: list[str], *, fit: str = "") -> list[str]:
     """Fill in missing model flags from the checkpoint.
 
     ``--resume auto`` becomes the newest intact checkpoint in ``--output_dir``, or is removed if
-    there is none. After a restart by torchrun, any other ``--resume`` is also replaced with the
-    newest one: the first attempt has moved later epochs away, so it was saved by this run. A
-    checkpoint of QMA-Net that is resumed or tested is used instead of all other weight files.
-    ``fit`` is the launcher's ``--fit``; a warning is logged if fine-tuning resizes images although
-    the model was trained at their original resolution.
+    there is none. A checkpoint of QMA-Net that is resumed or tested is used instead of all other
+    weight files. ``fit`` is the launcher's ``--fit``; a warning is logged if fine-tuning resizes
+    images although the model was trained at their original resolution.
 
     Raises:
         LaunchError: If a folder given as a checkpoint contains no checkpoint, or .pth files with
@@ -135,11 +133,10 @@ def complete_from_checkpoint(flags: list[str], *, fit: str = "") -> list[str]:
     for name in ("model", "checkpoint_path", "resume", *weights):
         parser.add_argument(f"--{name}", default="")
     given, rest = parser.parse_known_args(flags)
-    if given.resume == AUTO or (given.resume and is_restart()):
+    if given.resume == AUTO:
         parser.add_argument("--output_dir", default="./output_dir")  # BenCo's default.
         folder = output_folder(parser.parse_known_args(flags)[0])
-        newest = folder and newest_intact_checkpoint(folder)
-        given.resume = str(newest or (given.resume if given.resume != AUTO else ""))
+        given.resume = str((folder and newest_intact_checkpoint(folder)) or "")
     elif given.resume and not given.resume.startswith("https"):  # BenCo downloads URLs.
         require_resumable(Path(given.resume))
     source: str | Path = given.init_from

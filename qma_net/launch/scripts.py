@@ -36,7 +36,6 @@ from .pretrained import hub_download, use_cache_only
 from .torchrun import (
     LaunchError,
     exit_with_error,
-    is_restart,
     leave_process_group,
     rank,
     report_crashes,
@@ -220,7 +219,7 @@ def _prepare_training(
     others = WaitingRoom()
     until_end.callback(others.close)
     # After a restart by torchrun with a checkpoint, an earlier attempt has checked the data.
-    is_checked = args.resume and is_restart()
+    is_checked = args.resume and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
     if own.skip_bad:
         others.once("the data check", lambda: exclude_faulty_pairs(args, own.allow))
         train, test = map(str, cleaned_lists(args))

@@ -27,11 +27,6 @@ def rank() -> int:
     return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0)))
 
 
-def is_restart() -> bool:
-    """Return whether torchrun has restarted the processes of this run."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
-
-
 def exit_with_error(error: QMANetError) -> NoReturn:
     """Exit with a one-line message, printed by the first process of each machine.
 
