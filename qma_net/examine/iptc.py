@@ -93,14 +93,14 @@ def read_iptc(data: bytes, note: Callable[[str], None]) -> dict[str, str]:
 
 
 def is_empty_iptc(data: bytes) -> bool:
-    """Return whether IPTC data contains only padding, the envelope's version and character set."""
+    """Return whether intact IPTC data contains no metadata, only its version and character set."""
     about_itself = {ENVELOPE_VERSION, CODED_CHARACTER_SET}
     return all(key in about_itself for key, _ in _datasets(data, lambda fault: None))
 
 
-def iptc_of_photoshop(resources: bytes) -> bytes:
-    """Return the IPTC data among Photoshop's image resources; empty if there is none."""
-    found, position = [], 0
+def iptc_of_photoshop(resources: bytes) -> tuple[bytes, bool]:
+    """Return the IPTC data among Photoshop's image resources, and whether they contain more."""
+    found, has_more, position = [], False, 0
     for _ in range(MAX_RESOURCES):
         if resources[position : position + 4] not in (b"8BIM", b"MeSa", b"PHUT", b"AgHg", b"DCSR"):
             break
@@ -111,8 +111,10 @@ def iptc_of_photoshop(resources: bytes) -> bytes:
         position += 4
         if code == IPTC_RESOURCE:
             found.append(resources[position : position + size])
+        else:
+            has_more = True
         position += size + size % 2
-    return b"".join(found)
+    return b"".join(found), has_more or any(resources[position:])
 
 
 def _datasets(data: bytes, note: Callable[[str], None]) -> Iterator[tuple[tuple[int, int], bytes]]:

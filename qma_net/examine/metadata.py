@@ -201,17 +201,17 @@ def _read_xmp(facts: FileFacts) -> None:
 
 def _read_iptc(facts: FileFacts) -> None:
     for block in facts.blocks:
-        content = block.content
+        content, has_more = block.content, False
         if block.kind == PHOTOSHOP:
-            content = iptc_of_photoshop(content)
-            if not content:
-                facts.skip("Photoshop resources")
+            content, has_more = iptc_of_photoshop(content)
         elif block.kind != IPTC:
             continue
         faults: list[str] = []
         texts = read_iptc(content, faults.append)
         for fault in faults:
             facts.note(fault)
+        if has_more and not texts:
+            facts.skip("Photoshop resources")
         if faults or not (texts or is_empty_iptc(content)):
             facts.skip("parts of the IPTC" if texts else "IPTC")
         for name, text in texts.items():
