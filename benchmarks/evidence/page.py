@@ -125,7 +125,7 @@ class Results:
         f1, (low, high) = mean_and_interval([_f1(run) for run in runs])
         each = ", ".join(f"{np.mean(_f1(run)):.3f}" for run in runs) if len(runs) > 1 else ""
         if seeds not in (self.records.seeds(self.rows[0].name), [UNSEEDED]):
-            each += f" (seed{'s' * (len(seeds) > 1)} {' and '.join(map(str, seeds))} only)"
+            each += f" (seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))})"
         means = [mean([run.sets[SPLICES][metric] for run in runs]) for metric in ("auc", "iou")]
         auc, iou = (f"{value:.3f}" for value in means)
         return f"{f1:.3f} [{low:.3f}, {high:.3f}] | {each.strip()} | {auc} | {iou}"
