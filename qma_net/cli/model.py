@@ -203,7 +203,7 @@ def _examine(args: argparse.Namespace) -> None:
     for folder in folders:
         print_lines(folder / "report.html")
     out = Path(args.out)
-    if has_index(out) and not foreign_files(out):  # Otherwise, it was not updated.
+    if has_index(out) and not foreign_files(out):
         print_lines(out / INDEX)
     print_notes(*errors)
     if errors:

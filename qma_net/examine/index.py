@@ -112,7 +112,7 @@ class Entry:
 def write_index(out: Path, skipped: Sequence[str]) -> None:
     """Write ``index.html`` and ``examinations.csv`` for all reports in a folder.
 
-    If one of :func:`foreign_files` exists, neither is written and a warning is logged.
+    If :func:`foreign_files` finds any, neither is written and a warning is logged.
 
     Args:
         out: The folder of the reports.
@@ -150,9 +150,9 @@ def has_index(out: Path) -> bool:
 
 
 def foreign_files(out: Path) -> list[Path]:
-    """List files with the names of the index that :func:`write_index` did not write.
+    """List files named like those of the index that were not written by :func:`write_index`.
 
-    They include a table that another program has converted.
+    A table that another program has converted is one of them.
     """
     foreign = [out / INDEX] if (out / INDEX).exists() and not has_index(out) else []
     if (out / TABLE).exists() and not _head(out / TABLE).startswith(TABLE_MARK):
