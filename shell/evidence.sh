@@ -21,7 +21,8 @@
 #            have been made [validation]
 #   OUT      output folder [runs/evidence/PLAN, where PLAN is the argument]
 #   MINUTES  time limit in minutes; then no further run is started, and running ones are stopped [none]
-#   SEEDS    seeds, separated by spaces [all seeds of the plan]
+#   SEEDS    seeds, separated by spaces [all seeds of the plan]; the paper's attacks are only applied with
+#            the plan's first seed
 #   ROWS     names of models in the plan, separated by commas [all]
 #   EPOCHS   number of epochs; for small and copies, of the last step [as in the plan]
 #   JOBS     number of parallel training runs, which share the CPU cores [1]

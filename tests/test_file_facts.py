@@ -411,9 +411,11 @@ def test_empty_exif_and_iptc_are_no_metadata():
     character_set = iptc((1, 0, b"\0\4"), (1, 90, b"\x1b%G"))
     for content in (bytes(20), character_set):
         assert NOTHING in page_of(with_segments(encoded("JPEG"), (0xED, photoshop(content))))
-    content = photoshop(character_set) + b"8BIM\x04\x0b\0\0\0\0\0\4http"
-    facts = read_facts(with_segments(encoded("JPEG"), (0xED, content)))
-    assert facts.unread == ["Photoshop resources"]
+    other = photoshop(character_set) + b"8BIM\x04\x0b\0\0\0\0\0\4http"
+    truncated = photoshop(character_set + bytes(20))[:-20]
+    for content in (other, truncated):
+        facts = read_facts(with_segments(encoded("JPEG"), (0xED, content)))
+        assert facts.unread == ["Photoshop resources"]
     content = photoshop(character_set + iptc((1, 30, b"AFP")))
     assert read_facts(with_segments(encoded("JPEG"), (0xED, content))).unread == ["IPTC"]
 

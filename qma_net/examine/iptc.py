@@ -99,7 +99,10 @@ def is_empty_iptc(data: bytes) -> bool:
 
 
 def iptc_of_photoshop(resources: bytes) -> tuple[bytes, bool]:
-    """Return the IPTC data among Photoshop's image resources, and whether they contain more."""
+    """Return the IPTC data among Photoshop's image resources, and whether there is more.
+
+    A truncated resource counts as more.
+    """
     found, has_more, position = [], False, 0
     for _ in range(MAX_RESOURCES):
         if resources[position : position + 4] not in (b"8BIM", b"MeSa", b"PHUT", b"AgHg", b"DCSR"):
@@ -111,8 +114,7 @@ def iptc_of_photoshop(resources: bytes) -> tuple[bytes, bool]:
         position += 4
         if code == IPTC_RESOURCE:
             found.append(resources[position : position + size])
-        else:
-            has_more = True
+        has_more |= code != IPTC_RESOURCE or position + size > len(resources)
         position += size + size % 2
     return b"".join(found), has_more or any(resources[position:])
 
